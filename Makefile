@@ -1,0 +1,85 @@
+# The commands people type. Each does its own set-up in $(VENV); the second time there is nothing left to do.
+#   make train [ENV=Hopper-v5] [STEPS=1000000] [SEED=0] [OUT=folder]      make test [PYTEST_ARGS=...]      make help
+
+# The first Python that will do; the one that the tests of this version ran with comes first.
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Stamps live in the environment that they describe: a new environment starts without any.
+STAMPS := $(VENV)/stamps
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+ENV ?= CartPole-v1
+STEPS ?= 100000
+SEED ?= 0
+OUT ?=
+PYTEST_ARGS ?=
+
+C_FILES := $(shell find csrc -name '*.[ch]')
+SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) setup.py
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: help train test bench lint format asan wheel clean
+
+help:
+	@echo 'make train    train ENV=$(ENV) for STEPS=$(STEPS) and evaluate the result'
+	@echo 'make test     the tests'
+	@echo 'make bench    the benchmarks beside scipy, torch and sb3-contrib'
+	@echo 'make lint     ruff, mypy, cython-lint, clang-format; changes nothing'
+	@echo 'make format   ruff, clang-format and docs/configuration.md, in place'
+	@echo 'make asan     the C tests under the address and undefined-behaviour sanitizers'
+	@echo 'make wheel    source distribution and wheel into dist/'
+	@echo 'make clean    remove what building and testing left, but for $(VENV)'
+
+train: $(STAMPS)/core $(STAMPS)/extras-mujoco,plot,tensorboard
+	$(BIN)/trpo-fast train $(ENV) --timesteps $(STEPS) --seed $(SEED) --eval-episodes 100 $(if $(OUT),--out $(OUT))
+
+test: $(STAMPS)/core $(STAMPS)/extras-test
+	$(BIN)/python -m pytest -p no:benchmark --numprocesses auto --maxprocesses 4 $(PYTEST_ARGS)
+
+bench: $(STAMPS)/core $(STAMPS)/extras-bench
+	$(BIN)/python -m pytest bench $(PYTEST_ARGS)
+
+lint: $(STAMPS)/core $(STAMPS)/extras-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/cython-lint trpo_fast/_core
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
+
+format: $(STAMPS)/extras-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(C_FILES)
+	$(BIN)/python docs/generate_configuration.py
+
+asan:
+	$(MAKE) -C csrc/tests
+
+wheel: $(STAMPS)/extras-dev
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+clean:
+	$(MAKE) -C csrc/tests clean
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -f trpo_fast/_core/*.so trpo_fast/_core/*.c $(STAMPS)/core
+	find trpo_fast tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What a build without isolation needs beforehand; later versions come from constraints.txt.
+$(STAMPS)/build: constraints.txt
+	@test -n '$(PYTHON)' || { echo 'no Python >= 3.11 found; say which: make PYTHON=...'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) setuptools wheel cython
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/core: $(SOURCES) $(STAMPS)/build
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(STAMPS)/extras-%: pyproject.toml constraints.txt | $(STAMPS)/core
+	@echo 'installing trpo-fast[$*] into $(VENV): minutes the first time'
+	$(PIP) --no-build-isolation -e '.[$*]'
+	@touch $@

@@ -1,0 +1,51 @@
+/* Layout of a multilayer perceptron in the flat parameter buffer and in the buffers that callers own.
+ *
+ * Parameters: W1 (widths[1], widths[0]) row-major, b1 (widths[1]), W2, b2, ... as torch.nn.Linear stores them. The
+ * activation follows every layer but the last. Sizes are in items of the table's precision, never bytes; every buffer is
+ * owned by the caller. "padded" means rounded up to the vector length of the kernel table that made the plan. */
+#ifndef TRPO_MLP_H
+#define TRPO_MLP_H
+
+#include "trpo/types.h"
+
+enum {
+    TRPO_MAX_LAYERS = 64,
+    TRPO_TILE_ROWS = 96, /* samples that pass all layers together: their activations stay in the L2 cache */
+    TRPO_MAX_BLOCKS = 16 /* partial sums of parameter size; see trpo_block_count */
+};
+
+typedef struct {
+    int layers; /* affine layers, 1..TRPO_MAX_LAYERS */
+    trpo_activation activation;
+    size_t widths[TRPO_MAX_LAYERS + 1]; /* widths[0]: inputs */
+    size_t padded[TRPO_MAX_LAYERS + 1];
+    size_t weight[TRPO_MAX_LAYERS], bias[TRPO_MAX_LAYERS]; /* offsets in the flat buffer */
+    size_t parameters;
+    /* forward pack: per layer the panels of W' (widths[l] x padded[l+1]), then the padded bias */
+    size_t forward_weight[TRPO_MAX_LAYERS], forward_bias[TRPO_MAX_LAYERS];
+    size_t forward_items;
+    /* backward pack: per layer but the first the panels of W (widths[l+1] x padded[l]) */
+    size_t backward_weight[TRPO_MAX_LAYERS];
+    size_t backward_items;
+    /* gradient accumulator: per layer dW' (widths[l] x padded[l+1]) where transposed, else dW (widths[l+1] x padded[l]),
+     * whichever wastes less on padding; then the padded db */
+    int transposed[TRPO_MAX_LAYERS];
+    size_t sum_weight[TRPO_MAX_LAYERS], sum_bias[TRPO_MAX_LAYERS];
+    size_t sum_items;
+    /* activations of `rows` samples: layer l (1..layers, the last being the output) starts at rows * activation[l] and
+     * has leading dimension padded[l] */
+    size_t activation_column[TRPO_MAX_LAYERS + 1];
+    size_t activation_items; /* per sample */
+    size_t scratch_items;    /* per thread: two pairs of tile buffers of the widest layer, then one tile of activations */
+    size_t tile_activations; /* where in the scratch that last part starts */
+} trpo_mlp;
+
+/* How many partial sums a batch is split into: a function of the problem alone, never of the number of threads, so
+ * that results do not depend on it. */
+static inline int trpo_block_count(size_t rows, size_t parameters) {
+    const size_t tiles = (rows + TRPO_TILE_ROWS - 1) / TRPO_TILE_ROWS;
+    const size_t most = parameters > 65536 ? TRPO_MAX_BLOCKS / 2 : TRPO_MAX_BLOCKS;
+    return (int)(tiles < most ? tiles : most);
+}
+
+#endif

@@ -1,0 +1,52 @@
+/* One bound batch of an MLP policy: all that a trust-region step needs from it. */
+#ifndef TRPO_POLICY_H
+#define TRPO_POLICY_H
+
+#include "trpo/mlp.h"
+#include "trpo/random.h"
+
+/* Most outputs of a policy network: a row of them lies on the stack. Checked by the caller. */
+enum { TRPO_MAX_OUTPUTS = 4096 };
+
+/* The flat buffer of a policy is log_std (widths[layers] items, Gaussian only), then the network's parameters.
+ * REAL is the table's precision. The caller owns every buffer; "OUT" ones are written by policy_bind, which must come
+ * first. All means are sums over the rows divided by `total`. */
+typedef struct {
+    const trpo_mlp *network;
+    trpo_distribution distribution;
+    size_t rows, total;
+    const void *observations; /* REAL, rows x widths[0] */
+    const void *actions;      /* REAL, rows x widths[layers]; int64, rows, each < widths[layers], for a categorical */
+    const void *advantages;   /* REAL, rows */
+    const void *parameters;   /* REAL, theta_old; not modified, must not change while the batch is bound */
+    const void *behaviour;    /* REAL, rows: log pi_old(a|s) from the rollout; NULL: as computed here */
+    void *forward, *backward; /* OUT: packs of theta_old */
+    void *trial;              /* work: forward_items, a tangent's or trial parameters' pack */
+    void *activations;        /* OUT: rows * activation_items; the output is the mean, or log-softmax of the logits */
+    void *probabilities;      /* OUT: rows * padded[layers], categorical only */
+    void *log_probs;          /* OUT: REAL, rows: log pi_old, the denominators of the ratio */
+    void *ratios;             /* OUT: REAL, rows: pi_theta_old / pi_old, exactly 1 where both are the same bits */
+    void *sums;               /* work: blocks * sum_items */
+    double *totals;           /* work: blocks * (2 + widths[layers]) */
+    void *scratch;            /* work: threads * scratch_items */
+    int blocks, threads;      /* blocks: trpo_block_count(rows, parameters) */
+} trpo_policy_batch;
+
+/* How observations enter and actions leave; every pointer may be shared between calls, none is modified. */
+typedef struct {
+    const trpo_mlp *network;
+    trpo_distribution distribution;
+    const void *log_std;      /* REAL, Gaussian only */
+    const double *mean;       /* widths[0], or NULL: observations are not normalized */
+    const double *scale;      /* widths[0]: 1 / standard deviation */
+    double clip;              /* bound on |normalized observation| */
+    const double *low, *high; /* widths[layers], or NULL: the environment's action bounds, Gaussian only */
+    int64_t start;            /* first action of a Discrete space */
+    trpo_random_key key;
+    int deterministic; /* mean or mode instead of a sample */
+} trpo_actor;
+
+/* What acting on a row found: rows that are not finite are reported, never acted on. */
+typedef enum { TRPO_ACT_OK = 0, TRPO_ACT_BAD_OBSERVATION = 1, TRPO_ACT_BAD_ACTION = 2 } trpo_act_outcome;
+
+#endif

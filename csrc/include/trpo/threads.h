@@ -1,0 +1,18 @@
+/* A small fork-safe pool of POSIX threads, made at first use and parked when idle. */
+#ifndef TRPO_THREADS_H
+#define TRPO_THREADS_H
+
+enum { TRPO_MAX_THREADS = 256 };
+
+/* Threads that a parallel section may use, the caller's included; at first the cores this process may run on. */
+int trpo_get_threads(void);
+
+/* count: 1..TRPO_MAX_THREADS (checked by the caller). Affects sections that start later. */
+void trpo_set_threads(int count);
+
+/* Run task(context, i, thread) once for every i < tasks, on at most `threads` threads; thread is 0..threads-1 and no two
+ * running tasks share one. Returns when all are done. Runs in the caller alone when another section is under way, so
+ * two Python threads may solve two problems at once. Memory written by the tasks is visible to the caller. */
+void trpo_parallel(int tasks, int threads, void (*task)(void *context, int i, int thread), void *context);
+
+#endif

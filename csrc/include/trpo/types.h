@@ -1,0 +1,38 @@
+/* Shared enumerations. Values are part of the contract with trpo_fast/_core and trpo_fast/solvers/status.py. */
+#ifndef TRPO_TYPES_H
+#define TRPO_TYPES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum { TRPO_FLOAT32 = 0, TRPO_FLOAT64 = 1 } trpo_dtype;
+
+/* Each derivative is computable from the activation's own value, so only outputs are cached. */
+typedef enum {
+    TRPO_IDENTITY = 0,
+    TRPO_TANH = 1,
+    TRPO_RELU = 2,
+    TRPO_ELU = 3,        /* alpha = 1 */
+    TRPO_LEAKY_RELU = 4, /* negative slope 0.01 */
+    TRPO_SIGMOID = 5
+} trpo_activation;
+
+typedef enum { TRPO_GAUSSIAN = 0, TRPO_CATEGORICAL = 1 } trpo_distribution;
+
+/* KL(new || old) or KL(old || new). */
+typedef enum { TRPO_KL_NEW_OLD = 0, TRPO_KL_OLD_NEW = 1 } trpo_kl_direction;
+
+/* 0: goal reached; > 0: stopped early, result usable; < 0: failed. */
+typedef enum {
+    TRPO_STATUS_SUCCESS = 0,
+    TRPO_STATUS_ITERATION_LIMIT = 1,
+    TRPO_STATUS_STAGNATED = 2,
+    TRPO_STATUS_NO_GRADIENT = 3,
+    TRPO_STATUS_NOT_POSITIVE_DEFINITE = -1,
+    TRPO_STATUS_NON_FINITE = -2,
+    TRPO_STATUS_NO_IMPROVEMENT = -3,
+    TRPO_STATUS_KL_VIOLATED = -4,
+    TRPO_STATUS_NO_CURVATURE = -5
+} trpo_status;
+
+#endif

@@ -1,0 +1,128 @@
+/* Register-blocked products of a tile of rows with a small matrix.
+ *
+ *   y[r][c] = epilogue(bias[c] + sum_k x[r, k] b[k][c])         r < rows, c < columns (a multiple of VLEN)
+ *
+ * Vectors run along c; x is broadcast. TRPO_MR rows by TRPO_NV vectors of y stay in registers. Every row passes the same
+ * sequence of operations whatever the row block it falls in, so a row's result does not depend on its place in the batch.
+ */
+typedef enum { F(STORE_), F(ADD_), F(TIMES_DERIVATIVE_) } F(epilogue_kind_);
+
+typedef struct {
+    /* x[r, k] = x[r * row_stride + k * k_stride]; the second pair (x2, b2) continues the sum, with the same strides */
+    size_t row_stride, k_stride;
+    size_t k1, k2;
+    const REAL *x1, *x2;
+    /* b[k][c]: packed in column panels (ldb = 0, see pack_panels) or row-major with leading dimension ldb */
+    const REAL *b1, *b2;
+    size_t ldb;
+    const REAL *bias; /* columns items, or NULL for zero */
+    REAL *y;          /* row-major, leading dimension ldy */
+    size_t ldy;
+    F(epilogue_kind_) epilogue;
+    trpo_activation activation; /* TIMES_DERIVATIVE: y = sum * act'(.), from the activation's value a, leading dimension ldy */
+    const REAL *a;
+} F(product_);
+
+/* Derivative of an activation from its own value. */
+INLINE vreal F(derivative)(trpo_activation activation, vreal a) {
+    const vreal one = F(splat)(1);
+    switch (activation) {
+    case TRPO_TANH: return one - a * a;
+    case TRPO_RELU: return F(select)(a > 0, one, (vreal){0});
+    case TRPO_ELU: return F(select)(a > 0, one, a + one);
+    case TRPO_LEAKY_RELU: return F(select)(a > 0, one, F(splat)((REAL)0.01));
+    case TRPO_SIGMOID: return a * (one - a);
+    default: return one;
+    }
+}
+
+#define UNROLL _Pragma("GCC unroll 8")
+
+#define DEFINE_BLOCK(MR, NV)                                                                                           \
+    static void F(block_##MR##x##NV##_)(const F(product_) * p, size_t row, size_t column) {                            \
+        vreal sum[MR][NV];                                                                                             \
+        UNROLL for (int v = 0; v < NV; v++) {                                                                          \
+            vreal start = p->bias ? F(load)(p->bias + column + v * VLEN) : (vreal){0};                                 \
+            UNROLL for (int r = 0; r < MR; r++) sum[r][v] = start;                                                     \
+        }                                                                                                              \
+        const size_t row_stride = p->row_stride, k_stride = p->k_stride, ldb = p->ldb ? p->ldb : NV * VLEN;            \
+        for (int pair = 0; pair < 2; pair++) {                                                                         \
+            const size_t k = pair ? p->k2 : p->k1;                                                                     \
+            if (k == 0) continue;                                                                                      \
+            const REAL *x = (pair ? p->x2 : p->x1) + row * row_stride;                                                 \
+            const REAL *b = (pair ? p->b2 : p->b1) + (p->ldb ? column : column * k);                                   \
+            for (size_t i = 0; i < k; i++, x += k_stride, b += ldb) {                                                  \
+                vreal bv[NV];                                                                                          \
+                UNROLL for (int v = 0; v < NV; v++) bv[v] = F(load)(b + v * VLEN);                                     \
+                UNROLL for (int r = 0; r < MR; r++) {                                                                  \
+                    const vreal xv = F(splat)(x[r * row_stride]);                                                      \
+                    UNROLL for (int v = 0; v < NV; v++) sum[r][v] += xv * bv[v];                                       \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+        REAL *y = p->y + row * p->ldy + column;                                                                        \
+        if (p->epilogue == F(TIMES_DERIVATIVE_)) {                                                                     \
+            const REAL *a = p->a + row * p->ldy + column;                                                              \
+            UNROLL for (int r = 0; r < MR; r++) UNROLL for (int v = 0; v < NV; v++)                                    \
+                sum[r][v] *= F(derivative)(p->activation, F(load)(a + r * p->ldy + v * VLEN));                         \
+        } else if (p->epilogue == F(ADD_)) {                                                                           \
+            UNROLL for (int r = 0; r < MR; r++) UNROLL for (int v = 0; v < NV; v++)                                    \
+                sum[r][v] += F(load)(y + r * p->ldy + v * VLEN);                                                       \
+        }                                                                                                              \
+        UNROLL for (int r = 0; r < MR; r++) UNROLL for (int v = 0; v < NV; v++)                                        \
+            F(store)(y + r * p->ldy + v * VLEN, sum[r][v]);                                                            \
+    }
+
+#define DEFINE_BLOCKS(NV) DEFINE_BLOCK(6, NV) DEFINE_BLOCK(4, NV) DEFINE_BLOCK(2, NV) DEFINE_BLOCK(1, NV)
+#if TRPO_NV >= 4
+DEFINE_BLOCKS(4)
+#endif
+DEFINE_BLOCKS(2)
+DEFINE_BLOCKS(1)
+
+#define RUN_BLOCKS(NV)                                                                                                 \
+    do {                                                                                                               \
+        size_t row = 0;                                                                                                \
+        if (TRPO_MR >= 6)                                                                                              \
+            for (; row + 6 <= rows; row += 6) F(block_6x##NV##_)(p, row, column);                                      \
+        for (; row + 4 <= rows; row += 4) F(block_4x##NV##_)(p, row, column);                                          \
+        for (; row + 2 <= rows; row += 2) F(block_2x##NV##_)(p, row, column);                                          \
+        for (; row < rows; row++) F(block_1x##NV##_)(p, row, column);                                                  \
+    } while (0)
+
+/* Vectors in the panel that starts where `vectors` are left. */
+INLINE size_t F(panel_vectors)(size_t vectors) { return vectors >= TRPO_NV ? TRPO_NV : (vectors >= 2 ? 2 : 1); }
+
+static void F(multiply)(const F(product_) * p, size_t rows, size_t columns) {
+    for (size_t column = 0; column < columns;) {
+        const size_t vectors = F(panel_vectors)((columns - column) / VLEN);
+        switch (vectors) {
+#if TRPO_NV >= 4
+        case 4: RUN_BLOCKS(4); break;
+#endif
+        case 2: RUN_BLOCKS(2); break;
+        default: RUN_BLOCKS(1); break;
+        }
+        column += vectors * VLEN;
+    }
+}
+
+/* b[k][c] = m[k * k_stride + c * c_stride] for c < n, zero up to the next multiple of VLEN, stored panel after panel:
+ * the panel that starts at column c begins at packed + c * k and is row-major with its own width. */
+static void F(pack_panels)(size_t k, size_t n, const REAL *m, size_t k_stride, size_t c_stride, REAL *packed) {
+    const size_t columns = F(round_up)(n);
+    for (size_t column = 0; column < columns;) {
+        const size_t width = F(panel_vectors)((columns - column) / VLEN) * VLEN;
+        const size_t filled = n - column < width ? n - column : width;
+        REAL *panel = packed + column * k;
+        for (size_t i = 0; i < k; i++) {
+            for (size_t c = 0; c < filled; c++) panel[i * width + c] = m[i * k_stride + (column + c) * c_stride];
+            for (size_t c = filled; c < width; c++) panel[i * width + c] = 0;
+        }
+        column += width;
+    }
+}
+#undef DEFINE_BLOCK
+#undef DEFINE_BLOCKS
+#undef RUN_BLOCKS
+#undef UNROLL

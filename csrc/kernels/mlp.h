@@ -1,0 +1,179 @@
+/* Multilayer perceptron over one tile of samples: forward, forward-mode (jvp) and reverse-mode (vjp) passes. */
+
+/* Fill `plan` for this table's vector length. widths: layers + 1 items, all positive (checked by the caller). */
+static void F(mlp_plan)(int layers, const size_t *widths, trpo_activation activation, trpo_mlp *plan) {
+    memset(plan, 0, sizeof *plan);
+    plan->layers = layers;
+    plan->activation = activation;
+    size_t widest = 0;
+    for (int l = 0; l <= layers; l++) {
+        plan->widths[l] = widths[l];
+        plan->padded[l] = F(round_up)(widths[l]);
+        if (l > 0 && plan->padded[l] > widest) widest = plan->padded[l];
+        if (l > 0) {
+            plan->activation_column[l] = plan->activation_items;
+            plan->activation_items += plan->padded[l];
+        }
+    }
+    for (int l = 0; l < layers; l++) {
+        const size_t in = plan->widths[l], out = plan->widths[l + 1];
+        const size_t in_padded = plan->padded[l], out_padded = plan->padded[l + 1];
+        plan->weight[l] = plan->parameters;
+        plan->bias[l] = plan->parameters + out * in;
+        plan->parameters += out * in + out;
+        plan->forward_weight[l] = plan->forward_items;
+        plan->forward_bias[l] = plan->forward_items + in * out_padded;
+        plan->forward_items += in * out_padded + out_padded;
+        plan->backward_weight[l] = plan->backward_items;
+        if (l > 0) plan->backward_items += out * in_padded;
+        /* the inputs have no padding, so the first layer's vectors must run along its outputs */
+        plan->transposed[l] = l == 0 || in * out_padded <= out * in_padded;
+        plan->sum_weight[l] = plan->sum_items;
+        plan->sum_items += plan->transposed[l] ? in * out_padded : out * in_padded;
+        plan->sum_bias[l] = plan->sum_items;
+        plan->sum_items += out_padded;
+    }
+    plan->tile_activations = 4 * widest * TRPO_TILE_ROWS;
+    plan->scratch_items = plan->tile_activations + plan->activation_items * TRPO_TILE_ROWS;
+}
+
+/* parameters: plan->parameters items; packed: plan->forward_items items. */
+static void F(mlp_pack_forward)(const trpo_mlp *plan, const void *parameters_, void *packed_) {
+    const REAL *parameters = parameters_;
+    REAL *packed = packed_;
+    for (int l = 0; l < plan->layers; l++) {
+        const size_t in = plan->widths[l], out = plan->widths[l + 1];
+        F(pack_panels)(in, out, parameters + plan->weight[l], 1, in, packed + plan->forward_weight[l]);
+        F(pack_panels)(1, out, parameters + plan->bias[l], 0, 1, packed + plan->forward_bias[l]);
+    }
+}
+
+static void F(mlp_pack_backward)(const trpo_mlp *plan, const void *parameters_, void *packed_) {
+    const REAL *parameters = parameters_;
+    REAL *packed = packed_;
+    for (int l = 1; l < plan->layers; l++)
+        F(pack_panels)(plan->widths[l + 1], plan->widths[l], parameters + plan->weight[l], plan->widths[l], 1,
+                       packed + plan->backward_weight[l]);
+}
+
+/* Activations of a tile: x is rows x widths[0], `a` holds a cache of cache_rows samples in which this tile starts at
+ * first_row. The output layer is not activated. */
+static void F(mlp_forward)(const trpo_mlp *plan, const REAL *packed, size_t rows, const REAL *x, REAL *a,
+                           size_t cache_rows, size_t first_row) {
+    for (int l = 0; l < plan->layers; l++) {
+        const size_t columns = plan->padded[l + 1];
+        REAL *y = a + cache_rows * plan->activation_column[l + 1] + first_row * columns;
+        const F(product_) p = {.row_stride = l ? plan->padded[l] : plan->widths[0],
+                               .k_stride = 1,
+                               .k1 = plan->widths[l],
+                               .x1 = x,
+                               .b1 = packed + plan->forward_weight[l],
+                               .bias = packed + plan->forward_bias[l],
+                               .y = y,
+                               .ldy = columns};
+        F(multiply)(&p, rows, columns);
+        if (l + 1 < plan->layers) F(activate)(plan->activation, rows * columns, y);
+        x = y;
+    }
+}
+
+/* Tangent of the output, J v, for a tile whose activations are cached. scratch: two buffers of a tile. Returns the
+ * tangent: rows x padded[layers], inside scratch. */
+static REAL *F(mlp_jvp)(const trpo_mlp *plan, const REAL *packed, const REAL *packed_v, size_t rows, const REAL *x,
+                        const REAL *a, size_t cache_rows, size_t first_row, REAL *scratch) {
+    const size_t buffer = plan->tile_activations / 4;
+    REAL *tangent = NULL;
+    for (int l = 0; l < plan->layers; l++) {
+        const size_t columns = plan->padded[l + 1];
+        REAL *y = scratch + (l % 2) * buffer;
+        const int last = l + 1 == plan->layers;
+        const REAL *below = l ? a + cache_rows * plan->activation_column[l] + first_row * plan->padded[l] : x;
+        const F(product_) p = {.row_stride = l ? plan->padded[l] : plan->widths[0],
+                               .k_stride = 1,
+                               .k1 = plan->widths[l],
+                               .x1 = below,
+                               .b1 = packed_v + plan->forward_weight[l],
+                               .k2 = l ? plan->widths[l] : 0,
+                               .x2 = tangent,
+                               .b2 = packed + plan->forward_weight[l],
+                               .bias = packed_v + plan->forward_bias[l],
+                               .y = y,
+                               .ldy = columns,
+                               .epilogue = last ? F(STORE_) : F(TIMES_DERIVATIVE_),
+                               .activation = plan->activation,
+                               .a = last ? NULL
+                                         : a + cache_rows * plan->activation_column[l + 1] + first_row * columns};
+        F(multiply)(&p, rows, columns);
+        tangent = y;
+    }
+    return tangent;
+}
+
+/* sums (+)= J' d for a tile: d is rows x padded[layers], zero in the padding, overwritten by nothing; scratch: two tile buffers, d
+ * may lie in neither. With `first` the accumulator is stored to, so callers need not clear it. */
+static void F(mlp_vjp)(const trpo_mlp *plan, const REAL *packed_backward, size_t rows, const REAL *x, const REAL *a,
+                       size_t cache_rows, size_t first_row, const REAL *d, REAL *scratch, REAL *sums, int first) {
+    const size_t buffer = plan->tile_activations / 4;
+    for (int l = plan->layers - 1; l >= 0; l--) {
+        const size_t in = plan->widths[l], out = plan->widths[l + 1];
+        const size_t in_padded = plan->padded[l], out_padded = plan->padded[l + 1];
+        const size_t lda = l ? in_padded : in;
+        const REAL *below = l ? a + cache_rows * plan->activation_column[l] + first_row * in_padded : x;
+        /* dW' = below' d, vectors along the outputs; or dW = d' below, vectors along the inputs */
+        const int transposed = plan->transposed[l];
+        const size_t columns = transposed ? out_padded : in_padded;
+        const F(product_) outer = {.row_stride = 1,
+                                   .k_stride = transposed ? lda : out_padded,
+                                   .k1 = rows,
+                                   .x1 = transposed ? below : d,
+                                   .b1 = transposed ? d : below,
+                                   .ldb = transposed ? out_padded : lda,
+                                   .y = sums + plan->sum_weight[l],
+                                   .ldy = columns,
+                                   .epilogue = first ? F(STORE_) : F(ADD_)};
+        F(multiply)(&outer, transposed ? in : out, columns);
+        REAL *db = sums + plan->sum_bias[l];
+        for (size_t c = 0; c < out_padded; c += VLEN) {
+            vreal sum = first ? (vreal){0} : F(load)(db + c);
+            for (size_t r = 0; r < rows; r++) sum += F(load)(d + r * out_padded + c);
+            F(store)(db + c, sum);
+        }
+        if (l == 0) break;
+        REAL *next = scratch + (l % 2) * buffer;
+        const F(product_) back = {.row_stride = out_padded,
+                                  .k_stride = 1,
+                                  .k1 = out,
+                                  .x1 = d,
+                                  .b1 = packed_backward + plan->backward_weight[l],
+                                  .y = next,
+                                  .ldy = in_padded,
+                                  .epilogue = F(TIMES_DERIVATIVE_),
+                                  .activation = plan->activation,
+                                  .a = below};
+        F(multiply)(&back, rows, in_padded);
+        d = next;
+    }
+}
+
+/* flat[i] = sum over blocks of sums, in double and in block order. The first block's sums are overwritten. */
+static void F(mlp_reduce)(const trpo_mlp *plan, int blocks, REAL *sums, REAL *flat) {
+    enum { CHUNK = 64 };
+    for (size_t start = 0; start < plan->sum_items && blocks > 1; start += CHUNK) {
+        const size_t count = plan->sum_items - start < CHUNK ? plan->sum_items - start : CHUNK;
+        double total[CHUNK] = {0};
+        for (int b = 0; b < blocks; b++) {
+            const REAL *partial = sums + (size_t)b * plan->sum_items + start;
+            for (size_t i = 0; i < count; i++) total[i] += (double)partial[i];
+        }
+        for (size_t i = 0; i < count; i++) sums[start + i] = (REAL)total[i];
+    }
+    for (int l = 0; l < plan->layers; l++) {
+        const size_t in = plan->widths[l], out = plan->widths[l + 1];
+        const size_t o_stride = plan->transposed[l] ? 1 : plan->padded[l];
+        const size_t i_stride = plan->transposed[l] ? plan->padded[l + 1] : 1;
+        const REAL *dw = sums + plan->sum_weight[l];
+        for (size_t o = 0; o < out; o++)
+            for (size_t i = 0; i < in; i++) flat[plan->weight[l] + o * in + i] = dw[o * o_stride + i * i_stride];
+        memcpy(flat + plan->bias[l], sums + plan->sum_bias[l], out * sizeof(REAL));
+    }
+}

@@ -1,0 +1,58 @@
+/* Everything of one precision, and its table. Includes the kernels; undefines what they need. */
+#include "simd.h"
+
+#include "elementary.h"
+#include "gemm.h"
+#include "vector.h"
+
+#include "mlp.h"
+
+#include "distributions.h"
+#include "policy.h"
+
+#include "act.h"
+#include "critic.h"
+#include "statistics.h"
+
+static const trpo_kernels F(table) = {
+    .isa = TRPO_ISA_NAME,
+    .item_size = sizeof(REAL),
+    .vector_items = TRPO_VECTOR_BYTES / sizeof(REAL),
+    .epsilon = sizeof(REAL) == 4 ? (double)FLT_EPSILON : DBL_EPSILON,
+    .dot = F(dot),
+    .cg_update = F(cg_update),
+    .cg_direction = F(cg_direction),
+    .axpy = F(axpy),
+    .scaled_copy = F(scaled_copy),
+    .step_from = F(step_from),
+    .all_finite = F(all_finite),
+    .project_out = F(project_out),
+    .mlp_plan = F(mlp_plan),
+    .mlp_pack_forward = F(mlp_pack_forward),
+    .mlp_pack_backward = F(mlp_pack_backward),
+    .mlp_outputs = F(outputs_of),
+    .elementary = F(elementary),
+    .policy_bind = F(policy_bind),
+    .policy_gradient = F(policy_gradient),
+    .policy_fisher = F(policy_fisher),
+    .policy_evaluate = F(policy_evaluate),
+    .policy_entropy = F(policy_entropy),
+    .act = F(act),
+    .sample = F(sample),
+    .critic_gradient = F(critic_gradient),
+    .adam = F(adam),
+    .gae = F(gae),
+    .standardize = F(standardize),
+    .merge_moments = F(merge_moments),
+};
+
+#undef REAL
+#undef INT
+#undef SUFFIX
+#undef TRPO_REAL_IS_DOUBLE
+#undef vreal
+#undef vint
+#undef VLEN
+#undef INLINE
+#undef FOR_TILES
+#undef F

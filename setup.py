@@ -1,0 +1,78 @@
+"""The compiled parts: csrc as static libraries, one per instruction set, and the extension modules over them."""
+
+import os
+import platform
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+C_FLAGS = ["-std=c11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+INSTRUCTION_SETS = {
+    "x86_64": {
+        "x86_64_v2": ["-march=x86-64-v2"],
+        "x86_64_v3": ["-march=x86-64-v3"],
+        "x86_64_v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+    },
+    "aarch64": {"aarch64": []},
+}
+HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
+# With TRPO_FAST_BOUNDS_CHECK=1 the build keeps Cython's bounds checks, for hunting bugs.
+CHECKED = os.environ.get("TRPO_FAST_BOUNDS_CHECK") == "1"
+
+
+def static_library(name, sources, flags):
+    return name, {
+        "sources": sources,
+        "include_dirs": ["csrc/include"],
+        "cflags": [*C_FLAGS, *flags, "-fPIC"],
+        "obj_deps": {"": HEADERS},
+    }
+
+
+def machine():
+    name = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
+
+
+def static_libraries():
+    if machine() not in INSTRUCTION_SETS:
+        raise SystemExit(f"trpo_fast has kernels for {', '.join(INSTRUCTION_SETS)}; this machine is {machine()}")
+    base = static_library("trpo_base", ["csrc/dispatch.c", "csrc/random.c", "csrc/threads.c"], ["-pthread"])
+    return [
+        base,
+        *(
+            static_library(f"trpo_{isa}", [f"csrc/isa/{isa}.c"], flags)
+            for isa, flags in INSTRUCTION_SETS[machine()].items()
+        ),
+    ]
+
+
+def extension(name):
+    # Only `library` refers to symbols of csrc; the others reach its tables through cimport.
+    return Extension(
+        f"trpo_fast._core.{name}",
+        [f"trpo_fast/_core/{name}.pyx"],
+        include_dirs=["csrc/include"],
+        depends=HEADERS,
+        extra_compile_args=["-O2", "-fvisibility=hidden"],
+        extra_link_args=["-pthread"],
+    )
+
+
+setup(
+    libraries=static_libraries(),
+    ext_modules=cythonize(
+        [extension(name) for name in ("library", "operator", "cg", "linesearch", "policy", "critic", "rollout")],
+        build_dir="build",
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": CHECKED,
+            "initializedcheck": CHECKED,
+            "cdivision": True,
+            "binding": True,
+            "embedsignature": False,
+            "freethreading_compatible": False,
+        },
+    ),
+)

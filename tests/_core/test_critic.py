@@ -1,0 +1,244 @@
+"""Value networks and their fit, against the float64 oracle."""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tests import reference
+from trpo_fast._core import library
+from trpo_fast._core.critic import ValueKernel
+
+WIDTHS = (4, 16, 8, 1)
+ACTIVATIONS = ("tanh", "relu", "elu", "leaky_relu", "sigmoid")
+
+
+class Fit:
+    """A fit of a smooth function of B samples."""
+
+    def __init__(self, dtype=np.float64, widths=WIDTHS, activation="tanh", rows=50):
+        rng = np.random.default_rng(0)
+        self.kernel = ValueKernel(widths, activation, dtype)
+        self.network = reference.MLP(tuple(widths), activation)
+        self.parameters = (0.5 * rng.normal(size=self.network.size)).astype(dtype)
+        self.first_moment, self.second_moment = np.zeros_like(self.parameters), np.zeros_like(self.parameters)
+        self.observations = rng.normal(size=(rows, widths[0])).astype(dtype)
+        self.returns = (3 * np.sin(self.observations[:, 0]) + rng.normal(size=rows)).astype(dtype)
+        self.settings = {
+            "adam_step": 0,
+            "epochs": 3,
+            "batch_size": 16,
+            "learning_rate": 1e-2,
+            "seed": 5,
+            "stream": 1,
+            "first_epoch": 0,
+        }
+
+    @property
+    def state(self):
+        return self.parameters, self.first_moment, self.second_moment
+
+    def run(self, **settings):
+        return self.kernel.fit(*self.state, self.observations, self.returns, **(self.settings | settings))
+
+    def expected(self, **settings):
+        settings = self.settings | settings
+        key = {name: settings.pop(name) for name in ("seed", "stream")}
+        first = settings.pop("first_epoch")
+        orders = [
+            library.permutation(len(self.returns), **key, step=first + epoch) for epoch in range(settings.pop("epochs"))
+        ]
+        return reference.fit_values(self.network, *self.state, self.observations, self.returns, orders, **settings)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("widths", [(4, 1), (3, 7, 1), (17, 64, 64, 1)], ids=str)
+def test_values_are_the_oracles(widths, activation, dtype):
+    fit = Fit(dtype, widths, activation, rows=203)
+    values = fit.kernel.values(fit.parameters, fit.observations)
+    assert values.shape == (203,)
+    assert values.dtype == dtype
+    expected = fit.network.forward(fit.parameters, fit.observations)[0][:, 0]
+    np.testing.assert_allclose(
+        values, expected, rtol=0, atol=(1e-5 if dtype == np.float32 else 1e-13) * np.abs(expected).max()
+    )
+    out = np.empty(203, dtype)
+    assert fit.kernel.values(fit.parameters, fit.observations, out) is out
+    np.testing.assert_array_equal(out, values)
+    np.testing.assert_array_equal(fit.kernel.values(fit.parameters, fit.observations[7:8].copy()), values[7:8])
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 25, 50, 64])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_fit_is_adam_over_the_drawn_minibatches(activation, batch_size):
+    fit = Fit(activation=activation)
+    *expected, step, loss = fit.expected(batch_size=batch_size)
+    assert fit.run(batch_size=batch_size) == (step, pytest.approx(loss, rel=1e-9))
+    assert step == 3 * -(-50 // batch_size)
+    for ours, theirs in zip(fit.state, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-10)
+
+
+def test_a_fit_in_single_precision_is_near_the_one_in_double():
+    fit = Fit(np.float32, rows=300)
+    fit.settings |= {"epochs": 5, "batch_size": 64}
+    before = fit.parameters.astype(np.float64)
+    expected, *_, step, loss = fit.expected()
+    assert fit.run() == (step, pytest.approx(loss, rel=1e-4))
+    # Adam divides gradients by their own size, so a coordinate whose gradient is of rounding size moves at random.
+    assert np.linalg.norm(fit.parameters - expected) < 1e-3 * np.linalg.norm(expected - before)
+
+
+def test_two_fits_in_a_row_are_one_longer_fit():
+    once, twice = Fit(), Fit()
+    step, loss = once.run(epochs=4)
+    middle, _ = twice.run(epochs=1)
+    assert twice.run(epochs=3, adam_step=middle, first_epoch=1) == (step, loss)
+    for ours, theirs in zip(twice.state, once.state, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_fit_reduces_the_error():
+    fit = Fit(rows=400)
+
+    def error():
+        return np.mean((fit.kernel.values(fit.parameters, fit.observations) - fit.returns) ** 2)
+
+    before = error()
+    fit.run(epochs=30)
+    assert error() < 0.5 * before
+
+
+@pytest.mark.parametrize("what", [{"seed": 6}, {"stream": 2}, {"first_epoch": 1}])
+def test_the_minibatches_are_keyed(what):
+    base, same, other = Fit(), Fit(), Fit()
+    base.run()
+    same.run()
+    other.run(**what)
+    np.testing.assert_array_equal(base.parameters, same.parameters)
+    assert (base.parameters != other.parameters).any()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_a_fit_does_not_depend_on_the_number_of_threads(threads):
+    before, results = library.get_num_threads(), []
+    try:
+        for count in (1, threads):
+            library.set_num_threads(count)
+            fit = Fit(np.float32, (17, 64, 64, 1), rows=1000)
+            fit.run(batch_size=500, epochs=2)
+            results.append(fit.parameters.tobytes())
+    finally:
+        library.set_num_threads(before)
+    assert results[0] == results[1]
+
+
+def test_a_fit_in_another_thread_gives_the_same_bits():
+    here, there = Fit(rows=500), Fit(rows=500)
+    here.run()
+    worker = threading.Thread(target=there.run)
+    worker.start()
+    worker.join()
+    np.testing.assert_array_equal(here.parameters, there.parameters)
+
+
+def test_a_fit_lets_other_python_threads_run():
+    fit = Fit(rows=2000)
+    worker = threading.Thread(target=fit.run, kwargs={"epochs": 2000})
+    ticks = 0
+    worker.start()
+    while worker.is_alive():
+        time.sleep(0.001)
+        ticks += 1
+    assert ticks > 50
+
+
+@pytest.mark.parametrize("spoil", ["returns", "observations", "learning_rate"])
+def test_a_fit_that_would_not_stay_finite_leaves_everything_as_it_was(spoil):
+    fit = Fit()
+    if spoil == "learning_rate":
+        fit.settings["learning_rate"] = 1e308
+    else:
+        getattr(fit, spoil)[3] = np.inf
+    fit.first_moment[:] = 0.25
+    before = [array.tobytes() for array in fit.state]
+    with pytest.raises(FloatingPointError):
+        fit.run()
+    assert [array.tobytes() for array in fit.state] == before
+
+
+def test_interrupting_a_fit_leaves_everything_as_it_was():
+    fit = Fit(rows=5000)
+    before = [array.tobytes() for array in fit.state]
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        fit.run(epochs=100_000)
+    timer.join()
+    assert time.monotonic() - began < 1.5
+    assert [array.tobytes() for array in fit.state] == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"epochs": -1}, "epochs"),
+        ({"learning_rate": np.nan}, "learning_rate"),
+        ({"adam_step": -1}, "adam_step"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Fit().run(**settings)
+
+
+@pytest.mark.parametrize("name", ["parameters", "first_moment", "second_moment", "observations", "returns"])
+@pytest.mark.parametrize("how", ["short", "other dtype", "strided"])
+def test_arrays_that_do_not_fit_are_named(how, name):
+    fit = Fit()
+    array = getattr(fit, name)
+    spoiled = {
+        "short": array[:-1].copy(),
+        "other dtype": array.astype(np.float32),
+        "strided": np.repeat(array, 2, -1)[..., ::2],
+    }
+    setattr(fit, name, spoiled[how])
+    # One row fewer may be noticed as observations or as returns that do not fit the other.
+    expected = "observations|returns" if name in ("observations", "returns") and how == "short" else name
+    with pytest.raises((ValueError, TypeError), match=expected):
+        fit.run()
+
+
+@pytest.mark.parametrize("name", ["parameters", "first_moment", "second_moment"])
+def test_read_only_state_is_refused_by_name(name):
+    fit = Fit()
+    getattr(fit, name).flags.writeable = False
+    with pytest.raises((ValueError, TypeError), match=name):
+        fit.run()
+
+
+def test_state_arrays_that_are_one_array_are_refused():
+    fit = Fit()
+    fit.second_moment = fit.first_moment
+    with pytest.raises(ValueError, match=r"moment"):
+        fit.run()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((4, 2), "tanh", np.float64), "widths"),
+        (((4,), "tanh", np.float64), "widths"),
+        (((4, 1), "swish", np.float64), "activation.*swish"),
+        (((4, 1), "tanh", np.float16), "dtype.*float16"),
+    ],
+)
+def test_a_kernel_that_cannot_be_is_refused_by_name(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        ValueKernel(*arguments)

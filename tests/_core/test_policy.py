@@ -1,0 +1,418 @@
+"""The compiled policy mathematics at its own boundary; tests/engines compares it with the oracle over a wider table."""
+
+import numpy as np
+import pytest
+
+from tests import reference
+from trpo_fast._core.policy import Actor, PolicyKernel, sample
+
+TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
+WIDTHS = (5, 16, 9, 3)
+
+
+class Setting:
+    """A kernel, its oracle, parameters and a batch of B = 40."""
+
+    def __init__(self, distribution="gaussian", dtype=np.float64, activation="tanh", widths=WIDTHS, rows=40):
+        self.kernel = PolicyKernel(widths, activation, distribution, dtype)
+        self.oracle = reference.Policy(tuple(widths), activation, distribution)
+        rng = np.random.default_rng(0)
+        self.theta = (0.4 * rng.normal(size=self.oracle.size)).astype(dtype)
+        self.observations = rng.normal(size=(rows, widths[0])).astype(dtype)
+        self.actions = (
+            rng.normal(size=(rows, widths[-1])).astype(dtype)
+            if distribution == "gaussian"
+            else rng.integers(0, widths[-1], rows)
+        )
+        self.advantages = rng.normal(size=rows).astype(dtype)
+
+    @property
+    def data(self):
+        return self.observations, self.actions, self.advantages
+
+    def bind(self, **replace):
+        arguments = {
+            "parameters": self.theta,
+            "observations": self.observations,
+            "actions": self.actions,
+            "advantages": self.advantages,
+        }
+        self.kernel.bind(**(arguments | replace))
+        return self.kernel
+
+
+@pytest.fixture(params=["gaussian", "categorical"])
+def distribution(request):
+    return request.param
+
+
+def test_a_kernel_says_what_it_is(distribution):
+    kernel = PolicyKernel([5, 16, 3], "elu", distribution, np.float32)
+    assert kernel.widths == (5, 16, 3)
+    assert (kernel.activation, kernel.distribution) == ("elu", distribution)
+    assert np.dtype(kernel.dtype) == np.float32
+    assert kernel.size == 5 * 16 + 16 + 16 * 3 + 3 + (3 if distribution == "gaussian" else 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "leaky_relu", "sigmoid"])
+@pytest.mark.parametrize("widths", [(5, 3), (1, 1, 2), (5, 16, 9, 3), (17, 64, 64, 6)], ids=str)
+def test_forward_log_prob_and_entropy_are_the_oracles(widths, activation, dtype, distribution):
+    s = Setting(distribution, dtype, activation, widths, rows=101)
+    oracle, theta = s.oracle, s.theta.astype(np.float64)
+    tolerance = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
+    outputs = s.kernel.forward(s.theta, s.observations)
+    assert outputs.dtype == dtype
+    expected = oracle.forward(theta, s.observations)
+    if distribution == "categorical":  # logits are determined up to a constant in each row
+        outputs, expected = reference.log_softmax(outputs), reference.log_softmax(expected)
+    np.testing.assert_allclose(outputs, expected, **tolerance)
+    expected = oracle.log_prob(theta, s.observations, s.actions)
+    np.testing.assert_allclose(s.bind().log_probs(), expected, **tolerance)
+    np.testing.assert_array_equal(s.kernel.ratios(), 1.0)
+    assert s.kernel.entropy() == pytest.approx(oracle.entropy(theta, s.observations), rel=tolerance["rtol"])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "leaky_relu", "sigmoid"])
+def test_a_rows_result_does_not_depend_on_the_batch_or_its_place_there(activation, dtype, distribution):
+    s = Setting(distribution, dtype, activation, (17, 64, 61, 6), rows=300)
+    outputs = s.kernel.forward(s.theta, s.observations)
+    log_probs = s.bind().log_probs()
+    rng = np.random.default_rng(1)
+    for rows in (slice(0, 1), slice(7, 8), slice(90, 99), slice(200, 300), rng.permutation(300)):
+        observations, actions = s.observations[rows].copy(), s.actions[rows].copy()
+        np.testing.assert_array_equal(s.kernel.forward(s.theta, observations), outputs[rows])
+        s.bind(observations=observations, actions=actions, advantages=s.advantages[rows].copy())
+        np.testing.assert_array_equal(s.kernel.log_probs(), log_probs[rows])
+
+
+def test_saturated_and_huge_inputs_keep_values_finite(distribution):
+    for activation in ("tanh", "relu", "elu", "leaky_relu", "sigmoid"):
+        s = Setting(distribution, np.float32, activation)
+        s.observations *= 1e4
+        outputs = s.kernel.forward(s.theta, s.observations)
+        assert np.isfinite(outputs).all()
+        s.bind()
+        assert np.isfinite(s.kernel.surrogate_gradient()).all()
+        assert np.isfinite(s.kernel.entropy())
+        assert s.kernel.evaluate(s.theta) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("direction", ["new_old", "old_new"])
+@pytest.mark.parametrize("size", [1e-7, 1e-4, 1e-2, 1.0])
+def test_kl_is_accurate_and_positive_however_small_the_step(size, direction, distribution):
+    s = Setting(distribution, rows=200)
+    s.bind()
+    trial = s.theta + size * np.random.default_rng(3).normal(size=s.theta.shape)
+    improvement, kl = s.kernel.evaluate(trial, direction)
+    assert kl > 0
+    # Parameters are rounded to 1e-16: a step of 1e-7 is known to 1e-9, its square too.
+    tolerance = 1e-10 + 1e-15 / size
+    expected = s.oracle.evaluate(trial, s.theta, *s.data, direction)
+    assert kl == pytest.approx(expected[1], rel=tolerance)
+    assert improvement == pytest.approx(expected[0], rel=10 * tolerance)
+
+
+def test_kl_is_joint_over_action_dimensions():
+    # log_std alone moves: the KL of one dimension, once for each of them.
+    s = Setting(widths=(2, 4))
+    s.theta[:4] = 0.0
+    s.bind()
+    trial = s.theta.copy()
+    trial[:4] = 0.1
+    one = 0.5 * (np.expm1(0.2) - 0.2)
+    assert s.kernel.evaluate(trial)[1] == pytest.approx(4 * one, rel=1e-12)
+    trial[1:4] = 0.0
+    assert s.kernel.evaluate(trial)[1] == pytest.approx(one, rel=1e-12)
+    assert s.kernel.evaluate(trial, "old_new")[1] == pytest.approx(0.5 * (np.expm1(-0.2) + 0.2), rel=1e-12)
+
+
+def test_log_std_has_gradient_and_curvature():
+    s = Setting()
+    kernel = s.bind()
+    assert (kernel.surrogate_gradient()[:3] != 0).all()
+    unit = np.zeros(kernel.size)
+    unit[1] = 1.0
+    product = kernel.fisher_operator() @ unit
+    np.testing.assert_allclose(product, 2.0 * unit, rtol=1e-14, atol=1e-15)
+
+
+def test_gradient_and_product_are_written_into_out(distribution):
+    s = Setting(distribution)
+    kernel = s.bind()
+    out = np.full(kernel.size, np.nan)
+    assert kernel.surrogate_gradient(out) is out
+    np.testing.assert_array_equal(out, kernel.surrogate_gradient())
+    operator, v = kernel.fisher_operator(), np.random.default_rng(0).normal(size=kernel.size)
+    product = operator.matvec(v)
+    assert operator.matvec(v, out) is out
+    np.testing.assert_array_equal(out, product)
+    np.testing.assert_array_equal(operator @ v, product)
+    assert operator.shape == (kernel.size, kernel.size)
+    assert operator.size == kernel.size
+
+
+def test_an_operator_outlived_by_a_rebind_raises(distribution):
+    s = Setting(distribution)
+    operator = s.bind().fisher_operator()
+    s.bind()
+    with pytest.raises(RuntimeError, match="outlived"):
+        operator @ np.ones(s.kernel.size)
+
+
+def test_an_unbound_kernel_says_so(distribution):
+    kernel = Setting(distribution).kernel
+    for use in (
+        kernel.surrogate_gradient,
+        kernel.fisher_operator,
+        kernel.entropy,
+        kernel.log_probs,
+        kernel.ratios,
+        lambda: kernel.evaluate(np.zeros(kernel.size)),
+    ):
+        with pytest.raises(RuntimeError, match="bind"):
+            use()
+
+
+def test_trials_that_overflow_are_outcomes_and_not_errors(distribution):
+    s = Setting(distribution)
+    kernel = s.bind()
+    for value in (np.nan, np.inf, 1e300):
+        trial = s.theta.copy()
+        trial[-1] = value
+        improvement, kl = kernel.evaluate(trial)
+        assert not (improvement > 0 and kl <= 0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((5,), "tanh", "gaussian", np.float64), "widths"),
+        (((), "tanh", "gaussian", np.float64), "widths"),
+        (((5, 0, 3), "tanh", "gaussian", np.float64), "widths"),
+        (((5, -1), "tanh", "gaussian", np.float64), "widths"),
+        (((5, 3), "gelu", "gaussian", np.float64), "activation.*gelu"),
+        (((5, 3), "tanh", "beta", np.float64), "distribution.*beta"),
+        (((5, 3), "tanh", "gaussian", np.float16), "dtype.*float16"),
+        (((5, 3), "tanh", "gaussian", np.int64), "dtype.*int64"),
+    ],
+)
+def test_a_kernel_that_cannot_be_is_refused_by_name(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        PolicyKernel(*arguments)
+
+
+BAD_ARRAYS = {
+    "parameters": ["short", "other dtype", "strided", "list"],
+    "observations": ["narrow", "flat", "empty", "other dtype", "strided", "list"],
+    "actions": ["short", "narrow", "other dtype", "strided"],
+    "advantages": ["short", "matrix", "other dtype", "strided"],
+    "log_probs": ["short", "other dtype", "strided"],
+}
+
+
+def spoiled(array, how):
+    match how:
+        case "short":
+            return array[:-1].copy()
+        case "narrow":
+            return array[:, :-1].copy()
+        case "flat":
+            return array.ravel()
+        case "empty":
+            return array[:0].copy()
+        case "matrix":
+            return array[:, None].copy()
+        case "other dtype":
+            return array.astype(np.float32)
+        case "strided":
+            return np.repeat(array, 2, axis=-1)[..., ::2]
+        case "list":
+            return array.tolist()
+
+
+@pytest.mark.parametrize(("name", "how"), [(name, how) for name, hows in BAD_ARRAYS.items() for how in hows])
+def test_arrays_that_do_not_fit_are_named(name, how):
+    s = Setting()
+    arrays = {
+        "parameters": s.theta,
+        "observations": s.observations,
+        "actions": s.actions,
+        "advantages": s.advantages,
+        "log_probs": np.zeros(40),
+    }
+    with pytest.raises((ValueError, TypeError), match=name):
+        s.bind(**{name: spoiled(arrays[name], how)})
+
+
+@pytest.mark.parametrize("name", ["parameters", "observations", "actions", "advantages", "log_probs"])
+def test_read_only_input_is_fine(name):
+    s = Setting()
+    arrays = {"parameters": s.theta, "observations": s.observations, "actions": s.actions, "advantages": s.advantages}
+    array = np.zeros(40) if name == "log_probs" else arrays[name]
+    array.flags.writeable = False
+    assert np.isfinite(s.bind(**{name: array}).surrogate_gradient()).all()
+
+
+@pytest.mark.parametrize("actions", [np.array([3] + [0] * 39), np.array([-1] + [0] * 39)])
+def test_an_action_outside_the_choices_is_refused(actions):
+    with pytest.raises(ValueError, match="actions"):
+        Setting("categorical").bind(actions=actions)
+
+
+def test_bad_outputs_are_refused():
+    s = Setting()
+    kernel = s.bind()
+    read_only = np.zeros(kernel.size)
+    read_only.flags.writeable = False
+    for out in (
+        read_only,
+        np.zeros(kernel.size - 1),
+        np.zeros(kernel.size, np.float32),
+        np.zeros(2 * kernel.size)[::2],
+    ):
+        with pytest.raises((ValueError, TypeError), match="out"):
+            kernel.surrogate_gradient(out)
+        with pytest.raises((ValueError, TypeError), match="out"):
+            kernel.fisher_operator().matvec(np.ones(kernel.size), out)
+    for v in (np.zeros(kernel.size - 1), np.zeros(kernel.size, np.float32), np.zeros((kernel.size, 1))):
+        with pytest.raises((ValueError, TypeError)):
+            kernel.fisher_operator().matvec(v)
+        with pytest.raises((ValueError, TypeError)):
+            kernel.evaluate(v)
+
+
+def test_a_product_into_its_own_operand_is_refused():
+    s = Setting()
+    v = np.ones(2 * s.kernel.size)
+    for out in (v[: s.kernel.size], v[1 : 1 + s.kernel.size]):
+        with pytest.raises(ValueError, match="overlap"):
+            s.bind().fisher_operator().matvec(v[: s.kernel.size], out)
+
+
+@pytest.mark.parametrize("total", [0, -1, 39])
+def test_a_total_must_cover_the_batch(total):
+    with pytest.raises(ValueError, match="total"):
+        Setting().bind(total=total)
+
+
+def test_an_unknown_direction_is_named():
+    s = Setting()
+    with pytest.raises(ValueError, match=r"kl_direction.*sideways"):
+        s.bind().evaluate(s.theta, "sideways")
+
+
+def outputs_for(s, rows=40, **types):
+    discrete = s.oracle.distribution == "categorical"
+    dtype = s.theta.dtype
+    actions = np.empty(rows, np.int64) if discrete else np.empty((rows, 3), dtype)
+    env_actions = np.empty(rows, np.int64) if discrete else np.empty((rows, 3), types.get("env", dtype))
+    return np.empty((rows, 5), dtype), actions, np.empty(rows, dtype), env_actions
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_acting_writes_the_very_log_probabilities_that_the_kernel_computes(dtype, distribution):
+    s = Setting(distribution, dtype)
+    out = normalized, actions, log_probs, _ = outputs_for(s)
+    Actor(s.kernel, s.theta, seed=1).act(s.observations, 0, *out)
+    np.testing.assert_array_equal(normalized, s.observations)
+    np.testing.assert_array_equal(log_probs, s.bind(actions=actions).log_probs())
+    s.bind(actions=actions, log_probs=log_probs)
+    np.testing.assert_array_equal(s.kernel.ratios(), 1.0)
+    assert s.kernel.evaluate(s.theta) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("env", [np.float32, np.float64])
+@pytest.mark.parametrize("raw", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_actors_take_and_give_either_precision(dtype, raw, env):
+    s = Setting(dtype=dtype)
+    out = normalized, actions, _, env_actions = outputs_for(s, env=env)
+    low, high = np.array([-0.5, -np.inf, -0.1]), np.array([0.25, np.inf, 0.1])
+    actor = Actor(s.kernel, s.theta, action_low=low, action_high=high)
+    actor.act(s.observations.astype(raw), 0, *out)
+    np.testing.assert_array_equal(normalized, s.observations.astype(raw).astype(dtype))
+    np.testing.assert_array_equal(env_actions, np.clip(actions.astype(np.float64), low, high).astype(env))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sample_is_what_the_actor_does(dtype, distribution):
+    s = Setting(distribution, dtype)
+    out = _, actions, log_probs, _ = outputs_for(s)
+    Actor(s.kernel, s.theta, seed=7, stream=3).act(s.observations, 11, *out, first_row=5)
+    forward = s.kernel.forward(s.theta, s.observations)
+    log_std = s.theta[:3].copy() if distribution == "gaussian" else None
+    drawn, their_log_probs = np.empty_like(actions), np.empty_like(log_probs)
+    sample(distribution, forward, log_std, 11, drawn, their_log_probs, seed=7, stream=3, first_row=5)
+    np.testing.assert_array_equal(drawn, actions)
+    np.testing.assert_allclose(their_log_probs, log_probs, rtol=1e-6 if dtype == np.float32 else 1e-14)
+
+
+def test_acting_does_not_depend_on_how_the_rows_are_grouped(distribution):
+    s = Setting(distribution)
+    whole = outputs_for(s)
+    actor = Actor(s.kernel, s.theta, seed=7)
+    actor.act(s.observations, 2, *whole)
+    for start in range(0, 40, 8):
+        part = outputs_for(s, 8)
+        actor.act(s.observations[start : start + 8], 2, *part, first_row=start)
+        for ours, theirs in zip(part, whole, strict=True):
+            np.testing.assert_array_equal(ours, theirs[start : start + 8])
+
+
+@pytest.mark.parametrize(
+    ("position", "how"),
+    [
+        (0, "short"),
+        (0, "narrow"),
+        (1, "short"),
+        (1, "narrow"),
+        (2, "short"),
+        (3, "short"),
+        (3, "narrow"),
+        (2, "strided"),
+    ],
+)
+def test_rollout_arrays_that_do_not_fit_are_refused(position, how):
+    s = Setting()
+    out = list(outputs_for(s))
+    out[position] = spoiled(out[position], how)
+    with pytest.raises((ValueError, TypeError), match=("normalized", "actions", "log_probs", "env_actions")[position]):
+        Actor(s.kernel, s.theta).act(s.observations, 0, *out)
+
+
+def test_read_only_rollout_arrays_are_refused():
+    s = Setting()
+    for position, name in enumerate(("normalized", "actions", "log_probs", "env_actions")):
+        out = outputs_for(s)
+        out[position].flags.writeable = False
+        with pytest.raises((ValueError, TypeError), match=name):
+            Actor(s.kernel, s.theta).act(s.observations, 0, *out)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"observation_mean": np.zeros(4), "observation_scale": np.ones(5)}, "observation_mean"),
+        ({"observation_mean": np.zeros(5), "observation_scale": np.ones(5, np.float32)}, "observation_scale"),
+        ({"observation_mean": np.zeros(5)}, "observation_scale"),
+        ({"action_low": np.zeros(2), "action_high": np.ones(3)}, "action_low"),
+        ({"action_low": np.zeros(3)}, "action_high"),
+    ],
+)
+def test_an_actor_that_cannot_be_is_refused_by_name(settings, message):
+    s = Setting()
+    with pytest.raises((ValueError, TypeError), match=message):
+        Actor(s.kernel, s.theta, **settings)
+
+
+def test_rows_that_are_not_finite_are_named():
+    s = Setting()
+    s.observations[13, 2] = np.nan
+    with pytest.raises(FloatingPointError, match=r"observation.*13"):
+        Actor(s.kernel, s.theta).act(s.observations, 0, *outputs_for(s))
+    s = Setting()
+    s.theta[-1] = np.inf
+    with pytest.raises(FloatingPointError, match=r"action.*0"):
+        Actor(s.kernel, s.theta).act(s.observations, 0, *outputs_for(s))

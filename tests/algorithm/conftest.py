@@ -1,0 +1,55 @@
+"""A small agent that every test of the algorithm can afford."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.algorithm.trpo import TRPO
+
+SMALL: dict[str, Any] = {
+    "num_envs": 3,
+    "steps_per_env": 64,
+    "warm_up_steps": 8,
+    "hidden_sizes": (8, 8),
+    "critic_hidden_sizes": (8,),
+    "critic_epochs": 2,
+    "critic_batch_size": 48,
+}
+
+
+@pytest.fixture
+def make_agent() -> Iterator[Callable[..., TRPO]]:
+    """``make_agent(env="Pendulum-v1", **overrides)``: a small agent with seed 3, closed when the test ends."""
+    made: list[TRPO] = []
+
+    def make(env: Any = "Pendulum-v1", **overrides: Any) -> TRPO:
+        seed = overrides.pop("seed", 3)
+        settings = {**SMALL, **overrides}
+        if not isinstance(env, str) and not callable(env):
+            del settings["num_envs"]
+        arguments = {name: settings.pop(name) for name in ("vectorization", "env_kwargs") if name in settings}
+        made.append(TRPO(env, seed=seed, config=TRPOConfig(**settings), **arguments))
+        return made[-1]
+
+    yield make
+    for agent in made:
+        agent.close()
+
+
+def _bits(agent: TRPO) -> bytes:
+    arrays = [agent.policy.flat.numpy, agent.critic.flat.numpy]
+    moments, _ = agent.critic_trainer.state()
+    arrays += moments.values()
+    for statistics in (agent.observation_normalizer, agent.reward_scaler):
+        if statistics is not None:
+            arrays += statistics.state().values()
+    return b"".join(np.asarray(array).tobytes() for array in arrays)
+
+
+@pytest.fixture
+def bits() -> Callable[[TRPO], bytes]:
+    """Every learned bit of an agent: parameters, Adam's moments, statistics."""
+    return _bits

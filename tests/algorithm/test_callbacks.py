@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from trpo_fast.algorithm.callbacks import Callback, CheckpointCallback, EvaluationCallback, as_callback
+from trpo_fast.algorithm.trpo import TRPO
+
+STEPS = 3 * 64
+
+
+class Recorder(Callback):
+    def __init__(self):
+        self.calls = []
+
+    def on_training_start(self, agent, total_timesteps):
+        self.calls.append(("start", total_timesteps))
+
+    def on_update(self, agent):
+        self.calls.append(("update", agent.num_timesteps))
+
+    def on_training_end(self, agent):
+        self.calls.append(("end", agent.num_timesteps))
+
+
+def test_callbacks_see_start_every_update_and_end(make_agent):
+    recorder = Recorder()
+    agent = make_agent().learn(2 * STEPS, callback=recorder)
+    agent.learn(STEPS, callback=[recorder, None], reset_num_timesteps=False)
+    first = [("start", 2 * STEPS), ("update", STEPS), ("update", 2 * STEPS), ("end", 2 * STEPS)]
+    assert recorder.calls == [*first, ("start", 3 * STEPS), ("update", 3 * STEPS), ("end", 3 * STEPS)]
+
+
+def test_false_ends_the_training_after_all_callbacks_ran(make_agent):
+    recorder = Recorder()
+    agent = make_agent().learn(10 * STEPS, callback=[lambda agent: agent.num_updates < 2, recorder])
+    assert agent.num_timesteps == 2 * STEPS
+    assert recorder.calls[-2:] == [("update", 2 * STEPS), ("end", 2 * STEPS)]
+
+
+def test_none_from_a_function_goes_on(make_agent):
+    assert make_agent().learn(2 * STEPS, callback=lambda agent: None).num_updates == 2
+
+
+def test_exception_of_a_callback_reaches_the_caller_and_ends_the_others(make_agent):
+    recorder = Recorder()
+
+    def fail(agent):
+        raise RuntimeError("from the callback")
+
+    with pytest.raises(RuntimeError, match="from the callback"):
+        make_agent().learn(STEPS, callback=[fail, recorder])
+    assert recorder.calls == [("start", STEPS), ("end", STEPS)]
+
+
+def test_anything_else_is_refused_by_name():
+    with pytest.raises(TypeError, match="callback: 3 given; want a Callback"):
+        as_callback(3)
+
+
+def test_checkpoints_are_loadable_and_named_by_timesteps(make_agent, tmp_path):
+    make_agent().learn(4 * STEPS, callback=CheckpointCallback(tmp_path / "new" / "folder", 2 * STEPS))
+    names = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
+    assert names == [f"{2 * STEPS:012d}.trpo", f"{4 * STEPS:012d}.trpo"]
+    assert TRPO.load(tmp_path / "new" / "folder" / names[0]).num_timesteps == 2 * STEPS
+
+
+def test_evaluation_callback_keeps_the_best_model(make_agent, tmp_path):
+    callback = EvaluationCallback(2 * STEPS, episodes=2, seed=1, best_path=tmp_path / "best.trpo")
+    make_agent().learn(4 * STEPS, callback=callback)
+    assert [timesteps for timesteps, _ in callback.results] == [2 * STEPS, 4 * STEPS]
+    best = TRPO.load(tmp_path / "best.trpo")
+    means = [result.mean for _, result in callback.results]
+    assert best.evaluate(2, seed=1).mean == max(means)
+    assert best.num_timesteps == callback.results[int(np.argmax(means))][0]
+    best.close()
+
+
+@pytest.mark.parametrize("make", [lambda every: CheckpointCallback("folder", every), EvaluationCallback])
+def test_bad_interval_is_refused_by_name(make):
+    with pytest.raises(ValueError, match="every: 0 given; want an integer >= 1"):
+        make(0)
+
+
+def test_progress_bar_shows_return_kl_and_speed(make_agent, capsys):
+    make_agent().learn(4 * STEPS, progress_bar=True)
+    shown = capsys.readouterr().err
+    assert "return=" in shown and "kl=0.0" in shown and "step/s" in shown and "100%" in shown

@@ -1,0 +1,166 @@
+import dataclasses
+import json
+import math
+import threading
+
+import numpy as np
+import pytest
+
+from trpo_fast.algorithm.config import TRPOConfig
+
+
+def test_defaults_satisfy_their_own_rules():
+    assert TRPOConfig() == TRPOConfig.from_dict(TRPOConfig().to_dict())
+
+
+def test_config_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TRPOConfig().max_kl = 1.0
+
+
+@pytest.mark.parametrize("entry", dataclasses.fields(TRPOConfig), ids=lambda entry: entry.name)
+def test_every_field_says_what_it_means_and_why_it_has_its_default(entry):
+    assert len(entry.metadata["meaning"]) > 10
+    assert len(entry.metadata["why"]) > 10
+    assert f"{entry.name} : {entry.type}, default {entry.default!r}" in TRPOConfig.__doc__
+
+
+BAD = {
+    "num_envs": [0, -1, 2.0, True, "8"],
+    "steps_per_env": [0, 1.5],
+    "warm_up_steps": [-1, None],
+    "max_kl": [0, -0.01, math.nan, math.inf, "0.01", True],
+    "kl_direction": ["new", None],
+    "damping": [-1e-9, math.nan, math.inf],
+    "cg_iterations": [0, 2.5],
+    "cg_rtol": [-1.0, math.nan],
+    "reorthogonalize": [1, "yes", None],
+    "step_curvature": ["hessian"],
+    "backtrack_factor": [0.0, 1.0, math.nan],
+    "max_backtracks": [-1, 0.5],
+    "gamma": [-0.1, 1.01, math.nan],
+    "gae_lambda": [-0.1, 1.01],
+    "normalize_advantages": [0],
+    "hidden_sizes": [(0,), (64, -1), 64, "64", (64.0,), None],
+    "critic_hidden_sizes": [(0,), 3],
+    "activation": ["gelu", None],
+    "log_std_init": [math.nan, math.inf, "0"],
+    "normalize_observations": ["true"],
+    "observation_clip": [0, -1.0, math.nan],
+    "scale_rewards": [1],
+    "reward_clip": [0, math.nan],
+    "critic_epochs": [0],
+    "critic_batch_size": [0, 0.5],
+    "critic_learning_rate": [0.0, -1e-3, math.inf, math.nan],
+    "overlap_critic": [None],
+    "engine": ["torch"],
+    "dtype": ["float16", float, np.float32],
+}
+
+
+def test_table_of_bad_values_covers_every_field():
+    assert set(BAD) == {entry.name for entry in dataclasses.fields(TRPOConfig)}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
+def test_bad_value_is_refused_by_field_value_and_want(name, value):
+    with pytest.raises(ValueError) as error:
+        TRPOConfig(**{name: value})
+    message = str(error.value)
+    assert message.startswith(f"{name}: ")
+    assert repr(value) in message
+    assert "want " in message
+
+
+def test_unknown_field_is_refused_with_the_nearest_name():
+    with pytest.raises(TypeError, match="'maxkl' is no field of TRPOConfig; did you mean max_kl"):
+        TRPOConfig().replace(maxkl=0.1)
+    with pytest.raises(TypeError, match="max_kl"):
+        TRPOConfig.from_dict({"maxkl": 0.1})
+
+
+def test_numpy_scalars_and_lists_become_plain_values():
+    config = TRPOConfig(num_envs=np.int64(4), gamma=np.float32(0.5), damping=1, hidden_sizes=[32, np.int32(16)])
+    assert config.hidden_sizes == (32, 16)
+    assert [type(value) for value in (config.num_envs, config.gamma, config.damping)] == [int, float, float]
+
+
+def test_json_round_trip_keeps_every_field_and_infinity():
+    config = TRPOConfig(observation_clip=math.inf, hidden_sizes=(), dtype="float64")
+    text = json.dumps(config.to_dict(), allow_nan=False)
+    assert TRPOConfig.from_dict(json.loads(text)) == config
+
+
+def _learned_bits(agent, bits):
+    return bits(agent)
+
+
+def _fit_thread(agent, bits):
+    class Recorder:
+        def __init__(self, kernel):
+            self.kernel = kernel
+
+        def __getattr__(self, name):
+            return getattr(self.kernel, name)
+
+        def fit(self, *arguments, **options):
+            threads.append(threading.current_thread() is threading.main_thread())
+            return self.kernel.fit(*arguments, **options)
+
+    threads = []
+    agent.critic_trainer._kernel = Recorder(agent.critic_trainer._kernel)
+    agent.learn(1, reset_num_timesteps=False)
+    return threads
+
+
+# A different value, and where it has to show: in every learned bit, unless something else is said.
+CHANGES = {
+    "num_envs": (2, _learned_bits),
+    "steps_per_env": (48, _learned_bits),
+    "warm_up_steps": (0, _learned_bits),
+    "max_kl": (0.1, _learned_bits),
+    "kl_direction": ("old_new", lambda agent, bits: agent.last_update.kl),
+    "damping": (1.0, _learned_bits),
+    "cg_iterations": (3, _learned_bits),
+    "cg_rtol": (0.9, _learned_bits),
+    "reorthogonalize": (False, _learned_bits),
+    "step_curvature": ("damped", _learned_bits),
+    "backtrack_factor": (0.5, _learned_bits),
+    "max_backtracks": (0, _learned_bits),
+    "gamma": (0.9, _learned_bits),
+    "gae_lambda": (0.5, _learned_bits),
+    "normalize_advantages": (False, _learned_bits),
+    "hidden_sizes": ((8,), _learned_bits),
+    "critic_hidden_sizes": ((8, 8), _learned_bits),
+    "activation": ("relu", _learned_bits),
+    "log_std_init": (-0.5, _learned_bits),
+    "normalize_observations": (False, _learned_bits),
+    "observation_clip": (0.5, _learned_bits),
+    "scale_rewards": (False, _learned_bits),
+    "reward_clip": (0.01, _learned_bits),
+    "critic_epochs": (3, _learned_bits),
+    "critic_batch_size": (32, _learned_bits),
+    "critic_learning_rate": (3e-4, _learned_bits),
+    "overlap_critic": (False, _fit_thread),  # by design it changes no bit
+    "engine": ("autograd", lambda agent, bits: agent.engine.name),
+    "dtype": ("float64", _learned_bits),
+}
+# Large enough that the quadratic model of the KL is off and the line search has something to do.
+BASE = {"max_kl": 2.0}
+
+
+def test_table_of_changes_covers_every_field():
+    assert set(CHANGES) == {entry.name for entry in dataclasses.fields(TRPOConfig)}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changing_a_field_changes_the_training(name, make_agent, bits):
+    value, probe = CHANGES[name]
+    seen = []
+    for settings in (BASE, {**BASE, name: value}):
+        agent, backtracks = make_agent(**settings), []
+        agent.learn(3 * 3 * 64, callback=lambda agent, seen=backtracks: seen.append(agent.last_update.backtracks))
+        if settings is BASE and name in ("backtrack_factor", "max_backtracks"):
+            assert max(backtracks) > 0, "the case no longer exercises the line search"
+        seen.append(probe(agent, bits))
+    assert seen[0] != seen[1]

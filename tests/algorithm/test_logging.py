@@ -1,0 +1,105 @@
+import csv
+import math
+import sys
+
+import pytest
+
+from trpo_fast.algorithm.logging import COLUMNS, RunLogger, read_progress
+
+STEPS = 3 * 64
+SB3_NAMES = {
+    "rollout/ep_rew_mean",
+    "rollout/ep_len_mean",
+    "time/fps",
+    "time/iterations",
+    "time/time_elapsed",
+    "time/total_timesteps",
+    "train/explained_variance",
+    "train/is_line_search_success",
+    "train/kl_divergence_loss",
+    "train/learning_rate",
+    "train/n_updates",
+    "train/policy_objective",
+    "train/std",
+    "train/value_loss",
+}
+
+
+def test_columns_have_the_names_of_stable_baselines3():
+    assert set(COLUMNS) >= SB3_NAMES
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_every_update_has_one_complete_row(make_agent, tmp_path, overlap):
+    agent = make_agent(overlap_critic=overlap).learn(5 * STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+    rows = read_progress(tmp_path / "progress.csv")
+    assert [int(row["time/total_timesteps"]) for row in rows] == [STEPS * i for i in range(1, 6)]
+    last, report = rows[-1], agent.last_update
+    assert float(last["train/kl_divergence_loss"]) == report.kl
+    assert float(last["train/value_loss"]) == report.value_loss
+    assert float(last["train/policy_objective"]) == report.improvement
+    assert float(last["timings/critic_fit"]) == report.timings["critic_fit"]
+    assert float(last["rollout/ep_rew_mean"]) == agent.episode_return_mean
+    # An episode of Pendulum takes 200 steps: none has ended in the first three updates of 64.
+    assert [row["rollout/ep_rew_mean"] == "" for row in rows] == [True, True, False, False, False]
+
+
+def test_overlap_changes_no_logged_number_but_times(make_agent, tmp_path):
+    logged = []
+    for overlap in (True, False):
+        folder = tmp_path / str(overlap)
+        make_agent(overlap_critic=overlap).learn(4 * STEPS, callback=RunLogger(folder, tensorboard=False))
+        rows = read_progress(folder / "progress.csv")
+        timed = ("time/time_elapsed", "time/fps", "timings/")
+        logged.append([{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows])
+    assert logged[0] == logged[1]
+
+
+def test_row_is_written_although_training_was_interrupted(make_agent, tmp_path):
+    def interrupt(agent):
+        if agent.num_updates == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_agent().learn(9 * STEPS, callback=[RunLogger(tmp_path, tensorboard=False), interrupt])
+    assert len(read_progress(tmp_path / "progress.csv")) == 3
+
+
+def test_resumed_log_goes_on_and_drops_rows_beyond_the_agent(make_agent, tmp_path, bits):
+    agent = make_agent().learn(2 * STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+    path = tmp_path / "progress.csv"
+    elapsed = float(read_progress(path)[-1]["time/time_elapsed"])
+    with path.open("a", newline="") as file:  # a run that was killed after its last checkpoint
+        csv.DictWriter(file, COLUMNS).writerow({"time/total_timesteps": 3 * STEPS, "time/time_elapsed": 99.0})
+        file.write("4,76")
+    agent.learn(2 * STEPS, callback=RunLogger(tmp_path, tensorboard=False), reset_num_timesteps=False)
+    rows = read_progress(path)
+    assert [int(row["time/total_timesteps"]) for row in rows] == [STEPS * i for i in range(1, 5)]
+    assert elapsed < float(rows[2]["time/time_elapsed"]) < 99
+
+
+def test_new_training_begins_a_new_log(make_agent, tmp_path):
+    for _ in range(2):
+        make_agent().learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+    assert len(read_progress(tmp_path / "progress.csv")) == 1
+
+
+def test_tensorboard_holds_the_numbers_of_the_csv(make_agent, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    make_agent().learn(3 * STEPS, callback=RunLogger(tmp_path, tensorboard=True))
+    events = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    assert set(events.Tags()["scalars"]) <= set(COLUMNS)
+    rows = read_progress(tmp_path / "progress.csv")
+    for name in ("train/kl_divergence_loss", "train/value_loss"):
+        scalars = events.Scalars(name)
+        assert [event.step for event in scalars] == [STEPS, 2 * STEPS, 3 * STEPS]
+        for event, row in zip(scalars, rows, strict=True):
+            assert math.isclose(event.value, float(row[name]), rel_tol=1e-6)  # events hold float32
+
+
+def test_without_tensorboard_the_csv_is_still_written(make_agent, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    make_agent().learn(STEPS, callback=RunLogger(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["progress.csv"]
+    with pytest.raises(ImportError):
+        RunLogger(tmp_path, tensorboard=True)

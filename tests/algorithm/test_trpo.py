@@ -1,0 +1,258 @@
+import math
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.solvers.status import Status
+
+STEPS = 3 * 64  # of one update of the small agent
+TIMINGS = {"rollout", "advantages", "gradient", "solve", "line_search", "critic_fit", "critic_wait"}
+
+
+class Corridor(gym.Env):
+    """Walk right to the end of a line of five cells; episodes are cut after 20 steps."""
+
+    def __init__(self, shape=(1,), fail_at=None, error=None):
+        self.observation_space = gym.spaces.Box(-10.0, 10.0, shape, np.float32)
+        self.action_space = gym.spaces.Discrete(2, start=5)
+        self.fail_at, self.error, self.calls = fail_at, error, 0
+
+    def _observe(self):
+        return np.full(self.observation_space.shape, self.position, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.position, self.time = int(self.np_random.integers(3)), 0
+        return self._observe(), {}
+
+    def step(self, action):
+        assert action in (5, 6)
+        self.calls += 1
+        if self.calls == self.fail_at:
+            raise self.error
+        self.time += 1
+        self.position = max(self.position + (1 if action == 6 else -1), 0)
+        done = self.position >= 5
+        return self._observe(), 1.0 if done else -0.1, done, self.time >= 20, {}
+
+
+def test_overlapped_critic_fit_gives_the_same_bits(make_agent, bits):
+    agents = [make_agent(overlap_critic=overlap) for overlap in (True, False)]
+    for agent in agents:
+        agent.learn(4 * STEPS)
+    assert bits(agents[0]) == bits(agents[1])
+    assert agents[0].last_update.value_loss == agents[1].last_update.value_loss
+
+
+def test_reading_the_critic_in_a_callback_changes_no_bit(make_agent, bits):
+    plain, watched = make_agent(), make_agent()
+    plain.learn(4 * STEPS)
+    watched.learn(4 * STEPS, callback=lambda agent: agent.critic.flat.numpy.sum() > math.inf or None)
+    assert bits(plain) == bits(watched)
+
+
+def test_same_seed_same_bits_and_another_seed_others(make_agent, bits):
+    learned = [bits(make_agent(seed=seed).learn(2 * STEPS)) for seed in (3, 3, 4)]
+    assert learned[0] == learned[1] != learned[2]
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_timings_have_exactly_the_promised_keys(make_agent, overlap):
+    agent = make_agent(overlap_critic=overlap).learn(2 * STEPS)
+    timings = agent.last_update.timings
+    assert set(timings) == TIMINGS
+    assert all(seconds >= 0 for seconds in timings.values())
+    assert timings["rollout"] > 0 and timings["critic_fit"] > 0
+
+
+def test_report_tells_of_an_update_inside_the_trust_region(make_agent):
+    agent = make_agent(max_kl=0.02).learn(3 * STEPS)
+    report = agent.last_update
+    assert report.status == Status.SUCCESS
+    assert 0 < report.kl <= 0.02
+    assert report.improvement > 0
+    assert report.steps == STEPS
+    assert report.gradient_norm > 0 and report.cg_iterations > 0
+    assert report.explained_variance <= 1
+    assert report.value_loss > 0
+
+
+def test_learn_trains_whole_rollouts_and_counts_additional_steps(make_agent):
+    agent = make_agent()
+    assert agent.learn(STEPS + 1) is agent
+    assert (agent.num_timesteps, agent.num_updates) == (2 * STEPS, 2)
+    agent.learn(STEPS, reset_num_timesteps=False)
+    assert (agent.num_timesteps, agent.num_updates) == (3 * STEPS, 3)
+    agent.learn(STEPS)
+    assert (agent.num_timesteps, agent.num_updates) == (STEPS, 4)
+
+
+@pytest.mark.parametrize("value", [0, -5, 1.5, "100", True])
+def test_bad_total_timesteps_are_refused_by_name(make_agent, value):
+    with pytest.raises(ValueError, match=r"total_timesteps: .*want an integer >= 1"):
+        make_agent().learn(value)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("simulator gone")])
+@pytest.mark.parametrize("overlap", [True, False])
+def test_interrupted_update_leaves_the_agent_at_its_last_complete_one(make_agent, bits, error, overlap):
+    made = []
+
+    def env():
+        # The first environment fails in the middle of the third rollout.
+        made.append(Corridor(fail_at=8 + 2 * 64 + 20, error=error) if not made else Corridor())
+        return made[-1]
+
+    agent = make_agent(env, overlap_critic=overlap)
+    states = []
+    with pytest.raises(type(error)):
+        agent.learn(10 * STEPS, callback=lambda agent: states.append(agent.num_timesteps))
+    undisturbed = make_agent(Corridor, overlap_critic=overlap).learn(2 * STEPS)
+    assert states == [STEPS, 2 * STEPS]
+    assert (agent.num_timesteps, agent.num_updates) == (2 * STEPS, 2)
+    assert bits(agent) == bits(undisturbed)
+    assert agent.last_update.kl == undisturbed.last_update.kl
+    agent.learn(STEPS, reset_num_timesteps=False)
+    assert agent.num_timesteps == 3 * STEPS
+
+
+def test_failed_critic_fit_is_reported_and_leaves_the_critic_usable(make_agent):
+    agent = make_agent(critic_learning_rate=1e30, scale_rewards=False)
+    with pytest.raises((FloatingPointError, ValueError), match="finite"):
+        agent.learn(5 * STEPS)
+    assert np.isfinite(agent.critic.flat.numpy).all()
+    assert np.isfinite(agent.policy.flat.numpy).all()
+
+
+def test_policy_improves_on_a_corridor(make_agent):
+    agent = make_agent(Corridor, critic_epochs=10)
+    before = agent.evaluate(30, seed=0).mean
+    agent.learn(40 * STEPS)
+    assert before < 0 < agent.evaluate(30, seed=0).mean
+
+
+def test_policy_is_a_torch_module_over_the_trained_parameters(make_agent):
+    agent = make_agent("CartPole-v1").learn(STEPS)
+    observation = np.array([0.1, -0.2, 0.3, 0.4], np.float32)
+    normalized = agent.observation_normalizer.normalize(observation[None], np.float32)
+    logits = agent.policy(torch.from_numpy(normalized)).logits
+    assert agent.predict(observation, deterministic=True)[0] == logits.argmax()
+
+
+def test_vector_env_brings_its_own_number_of_environments(make_agent):
+    env = gym.vector.SyncVectorEnv([Corridor] * 5, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+    agent = make_agent(env)
+    assert agent.num_envs == agent.config.num_envs == 5
+    with pytest.raises(ValueError, match="num_envs: 2 given; want it left out or 5"):
+        TRPO(gym.vector.SyncVectorEnv([Corridor] * 5, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP), num_envs=2)
+
+
+def test_overrides_go_on_top_of_a_config_and_unknown_ones_are_refused():
+    agent = TRPO(Corridor, num_envs=2, config=TRPOConfig(gamma=0.5, damping=0.3), gamma=0.7)
+    assert (agent.config.num_envs, agent.config.gamma, agent.config.damping) == (2, 0.7, 0.3)
+    agent.close()
+    with pytest.raises(TypeError, match="'gama' is no field of TRPOConfig; did you mean gamma"):
+        TRPO(Corridor, gama=0.5)
+    with pytest.raises(TypeError, match=r"config: .* given; want a TRPOConfig"):
+        TRPO(Corridor, config={"gamma": 0.5})
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.0, "0", True])
+def test_bad_seed_is_refused_by_name(seed):
+    with pytest.raises(ValueError, match=r"seed: .*want an integer"):
+        TRPO(Corridor, seed=seed)
+
+
+def test_seed_is_drawn_and_kept_when_none_is_given():
+    agents = [TRPO(Corridor, num_envs=1) for _ in range(2)]
+    assert agents[0].seed != agents[1].seed  # equal with probability 2**-31
+    for agent in agents:
+        agent.close()
+
+
+@pytest.mark.parametrize("env", ["Pendulum-v1", "CartPole-v1"])
+def test_predict_takes_one_observation_or_several(make_agent, env):
+    agent = make_agent(env)
+    shape = agent.observation_space.shape
+    single, state = agent.predict(np.zeros(shape), state="kept", deterministic=True)
+    several, _ = agent.predict(np.zeros((7, *shape)), deterministic=True)
+    assert state == "kept"
+    assert single.shape == agent.action_space.shape
+    assert several.shape == (7, *agent.action_space.shape)
+    assert single.dtype == several.dtype == agent.action_space.dtype
+    assert agent.action_space.contains(single)
+    assert (several == single).all()
+
+
+def test_predict_adds_the_start_of_a_discrete_space_and_flattens_observations(make_agent):
+    agent = make_agent(lambda: Corridor(shape=(2, 3)))
+    actions, _ = agent.predict(np.zeros((50, 2, 3)))
+    assert set(actions.tolist()) == {5, 6}  # one side missing: probability 2**-49
+
+
+def test_predict_samples_anew_at_every_call_unless_deterministic(make_agent):
+    agent = make_agent()
+    observation = np.zeros(3)
+    assert agent.predict(observation)[0] != agent.predict(observation)[0]
+    first, second = (agent.predict(observation, deterministic=True)[0] for _ in range(2))
+    assert (first == second).all()
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (4,), (5, 4), (2, 2, 3), (3, 1)])
+def test_predict_refuses_a_wrong_shape_by_name(make_agent, shape):
+    with pytest.raises(ValueError) as error:
+        make_agent().predict(np.zeros(shape))
+    assert f"observation: shape {shape} given; want (3,) for one observation or (n, 3) for several" in str(error.value)
+
+
+def test_predict_refuses_observations_that_are_not_finite_numbers(make_agent):
+    agent = make_agent()
+    with pytest.raises(ValueError, match=r"observation"):
+        agent.predict(np.array([0.0, np.nan, 0.0]))
+    with pytest.raises(TypeError, match="observation: dtype"):
+        agent.predict(np.array(["a", "b", "c"]))
+
+
+def test_prediction_and_evaluation_leave_the_training_untouched(make_agent, bits):
+    plain, watched = make_agent(), make_agent()
+    for _ in range(3):
+        plain.learn(STEPS)
+        watched.learn(STEPS)
+        watched.evaluate(4, deterministic=False)
+        watched.predict(np.zeros(3))
+    assert bits(plain) == bits(watched)
+
+
+def test_evaluation_with_the_same_seed_plays_the_same_episodes(make_agent):
+    agent = make_agent().learn(STEPS)
+    first, again, other = (agent.evaluate(4, deterministic=False, seed=seed) for seed in (7, 7, 8))
+    np.testing.assert_array_equal(first.returns, again.returns)
+    assert (first.returns != other.returns).any()
+    assert first.mean == pytest.approx(first.returns.mean())
+    assert first.std == pytest.approx(first.returns.std())
+    assert first.lengths.tolist() == [200] * 4
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.0, None])
+def test_bad_number_of_episodes_is_refused_by_name(make_agent, value):
+    with pytest.raises(ValueError, match=r"episodes: .*want an integer >= 1"):
+        make_agent().evaluate(value)
+
+
+def test_unknown_environment_is_refused_with_near_names():
+    with pytest.raises(ValueError, match="CartPole-v1"):
+        TRPO("CartPol-v1")
+
+
+def test_autograd_engine_learns_as_the_native_one_does(make_agent):
+    agents = [make_agent(engine=engine, dtype="float64") for engine in ("native", "autograd")]
+    for agent in agents:
+        agent.learn(2 * STEPS)
+    assert [agent.engine.name for agent in agents] == ["native", "autograd"]
+    native, autograd = (agent.policy.flat.numpy for agent in agents)
+    # Two updates amplify rounding differences of 1e-16; measured far below this bound.
+    assert np.linalg.norm(native - autograd) <= 1e-7 * np.linalg.norm(native)

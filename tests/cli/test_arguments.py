@@ -1,0 +1,84 @@
+import dataclasses
+import re
+
+import pytest
+
+from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.cli.arguments import config_overrides, make_parser, option_of
+
+TEXTS = {
+    "kl_direction": ("old_new", "old_new"),
+    "step_curvature": ("damped", "damped"),
+    "activation": ("relu", "relu"),
+    "engine": ("autograd", "autograd"),
+    "dtype": ("float64", "float64"),
+    "hidden_sizes": ("128,32", (128, 32)),
+    "critic_hidden_sizes": ("", ()),
+    "observation_clip": ("inf", float("inf")),
+    "log_std_init": ("-0.5", -0.5),
+}
+
+
+def _text_and_value(entry):
+    if entry.name in TEXTS:
+        return TEXTS[entry.name]
+    if isinstance(entry.default, bool):
+        return str(not entry.default).lower(), not entry.default
+    return ("3", 3) if isinstance(entry.default, int) else ("0.25", 0.25)
+
+
+@pytest.mark.parametrize("entry", dataclasses.fields(TRPOConfig), ids=lambda entry: entry.name)
+def test_every_config_field_is_an_option(entry):
+    text, value = _text_and_value(entry)
+    assert value != entry.default
+    arguments = make_parser().parse_args(["train", "CartPole-v1", f"{option_of(entry.name)}={text}"])
+    assert config_overrides(arguments) == {entry.name: value}
+
+
+def test_options_left_out_override_nothing():
+    assert config_overrides(make_parser().parse_args(["train", "CartPole-v1"])) == {}
+
+
+def test_help_shows_every_field_with_its_default(command):
+    result = command("train", "--help")
+    assert result.code == 0
+    text = re.sub(r"\s+", " ", result.out)
+    for entry in dataclasses.fields(TRPOConfig):
+        assert option_of(entry.name) + " " in text
+    assert "(default 64,64)" in text and "(default true)" in text
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "want"),
+    [
+        ("--max-kl", "0", "want a finite number > 0"),
+        ("--max-kl", "small", "want a finite number > 0"),
+        ("--gamma", "nan", r"want a number in \[0, 1\]"),
+        ("--steps-per-env", "2.5", "want an integer >= 1"),
+        ("--hidden-sizes", "64,x", "want integers >= 1 with commas"),
+        ("--overlap-critic", "maybe", "want true or false"),
+        ("--activation", "gelu", "want one of 'tanh', 'relu'"),
+        ("--timesteps", "0", "want an integer >= 1"),
+        ("--timesteps", "1.5", "want an integer >= 1"),
+        ("--timesteps", "nan", "want an integer >= 1"),
+        ("--timesteps", "inf", "want an integer >= 1"),
+        ("--seed", "-1", "want an integer >= 0"),
+        ("--seed", "4294967296", r"want an integer from 0 to 2\*\*32 - 1"),
+        ("--threads", "none", "want an integer >= 1"),
+        ("--eval-episodes", "-1", "want an integer >= 0"),
+    ],
+)
+def test_bad_option_is_refused_by_name_value_and_want(command, option, value, want):
+    result = command("train", "CartPole-v1", f"{option}={value}")
+    assert result.code == 2
+    assert re.search(rf"argument {option}: '{re.escape(value)}' given; {want}", result.err)
+
+
+def test_steps_may_be_written_with_an_exponent():
+    assert make_parser().parse_args(["train", "CartPole-v1", "--timesteps", "1e6"]).timesteps == 1_000_000
+
+
+def test_no_command_is_an_error_that_names_the_commands(command):
+    result = command()
+    assert result.code == 2
+    assert "COMMAND" in result.err

@@ -1,0 +1,78 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from trpo_fast.algorithm.trpo import TRPO
+
+
+@pytest.fixture
+def trained(command, small, tmp_path):
+    assert command("train", "CartPole-v1", "--timesteps", "128", "--out", "run", *small).code == 0
+    return tmp_path / "run"
+
+
+def test_eval_prints_one_json_line(command, trained):
+    result = command("eval", "run", "--episodes", "5", "--seed", "3", "--json")
+    assert result.code == 0
+    (line,) = result.out.splitlines()
+    values = json.loads(line)
+    expected = TRPO.load(trained / "model.trpo").evaluate(5, seed=3)
+    assert values["mean"] == expected.mean and values["std"] == expected.std
+    assert (values["episodes"], values["seed"], values["env"]) == (5, 3, "CartPole-v1")
+    assert values["deterministic"] is True and values["num_timesteps"] == 128
+
+
+def test_eval_takes_a_model_file_and_stochastic_actions(command, trained):
+    result = command("eval", "run/model.trpo", "--episodes", "2", "--stochastic")
+    assert result.code == 0
+    assert result.out.startswith("CartPole-v1: ") and "over 2 stochastic episodes" in result.out
+
+
+def test_eval_of_a_foreign_file_is_an_error_without_traceback(command, tmp_path):
+    (tmp_path / "notes.txt").write_text("no model")
+    result = command("eval", "notes.txt")
+    assert result.code == 2
+    assert "notes.txt" in result.err and "Traceback" not in result.err
+
+
+def test_plot_draws_one_run_into_its_folder_and_several_here(command, small, trained, tmp_path):
+    (trained / "curve.png").unlink()
+    assert command("plot", "run").out.strip() == "run/curve.png"
+    assert (trained / "curve.png").read_bytes().startswith(b"\x89PNG")
+    command("train", "CartPole-v1", "--timesteps", "64", "--out", "other", *small)
+    assert command("plot", "run", "other").out.strip() == "curves.png"
+    assert command("plot", "run", "other", "--out", "both.png").out.strip() == "both.png"
+    assert (tmp_path / "both.png").stat().st_size > 1000
+    result = command("plot", "run", "--out", "none/both.png")
+    assert result.code == 2 and "none/both.png cannot be written" in result.err
+
+
+def test_plot_without_matplotlib_says_what_to_install(command, trained, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = command("plot", "run")
+    assert result.code == 2
+    assert "pip install 'trpo-fast[plot]'" in result.err
+
+
+def test_info_names_versions_instruction_set_and_threads(command):
+    result = command("info")
+    assert result.code == 0
+    for name in ("trpo-fast", "python", "instruction set", "threads", "torch", "gymnasium"):
+        assert f"{name:<16} " in result.out
+
+
+def test_module_runs_as_the_command_does():
+    done = subprocess.run([sys.executable, "-m", "trpo_fast", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in ("train", "eval", "plot", "info"))
+
+
+def test_help_and_mistakes_are_answered_without_loading_torch():
+    program = (
+        "import sys\nfrom trpo_fast.cli.main import main\n"
+        "try:\n    main(['train', '--help'])\nexcept SystemExit:\n    pass\n"
+        "sys.exit('torch' in sys.modules or 'gymnasium' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0

@@ -1,0 +1,192 @@
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from trpo_fast.algorithm.logging import read_progress
+from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.cli.run_folder import RunFolder
+
+UPDATE = 2 * 32
+
+
+def test_train_leaves_a_complete_run_folder(command, small, tmp_path):
+    result = command("train", "CartPole-v1", "--timesteps", "200", "--out", "run", *small)
+    assert result.code == 0, result.err
+    names = {path.name for path in (tmp_path / "run").iterdir() if "tfevents" not in path.name}
+    assert names == {"config.json", "progress.csv", "checkpoints", "model.trpo", "curve.png"}
+    assert (tmp_path / "run" / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert len(read_progress(tmp_path / "run" / "progress.csv")) == 4
+    assert "return " in result.out and "over 2 deterministic episodes" in result.out
+    assert "model    run/model.trpo" in result.out and "curve    run/curve.png" in result.out
+    assert "return=" in result.err and "kl=" in result.err and "step/s" in result.err
+    content = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert content["environment"]["id"] == "CartPole-v1"
+    assert (content["seed"], content["timesteps"], content["config"]["num_envs"]) == (0, 200, 2)
+    assert TRPO.load(tmp_path / "run" / "model.trpo").num_timesteps == 4 * UPDATE
+
+
+def test_tensorboard_events_lie_in_the_run_folder(command, small, tmp_path):
+    pytest.importorskip("tensorboard")
+    assert command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small).code == 0
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+
+
+def test_default_folder_is_named_for_environment_and_seed(command, small, tmp_path):
+    assert command("train", "CartPole-v1", "--timesteps", "64", "--seed", "7", *small).code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("CartPole-v1-seed7-")
+
+
+def test_settings_come_from_defaults_then_file_then_options(command, small, tmp_path):
+    (tmp_path / "settings.json").write_text(json.dumps({"gamma": 0.5, "damping": 0.3}))
+    command(
+        "train", "CartPole-v1", "--timesteps", "64", "--out", "a", "--config", "settings.json", "--gamma", "0.7", *small
+    )
+    config = json.loads((tmp_path / "a" / "config.json").read_text())["config"]
+    assert (config["gamma"], config["damping"], config["gae_lambda"]) == (0.7, 0.3, 0.95)
+    command("train", "CartPole-v1", "--timesteps", "64", "--out", "b", "--config", "a/config.json")
+    assert json.loads((tmp_path / "b" / "config.json").read_text())["config"] == config
+
+
+def test_same_command_gives_the_same_run(command, small, tmp_path):
+    for out in ("a", "b"):
+        assert command("train", "CartPole-v1", "--timesteps", "200", "--out", out, *small).code == 0
+    a, b = (TRPO.load(tmp_path / out / "model.trpo") for out in "ab")
+    assert a.policy.flat.numpy.tobytes() == b.policy.flat.numpy.tobytes()
+    assert a.critic.flat.numpy.tobytes() == b.critic.flat.numpy.tobytes()
+
+
+def test_curve_not_drawn_is_said_clearly_where_matplotlib_is_missing(command, small, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small)
+    assert result.code == 0
+    assert "not drawn: curves need matplotlib: pip install 'trpo-fast[plot]'; then: trpo-fast plot run" in result.out
+    assert not (tmp_path / "run" / "curve.png").exists()
+
+
+def test_used_folder_is_refused_and_left_alone(command, small, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("kept")
+    result = command("train", "CartPole-v1", "--out", "run", *small)
+    assert result.code == 2
+    assert "--out: run exists and is not empty; want a new or empty folder, or --resume run" in result.err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
+def test_folder_that_cannot_be_written_is_an_error_without_traceback(command, small, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = command("train", "CartPole-v1", "--out", "file/run", *small)
+    assert result.code == 2
+    assert "file/run cannot be written" in result.err and "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "ENV: none given"),
+        (["train", "CartPol-v1"], "CartPole-v1"),
+        (["train", "CartPole-v1", "--config", "none.json"], "there is no file none.json"),
+        (["train", "--resume", "nowhere"], "nowhere given; want a run's folder"),
+        (["eval", "nowhere"], "nowhere given; want a run's folder"),
+        (["plot", "nowhere"], "nowhere given; want a run's folder"),
+    ],
+)
+def test_what_is_missing_is_named_without_traceback(command, arguments, message):
+    result = command(*arguments)
+    assert result.code == 2
+    assert message in result.err and "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[1]", "want a JSON object"),
+        ('{"max_kl": -1}', "max_kl: -1 given"),
+        ('{"maxkl": 1}', "did you mean max_kl"),
+    ],
+)
+def test_bad_settings_file_is_refused_by_what_is_wrong(command, tmp_path, content, message):
+    (tmp_path / "settings.json").write_text(content)
+    result = command("train", "CartPole-v1", "--config", "settings.json")
+    assert result.code == 2
+    assert message in result.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_resumed_run_goes_on_to_its_total(command, small, tmp_path):
+    command("train", "CartPole-v1", "--timesteps", "128", "--out", "run", *small)
+    done = command("train", "--resume", "run")
+    assert done.code == 2 and "has 128 of 128 timesteps; want more --timesteps" in done.err
+    assert command("train", "--resume", "run", "--timesteps", "256", "--eval-episodes", "0").code == 0
+    assert TRPO.load(tmp_path / "run" / "model.trpo").num_timesteps == 256
+    rows = read_progress(tmp_path / "run" / "progress.csv")
+    assert [int(row["time/total_timesteps"]) for row in rows] == [64, 128, 192, 256]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["timesteps"] == 256
+
+
+@pytest.mark.parametrize("given", [["CartPole-v1"], ["--seed", "1"], ["--gamma", "0.5"], ["--out", "x"]])
+def test_resumed_run_refuses_what_would_change_it(command, small, given):
+    command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small)
+    result = command("train", "--resume", "run", "--timesteps", "256", *given)
+    assert result.code == 2
+    assert f"{given[0] if given[0].startswith('--') else 'ENV'}: a resumed run keeps what it began with" in result.err
+
+
+def test_failure_while_training_saves_and_says_how_to_go_on(command, small, tmp_path, monkeypatch):
+    update = TRPO._update
+
+    def fail(agent, collector):
+        if agent.num_updates == 2:
+            raise RuntimeError("simulator gone")
+        update(agent, collector)
+
+    monkeypatch.setattr(TRPO, "_update", fail)
+    result = command("train", "CartPole-v1", "--timesteps", "1000", "--out", "run", *small)
+    assert result.code == 1
+    assert "simulator gone" in result.err
+    assert "failed after 128 steps" in result.out and "trpo-fast train --resume run" in result.out
+    monkeypatch.undo()
+    assert RunFolder(tmp_path / "run").latest_checkpoint().name == "000000000128.trpo"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process")
+def test_ctrl_c_stops_within_a_second_saves_and_says_how_to_go_on(tmp_path):
+    # A shell that starts the tests in the background makes its children deaf to SIGINT; this one is to hear it.
+    hear = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program = [sys.executable, "-c", hear + "from trpo_fast.cli.main import main; sys.exit(main())"]
+    out = tmp_path / "a run"  # the printed command must survive a shell
+    process = subprocess.Popen(
+        [*program, "train", "CartPole-v1", "--timesteps", "1e8", "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    progress = out / "progress.csv"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (progress.exists() and progress.read_text().count("\n") > 2):
+        time.sleep(0.05)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)  # an impatient second one spoils nothing
+    printed, errors = process.communicate(timeout=30)
+    seconds = time.monotonic() - began
+    assert process.returncode == 130, errors
+    # Stopping and saving take less than a second; ending the interpreter with torch loaded is allowed its share.
+    assert seconds < 2
+    assert "Traceback" not in errors
+    resume = printed.strip().splitlines()[-1]
+    assert resume == f"trpo-fast train --resume {shlex.quote(str(out))}"
+    steps = TRPO.load(RunFolder(out).latest_checkpoint()).num_timesteps
+    assert steps == int(read_progress(progress)[-1]["time/total_timesteps"]) > 0
+
+    more = ["--timesteps", str(steps + 1), "--eval-episodes", "1"]
+    resumed = subprocess.run([*program, *shlex.split(resume)[1:], *more], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert int(read_progress(progress)[-1]["time/total_timesteps"]) > steps

@@ -1,0 +1,88 @@
+"""Problems that every engine is tried on, with what the oracle needs to judge them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from tests import reference
+from trpo_fast.policies import MLPPolicy
+from trpo_fast.rollout.batch import Batch
+
+TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-10}
+
+
+@dataclass
+class Case:
+    policy: MLPPolicy
+    oracle: reference.Policy
+    observations: np.ndarray
+    actions: np.ndarray
+    advantages: np.ndarray
+    rng: np.random.Generator
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.policy.flat.numpy.dtype
+
+    @property
+    def tolerance(self) -> float:
+        return TOLERANCE[self.dtype]
+
+    @property
+    def theta(self) -> np.ndarray:
+        """A float64 copy of the parameters."""
+        return self.policy.flat.numpy.astype(np.float64)
+
+    @property
+    def data(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.observations, self.actions, self.advantages
+
+    def batch(self, **more: Any) -> Batch:
+        return Batch(*self.data, **more)
+
+    def vector(self) -> np.ndarray:
+        return self.rng.normal(size=len(self.policy.flat)).astype(self.dtype)
+
+    def move(self, size: float = 0.02) -> None:
+        """Set trial parameters near the present ones."""
+        self.policy.flat.numpy[:] += size * self.vector()
+        self.policy.flat.bump_versions()
+
+
+def make_case(
+    distribution="gaussian", hidden=(16, 8), activation="tanh", dtype="float64", rows=131, inputs=7, outputs=3, seed=0
+) -> Case:
+    rng = np.random.default_rng(seed)
+    space = spaces.Box(-1, 1, (outputs,)) if distribution == "gaussian" else spaces.Discrete(outputs)
+    policy = MLPPolicy(
+        spaces.Box(-np.inf, np.inf, (inputs,)), space, hidden, activation, dtype=getattr(torch, dtype), seed=seed
+    )
+    # Away from the initial point, where the biases are 0 and the outputs nearly so.
+    policy.flat.numpy[:] += 0.3 * rng.normal(size=len(policy.flat))
+    policy.flat.bump_versions()
+    observations = rng.normal(size=(rows, inputs)).astype(dtype)
+    oracle = reference.Policy(policy.widths, activation, policy.distribution)
+    if distribution == "gaussian":
+        theta = policy.flat.numpy.astype(np.float64)
+        noise = rng.normal(size=(rows, outputs)) * np.exp(theta[:outputs])
+        actions = (oracle.forward(theta, observations) + noise).astype(dtype)
+    else:
+        actions = rng.integers(0, outputs, rows)
+    return Case(policy, oracle, observations, actions, rng.normal(size=rows).astype(dtype), rng)
+
+
+def relative_error(actual, expected) -> float:
+    """Of vectors, in the Euclidean norm."""
+    return float(np.linalg.norm(np.asarray(actual, np.float64) - expected) / np.linalg.norm(expected))
+
+
+def improvement_scale(case: Case, theta, theta_old) -> float:
+    """Mean size of the improvement's terms: they cancel, so that rounding is relative to this and not to their sum."""
+    oracle, (observations, actions, advantages) = case.oracle, case.data
+    growth = oracle.log_prob(theta, observations, actions) - oracle.log_prob(theta_old, observations, actions)
+    return float(np.abs(np.expm1(growth) * advantages).mean())

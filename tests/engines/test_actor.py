@@ -1,0 +1,189 @@
+"""Acting: both engines' actors, of one interface and with one noise."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import nn
+from torch.distributions import Beta, Independent, Normal
+
+from tests.engines.cases import make_case
+from trpo_fast.engines import make_engine
+
+ROWS = 6
+
+
+@pytest.fixture(params=["native", "autograd"])
+def name(request):
+    return request.param
+
+
+def act(actor, observations, step=0, dtype=np.float64, actions=None, **settings):
+    """(normalized, actions, log_probs, env_actions); `actions` is an empty array of the wanted kind."""
+    rows = len(observations)
+    actions = np.empty((rows, 3), dtype) if actions is None else actions
+    normalized, log_probs = np.empty_like(observations, dtype), np.empty(rows, dtype)
+    out = normalized, actions, log_probs, np.empty_like(actions)
+    actor.act(observations, step, *out, **settings)
+    return out
+
+
+def choices():
+    return np.empty(ROWS, np.int64)
+
+
+def case_of(distribution="gaussian", dtype="float64"):
+    return make_case(distribution, dtype=dtype, rows=ROWS)
+
+
+def actor_of(case, name, space=None, **settings):
+    return make_engine(case.policy, name).actor(case.policy.action_space if space is None else space, **settings)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_gaussian_actions_carry_their_log_probabilities(dtype, name):
+    case = case_of(dtype=dtype)
+    normalized, actions, log_probs, env_actions = act(actor_of(case, name), case.observations, dtype=dtype)
+    np.testing.assert_array_equal(normalized, case.observations)
+    expected = case.oracle.log_prob(case.theta, case.observations, actions)
+    np.testing.assert_allclose(log_probs, expected, rtol=case.tolerance, atol=case.tolerance)
+    np.testing.assert_array_equal(env_actions, np.clip(actions, -1, 1))
+    assert (np.abs(actions) > 1).any()
+
+
+def test_discrete_actions_carry_their_log_probabilities_and_start_where_the_space_does(name):
+    case = case_of("categorical")
+    actor = actor_of(case, name, spaces.Discrete(3, start=5))
+    _, actions, log_probs, env_actions = act(actor, case.observations, actions=choices())
+    np.testing.assert_allclose(log_probs, case.oracle.log_prob(case.theta, case.observations, actions), rtol=1e-12)
+    np.testing.assert_array_equal(env_actions, actions + 5)
+
+
+def test_deterministic_actions_are_the_mode(name):
+    case = case_of()
+    actions = act(actor_of(case, name), case.observations, deterministic=True)[1]
+    np.testing.assert_allclose(actions, case.oracle.forward(case.theta, case.observations), rtol=1e-12)
+    case = case_of("categorical")
+    actions = act(actor_of(case, name), case.observations, actions=choices(), deterministic=True)[1]
+    np.testing.assert_array_equal(actions, case.oracle.forward(case.theta, case.observations).argmax(-1))
+
+
+def test_both_engines_draw_the_same_noise():
+    case = case_of()
+    native, autograd = (
+        act(actor_of(case, name, seed=3, stream=4), case.observations, 9) for name in ("native", "autograd")
+    )
+    for ours, torchs in zip(native, autograd, strict=True):
+        np.testing.assert_allclose(ours, torchs, rtol=1e-12, atol=1e-12)
+    case = make_case("categorical", rows=200)
+    native, autograd = (
+        act(actor_of(case, name, seed=3), case.observations, 9, actions=np.empty(200, np.int64))[1]
+        for name in ("native", "autograd")
+    )
+    np.testing.assert_array_equal(native, autograd)
+
+
+def test_noise_is_keyed_by_seed_stream_step_and_row(name):
+    case = case_of()
+    case.observations[:] = case.observations[0]
+    base = act(actor_of(case, name, seed=1, stream=2), case.observations, 3)[1]
+    np.testing.assert_array_equal(base, act(actor_of(case, name, seed=1, stream=2), case.observations, 3)[1])
+    assert len(np.unique(base)) == base.size
+    for settings in ({"seed": 9, "stream": 2}, {"seed": 1, "stream": 9}):
+        assert (act(actor_of(case, name, **settings), case.observations, 3)[1] != base).all()
+    assert (act(actor_of(case, name, seed=1, stream=2), case.observations, 4)[1] != base).all()
+    tail = act(actor_of(case, name, seed=1, stream=2), case.observations[4:], 3, first_row=4)[1]
+    np.testing.assert_allclose(tail, base[4:], rtol=1e-13)
+
+
+def test_noise_is_standard_normal(name):
+    # 3 x 4000 draws: mean within 5 standard errors, variance too; fails by chance about once in a million.
+    case = make_case(rows=4000)
+    actions = act(actor_of(case, name, seed=11), case.observations)[1]
+    noise = (actions - case.oracle.forward(case.theta, case.observations)) / np.exp(case.theta[:3])
+    assert abs(noise.mean()) < 5 / np.sqrt(noise.size)
+    assert abs((noise**2).mean() - 1) < 5 * np.sqrt(2 / noise.size)
+    assert np.abs(np.corrcoef(noise.T) - np.eye(3)).max() < 5 / np.sqrt(4000)
+
+
+def test_choices_come_with_their_probabilities(name):
+    case = make_case("categorical", rows=4000)
+    case.observations[:] = case.observations[0]
+    actions = act(actor_of(case, name, seed=11), case.observations, actions=np.empty(4000, np.int64))[1]
+    p = np.exp(case.oracle.log_prob(case.theta, case.observations[:3], np.arange(3)))
+    # 5 standard errors: fails by chance about once in a million.
+    assert (np.abs(np.bincount(actions, minlength=3) / 4000 - p) < 5 * np.sqrt(p * (1 - p) / 4000)).all()
+
+
+@pytest.mark.parametrize("raw", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_observations_are_normalized_and_clipped_with_live_statistics(dtype, raw, name):
+    case = case_of(dtype=dtype)
+    mean, scale = np.linspace(-1, 1, 7), np.linspace(0.5, 3, 7)
+    actor = actor_of(case, name, observation_mean=mean, observation_scale=scale, observation_clip=1.5)
+    observations = case.observations.astype(raw)
+    for _ in range(2):
+        normalized, actions, log_probs, _ = act(actor, observations, dtype=dtype)
+        np.testing.assert_array_equal(normalized, np.clip((observations - mean) * scale, -1.5, 1.5).astype(dtype))
+        expected = case.oracle.log_prob(case.theta, normalized, actions)
+        np.testing.assert_allclose(log_probs, expected, rtol=case.tolerance, atol=case.tolerance)
+        mean += 0.25
+        scale *= 2.0
+
+
+def test_actors_see_parameters_as_they_are_now(name):
+    case = case_of()
+    engine = make_engine(case.policy, name)
+    actor = engine.actor(case.policy.action_space)
+    act(actor, case.observations)
+    engine.parameters()[:] *= 0.5
+    actions = act(actor, case.observations, deterministic=True)[1]
+    np.testing.assert_allclose(actions, case.oracle.forward(case.theta, case.observations), rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_observation_that_is_not_finite_is_named_by_row(value, name):
+    case = case_of()
+    case.observations[4, 1] = value
+    with pytest.raises(FloatingPointError, match=r"observation.*4"):
+        act(actor_of(case, name), case.observations)
+
+
+def test_an_action_that_is_not_finite_is_named(name):
+    case = case_of()
+    actor = actor_of(case, name)
+    case.policy.flat.numpy[-1] = np.inf
+    with pytest.raises(FloatingPointError, match="action"):
+        act(actor, case.observations)
+
+
+def test_a_space_that_does_not_fit_the_policy_is_refused(name):
+    case = case_of()
+    for space in (spaces.Box(-1, 1, (4,)), spaces.Discrete(3), spaces.MultiBinary(3)):
+        with pytest.raises(ValueError, match="action_space"):
+            actor_of(case, name, space)
+
+
+class StateDependent(nn.Module):
+    def __init__(self, family):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(7, 6, dtype=torch.float64)
+        self.family = family
+
+    def forward(self, observations):
+        return Independent(self.family(*self.layer(observations).exp().chunk(2, -1)), 1)
+
+
+@pytest.mark.parametrize("family", [Normal, Beta])
+def test_other_policies_draw_keyed_noise_too_and_leave_torchs_generator_alone(family):
+    case, policy = case_of(), StateDependent(family)
+    actor = make_engine(policy).actor(spaces.Box(0, 0.5, (3,)), seed=1)
+    state = torch.get_rng_state()
+    _, actions, log_probs, env_actions = act(actor, case.observations, 5)
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(actions, act(actor, case.observations, 5)[1])
+    assert (actions != act(actor, case.observations, 6)[1]).all()
+    np.testing.assert_array_equal(env_actions, np.clip(actions, 0, 0.5))
+    expected = policy(torch.from_numpy(case.observations)).log_prob(torch.from_numpy(actions))
+    np.testing.assert_allclose(log_probs, expected.detach(), rtol=1e-12)

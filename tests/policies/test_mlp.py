@@ -1,0 +1,126 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch.distributions import Categorical, Independent, Normal
+
+from tests import reference
+from trpo_fast.policies import ACTIVATIONS, MLPCritic, MLPPolicy
+
+OBSERVATIONS = spaces.Box(-np.inf, np.inf, (2, 3))
+CONTINUOUS = spaces.Box(-1, 1, (4,))
+DISCRETE = spaces.Discrete(5, start=2)
+
+
+def test_log_std_is_a_parameter_and_comes_first():
+    policy = MLPPolicy(OBSERVATIONS, CONTINUOUS, (8,), log_std_init=-0.5)
+    names = [name for name, _ in policy.named_parameters()]
+    assert names == ["log_std", "layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias"]
+    np.testing.assert_array_equal(policy.flat.numpy[:4], np.float32(-0.5))
+    assert policy.flat.names == tuple(names)
+    assert "log_std" not in dict(MLPPolicy(OBSERVATIONS, DISCRETE).named_parameters())
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("space", [CONTINUOUS, DISCRETE], ids=["Box", "Discrete"])
+def test_forward_is_the_oracles(space, activation):
+    policy = MLPPolicy(OBSERVATIONS, space, (8, 7), activation, log_std_init=0.3, dtype=torch.float64, seed=1)
+    policy.flat.numpy[:] += 0.5 * np.random.default_rng(0).normal(size=len(policy.flat))
+    oracle = reference.Policy(policy.widths, activation, policy.distribution)
+    observations = torch.randn(6, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    distribution = policy(observations)
+    theta, rows = policy.flat.numpy, observations.reshape(6, 6).numpy()
+    if space is CONTINUOUS:
+        assert isinstance(distribution, Independent)
+        assert isinstance(distribution.base_dist, Normal)
+        outputs = distribution.mean
+        np.testing.assert_allclose(distribution.stddev.detach()[3], np.exp(theta[:4]), rtol=1e-14)
+    else:
+        assert isinstance(distribution, Categorical)
+        outputs = distribution.logits
+    expected = oracle.forward(theta, rows)
+    if space is DISCRETE:
+        expected = reference.log_softmax(expected)
+    np.testing.assert_allclose(outputs.detach(), expected, rtol=1e-12)
+    actions = distribution.sample()
+    log_probs = oracle.log_prob(theta, rows, actions.numpy())
+    np.testing.assert_allclose(distribution.log_prob(actions).detach(), log_probs, rtol=1e-12)
+    assert distribution.batch_shape == (6,)
+
+
+def test_flat_rows_serve_as_well_as_the_spaces_shape():
+    policy = MLPPolicy(OBSERVATIONS, CONTINUOUS, seed=0)
+    observations = torch.ones(3, 2, 3)
+    torch.testing.assert_close(policy(observations).mean, policy(observations.flatten(1)).mean, rtol=0, atol=0)
+
+
+def test_observations_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"observations: got shape \(3, 5\), wanted 6 numbers"):
+        MLPPolicy(OBSERVATIONS, CONTINUOUS)(torch.ones(3, 5))
+
+
+def test_critic_gives_one_value_a_row():
+    critic = MLPCritic(OBSERVATIONS, (8, 8), "elu", dtype=torch.float64, seed=0)
+    observations = torch.randn(5, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = reference.MLP(critic.widths, "elu").forward(critic.flat.numpy, observations.reshape(5, 6).numpy())[0]
+    values = critic(observations)
+    assert values.shape == (5,)
+    np.testing.assert_allclose(values.detach(), expected[:, 0], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("network", "output_gain"), [("policy", 0.01), ("critic", 1.0)])
+def test_weights_start_orthogonal_and_biases_zero(network, output_gain):
+    module = MLPPolicy(OBSERVATIONS, CONTINUOUS) if network == "policy" else MLPCritic(OBSERVATIONS)
+    gains = [math.sqrt(2.0), math.sqrt(2.0), output_gain]
+    for layer, gain in zip(module.layers, gains, strict=True):
+        singular_values = torch.linalg.svdvals(layer.weight.detach())
+        torch.testing.assert_close(singular_values, torch.full_like(singular_values, gain), rtol=1e-5, atol=1e-6)
+        assert not layer.bias.any()
+
+
+def test_a_seed_fixes_the_weights_and_leaves_torchs_generator_alone():
+    state = torch.get_rng_state()
+    first, second = (MLPPolicy(OBSERVATIONS, CONTINUOUS, seed=7) for _ in range(2))
+    double = MLPPolicy(OBSERVATIONS, CONTINUOUS, seed=7, dtype=torch.float64)
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(first.flat.numpy, second.flat.numpy)
+    np.testing.assert_array_equal(first.flat.numpy, double.flat.numpy.astype(np.float32))
+    assert (first.flat.numpy != MLPPolicy(OBSERVATIONS, CONTINUOUS, seed=8).flat.numpy).any()
+
+
+def test_without_a_seed_torchs_generator_decides():
+    torch.manual_seed(0)
+    first = MLPPolicy(OBSERVATIONS, DISCRETE)
+    torch.manual_seed(0)
+    np.testing.assert_array_equal(first.flat.numpy, MLPPolicy(OBSERVATIONS, DISCRETE).flat.numpy)
+    assert (first.flat.numpy != MLPPolicy(OBSERVATIONS, DISCRETE).flat.numpy).any()
+
+
+def test_a_policy_without_hidden_layers_is_linear():
+    assert MLPPolicy(OBSERVATIONS, DISCRETE, ()).widths == (6, 5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hidden_sizes": (64, 0)}, r"hidden_sizes: got \(64, 0\)"),
+        ({"hidden_sizes": (64, 1.5)}, r"hidden_sizes: got \(64, 1.5\)"),
+        ({"activation": "gelu"}, "activation: got 'gelu', wanted one of tanh, relu"),
+        ({"log_std_init": math.nan}, "log_std_init: got nan"),
+        ({"dtype": torch.float16}, r"dtype: got torch.float16"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MLPPolicy(OBSERVATIONS, CONTINUOUS, **settings)
+
+
+def test_unsupported_spaces_are_named():
+    for space in (spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(3), spaces.Box(0, 5, (2,), np.int64)):
+        with pytest.raises(ValueError, match=r"action space .*Box.*" + type(space).__name__):
+            MLPPolicy(OBSERVATIONS, space)
+    for network in (lambda space: MLPPolicy(space, CONTINUOUS), MLPCritic):
+        with pytest.raises(ValueError, match=r"observation space .*Box.*Discrete\(3\)"):
+            network(spaces.Discrete(3))

@@ -1,0 +1,326 @@
+"""Independent oracles in float64 NumPy, written for clarity: they import nothing of trpo_fast.
+
+Derivatives are hand-written backpropagation, and are themselves checked against finite differences in
+tests/test_reference.py. Arrays of any precision come in; everything is computed in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+
+def _sigmoid(x):
+    return 0.5 * (1.0 + np.tanh(0.5 * x))
+
+
+def _elu(x):
+    return np.where(x > 0, x, np.expm1(np.minimum(x, 0.0)))
+
+
+# name: (function, derivative), both of the pre-activation
+ACTIVATIONS = {
+    "tanh": (np.tanh, lambda x: 1.0 - np.tanh(x) ** 2),
+    "relu": (lambda x: np.maximum(x, 0.0), lambda x: np.where(x > 0, 1.0, 0.0)),
+    "elu": (_elu, lambda x: np.where(x > 0, 1.0, np.exp(np.minimum(x, 0.0)))),
+    "leaky_relu": (lambda x: np.where(x > 0, x, 0.01 * x), lambda x: np.where(x > 0, 1.0, 0.01)),
+    "sigmoid": (_sigmoid, lambda x: _sigmoid(x) * (1.0 - _sigmoid(x))),
+}
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Perceptron over a flat buffer W1 b1 W2 b2 ..., weights (outputs, inputs)."""
+
+    widths: tuple[int, ...]
+    activation: str
+
+    @property
+    def size(self):
+        return sum(outputs * inputs + outputs for inputs, outputs in pairwise(self.widths))
+
+    def layers(self, theta):
+        """[(W, b), ...] cut out of theta (n,)."""
+        theta = np.asarray(theta, np.float64)
+        assert theta.shape == (self.size,)
+        result, at = [], 0
+        for inputs, outputs in pairwise(self.widths):
+            weight = theta[at : at + outputs * inputs].reshape(outputs, inputs)
+            at += outputs * inputs
+            result.append((weight, theta[at : at + outputs]))
+            at += outputs
+        return result
+
+    def forward(self, theta, x):
+        """Outputs (B, K), and per layer its input and its derivative factor, for the passes below."""
+        function, derivative = ACTIVATIONS[self.activation]
+        h, trace = np.asarray(x, np.float64), []
+        layers = self.layers(theta)
+        for index, (weight, bias) in enumerate(layers):
+            z = h @ weight.T + bias
+            last = index == len(layers) - 1
+            trace.append((h, np.ones_like(z) if last else derivative(z)))
+            h = z if last else function(z)
+        return h, trace
+
+    def pullback(self, theta, trace, cotangents, per_sample=False):
+        """J' d summed over samples, (n,), or sample by sample, (B, n); cotangents d (B, K)."""
+        pieces, d = [], np.asarray(cotangents, np.float64)
+        for (weight, _), (h, slope) in zip(reversed(self.layers(theta)), reversed(trace), strict=True):
+            d = d * slope
+            if per_sample:
+                pieces += [d, np.einsum("bo,bi->boi", d, h).reshape(len(d), -1)]
+            else:
+                pieces += [d.sum(0), (d.T @ h).ravel()]
+            d = d @ weight
+        return np.concatenate(pieces[::-1], axis=-1)
+
+    def pushforward(self, theta, trace, v):
+        """J v, (B, K)."""
+        t = np.zeros_like(trace[0][0])
+        for (weight, _), (dweight, dbias), (h, slope) in zip(self.layers(theta), self.layers(v), trace, strict=True):
+            t = slope * (t @ weight.T + h @ dweight.T + dbias)
+        return t
+
+
+@dataclass(frozen=True)
+class Policy:
+    """MLP policy over a flat buffer [log_std] W1 b1 ...; "gaussian" (diagonal, free log_std) or "categorical"."""
+
+    widths: tuple[int, ...]
+    activation: str
+    distribution: str
+
+    @property
+    def network(self):
+        return MLP(self.widths, self.activation)
+
+    @property
+    def outputs(self):
+        return self.widths[-1]
+
+    @property
+    def free(self):
+        """Parameters in front of the network's."""
+        return self.outputs if self.distribution == "gaussian" else 0
+
+    @property
+    def size(self):
+        return self.free + self.network.size
+
+    def split(self, theta):
+        theta = np.asarray(theta, np.float64)
+        assert theta.shape == (self.size,)
+        return theta[: self.free], theta[self.free :]
+
+    def forward(self, theta, observations):
+        """Mean or logits, (B, A)."""
+        return self.network.forward(self.split(theta)[1], observations)[0]
+
+    def log_prob(self, theta, observations, actions):
+        outputs, log_std = self.forward(theta, observations), self.split(theta)[0]
+        if self.distribution == "categorical":
+            return log_softmax(outputs)[np.arange(len(outputs)), actions]
+        z = (np.asarray(actions, np.float64) - outputs) * np.exp(-log_std)
+        return -(0.5 * z**2 + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self, theta, observations):
+        """Mean over the batch, nats."""
+        if self.distribution == "gaussian":
+            return float((self.split(theta)[0] + 0.5 * math.log(2 * math.pi * math.e)).sum())
+        log_p = log_softmax(self.forward(theta, observations))
+        return float(-(np.exp(log_p) * log_p).sum(-1).mean())
+
+    def kl(self, theta_p, theta_q, observations):
+        """KL(p || q) of every sample, (B,): joint over action dimensions."""
+        p, q = self.forward(theta_p, observations), self.forward(theta_q, observations)
+        if self.distribution == "categorical":
+            return categorical_kl(p, q)
+        return gaussian_kl(p, self.split(theta_p)[0], q, self.split(theta_q)[0])
+
+    def evaluate(self, theta, theta_old, observations, actions, advantages, kl_direction="new_old", total=None):
+        """(improvement, kl), means with denominator `total`."""
+        total = len(observations) if total is None else total
+        growth = self.log_prob(theta, observations, actions) - self.log_prob(theta_old, observations, actions)
+        pair = (theta, theta_old) if kl_direction == "new_old" else (theta_old, theta)
+        improvement = (np.expm1(growth) * np.asarray(advantages, np.float64)).sum() / total
+        return float(improvement), float(self.kl(*pair, observations).sum() / total)
+
+    def surrogate_gradient(self, theta, observations, actions, advantages, total=None):
+        """(1/total) sum of grad log pi(a|s) A, (n,)."""
+        total = len(observations) if total is None else total
+        log_std, weights = self.split(theta)
+        outputs, trace = self.network.forward(weights, observations)
+        a = np.asarray(advantages, np.float64)[:, None] / total
+        if self.distribution == "categorical":
+            chosen = np.eye(self.outputs)[actions]
+            return self.network.pullback(weights, trace, a * (chosen - np.exp(log_softmax(outputs))))
+        z = (np.asarray(actions, np.float64) - outputs) * np.exp(-log_std)
+        return np.concatenate(
+            [(a * (z**2 - 1.0)).sum(0), self.network.pullback(weights, trace, a * z * np.exp(-log_std))]
+        )
+
+    def metric(self, theta, outputs, tangents):
+        """M of every sample applied to tangents (B, A) of mean or logits."""
+        if self.distribution == "gaussian":
+            return tangents * np.exp(-2.0 * self.split(theta)[0])
+        p = np.exp(log_softmax(outputs))
+        return p * (tangents - (p * tangents).sum(-1, keepdims=True))
+
+    def fisher_product(self, theta, observations, v, total=None):
+        """F v, (n,), without any matrix."""
+        total = len(observations) if total is None else total
+        weights = self.split(theta)[1]
+        v_free, v_weights = self.split(v)
+        outputs, trace = self.network.forward(weights, observations)
+        tangents = self.network.pushforward(weights, trace, v_weights)
+        product = self.network.pullback(weights, trace, self.metric(theta, outputs, tangents))
+        return np.concatenate([2.0 * len(observations) * v_free, product]) / total
+
+    def jacobian(self, theta, observations):
+        """d(outputs)/d(theta) of every sample, (B, A, n)."""
+        weights = self.split(theta)[1]
+        outputs, trace = self.network.forward(weights, observations)
+        rows = []
+        for k in range(self.outputs):
+            unit = np.zeros_like(outputs)
+            unit[:, k] = 1.0
+            gradient = self.network.pullback(weights, trace, unit, per_sample=True)
+            rows.append(np.concatenate([np.zeros((len(outputs), self.free)), gradient], axis=1))
+        return np.stack(rows, axis=1)
+
+    def fisher(self, theta, observations, total=None):
+        """Dense F, (n, n): the sum of J'MJ written out, M as explicit (A, A) matrices."""
+        total = len(observations) if total is None else total
+        outputs = self.forward(theta, observations)
+        if self.distribution == "gaussian":
+            metrics = np.repeat(np.diag(np.exp(-2.0 * self.split(theta)[0]))[None], len(outputs), axis=0)
+        else:
+            p = np.exp(log_softmax(outputs))
+            metrics = np.einsum("bi,ij->bij", p, np.eye(self.outputs)) - np.einsum("bi,bj->bij", p, p)
+        jacobian = self.jacobian(theta, observations)
+        n = self.size
+        result = jacobian.reshape(-1, n).T @ (metrics @ jacobian).reshape(-1, n)
+        result[np.arange(self.free), np.arange(self.free)] += 2.0 * len(outputs)
+        return result / total
+
+
+def log_softmax(logits):
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def gaussian_kl(mean_p, log_std_p, mean_q, log_std_q):
+    """KL(p || q) of diagonal Gaussians, summed over the last axis; the textbook formula but for expm1."""
+    u = 2.0 * (log_std_p - log_std_q)
+    return 0.5 * (np.expm1(u) - u + ((mean_p - mean_q) * np.exp(-log_std_q)) ** 2).sum(-1)
+
+
+def categorical_kl(logits_p, logits_q):
+    """KL(p || q) over the last axis; terms p (log p - log q) - p + q add up to it and do not cancel."""
+    log_p, log_q = log_softmax(logits_p), log_softmax(logits_q)
+    d = log_q - log_p
+    return (np.exp(log_p) * (np.expm1(d) - d)).sum(-1)
+
+
+def conjugate_gradient(
+    product: Callable[[np.ndarray], np.ndarray],
+    b: np.ndarray,
+    iterations: int,
+    damping: float = 0.0,
+    reorthogonalize: bool = True,
+) -> np.ndarray:
+    """x after `iterations` steps from zero on (A + damping I) x = b, residuals kept orthogonal in two passes."""
+    b = np.asarray(b, np.float64)
+    x, r = np.zeros_like(b), b.copy()
+    p, basis = r.copy(), [r / np.linalg.norm(r)]
+    for _ in range(iterations):
+        Ap = product(p) + damping * p
+        rr = r @ r
+        alpha = rr / (p @ Ap)
+        x += alpha * p
+        r -= alpha * Ap
+        if reorthogonalize:
+            for _ in range(2):
+                for q in basis:
+                    r -= (q @ r) * q
+        norm = np.linalg.norm(r)
+        if norm <= 1e-15 * np.linalg.norm(b):
+            break
+        basis.append(r / norm)
+        p = r + (r @ r) / rr * p
+    return x
+
+
+def generalized_advantages(rewards, values, next_values, terminated, truncated, gamma, gae_lambda):
+    """(advantages, returns), each (T, E), by the definition, one environment and one step at a time."""
+    rewards, values, next_values = (np.asarray(a, np.float64) for a in (rewards, values, next_values))
+    advantages = np.zeros_like(values)
+    steps, environments = values.shape
+    for e in range(environments):
+        following = 0.0
+        for t in reversed(range(steps)):
+            bootstrap = 0.0 if terminated[t, e] else next_values[t, e]
+            delta = rewards[t, e] + gamma * bootstrap - values[t, e]
+            ended = terminated[t, e] or truncated[t, e]
+            following = delta + (0.0 if ended else gamma * gae_lambda * following)
+            advantages[t, e] = following
+    return advantages, advantages + values
+
+
+def discounted_returns(rewards, done, valid, carry, gamma):
+    """(returns so far (T, E), carry (E,)): carry = gamma carry + r, forgotten after an episode's end."""
+    carry = np.array(carry, np.float64)
+    out = np.zeros(np.shape(rewards))
+    for t in range(len(rewards)):
+        for e in range(len(carry)):
+            if valid[t, e]:
+                carry[e] = gamma * carry[e] + rewards[t, e]
+            out[t, e] = carry[e]
+            if done[t, e]:
+                carry[e] = 0.0
+    return out, carry
+
+
+def fit_values(
+    network: MLP,
+    theta: np.ndarray,
+    first_moment: np.ndarray,
+    second_moment: np.ndarray,
+    observations: np.ndarray,
+    returns: np.ndarray,
+    permutations: Iterable[np.ndarray],
+    *,
+    adam_step: int,
+    batch_size: int,
+    learning_rate: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+):
+    """Adam (Kingma & Ba 2015, Algorithm 1) on the mean squared error, one epoch for each permutation.
+
+    Returns (theta, first_moment, second_moment, adam_step, mean squared error over the last epoch as it was met).
+    """
+    theta, m, v = (np.array(a, np.float64) for a in (theta, first_moment, second_moment))
+    observations, returns = np.asarray(observations, np.float64), np.asarray(returns, np.float64)
+    loss = math.nan
+    for order in permutations:
+        squares = 0.0
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            outputs, trace = network.forward(theta, observations[rows])
+            errors = outputs[:, 0] - returns[rows]
+            squares += float(errors @ errors)
+            gradient = network.pullback(theta, trace, (2.0 / len(rows)) * errors[:, None])
+            adam_step += 1
+            m = beta1 * m + (1.0 - beta1) * gradient
+            v = beta2 * v + (1.0 - beta2) * gradient**2
+            corrected_m, corrected_v = m / (1.0 - beta1**adam_step), v / (1.0 - beta2**adam_step)
+            theta = theta - learning_rate * corrected_m / (np.sqrt(corrected_v) + epsilon)
+        loss = squares / len(order)
+    return theta, m, v, adam_step, loss

@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import time
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import batch_space
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
+
+from tests.rollout.toys import Walk
+from trpo_fast.rollout.environments import EnvironmentAdapter, SyncEnvironments, make_vector_env
+
+SAME, NEXT, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
+
+
+def pushes(adapter, steps, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.uniform(-1, 1, adapter.action_shape).astype(adapter.action_dtype) for _ in range(steps)]
+
+
+def play(adapter, steps=60):
+    """Everything that happens in `steps` steps, copied."""
+    observations = [adapter.reset(11).copy()]
+    rewards, flags, finals = [], [], []
+    for t, action in enumerate(pushes(adapter, steps)):
+        result = adapter.step(action)
+        observations.append(result.observations.copy())
+        rewards.append(result.rewards.copy())
+        flags.append(np.stack([result.terminated, result.truncated]))
+        if result.final_observations is not None:
+            rows, indices = result.final_observations
+            finals.extend((t, int(i), tuple(row)) for i, row in zip(indices, rows, strict=True))
+    adapter.close()
+    return np.array(observations), np.array(rewards), np.array(flags), finals
+
+
+def same_step(kind):
+    return kind([Walk] * 3, autoreset_mode=SAME)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: make_vector_env(same_step(SyncVectorEnv)),
+        lambda: make_vector_env(Walk, num_envs=3, vectorization="async"),
+    ],
+    ids=["gymnasium's sync", "async"],
+)
+def test_vectorizations_agree_bit_for_bit(make):
+    ours, others = play(make_vector_env(Walk, num_envs=3)), play(make())
+    for mine, other in zip(ours[:3], others[:3], strict=True):
+        np.testing.assert_array_equal(mine, other)
+    assert ours[3] == others[3]
+    terminated, truncated = ours[2][:, 0], ours[2][:, 1]
+    assert terminated.any()
+    assert len(ours[3]) == (truncated & ~terminated).sum() > 0
+    assert all(row[1] == 7 for _, _, row in ours[3])  # the final observation, not the one after the reset
+
+
+def test_reset_starts_every_copy_with_a_generator_of_its_own():
+    adapter = make_vector_env(Walk, num_envs=5)
+    first = adapter.reset(3).copy()
+    assert len(np.unique(first[:, 0])) == 5
+    np.testing.assert_array_equal(adapter.reset(3)[:, 0], first[:, 0])
+    assert not np.isin(adapter.reset(50)[:, 0], first[:, 0]).any()
+
+
+def test_mujoco_steps_as_gymnasium_steps_it():
+    pytest.importorskip("mujoco")
+    adapters = [
+        make_vector_env("HalfCheetah-v5", num_envs=2),
+        make_vector_env(gymnasium.make_vec("HalfCheetah-v5", 2, vectorization_mode="sync")),
+    ]
+    assert adapters[0].id == adapters[1].id == "HalfCheetah-v5"
+    ours, others = (play(adapter, 5) for adapter in adapters)
+    for mine, other in zip(ours[:3], others[:3], strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_arguments_reach_the_environment():
+    made = make_vector_env(Walk, num_envs=2, env_kwargs={"limit": 2})
+    assert [env.limit for env in made._env.envs] == [2, 2]
+    spec = make_vector_env("CartPole-v1", num_envs=1, env_kwargs={"max_episode_steps": 9})._env.envs[0].spec
+    assert spec.max_episode_steps == 9
+
+
+def test_own_vector_version_is_used_and_resets_in_the_next_step():
+    adapter = make_vector_env("CartPole-v1", num_envs=3, vectorization="vector")
+    assert (adapter.num_envs, adapter.autoreset_mode, adapter.id) == (3, NEXT, "CartPole-v1")
+    observations = adapter.reset(0)
+    assert observations.shape == (3, 4)
+    assert observations.flags.c_contiguous
+    result = adapter.step(np.array([0, 1, 0]))
+    assert result.observations.flags.c_contiguous
+    assert result.rewards.dtype == np.float64
+    assert adapter.make_evaluation(2).num_envs == 2
+
+
+class Reuses(Walk):
+    """Hands out the same array at every step and reset."""
+
+    def __init__(self):
+        super().__init__(limit=3)
+        self.memory = np.zeros(3)
+
+    def _observe(self):
+        self.memory[...] = super()._observe()
+        return self.memory
+
+
+def test_final_observation_survives_an_environment_that_reuses_its_memory():
+    finals = play(make_vector_env(Reuses, num_envs=2))[3]
+    assert len(finals) > 5
+    assert all(row[1] == 3 for _, _, row in finals)
+
+
+class Ending(VectorEnv):
+    """Two environments that are truncated at every step; `final` is what the infos hold."""
+
+    num_envs = 2
+    single_observation_space = gymnasium.spaces.Box(-9, 9, (2, 2), np.float32)
+    single_action_space = gymnasium.spaces.Box(-1, 1, (2, 1), np.float64)
+
+    def __init__(self, final=None, mode=SAME):
+        self.observation_space = batch_space(self.single_observation_space, 2)
+        self.action_space = batch_space(self.single_action_space, 2)
+        self.metadata = {} if mode is None else {"autoreset_mode": mode}
+        self.final = final or {}
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros((2, 2, 2), np.float32), {}
+
+    def step(self, actions):
+        assert actions in self.action_space
+        terminated = np.array([True, False])
+        return np.zeros((2, 2, 2), np.float32), np.zeros(2), terminated, np.ones(2, bool), self.final
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_final_observations_may_be_dense_or_objects(dense):
+    rows = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+    final = {"final_obs": rows}
+    if not dense:
+        objects = np.full(2, None, dtype=object)
+        objects[1] = rows[1]
+        final = {"final_obs": objects, "_final_obs": np.array([False, True])}
+    adapter = make_vector_env(Ending(final))
+    adapter.reset(0)
+    rows_given, indices = adapter.step(np.zeros((2, 2))).final_observations
+    np.testing.assert_array_equal(indices, [1])  # the other one was terminated as well: nothing to bootstrap from
+    np.testing.assert_array_equal(rows_given, [[4, 5, 6, 7]])
+
+
+@pytest.mark.parametrize("final", [{}, {"final_obs": np.full(2, None), "_final_obs": np.array([True, False])}])
+def test_truncation_without_final_observation_is_an_error(final):
+    adapter = make_vector_env(Ending(final))
+    adapter.reset(0)
+    with pytest.raises(
+        ValueError, match=r"environment 1 was truncated without a final observation.*infos\['final_obs'\]"
+    ):
+        adapter.step(np.zeros((2, 2)))
+
+
+def test_autoreset_modes_are_refused_by_name():
+    with pytest.raises(ValueError, match="autoreset mode DISABLED of SyncVectorEnv is not supported"):
+        make_vector_env(SyncVectorEnv([Walk], autoreset_mode=DISABLED))
+    with pytest.raises(ValueError, match=r"metadata\['autoreset_mode'\] of Ending must be .*, got None"):
+        make_vector_env(Ending(mode=None))
+    with pytest.raises(ValueError, match="got 'Sometimes'"):
+        make_vector_env(Ending(mode="Sometimes"))
+    assert make_vector_env(Ending(mode="NextStep")).autoreset_mode is NEXT
+
+
+def test_wrapped_vector_environment_keeps_its_mode():
+    adapter = make_vector_env(RecordEpisodeStatistics(same_step(SyncVectorEnv)))
+    assert adapter.autoreset_mode is SAME
+    assert adapter.num_envs == 3
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wanted"),
+    [
+        (np.uint8, np.float32),
+        (np.float16, np.float32),
+        (np.float32, np.float32),
+        (np.int64, np.float64),
+        (bool, np.float32),
+    ],
+)
+def test_observations_become_float_rows(dtype, wanted):
+    class Image(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0, 1, (2, 3), dtype)
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return np.asfortranarray(np.eye(2, 3).astype(dtype)), {}
+
+    adapter = make_vector_env(Image, num_envs=4)
+    rows = adapter.reset(0)
+    assert rows.dtype == adapter.observation_dtype == wanted
+    assert rows.shape == (4, 6)
+    np.testing.assert_array_equal(rows, np.tile([1, 0, 0, 0, 1, 0], (4, 1)))
+
+
+def test_reset_of_another_shape_than_the_space_says_is_an_error():
+    class Liar(Ending):
+        def reset(self, *, seed=None, options=None):
+            return np.zeros((2, 5), np.float32), {}
+
+    with pytest.raises(ValueError, match=r"observations must have shape \(2, 2, 2\).*reset returned \(2, 5\)"):
+        make_vector_env(Liar()).reset(0)
+
+
+@pytest.mark.parametrize("id", ["HalfCheeta-v5", "halfcheetah", "HalfCheetah-v77"])
+def test_unknown_id_suggests_near_names(id):
+    with pytest.raises(ValueError, match=rf"no environment '{id}' is registered.*HalfCheetah-v5"):
+        make_vector_env(id)
+
+
+def test_unknown_module_and_namespace_are_named():
+    with pytest.raises(ValueError, match=r"no environment 'nowhere_at_all:Thing-v0' is registered.*nowhere_at_all"):
+        make_vector_env("nowhere_at_all:Thing-v0")
+    with pytest.raises(ValueError, match="Nothing-v0"):
+        make_vector_env("Nothing-v0")
+
+
+@pytest.mark.parametrize(
+    ("id", "module", "command"),
+    [
+        ("HalfCheeta-v5", "mujoco", r"pip install 'trpo-fast\[mujoco\]'"),
+        ("ALE/Pong-v5", "ale_py", r"pip install 'gymnasium\[atari\]'"),
+        ("LunarLandar-v3", "Box2D", r"pip install 'gymnasium\[box2d\]'"),
+    ],
+)
+def test_missing_simulator_is_named_with_what_installs_it(id, module, command, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == module else find(name, *more))
+    with pytest.raises(ValueError, match=f"{module} is not installed: {command}"):
+        make_vector_env(id)
+
+
+def test_known_environment_without_its_simulator_names_the_extra(monkeypatch):
+    def missing(*_, **__):
+        raise gymnasium.error.DependencyNotInstalled("MuJoCo is not installed")
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(gymnasium, "make", missing)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "mujoco" else find(name, *more)
+    )
+    with pytest.raises(ValueError, match=r"'Hopper-v5' cannot be made.*pip install 'trpo-fast\[mujoco\]'"):
+        make_vector_env("Hopper-v5")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"num_envs": 0}, ValueError, "num_envs must be at least 1, got 0"),
+        ({"num_envs": -2}, ValueError, "num_envs must be at least 1, got -2"),
+        ({"num_envs": 2.0}, TypeError, "num_envs must be an integer, got 2.0"),
+        ({"num_envs": True}, TypeError, "num_envs must be an integer, got True"),
+        ({"vectorization": "threads"}, ValueError, "vectorization must be one of sync, async, vector, got 'threads'"),
+        ({"vectorization": "vector"}, ValueError, "vectorization='vector' needs a registered id"),
+        ({"env": 3}, TypeError, "env must be an id, a callable .*got 3"),
+        ({"env": Walk()}, TypeError, "env must be an id, a callable .*got <.*Walk"),
+        ({"env": "Pendulum-v1", "vectorization": "vector"}, ValueError, "Pendulum-v1 has no vector version"),
+        ({"env": Ending(), "vectorization": "sync"}, ValueError, "must be left out with a VectorEnv"),
+        ({"env": Ending(), "env_kwargs": {"limit": 3}}, ValueError, "must be left out with a VectorEnv"),
+    ],
+)
+def test_bad_options_are_named(options, error, message):
+    with pytest.raises(error, match=message):
+        make_vector_env(**{"env": Walk, **options})
+
+
+def test_callable_that_returns_one_object_twice_is_refused():
+    one = Walk()
+    with pytest.raises(ValueError, match="a new environment at every call"):
+        make_vector_env(lambda: one, num_envs=2)
+
+
+def test_unsupported_spaces_are_named():
+    class Strange(Walk):
+        action_space = gymnasium.spaces.MultiBinary(3)
+
+    class Text(Walk):
+        observation_space = gymnasium.spaces.Dict(a=gymnasium.spaces.Discrete(2))
+
+    with pytest.raises(ValueError, match=r"action space must be .*got MultiBinary"):
+        make_vector_env(Strange, num_envs=1)
+    with pytest.raises(ValueError, match=r"observation space must be a Box, got Dict"):
+        make_vector_env(Text, num_envs=1)
+
+
+def test_evaluation_uses_new_environments_from_the_same_recipe():
+    training = make_vector_env(Walk, num_envs=2, env_kwargs={"limit": 4})
+    evaluation = training.make_evaluation(3)
+    assert [env.limit for env in evaluation._env.envs] == [4, 4, 4]
+    assert not {id(env) for env in evaluation._env.envs} & {id(env) for env in training._env.envs}
+
+    from_spec = make_vector_env(gymnasium.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync"))
+    assert (from_spec.make_evaluation(4).num_envs, from_spec.make_evaluation(4).id) == (4, "CartPole-v1")
+    from_functions = make_vector_env(SyncVectorEnv([Walk, Reuses], autoreset_mode=NEXT))
+    kinds = [type(env) for env in from_functions.make_evaluation(3)._env.envs]
+    assert kinds == [Walk, Reuses, Walk]
+
+
+def test_evaluation_without_a_recipe_says_what_is_wanted():
+    for env in (Ending(), RecordEpisodeStatistics(same_step(SyncVectorEnv))):
+        with pytest.raises(ValueError, match=r"cannot make new environments like .*pass an id or a callable"):
+            make_vector_env(env).make_evaluation(2)
+    with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
+        make_vector_env(Walk, num_envs=1).make_evaluation(0)
+
+
+def test_worker_processes_that_lost_an_answer_are_replaced_at_the_next_reset():
+    adapter = make_vector_env(Walk, num_envs=2, vectorization="async")
+    adapter.reset(1)
+    abandoned = adapter._env
+    abandoned.step_async(np.zeros((2, 1), np.float32))
+    abandoned.parent_pipes[0].recv()  # as if Ctrl-C had come after the first answer
+    with pytest.warns(UserWarning, match="pending call"):
+        observations = adapter.reset(1)
+    np.testing.assert_array_equal(observations[:, 1], 0)
+    assert adapter._env is not abandoned
+    assert not any(process.is_alive() for process in abandoned.processes)
+    adapter.close()
+
+
+def test_closing_ends_workers_that_do_not_answer():
+    class Slow(Walk):
+        def step(self, action):
+            time.sleep(60)
+
+    adapter = make_vector_env(Slow, num_envs=2, vectorization="async")
+    adapter.reset(0)
+    processes = adapter._env.processes
+    adapter._env.step_async(np.zeros((2, 1), np.float32))
+    began = time.perf_counter()
+    with pytest.warns(UserWarning, match="pending call"):
+        adapter.close()
+    assert time.perf_counter() - began < 10
+    assert not any(process.is_alive() for process in processes)
+
+
+def test_infos_hold_the_final_observations_and_nothing_else():
+    environments = SyncEnvironments([lambda: Walk(limit=2)] * 2)
+    environments.reset(seed=0)
+    kept = [set(environments.step(np.zeros((2, 1), np.float32))[-1]) for _ in range(2)]
+    assert kept == [set(), {"final_obs", "_final_obs"}]
+
+
+def test_worker_processes_leave_an_interrupt_to_the_main_process():
+    adapter = make_vector_env(Walk, num_envs=2, vectorization="async")
+    adapter.reset(0)
+    for process in adapter._env.processes:
+        os.kill(process.pid, signal.SIGINT)
+    assert adapter.step(np.zeros((2, 1), np.float32)).rewards.shape == (2,)
+    adapter.close()
+
+
+def test_adapter_describes_one_environment():
+    adapter = EnvironmentAdapter(AsyncVectorEnv([Walk] * 2, autoreset_mode=SAME))
+    assert adapter.observation_space == Walk.observation_space
+    assert adapter.action_space == Walk.action_space
+    assert (adapter.observation_size, adapter.action_shape, adapter.action_dtype) == (3, (2, 1), np.float32)
+    assert adapter.id is None
+    adapter.close()

@@ -1,0 +1,151 @@
+"""The house stands as drawn: imports point down the floors, low floors need no torch, kernels need no Python.
+
+Read from the sources alone, so that a branch that no test runs counts too.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "trpo_fast"
+
+# A room is a module or package directly under trpo_fast. An import may stay on its floor or go down.
+FLOORS = {
+    "_core": 1,
+    "solvers": 2,
+    "model_file": 2,
+    "normalizers": 2,
+    "policies": 3,
+    "engines": 3,
+    "rollout": 3,
+    "algorithm": 4,
+    "cli": 6,
+    "__main__": 6,
+    "__init__": 6,
+}
+# Floors 1 and 2 run where torch and gymnasium are not installed.
+LOW_FLOOR_PACKAGES = {"numpy", "safetensors", "trpo_fast"}
+
+SOURCES = sorted(p for pattern in ("*.py", "*.pyi", "*.pyx", "*.pxd") for p in PACKAGE.rglob(pattern))
+CYTHON_IMPORT = re.compile(
+    r"^\s*(?:from\s+(?P<base>[.\w]+)\s+c?import\s+(?P<names>[^#\n]+)|c?import\s+(?P<plain>[^#\n]+))"
+)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].split(".")[0]
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Absolute dotted names of everything that `path` imports or cimports."""
+    package = ["trpo_fast", *path.relative_to(PACKAGE).parts[:-1]]
+
+    def absolute(base: str, level: int) -> str:
+        anchor = package[: len(package) - (level - 1)] if level else []
+        return ".".join([*anchor, *([base] if base else [])])
+
+    text = path.read_text()
+    if path.suffix in {".py", ".pyi"}:
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                base = absolute(node.module or "", node.level)
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+        return
+    text = re.sub(r"\(\s*([^()]*?)\s*\)", lambda m: " ".join(m[1].split()) if "\n" in m[0] else m[0], text)
+    for line in text.splitlines():
+        found = CYTHON_IMPORT.match(line)
+        if found is None:
+            continue
+        if found["plain"]:
+            yield from (name.split()[0] for name in found["plain"].split(","))
+            continue
+        stripped = found["base"].lstrip(".")
+        base = absolute(stripped, len(found["base"]) - len(stripped))
+        yield from (f"{base}.{name.split()[0]}" for name in found["names"].strip("() ").split(",") if name.strip())
+
+
+def rooms_imported_by(path: Path) -> Iterator[str]:
+    for name in imports_of(path):
+        parts = name.split(".")
+        if parts[0] == "trpo_fast":
+            yield parts[1] if len(parts) > 1 and parts[1] in FLOORS else "__init__"
+
+
+def test_the_sources_are_found():
+    assert {room_of(p) for p in SOURCES} >= {"_core", "solvers", "engines", "algorithm", "cli"}
+
+
+def test_every_room_has_a_floor():
+    rooms = {room_of(p) for p in SOURCES}
+    assert rooms <= set(FLOORS), f"say on which floor they stand: {sorted(rooms - set(FLOORS))}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    room = room_of(path)
+    upward = {other for other in rooms_imported_by(path) if FLOORS[other] > FLOORS[room]}
+    assert not upward, f"{room} (floor {FLOORS[room]}) imports {sorted(upward)} from above"
+
+
+def test_rooms_do_not_import_each_other_in_circles():
+    graph: dict[str, set[str]] = {}
+    for path in SOURCES:
+        graph.setdefault(room_of(path), set()).update(set(rooms_imported_by(path)) - {room_of(path)})
+    assert list(TopologicalSorter(graph).static_order())  # raises CycleError with the cycle
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if FLOORS.get(room_of(p), 9) <= 2], ids=lambda p: str(p.relative_to(PACKAGE))
+)
+def test_low_floors_import_neither_torch_nor_gymnasium(path):
+    outside = {name.split(".")[0] for name in imports_of(path)} - set(sys.stdlib_module_names)
+    # Cython's own namespaces
+    outside -= {"libc", "cpython", "cython"}
+    assert outside <= LOW_FLOOR_PACKAGES
+
+
+def test_low_floors_run_where_torch_and_gymnasium_are_not_installed():
+    program = """
+import sys
+sys.modules["torch"] = sys.modules["gymnasium"] = None  # importing them raises ImportError
+import numpy, trpo_fast, trpo_fast.model_file, trpo_fast.normalizers, trpo_fast.solvers
+result = trpo_fast.conjugate_gradient(numpy.diag([1.0, 2.0]), numpy.array([1.0, 1.0]))
+assert abs(result.x - [1.0, 0.5]).max() < 1e-12, result
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_kernels_know_neither_python_nor_the_allocator():
+    for path in (ROOT / "csrc").rglob("*.[ch]"):
+        if path.parent.name == "tests":
+            continue
+        text = path.read_text()
+        assert "Python.h" not in text and "numpy/" not in text, path
+        if path.parent.name in {"kernels", "isa"}:
+            code = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
+            assert not re.search(r"\b(malloc|calloc|realloc|free|alloca)\s*\(", code), path
+
+
+def test_nothing_imports_what_lies_beside_the_project():
+    for path in [*SOURCES, *(ROOT / "bench").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
+        if path.suffix != ".py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            assert not any(name.split(".")[0] == "shared" for name in names), path

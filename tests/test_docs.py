@@ -1,0 +1,42 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_configuration_page_is_the_one_that_the_declarations_make():
+    page = runpy.run_path(str(ROOT / "docs" / "generate_configuration.py"))
+    assert page["PAGE"].read_text(encoding="utf-8") == page["render"](), "run `make format`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_files_that_a_page_points_at_exist(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def readme_blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+
+
+@pytest.mark.parametrize("block", readme_blocks("python"), ids=lambda b: b.splitlines()[0][:40])
+def test_python_in_the_readme_runs(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shorter = re.sub(r"\.learn\([\d_]+\)", ".learn(4_096)", block)
+    exec(compile(shorter, "README.md", "exec"), {})
+    assert shorter != block or ".learn(" not in block, "a README example that trains for long cannot be tested"
+
+
+def test_make_targets_in_the_readme_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    named = set(re.findall(r"^make (\w+)", "\n".join(readme_blocks("sh")), re.M))
+    assert named
+    assert named <= targets

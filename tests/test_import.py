@@ -1,0 +1,95 @@
+"""What `import trpo_fast` loads, and the names that others rely on."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+import trpo_fast
+
+NAMES = (
+    "Batch",
+    "EvaluationResult",
+    "MLPPolicy",
+    "Status",
+    "TRPO",
+    "TRPOConfig",
+    "backtracking_line_search",
+    "conjugate_gradient",
+    "fisher_matrix",
+    "get_num_threads",
+    "make_engine",
+    "set_num_threads",
+    "trust_region_step",
+)
+# name -> parameters that a caller may use by name, in order where they are positional
+SIGNATURES = {
+    "conjugate_gradient": "A b max_iter rtol atol damping preconditioner x0 reorthogonalize callback",
+    "backtracking_line_search": "objective theta step max_kl backtrack_factor max_backtracks",
+    "TRPO": "env num_envs vectorization env_kwargs seed config",
+    "TRPO.learn": "self total_timesteps callback progress_bar reset_num_timesteps",
+    "TRPO.predict": "self observation state episode_start deterministic",
+    "TRPO.evaluate": "self episodes deterministic seed",
+    "TRPO.save": "self path",
+    "TRPO.load": "path env",
+    "MLPPolicy": "observation_space action_space hidden_sizes activation",
+    "Batch": "observations actions advantages log_probs action_masks",
+    "make_engine": "policy",
+    "fisher_matrix": "policy observations",
+    "trust_region_step": "engine max_kl damping cg_iterations",
+}
+
+
+def loaded_after(statement: str) -> set[str]:
+    program = f"import sys\n{statement}\nprint(*sys.modules)"
+    return set(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    )
+
+
+def test_importing_the_package_loads_no_heavy_library():
+    loaded = loaded_after("import trpo_fast")
+    assert "trpo_fast" in loaded
+    assert not loaded & {"torch", "gymnasium", "matplotlib", "safetensors", "tqdm", "tensorboard", "scipy"}
+
+
+def test_solving_loads_no_torch():
+    loaded = loaded_after(
+        "import numpy, trpo_fast\n"
+        "trpo_fast.conjugate_gradient(numpy.eye(3), numpy.ones(3)); trpo_fast.get_num_threads()"
+    )
+    assert not loaded & {"torch", "gymnasium", "matplotlib"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_exists_and_is_listed(name):
+    assert getattr(trpo_fast, name) is not None
+    assert name in dir(trpo_fast)
+    assert name in trpo_fast.__all__
+
+
+def test_every_listed_name_exists():
+    for name in trpo_fast.__all__:
+        assert hasattr(trpo_fast, name), name
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = trpo_fast.no_such_name
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signature_starts_as_documented(name):
+    target = trpo_fast
+    for part in name.split("."):
+        target = getattr(target, part)
+    wanted = SIGNATURES[name].split()
+    assert list(inspect.signature(target).parameters)[: len(wanted)] == wanted
+
+
+def test_version_is_that_of_the_installed_distribution():
+    assert trpo_fast.__version__ == version("trpo-fast")

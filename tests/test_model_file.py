@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+import os
+import stat
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from trpo_fast import model_file
+from trpo_fast.model_file import ModelFileError
+
+TENSORS = {
+    "policy/weights": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "strided": np.arange(12.0).reshape(3, 4).T[::2],
+    "scalar": np.array(3.5),
+    "empty": np.zeros((0, 4)),
+    "counts": np.array([1, 2**40]),
+    "flags": np.array([True, False]),
+}
+METADATA = {"config": {"gamma": 0.99, "hidden_sizes": [64, 64], "name": "Grüße"}, "steps": 1_000_000, "nothing": None}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.trpo"
+
+
+def test_what_is_written_is_read_bit_for_bit(path):
+    model_file.write(path, TENSORS, METADATA)
+    tensors, metadata = model_file.read(str(path))
+    assert metadata == METADATA
+    assert tensors.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert tensors[name].dtype == tensor.dtype
+        assert tensors[name].shape == tensor.shape
+        np.testing.assert_array_equal(tensors[name], tensor)
+        assert tensors[name].flags.writeable or tensor.size == 0
+
+
+def test_any_safetensors_reader_can_read_it(path):
+    model_file.write(path, TENSORS, METADATA)
+    np.testing.assert_array_equal(safetensors.numpy.load_file(path)["strided"], TENSORS["strided"])
+
+
+def test_file_is_readable_by_others_as_the_umask_allows(path):
+    model_file.write(path, {}, {})
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+def test_failed_write_leaves_the_old_file_and_no_other(path, monkeypatch):
+    model_file.write(path, TENSORS, METADATA)
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        model_file.write(path, {}, {"other": 1})
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_missing_file_or_folder_is_named(path):
+    with pytest.raises(FileNotFoundError, match=r"no model file at .*model\.trpo"):
+        model_file.read(path)
+    with pytest.raises(FileNotFoundError, match=r"folder .*nowhere does not exist"):
+        model_file.write(path.parent / "nowhere" / "model.trpo", {}, {})
+    with pytest.raises(ModelFileError, match="is a folder"):
+        model_file.read(path.parent)
+
+
+@pytest.mark.parametrize("kept", [0, 5, 100, -1])
+def test_truncated_file_is_refused(path, kept):
+    model_file.write(path, TENSORS, METADATA)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ModelFileError, match=r"model\.trpo is truncated, or not a model file"):
+        model_file.read(path)
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 a zip archive of something else", b"{}", bytes(64)])
+def test_foreign_file_is_refused(path, content):
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"model\.trpo is"):
+        model_file.read(path)
+
+
+def test_safetensors_file_of_somebody_else_is_refused(path):
+    safetensors.numpy.save_file({"w": np.zeros(2)}, path, metadata={"format": "pt"})
+    with pytest.raises(ModelFileError, match="was not written by trpo_fast"):
+        model_file.read(path)
+    safetensors.numpy.save_file({"w": np.zeros(2)}, path)
+    with pytest.raises(ModelFileError, match="was not written by trpo_fast"):
+        model_file.read(path)
+
+
+def test_file_of_a_future_version_says_so(path):
+    header = json.dumps({"version": model_file.FORMAT_VERSION + 1, "metadata": {}, "novelty": 3})
+    safetensors.numpy.save_file({}, path, metadata={"trpo_fast": header})
+    with pytest.raises(ModelFileError, match="has format version 2, this trpo_fast reads up to 1: install a newer one"):
+        model_file.read(path)
+
+
+@pytest.mark.parametrize(
+    "header", ["not json", "[]", "{}", '{"version": "1", "metadata": {}}', '{"version": 1, "metadata": 3}']
+)
+def test_damaged_header_is_refused(path, header):
+    safetensors.numpy.save_file({}, path, metadata={"trpo_fast": header})
+    with pytest.raises(ModelFileError, match="damaged trpo_fast header"):
+        model_file.read(path)
+
+
+@pytest.mark.parametrize(
+    "tensor", [np.array(["text"]), np.array([object()]), np.array([1j]), np.zeros(2, np.longdouble)]
+)
+def test_tensor_of_another_kind_is_refused(path, tensor):
+    if tensor.dtype.kind == "f" and tensor.itemsize <= 8:
+        pytest.skip("long double is double here")
+    with pytest.raises(TypeError, match=r"tensors\['odd'\] must be a bool, integer or floating array, got dtype"):
+        model_file.write(path, {"odd": tensor}, {})
+    assert not path.exists()
+
+
+def test_metadata_that_json_cannot_hold_is_refused(path):
+    with pytest.raises(TypeError, match="JSON"):
+        model_file.write(path, {}, {"array": np.zeros(2)})
+    assert not path.exists()

@@ -1,0 +1,159 @@
+"""The conjugate-gradient loop: one for both precisions, the kernel table knows the item size.
+
+x holds the last good iterate on every exit. The loop runs without the GIL; it takes it once per iteration, for Ctrl-C.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.math cimport fabs, isfinite, sqrt
+from libc.string cimport memcpy, memset
+
+from trpo_fast._core.csrc cimport (
+    TRPO_STATUS_ITERATION_LIMIT,
+    TRPO_STATUS_NON_FINITE,
+    TRPO_STATUS_NOT_POSITIVE_DEFINITE,
+    TRPO_STATUS_STAGNATED,
+    TRPO_STATUS_SUCCESS,
+    trpo_kernels,
+)
+from trpo_fast._core.library cimport Memory, code_of, data_of, refuse_overlap
+from trpo_fast._core.operator cimport Operator
+
+cdef double FLOAT32_MAX = 3.4028234663852886e38
+cdef double FLOAT64_MAX = 1.7976931348623157e308
+
+
+cdef struct Work:
+    # n items each
+    void *x
+    void *r
+    void *z              # M r; the same memory as r without a preconditioner
+    void *p
+    void *Ap
+    # earlier residuals r_j and z_j / (r_j . z_j), k x n; NULL without reorthogonalization
+    void *residuals
+    void *duals
+    double *coefficients
+
+
+cdef int check_signals(object callback, object x) except -1:
+    PyErr_CheckSignals()
+    if callback is not None:
+        callback(x)
+    return 0
+
+
+cdef int iterate(
+    Operator A, Operator M, const trpo_kernels *k, Work *w, size_t n, int max_iter, double goal, double damping,
+    object callback, object x_array, int *iterations, double *residual_norm
+) except? -100 nogil:
+    cdef double rr, rz, rz_next, pAp, norm_p, norm_Ap, alpha, largest
+    cdef double tiny = 8 * k.epsilon  # curvature below tiny |p||Ap| is rounding
+    cdef size_t row = n * k.item_size
+    cdef char *residual
+    cdef char *dual
+
+    rr = k.dot(n, w.r, w.r)
+    residual_norm[0] = sqrt(rr)
+    if not isfinite(rr):
+        return TRPO_STATUS_NON_FINITE
+    largest = FLOAT32_MAX if k.item_size == sizeof(float) else FLOAT64_MAX
+    rz = rr
+    if residual_norm[0] > goal and M is not None:
+        M.apply(w.r, w.z)
+        rz = k.dot(n, w.r, w.z)
+    memcpy(w.p, w.z, row)
+    while residual_norm[0] > goal:
+        if iterations[0] == max_iter:
+            return TRPO_STATUS_ITERATION_LIMIT
+        if not isfinite(rz):
+            return TRPO_STATUS_NON_FINITE
+        if rz <= 0:  # only a preconditioner that is not positive definite can do this
+            return TRPO_STATUS_NOT_POSITIVE_DEFINITE
+        A.apply(w.p, w.Ap)
+        if damping != 0:
+            k.axpy(n, damping, w.p, w.Ap)
+        pAp = k.dot(n, w.p, w.Ap)
+        norm_p = sqrt(k.dot(n, w.p, w.p))
+        norm_Ap = sqrt(k.dot(n, w.Ap, w.Ap))
+        if not (isfinite(pAp) and isfinite(norm_Ap)):
+            return TRPO_STATUS_NON_FINITE
+        if pAp <= tiny * norm_p * norm_Ap:
+            return TRPO_STATUS_STAGNATED if pAp >= -tiny * norm_p * norm_Ap else TRPO_STATUS_NOT_POSITIVE_DEFINITE
+        alpha = rz / pAp
+        if not (fabs(alpha) * norm_p < largest and fabs(alpha) * norm_Ap < largest):
+            return TRPO_STATUS_NON_FINITE
+        if w.residuals != NULL:
+            residual = <char *>w.residuals + iterations[0] * row
+            dual = <char *>w.duals + iterations[0] * row
+            memcpy(residual, w.r, row)
+            k.scaled_copy(n, 1 / rz, w.z, dual)
+        rr = k.cg_update(n, alpha, w.p, w.Ap, w.x, w.r)
+        iterations[0] += 1
+        if w.residuals != NULL:
+            k.project_out(n, iterations[0], w.duals, w.residuals, w.coefficients, w.r)
+            rr = k.dot(n, w.r, w.r)
+        residual_norm[0] = sqrt(rr)
+        rz_next = rr
+        if M is not None and residual_norm[0] > goal:
+            M.apply(w.r, w.z)
+            rz_next = k.dot(n, w.r, w.z)
+        k.cg_direction(n, rz_next / rz, w.z, w.p)
+        rz = rz_next
+        with gil:
+            check_signals(callback, x_array)
+    return TRPO_STATUS_SUCCESS
+
+
+def solve(
+    Operator A, b, x, *, int max_iter, double rtol, double atol, double damping, Operator preconditioner,
+    bint start_from_x, bint reorthogonalize, callback
+):
+    """Overwrite ``x``; return ``(status, iterations, residual_norm, curvature)``; see solvers.conjugate_gradient."""
+    cdef const trpo_kernels *k = A.kernels
+    cdef size_t n = A.size, row = A.size * k.item_size
+    cdef str code = code_of(A.dtype)
+    cdef const void *rhs = data_of(b, "b", code, 1, n, -1, False)
+    cdef Memory memory = Memory()
+    cdef Work w
+    cdef int kept = min(max_iter, <int>n) if reorthogonalize else 0
+    cdef int iterations = 0, status
+    cdef double residual_norm = 0, norm_b, goal, curvature
+    if preconditioner is not None and (preconditioner.size != A.size or preconditioner.dtype != A.dtype):
+        raise ValueError(
+            f"preconditioner: wanted size {A.size} and dtype {A.dtype}, got {preconditioner.size} and {preconditioner.dtype}"
+        )
+    w.x = data_of(x, "x", code, 1, n, -1, True)
+    refuse_overlap("x", w.x, "b", rhs, row)
+    if not k.all_finite(n, rhs):
+        raise ValueError("b: holds a value that is not finite")
+    # Each vector starts on a vector boundary.
+    cdef size_t stride = (row + 63) // 64 * 64
+    # Reorthogonalization stops to help, and to need memory, after n directions: CG has then spanned the space.
+    cdef size_t kept_bytes = kept * row
+    cdef bint preconditioned = preconditioner is not None
+    cdef char *base = <char *>memory.reserve(4 * stride + 2 * kept_bytes + (kept + 1) * sizeof(double) + 128)
+    w.r, w.p, w.Ap = base, base + stride, base + 2 * stride
+    w.z = base + 3 * stride if preconditioned else w.r
+    w.residuals = base + 4 * stride if kept else NULL
+    w.duals = base + 4 * stride + kept_bytes if kept else NULL
+    w.coefficients = <double *>(base + 4 * stride + (2 * kept_bytes + 7) // 8 * 8)
+    if reorthogonalize:
+        max_iter = kept
+
+    with nogil:
+        norm_b = sqrt(k.dot(n, rhs, rhs))
+        goal = max(rtol * norm_b, atol)
+        if norm_b == 0 or not start_from_x:
+            memset(w.x, 0, row)
+        memcpy(w.r, rhs, row)
+        if start_from_x and norm_b > 0:
+            A.apply(w.x, w.Ap)
+            if damping != 0:
+                k.axpy(n, damping, w.x, w.Ap)
+            k.axpy(n, -1, w.Ap, w.r)
+        status = iterate(
+            A, preconditioner, k, &w, n, max_iter, goal, damping, callback, x, &iterations, &residual_norm
+        )
+        # x'Ax = x'(b - r) - damping x'x: no further product
+        curvature = k.dot(n, w.x, rhs) - k.dot(n, w.x, w.r) - damping * k.dot(n, w.x, w.x)
+    return status, iterations, residual_norm, curvature

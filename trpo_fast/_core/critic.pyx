@@ -1,0 +1,215 @@
+"""Value networks on one flat parameter buffer, and their fit: all epochs in one call without the GIL."""
+
+import threading
+
+import numpy as np
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.math cimport NAN, isfinite
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
+
+from trpo_fast._core.csrc cimport TRPO_TILE_ROWS, trpo_kernels, trpo_mlp, trpo_random_key
+from trpo_fast._core.library cimport Memory, code_of, data_of, kernels_for, make_plan, permute, refuse_overlap, threads
+
+cdef size_t aligned(size_t bytes):
+    return (bytes + 63) // 64 * 64
+
+
+cdef int check_signals() except -1:
+    PyErr_CheckSignals()
+    return 0
+
+
+cdef struct Fit:
+    const void *observations
+    const void *returns
+    size_t rows, batch_size
+    void *parameters
+    void *first_moment
+    void *second_moment
+    # work
+    int64_t *order
+    void *forward
+    void *backward
+    void *gathered
+    void *sums
+    void *scratch
+    void *gradient
+    double learning_rate, beta1, beta2, epsilon
+    int64_t adam_step
+
+
+cdef double fit_epoch(const trpo_kernels *k, const trpo_mlp *plan, Fit *f, bint interruptible) except? -1 nogil:
+    # Mean squared error over the epoch's minibatches as they were met; NaN where a parameter came out non-finite.
+    cdef size_t start = 0, count
+    cdef double squares = 0
+    while start < f.rows:
+        count = min(f.batch_size, f.rows - start)
+        k.mlp_pack_forward(plan, f.parameters, f.forward)
+        k.mlp_pack_backward(plan, f.parameters, f.backward)
+        squares += k.critic_gradient(
+            plan, f.forward, f.backward, count, f.order + start, f.observations, f.returns, f.gathered, f.sums,
+            f.scratch, f.gradient
+        )
+        f.adam_step += 1
+        if not k.adam(
+            plan.parameters, f.learning_rate, f.beta1, f.beta2, f.epsilon, f.adam_step, f.gradient, f.first_moment,
+            f.second_moment, f.parameters
+        ):
+            return NAN
+        start += count
+        if interruptible:
+            with gil:
+                check_signals()
+    return squares / <double>f.rows
+
+
+cdef class ValueKernel:
+    """Mathematics of an MLP critic ``W1 b1 W2 b2 ...`` with one output; holds no parameters.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Layer sizes, observations first, 1 last.
+    activation : {"tanh", "relu", "elu", "leaky_relu", "sigmoid"}
+    dtype : float32 or float64
+    """
+
+    cdef readonly object dtype
+    cdef readonly tuple widths
+    cdef readonly Py_ssize_t size
+    cdef const trpo_kernels *kernels
+    cdef str code
+    cdef trpo_mlp plan
+
+    def __init__(self, widths, activation, dtype):
+        self.kernels = kernels_for(dtype)
+        self.dtype = np.dtype(dtype)
+        self.code = code_of(self.dtype)
+        self.widths = tuple(int(width) for width in widths)
+        make_plan(self.kernels, self.widths, activation, &self.plan)
+        if self.widths[-1] != 1:
+            raise ValueError(f"widths: a critic has one output, got {self.widths[-1]}")
+        self.size = self.plan.parameters
+
+    def values(self, parameters, observations, out=None):
+        """V(s), (B,), of ``observations`` (B, D), into `out` where given; all of this kernel's dtype."""
+        cdef const void *p = data_of(parameters, "parameters", self.code, 1, self.size, -1, False)
+        cdef const void *x = data_of(observations, "observations", self.code, 2, -1, self.widths[0], False)
+        cdef size_t rows = observations.shape[0], item = self.kernels.item_size
+        if out is None:
+            out = np.empty(rows, self.dtype)
+        cdef void *y = data_of(out, "out", self.code, 1, rows, -1, True)
+        refuse_overlap("out", y, "observations", x, rows * item)
+        cdef int most = threads()
+        cdef Memory work = Memory()
+        cdef size_t pack = aligned(self.plan.forward_items * item)
+        cdef char *base = <char *>work.reserve(pack + most * self.plan.scratch_items * item)
+        with nogil:
+            self.kernels.mlp_pack_forward(&self.plan, p, base)
+            self.kernels.mlp_outputs(&self.plan, base, rows, x, y, base + pack, most)
+        return out
+
+    def fit(
+        self, parameters, first_moment, second_moment, observations, returns, *, adam_step, epochs, batch_size,
+        learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, seed, stream, first_epoch
+    ):
+        """Minibatch Adam on ``mean (V(s) - R)^2``: all epochs, without the GIL.
+
+        Every epoch draws a fresh permutation, a function of (seed, stream, first_epoch + epoch); a last minibatch
+        smaller than `batch_size` is used with its own mean.
+
+        Parameters
+        ----------
+        parameters, first_moment, second_moment : ndarray (n,), updated in place
+            phi, and Adam's m and v (Kingma & Ba 2015).
+        observations : ndarray (B, D)
+        returns : ndarray (B,)
+        adam_step : int
+            Adam steps taken so far.
+
+        Returns
+        -------
+        adam_step : int
+        loss : float
+            Mean squared error over the last epoch's minibatches as they were met.
+
+        Raises
+        ------
+        FloatingPointError
+            A parameter would have become non-finite. KeyboardInterrupt lands between minibatches, in the main thread.
+            Either way the three arrays are as they were before the call.
+        """
+        cdef const trpo_kernels *k = self.kernels
+        cdef size_t n = self.size, item = k.item_size, rows, bytes = self.size * k.item_size
+        cdef Fit f
+        cdef int epoch, count = epochs
+        cdef trpo_random_key key
+        cdef double loss = 0
+        cdef bint interruptible = threading.current_thread() is threading.main_thread()
+        if epochs < 1:
+            raise ValueError(f"epochs: wanted at least 1, got {epochs}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size: wanted at least 1, got {batch_size}")
+        f.observations = data_of(observations, "observations", self.code, 2, -1, self.widths[0], False)
+        rows = observations.shape[0]
+        if rows < 1:
+            raise ValueError("observations: wanted at least one row, got none")
+        f.returns = data_of(returns, "returns", self.code, 1, rows, -1, False)
+        f.parameters = data_of(parameters, "parameters", self.code, 1, n, -1, True)
+        f.first_moment = data_of(first_moment, "first_moment", self.code, 1, n, -1, True)
+        f.second_moment = data_of(second_moment, "second_moment", self.code, 1, n, -1, True)
+        refuse_overlap("first_moment", f.first_moment, "parameters", f.parameters, bytes)
+        refuse_overlap("second_moment", f.second_moment, "parameters", f.parameters, bytes)
+        refuse_overlap("second_moment", f.second_moment, "first_moment", f.first_moment, bytes)
+        f.rows, f.batch_size = rows, batch_size
+        f.learning_rate, f.beta1, f.beta2, f.epsilon = learning_rate, beta1, beta2, epsilon
+        f.adam_step = adam_step
+        key.seed, key.stream = seed, stream
+        cdef uint64_t origin = first_epoch
+
+        cdef size_t sizes[8]
+        cdef size_t offsets[8]
+        sizes[0] = rows * sizeof(int64_t)
+        sizes[1] = self.plan.forward_items * item
+        sizes[2] = self.plan.backward_items * item
+        sizes[3] = TRPO_TILE_ROWS * self.plan.widths[0] * item
+        sizes[4] = self.plan.sum_items * item
+        sizes[5] = self.plan.scratch_items * item
+        sizes[6] = bytes
+        sizes[7] = 3 * bytes
+        cdef size_t end = 0
+        cdef int i
+        for i in range(8):
+            offsets[i] = end
+            end += aligned(sizes[i])
+        cdef Memory work = Memory()
+        cdef char *base = <char *>work.reserve(end)
+        cdef char *before = base + offsets[7]
+        f.order = <int64_t *>base
+        f.forward, f.backward, f.gathered = base + offsets[1], base + offsets[2], base + offsets[3]
+        f.sums, f.scratch, f.gradient = base + offsets[4], base + offsets[5], base + offsets[6]
+        memcpy(before, f.parameters, bytes)
+        memcpy(before + bytes, f.first_moment, bytes)
+        memcpy(before + 2 * bytes, f.second_moment, bytes)
+        cdef bint done = False
+        try:
+            with nogil:
+                for epoch in range(count):
+                    key.step = origin + epoch
+                    permute(&key, rows, f.order)
+                    loss = fit_epoch(k, &self.plan, &f, interruptible)
+                    if not isfinite(loss):
+                        break
+            if not isfinite(loss):
+                raise FloatingPointError(
+                    f"the value fit met a loss or a parameter that is not finite (learning_rate={learning_rate})"
+                )
+            done = True
+        finally:
+            if not done:
+                memcpy(f.parameters, before, bytes)
+                memcpy(f.first_moment, before + bytes, bytes)
+                memcpy(f.second_moment, before + 2 * bytes, bytes)
+        return f.adam_step, loss

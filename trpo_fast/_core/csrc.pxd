@@ -1,0 +1,145 @@
+# Declarations of csrc/include/trpo; the contracts stand there.
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+
+cdef extern from "trpo/types.h" nogil:
+    ctypedef enum trpo_dtype:
+        TRPO_FLOAT32
+        TRPO_FLOAT64
+    ctypedef enum trpo_activation:
+        TRPO_IDENTITY
+        TRPO_TANH
+        TRPO_RELU
+        TRPO_ELU
+        TRPO_LEAKY_RELU
+        TRPO_SIGMOID
+    ctypedef enum trpo_distribution:
+        TRPO_GAUSSIAN
+        TRPO_CATEGORICAL
+    ctypedef enum trpo_kl_direction:
+        TRPO_KL_NEW_OLD
+        TRPO_KL_OLD_NEW
+    ctypedef enum trpo_status:
+        TRPO_STATUS_SUCCESS
+        TRPO_STATUS_ITERATION_LIMIT
+        TRPO_STATUS_STAGNATED
+        TRPO_STATUS_NO_GRADIENT
+        TRPO_STATUS_NOT_POSITIVE_DEFINITE
+        TRPO_STATUS_NON_FINITE
+        TRPO_STATUS_NO_IMPROVEMENT
+        TRPO_STATUS_KL_VIOLATED
+        TRPO_STATUS_NO_CURVATURE
+
+cdef extern from "trpo/mlp.h" nogil:
+    const int TRPO_MAX_LAYERS
+    const int TRPO_TILE_ROWS
+    ctypedef struct trpo_mlp:
+        int layers
+        size_t parameters
+        size_t *widths
+        size_t *padded
+        size_t forward_items
+        size_t backward_items
+        size_t sum_items
+        size_t activation_items
+        size_t scratch_items
+    int trpo_block_count(size_t rows, size_t parameters)
+
+cdef extern from "trpo/random.h" nogil:
+    ctypedef struct trpo_random_key:
+        uint64_t seed
+        uint32_t stream
+        uint64_t step
+    void trpo_philox(const uint32_t *counter, const uint32_t *key, uint32_t *out)
+    void trpo_random_permutation(const trpo_random_key *key, int64_t n, int64_t *order)
+
+cdef extern from "trpo/threads.h" nogil:
+    const int TRPO_MAX_THREADS
+    int trpo_get_threads()
+    void trpo_set_threads(int count)
+
+cdef extern from "trpo/policy.h" nogil:
+    const int TRPO_MAX_OUTPUTS
+    ctypedef struct trpo_policy_batch:
+        const trpo_mlp *network
+        trpo_distribution distribution
+        size_t rows
+        size_t total
+        const void *observations
+        const void *actions
+        const void *advantages
+        const void *parameters
+        const void *behaviour
+        void *forward
+        void *backward
+        void *trial
+        void *activations
+        void *probabilities
+        void *log_probs
+        void *ratios
+        void *sums
+        double *totals
+        void *scratch
+        int blocks
+        int threads
+    ctypedef struct trpo_actor:
+        const trpo_mlp *network
+        trpo_distribution distribution
+        const void *log_std
+        const double *mean
+        const double *scale
+        double clip
+        const double *low
+        const double *high
+        int64_t start
+        trpo_random_key key
+        int deterministic
+    ctypedef enum trpo_act_outcome:
+        TRPO_ACT_OK
+        TRPO_ACT_BAD_OBSERVATION
+        TRPO_ACT_BAD_ACTION
+
+cdef extern from "trpo/kernels.h" nogil:
+    ctypedef struct trpo_kernels:
+        const char *isa
+        size_t item_size
+        size_t vector_items
+        double epsilon
+        double (*dot)(size_t n, const void *x, const void *y) noexcept nogil
+        double (*cg_update)(size_t n, double alpha, const void *p, const void *Ap, void *x, void *r) noexcept nogil
+        void (*cg_direction)(size_t n, double beta, const void *z, void *p) noexcept nogil
+        void (*axpy)(size_t n, double alpha, const void *x, void *y) noexcept nogil
+        void (*scaled_copy)(size_t n, double alpha, const void *x, void *y) noexcept nogil
+        void (*step_from)(size_t n, const void *origin, double alpha, const void *x, void *y) noexcept nogil
+        int (*all_finite)(size_t n, const void *x) noexcept nogil
+        void (*project_out)(size_t n, size_t k, const void *Z, const void *Q, double *coefficients, void *r) noexcept nogil
+        void (*mlp_plan)(int layers, const size_t *widths, trpo_activation activation, trpo_mlp *plan) noexcept nogil
+        void (*mlp_pack_forward)(const trpo_mlp *plan, const void *parameters, void *packed) noexcept nogil
+        void (*mlp_pack_backward)(const trpo_mlp *plan, const void *parameters, void *packed) noexcept nogil
+        void (*mlp_outputs)(const trpo_mlp *plan, const void *packed, size_t rows, const void *x, void *out,
+                            void *scratch, int threads) noexcept nogil
+        void (*elementary)(trpo_activation activation, size_t n, const void *x, void *y) noexcept nogil
+        void (*policy_bind)(const trpo_policy_batch *batch) noexcept nogil
+        void (*policy_gradient)(const trpo_policy_batch *batch, void *out) noexcept nogil
+        void (*policy_fisher)(const trpo_policy_batch *batch, const void *v, void *out) noexcept nogil
+        void (*policy_evaluate)(const trpo_policy_batch *batch, const void *parameters, trpo_kl_direction direction,
+                                double *improvement, double *kl) noexcept nogil
+        double (*policy_entropy)(const trpo_policy_batch *batch) noexcept nogil
+        trpo_act_outcome (*act)(const trpo_actor *actor, const void *packed, size_t rows, const void *observations,
+                                int observations_double, uint32_t first_row, void *normalized, void *actions,
+                                void *log_probs, void *env_actions, int env_double, void *scratch, size_t *bad_row) noexcept nogil
+        void (*sample)(const trpo_actor *actor, size_t n, size_t rows, const void *outputs, uint32_t first_row,
+                       void *actions, void *log_probs) noexcept nogil
+        double (*critic_gradient)(const trpo_mlp *plan, const void *forward, const void *backward, size_t count,
+                                  const int64_t *order, const void *observations, const void *returns, void *gathered,
+                                  void *sums, void *scratch, void *gradient) noexcept nogil
+        int (*adam)(size_t n, double learning_rate, double beta1, double beta2, double epsilon, int64_t step,
+                    const void *g, void *m, void *v, void *theta) noexcept nogil
+        void (*gae)(size_t steps, size_t envs, double gamma, double gae_lambda, const void *rewards,
+                    const void *values, const void *next_values, const uint8_t *terminated, const uint8_t *truncated,
+                    void *advantages, void *returns) noexcept nogil
+        void (*standardize)(size_t n, void *a, double *mean, double *std) noexcept nogil
+        size_t (*merge_moments)(size_t rows, size_t columns, const void *data, double count, double *mean, double *m2) noexcept nogil
+    const trpo_kernels *trpo_kernels_for(trpo_dtype dtype)
+    int trpo_dispatch(const char *wanted)
+    const char *trpo_available_isa(int i)

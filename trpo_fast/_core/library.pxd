@@ -1,0 +1,27 @@
+from libc.stdint cimport int64_t
+
+from trpo_fast._core.csrc cimport trpo_kernels, trpo_mlp, trpo_random_key
+
+
+cdef const trpo_kernels *kernels_for(object dtype) except NULL
+cdef int threads() noexcept nogil
+cdef void permute(const trpo_random_key *key, int64_t n, int64_t *order) noexcept nogil
+
+# The data of `array` after checking it: a C-contiguous ndarray of `code` ('f', 'd', 'q' int64, '?' bool) with `ndim`
+# dimensions of sizes d0, d1 (-1: any), writable where asked. Valid for as long as the caller holds the array.
+cdef void *data_of(object array, str name, str code, int ndim, Py_ssize_t d0, Py_ssize_t d1, bint writable) except? NULL
+
+# Plan of a network for these kernels, after checking widths (inputs first) and the activation's name.
+cdef int make_plan(const trpo_kernels *kernels, tuple widths, str activation, trpo_mlp *plan) except -1
+
+# 'f' or 'd'.
+cdef str code_of(object dtype)
+
+cdef int refuse_overlap(str name, const void *p, str other_name, const void *q, size_t bytes) except -1
+
+
+cdef class Memory:
+    # Uninitialized memory of at least the size last asked for, aligned for any vector load.
+    cdef void *block
+    cdef size_t capacity
+    cdef void *reserve(self, size_t bytes) except NULL

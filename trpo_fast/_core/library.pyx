@@ -1,0 +1,230 @@
+"""The one extension module that owns csrc: its kernel tables, its threads, its random numbers.
+
+Other modules of this floor reach them by cimport, so there is one table and one pool in a process.
+"""
+
+import os
+
+import numpy as np
+
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport free, malloc
+
+from trpo_fast._core.csrc cimport (
+    TRPO_ELU,
+    TRPO_FLOAT32,
+    TRPO_FLOAT64,
+    TRPO_LEAKY_RELU,
+    TRPO_MAX_LAYERS,
+    TRPO_MAX_THREADS,
+    TRPO_RELU,
+    TRPO_SIGMOID,
+    TRPO_TANH,
+    trpo_activation,
+    trpo_available_isa,
+    trpo_dispatch,
+    trpo_get_threads,
+    trpo_kernels,
+    trpo_kernels_for,
+    trpo_mlp,
+    trpo_philox,
+    trpo_random_key,
+    trpo_random_permutation,
+    trpo_set_threads,
+)
+
+cdef object float32 = np.dtype(np.float32)
+cdef object float64 = np.dtype(np.float64)
+cdef dict names = {"f": "float32", "d": "float64", "q": "int64", "?": "bool"}
+
+cdef dict activations = {
+    "tanh": TRPO_TANH, "relu": TRPO_RELU, "elu": TRPO_ELU, "leaky_relu": TRPO_LEAKY_RELU, "sigmoid": TRPO_SIGMOID
+}
+
+cdef enum:
+    ALIGNMENT = 64
+
+
+def available_instruction_sets():
+    """Instruction sets that are built in and that this CPU runs, lowest first."""
+    found = []
+    while trpo_available_isa(len(found)) != NULL:
+        found.append(trpo_available_isa(len(found)).decode())
+    return tuple(found)
+
+
+def _choose_instruction_set():
+    wanted = os.environ.get("TRPO_FAST_ISA")
+    cdef bytes name = wanted.encode() if wanted else b""
+    cdef int outcome = trpo_dispatch(<const char *>name if wanted else NULL)
+    if outcome == 0:
+        return
+    if wanted:
+        raise ImportError(
+            f"TRPO_FAST_ISA={wanted!r} is not available here; wanted one of {', '.join(available_instruction_sets())}"
+        )
+    raise ImportError("this CPU is below x86-64-v2 (SSE4.2), the least that trpo_fast has kernels for")
+
+
+_choose_instruction_set()
+
+
+def instruction_set():
+    """Name of the instruction set in use; the environment variable TRPO_FAST_ISA forces another one at import."""
+    return trpo_kernels_for(TRPO_FLOAT32).isa.decode()
+
+
+def set_num_threads(count):
+    """Use at most `count` threads, 1 to 256, in parallel sections that start from now on."""
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
+        raise TypeError(f"count: wanted an integer, got {count!r}")
+    if not 1 <= count <= TRPO_MAX_THREADS:
+        raise ValueError(f"count: wanted 1 to {TRPO_MAX_THREADS} threads, got {count}")
+    trpo_set_threads(count)
+
+
+def get_num_threads():
+    """Threads that a parallel section may use; at first the cores that affinity and cgroup grant this process."""
+    return trpo_get_threads()
+
+
+def philox(key, counter):
+    """Philox4x32-10: four 32-bit words from a key of two and a counter of four (Salmon et al. 2011)."""
+    cdef uint32_t k[2]
+    cdef uint32_t c[4]
+    cdef uint32_t out[4]
+    k[0], k[1] = key
+    c[0], c[1], c[2], c[3] = counter
+    trpo_philox(c, k, out)
+    return out[0], out[1], out[2], out[3]
+
+
+def permutation(size, *, seed, stream, step):
+    """A uniformly random order of ``range(size)``, int64, determined by (seed, stream, step)."""
+    if size < 0:
+        raise ValueError(f"size: wanted >= 0, got {size}")
+    order = np.empty(size, np.int64)
+    cdef trpo_random_key key
+    key.seed, key.stream, key.step = seed, stream, step
+    cdef int64_t *items = <int64_t *>data_of(order, "order", "q", 1, size, -1, True)
+    trpo_random_permutation(&key, size, items)
+    return order
+
+
+cdef const trpo_kernels *kernels_for(object dtype) except NULL:
+    cdef object wanted = np.dtype(dtype)
+    if wanted == float32:
+        return trpo_kernels_for(TRPO_FLOAT32)
+    if wanted == float64:
+        return trpo_kernels_for(TRPO_FLOAT64)
+    raise TypeError(f"dtype: wanted float32 or float64, got {wanted}")
+
+
+cdef int threads() noexcept nogil:
+    return trpo_get_threads()
+
+
+cdef void permute(const trpo_random_key *key, int64_t n, int64_t *order) noexcept nogil:
+    trpo_random_permutation(key, n, order)
+
+
+cdef int make_plan(const trpo_kernels *kernels, tuple widths, str activation, trpo_mlp *plan) except -1:
+    cdef size_t sizes[TRPO_MAX_LAYERS + 1]
+    cdef Py_ssize_t i
+    if not 2 <= len(widths) <= TRPO_MAX_LAYERS + 1:
+        raise ValueError(f"widths: wanted 2 to {TRPO_MAX_LAYERS + 1} layer sizes, inputs first, got {len(widths)}")
+    for i in range(len(widths)):
+        if not 1 <= widths[i] < 2**24:
+            raise ValueError(f"widths: wanted positive layer sizes below 2**24, got {widths}")
+        sizes[i] = widths[i]
+    if activation not in activations:
+        raise ValueError(f"activation: wanted one of {', '.join(activations)}, got {activation!r}")
+    kernels.mlp_plan(<int>len(widths) - 1, sizes, <trpo_activation><int>activations[activation], plan)
+    return 0
+
+
+def elementary(activation, x):
+    """The kernels' activation on an array of any shape, float32 or float64: what accuracy tests call."""
+    if activation not in activations:
+        raise ValueError(f"activation: wanted one of {', '.join(activations)}, got {activation!r}")
+    x = np.ascontiguousarray(x)
+    flat, y = x.reshape(-1), np.empty(x.size, x.dtype)
+    cdef const trpo_kernels *kernels = kernels_for(x.dtype)
+    cdef str code = code_of(x.dtype)
+    kernels.elementary(
+        <trpo_activation><int>activations[activation],
+        flat.size,
+        data_of(flat, "x", code, 1, -1, -1, False),
+        data_of(y, "y", code, 1, flat.size, -1, True),
+    )
+    return y.reshape(x.shape)
+
+
+cdef str code_of(object dtype):
+    return "f" if dtype == float32 else "d"
+
+
+cdef bint _is_code(const char *format, Py_ssize_t itemsize, str code):
+    # numpy says 'l' or 'q' for int64, as the platform has it
+    if code == "q":
+        return itemsize == 8 and format[0] in (c"l", c"q")
+    return format[0] == <char>ord(code) and format[1] == 0
+
+
+cdef object _describe(object array):
+    if not isinstance(array, np.ndarray):
+        return f"{type(array).__name__}"
+    layout = "" if array.flags.c_contiguous else " not C-contiguous"
+    access = "" if array.flags.writeable else " read-only"
+    return f"{array.dtype} array of shape {array.shape}{layout}{access}"
+
+
+cdef void *data_of(object array, str name, str code, int ndim, Py_ssize_t d0, Py_ssize_t d1, bint writable) except? NULL:
+    cdef Py_buffer view
+    cdef bint fits = False
+    cdef void *data = NULL
+    if isinstance(array, np.ndarray) and array.flags.c_contiguous and (array.flags.writeable or not writable):
+        PyObject_GetBuffer(array, &view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0))
+        fits = (
+            view.ndim == ndim
+            and _is_code(view.format, view.itemsize, code)
+            and (d0 < 0 or view.shape[0] == d0)
+            and (ndim < 2 or d1 < 0 or view.shape[1] == d1)
+        )
+        data = view.buf
+        PyBuffer_Release(&view)
+    if fits:
+        return data
+    sizes = ", ".join("any" if d < 0 else str(d) for d in (d0, d1)[:ndim]) + ("," if ndim == 1 else "")
+    error = TypeError if not isinstance(array, np.ndarray) or not _same_type(array, code) else ValueError
+    raise error(
+        f"{name}: wanted a C-contiguous{' writable' if writable else ''} {names[code]} array of shape ({sizes}), "
+        f"got {_describe(array)}"
+    )
+
+
+cdef bint _same_type(object array, str code):
+    return array.dtype == np.dtype(names[code])
+
+
+cdef int refuse_overlap(str name, const void *p, str other_name, const void *q, size_t bytes) except -1:
+    cdef uintptr_t a = <uintptr_t>p, b = <uintptr_t>q
+    if bytes > 0 and a < b + bytes and b < a + bytes:
+        raise ValueError(f"{name}: shares memory with {other_name}; wanted arrays that do not overlap")
+    return 0
+
+
+cdef class Memory:
+    def __dealloc__(self):
+        free(self.block)
+
+    cdef void *reserve(self, size_t bytes) except NULL:
+        if bytes + ALIGNMENT > self.capacity or self.block == NULL:
+            free(self.block)
+            self.capacity = 0
+            self.block = malloc(bytes + ALIGNMENT)
+            if self.block == NULL:
+                raise MemoryError(f"{bytes} bytes")
+            self.capacity = bytes + ALIGNMENT
+        return <void *>((<uintptr_t>self.block + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)

@@ -1,0 +1,57 @@
+"""The backtracking loop."""
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.math cimport isfinite
+from libc.string cimport memcpy
+
+from trpo_fast._core.csrc cimport (
+    TRPO_STATUS_KL_VIOLATED,
+    TRPO_STATUS_NO_IMPROVEMENT,
+    TRPO_STATUS_NON_FINITE,
+    TRPO_STATUS_SUCCESS,
+    trpo_kernels,
+)
+from trpo_fast._core.library cimport Memory, code_of, data_of, kernels_for, refuse_overlap
+
+
+def backtrack(objective, theta, step, *, double max_kl, double backtrack_factor, int max_backtracks):
+    """Update ``theta`` in place or restore it bit for bit; see solvers.backtracking_line_search.
+
+    Returns ``(status, backtracks, improvement, kl, step_fraction)``. `improvement` and `kl` are those of the accepted
+    step, or of the last trial.
+    """
+    cdef const trpo_kernels *k = kernels_for(theta.dtype)
+    cdef str code = code_of(theta.dtype)
+    cdef size_t n = theta.size, bytes = theta.size * k.item_size
+    cdef void *current = data_of(theta, "theta", code, 1, n, -1, True)
+    cdef const void *direction = data_of(step, "step", code, 1, n, -1, False)
+    cdef Memory memory = Memory()
+    cdef void *origin = memory.reserve(bytes)
+    cdef double fraction = 1, improvement = 0, kl = 0
+    cdef int j, status = TRPO_STATUS_NO_IMPROVEMENT
+    cdef bint accepted = False
+    refuse_overlap("step", direction, "theta", current, bytes)
+    memcpy(origin, current, bytes)
+    try:
+        for j in range(max_backtracks + 1):
+            PyErr_CheckSignals()
+            k.step_from(n, origin, fraction, direction, current)
+            if not k.all_finite(n, current):
+                status = TRPO_STATUS_NON_FINITE
+            else:
+                improvement, kl = objective(theta)
+                if not (isfinite(improvement) and isfinite(kl)):
+                    status = TRPO_STATUS_NON_FINITE
+                elif not improvement > 0:
+                    status = TRPO_STATUS_NO_IMPROVEMENT
+                elif not kl <= max_kl:
+                    status = TRPO_STATUS_KL_VIOLATED
+                else:
+                    accepted = True
+                    return TRPO_STATUS_SUCCESS, j, improvement, kl, fraction
+            fraction *= backtrack_factor
+        return status, max_backtracks, improvement, kl, 0.0
+    finally:
+        # also when the objective raised or Ctrl-C landed
+        if not accepted:
+            memcpy(current, origin, bytes)

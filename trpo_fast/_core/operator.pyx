@@ -1,0 +1,110 @@
+"""Symmetric linear operators that the compiled loops call without Python."""
+
+import numpy as np
+
+from libc.string cimport memcpy
+
+from trpo_fast._core.library cimport code_of, data_of, kernels_for, refuse_overlap
+
+
+cdef class Operator:
+    """A symmetric ``(n, n)`` linear operator; ``A @ v`` and scipy's ``aslinearoperator`` accept it.
+
+    Attributes
+    ----------
+    size : int
+        n.
+    dtype : numpy.dtype
+        float32 or float64: of operand and result.
+    """
+
+    cdef int setup(self, Py_ssize_t size, object dtype) except -1:
+        self.kernels = kernels_for(dtype)
+        self.dtype = np.dtype(dtype)
+        self.size = size
+        return 0
+
+    cdef int apply(self, const void *v, void *out) except -1 nogil:
+        with gil:
+            raise TypeError("Operator is abstract; use CallableOperator, DenseOperator or an engine's fisher_operator()")
+
+    @property
+    def shape(self):
+        return (self.size, self.size)
+
+    def matvec(self, v, out=None):
+        """``A v`` for ``v`` of shape (n,) and this operator's dtype, into `out` where given; `out` may not share memory with `v`."""
+        if out is None:
+            out = np.empty(self.size, self.dtype)
+        cdef str code = code_of(self.dtype)
+        cdef const void *operand = data_of(v, "v", code, 1, self.size, -1, False)
+        cdef void *result = data_of(out, "out", code, 1, self.size, -1, True)
+        refuse_overlap("out", result, "v", operand, self.size * self.kernels.item_size)
+        with nogil:
+            self.apply(operand, result)
+        return out
+
+    def __matmul__(self, v):
+        return self.matvec(np.ascontiguousarray(v, dtype=self.dtype))
+
+
+cdef class CallableOperator(Operator):
+    """Adapts a Python function ``v -> A v`` on arrays of shape (n,); its exceptions travel to the caller."""
+
+    cdef object function
+
+    def __init__(self, function, size, dtype):
+        if not callable(function):
+            raise TypeError(f"function: wanted a callable v -> A v, got {type(function).__name__}")
+        if size < 0:
+            raise ValueError(f"size: wanted >= 0, got {size}")
+        self.setup(size, dtype)
+        self.function = function
+
+    cdef int apply(self, const void *v, void *out) except -1 nogil:
+        with gil:
+            self.call(v, out)
+        return 0
+
+    cdef int call(self, const void *v, void *out) except -1:
+        # A fresh array: what the function keeps or changes cannot reach the loop's own vectors.
+        operand = np.empty(self.size, self.dtype)
+        cdef str code = code_of(self.dtype)
+        cdef size_t bytes = self.size * self.kernels.item_size
+        memcpy(data_of(operand, "v", code, 1, self.size, -1, True), v, bytes)
+        result = np.asarray(self.function(operand))
+        if result.shape != (self.size,):
+            raise ValueError(f"A: the operator returned shape {result.shape}; wanted ({self.size},)")
+        if not np.can_cast(result.dtype, self.dtype, "same_kind"):
+            raise TypeError(f"A: the operator returned dtype {result.dtype}; wanted {self.dtype}")
+        result = np.ascontiguousarray(result, dtype=self.dtype)
+        memcpy(out, data_of(result, "A v", code, 1, self.size, -1, False), bytes)
+        return 0
+
+
+cdef class DenseOperator(Operator):
+    """A dense symmetric matrix: C-contiguous (n, n), float32 or float64; not copied."""
+
+    cdef object matrix
+    cdef const void *items
+
+    def __init__(self, matrix):
+        if not isinstance(matrix, np.ndarray):
+            raise TypeError(f"matrix: wanted an ndarray, got {type(matrix).__name__}")
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise ValueError(f"matrix: wanted shape (n, n), got {matrix.shape}")
+        self.setup(matrix.shape[0], matrix.dtype)
+        self.items = data_of(matrix, "matrix", code_of(self.dtype), 2, self.size, self.size, False)
+        self.matrix = matrix
+
+    cdef int apply(self, const void *v, void *out) except -1 nogil:
+        cdef size_t n = self.size, i, row = self.size * self.kernels.item_size
+        cdef const char *items = <const char *>self.items
+        cdef double value
+        for i in range(n):
+            value = self.kernels.dot(n, items + i * row, v)
+            if self.kernels.item_size == sizeof(float):
+                (<float *>out)[i] = <float>value
+            else:
+                (<double *>out)[i] = value
+        return 0

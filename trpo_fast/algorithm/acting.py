@@ -1,0 +1,99 @@
+"""A policy acting on rows of raw observations outside training: prediction and evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from trpo_fast.normalizers import ObservationNormalizer
+
+
+class Player:
+    """The current policy with the frozen observation statistics, and the arrays that acting writes into.
+
+    Parameters
+    ----------
+    engine : NativeEngine or AutogradEngine
+        Owner of the policy; parameters are read at every call.
+    normalizer : ObservationNormalizer or None
+        Read at every call, never updated.
+    seed, stream : int
+        Key of the noise; it is further keyed by the step given to :meth:`act` and by the row.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        action_space: gym.Space[Any],
+        normalizer: ObservationNormalizer | None,
+        *,
+        seed: int,
+        stream: int,
+    ) -> None:
+        self._space = action_space
+        self._dtype = engine.dtype
+        self._actor = engine.actor(
+            action_space,
+            observation_mean=None if normalizer is None else normalizer.mean,
+            observation_scale=None if normalizer is None else normalizer.scale,
+            observation_clip=np.inf if normalizer is None else normalizer.clip,
+            seed=seed,
+            stream=stream,
+        )
+        self._arrays: tuple[NDArray[Any], ...] = ()
+
+    def act(self, observations: NDArray[Any], step: int, *, deterministic: bool) -> NDArray[Any]:
+        """Actions for the environment.
+
+        Parameters
+        ----------
+        observations : ndarray, shape (N, D), float32 or float64, C-contiguous
+            Raw; ValueError names a row that is not finite, or whose action is not.
+        step : int
+            Counter of the noise.
+
+        Returns
+        -------
+        ndarray, shape (N, *action_space.shape)
+            Of the space's dtype, inside its bounds; a new array at every call.
+        """
+        rows = len(observations)
+        if not self._arrays or self._arrays[0].shape != observations.shape:
+            self._arrays = self._make_arrays(*observations.shape)
+        normalized, actions, log_probs, env_actions = self._arrays
+        try:
+            self._actor.act(observations, step, normalized, actions, log_probs, env_actions, deterministic)
+        except FloatingPointError as error:
+            raise ValueError(f"observations: {error}") from error
+        return env_actions.reshape(rows, *(self._space.shape or ())).astype(self._space.dtype)
+
+    def _make_arrays(self, rows: int, width: int) -> tuple[NDArray[Any], ...]:
+        normalized, log_probs = np.empty((rows, width), self._dtype), np.empty(rows, self._dtype)
+        if isinstance(self._space, gym.spaces.Discrete):
+            return normalized, np.empty(rows, np.int64), log_probs, np.empty(rows, np.int64)
+        size = int(np.prod(self._space.shape or ()))
+        actions = np.empty((rows, size), self._dtype)
+        bounds = np.float64 if self._space.dtype == np.float64 else np.float32
+        return normalized, actions, log_probs, np.empty((rows, size), bounds)
+
+
+def as_rows(observation: Any, space: gym.Space[Any]) -> tuple[NDArray[Any], bool]:
+    """Flatten one observation or a batch of them to rows (N, D), float32 or float64; also whether it was a single one.
+
+    Raises ValueError naming the shape given and the shapes wanted.
+    """
+    array = np.asarray(observation)
+    shape = tuple(space.shape or ())
+    if array.shape != shape and array.shape[1:] != shape:
+        batch = ", ".join(["n", *map(str, shape)]) + ("" if shape else ",")
+        raise ValueError(
+            f"observation: shape {array.shape} given; want {shape} for one observation or ({batch}) for several"
+        )
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"observation: dtype {array.dtype} given; want real numbers")
+    single = array.shape == shape
+    rows = array.reshape(1 if single else len(array), -1)
+    return np.ascontiguousarray(rows, np.float64 if array.dtype == np.float64 else np.float32), single

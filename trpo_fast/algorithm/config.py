@@ -1,0 +1,306 @@
+"""Every setting of the algorithm, its default and the reason for that default: one frozen dataclass.
+
+A field is declared once, with its rule, its meaning and the reason for its value; validation, ``help(TRPOConfig)`` and
+the options of ``trpo-fast train`` are all made from that declaration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a field accepts: ``convert`` returns the stored value or raises ValueError; ``want`` says it in words."""
+
+    want: str
+    convert: Callable[[Any], Any]
+
+
+def checked(name: str, value: Any, rule: Rule) -> Any:
+    """``value`` as ``rule`` stores it; ValueError naming ``name``, the value and what is wanted."""
+    try:
+        return rule.convert(value)
+    except ValueError:
+        raise ValueError(f"{name}: {value!r} given; want {rule.want}") from None
+
+
+def _real(want: str, accepts: Callable[[float], bool]) -> Rule:
+    def convert(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise ValueError
+        if not accepts(float(value)):  # NaN fails every comparison, so it is never accepted
+            raise ValueError
+        return float(value)
+
+    return Rule(want, convert)
+
+
+def _integer(want: str, least: int, most: float = math.inf) -> Rule:
+    def convert(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= int(value) <= most:
+            raise ValueError
+        return int(value)
+
+    return Rule(want, convert)
+
+
+def _choice(*names: str) -> Rule:
+    def convert(value: Any) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise ValueError
+        return value
+
+    return Rule("one of " + ", ".join(map(repr, names)), convert)
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise ValueError
+    return tuple(POSITIVE_INTEGER.convert(size) for size in value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+_POSITIVE = _real("a finite number > 0", lambda v: 0 < v < math.inf)
+_NOT_NEGATIVE = _real("a finite number >= 0", lambda v: 0 <= v < math.inf)
+_FINITE = _real("a finite number", math.isfinite)
+_CLIP = _real("a number > 0 (inf: no clipping)", lambda v: v > 0)
+_FRACTION = _real("a number in [0, 1]", lambda v: 0 <= v <= 1)
+_INNER_FRACTION = _real("a number in (0, 1)", lambda v: 0 < v < 1)
+POSITIVE_INTEGER = _integer("an integer >= 1", 1)
+SEED = _integer("an integer from 0 to 2**32 - 1", 0, 2**32 - 1)
+_COUNT = _integer("an integer >= 0", 0)
+_FLAG = Rule("True or False", _flag)
+_SIZES = Rule("a sequence of integers >= 1", _sizes)
+
+
+def _setting(default: Any, rule: Rule, meaning: str, *, why: str) -> Any:
+    return field(default=default, metadata={"rule": rule, "meaning": meaning, "why": why})
+
+
+@dataclass(frozen=True)
+class TRPOConfig:
+    """Settings of TRPO. A value that cannot work raises ValueError with the field, the value and what is wanted."""
+
+    # Rollout
+    num_envs: int = _setting(
+        8,
+        POSITIVE_INTEGER,
+        "environments stepped together",
+        why="enough rows for one compiled acting call to cost less than the stepping it serves, few enough for long "
+        "segments of each episode; taken from the environment when a VectorEnv is given",
+    )
+    steps_per_env: int = _setting(
+        256,
+        POSITIVE_INTEGER,
+        "steps of each environment per update (rollout length)",
+        why="8 x 256 = 2,048 samples an update, the batch of the published MuJoCo settings for on-policy methods",
+    )
+    warm_up_steps: int = _setting(
+        32,
+        _COUNT,
+        "steps of each environment before the first rollout, only to start the running statistics",
+        why="a few hundred rows give usable means and scales; they train nothing and count as no timestep",
+    )
+    # Trust region
+    max_kl: float = _setting(
+        0.02,
+        _POSITIVE,
+        "trust region delta: largest mean KL, summed over action dimensions, of one update (nats)",
+        why="the paper's 0.01 is cautious for joint KL with many action dimensions; libraries that average KL over "
+        "dimensions run several times larger joint values by default",
+    )
+    kl_direction: str = _setting(
+        "new_old",
+        _choice("new_old", "old_new"),
+        "which KL is bounded: new_old is KL(pi_theta || pi_old), old_new the TRPO paper's KL(pi_old || pi_theta)",
+        why="the constraint of the text this library implements; both have the same Hessian at theta_old",
+    )
+    damping: float = _setting(
+        0.1,
+        _NOT_NEGATIVE,
+        "lambda of (F + lambda I) x = g",
+        why="the value of the TRPO implementations that published results; it bounds the step along directions that "
+        "the samples say nothing about",
+    )
+    cg_iterations: int = _setting(
+        15,
+        POSITIVE_INTEGER,
+        "largest number of conjugate-gradient iterations, one Fisher product each",
+        why="on mid-training MuJoCo policies 10 iterations reach 0.6 to 0.75 of the attainable gain, 15 about 0.9, and "
+        "the solve is a few percent of an update",
+    )
+    cg_rtol: float = _setting(
+        1e-10,
+        _NOT_NEGATIVE,
+        "goal of the solve: ||g - A x|| / ||g||; 0 spends all iterations",
+        why="small enough that only a solved system (tiny policies) stops early",
+    )
+    reorthogonalize: bool = _setting(
+        True,
+        _FLAG,
+        "keep CG's residuals orthogonal explicitly",
+        why="float32 CG loses orthogonality after about ten products on real policies; the repair costs under 1%",
+    )
+    step_curvature: str = _setting(
+        "fisher",
+        _choice("fisher", "damped"),
+        "curvature of the step size sqrt(2 delta / curvature): fisher is x'Fx, damped x'(F + lambda I)x",
+        why="the quadratic model of the KL is x'Fx, so the first trial aims exactly at max_kl",
+    )
+    backtrack_factor: float = _setting(
+        0.8,
+        _INNER_FRACTION,
+        "ratio of one trial step of the line search to the one before",
+        why="the factor of the published implementations; KL is quadratic in the step, so one backtrack takes 36% off",
+    )
+    max_backtracks: int = _setting(
+        10,
+        _COUNT,
+        "backtracks before the step is given up; 0 tries the full step only",
+        why="0.8^10 is a tenth of the step; a direction that fails there is better dropped with its batch",
+    )
+    # Advantages
+    gamma: float = _setting(0.99, _FRACTION, "discount factor", why="the usual horizon of about 100 steps")
+    gae_lambda: float = _setting(
+        0.95,
+        _FRACTION,
+        "lambda of generalized advantage estimation",
+        why="the middle of the range that the GAE paper found best (0.92 to 0.98)",
+    )
+    normalize_advantages: bool = _setting(
+        True,
+        _FLAG,
+        "advantages get mean 0 and standard deviation 1 over the batch",
+        why="makes damping and the gradient's size independent of the reward's unit",
+    )
+    # Networks
+    hidden_sizes: tuple[int, ...] = _setting(
+        (64, 64), _SIZES, "hidden layers of the policy", why="the network of the published MuJoCo results"
+    )
+    critic_hidden_sizes: tuple[int, ...] = _setting(
+        (64, 64), _SIZES, "hidden layers of the value function", why="as the policy's"
+    )
+    activation: str = _setting(
+        "tanh",
+        _choice("tanh", "relu", "elu", "leaky_relu", "sigmoid"),
+        "activation of every hidden layer, policy and critic",
+        why="smooth, so the quadratic model of the KL holds over a whole step",
+    )
+    log_std_init: float = _setting(
+        0.0,
+        _FINITE,
+        "initial log standard deviation of Gaussian actions",
+        why="standard deviation 1 covers the usual action range of [-1, 1]",
+    )
+    # Statistics
+    normalize_observations: bool = _setting(
+        True,
+        _FLAG,
+        "the policy sees (observation - mean) / std with running statistics, frozen during a rollout",
+        why="MuJoCo observations differ by orders of magnitude between coordinates",
+    )
+    observation_clip: float = _setting(
+        10.0,
+        _CLIP,
+        "largest magnitude of a normalized observation",
+        why="ten standard deviations: only outliers of contact forces and first episodes are cut",
+    )
+    scale_rewards: bool = _setting(
+        True,
+        _FLAG,
+        "rewards are divided by the running standard deviation of the discounted return",
+        why="one critic learning rate then fits every task; reported returns stay in the environment's unit",
+    )
+    reward_clip: float = _setting(
+        10.0, _CLIP, "largest magnitude of a scaled reward", why="as observation_clip: only outliers are cut"
+    )
+    # Critic
+    critic_epochs: int = _setting(
+        20,
+        POSITIVE_INTEGER,
+        "passes of Adam over each batch",
+        why="the published settings for MuJoCo; hidden behind the next rollout by overlap_critic",
+    )
+    critic_batch_size: int = _setting(
+        128, POSITIVE_INTEGER, "samples of one Adam step", why="as critic_epochs: 16 steps an epoch at 2,048 samples"
+    )
+    critic_learning_rate: float = _setting(
+        1e-3, _POSITIVE, "step size of Adam", why="Adam's default, right for returns of unit scale (scale_rewards)"
+    )
+    overlap_critic: bool = _setting(
+        True,
+        _FLAG,
+        "fit the critic of the last batch in a second thread while the next rollout steps; the same bits as without",
+        why="the fit has nothing to do with stepping, so its time is hidden where a second core is free",
+    )
+    # Machinery
+    engine: str = _setting(
+        "auto",
+        _choice("auto", "native", "autograd"),
+        "who computes gradient, Fisher products and KL: compiled kernels, or torch",
+        why="auto takes the compiled kernels wherever they can serve the policy",
+    )
+    dtype: str = _setting(
+        "float32",
+        _choice("float32", "float64"),
+        "precision of both networks and of the solve",
+        why="with reorthogonalization float32 follows float64 to 1e-5, at half the memory traffic",
+    )
+
+    def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):
+            value = checked(entry.name, getattr(self, entry.name), entry.metadata["rule"])
+            object.__setattr__(self, entry.name, value)
+
+    def replace(self, **changes: Any) -> TRPOConfig:
+        """A copy with some fields changed; an unknown field raises TypeError with the names nearest to it."""
+        check_field_names(changes)
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able mapping of every field; :meth:`from_dict` is its inverse. (JSON has no infinity: ``"inf"``.)"""
+        values = dataclasses.asdict(self)
+        return {name: _to_json(value) for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TRPOConfig:
+        """The config of a mapping as read from JSON; fields that are missing keep their defaults."""
+        check_field_names(values)
+        fields: dict[str, Any] = {name: math.inf if value == "inf" else value for name, value in values.items()}
+        return cls(**fields)
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return "inf" if value == math.inf else value
+
+
+def check_field_names(names: Iterable[str]) -> None:
+    """Raise TypeError for the first name that is no field of :class:`TRPOConfig`."""
+    known = [entry.name for entry in dataclasses.fields(TRPOConfig)]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else f"; the fields are {', '.join(known)}"
+            raise TypeError(f"{name!r} is no field of TRPOConfig{hint}")
+
+
+TRPOConfig.__doc__ = f"{TRPOConfig.__doc__}\n\nAttributes\n----------\n" + "\n".join(
+    f"{entry.name} : {entry.type}, default {entry.default!r}\n"
+    f"    {entry.metadata['meaning']}. Want: {entry.metadata['rule'].want}.\n"
+    f"    Why {entry.default!r}: {entry.metadata['why']}."
+    for entry in dataclasses.fields(TRPOConfig)
+)

@@ -1,0 +1,148 @@
+"""Fitting the value function: mean squared error by Adam, in this thread or beside the next rollout."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trpo_fast._core.critic import ValueKernel
+from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.policies.mlp import MLPCritic
+
+MINIBATCH_STREAM = 1
+
+
+class CriticFit(NamedTuple):
+    """What one fit produced; the critic itself changes only when :meth:`CriticTrainer.wait` takes this over."""
+
+    parameters: NDArray[Any]  # (n,) as the critic's flat buffer
+    first_moment: NDArray[Any]  # (n,) Adam's m
+    second_moment: NDArray[Any]  # (n,) Adam's v
+    adam_step: int  # Adam steps taken since the beginning of training
+    loss: float  # mean squared error over the last epoch
+    seconds: float  # duration of the fit
+
+
+class CriticTrainer:
+    """Owns what fitting the critic needs beyond its parameters: Adam's moments, counters and one worker thread.
+
+    A fit works on copies and is taken over in :meth:`wait`, so until then the critic is the one before the fit, whether
+    or not it runs beside a rollout: the same numbers either way, and an interrupted update has one state to return to.
+
+    Parameters
+    ----------
+    critic : MLPCritic
+        Its flat buffer is read and written in place.
+    config : TRPOConfig
+        ``critic_epochs``, ``critic_batch_size``, ``critic_learning_rate`` and ``overlap_critic`` are used.
+    seed : int
+        Key of the minibatch permutations (stream 1, one counter for every epoch of the training).
+
+    Attributes
+    ----------
+    critic : MLPCritic
+        Without waiting for a fit: the parameters of the last :meth:`wait`.
+    """
+
+    def __init__(self, critic: MLPCritic, config: TRPOConfig, seed: int) -> None:
+        self.critic = critic
+        self._config = config
+        self._seed = seed
+        parameters = critic.flat.numpy
+        self._kernel = ValueKernel(critic.widths, critic.activation, parameters.dtype)
+        self._first_moment = np.zeros_like(parameters)
+        self._second_moment = np.zeros_like(parameters)
+        self._adam_step = 0
+        self._epochs = 0
+        self._pending: Future[CriticFit] | None = None
+        self._worker = ThreadPoolExecutor(1, "critic-fit") if config.overlap_critic else None
+
+    def values(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """V of each row of ``observations`` (N, D), in the critic's dtype, shape (N,); waits for a fit in progress."""
+        self.wait()
+        return self._kernel.values(self.critic.flat.numpy, observations)
+
+    def start(self, observations: NDArray[Any], returns: NDArray[Any]) -> Future[CriticFit]:
+        """Begin (or, without overlap, perform) one fit to ``returns`` (B,) at ``observations`` (B, D).
+
+        Both arrays must stay as they are until the fit is done.
+        """
+        self.wait()
+        parameters = self.critic.flat.numpy.copy()
+        first_moment, second_moment = self._first_moment.copy(), self._second_moment.copy()
+        adam_step, first_epoch = self._adam_step, self._epochs
+        config, kernel, seed = self._config, self._kernel, self._seed
+
+        def fit() -> CriticFit:
+            began = time.perf_counter()
+            step, loss = kernel.fit(
+                parameters,
+                first_moment,
+                second_moment,
+                observations,
+                returns,
+                adam_step=adam_step,
+                epochs=config.critic_epochs,
+                batch_size=config.critic_batch_size,
+                learning_rate=config.critic_learning_rate,
+                seed=seed,
+                stream=MINIBATCH_STREAM,
+                first_epoch=first_epoch,
+            )
+            return CriticFit(parameters, first_moment, second_moment, step, loss, time.perf_counter() - began)
+
+        if self._worker is None:
+            pending: Future[CriticFit] = Future()
+            pending.set_result(fit())
+        else:
+            pending = self._worker.submit(fit)
+        self._pending = pending
+        self._epochs += config.critic_epochs
+        return pending
+
+    def wait(self) -> float:
+        """Finish the fit in progress, if any, and take it over; the seconds spent waiting.
+
+        Raises FloatingPointError when the fit would have made a parameter non-finite; the critic stays as it was.
+        """
+        if self._pending is None:
+            return 0.0
+        began = time.perf_counter()
+        pending = self._pending
+        try:
+            fit = pending.result()
+        except Exception:
+            self._pending = None
+            raise
+        self.critic.flat.numpy[:] = fit.parameters
+        self.critic.flat.bump_versions()
+        self._first_moment, self._second_moment = fit.first_moment, fit.second_moment
+        self._adam_step = fit.adam_step
+        self._pending = None
+        return time.perf_counter() - began
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, int]]:
+        """Adam's moments (not copied: every fit makes new ones) and the counters."""
+        arrays = {"first_moment": self._first_moment, "second_moment": self._second_moment}
+        return arrays, {"adam_step": self._adam_step, "epochs": self._epochs}
+
+    def load_state(self, arrays: Mapping[str, NDArray[Any]], counters: Mapping[str, int]) -> None:
+        """Take over what :meth:`state` gave, dropping a fit in progress."""
+        self.continue_with(None)
+        self._first_moment = np.array(arrays["first_moment"])
+        self._second_moment = np.array(arrays["second_moment"])
+        self._adam_step, self._epochs = counters["adam_step"], counters["epochs"]
+
+    @property
+    def pending(self) -> Future[CriticFit] | None:
+        """The fit that nothing has waited for yet."""
+        return self._pending
+
+    def continue_with(self, pending: Future[CriticFit] | None) -> None:
+        """Make ``pending`` the fit that the next :meth:`wait` takes over."""
+        self._pending = pending

@@ -1,0 +1,55 @@
+"""Whole episodes in environments of their own, without touching the training."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from trpo_fast.algorithm.acting import Player
+from trpo_fast.rollout.environments import EnvironmentAdapter
+
+
+class EvaluationResult(NamedTuple):
+    """Undiscounted episode returns in the environment's unit."""
+
+    mean: float
+    std: float
+    returns: NDArray[np.float64]  # (episodes,) grouped by environment, each in the order played
+    lengths: NDArray[np.int64]  # (episodes,) steps
+
+
+def play_episodes(
+    environments: EnvironmentAdapter, player: Player, episodes: int, *, deterministic: bool, seed: int
+) -> EvaluationResult:
+    """Play ``episodes`` episodes and stop.
+
+    Every environment has a quota fixed beforehand: taking the first episodes to finish would take too many short ones.
+    """
+    count = environments.num_envs
+    quota = (episodes + np.arange(count)) // count
+    finished: list[list[tuple[float, int]]] = [[] for _ in range(count)]
+    returns, lengths = np.zeros(count), np.zeros(count, np.int64)
+    has_reset_rows = environments.autoreset_mode == gym.vector.AutoresetMode.NEXT_STEP
+    is_reset_row = np.zeros(count, bool)
+    observations = environments.reset(seed)
+    step = 0
+    while any(len(done) < wanted for done, wanted in zip(finished, quota, strict=True)):
+        result = environments.step(player.act(observations, step, deterministic=deterministic))
+        returns += np.where(is_reset_row, 0.0, result.rewards)
+        lengths += ~is_reset_row
+        ended = (result.terminated | result.truncated) & ~is_reset_row
+        for i in np.flatnonzero(ended):
+            if len(finished[i]) < quota[i]:
+                finished[i].append((float(returns[i]), int(lengths[i])))
+            returns[i], lengths[i] = 0.0, 0
+        if has_reset_rows:
+            is_reset_row = ended
+        observations = result.observations
+        step += 1
+    played = [episode for group in finished for episode in group]
+    all_returns = np.array([value for value, _ in played])
+    all_lengths = np.array([length for _, length in played], np.int64)
+    return EvaluationResult(float(all_returns.mean()), float(all_returns.std()), all_returns, all_lengths)

@@ -1,0 +1,187 @@
+"""Training logs in a folder: ``progress.csv`` always, TensorBoard events where TensorBoard is installed.
+
+Names are those of Stable-Baselines3 and sb3-contrib wherever they have one for the quantity.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from trpo_fast.algorithm.callbacks import Callback
+from trpo_fast.algorithm.report import TIMINGS, UpdateReport
+
+if TYPE_CHECKING:
+    from trpo_fast.algorithm.trpo import TRPO
+
+COLUMNS = (
+    "time/iterations",
+    "time/total_timesteps",
+    "time/time_elapsed",
+    "time/fps",
+    "rollout/ep_rew_mean",  # of the 100 latest episodes
+    "rollout/ep_len_mean",
+    "rollout/episodes",
+    "train/n_updates",
+    "train/policy_objective",
+    "train/predicted_objective",
+    "train/kl_divergence_loss",
+    "train/is_line_search_success",
+    "train/backtracks",
+    "train/status",
+    "train/cg_status",
+    "train/cg_iterations",
+    "train/cg_residual",
+    "train/gradient_norm",
+    "train/step_norm",
+    "train/entropy_loss",  # minus the entropy
+    "train/std",  # mean standard deviation of Gaussian actions
+    "train/explained_variance",
+    "train/learning_rate",  # the critic's
+    "train/value_loss",
+    *(f"timings/{name}" for name in TIMINGS),
+)
+
+
+class RunLogger(Callback):
+    """Writes one row per update to ``folder/progress.csv``, and the same numbers as TensorBoard events.
+
+    A row is complete when the critic's fit is, so it may be written one update later: logging never waits for a fit.
+    Where the folder has a ``progress.csv`` already and the agent has timesteps (a resumed run), rows beyond the agent's
+    timesteps are dropped and the file goes on.
+
+    Parameters
+    ----------
+    folder : path
+        Made if missing.
+    tensorboard : bool, optional
+        True raises ImportError where TensorBoard is missing; None uses it where it is installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], tensorboard: bool | None = None) -> None:
+        self.folder = Path(folder)
+        self._writer_type = None if tensorboard is False else _summary_writer(required=bool(tensorboard))
+        self._file: IO[str] | None = None
+        self._rows: Any = None
+        self._events: Any = None
+        self._unwritten: tuple[dict[str, Any], UpdateReport] | None = None
+        self._began = 0.0
+        self._first_timestep = 0
+        self._first_elapsed = 0.0
+
+    def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
+        """Open the files."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "progress.csv"
+        kept = [] if agent.num_timesteps == 0 else _rows_until(path, agent.num_timesteps)
+        self._first_timestep = agent.num_timesteps
+        self._first_elapsed = float(kept[-1]["time/time_elapsed"]) if kept else 0.0
+        self._began = time.perf_counter()
+        _rewrite(path, kept)
+        self._file = path.open("a", newline="")
+        self._rows = csv.DictWriter(self._file, COLUMNS)
+        if self._writer_type is not None:
+            # Events that a lost run wrote after its last checkpoint would otherwise overlap the ones to come.
+            purge = agent.num_timesteps + 1 if agent.num_timesteps else None
+            self._events = self._writer_type(log_dir=str(self.folder), purge_step=purge)
+
+    def on_update(self, agent: TRPO) -> None:
+        """Write the update before this one; this one too where its critic fit is done."""
+        self._write_out()
+        assert agent.last_update is not None
+        self._unwritten = self._row(agent, agent.last_update), agent.last_update
+        if agent.last_update.fit.done():
+            self._write_out()
+
+    def on_training_end(self, agent: TRPO) -> None:
+        """Write what is left and close the files."""
+        self._write_out()
+        if self._file is not None:
+            self._file.close()
+        if self._events is not None:
+            self._events.close()
+        self._file = self._events = None
+
+    def _row(self, agent: TRPO, report: UpdateReport) -> dict[str, Any]:
+        elapsed = time.perf_counter() - self._began
+        log_std = getattr(agent.policy, "log_std", None)
+        return {
+            "time/iterations": agent.num_updates,
+            "time/total_timesteps": agent.num_timesteps,
+            "time/time_elapsed": self._first_elapsed + elapsed,
+            "time/fps": (agent.num_timesteps - self._first_timestep) / elapsed,
+            "rollout/ep_rew_mean": agent.episode_return_mean,
+            "rollout/ep_len_mean": agent.episode_length_mean,
+            "rollout/episodes": agent.num_episodes,
+            "train/n_updates": agent.num_updates,
+            "train/policy_objective": report.improvement,
+            "train/predicted_objective": report.predicted_improvement,
+            "train/kl_divergence_loss": report.kl,
+            "train/is_line_search_success": int(report.status == 0),
+            "train/backtracks": report.backtracks,
+            "train/status": int(report.status),
+            "train/cg_status": int(report.cg_status),
+            "train/cg_iterations": report.cg_iterations,
+            "train/cg_residual": report.cg_residual,
+            "train/gradient_norm": report.gradient_norm,
+            "train/step_norm": report.step_norm,
+            "train/entropy_loss": -report.entropy,
+            "train/std": math.nan if log_std is None else float(np.exp(log_std.detach().numpy()).mean()),
+            "train/explained_variance": report.explained_variance,
+            "train/learning_rate": agent.config.critic_learning_rate,
+        }
+
+    def _write_out(self) -> None:
+        if self._unwritten is None or self._rows is None or self._file is None:
+            return
+        row, report = self._unwritten
+        self._unwritten = None
+        if report.fit.exception() is None:  # a failed fit is learn's to report
+            row["train/value_loss"] = report.value_loss
+            row |= {f"timings/{name}": seconds for name, seconds in report.timings.items()}
+        known = {name: value for name, value in row.items() if math.isfinite(value)}
+        self._rows.writerow(known)
+        self._file.flush()
+        if self._events is not None:
+            for name, value in known.items():
+                self._events.add_scalar(name, value, row["time/total_timesteps"])
+
+
+def _summary_writer(*, required: bool) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        if required:
+            raise
+        return None
+    return SummaryWriter
+
+
+def read_progress(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """Rows of a ``progress.csv``, values as text, empty where there was none; FileNotFoundError where it is missing."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    # A killed run may leave half a row; a complete one has every column, None only where the line stopped early.
+    return [row for row in rows if None not in row.values()]
+
+
+def _rows_until(path: Path, timesteps: int) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    return [row for row in read_progress(path) if int(row["time/total_timesteps"]) <= timesteps]
+
+
+def _rewrite(path: Path, rows: Iterable[dict[str, str]]) -> None:
+    temporary = path.with_suffix(".csv.new")
+    with temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)

@@ -1,0 +1,428 @@
+"""Trust Region Policy Optimization.
+
+References
+----------
+.. [1] Schulman, Levine, Moritz, Jordan, Abbeel, "Trust Region Policy Optimization", ICML 2015.
+.. [2] Schulman, Moritz, Levine, Jordan, Abbeel, "High-Dimensional Continuous Control Using Generalized Advantage
+   Estimation", ICLR 2016.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trpo_fast.algorithm import checkpoint
+from trpo_fast.algorithm.acting import Player, as_rows
+from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
+from trpo_fast.algorithm.config import POSITIVE_INTEGER, SEED, TRPOConfig, checked
+from trpo_fast.algorithm.critic import CriticTrainer
+from trpo_fast.algorithm.evaluation import EvaluationResult, play_episodes
+from trpo_fast.algorithm.report import UpdateReport
+from trpo_fast.engines import make_engine
+from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
+from trpo_fast.policies.mlp import MLPCritic, MLPPolicy
+from trpo_fast.rollout.collector import Collector
+from trpo_fast.rollout.environments import EnvironmentAdapter, make_vector_env
+from trpo_fast.solvers.trust_region import trust_region_step
+
+# Streams 0 (acting) and 2 (environments) belong to the collector, 1 (minibatches) to the critic's trainer.
+INITIALIZATION_STREAM = 3
+EVALUATION_STREAM = 4
+PREDICTION_STREAM = 5
+
+
+class TRPO:
+    """An agent trained by Trust Region Policy Optimization [1]_ with generalized advantages [2]_.
+
+    Parameters
+    ----------
+    env : str, callable or gymnasium.vector.VectorEnv
+        An environment id, a function that makes one environment, or environments that are vectorized already.
+    num_envs : int, optional
+        Environments stepped together; the config's by default, a VectorEnv's own number where one is given.
+    vectorization : {"sync", "async", "vector"}, optional
+        How an id or a callable becomes several environments: in this process, one process each, or the environment's
+        own vectorized version.
+    env_kwargs : mapping, optional
+        Arguments for making each environment.
+    seed : int >= 0, optional
+        Decides everything random; drawn from the system, and kept in ``agent.seed``, where it is not given.
+    config : TRPOConfig, optional
+        Settings; ``overrides`` are fields changed on top, as in ``TRPO("CartPole-v1", gamma=0.98)``.
+
+    Attributes
+    ----------
+    policy : MLPPolicy
+        Torch module; its parameters are what the compiled core trains, without a copy.
+    critic : MLPCritic
+        Value function; looking at it waits for a fit in progress.
+    config : TRPOConfig
+    num_timesteps : int
+        Transitions learned from.
+    last_update : UpdateReport or None
+        What the last update did.
+    engine : NativeEngine or AutogradEngine
+        ``engine.reason`` says why it is this one.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An unknown environment, an unsupported space or setting; the message names it and what is wanted.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        *,
+        num_envs: int | None = None,
+        vectorization: str | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        config: TRPOConfig | None = None,
+        **overrides: Any,
+    ) -> None:
+        if config is not None and not isinstance(config, TRPOConfig):
+            raise TypeError(f"config: {config!r} given; want a TRPOConfig")
+        if num_envs is not None:
+            overrides["num_envs"] = num_envs
+        config = (config or TRPOConfig()).replace(**overrides)
+        recipe = {"id": env, "vectorization": vectorization, "env_kwargs": dict(env_kwargs or {})}
+        adapter = _make_environments(env, config.num_envs, recipe)
+        if num_envs is not None and num_envs != adapter.num_envs:
+            adapter.close()
+            raise ValueError(f"num_envs: {num_envs} given; want it left out or {adapter.num_envs}, the VectorEnv's own")
+        self._build(
+            config.replace(num_envs=adapter.num_envs),
+            _checked_seed(seed),
+            adapter.observation_space,
+            adapter.action_space,
+            recipe if isinstance(env, str) else None,
+        )
+        self._attach(adapter)
+
+    def _build(
+        self,
+        config: TRPOConfig,
+        seed: int,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        recipe: Mapping[str, Any] | None,
+    ) -> None:
+        """Make everything but the environments, which an agent loaded to act may never need."""
+        self.config = config
+        self.seed = seed
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.recipe = recipe
+        self.num_timesteps = 0
+        self.num_updates = 0
+        self.num_episodes = 0
+        self.last_update: UpdateReport | None = None
+        # The 100 latest episodes finished in training, as in Stable-Baselines3: (return, length).
+        self.recent_episodes: deque[tuple[float, int]] = deque(maxlen=100)
+
+        policy_seed, critic_seed = map(int, np.random.SeedSequence([seed, INITIALIZATION_STREAM]).generate_state(2))
+        dtype = getattr(torch, config.dtype)
+        self.policy = MLPPolicy(
+            observation_space,
+            action_space,
+            hidden_sizes=config.hidden_sizes,
+            activation=config.activation,
+            log_std_init=config.log_std_init,
+            dtype=dtype,
+            seed=policy_seed,
+        )
+        self._critic = MLPCritic(
+            observation_space,
+            hidden_sizes=config.critic_hidden_sizes,
+            activation=config.activation,
+            dtype=dtype,
+            seed=critic_seed,
+        )
+        self.engine = make_engine(self.policy, config.engine)
+        self.critic_trainer = CriticTrainer(self._critic, config, seed)
+        size = math.prod(observation_space.shape or ())
+        self.observation_normalizer = (
+            ObservationNormalizer(size, clip=config.observation_clip) if config.normalize_observations else None
+        )
+        self.reward_scaler = (
+            RewardScaler(config.num_envs, config.gamma, clip=config.reward_clip) if config.scale_rewards else None
+        )
+        self.environments: EnvironmentAdapter | None = None
+        self.collector: Collector | None = None
+        self.collector_state: Mapping[str, Any] | None = None
+        self._player = self._make_player(seed, PREDICTION_STREAM)
+        self._predictions = 0
+
+    def _attach(self, environments: EnvironmentAdapter) -> None:
+        self.environments = environments
+        self.collector = Collector(
+            environments,
+            self.engine,
+            steps_per_env=self.config.steps_per_env,
+            seed=self.seed,
+            observation_normalizer=self.observation_normalizer,
+            reward_scaler=self.reward_scaler,
+        )
+        if self.collector_state is not None:
+            self.collector.load_state_dict(self.collector_state)
+
+    def _with_environments(self) -> tuple[EnvironmentAdapter, Collector]:
+        """Environments and collector, made now where the agent was loaded without them."""
+        if self.environments is None:
+            if self.recipe is None:
+                raise ValueError("env: this agent was loaded without its environment; want TRPO.load(path, env=...)")
+            self._attach(_make_environments(self.recipe["id"], self.config.num_envs, self.recipe))
+        assert self.environments is not None and self.collector is not None
+        return self.environments, self.collector
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: CallbackLike = None,
+        progress_bar: bool = False,
+        reset_num_timesteps: bool = True,
+    ) -> TRPO:
+        """Train for at least ``total_timesteps`` more timesteps: whole rollouts, so up to one rollout more.
+
+        An exception, Ctrl-C included, puts the agent back to the end of its last complete update and travels on; the
+        agent can be saved, or learn on, as if the interrupted update had not begun.
+
+        Parameters
+        ----------
+        callback : Callback, function of the agent, or a sequence of these, optional
+            Called after every update; False ends the training.
+        progress_bar : bool
+            Show a bar with the return of recent episodes, the KL of the last update and steps per second.
+        reset_num_timesteps : bool
+            Count timesteps from 0 again. What was learned, Adam, statistics and random streams go on in either case.
+        """
+        total_timesteps = checked("total_timesteps", total_timesteps, POSITIVE_INTEGER)
+        _, collector = self._with_environments()
+        if reset_num_timesteps:
+            self.num_timesteps = 0
+        end = self.num_timesteps + total_timesteps
+        callbacks = CallbackList([callback, ProgressBar() if progress_bar else None])
+        complete = checkpoint.capture(self)
+        try:
+            callbacks.on_training_start(self, end)
+            if self.num_updates == 0 and self.config.warm_up_steps:
+                collector.warm_up(self.config.warm_up_steps)
+            while self.num_timesteps < end:
+                self._update(collector)
+                complete = checkpoint.capture(self)
+                if not callbacks.on_update(self):
+                    break
+            self.critic_trainer.wait()
+        except BaseException:
+            checkpoint.restore(self, complete)
+            raise
+        finally:
+            callbacks.on_training_end(self)
+        return self
+
+    def _update(self, collector: Collector) -> None:
+        """One update, in the order of DESIGN section 2."""
+        config, engine, critic = self.config, self.engine, self.critic_trainer
+        clock = _Stopwatch()
+
+        # 1. Trajectories of the current policy. The critic may still be learning from the batch before.
+        rollout = collector.collect()
+        clock.lap("rollout")
+        critic.wait()
+        clock.lap("critic_wait")
+
+        # 2. Advantages and returns, from the value function.
+        batch, returns, statistics = collector.finish(
+            rollout, critic.values, config.gamma, config.gae_lambda, config.normalize_advantages
+        )
+        clock.lap("advantages")
+
+        # 3. Gradient g of the surrogate.  4. Direction x = (F + lambda I)^-1 g.
+        # 5. The longest step along x that improves the surrogate inside the trust region.
+        engine.bind(batch)
+        entropy = engine.entropy()
+        clock.lap("gradient")
+        step = trust_region_step(
+            engine,
+            max_kl=config.max_kl,
+            damping=config.damping,
+            cg_iterations=config.cg_iterations,
+            cg_rtol=config.cg_rtol,
+            reorthogonalize=config.reorthogonalize,
+            step_curvature=config.step_curvature,
+            kl_direction=config.kl_direction,
+            backtrack_factor=config.backtrack_factor,
+            max_backtracks=config.max_backtracks,
+        )
+        clock.add(step.timings)
+
+        # 6. Value function: least squares on the returns, here or beside the next rollout.
+        fit = critic.start(batch.observations, returns)
+
+        self.num_timesteps += rollout.steps
+        self.num_updates += 1
+        self.num_episodes += len(rollout.episode_returns)
+        episodes = zip(rollout.episode_returns.tolist(), rollout.episode_lengths.tolist(), strict=True)
+        self.recent_episodes.extend(episodes)
+        self.last_update = UpdateReport(step, len(batch), entropy, statistics.explained_variance, clock.seconds, fit)
+
+    @property
+    def critic(self) -> MLPCritic:
+        """The value function, after waiting for a fit in progress."""
+        self.critic_trainer.wait()
+        return self._critic
+
+    @property
+    def num_envs(self) -> int:
+        """Environments stepped together."""
+        return self.config.num_envs
+
+    @property
+    def episode_return_mean(self) -> float:
+        """Mean undiscounted return of the 100 latest training episodes; nan before the first has ended."""
+        return float(np.mean([value for value, _ in self.recent_episodes])) if self.recent_episodes else math.nan
+
+    @property
+    def episode_length_mean(self) -> float:
+        """Mean length of the 100 latest training episodes, in steps; nan before the first has ended."""
+        return float(np.mean([length for _, length in self.recent_episodes])) if self.recent_episodes else math.nan
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], Any]:
+        """Action for one observation or for several, with Stable-Baselines3's signature.
+
+        Parameters
+        ----------
+        observation : array_like, shape ``observation_space.shape`` or ``(n, *observation_space.shape)``
+            As the environment gives it; normalization is done here.
+        state, episode_start
+            Of recurrent policies: ``state`` is handed back, ``episode_start`` is not used.
+        deterministic : bool
+            The mode of the distribution instead of a sample.
+
+        Returns
+        -------
+        action : ndarray, shape ``action_space.shape`` or ``(n, *action_space.shape)``
+            Ready for the environment: inside the bounds of a Box, ``start`` of a Discrete included.
+        state
+        """
+        rows, single = as_rows(observation, self.observation_space)
+        actions = self._player.act(rows, self._predictions, deterministic=deterministic)
+        self._predictions += 1
+        return (actions[0, ...] if single else actions), state
+
+    def evaluate(self, episodes: int = 10, deterministic: bool = True, seed: int | None = None) -> EvaluationResult:
+        """Play whole episodes in environments of their own; the training is not touched, statistics stay frozen.
+
+        The number of episodes of each environment is fixed beforehand, so short ones are not over-represented.
+
+        Parameters
+        ----------
+        seed : int, optional
+            Of environments and noise; the agent's by default. The same seed gives the same episodes.
+        """
+        episodes = checked("episodes", episodes, POSITIVE_INTEGER)
+        seed = self.seed if seed is None else _checked_seed(seed)
+        environments = self._with_environments()[0].make_evaluation(min(episodes, self.num_envs))
+        try:
+            player = self._make_player(seed, EVALUATION_STREAM)
+            # Not the seed itself: the training's environments may have been seeded with it.
+            first = int(np.random.SeedSequence([seed, EVALUATION_STREAM]).generate_state(1)[0])
+            return play_episodes(environments, player, episodes, deterministic=deterministic, seed=first)
+        finally:
+            environments.close()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the whole agent, all that training needs to go on included, to a safetensors file (atomically)."""
+        checkpoint.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], env: Any = None) -> TRPO:
+        """An agent as it was saved.
+
+        Parameters
+        ----------
+        env : as in the constructor, optional
+            Without it the environment is made again from the id that the file names, once it is needed.
+
+        Raises
+        ------
+        FileNotFoundError, ModelFileError
+            No file; or one that is truncated, foreign, or from a future version.
+        ValueError
+            ``env`` has other spaces than the saved agent.
+        """
+        saved = checkpoint.read(path)
+        config, recipe, environments = saved.config, saved.recipe, None
+        if env is not None:
+            recipe = {"id": env, "vectorization": None, "env_kwargs": {}}
+            environments = _make_environments(env, config.num_envs, recipe)
+            for name in ("observation_space", "action_space"):
+                given, wanted = getattr(environments, name), getattr(saved, name)
+                if given != wanted:
+                    environments.close()
+                    raise ValueError(f"env: {name} {given} given; want {wanted}, the saved agent's")
+            config = config.replace(num_envs=environments.num_envs)
+            recipe = recipe if isinstance(env, str) else None
+        agent = cls.__new__(cls)
+        agent._build(config, saved.seed, saved.observation_space, saved.action_space, recipe)
+        checkpoint.restore(agent, saved.snapshot)
+        if environments is not None:
+            agent._attach(environments)
+        return agent
+
+    def close(self) -> None:
+        """Finish the critic's fit and close the training environments."""
+        self.critic_trainer.wait()
+        if self.environments is not None:
+            self.environments.close()
+
+    def _make_player(self, seed: int, stream: int) -> Player:
+        return Player(self.engine, self.action_space, self.observation_normalizer, seed=seed, stream=stream)
+
+
+class _Stopwatch:
+    """Seconds by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Book the time since the last call under ``name``."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Book times measured elsewhere."""
+        for name, duration in seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + duration
+        self._last = time.perf_counter()
+
+
+def _make_environments(env: Any, num_envs: int, recipe: Mapping[str, Any]) -> EnvironmentAdapter:
+    return make_vector_env(
+        env, num_envs=num_envs, vectorization=recipe["vectorization"], env_kwargs=recipe["env_kwargs"] or None
+    )
+
+
+def _checked_seed(seed: Any) -> int:
+    return secrets.randbelow(2**31) if seed is None else int(checked("seed", seed, SEED))

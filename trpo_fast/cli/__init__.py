@@ -1,0 +1,1 @@
+"""The command line; :mod:`trpo_fast.cli.main` is where it begins."""

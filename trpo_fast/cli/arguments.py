@@ -1,0 +1,150 @@
+"""Options of every command; each field of TRPOConfig is an option of ``train``, made from its own declaration."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from trpo_fast.algorithm.config import TRPOConfig
+
+TIMESTEPS = 1_000_000
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; ``arguments.module`` names the module of :mod:`trpo_fast.cli` whose ``run`` does the work."""
+    description = "Trust Region Policy Optimization with a compiled core."
+    parser = argparse.ArgumentParser(prog="trpo-fast", description=description)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_eval(commands)
+    _add_plot(commands)
+    info = commands.add_parser("info", help="versions, instruction set and threads of this installation")
+    info.set_defaults(module="info")
+    return parser
+
+
+def _add_train(commands: Any) -> None:
+    train = commands.add_parser(
+        "train",
+        help="train an agent, or go on with --resume",
+        description="Train an agent. A run is a folder: config.json, progress.csv, TensorBoard events, checkpoints/, "
+        "model.trpo and curve.png. Ctrl-C stops, saves, and says how to go on.",
+    )
+    train.set_defaults(module="train")
+    train.add_argument("env", nargs="?", metavar="ENV", help="environment id, e.g. CartPole-v1")
+    train.add_argument(
+        "--timesteps", type=_count, metavar="N", help=f"steps of the whole run, resumed or not (default {TIMESTEPS:,})"
+    )
+    train.add_argument("--seed", type=_seed, metavar="S", help="decides everything random (default 0)")
+    train.add_argument("--out", metavar="DIR", help="the run's folder, new or empty (default runs/ENV-seedS-DATE-TIME)")
+    train.add_argument(
+        "--vectorization", choices=("sync", "async", "vector"), help="how environments step together (default sync)"
+    )
+    train.add_argument("--config", metavar="FILE", help="JSON file of settings, or a run's config.json; options win")
+    train.add_argument("--resume", metavar="RUN", help="go on with this run, from its latest checkpoint")
+    train.add_argument("--threads", type=_count, metavar="N", help="threads of the compiled core and of torch")
+    train.add_argument(
+        "--checkpoint-every", type=_count, metavar="N", help="steps between checkpoints (default a tenth of the run)"
+    )
+    train.add_argument(
+        "--eval-episodes", type=_count_or_zero, default=20, metavar="N", help="played at the end (default 20; 0: none)"
+    )
+    settings = train.add_argument_group("settings", "fields of TRPOConfig, whose documentation gives the reasons")
+    for entry in dataclasses.fields(TRPOConfig):
+        text = f"{entry.metadata['meaning']} (default {_show(entry.default)})"
+        settings.add_argument(
+            option_of(entry.name),
+            dest=f"config_{entry.name}",
+            type=_field_parser(entry),
+            metavar="VALUE",
+            help=text.replace("%", "%%"),
+        )
+
+
+def _add_eval(commands: Any) -> None:
+    evaluate = commands.add_parser("eval", help="play episodes with a trained agent")
+    evaluate.set_defaults(module="evaluate")
+    evaluate.add_argument("run", metavar="RUN", help="folder of a run, or a model file")
+    evaluate.add_argument("--episodes", type=_count, default=10, metavar="N", help="(default 10)")
+    evaluate.add_argument("--seed", type=_seed, metavar="S", help="of environments and noise (default the agent's)")
+    evaluate.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
+    evaluate.add_argument("--json", action="store_true", help="one JSON line: mean, std, episodes, ...")
+
+
+def _add_plot(commands: Any) -> None:
+    plot = commands.add_parser("plot", help="draw learning curves")
+    plot.set_defaults(module="plot")
+    plot.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, one curve each")
+    plot.add_argument("--out", metavar="PNG", help="(default RUN/curve.png; curves.png here for several runs)")
+
+
+def option_of(field_name: str) -> str:
+    """The option of ``train`` that sets a field of TRPOConfig."""
+    return "--" + field_name.replace("_", "-")
+
+
+def config_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Fields of TRPOConfig that options were given for."""
+    given = {entry.name: getattr(arguments, f"config_{entry.name}") for entry in dataclasses.fields(TRPOConfig)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _field_parser(entry: dataclasses.Field[Any]) -> Callable[[str], Any]:
+    rule = entry.metadata["rule"]
+
+    def parse(text: str) -> Any:
+        try:
+            return rule.convert(_from_text(text, entry.default))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} given; want {_want(entry)}") from None
+
+    return parse
+
+
+def _from_text(text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        return {"true": True, "false": False}[text.lower()] if text.lower() in ("true", "false") else text
+    if isinstance(default, tuple):
+        return tuple(int(size) for size in text.split(",") if size.strip())
+    return type(default)(text)
+
+
+def _want(entry: dataclasses.Field[Any]) -> str:
+    if isinstance(entry.default, bool):
+        return "true or false"
+    if isinstance(entry.default, tuple):
+        return "integers >= 1 with commas between them, e.g. 64,64"
+    return str(entry.metadata["rule"].want)
+
+
+def _show(default: Any) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _whole_number(text: str, least: int) -> int:
+    try:
+        value = float(text)  # so that 1e6 is understood
+    except ValueError:
+        value = float("nan")
+    if not (value >= least and value.is_integer()):
+        raise argparse.ArgumentTypeError(f"{text!r} given; want an integer >= {least}")
+    return int(value)
+
+
+def _count(text: str) -> int:
+    return _whole_number(text, 1)
+
+
+def _count_or_zero(text: str) -> int:
+    return _whole_number(text, 0)
+
+
+def _seed(text: str) -> int:
+    value = _whole_number(text, 0)
+    if value >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} given; want an integer from 0 to 2**32 - 1")
+    return value

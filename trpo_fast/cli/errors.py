@@ -1,0 +1,20 @@
+"""What commands raise for their user to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class CommandError(Exception):
+    """The command cannot be done as asked; shown without a traceback, exit code 2."""
+
+
+@contextmanager
+def user_errors(*more: type[Exception]) -> Iterator[None]:
+    """Turn the errors that the library raises for bad input, and ``more``, into CommandError."""
+    expected: tuple[type[Exception], ...] = (ValueError, OSError, ImportError, *more)
+    try:
+        yield
+    except expected as error:
+        raise CommandError(str(error)) from error

@@ -1,0 +1,26 @@
+"""Where the command line begins: ``trpo-fast train``, ``eval``, ``plot`` and ``info``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from trpo_fast.cli.arguments import make_parser
+from trpo_fast.cli.errors import CommandError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code: 0, 1 (failed on the way), 2 (cannot be done as asked), 130 (Ctrl-C)."""
+    arguments = make_parser().parse_args(argv)
+    try:
+        # Loaded only now, so that --help and a misspelt option answer at once.
+        return int(importlib.import_module(f"trpo_fast.cli.{arguments.module}").run(arguments))
+    except CommandError as error:
+        print(f"trpo-fast {arguments.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"trpo-fast {arguments.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED

@@ -1,0 +1,182 @@
+"""``trpo-fast train``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shlex
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trpo_fast._core import library
+from trpo_fast.algorithm import checkpoint
+from trpo_fast.algorithm.callbacks import CheckpointCallback
+from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.algorithm.logging import RunLogger
+from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.cli import plot
+from trpo_fast.cli.arguments import TIMESTEPS, config_overrides, option_of
+from trpo_fast.cli.errors import CommandError, user_errors
+from trpo_fast.cli.main import INTERRUPTED
+from trpo_fast.cli.run_folder import RunFolder
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, evaluate, draw the curve."""
+    if arguments.threads is not None:
+        library.set_num_threads(arguments.threads)
+        torch.set_num_threads(arguments.threads)
+    agent, folder, timesteps = _resumed(arguments) if arguments.resume else _new(arguments)
+    try:
+        return _train(agent, folder, timesteps, arguments)
+    finally:
+        agent.close()
+
+
+def _new(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
+    if arguments.env is None:
+        raise CommandError("ENV: none given; want an environment id, e.g. trpo-fast train CartPole-v1, or --resume RUN")
+    seed = 0 if arguments.seed is None else arguments.seed
+    timesteps = arguments.timesteps or TIMESTEPS
+    folder = RunFolder(arguments.out or _default_folder(arguments.env, seed))
+    folder.refuse_if_used()
+    with user_errors(TypeError):
+        config = _read_settings(arguments.config).replace(**config_overrides(arguments))
+    with user_errors():
+        agent = TRPO(arguments.env, vectorization=arguments.vectorization, seed=seed, config=config)
+    try:
+        folder.make()
+        folder.write_config(
+            {
+                "environment": agent.recipe,
+                "seed": seed,
+                "timesteps": timesteps,
+                "config": agent.config.to_dict(),
+                "versions": checkpoint.versions(),
+                "instruction_set": library.instruction_set(),
+            }
+        )
+    except BaseException:
+        agent.close()
+        raise
+    return agent, folder, timesteps
+
+
+def _resumed(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
+    fixed = {"ENV": arguments.env, "--seed": arguments.seed, "--out": arguments.out, "--config": arguments.config}
+    fixed["--vectorization"] = arguments.vectorization
+    fixed |= {option_of(name): value for name, value in config_overrides(arguments).items()}
+    given = [name for name, value in fixed.items() if value is not None]
+    if given:
+        raise CommandError(f"{', '.join(given)}: a resumed run keeps what it began with; want --resume without it")
+    folder = RunFolder(arguments.resume)
+    latest = folder.latest_checkpoint()
+    content = folder.read_config()
+    folder.make()
+    timesteps = arguments.timesteps or int(content.get("timesteps", TIMESTEPS))
+    with user_errors():
+        agent = TRPO.load(latest)
+    if agent.num_timesteps >= timesteps:
+        raise CommandError(
+            f"--resume: {folder.path} has {agent.num_timesteps:,} of {timesteps:,} timesteps; want more --timesteps"
+        )
+    folder.write_config({**content, "timesteps": timesteps})
+    return agent, folder, timesteps
+
+
+def _train(agent: TRPO, folder: RunFolder, timesteps: int, arguments: argparse.Namespace) -> int:
+    env = agent.recipe["id"] if agent.recipe else "environment"
+    _say(f"{env}: {timesteps:,} steps, {agent.engine.name} engine, {folder.path}")
+    checkpoints = CheckpointCallback(folder.checkpoints, arguments.checkpoint_every or max(timesteps // 10, 1))
+    began, first = time.perf_counter(), agent.num_timesteps
+    with _one_interrupt():
+        try:
+            agent.learn(
+                timesteps - agent.num_timesteps,
+                callback=[checkpoints, RunLogger(folder.path)],
+                progress_bar=True,
+                reset_num_timesteps=False,
+            )
+        except KeyboardInterrupt:
+            _save(agent, folder, checkpoints)
+            _say(f"\nstopped at {agent.num_timesteps:,} steps, saved; to go on:\n{_resume_command(folder)}")
+            return INTERRUPTED
+        except Exception:
+            traceback.print_exc()
+            _save(agent, folder, checkpoints)
+            _say(f"\nfailed after {agent.num_timesteps:,} steps, saved; to go on:\n{_resume_command(folder)}")
+            return 1
+    seconds = time.perf_counter() - began
+    _save(agent, folder, checkpoints)
+    steps = agent.num_timesteps - first
+    _say(f"trained  {steps:,} steps in {seconds:.1f} s ({steps / seconds:,.0f} steps/s)")
+    if arguments.eval_episodes:
+        result = agent.evaluate(arguments.eval_episodes)
+        _say(f"return   {result.mean:.1f} +- {result.std:.1f} over {arguments.eval_episodes} deterministic episodes")
+    _say(f"model    {folder.model}")
+    try:
+        plot.draw([folder], folder.curve)
+        _say(f"curve    {folder.curve}")
+    except plot.MatplotlibMissing as missing:
+        _say(f"curve    not drawn: {missing}; then: trpo-fast plot {shlex.quote(str(folder.path))}")
+    return 0
+
+
+def _save(agent: TRPO, folder: RunFolder, checkpoints: CheckpointCallback) -> None:
+    checkpoints.save(agent)
+    agent.save(folder.model)
+
+
+def _resume_command(folder: RunFolder) -> str:
+    return f"trpo-fast train --resume {shlex.quote(str(folder.path))}"
+
+
+def _default_folder(env: str, seed: int) -> Path:
+    name = env.replace("/", "-").replace(":", "-")
+    return Path("runs") / f"{name}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _read_settings(path: str | None) -> TRPOConfig:
+    if path is None:
+        return TRPOConfig()
+    try:
+        content: Any = json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise CommandError(f"--config: there is no file {path}") from None
+    except ValueError as error:
+        raise CommandError(f"--config: {path} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CommandError(f"--config: {path} holds a {type(content).__name__}; want a JSON object of settings")
+    # A run's own config.json keeps the settings under one key, beside what else the run was.
+    return TRPOConfig.from_dict(content["config"] if isinstance(content.get("config"), dict) else content)
+
+
+@contextlib.contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """Let only the first Ctrl-C interrupt: a second, impatient one would spoil the saving."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:  # started in the background: the shell's Ctrl-C is meant for others
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stdout, flush=True)

@@ -1,0 +1,50 @@
+"""Which engine serves which policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from trpo_fast.policies.mlp import MLPPolicy
+
+from .autograd import AutogradEngine
+from .native import NativeEngine, obstacle_to_native
+
+
+def make_engine(
+    policy: nn.Module, engine: str = "auto", *, observation_shape: Sequence[int] | None = None
+) -> NativeEngine | AutogradEngine:
+    """The engine that computes gradient, Fisher products and trial evaluations for `policy`.
+
+    Parameters
+    ----------
+    policy : torch.nn.Module
+        ``forward(observations)`` returns a ``torch.distributions.Distribution`` of batch shape (B,). Its parameters are
+        float32 or float64, on the CPU, and become views of one buffer. Frozen parameters take no part in the update.
+    engine : {"auto", "native", "autograd"}
+        "auto" takes the compiled engine where it can serve; the result's ``reason`` says why.
+    observation_shape : sequence of int, optional
+        Shape of one observation as `policy` wants it; batches hold flat rows, which the policy gets as they are
+        otherwise.
+
+    Raises
+    ------
+    ValueError
+        `engine` is "native" and the compiled engine cannot serve, which the message explains; or the parameters
+        cannot be flattened (see `FlatParameters`).
+    TypeError
+        `policy` is not a torch module.
+    """
+    if not isinstance(policy, nn.Module):
+        raise TypeError(f"policy: got {type(policy).__name__}, wanted a torch.nn.Module")
+    if engine not in ("auto", "native", "autograd"):
+        raise ValueError(f"engine: got {engine!r}, wanted 'auto', 'native' or 'autograd'")
+    if engine == "autograd":
+        return AutogradEngine(policy, "asked for", observation_shape=observation_shape)
+    obstacle = obstacle_to_native(policy)
+    if obstacle is None and isinstance(policy, MLPPolicy):
+        return NativeEngine(policy)
+    if engine == "native":
+        raise ValueError(f"engine: the native engine cannot serve this policy: {obstacle}")
+    return AutogradEngine(policy, str(obstacle), observation_shape=observation_shape)

@@ -1,0 +1,62 @@
+"""The Fisher matrix, written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .binding import checked_distribution
+from .linearization import FisherProduct
+
+
+def fisher_matrix(policy: nn.Module, observations: Any) -> NDArray[np.float64]:
+    """The Fisher information of `policy` averaged over `observations`, entry by entry.
+
+    For tests, diagnostics and small policies: n products of Fisher matrix and unit vector, and n^2 numbers of memory.
+    Computed in float64 whatever the policy's dtype, on a copy of its parameters.
+
+    Parameters
+    ----------
+    policy : torch.nn.Module
+        ``forward(observations)`` returns a ``torch.distributions.Distribution`` of batch shape (B,).
+    observations : array or Tensor, shape (B, ...)
+        As the policy takes them.
+
+    Returns
+    -------
+    float64 array, shape (n, n)
+        Symmetric, in ``named_parameters()`` order, undamped; rows and columns of frozen parameters are zero.
+
+    References
+    ----------
+    .. [1] Martens, "New insights and perspectives on the natural gradient method", JMLR 2020, sec. 5.
+    """
+    rows = torch.as_tensor(observations).detach().to("cpu", torch.float64)
+    tensors = {name: _double(tensor) for name, tensor in [*policy.named_parameters(), *policy.named_buffers()]}
+    leaves = []
+    for name, parameter in policy.named_parameters():
+        if parameter.requires_grad:
+            leaves.append(tensors[name].requires_grad_())
+    with torch.no_grad():
+        old = checked_distribution(torch.func.functional_call(policy, tensors, (rows,)), len(rows))
+    with torch.enable_grad():
+        product = FisherProduct(torch.func.functional_call(policy, tensors, (rows,)), old, leaves)
+    size = sum(leaf.numel() for leaf in leaves)
+    matrix = torch.empty(size, size, dtype=torch.float64)
+    sizes = [leaf.numel() for leaf in leaves]
+    for row, unit in zip(matrix, torch.eye(size, dtype=torch.float64), strict=True):
+        vectors = [part.view(leaf.shape) for part, leaf in zip(unit.split(sizes), leaves, strict=True)]
+        torch.cat([part.reshape(-1) for part in product(vectors)], out=row)
+    live = torch.cat([torch.full((p.numel(),), p.requires_grad) for p in policy.parameters()]).numpy()
+    result = np.zeros((len(live), len(live)))
+    result[np.ix_(live, live)] = ((matrix + matrix.T) / (2 * len(rows))).numpy()
+    return result
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """A copy without gradients, float64 where `tensor` is floating."""
+    return tensor.detach().to(torch.float64 if tensor.is_floating_point() else tensor.dtype, copy=True)

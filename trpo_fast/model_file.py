@@ -1,0 +1,119 @@
+"""Model files: safetensors holding named arrays, with JSON metadata in the header. Never pickle.
+
+The header's metadata has one key, ``trpo_fast``: a JSON object with the format's version and the caller's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+FORMAT_VERSION = 1
+_KEY = "trpo_fast"
+
+
+class ModelFileError(ValueError):
+    """A file that exists but is not a model this version can read."""
+
+
+def write(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
+    """Write a model file; an existing one is replaced in one step, or left as it was when anything fails.
+
+    Parameters
+    ----------
+    path : path
+        Its folder must exist.
+    tensors : mapping of str to ndarray
+        Bool, integer or floating arrays of any shape.
+    metadata : mapping
+        What ``json.dumps`` accepts; keys are strings.
+
+    Raises
+    ------
+    TypeError
+        A tensor of another kind, or metadata that JSON cannot hold.
+    OSError
+        The folder is missing or cannot be written.
+    """
+    arrays = {}
+    for name, tensor in tensors.items():
+        array = np.asarray(tensor, order="C")  # safetensors reads the memory as it lies, strides ignored
+        if array.dtype.kind not in "biuf" or array.itemsize > 8:
+            raise TypeError(f"tensors[{name!r}] must be a bool, integer or floating array, got dtype {array.dtype}")
+        arrays[name] = array
+    header = json.dumps({"version": FORMAT_VERSION, "metadata": dict(metadata)})
+    content = safetensors.numpy.save(arrays, metadata={_KEY: header})
+
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {target}: folder {target.parent} does not exist")
+    # In the same folder, because only a rename within one file system is atomic.
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read a model file; returns ``(tensors, metadata)``.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing lies at `path`.
+    ModelFileError
+        A truncated, foreign or future-version file; the message says which.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise FileNotFoundError(f"no model file at {source}")
+    if source.is_dir():
+        raise ModelFileError(f"{source} is a folder, not a model file")
+    try:
+        with safetensors.safe_open(source, framework="numpy") as file:
+            header = (file.metadata() or {}).get(_KEY)
+            if header is None:
+                raise ModelFileError(f"{source} is a safetensors file, but was not written by trpo_fast")
+            metadata = _metadata(source, header)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a mapping
+    except safetensors.SafetensorError as error:
+        raise ModelFileError(f"{source} is truncated, or not a model file: {error}") from error
+    return tensors, metadata
+
+
+def _metadata(source: Path, header: str) -> dict[str, Any]:
+    try:
+        content = json.loads(header)
+        version, metadata = content["version"], content["metadata"]
+        if type(version) is not int or type(metadata) is not dict:
+            raise TypeError("version must be an integer and metadata an object")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{source} has a damaged trpo_fast header: {error}") from error
+    if version > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{source} has format version {version}, this trpo_fast reads up to {FORMAT_VERSION}: install a newer one"
+        )
+    return dict(metadata)
+
+
+def _umask() -> int:
+    # The mask can only be read by setting it.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,173 @@
+"""Running statistics of observations and rewards, in float64.
+
+Both are frozen while a rollout is collected and learned from, and change only in `merge`, so that a policy is trained
+on exactly the inputs that it acted on. They need NumPy alone: a saved model acts without torch or gymnasium.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from trpo_fast._core.rollout import discounted_returns, merge_moments
+
+
+def _check_positive(name: str, value: float, *, finite: bool) -> float:
+    if not value > 0 or (finite and not np.isfinite(value)):
+        raise ValueError(f"{name} must be positive{' and finite' if finite else ''}, got {value!r}")
+    return float(value)
+
+
+class _Moments:
+    """Mean and sum of squared deviations of rows of `size` items; float64, updated in place."""
+
+    def __init__(self, size: int) -> None:
+        self.mean = np.zeros(size)
+        self.m2 = np.zeros(size)
+        self.count = 0.0
+
+    def merge(self, rows: NDArray[Any]) -> None:
+        if len(rows):
+            self.count = merge_moments(rows, self.mean, self.m2, self.count)
+
+    def inverse_std(self, epsilon: float) -> NDArray[np.float64]:
+        # One row has no spread: dividing by sqrt(epsilon) would blow every input up to the clip.
+        if self.count < 2:
+            return np.ones_like(self.m2)
+        return 1.0 / np.sqrt(self.m2 / self.count + epsilon)
+
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        return {"count": np.array(self.count), "mean": self.mean.copy(), "m2": self.m2.copy()}
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        arrays = {}
+        for name, wanted in (("count", ()), ("mean", self.mean.shape), ("m2", self.m2.shape)):
+            if name not in state:
+                raise ValueError(f"state of a normalizer lacks {name!r}, got {sorted(state)}")
+            array = np.asarray(state[name], dtype=np.float64)
+            if array.shape != wanted:
+                raise ValueError(f"state[{name!r}] must have shape {wanted}, got {array.shape}")
+            if not np.isfinite(array).all() or (name != "mean" and (array < 0).any()):
+                wish = "finite" if name == "mean" else "finite and not negative"
+                raise ValueError(f"state[{name!r}] must be {wish}, got {array}")
+            arrays[name] = array
+        self.count = float(arrays["count"])
+        self.mean[...] = arrays["mean"]
+        self.m2[...] = arrays["m2"]
+
+
+class ObservationNormalizer:
+    """Shifts and scales observations to zero mean and unit variance, then clips them.
+
+    Parameters
+    ----------
+    size : int
+        D, items of a flattened observation.
+    clip : float
+        Normalized observations are clipped to ``[-clip, clip]``; infinity clips nothing.
+    epsilon : float
+        Added to the variance, so that a constant feature has a finite scale.
+
+    Attributes
+    ----------
+    mean, scale : ndarray of float64, shape (D,)
+        Normalized = (raw - mean) * scale. The same two arrays for the life of the object: an Actor keeps them and reads
+        them at every call. Zeros and ones before the first `merge`.
+    """
+
+    def __init__(self, size: int, clip: float = 10.0, epsilon: float = 1e-8) -> None:
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size!r}")
+        self.clip = _check_positive("clip", clip, finite=False)
+        self.epsilon = _check_positive("epsilon", epsilon, finite=True)
+        self._moments = _Moments(size)
+        self.mean = self._moments.mean
+        self.scale = np.ones(size)
+
+    @property
+    def count(self) -> float:
+        """Number of observations merged so far."""
+        return self._moments.count
+
+    def merge(self, rows: NDArray[Any]) -> None:
+        """Add raw observations ``(N, D)``, float32 or float64; ValueError, and nothing changed, when not finite."""
+        self._moments.merge(rows)
+        self.scale[...] = self._moments.inverse_std(self.epsilon)
+
+    def normalize(self, observations: NDArray[Any], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Normalized copy of raw ``(..., D)`` observations, computed in float64 and rounded once to `dtype`."""
+        normalized = (np.asarray(observations, dtype=np.float64) - self.mean) * self.scale
+        return np.clip(normalized, -self.clip, self.clip, out=normalized).astype(dtype)
+
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        """Copies of the statistics: ``count ()``, ``mean (D,)``, ``m2 (D,)`` (sum of squared deviations)."""
+        return self._moments.state()
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `state` returned; ValueError names what is missing or has a wrong shape."""
+        self._moments.load_state(state)
+        self.scale[...] = self._moments.inverse_std(self.epsilon)
+
+
+class RewardScaler:
+    """Divides rewards by the standard deviation of the discounted return, and clips them.
+
+    The scale is that of the running sum ``R <- gamma R + r``, restarted at an episode's end: about the size that a
+    critic has to predict. Rewards are not shifted, which would change what is optimal.
+
+    Parameters
+    ----------
+    num_envs : int
+        E, columns of the reward arrays.
+    gamma : float
+        Discount of the running sum, in [0, 1].
+    clip : float
+        Scaled rewards are clipped to ``[-clip, clip]``.
+    epsilon : float
+        Added to the variance.
+
+    Attributes
+    ----------
+    scale : float
+        1 / std; 1 before the first `merge`.
+    """
+
+    def __init__(self, num_envs: int, gamma: float, clip: float = 10.0, epsilon: float = 1e-8) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs!r}")
+        if not 0 <= gamma <= 1:
+            raise ValueError(f"gamma must be in [0, 1], got {gamma!r}")
+        self.gamma = float(gamma)
+        self.clip = _check_positive("clip", clip, finite=False)
+        self.epsilon = _check_positive("epsilon", epsilon, finite=True)
+        self.scale = 1.0
+        self._moments = _Moments(1)
+        self._carry = np.zeros(num_envs)
+
+    def restart(self) -> None:
+        """Forget the running sums: the environments were reset."""
+        self._carry[...] = 0.0
+
+    def merge(self, rewards: NDArray[np.float64], done: NDArray[np.bool_], valid: NDArray[np.bool_]) -> None:
+        """Add raw rewards ``(T, E)`` float64; rows that are not `valid` (autoreset's dummy rows) count for nothing."""
+        sums = np.empty_like(rewards)
+        discounted_returns(rewards, done, valid, self._carry, sums, gamma=self.gamma)
+        self._moments.merge(sums[valid][:, None])
+        self.scale = float(self._moments.inverse_std(self.epsilon)[0])
+
+    def scaled(self, rewards: NDArray[np.float64], scale: float, dtype: DTypeLike) -> NDArray[Any]:
+        """Clipped ``rewards * scale`` as `dtype`; `scale` is this scaler's when the rewards were collected."""
+        return np.clip(rewards * scale, -self.clip, self.clip).astype(dtype)
+
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        """Copies of the statistics: ``count ()``, ``mean (1,)``, ``m2 (1,)``; running sums end with the episodes."""
+        return self._moments.state()
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `state` returned; ValueError names what is missing or has a wrong shape."""
+        self._moments.load_state(state)
+        self.scale = float(self._moments.inverse_std(self.epsilon)[0])
+        self.restart()

@@ -1,0 +1,229 @@
+"""Multilayer-perceptron policies and critics in the layout that the compiled core reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Self, cast
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, Normal
+
+from trpo_fast.rollout.spaces import check_action_space, check_observation_space
+
+from .flat import FlatParameters
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "elu": nn.functional.elu,
+    "leaky_relu": nn.functional.leaky_relu,
+    "sigmoid": torch.sigmoid,
+}
+"""Activations by name: elu with alpha 1, leaky_relu with slope 0.01, as in torch."""
+
+
+class _MLP(nn.Module):
+    """Linear layers with an activation between them; the parameters stay views of `flat` through copies and casts.
+
+    Attributes
+    ----------
+    widths : tuple of int
+        Inputs, hidden sizes, outputs.
+    activation : str
+        A key of `ACTIVATIONS`.
+    layers : nn.ModuleList of nn.Linear
+    flat : FlatParameters
+    """
+
+    def __init__(
+        self, widths: tuple[int, ...], activation: str, output_gain: float, dtype: torch.dtype, seed: int | None
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation: got {activation!r}, wanted one of {', '.join(ACTIVATIONS)}")
+        self.widths = widths
+        self.activation = activation
+        self.layers = nn.ModuleList()
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        for inputs, outputs in pairwise(widths):
+            layer = cast(nn.Linear, nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=dtype))
+            self.layers.append(layer)
+            gain = output_gain if len(self.layers) == len(widths) - 1 else math.sqrt(2.0)
+            # Drawn in float64 so that a seed gives the same network, up to rounding, in both precisions.
+            weight = torch.empty(layer.weight.shape, dtype=torch.float64)
+            nn.init.orthogonal_(weight, gain, generator=generator)
+            with torch.no_grad():
+                layer.weight.copy_(weight)
+                layer.bias.zero_()
+
+    def _outputs(self, observations: Tensor) -> Tensor:
+        """Last layer's outputs, (B, outputs)."""
+        dtype = cast(nn.Linear, self.layers[0]).weight.dtype
+        x = observations.reshape(len(observations), -1).to(dtype)
+        if x.shape[1] != self.widths[0]:
+            raise ValueError(
+                f"observations: got shape {tuple(observations.shape)}, wanted {self.widths[0]} numbers in each row"
+            )
+        activation = ACTIVATIONS[self.activation]
+        for layer in self.layers[:-1]:
+            x = activation(layer(x))
+        return self.layers[-1](x)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        # Elsewhere than on the CPU there is no buffer to share; coming back makes it anew.
+        if all(parameter.device.type == "cpu" for parameter in self.parameters()):
+            self.flat.restore()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "flat"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.flat = FlatParameters(self)
+
+
+class MLPPolicy(_MLP):
+    """Perceptron policy: diagonal Gaussian with free log standard deviations for a Box, categorical for Discrete.
+
+    Weights are orthogonal with gain sqrt(2) (hidden) and 0.01 (output, so that the first actions are centred and the
+    first Fisher matrix is well scaled), biases zero [1]_.
+
+    Parameters
+    ----------
+    observation_space : gymnasium.spaces.Box
+        Any shape; observations are flattened.
+    action_space : gymnasium.spaces.Box of floats, any shape, or gymnasium.spaces.Discrete
+    hidden_sizes : sequence of int
+        May be empty: a linear policy.
+    activation : str
+        One of `ACTIVATIONS`.
+    log_std_init : float
+        Initial log standard deviation of every action dimension; unused for Discrete.
+    dtype : torch.float32 or torch.float64
+    seed : int, optional
+        Seed of the initial weights; None draws from torch's global generator.
+
+    Attributes
+    ----------
+    log_std : nn.Parameter, shape (A,)
+        First of the parameters; Gaussian only.
+    layers : nn.ModuleList of nn.Linear
+    widths : tuple of int
+        Inputs, hidden sizes, action dimensions or choices.
+    distribution : {"gaussian", "categorical"}
+    flat : FlatParameters
+        ``[log_std] W1 b1 W2 b2 ...`` in one buffer.
+
+    Raises
+    ------
+    ValueError
+        For a space, size, activation or dtype that is not supported.
+
+    References
+    ----------
+    .. [1] Andrychowicz et al., "What Matters in On-Policy Reinforcement Learning?", 2020, sec. 3.2.
+    """
+
+    log_std: nn.Parameter
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        log_std_init: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+        seed: int | None = None,
+    ) -> None:
+        inputs = math.prod(check_observation_space(observation_space).shape)
+        actions = check_action_space(action_space)
+        outputs = int(actions.n) if isinstance(actions, spaces.Discrete) else math.prod(actions.shape)
+        if not math.isfinite(log_std_init):
+            raise ValueError(f"log_std_init: got {log_std_init}, wanted a finite number")
+        widths = _widths(inputs, hidden_sizes, outputs)
+        super().__init__(widths, activation, 0.01, _checked_dtype(dtype), seed)
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.distribution = "categorical" if isinstance(actions, spaces.Discrete) else "gaussian"
+        if self.distribution == "gaussian":
+            # A module's own parameters come before its children's in named_parameters().
+            self.log_std = nn.Parameter(torch.full((outputs,), log_std_init, dtype=dtype))
+        self.flat = FlatParameters(self)
+
+    def forward(self, observations: Tensor) -> Distribution:
+        """Distribution of the actions, batch shape (B,).
+
+        Parameters
+        ----------
+        observations : Tensor, shape (B, D) or (B, *observation_space.shape)
+
+        Returns
+        -------
+        Independent(Normal), event shape (A,), or Categorical
+            Arguments are not validated: non-finite parameters are for the caller to notice.
+        """
+        outputs = self._outputs(observations)
+        if self.distribution == "categorical":
+            return Categorical(logits=outputs, validate_args=False)
+        normal = Normal(outputs, self.log_std.exp().expand_as(outputs), validate_args=False)
+        return Independent(normal, 1, validate_args=False)
+
+
+class MLPCritic(_MLP):
+    """Perceptron value function; orthogonal weights with gain sqrt(2) (hidden) and 1 (output), biases zero.
+
+    Parameters
+    ----------
+    observation_space : gymnasium.spaces.Box
+        Any shape; observations are flattened.
+    hidden_sizes : sequence of int
+    activation : str
+        One of `ACTIVATIONS`.
+    dtype : torch.float32 or torch.float64
+    seed : int, optional
+        Seed of the initial weights; None draws from torch's global generator.
+
+    Attributes
+    ----------
+    widths : tuple of int
+        Inputs, hidden sizes, 1.
+    flat : FlatParameters
+        ``W1 b1 W2 b2 ...`` in one buffer.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        dtype: torch.dtype = torch.float32,
+        seed: int | None = None,
+    ) -> None:
+        widths = _widths(math.prod(check_observation_space(observation_space).shape), hidden_sizes, 1)
+        super().__init__(widths, activation, 1.0, _checked_dtype(dtype), seed)
+        self.observation_space = observation_space
+        self.flat = FlatParameters(self)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Values, shape (B,), of observations of shape (B, D) or (B, *observation_space.shape)."""
+        return self._outputs(observations).squeeze(-1)
+
+
+def _widths(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> tuple[int, ...]:
+    hidden = tuple(hidden_sizes)
+    if not all(isinstance(size, int) and size > 0 for size in hidden):
+        raise ValueError(f"hidden_sizes: got {hidden_sizes!r}, wanted positive integers")
+    return inputs, *hidden, outputs
+
+
+def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype: got {dtype}, wanted torch.float32 or torch.float64")
+    return dtype

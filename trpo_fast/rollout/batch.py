@@ -1,0 +1,88 @@
+"""The samples that one policy update learns from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Batch:
+    """B samples, as arrays or CPU tensors; C-contiguous input is kept without a copy.
+
+    Parameters
+    ----------
+    observations : float, shape (B, D)
+        As the policy sees them; more axes are flattened into D.
+    actions : (B, A) or (B,)
+        Floating, or integer, which becomes int64.
+    advantages : float, shape (B,)
+        Used as they are; normalize them before if wanted.
+    log_probs : float, shape (B,), optional
+        log pi_old(a|s) written while acting. Without them those of the policy at binding time are used.
+    action_masks : bool, shape (B, K), optional
+        True where an action is allowed.
+
+    Raises
+    ------
+    TypeError
+        A dtype that cannot serve.
+    ValueError
+        A shape that does not fit, no samples, an entry that is not finite, a tensor that is not on the CPU.
+    """
+
+    __slots__ = ("action_masks", "actions", "advantages", "log_probs", "observations")
+
+    observations: NDArray[Any]
+    actions: NDArray[Any]
+    advantages: NDArray[Any]
+    log_probs: NDArray[Any] | None
+    action_masks: NDArray[np.bool_] | None
+
+    def __init__(
+        self,
+        observations: Any,
+        actions: Any,
+        advantages: Any,
+        log_probs: Any = None,
+        action_masks: Any = None,
+    ) -> None:
+        rows = _array("observations", observations, "f")
+        if rows.ndim < 2 or len(rows) == 0:
+            raise ValueError(f"observations must have shape (B, D) with B >= 1, got {rows.shape}")
+        size = len(rows)
+        self.observations = rows.reshape(size, -1)
+        self.actions = _array("actions", actions, "fiu")
+        if self.actions.ndim not in (1, 2) or len(self.actions) != size:
+            raise ValueError(f"actions must have shape ({size},) or ({size}, A), got {self.actions.shape}")
+        self.advantages = _array("advantages", advantages, "f", (size,))
+        self.log_probs = None if log_probs is None else _array("log_probs", log_probs, "f", (size,))
+        self.action_masks = None if action_masks is None else _array("action_masks", action_masks, "b")
+        if self.action_masks is not None and (self.action_masks.ndim != 2 or len(self.action_masks) != size):
+            raise ValueError(f"action_masks must have shape ({size}, K), got {self.action_masks.shape}")
+
+    def __len__(self) -> int:
+        """Return B."""
+        return len(self.observations)
+
+
+_KINDS = {"f": "floating", "fiu": "floating or integer", "b": "bool"}
+
+
+def _array(name: str, value: Any, kinds: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+    if hasattr(value, "detach"):  # a torch tensor; torch itself is not needed here
+        if value.device.type != "cpu":
+            raise ValueError(f"{name} must be on the CPU, got a tensor on {value.device}")
+        value = value.detach().numpy()
+    array = np.ascontiguousarray(value)
+    if array.dtype.kind not in kinds:
+        raise TypeError(f"{name} must be {_KINDS[kinds]}, got dtype {array.dtype}")
+    if array.dtype.kind in "iu":
+        array = array.astype(np.int64, copy=False)
+    if shape is not None and array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape} to fit observations, got {array.shape}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        where = tuple(int(index) for index in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(f"{name} must be finite, got {array[where]} at {where}")
+    return array

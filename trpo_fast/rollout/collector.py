@@ -1,0 +1,380 @@
+"""Collecting rollouts with the current policy, and turning them into batches.
+
+While stepping, only the policy is needed. Values come afterwards from one batched call in `Collector.finish`, so a
+critic may still be fitting the rollout before while this one is collected. For that, two buffers alternate: a batch
+stays as it is until `collect` was called twice more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from trpo_fast._core.rollout import discounted_returns, generalized_advantages, normalize_advantages
+from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
+from trpo_fast.rollout.batch import Batch
+from trpo_fast.rollout.environments import EnvironmentAdapter
+
+_ACTING_STREAM = 0
+_ENVIRONMENT_STREAM = 2
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """T steps of E environments. Arrays are views of a buffer that the second `collect` from now overwrites."""
+
+    observations: NDArray[Any]
+    """(T, E, D) as the policy saw them: normalized, in its dtype."""
+    actions: NDArray[Any]
+    """(T, E, A) in the policy's dtype, before clipping, or (T, E) int64 counted from 0."""
+    log_probs: NDArray[Any]
+    """(T, E)"""
+    rewards: NDArray[np.float64]
+    """(T, E) raw"""
+    terminated: NDArray[np.bool_]
+    """(T, E)"""
+    truncated: NDArray[np.bool_]
+    """(T, E)"""
+    valid: NDArray[np.bool_]
+    """(T, E) False on the dummy row after an episode's end (NEXT_STEP)."""
+    value_inputs: NDArray[Any]
+    """(T E + E + F, D): the observations, those after the last step, and the F final ones of truncated episodes."""
+    final_rows: NDArray[np.int64]
+    """(F,) row in (T E) order that each final observation follows."""
+    reward_scale: float
+    """What rewards are multiplied with, frozen during the rollout."""
+    steps: int
+    """Valid transitions."""
+    episode_returns: NDArray[np.float64]
+    """Sum of raw rewards of every episode that ended in this rollout, in order."""
+    episode_lengths: NDArray[np.int64]
+    seconds: float
+    """Wall-clock time of the stepping."""
+
+
+class AdvantageStatistics(NamedTuple):
+    """About one finished rollout, dummy rows left out."""
+
+    advantage_mean: float
+    """Before normalization."""
+    advantage_std: float
+    explained_variance: float
+    """1 - Var(returns - values) / Var(returns); NaN when the returns do not vary."""
+
+
+class _Buffer:
+    def __init__(self, steps: int, adapter: EnvironmentAdapter, dtype: np.dtype[Any]) -> None:
+        rows = (steps, adapter.num_envs)
+        size = steps * adapter.num_envs
+        # Room for every step to be truncated; memory that is never written is never really allocated.
+        self.inputs = np.empty((2 * size + adapter.num_envs, adapter.observation_size), dtype)
+        self.observations = self.inputs[:size].reshape(*rows, adapter.observation_size)
+        continuous = adapter.action_dtype.kind == "f"
+        self.actions = np.empty((steps, *adapter.action_shape), dtype if continuous else np.int64)
+        self.log_probs = np.empty(rows, dtype)
+        self.rewards = np.empty(rows)
+        self.terminated = np.empty(rows, np.bool_)
+        self.truncated = np.empty(rows, np.bool_)
+
+
+class Collector:
+    """Steps the environments with a policy.
+
+    Parameters
+    ----------
+    adapter : EnvironmentAdapter
+    engine : Engine
+        Its policy acts, with the parameters of the moment.
+    steps_per_env : int
+        T, steps of each environment in a rollout.
+    seed : int
+        Of the acting noise and of the environments, not negative.
+    observation_normalizer : ObservationNormalizer, optional
+        Frozen during a rollout; the rollout's raw observations are merged at its end.
+    reward_scaler : RewardScaler, optional
+        The same, for rewards.
+    """
+
+    def __init__(
+        self,
+        adapter: EnvironmentAdapter,
+        engine: Any,
+        *,
+        steps_per_env: int,
+        seed: int,
+        observation_normalizer: ObservationNormalizer | None = None,
+        reward_scaler: RewardScaler | None = None,
+    ) -> None:
+        if steps_per_env < 1:
+            raise ValueError(f"steps_per_env must be at least 1, got {steps_per_env!r}")
+        if seed < 0:
+            raise ValueError(f"seed must not be negative, got {seed!r}")
+        normalizer = observation_normalizer
+        self._adapter = adapter
+        self._normalizer = normalizer
+        self._scaler = reward_scaler
+        self._seed = seed
+        self._dtype = np.dtype(engine.dtype)
+        self._actor = engine.actor(
+            adapter.action_space,
+            observation_mean=None if normalizer is None else normalizer.mean,
+            observation_scale=None if normalizer is None else normalizer.scale,
+            observation_clip=float("inf") if normalizer is None else normalizer.clip,
+            seed=seed,
+            stream=_ACTING_STREAM,
+        )
+        self._steps_per_env = steps_per_env
+        self._buffers = self._make_buffers()
+        self._step = 0  # of every environment, over the whole training: the counter of the acting noise
+        self._resets = 0
+        self._episodes = 0
+        self._observations: NDArray[Any] | None = None  # None: the next rollout begins with a reset
+        self._was_done = np.zeros(adapter.num_envs, np.bool_)
+        self._episode_return = np.zeros(adapter.num_envs)
+        self._episode_length = np.zeros(adapter.num_envs)
+
+    def warm_up(self, steps: int) -> None:
+        """Give the statistics a start by `steps` steps of every environment that nothing is learned from.
+
+        Does nothing where there are no statistics to keep.
+        """
+        if steps < 0:
+            raise ValueError(f"steps must not be negative, got {steps!r}")
+        if steps > 0 and (self._normalizer is not None or self._scaler is not None):
+            self._fill(_Buffer(steps, self._adapter, self._dtype))
+
+    def collect(self) -> Rollout:
+        """Step every environment ``steps_per_env`` times, from where the last rollout ended.
+
+        An interrupted rollout is dropped, and the next one starts with fresh episodes.
+
+        Raises
+        ------
+        ValueError
+            An observation, reward or action is not finite; names it, the environment and the step.
+        """
+        rollout = self._fill(self._buffers[0])
+        self._buffers.reverse()  # not after an interruption: the other buffer may still be learned from
+        return rollout
+
+    def finish(
+        self,
+        rollout: Rollout,
+        values: Callable[[NDArray[Any]], NDArray[Any]],
+        gamma: float,
+        gae_lambda: float,
+        normalize_advantages: bool,
+    ) -> tuple[Batch, NDArray[Any], AdvantageStatistics]:
+        """Estimate advantages by GAE and drop the dummy rows.
+
+        Parameters
+        ----------
+        rollout : Rollout
+            From this collector.
+        values : callable
+            Maps normalized observations ``(N, D)`` to values ``(N,)``; called once.
+        gamma, gae_lambda : float
+            Discount, and GAE's lambda.
+        normalize_advantages : bool
+            Shift and scale the batch's advantages to mean 0 and standard deviation 1.
+
+        Returns
+        -------
+        (Batch, returns, AdvantageStatistics)
+            ``returns (B,)`` are advantages + values before normalization: the critic's targets, of scaled rewards. The
+            batch's arrays are views of the rollout where no row is dropped.
+        """
+        shape = rollout.rewards.shape
+        size, num_envs = rollout.rewards.size, shape[1]
+        predicted = np.asarray(values(rollout.value_inputs), dtype=self._dtype)
+        if predicted.shape != (len(rollout.value_inputs),):
+            raise ValueError(f"values must return shape ({len(rollout.value_inputs)},), got {predicted.shape}")
+        if not np.isfinite(predicted).all():
+            raise ValueError("values must be finite: the critic's parameters or the observations have gone astray")
+        here = predicted[:size]
+        # The value one step on: of the row below, at the end of the last observations, or of an episode's final one.
+        following = predicted[num_envs : size + num_envs].copy()
+        following[rollout.final_rows] = predicted[size + num_envs :]
+        if self._scaler is None:
+            rewards = rollout.rewards.astype(self._dtype)
+        else:
+            rewards = self._scaler.scaled(rollout.rewards, rollout.reward_scale, self._dtype)
+        advantages, returns = np.empty(shape, self._dtype), np.empty(shape, self._dtype)
+        generalized_advantages(
+            rewards,
+            here.reshape(shape),
+            following.reshape(shape),
+            rollout.terminated,
+            rollout.truncated,
+            advantages,
+            returns,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+        )
+        keep = slice(None) if rollout.steps == size else np.flatnonzero(rollout.valid)
+        kept_advantages, kept_returns = advantages.reshape(-1)[keep], returns.reshape(-1)[keep]
+        statistics = _statistics(kept_advantages, kept_returns, here[keep], normalize_advantages)
+        batch = Batch(
+            rollout.observations.reshape(size, -1)[keep],
+            rollout.actions.reshape(size, *rollout.actions.shape[2:])[keep],
+            kept_advantages,
+            rollout.log_probs.reshape(-1)[keep],
+        )
+        return batch, kept_returns, statistics
+
+    def state_dict(self) -> dict[str, int]:
+        """Counters from which training goes on; the statistics are the normalizers' own."""
+        return {"step": self._step, "resets": self._resets, "episodes": self._episodes}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from `state_dict`: the noise where it was, the environments from fresh seeds."""
+        missing = {"step", "resets", "episodes"} - set(state)
+        if missing:
+            raise ValueError(f"state of a collector lacks {sorted(missing)}, got {sorted(state)}")
+        self._step, self._resets, self._episodes = (int(state[name]) for name in ("step", "resets", "episodes"))
+        self._observations = None
+        self._buffers = self._make_buffers()  # a fit that was put back may still read the old ones
+
+    def _make_buffers(self) -> list[_Buffer]:
+        return [_Buffer(self._steps_per_env, self._adapter, self._dtype) for _ in range(2)]
+
+    def _begin(self) -> NDArray[Any]:
+        if self._observations is None:
+            entropy = np.random.SeedSequence((self._seed, _ENVIRONMENT_STREAM, self._resets))
+            # Copies get seed, seed + 1, ...: stay clear of the 32-bit limit that some simulators have.
+            seed = int(entropy.generate_state(1)[0]) % (2**31 - self._adapter.num_envs)
+            self._resets += 1
+            self._observations = self._adapter.reset(seed)
+            self._was_done[...] = False
+            self._episode_return[...] = 0.0
+            self._episode_length[...] = 0.0
+            if self._scaler is not None:
+                self._scaler.restart()
+        return self._observations
+
+    def _fill(self, buffer: _Buffer) -> Rollout:
+        observations = self._begin()
+        self._observations = None  # until all went well
+        started, first_step = time.perf_counter(), self._step
+        raw = None
+        if self._normalizer is not None:
+            raw = np.empty(buffer.observations.shape, self._adapter.observation_dtype)
+        finals: list[tuple[int, NDArray[Any], NDArray[np.int64]]] = []
+        step = self._adapter.step
+        action_shape, action_dtype = self._adapter.action_shape, self._adapter.action_dtype
+
+        for t in range(len(buffer.rewards)):
+            if raw is not None:
+                raw[t] = observations
+            # New memory at every step, as environments may keep their last action.
+            env_actions = np.empty(action_shape, action_dtype)
+            self._act(observations, buffer, t, env_actions)
+            observations, buffer.rewards[t], buffer.terminated[t], buffer.truncated[t], final = step(env_actions)
+            if final is not None:
+                finals.append((t, *final))
+            self._step += 1
+
+        seconds = time.perf_counter() - started
+        rollout = self._close_rollout(buffer, observations, finals, first_step, seconds)
+        if self._normalizer is not None and raw is not None:
+            self._normalizer.merge(raw[rollout.valid])
+        if self._scaler is not None:
+            self._scaler.merge(rollout.rewards, rollout.terminated | rollout.truncated, rollout.valid)
+        self._observations = observations
+        return rollout
+
+    def _act(self, observations: NDArray[Any], buffer: _Buffer, t: int, env_actions: NDArray[Any]) -> None:
+        normalized, actions, log_probs = buffer.observations[t], buffer.actions[t], buffer.log_probs[t]
+        try:
+            self._actor.act(observations, self._step, normalized, actions, log_probs, env_actions)
+        except FloatingPointError as error:
+            for what, rows in (("observation", observations), ("action", actions)):
+                bad = np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(axis=1))
+                if len(bad):
+                    raise _error(what, bad[0], self._step, rows[bad[0]]) from error
+            raise ValueError(f"action at step {self._step} cannot be drawn: {error}") from error
+
+    def _close_rollout(
+        self,
+        buffer: _Buffer,
+        last: NDArray[Any],
+        finals: list[tuple[int, NDArray[Any], NDArray[np.int64]]],
+        first_step: int,
+        seconds: float,
+    ) -> Rollout:
+        """Validate what was collected, count episodes, add the other observations whose values are needed."""
+        num_envs = self._adapter.num_envs
+        size = buffer.rewards.size
+        done = buffer.terminated | buffer.truncated
+        valid = np.ones_like(done)
+        if self._adapter.autoreset_mode is AutoresetMode.NEXT_STEP:
+            valid = ~np.concatenate((self._was_done[None], done[:-1]))
+            buffer.rewards[~valid] = 0.0
+            self._was_done = done[-1].copy()
+
+        if not np.isfinite(buffer.rewards).all():
+            t, i = np.argwhere(~np.isfinite(buffer.rewards))[0]
+            raise _error("reward", i, first_step + t, buffer.rewards[t, i])
+        for t, rows, indices in (*finals, (len(buffer.rewards) - 1, last, np.arange(num_envs))):
+            if not np.isfinite(rows).all():
+                row = np.flatnonzero(~np.isfinite(rows).all(axis=1))[0]
+                raise _error("observation", indices[row], first_step + t + 1, rows[row])
+
+        inputs = buffer.inputs[: size + num_envs + sum(len(rows) for _, rows, _ in finals)]
+        others = np.concatenate((last, *(rows for _, rows, _ in finals)))
+        inputs[size:] = others if self._normalizer is None else self._normalizer.normalize(others, self._dtype)
+        final_rows = [t * num_envs + indices for t, _, indices in finals]
+
+        ended = done & valid
+        returns = _running_sums(buffer.rewards, done, valid, self._episode_return)
+        lengths = _running_sums(np.ones_like(buffer.rewards), done, valid, self._episode_length)
+        self._episodes += int(ended.sum())
+        return Rollout(
+            observations=buffer.observations,
+            actions=buffer.actions,
+            log_probs=buffer.log_probs,
+            rewards=buffer.rewards,
+            terminated=buffer.terminated,
+            truncated=buffer.truncated,
+            valid=valid,
+            value_inputs=inputs,
+            final_rows=np.concatenate(final_rows) if final_rows else np.empty(0, np.int64),
+            reward_scale=1.0 if self._scaler is None else self._scaler.scale,
+            steps=int(valid.sum()),
+            episode_returns=returns[ended],
+            episode_lengths=lengths[ended].astype(np.int64),
+            seconds=seconds,
+        )
+
+
+def _error(what: str, environment: Any, step: Any, value: Any) -> ValueError:
+    return ValueError(f"{what} of environment {int(environment)} at step {int(step)} must be finite, got {value}")
+
+
+def _running_sums(
+    amounts: NDArray[np.float64], done: NDArray[np.bool_], valid: NDArray[np.bool_], carry: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Sums since each episode's start, ``(T, E)``; `carry` (E,) holds those of unfinished episodes between rollouts."""
+    sums = np.empty_like(amounts)
+    discounted_returns(amounts, done, valid, carry, sums, gamma=1.0)
+    return sums
+
+
+def _statistics(
+    advantages: NDArray[Any], returns: NDArray[Any], values: NDArray[Any], normalize: bool
+) -> AdvantageStatistics:
+    """Describe the advantages, and normalize them in place when asked."""
+    variance = float(np.var(returns, dtype=np.float64))
+    residual = float(np.var(returns - values, dtype=np.float64))
+    explained = 1.0 - residual / variance if variance > 0 else float("nan")
+    if normalize:
+        mean, std = normalize_advantages(advantages)
+    else:
+        mean, std = float(np.mean(advantages, dtype=np.float64)), float(np.std(advantages, dtype=np.float64))
+    return AdvantageStatistics(mean, std, explained)

@@ -1,0 +1,391 @@
+"""Vectorized environments behind one interface: flat observations, named autoreset modes, clear errors.
+
+What is made here resets an environment in the step that ends its episode (SAME_STEP), so no row is wasted; only an
+environment's own vector version may be NEXT_STEP, as CartPole's is. Measured with 8 copies, microseconds for one step
+of one copy: HalfCheetah-v5 33 in gymnasium's SyncVectorEnv, 29 in `SyncEnvironments` here, 29 for the bare
+environments, 70 in AsyncVectorEnv on two cores; CartPole-v1 6.1, 5.0, 4.8, and 3.4 in its own vector version (0.5 with
+64 copies).
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import functools
+import importlib.util
+import math
+import operator
+import os
+import re
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from numpy.typing import NDArray
+
+from trpo_fast.rollout.spaces import check_action_space, check_observation_space
+
+VECTORIZATIONS = ("sync", "async", "vector")
+
+# Family of environments that gymnasium registers without bringing the simulator: the module it needs, how to get it.
+_SIMULATORS = {
+    "mujoco": ("mujoco", "pip install 'trpo-fast[mujoco]'"),
+    "box2d": ("Box2D", "pip install 'gymnasium[box2d]'"),
+    "phys2d": ("jax", "pip install 'gymnasium[jax]'"),
+    "tabular": ("jax", "pip install 'gymnasium[jax]'"),
+    "ALE": ("ale_py", "pip install 'gymnasium[atari]'"),
+}
+
+
+class StepResult(NamedTuple):
+    """One step of every environment; the arrays are valid until the next step."""
+
+    observations: NDArray[Any]
+    """(E, D) float32 or float64, C-contiguous; in SAME_STEP the first of the next episode where one ended."""
+    rewards: NDArray[np.float64]
+    """(E,)"""
+    terminated: NDArray[np.bool_]
+    """(E,)"""
+    truncated: NDArray[np.bool_]
+    """(E,)"""
+    final_observations: tuple[NDArray[Any], NDArray[np.int64]] | None
+    """SAME_STEP: ``(rows (n, D), indices (n,))`` of the environments that were truncated and not terminated, whose
+    value is needed; None when there is none."""
+
+
+class SyncEnvironments(SyncVectorEnv):
+    """gymnasium's SyncVectorEnv in SAME_STEP mode, 13% faster on HalfCheetah: no merging of infos, no copies.
+
+    ``infos`` has ``final_obs`` and ``_final_obs`` and nothing else.
+    """
+
+    def __init__(self, env_fns: list[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
+        super().__init__(env_fns, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+        if len({id(env) for env in self.envs}) < self.num_envs:
+            raise ValueError("env must make a new environment at every call, it returned the same object twice")
+        check_observation_space(self.single_observation_space)
+        self._rows = np.empty(self.observation_space.shape or (), self.observation_space.dtype)
+        self._step_rewards = np.zeros(self.num_envs)
+        self._ended = np.zeros(self.num_envs, dtype=np.bool_)
+        self._cut = np.zeros(self.num_envs, dtype=np.bool_)
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Step every environment; the returned arrays are overwritten by the next step."""
+        rows, rewards, ended, cut = self._rows, self._step_rewards, self._ended, self._cut
+        infos: dict[str, Any] = {}
+        for i, env in enumerate(self.envs):
+            observation, rewards[i], terminated, truncated, _ = env.step(actions[i])
+            ended[i], cut[i] = terminated, truncated
+            if terminated or truncated:
+                if not infos:
+                    infos["final_obs"] = np.full(self.num_envs, None, dtype=object)
+                    infos["_final_obs"] = np.zeros(self.num_envs, dtype=np.bool_)
+                infos["final_obs"][i] = np.array(observation)  # a copy: reset may reuse the memory
+                infos["_final_obs"][i] = True
+                observation, _ = env.reset()
+            rows[i] = observation
+        return rows, rewards, ended, cut, infos
+
+
+class EnvironmentAdapter:
+    """What the collector and evaluation see of a gymnasium VectorEnv.
+
+    Parameters
+    ----------
+    env : VectorEnv
+        Its ``metadata["autoreset_mode"]`` must be SAME_STEP or NEXT_STEP.
+    id : str, optional
+        Registered id that it was made from.
+    recipe : callable, optional
+        Makes another VectorEnv with as many copies as it is told.
+
+    Attributes
+    ----------
+    num_envs : int
+        E.
+    observation_space, action_space : Space
+        Of one environment.
+    autoreset_mode : gymnasium.vector.AutoresetMode
+    observation_size : int
+        D.
+    observation_dtype, action_dtype : numpy.dtype
+        Of the observations returned, and of the actions wanted.
+    action_shape : tuple
+        Of one step's actions: ``(E,)`` for Discrete, ``(E, A)`` for Box.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv[Any, Any, Any],
+        *,
+        id: str | None = None,
+        recipe: Callable[[int], VectorEnv[Any, Any, Any]] | None = None,
+    ) -> None:
+        self.autoreset_mode = _autoreset_mode(env)
+        observation_space = check_observation_space(env.single_observation_space)
+        action_space = check_action_space(env.single_action_space)
+        self.id = id
+        self.num_envs: int = env.num_envs
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.observation_size = math.prod(observation_space.shape)
+        # float32 holds every uint8 and float16; float64 what is wider.
+        wide = np.result_type(observation_space.dtype, np.float32)
+        self.observation_dtype = np.dtype(np.float64 if wide.itemsize > 4 else np.float32)
+        if isinstance(action_space, gymnasium.spaces.Box):
+            self.action_dtype = np.dtype(np.float64 if action_space.dtype == np.float64 else np.float32)
+            self.action_shape: tuple[int, ...] = (self.num_envs, math.prod(action_space.shape))
+        else:
+            self.action_dtype = np.dtype(np.int64)
+            self.action_shape = (self.num_envs,)
+        self._actions_as_env = (self.num_envs, *(action_space.shape or ())), action_space.dtype
+        self._env = env
+        self._recipe = recipe
+        self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
+
+    def reset(self, seed: int | None = None) -> NDArray[Any]:
+        """Start new episodes everywhere; observations ``(E, D)``. Copies get different generators from one `seed`."""
+        try:
+            observations, _ = self._env.reset(seed=seed)
+        except gymnasium.error.AlreadyPendingCallError:
+            # Ctrl-C came between a request to the workers and their answers, some of which may be lost: start over.
+            if self._recipe is None:
+                raise
+            self.close()
+            self._env = self._recipe(self.num_envs)
+            observations, _ = self._env.reset(seed=seed)
+        wanted, shape = (self.num_envs, *self.observation_space.shape), np.shape(observations)
+        if shape != wanted:
+            raise ValueError(f"observations must have shape {wanted}, as their space says; reset returned {shape}")
+        return self._flat(observations)
+
+    def step(self, actions: NDArray[Any]) -> StepResult:
+        """Step with `actions` of shape `action_shape` and dtype `action_dtype`; the environments may keep the array."""
+        shape, dtype = self._actions_as_env
+        observations, rewards, terminated, truncated, infos = self._env.step(
+            actions.reshape(shape).astype(dtype, copy=False)
+        )
+        final = None
+        if self._same_step and np.any(truncated):
+            cut = np.logical_and(truncated, np.logical_not(terminated))
+            final = self._final_observations(np.flatnonzero(cut), infos)
+        return StepResult(
+            self._flat(observations),
+            np.asarray(rewards, np.float64),
+            np.asarray(terminated, np.bool_),
+            np.asarray(truncated, np.bool_),
+            final,
+        )
+
+    def close(self) -> None:
+        """Close the environments; worker processes that do not answer within a second are ended."""
+        if isinstance(self._env.unwrapped, AsyncVectorEnv):
+            self._env.close(timeout=1.0)
+        else:
+            self._env.close()
+
+    def make_evaluation(self, num_envs: int) -> EnvironmentAdapter:
+        """Adapt `num_envs` new copies from the same recipe; ValueError when a VectorEnv was given that has none."""
+        num_envs = _check_num_envs(num_envs)
+        if self._recipe is None:
+            raise ValueError(
+                f"env: cannot make new environments like {type(self._env).__name__}, which carries no recipe (a spec "
+                "from gymnasium.make_vec, or env_fns); pass an id or a callable that makes one environment"
+            )
+        return EnvironmentAdapter(self._recipe(num_envs), id=self.id, recipe=self._recipe)
+
+    def _flat(self, observations: Any) -> NDArray[Any]:
+        rows = np.ascontiguousarray(observations, self.observation_dtype)
+        return rows.reshape(self.num_envs, self.observation_size)
+
+    def _final_observations(
+        self, indices: NDArray[np.int64], infos: dict[str, Any]
+    ) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
+        if not len(indices):
+            return None
+        final: Any = infos.get("final_obs")
+        present = np.asarray(infos.get("_final_obs", np.full(self.num_envs, final is not None)))
+        if not present[indices].all():
+            raise ValueError(
+                f"environment {indices[~present[indices]][0]} was truncated without a final observation: in autoreset "
+                "mode SAME_STEP it belongs in infos['final_obs'], where infos['_final_obs'] marks who has one"
+            )
+        rows = np.array([final[i] for i in indices], dtype=self.observation_dtype)
+        return rows.reshape(len(indices), self.observation_size), indices
+
+
+def make_vector_env(
+    env: str | Callable[..., gymnasium.Env[Any, Any]] | VectorEnv[Any, Any, Any],
+    *,
+    num_envs: int = 8,
+    vectorization: str | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+) -> EnvironmentAdapter:
+    """Make `num_envs` copies of an environment, or adapt a VectorEnv.
+
+    Parameters
+    ----------
+    env : str, callable or VectorEnv
+        A registered id (``"module:Name-v0"`` imports the module first), a callable that makes one environment per call,
+        or a gymnasium VectorEnv, which is used as it is.
+    num_envs : int
+        Number of copies; a VectorEnv has its own.
+    vectorization : {"sync", "async", "vector"}, optional
+        "sync" steps the copies in turn in this process, "async" each in a process of its own, "vector" uses the vector
+        version that an environment brings (CartPole-v1 does). The default is "sync": it works for every environment,
+        and a step of the usual ones costs less than waking a process. A vector version pays from a few dozen copies
+        on, but may reset in the step after an episode's end (NEXT_STEP), which wastes that step, and may not take the
+        same `env_kwargs`.
+    env_kwargs : mapping, optional
+        Passed to the environment's constructor, or to the callable.
+
+    Raises
+    ------
+    ValueError
+        An unknown id (near names are suggested), a simulator that is not installed (the extra is named), an unsupported
+        space or autoreset mode, a bad `num_envs` or `vectorization`.
+    TypeError
+        `env` is something else, for example one environment that cannot be copied.
+    """
+    if isinstance(env, VectorEnv):
+        if vectorization is not None or env_kwargs:
+            raise ValueError("vectorization and env_kwargs must be left out with a VectorEnv, which is used as it is")
+        return EnvironmentAdapter(env, id=_spec_id(env), recipe=_recipe_of(env))
+    if isinstance(env, gymnasium.Env) or not (isinstance(env, str) or callable(env)):
+        raise TypeError(f"env must be an id, a callable that makes one environment, or a VectorEnv, got {env!r}")
+    num_envs = _check_num_envs(num_envs)
+    vectorization = vectorization or "sync"
+    if vectorization not in VECTORIZATIONS:
+        raise ValueError(f"vectorization must be one of {', '.join(VECTORIZATIONS)}, got {vectorization!r}")
+    kwargs = dict(env_kwargs or {})
+
+    recipe: Callable[[int], VectorEnv[Any, Any, Any]]
+    if vectorization == "vector":
+        if not isinstance(env, str):
+            raise ValueError(
+                f"vectorization='vector' needs a registered id as env, got {env!r}; a VectorEnv serves too"
+            )
+        if _find_spec(env).vector_entry_point is None:
+            raise ValueError(f"vectorization: {env} has no vector version of its own; use 'sync' or 'async'")
+        recipe = functools.partial(_make_vector_version, env, kwargs)
+    else:
+        make_one: Callable[[], gymnasium.Env[Any, Any]]
+        if isinstance(env, str):
+            _find_spec(env)
+            # The checker looks at an environment's first step only, and its wrapper stays in the way of all others.
+            make_one = functools.partial(gymnasium.make, env, **{"disable_env_checker": True, **kwargs})
+        else:
+            make_one = functools.partial(env, **kwargs)
+        recipe = functools.partial(_make_sync if vectorization == "sync" else _make_async, make_one)
+    try:
+        made = recipe(num_envs)
+    except (ImportError, gymnasium.error.DependencyNotInstalled, gymnasium.error.DeprecatedEnv) as error:
+        if not isinstance(env, str):
+            raise
+        raise ValueError(f"env {env!r} cannot be made: {error}{_hint(env)}") from error
+    try:
+        return EnvironmentAdapter(made, id=env if isinstance(env, str) else None, recipe=recipe)
+    except ValueError:
+        made.close()
+        raise
+
+
+def _check_num_envs(num_envs: int) -> int:
+    if isinstance(num_envs, bool) or not hasattr(num_envs, "__index__"):
+        raise TypeError(f"num_envs must be an integer, got {num_envs!r}")
+    if num_envs < 1:
+        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+    return operator.index(num_envs)
+
+
+def _autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
+    declared = env.metadata.get("autoreset_mode")
+    try:
+        mode = AutoresetMode(declared)
+    except ValueError:
+        raise ValueError(
+            f"env: metadata['autoreset_mode'] of {type(env).__name__} must be AutoresetMode.SAME_STEP or NEXT_STEP, "
+            f"got {declared!r}"
+        ) from None
+    if mode is AutoresetMode.DISABLED:
+        raise ValueError(
+            f"env: autoreset mode DISABLED of {type(env).__name__} is not supported; make it with "
+            "AutoresetMode.SAME_STEP or NEXT_STEP"
+        )
+    return mode
+
+
+def _find_spec(id: str) -> gymnasium.envs.registration.EnvSpec:
+    try:
+        # Registration by import comes first, as in gymnasium.make; spec() also completes an id without a version.
+        return gymnasium.spec(id)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise ValueError(f"env: no environment {id!r} is registered. {error}{_hint(id)}") from error
+
+
+def _hint(id: str) -> str:
+    """Near names of an id, and the command that installs the simulator it lacks, as far as either is known."""
+    near = [name for name in difflib.get_close_matches(id, gymnasium.registry, n=4, cutoff=0.6) if name != id]
+    hint = f" Near names: {', '.join(near)}." if near else ""
+    spec = gymnasium.registry.get(id) or (gymnasium.registry[near[0]] if near else None)
+    home = f"{id}/{spec.entry_point if spec else ''}"
+    for family, (module, command) in _SIMULATORS.items():
+        if re.search(rf"(^|[./]){family}[./]", home) and importlib.util.find_spec(module) is None:
+            return f"{hint} {module} is not installed: {command}"
+    return hint
+
+
+def _make_sync(make_one: Callable[[], gymnasium.Env[Any, Any]], num_envs: int) -> SyncVectorEnv:
+    return SyncEnvironments([make_one] * num_envs)
+
+
+def _make_async(make_one: Callable[[], gymnasium.Env[Any, Any]], num_envs: int) -> AsyncVectorEnv:
+    worker = _InWorker(make_one)
+    return AsyncVectorEnv([worker] * num_envs, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def _make_vector_version(id: str, kwargs: dict[str, Any], num_envs: int) -> VectorEnv[Any, Any, Any]:
+    return gymnasium.make_vec(id, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs)
+
+
+def _make_from_spec(spec: gymnasium.envs.registration.EnvSpec, num_envs: int) -> VectorEnv[Any, Any, Any]:
+    return gymnasium.make_vec(spec, num_envs=num_envs)
+
+
+def _make_from_functions(env_fns: list[Callable[[], gymnasium.Env[Any, Any]]], num_envs: int) -> SyncVectorEnv:
+    return SyncEnvironments([env_fns[i % len(env_fns)] for i in range(num_envs)])
+
+
+class _InWorker:
+    """Makes an environment, in a worker process deaf to Ctrl-C: the main process decides what happens then."""
+
+    def __init__(self, make_one: Callable[[], gymnasium.Env[Any, Any]]) -> None:
+        self.make_one = make_one
+        self.main_pid = os.getpid()
+
+    def __call__(self) -> gymnasium.Env[Any, Any]:
+        if os.getpid() != self.main_pid:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return self.make_one()
+
+
+def _spec_id(env: VectorEnv[Any, Any, Any]) -> str | None:
+    return env.spec.id if env.spec is not None else None
+
+
+def _recipe_of(env: VectorEnv[Any, Any, Any]) -> Callable[[int], VectorEnv[Any, Any, Any]] | None:
+    """How to make more of a user's VectorEnv; None when wrappers or an unknown class would be lost on the way."""
+    if env.unwrapped is not env:
+        return None
+    if env.spec is not None:
+        spec = copy.deepcopy(env.spec)
+        spec.kwargs.pop("num_envs", None)
+        return functools.partial(_make_from_spec, spec)
+    if isinstance(env, SyncVectorEnv | AsyncVectorEnv):
+        return functools.partial(_make_from_functions, list(env.env_fns))
+    return None

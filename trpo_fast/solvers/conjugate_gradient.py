@@ -1,0 +1,138 @@
+"""Conjugate gradient on anything that multiplies."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._core import cg
+from .._core.operator import CallableOperator, DenseOperator, Operator
+from .status import Status
+from .validation import require_count, require_number
+
+
+class CGResult(NamedTuple):
+    """Outcome of `conjugate_gradient`."""
+
+    x: NDArray[Any]
+    """(n,) solution, or the last good iterate."""
+    status: Status
+    """``> 0`` stopped early and usable, ``< 0`` failed."""
+    iterations: int
+    """Products with A, one per iteration."""
+    residual_norm: float
+    """``||b - (A + damping I) x||``."""
+    curvature: float
+    """``x' A x``, without damping."""
+
+
+def as_operator(A: Any, size: int, dtype: Any, name: str = "A") -> Operator:
+    """`A` as a compiled operator of `size` and `dtype`: a callable, dense array, scipy LinearOperator, or Operator."""
+    if isinstance(A, Operator):
+        operator = A
+    elif isinstance(A, np.ndarray):
+        if A.ndim != 2 or A.shape[0] != A.shape[1]:
+            raise ValueError(f"{name}: wanted a square matrix, got shape {A.shape}")
+        operator = DenseOperator(np.ascontiguousarray(A, dtype=dtype))
+    elif hasattr(A, "matvec") and hasattr(A, "shape"):  # scipy's protocol, without importing scipy
+        if tuple(A.shape) != (size, size):
+            raise ValueError(f"{name}: wanted shape ({size}, {size}), got {tuple(A.shape)}")
+        operator = CallableOperator(A.matvec, size, dtype)
+    elif callable(A):
+        operator = CallableOperator(A, size, dtype)
+    else:
+        raise TypeError(
+            f"{name}: wanted a callable v -> A v, a dense array, a scipy LinearOperator or an Operator, "
+            f"got {type(A).__name__}"
+        )
+    if operator.size != size:
+        raise ValueError(f"{name}: wanted size {size} as the right-hand side has, got {operator.size}")
+    if operator.dtype != np.dtype(dtype):
+        raise TypeError(f"{name}: wanted dtype {np.dtype(dtype)} as the right-hand side has, got {operator.dtype}")
+    return operator
+
+
+def conjugate_gradient(
+    A: Any,
+    b: NDArray[Any],
+    *,
+    max_iter: int = 10,
+    rtol: float = 1e-10,
+    atol: float = 0.0,
+    damping: float = 0.0,
+    preconditioner: Any = None,
+    x0: NDArray[Any] | None = None,
+    reorthogonalize: bool = False,
+    callback: Callable[[NDArray[Any]], Any] | None = None,
+) -> CGResult:
+    """Approximately solve ``(A + damping I) x = b`` for a symmetric positive definite ``A``.
+
+    Stopping at `max_iter` is normal here: a truncated solve is still an ascent direction [1]_.
+
+    Parameters
+    ----------
+    A : callable, ndarray, scipy LinearOperator or Operator
+        A callable maps ``v`` of shape ``(n,)`` to ``A @ v``.
+    b : ndarray of float32 or float64, shape (n,)
+        Right-hand side; not modified. Its dtype is the dtype of the solve.
+    max_iter : int
+        Most iterations; each takes one product with `A`.
+    rtol, atol : float
+        Goal: ``||b - (A + damping I) x|| <= max(rtol ||b||, atol)``; ``rtol=0`` spends all of `max_iter`.
+    damping : float
+        Added to the diagonal, ``>= 0``.
+    preconditioner : same kinds as `A`, optional
+        Approximates ``(A + damping I)^-1``; symmetric positive definite.
+    x0 : ndarray (n,), optional
+        Start; costs one product more. Not modified.
+    reorthogonalize : bool
+        Keep the earlier residuals (``2 max_iter n`` items) and project them out of each new one. In float32 plain CG
+        loses orthogonality after about ten products, and with it digits of x.
+    callback : callable, optional
+        Called with the current x (the solver's own array: copy it to keep it) after every iteration.
+
+    Returns
+    -------
+    CGResult
+        ``status > 0`` means stopped early and usable, ``< 0`` failed with ``x`` the last good iterate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Misuse: shapes, dtypes, a right-hand side that is not finite. What the operator raises travels to the caller.
+
+    References
+    ----------
+    .. [1] Nocedal & Wright, *Numerical Optimization*, 2nd ed., sec. 7.1; preconditioned form: algorithm 5.3.
+    """
+    if not isinstance(b, np.ndarray) or b.dtype not in (np.float32, np.float64):
+        what = f"{b.dtype} array" if isinstance(b, np.ndarray) else type(b).__name__
+        raise TypeError(f"b: wanted an ndarray of float32 or float64, got {what}")
+    if b.ndim != 1:
+        raise ValueError(f"b: wanted shape (n,), got {b.shape}")
+    b = np.ascontiguousarray(b)
+    operator = as_operator(A, b.size, b.dtype)
+    inverse = None if preconditioner is None else as_operator(preconditioner, b.size, b.dtype, "preconditioner")
+    x = np.zeros_like(b)
+    if x0 is not None:
+        start = np.asarray(x0)
+        if start.shape != b.shape:
+            raise ValueError(f"x0: wanted shape {b.shape}, got {start.shape}")
+        if not np.isfinite(start).all():
+            raise ValueError("x0: holds a value that is not finite")
+        x[:] = start
+    status, iterations, residual_norm, curvature = cg.solve(
+        operator,
+        b,
+        x,
+        max_iter=require_count("max_iter", max_iter, low=0),
+        rtol=require_number("rtol", rtol, low=0),
+        atol=require_number("atol", atol, low=0),
+        damping=require_number("damping", damping, low=0),
+        preconditioner=inverse,
+        start_from_x=x0 is not None,
+        reorthogonalize=reorthogonalize,
+        callback=callback,
+    )
+    return CGResult(x, Status(status), iterations, residual_norm, curvature)

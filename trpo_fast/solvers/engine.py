@@ -1,0 +1,46 @@
+"""What a trust-region step needs from the mathematics of a policy."""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._core.operator import Operator
+
+
+class Engine(Protocol):
+    """The policy's side of a trust-region step; theta_old is where the parameters were when `bind` ran.
+
+    Every mean is a sum over the bound rows divided by their number, or by the `total` given to `bind`, so that several
+    ranks can add their gradients, products and evaluations.
+    """
+
+    @property
+    def name(self) -> str:
+        """ "native" or "autograd"."""
+
+    @property
+    def size(self) -> int:
+        """n, the number of parameters."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64."""
+
+    def bind(self, batch: Any, *, total: int | None = None) -> None:
+        """Cache the forward pass of `batch` at the current parameters."""
+
+    def parameters(self) -> NDArray[Any]:
+        """The live flat buffer (n,), without a copy: writing it changes the policy."""
+
+    def parameters_changed(self) -> None:
+        """Says that `parameters()` was written, so that stale autograd graphs fail loudly."""
+
+    def surrogate_gradient(self) -> NDArray[Any]:
+        """(n,) gradient of ``(1/N) sum ratio A`` at theta_old."""
+
+    def fisher_operator(self) -> Operator:
+        """F at theta_old, undamped."""
+
+    def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
+        """``(improvement, kl)`` at the current parameters."""

@@ -1,0 +1,72 @@
+"""Backtracking on an objective and a KL constraint."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._core import linesearch
+from .status import Status
+from .validation import require_count, require_number
+
+
+class LineSearchResult(NamedTuple):
+    """Outcome of `backtracking_line_search`."""
+
+    status: Status
+    """SUCCESS, or why no trial was accepted: NO_IMPROVEMENT, KL_VIOLATED, NON_FINITE (the last trial's reason)."""
+    backtracks: int
+    """j of the accepted step, or the last tried."""
+    improvement: float
+    """Of the accepted step, or of the last trial."""
+    kl: float
+    """Of the accepted step, or of the last trial."""
+    step_fraction: float
+    """``backtrack_factor ** j`` of the accepted step; 0 where none was."""
+
+
+def backtracking_line_search(
+    objective: Callable[[NDArray[Any]], tuple[float, float]],
+    theta: NDArray[Any],
+    step: NDArray[Any],
+    *,
+    max_kl: float,
+    backtrack_factor: float = 0.8,
+    max_backtracks: int = 10,
+) -> LineSearchResult:
+    """Move to ``theta + backtrack_factor**j step`` for the smallest j that improves within the trust region.
+
+    The j-th trial is accepted if its improvement is ``> 0`` and its KL is ``<= max_kl``, j in 0..`max_backtracks`
+    (Schulman et al. 2015, appendix C).
+
+    Parameters
+    ----------
+    objective : callable
+        ``objective(theta) -> (improvement, kl)`` at trial parameters; it is given `theta` itself.
+    theta : ndarray of float32 or float64, shape (n,)
+        Updated in place; left as it was, bit for bit, where no trial is accepted or `objective` raises.
+    step : ndarray (n,), same dtype
+        The full step; not modified.
+    max_kl : float
+        ``> 0``.
+    backtrack_factor : float
+        In (0, 1).
+    max_backtracks : int
+        ``>= 0``.
+    """
+    if not isinstance(theta, np.ndarray) or theta.dtype not in (np.float32, np.float64):
+        what = f"{theta.dtype} array" if isinstance(theta, np.ndarray) else type(theta).__name__
+        raise TypeError(f"theta: wanted an ndarray of float32 or float64, got {what}")
+    factor = require_number("backtrack_factor", backtrack_factor, low=0, inclusive=False)
+    if factor >= 1:
+        raise ValueError(f"backtrack_factor: wanted a number in (0, 1), got {backtrack_factor!r}")
+    status, backtracks, improvement, kl, fraction = linesearch.backtrack(
+        objective,
+        theta,
+        step,
+        max_kl=require_number("max_kl", max_kl, low=0, inclusive=False),
+        backtrack_factor=factor,
+        max_backtracks=require_count("max_backtracks", max_backtracks, low=0),
+    )
+    return LineSearchResult(Status(status), backtracks, improvement, kl, fraction)

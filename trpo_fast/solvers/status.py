@@ -1,0 +1,26 @@
+"""How a solver or a step ended. The sign is the contract; the values are those of csrc/include/trpo/types.h."""
+
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """0: reached its goal; > 0: stopped early and the result is usable; < 0: failed, parameters untouched."""
+
+    SUCCESS = 0
+    """Converged, or the step was accepted."""
+    ITERATION_LIMIT = 1
+    """Spent all iterations: normal for truncated conjugate gradient."""
+    STAGNATED = 2
+    """Curvature or residual lost in rounding; the iterate so far is usable."""
+    NO_GRADIENT = 3
+    """The gradient is zero: there is nothing to do."""
+    NOT_POSITIVE_DEFINITE = -1
+    """A direction of negative curvature: the operator (or preconditioner) is not positive definite."""
+    NON_FINITE = -2
+    """An infinity or NaN appeared."""
+    NO_IMPROVEMENT = -3
+    """No trial step improved the surrogate."""
+    KL_VIOLATED = -4
+    """The shortest trial step still left the trust region."""
+    NO_CURVATURE = -5
+    """The direction has no curvature, so the quadratic model gives it no length."""

@@ -1,0 +1,153 @@
+"""One trust-region step: direction, length, acceptance."""
+
+import math
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from .conjugate_gradient import conjugate_gradient
+from .engine import Engine
+from .line_search import LineSearchResult, backtracking_line_search
+from .status import Status
+from .validation import require_choice, require_number
+
+
+@dataclass(frozen=True)
+class TrustRegionReport:
+    """What one trust-region step did."""
+
+    status: Status
+    """SUCCESS: a step was taken. Otherwise the parameters are what they were, bit for bit."""
+    cg_status: Status
+    backtracks: int
+    kl: float
+    """Mean joint KL of the accepted step, or of the last trial, in nats."""
+    improvement: float
+    """Of the surrogate, by the accepted step or the last trial."""
+    predicted_improvement: float
+    """g' times the accepted (or last tried) step: the linear model."""
+    step_fraction: float
+    cg_iterations: int
+    cg_residual: float
+    """``||g - (F + damping I) x|| / ||g||``."""
+    gradient_norm: float
+    step_norm: float
+    """Of the accepted step; 0 where none was."""
+    curvature: float
+    """x'Fx of the direction."""
+    timings: dict[str, float]
+    """Seconds: gradient, solve, line_search."""
+
+
+def trust_region_step(
+    engine: Engine,
+    *,
+    max_kl: float = 0.01,
+    damping: float = 0.1,
+    cg_iterations: int = 10,
+    cg_rtol: float = 1e-10,
+    preconditioner: Any = None,
+    reorthogonalize: bool = True,
+    step_curvature: str = "fisher",
+    kl_direction: str = "new_old",
+    backtrack_factor: float = 0.8,
+    max_backtracks: int = 10,
+) -> TrustRegionReport:
+    """Improve the surrogate of the bound batch within a KL trust region (Schulman et al. 2015, appendix C).
+
+    ``(F + damping I) x = g`` by conjugate gradient; ``theta' = theta + s^j sqrt(2 max_kl / x'Fx) x`` for the smallest j
+    that improves and whose KL stays within `max_kl`.
+
+    Parameters
+    ----------
+    engine : Engine
+        With a batch bound at the current parameters, which the step changes in place.
+    max_kl : float
+        delta, in nats, of the joint action distribution averaged over samples.
+    damping, cg_iterations, cg_rtol, preconditioner, reorthogonalize
+        Of `conjugate_gradient`. Reorthogonalization is left out where it would keep more than 2 GiB.
+    step_curvature : {"fisher", "damped"}
+        x'Fx, or x'(F + damping I)x as several libraries have it.
+    kl_direction : {"new_old", "old_new"}
+        KL(pi || pi_old), or KL(pi_old || pi) as in the paper.
+    backtrack_factor, max_backtracks
+        Of `backtracking_line_search`.
+    """
+    max_kl = require_number("max_kl", max_kl, low=0, inclusive=False)
+    require_choice("step_curvature", step_curvature, ("fisher", "damped"))
+    require_choice("kl_direction", kl_direction, ("new_old", "old_new"))
+
+    start = perf_counter()
+    g = engine.surrogate_gradient()
+    gradient_norm = float(np.linalg.norm(g.astype(np.float64)))
+    timings = {"gradient": perf_counter() - start, "solve": 0.0, "line_search": 0.0}
+
+    def report(status: Status, **found: Any) -> TrustRegionReport:
+        nothing = dict.fromkeys(
+            ("kl", "improvement", "predicted_improvement", "step_fraction", "cg_residual", "step_norm", "curvature"), 0.0
+        )
+        counts = {"cg_status": status, "backtracks": 0, "cg_iterations": 0}
+        return TrustRegionReport(
+            status=status, gradient_norm=gradient_norm, timings=timings, **{**nothing, **counts, **found}
+        )
+
+    if not math.isfinite(gradient_norm):
+        return report(Status.NON_FINITE)
+    if gradient_norm == 0:
+        return report(Status.NO_GRADIENT)
+
+    start = perf_counter()
+    cg = conjugate_gradient(
+        engine.fisher_operator(),
+        g,
+        max_iter=cg_iterations,
+        rtol=cg_rtol,
+        damping=damping,
+        preconditioner=preconditioner,
+        reorthogonalize=reorthogonalize and 2 * cg_iterations * g.nbytes <= 2**31,
+    )
+    timings["solve"] = perf_counter() - start
+    found: dict[str, Any] = {
+        "cg_status": cg.status,
+        "cg_iterations": cg.iterations,
+        "cg_residual": cg.residual_norm / gradient_norm,
+        "curvature": cg.curvature,
+    }
+    if cg.status < 0:
+        return report(cg.status, **found)
+    x = cg.x.astype(np.float64)
+    squared_norm = float(x @ x)
+    curvature = cg.curvature + (damping * squared_norm if step_curvature == "damped" else 0.0)
+    # below this the difference that gave the curvature is rounding
+    rounding = 8 * float(np.finfo(g.dtype).eps) * float(x @ g)
+    if not curvature > rounding:
+        return report(Status.NO_CURVATURE, **found)
+
+    start = perf_counter()
+    beta = math.sqrt(2 * max_kl / curvature)
+    step = (beta * x).astype(g.dtype)
+    theta = engine.parameters()
+
+    def objective(_: Any) -> tuple[float, float]:
+        engine.parameters_changed()
+        return engine.evaluate(kl_direction)
+
+    try:
+        search: LineSearchResult = backtracking_line_search(
+            objective, theta, step, max_kl=max_kl, backtrack_factor=backtrack_factor, max_backtracks=max_backtracks
+        )
+    finally:
+        engine.parameters_changed()
+    timings["line_search"] = perf_counter() - start
+    tried = search.step_fraction if search.status == 0 else backtrack_factor**search.backtracks
+    found |= {
+        "backtracks": search.backtracks,
+        "kl": search.kl,
+        "improvement": search.improvement,
+        "predicted_improvement": tried * beta * float(x @ g),
+        "step_fraction": search.step_fraction,
+        "step_norm": search.step_fraction * beta * math.sqrt(squared_norm),
+    }
+    return report(search.status, **found)

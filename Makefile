@@ -16,7 +16,7 @@ SEED ?= 0
 OUT ?=
 PYTEST_ARGS ?=
 
-C_FILES := $(shell find csrc -name '*.[ch]')
+C_FILES := $(shell find csrc bench -name '*.[ch]')
 SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) setup.py
 
 .DEFAULT_GOAL := help
@@ -47,7 +47,7 @@ lint: $(STAMPS)/core $(STAMPS)/extras-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/cython-lint trpo_fast/_core
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint trpo_fast/_core
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 
 format: $(STAMPS)/extras-dev

@@ -28,6 +28,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecNormalize
 
 import trpo_fast
+from bench.limits import QUIET
 from bench.machine import describe
 
 ENVIRONMENTS, STEPS = 2, 1024
@@ -161,12 +162,15 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     trpo_fast.set_num_threads(1)
     sides = (Ours(arguments.env, arguments.seed, arguments.overlap_critic), Theirs(arguments.env, arguments.seed))
+    shares: list[float] = []  # of a core that each counted round had; one thread, so 1 on a quiet machine
     rounds: dict[str, list[Round]] = {side.name: [] for side in sides}
     for i in range(arguments.rounds + 1):
         for side in sides:
+            wall, cpu = time.perf_counter(), time.process_time()
             one = side.round(arguments.updates)
             if i:  # the first warms up
                 rounds[side.name].append(one)
+                shares.append((time.process_time() - cpu) / (time.perf_counter() - wall))
 
     medians = {
         name: Round(*(statistics.median(column) for column in zip(*counted, strict=True)))
@@ -187,10 +191,16 @@ def main(argv: list[str] | None = None) -> int:
         )
     print(f"  ratio        update {update_ratio:7.2f} x    {speed_ratio:8.2f} x")
 
+    cpu_share = statistics.median(shares)
+    if cpu_share < QUIET:
+        print(f"  NOT TO BE QUOTED: the machine was busy, these processes had {cpu_share:.0%} of a core")
+
     result = {
         "command": " ".join(["python -m bench.compare_sb3", *(sys.argv[1:] if argv is None else argv)]),
         "threads": threads,
         "machine": machine,
+        "cpu_share": cpu_share,
+        "quiet": cpu_share >= QUIET,
         "update_ratio": update_ratio,
         "steps_per_second_ratio": speed_ratio,
         "medians": {name: median._asdict() for name, median in medians.items()},

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import os
-import statistics
-import time
 
 import pytest
 
@@ -28,17 +26,11 @@ def threads(request):
 
 
 @pytest.fixture(scope="session")
-def peak(threads):
-    """GFLOP/s of torch's float32 matrix product, 1024^3, in this very process."""
-    import torch
+def limits(threads):
+    """What this machine can do, measured in this very process."""
+    from bench.limits import measure
 
-    a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
-    seconds = []
-    for _ in range(25):
-        start = time.perf_counter()
-        torch.mm(a, b)
-        seconds.append(time.perf_counter() - start)
-    return 2 * 1024**3 / statistics.median(seconds[5:]) / 1e9
+    return measure()
 
 
 @pytest.fixture
@@ -53,14 +45,27 @@ def library(request):
 
 
 @pytest.fixture
-def record(benchmark, peak, threads):
-    """Attach the figures to a benchmark that has run: ``record(flops)``."""
+def record(benchmark, limits, threads):
+    """Attach the figures to a benchmark that has run: ``record(flops)``.
+
+    ``fraction_of_peak`` is of the multiply-add limit of the threads in use, ``fraction_of_sgemm`` of torch.mm. Both are
+    None where the machine was busy: a short call fits between two interruptions and a long one does not, so their
+    ratio would flatter the short one.
+    """
     from trpo_fast._core.library import instruction_set
 
     def attach(flops: float) -> None:
-        benchmark.extra_info.update(isa=instruction_set(), threads=threads, peak_gflops=round(peak, 1))
+        info = {"isa": instruction_set(), "threads": threads, "cpu_share": round(limits.cpu_share, 2)}
+        info |= {"peak_gflops": round(limits.fma * threads, 1), "sgemm_gflops": round(limits.sgemm, 1)}
         if benchmark.stats is not None:  # None under --benchmark-disable
             gflops = flops / benchmark.stats.stats.median / 1e9
-            benchmark.extra_info.update(gflops=round(gflops, 2), fraction_of_peak=round(gflops / peak, 3))
+            info["gflops"] = round(gflops, 2)
+            info["fraction_of_peak"] = round(gflops / limits.fma / threads, 3) if limits.quiet else None
+            info["fraction_of_sgemm"] = round(gflops / limits.sgemm, 3) if limits.quiet else None
+            if limits.quiet:
+                assert gflops <= 1.05 * limits.fma * threads, (
+                    "faster than the machine can be: the count or the clock lies"
+                )
+        benchmark.extra_info.update(info)
 
     return attach

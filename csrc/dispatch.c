@@ -4,7 +4,7 @@
 
 #if defined(__x86_64__)
 extern const trpo_kernels *const trpo_tables_x86_64_v2[2], *const trpo_tables_x86_64_v3[2],
-    *const trpo_tables_x86_64_v4[2];
+                                                               *const trpo_tables_x86_64_v4[2];
 static const struct {
     const char *name;
     const trpo_kernels *const *tables;

@@ -77,7 +77,7 @@ class _Fisher:
     """The state that ``train()`` has when it calls CG."""
 
     def __init__(self, problem: PolicyProblem, damping: float) -> None:
-        self.model = _model(problem, UpdateSettings(damping=damping))
+        self.model = _model(problem, UpdateSettings(damping=damping, critic_batch_size=problem.batch))
         observations = torch.from_numpy(problem.observations)
         actions = torch.from_numpy(problem.actions)
         with torch.no_grad():

@@ -52,7 +52,8 @@ static trpo_act_outcome F(act)(const trpo_actor *actor, const void *packed, size
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < inputs; j++) {
             const size_t at = i * inputs + j;
-            double x = observations_double ? ((const double *)observations)[at] : (double)((const float *)observations)[at];
+            double x =
+                observations_double ? ((const double *)observations)[at] : (double)((const float *)observations)[at];
             if (!isfinite(x)) {
                 *bad_row = i;
                 return TRPO_ACT_BAD_OBSERVATION;
@@ -108,20 +109,20 @@ static void F(forward_task)(void *job_, int block, int thread) {
     const REAL *outputs = tile + TRPO_TILE_ROWS * plan->activation_column[plan->layers];
     FOR_TILES(job, block) {
         F(mlp_forward)(plan, job->packed, count, job->x + row * plan->widths[0], tile, TRPO_TILE_ROWS, 0);
-        for (size_t i = 0; i < count; i++)
-            memcpy(job->out + (row + i) * n, outputs + i * padded, n * sizeof(REAL));
+        for (size_t i = 0; i < count; i++) memcpy(job->out + (row + i) * n, outputs + i * padded, n * sizeof(REAL));
     }
 }
 
 /* out: rows x widths[layers], outputs of the network. scratch: threads * scratch_items. */
 static void F(outputs_of)(const trpo_mlp *plan, const void *packed, size_t rows, const void *x, void *out,
                           void *scratch, int threads) {
-    F(forward_job_) job = {.plan = plan,
-                           .packed = packed,
-                           .x = x,
-                           .scratch = scratch,
-                           .out = out,
-                           .rows = rows,
-                           .blocks = trpo_block_count(rows, plan->parameters)};
+    F(forward_job_)
+    job = {.plan = plan,
+           .packed = packed,
+           .x = x,
+           .scratch = scratch,
+           .out = out,
+           .rows = rows,
+           .blocks = trpo_block_count(rows, plan->parameters)};
     trpo_parallel(job.blocks, threads, F(forward_task), &job);
 }

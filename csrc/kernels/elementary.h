@@ -24,9 +24,9 @@
 #define SIGN_BIT INT32_MIN
 #endif
 
-static const double F(inverse_factorial)[] = {1.0,           1.0,          1.0 / 2,        1.0 / 6,         1.0 / 24,
-                                              1.0 / 120,     1.0 / 720,    1.0 / 5040,     1.0 / 40320,     1.0 / 362880,
-                                              1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0};
+static const double F(inverse_factorial)[] = {
+    1.0,        1.0,         1.0 / 2,      1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
+    1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0};
 
 /* p = expm1(r) and scale = 2^n for |x| <= EXP_LIMIT; a NaN comes out as NaN in p. */
 INLINE vreal F(exp_parts)(vreal x, vreal *scale) {
@@ -36,8 +36,8 @@ INLINE vreal F(exp_parts)(vreal x, vreal *scale) {
     const vint bits = (vint)shifted - (vint)F(splat)(MAGIC);
     *scale = (vreal)((bits + EXPONENT_BIAS) << MANTISSA_BITS);
     vreal sum = F(splat)((REAL)F(inverse_factorial)[TAYLOR_DEGREE]);
-    _Pragma("GCC unroll 16") for (int i = TAYLOR_DEGREE - 1; i >= 2; i--)
-        sum = sum * r + F(splat)((REAL)F(inverse_factorial)[i]);
+    _Pragma("GCC unroll 16") for (int i = TAYLOR_DEGREE - 1; i >= 2; i--) sum =
+        sum * r + F(splat)((REAL)F(inverse_factorial)[i]);
     return r + r * r * sum;
 }
 

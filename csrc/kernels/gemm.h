@@ -19,7 +19,8 @@ typedef struct {
     REAL *y;          /* row-major, leading dimension ldy */
     size_t ldy;
     F(epilogue_kind_) epilogue;
-    trpo_activation activation; /* TIMES_DERIVATIVE: y = sum * act'(.), from the activation's value a, leading dimension ldy */
+    trpo_activation
+        activation; /* TIMES_DERIVATIVE: y = sum * act'(.), from the activation's value a, leading dimension ldy */
     const REAL *a;
 } F(product_);
 
@@ -63,11 +64,11 @@ INLINE vreal F(derivative)(trpo_activation activation, vreal a) {
         REAL *y = p->y + row * p->ldy + column;                                                                        \
         if (p->epilogue == F(TIMES_DERIVATIVE_)) {                                                                     \
             const REAL *a = p->a + row * p->ldy + column;                                                              \
-            UNROLL for (int r = 0; r < MR; r++) UNROLL for (int v = 0; v < NV; v++)                                    \
-                sum[r][v] *= F(derivative)(p->activation, F(load)(a + r * p->ldy + v * VLEN));                         \
+            UNROLL for (int r = 0; r < MR; r++) UNROLL for (int v = 0; v < NV; v++) sum[r][v] *=                       \
+                F(derivative)(p->activation, F(load)(a + r * p->ldy + v * VLEN));                                      \
         } else if (p->epilogue == F(ADD_)) {                                                                           \
-            UNROLL for (int r = 0; r < MR; r++) UNROLL for (int v = 0; v < NV; v++)                                    \
-                sum[r][v] += F(load)(y + r * p->ldy + v * VLEN);                                                       \
+            UNROLL for (int r = 0; r < MR; r++) UNROLL for (int v = 0; v < NV; v++) sum[r][v] +=                       \
+                F(load)(y + r * p->ldy + v * VLEN);                                                                    \
         }                                                                                                              \
         UNROLL for (int r = 0; r < MR; r++) UNROLL for (int v = 0; v < NV; v++)                                        \
             F(store)(y + r * p->ldy + v * VLEN, sum[r][v]);                                                            \

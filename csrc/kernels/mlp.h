@@ -88,21 +88,21 @@ static REAL *F(mlp_jvp)(const trpo_mlp *plan, const REAL *packed, const REAL *pa
         REAL *y = scratch + (l % 2) * buffer;
         const int last = l + 1 == plan->layers;
         const REAL *below = l ? a + cache_rows * plan->activation_column[l] + first_row * plan->padded[l] : x;
-        const F(product_) p = {.row_stride = l ? plan->padded[l] : plan->widths[0],
-                               .k_stride = 1,
-                               .k1 = plan->widths[l],
-                               .x1 = below,
-                               .b1 = packed_v + plan->forward_weight[l],
-                               .k2 = l ? plan->widths[l] : 0,
-                               .x2 = tangent,
-                               .b2 = packed + plan->forward_weight[l],
-                               .bias = packed_v + plan->forward_bias[l],
-                               .y = y,
-                               .ldy = columns,
-                               .epilogue = last ? F(STORE_) : F(TIMES_DERIVATIVE_),
-                               .activation = plan->activation,
-                               .a = last ? NULL
-                                         : a + cache_rows * plan->activation_column[l + 1] + first_row * columns};
+        const F(product_)
+            p = {.row_stride = l ? plan->padded[l] : plan->widths[0],
+                 .k_stride = 1,
+                 .k1 = plan->widths[l],
+                 .x1 = below,
+                 .b1 = packed_v + plan->forward_weight[l],
+                 .k2 = l ? plan->widths[l] : 0,
+                 .x2 = tangent,
+                 .b2 = packed + plan->forward_weight[l],
+                 .bias = packed_v + plan->forward_bias[l],
+                 .y = y,
+                 .ldy = columns,
+                 .epilogue = last ? F(STORE_) : F(TIMES_DERIVATIVE_),
+                 .activation = plan->activation,
+                 .a = last ? NULL : a + cache_rows * plan->activation_column[l + 1] + first_row * columns};
         F(multiply)(&p, rows, columns);
         tangent = y;
     }

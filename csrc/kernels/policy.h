@@ -12,7 +12,9 @@ typedef struct {
 
 INLINE size_t F(outputs)(const trpo_policy_batch *b) { return b->network->widths[b->network->layers]; }
 INLINE size_t F(outputs_padded)(const trpo_policy_batch *b) { return b->network->padded[b->network->layers]; }
-INLINE size_t F(log_std_items)(const trpo_policy_batch *b) { return b->distribution == TRPO_GAUSSIAN ? F(outputs)(b) : 0; }
+INLINE size_t F(log_std_items)(const trpo_policy_batch *b) {
+    return b->distribution == TRPO_GAUSSIAN ? F(outputs)(b) : 0;
+}
 
 /* First row of block i; block i ends where block i + 1 starts. */
 INLINE size_t F(block_start)(size_t rows, int blocks, int i) {
@@ -22,8 +24,8 @@ INLINE size_t F(block_start)(size_t rows, int blocks, int i) {
 }
 
 #define FOR_TILES(batch, block)                                                                                        \
-    for (size_t row = F(block_start)((batch)->rows, (batch)->blocks, block),                                          \
-                end = F(block_start)((batch)->rows, (batch)->blocks, (block) + 1), count;                             \
+    for (size_t row = F(block_start)((batch)->rows, (batch)->blocks, block),                                           \
+                end = F(block_start)((batch)->rows, (batch)->blocks, (block) + 1), count;                              \
          row < end && (count = end - row < TRPO_TILE_ROWS ? end - row : TRPO_TILE_ROWS); row += count)
 
 INLINE const REAL *F(tile_input)(const trpo_policy_batch *b, size_t row) {
@@ -225,10 +227,8 @@ static void F(policy_evaluate)(const trpo_policy_batch *b, const void *parameter
     const REAL *parameters = parameters_;
     double inverse_std[TRPO_MAX_OUTPUTS], trial_inverse[TRPO_MAX_OUTPUTS];
     const size_t n = F(outputs)(b), log_std_items = F(log_std_items)(b);
-    F(batch_job_) job = {.batch = b,
-                         .inverse_std = inverse_std,
-                         .trial_inverse = trial_inverse,
-                         .direction = direction};
+    F(batch_job_)
+    job = {.batch = b, .inverse_std = inverse_std, .trial_inverse = trial_inverse, .direction = direction};
     double log_std_kl = 0;
     if (log_std_items) {
         const REAL *old = b->parameters;

@@ -100,7 +100,7 @@ def test_final_observations_are_normalized_as_the_actor_does():
     for mode in AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP:
         normalizer = ObservationNormalizer(3)
         normalizer.merge(np.random.default_rng(0).normal(size=(50, 3)) * 3)
-        adapter = walks(1, mode, limit=4)
+        adapter = walks(1, mode, limit=4, edge=np.inf)
         engine = make_engine(MLPPolicy(adapter.observation_space, adapter.action_space, seed=1))
         collector = Collector(adapter, engine, steps_per_env=5, seed=5, observation_normalizer=normalizer)
         rollouts.append(collector.collect())

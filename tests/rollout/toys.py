@@ -14,7 +14,7 @@ from trpo_fast.rollout.environments import EnvironmentAdapter, SyncEnvironments
 
 
 class Walk(gymnasium.Env):
-    """A random walk pushed by the action: terminated beyond +-1.5, truncated after `limit` steps.
+    """A random walk pushed by the action: terminated beyond +-`edge`, truncated after `limit` steps.
 
     Observations are (position, steps in this episode, episode number), so every one is different.
     """
@@ -22,8 +22,9 @@ class Walk(gymnasium.Env):
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float64)
 
-    def __init__(self, limit: int = 7) -> None:
+    def __init__(self, limit: int = 7, edge: float = 1.5) -> None:
         self.limit = limit
+        self.edge = edge
         self.episode = -1
         self.history: list[tuple[float, bool, bool]] = []
 
@@ -41,14 +42,16 @@ class Walk(gymnasium.Env):
         self.steps += 1
         self.position += float(action[0]) + float(self.np_random.normal(0, 0.5))
         reward = 1.0 + self.position
-        terminated, truncated = abs(self.position) > 1.5, self.steps >= self.limit
+        terminated, truncated = abs(self.position) > self.edge, self.steps >= self.limit
         self.history.append((reward, terminated, truncated))
         return self._observe(), reward, terminated, truncated, {"position": self.position}
 
 
-def walks(num_envs: int = 4, mode: AutoresetMode = AutoresetMode.SAME_STEP, limit: int = 7) -> EnvironmentAdapter:
+def walks(
+    num_envs: int = 4, mode: AutoresetMode = AutoresetMode.SAME_STEP, limit: int = 7, edge: float = 1.5
+) -> EnvironmentAdapter:
     """`num_envs` walks; SAME_STEP are our own vector environment, NEXT_STEP gymnasium's."""
-    env_fns: list[Callable[[], gymnasium.Env]] = [lambda: Walk(limit)] * num_envs
+    env_fns: list[Callable[[], gymnasium.Env]] = [lambda: Walk(limit, edge)] * num_envs
     if mode is AutoresetMode.SAME_STEP:
         return EnvironmentAdapter(SyncEnvironments(env_fns))
     return EnvironmentAdapter(SyncVectorEnv(env_fns, autoreset_mode=mode))

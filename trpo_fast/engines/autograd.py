@@ -53,8 +53,8 @@ class AutogradEngine:
         self._flat = policy.flat if isinstance(policy, MLPPolicy) else FlatParameters(policy)
         if not any(parameter.requires_grad for parameter in policy.parameters()):
             raise ValueError("policy: every parameter is frozen, wanted one that requires gradients")
-        self.size = len(self._flat)
-        self._buffer = checked_parameters(self._flat, self._flat.numpy)
+        self._buffer = checked_parameters(self._flat, None)
+        self.size = len(self._buffer)
         self.dtype: np.dtype[Any] = self._buffer.dtype
         self._bound: _Bound | None = None
 

@@ -13,14 +13,16 @@ from torch.distributions import Distribution
 from trpo_fast.policies.flat import FlatParameters
 
 
-def checked_parameters(flat: FlatParameters, buffer: NDArray[Any]) -> NDArray[Any]:
+def checked_parameters(flat: FlatParameters, expected: NDArray[Any] | None) -> NDArray[Any]:
     """The live buffer, with the views made again where something replaced them.
 
-    Raises ValueError when it no longer is `buffer`, or when a parameter, which it names, is not finite.
+    Raises ValueError when it no longer is `expected` (None: anything goes), or when a parameter, which it names, is not
+    finite.
     """
     if not flat.is_intact():
         flat.restore()
-    if flat.numpy is not buffer:
+    buffer = flat.numpy
+    if expected is not None and buffer is not expected:
         raise ValueError("policy: its parameters changed dtype or size since the engine was made; make another engine")
     if not np.isfinite(buffer).all():
         index = int(np.flatnonzero(~np.isfinite(buffer))[0])

@@ -72,8 +72,8 @@ class NativeEngine:
     def __init__(self, policy: MLPPolicy) -> None:
         self._policy = policy
         self._flat = policy.flat
-        self.size = len(self._flat)
-        self._buffer = checked_parameters(self._flat, self._flat.numpy)
+        self._buffer = checked_parameters(self._flat, None)
+        self.size = len(self._buffer)
         self.dtype: np.dtype[Any] = self._buffer.dtype
         self._kernel = PolicyKernel(policy.widths, policy.activation, policy.distribution, self.dtype)
 

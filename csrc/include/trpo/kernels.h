@@ -20,10 +20,10 @@ typedef struct {
     double (*dot)(size_t n, const void *x, const void *y);
     /* x += alpha p;  r -= alpha Ap;  returns r.r -- one pass over four streams */
     double (*cg_update)(size_t n, double alpha, const void *p, const void *Ap, void *x, void *r);
-    void (*cg_direction)(size_t n, double beta, const void *z, void *p);                              /* p = z + beta p */
-    void (*axpy)(size_t n, double alpha, const void *x, void *y);                                     /* y += alpha x */
-    void (*scaled_copy)(size_t n, double alpha, const void *x, void *y);                              /* y = alpha x */
-    void (*step_from)(size_t n, const void *origin, double alpha, const void *x, void *y);            /* y = origin + alpha x */
+    void (*cg_direction)(size_t n, double beta, const void *z, void *p);                   /* p = z + beta p */
+    void (*axpy)(size_t n, double alpha, const void *x, void *y);                          /* y += alpha x */
+    void (*scaled_copy)(size_t n, double alpha, const void *x, void *y);                   /* y = alpha x */
+    void (*step_from)(size_t n, const void *origin, double alpha, const void *x, void *y); /* y = origin + alpha x */
     int (*all_finite)(size_t n, const void *x);
     /* r -= sum_j Q_j (Z_j . r); Z, Q: k x n, may be the same array; coefficients: k, OUT */
     void (*project_out)(size_t n, size_t k, const void *Z, const void *Q, double *coefficients, void *r);

@@ -36,7 +36,7 @@ typedef struct {
      * has leading dimension padded[l] */
     size_t activation_column[TRPO_MAX_LAYERS + 1];
     size_t activation_items; /* per sample */
-    size_t scratch_items;    /* per thread: two pairs of tile buffers of the widest layer, then one tile of activations */
+    size_t scratch_items; /* per thread: two pairs of tile buffers of the widest layer, then one tile of activations */
     size_t tile_activations; /* where in the scratch that last part starts */
 } trpo_mlp;
 

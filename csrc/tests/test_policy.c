@@ -1,0 +1,127 @@
+/* Gradient and Fisher products against finite differences in double, single precision against double, for odd and even
+ * shapes; acting. Buffers are exact, so the sanitizers check every kernel's reach. */
+#include "policy_fixture.h"
+
+static const size_t shapes[][6] = {
+    /* layers, widths: without and with hidden layers, thin, wide, around the vector lengths */
+    {1, 3, 2}, {1, 20, 17}, {2, 5, 7, 1}, {3, 17, 64, 64, 6}, {3, 4, 33, 15, 2}, {4, 9, 16, 8, 31, 3},
+};
+static const size_t batches[] = {1, 5, 96, 97, 400};
+
+static void step_along(const trpo_kernels *k, const void *theta, double size, const void *d, size_t n, void *out) {
+    for (size_t i = 0; i < n; i++) set_item(k, out, i, item(k, theta, i) + size * item(k, d, i));
+}
+
+static double kl_at(const trpo_kernels *k, fixture *f, double size, const void *d, void *trial,
+                    trpo_kl_direction direction, double *improvement) {
+    double kl;
+    step_along(k, f->batch.parameters, size, d, f->parameters, trial);
+    k->policy_evaluate(&f->batch, trial, direction, improvement, &kl);
+    return kl;
+}
+
+static void derivatives(const trpo_kernels *k, const trpo_kernels *reference, const size_t *shape, size_t rows,
+                        trpo_activation activation, trpo_distribution distribution) {
+    fixture f, g;
+    fixture_make(&f, k, (int)shape[0], shape + 1, activation, distribution, rows, 2);
+    fixture_make(&g, reference, (int)shape[0], shape + 1, activation, distribution, rows, 1);
+    const size_t n = f.parameters;
+    void *d = random_values(reference, n, 1 / sqrt((double)n), 21), *trial = malloc(n * sizeof(double));
+    double improvement, other;
+
+    void *gradient = malloc(n * k->item_size), *product = malloc(n * k->item_size);
+    void *v = malloc(n * k->item_size);
+    double *exact = malloc(n * sizeof(double)), *exact_product = malloc(n * sizeof(double));
+    for (size_t i = 0; i < n; i++) set_item(k, v, i, item(reference, d, i));
+    /* at theta_old, exactly nothing has changed */
+    CHECK(kl_at(k, &f, 0, v, trial, TRPO_KL_NEW_OLD, &improvement) == 0 && improvement == 0, "%s", k->isa);
+    k->policy_gradient(&f.batch, gradient);
+    k->policy_fisher(&f.batch, v, product);
+    reference->policy_gradient(&g.batch, exact);
+    reference->policy_fisher(&g.batch, d, exact_product);
+    const double tolerance = k->item_size == sizeof(float) ? 2e-5 : 1e-13;
+    CHECK(relative_error(k, gradient, exact, n) < tolerance, "%s rows %zu: %g", k->isa, rows,
+          relative_error(k, gradient, exact, n));
+    CHECK(relative_error(k, product, exact_product, n) < tolerance, "%s rows %zu: %g", k->isa, rows,
+          relative_error(k, product, exact_product, n));
+
+    if (activation != TRPO_RELU && activation != TRPO_LEAKY_RELU) { /* kinks spoil differences */
+        const double h = 1e-5;
+        double slope = 0, curvature = 0;
+        kl_at(reference, &g, h, d, trial, TRPO_KL_NEW_OLD, &improvement);
+        kl_at(reference, &g, -h, d, trial, TRPO_KL_NEW_OLD, &other);
+        for (size_t i = 0; i < n; i++) slope += exact[i] * item(reference, d, i);
+        for (size_t i = 0; i < n; i++) curvature += exact_product[i] * item(reference, d, i);
+        CHECK(fabs((improvement - other) / (2 * h) - slope) < 1e-6 * (1 + fabs(slope)), "slope %g", slope);
+        for (int direction = TRPO_KL_NEW_OLD; direction <= TRPO_KL_OLD_NEW; direction++) {
+            const double s = 1e-4;
+            const double plus = kl_at(reference, &g, s, d, trial, (trpo_kl_direction)direction, &other);
+            const double minus = kl_at(reference, &g, -s, d, trial, (trpo_kl_direction)direction, &other);
+            CHECK(plus > 0 && minus > 0, "KL %g %g", plus, minus);
+            CHECK(fabs((plus + minus) / (s * s) - curvature) < 1e-4 * curvature, "curvature %g, differences %g",
+                  curvature, (plus + minus) / (s * s));
+        }
+    }
+    free(d), free(trial), free(gradient), free(product), free(v), free(exact), free(exact_product);
+    fixture_free(&f), fixture_free(&g);
+}
+
+static void policies(const trpo_kernels *k) {
+    const trpo_kernels *reference = trpo_kernels_for(TRPO_FLOAT64);
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
+        for (size_t r = 0; r < sizeof batches / sizeof batches[0]; r++) {
+            const trpo_activation activation = (trpo_activation)(1 + (s + r) % 5);
+            derivatives(k, reference, shapes[s], batches[r], activation, TRPO_GAUSSIAN);
+            if (shapes[s][1 + shapes[s][0]] > 1)
+                derivatives(k, reference, shapes[s], batches[r], activation, TRPO_CATEGORICAL);
+        }
+}
+
+/* The log-probability written while acting is, bit for bit, the one recomputed when the batch is bound. */
+static void acting(const trpo_kernels *k) {
+    enum { ROWS = 101 };
+    const size_t widths[] = {5, 33, 16, 4};
+    for (int distribution = TRPO_GAUSSIAN; distribution <= TRPO_CATEGORICAL; distribution++) {
+        fixture f;
+        fixture_make(&f, k, 3, widths, TRPO_TANH, (trpo_distribution)distribution, ROWS, 1);
+        void *normalized = malloc(ROWS * 5 * k->item_size), *log_probs = malloc(ROWS * k->item_size);
+        void *actions = malloc(ROWS * 4 * sizeof(double)), *env_actions = malloc(ROWS * 4 * sizeof(double));
+        const double low[4] = {-0.5, -0.5, -0.5, -0.5}, high[4] = {0.5, 0.5, 0.5, 0.5};
+        const trpo_actor actor = {.network = &f.plan,
+                                  .distribution = (trpo_distribution)distribution,
+                                  .log_std = f.batch.parameters,
+                                  .clip = INFINITY,
+                                  .low = low,
+                                  .high = high,
+                                  .start = 3,
+                                  .key = {.seed = 1}};
+        size_t bad_row = 0;
+        const int is_double = k->item_size == sizeof(double);
+        CHECK(k->act(&actor, f.batch.forward, ROWS, f.batch.observations, is_double, 0, normalized, actions, log_probs,
+                     env_actions, 1, f.batch.scratch, &bad_row) == TRPO_ACT_OK,
+              "%s row %zu", k->isa, bad_row);
+        f.batch.actions = actions;
+        k->policy_bind(&f.batch);
+        CHECK(memcmp(log_probs, f.batch.log_probs, ROWS * k->item_size) == 0, "%s", k->isa);
+        for (size_t i = 0; i < ROWS; i++) {
+            if (distribution == TRPO_CATEGORICAL)
+                CHECK(((int64_t *)env_actions)[i] == ((int64_t *)actions)[i] + 3, "row %zu", i);
+            else
+                for (size_t j = 0; j < 4; j++) CHECK(fabs(((double *)env_actions)[4 * i + j]) <= 0.5, "row %zu", i);
+        }
+        void *observations = (void *)f.batch.observations;
+        set_item(k, observations, 5 * 40 + 2, NAN);
+        CHECK(k->act(&actor, f.batch.forward, ROWS, observations, is_double, 0, normalized, actions, log_probs,
+                     env_actions, 1, f.batch.scratch, &bad_row) == TRPO_ACT_BAD_OBSERVATION &&
+                  bad_row == 40,
+              "%s row %zu", k->isa, bad_row);
+        free(normalized), free(log_probs), free(actions), free(env_actions);
+        fixture_free(&f);
+    }
+}
+
+int main(void) {
+    for_every_table(policies);
+    for_every_table(acting);
+    return 0;
+}

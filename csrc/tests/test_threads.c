@@ -1,0 +1,72 @@
+/* The pool: every task runs once, results do not depend on the number of threads, and a forked child can go on. */
+#include "policy_fixture.h"
+
+#include <stdatomic.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { TASKS = 1000 };
+static atomic_int runs[TASKS];
+static atomic_int running[TRPO_MAX_THREADS];
+
+static void count_run(void *context, int i, int thread) {
+    (void)context;
+    CHECK(atomic_fetch_add(&running[thread], 1) == 0, "two tasks run as thread %d", thread);
+    atomic_fetch_add(&runs[i], 1);
+    atomic_fetch_sub(&running[thread], 1);
+}
+
+static void every_task_runs_once(int threads) {
+    for (int i = 0; i < TASKS; i++) atomic_store(&runs[i], 0);
+    trpo_parallel(TASKS, threads, count_run, NULL);
+    for (int i = 0; i < TASKS; i++) CHECK(atomic_load(&runs[i]) == 1, "task %d ran %d times", i, atomic_load(&runs[i]));
+}
+
+static void nested(void *context, int i, int thread) {
+    (void)i, (void)thread;
+    atomic_fetch_add((atomic_int *)context, 1);
+}
+
+static void outer(void *context, int i, int thread) {
+    (void)i, (void)thread;
+    trpo_parallel(3, 4, nested, context); /* runs in this thread alone */
+}
+
+static void threads_do_not_change_a_bit(const trpo_kernels *k) {
+    const size_t widths[] = {17, 64, 64, 6};
+    void *first = NULL;
+    const int counts[] = {1, 2, 3, 8};
+    for (int c = 0; c < 4; c++) {
+        fixture f;
+        fixture_make(&f, k, 3, widths, TRPO_TANH, TRPO_GAUSSIAN, 1000, counts[c]);
+        void *v = random_values(k, f.parameters, 1, 31), *out = malloc(f.parameters * k->item_size);
+        k->policy_fisher(&f.batch, v, out);
+        if (first) CHECK(memcmp(first, out, f.parameters * k->item_size) == 0, "%s: %d threads", k->isa, counts[c]);
+        if (first)
+            free(out);
+        else
+            first = out;
+        free(v);
+        fixture_free(&f);
+    }
+    free(first);
+}
+
+int main(void) {
+    CHECK(trpo_get_threads() >= 1, "%d threads", trpo_get_threads());
+    for (int repeat = 0; repeat < 50; repeat++) every_task_runs_once(1 + repeat % 9);
+    atomic_int nested_runs = 0;
+    trpo_parallel(4, 4, outer, &nested_runs);
+    CHECK(atomic_load(&nested_runs) == 12, "%d", atomic_load(&nested_runs));
+    for_every_table(threads_do_not_change_a_bit);
+
+    const pid_t child = fork();
+    if (child == 0) {
+        every_task_runs_once(4);
+        _exit(0);
+    }
+    int status = 0;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0, "child: %d", status);
+    every_task_runs_once(4);
+    return 0;
+}

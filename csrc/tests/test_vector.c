@@ -1,0 +1,61 @@
+/* Vector kernels against plain loops in double, at lengths around the vector widths. */
+#include "check.h"
+
+static void vectors(const trpo_kernels *k) {
+    const size_t lengths[] = {0, 1, 3, 15, 16, 17, 63, 64, 65, 1000};
+    for (size_t c = 0; c < sizeof lengths / sizeof lengths[0]; c++) {
+        const size_t n = lengths[c];
+        const double tolerance = 8 * k->epsilon;
+        void *p = random_values(k, n, 1, 1), *Ap = random_values(k, n, 1, 2);
+        void *x = random_values(k, n, 1, 3), *r = random_values(k, n, 1, 4);
+        double *expected = malloc((n + 1) * sizeof(double)), *residual = malloc((n + 1) * sizeof(double));
+        double dot = 0, size = 0, rr = 0;
+        for (size_t i = 0; i < n; i++) {
+            dot += item(k, p, i) * item(k, Ap, i);
+            size += fabs(item(k, p, i) * item(k, Ap, i));
+            expected[i] = item(k, x, i) + 0.5 * item(k, p, i);
+            residual[i] = item(k, r, i) - 0.5 * item(k, Ap, i);
+            rr += residual[i] * residual[i];
+        }
+        CHECK(fabs(k->dot(n, p, Ap) - dot) <= 1e-14 * size, "%s n=%zu", k->isa, n);
+        CHECK(fabs(k->cg_update(n, 0.5, p, Ap, x, r) - rr) <= tolerance * (rr + 1), "%s n=%zu", k->isa, n);
+        CHECK(relative_error(k, x, expected, n) <= tolerance, "%s n=%zu", k->isa, n);
+        CHECK(relative_error(k, r, residual, n) <= tolerance, "%s n=%zu", k->isa, n);
+
+        for (size_t i = 0; i < n; i++) expected[i] = item(k, r, i) + 0.25 * item(k, p, i);
+        k->cg_direction(n, 0.25, r, p);
+        CHECK(relative_error(k, p, expected, n) <= tolerance, "%s n=%zu", k->isa, n);
+        for (size_t i = 0; i < n; i++) expected[i] = item(k, r, i) - 3 * item(k, p, i);
+        k->step_from(n, r, -3, p, x);
+        CHECK(relative_error(k, x, expected, n) <= tolerance, "%s n=%zu", k->isa, n);
+
+        CHECK(k->all_finite(n, x), "%s n=%zu", k->isa, n);
+        if (n > 0) {
+            const double bad[] = {NAN, INFINITY, -INFINITY};
+            for (int i = 0; i < 3; i++) {
+                set_item(k, x, n - 1, bad[i]);
+                CHECK(!k->all_finite(n, x), "%s n=%zu misses %g", k->isa, n, bad[i]);
+            }
+        }
+        free(p), free(Ap), free(x), free(r), free(expected), free(residual);
+    }
+}
+
+/* After projecting orthonormal rows out of r, nothing of them is left. */
+static void projection(const trpo_kernels *k) {
+    enum { N = 100, ROWS = 3 };
+    void *q = malloc(ROWS * N * k->item_size), *r = random_values(k, N, 1, 5);
+    double coefficients[ROWS];
+    for (size_t j = 0; j < ROWS; j++)
+        for (size_t i = 0; i < N; i++) set_item(k, q, j * N + i, i == 7 * j ? 1 : 0);
+    k->project_out(N, ROWS, q, q, coefficients, r);
+    for (size_t j = 0; j < ROWS; j++) CHECK(item(k, r, 7 * j) == 0, "%s row %zu", k->isa, j);
+    CHECK(item(k, r, 1) != 0, "%s", k->isa);
+    free(q), free(r);
+}
+
+int main(void) {
+    for_every_table(vectors);
+    for_every_table(projection);
+    return 0;
+}

@@ -22,6 +22,7 @@ CHECKED = os.environ.get("TRPO_FAST_BOUNDS_CHECK") == "1"
 
 
 def static_library(name, sources, flags):
+    """One entry of setuptools' `libraries`, compiled with flags of its own."""
     return name, {
         "sources": sources,
         "include_dirs": ["csrc/include"],
@@ -31,11 +32,13 @@ def static_library(name, sources, flags):
 
 
 def machine():
+    """The architecture under one name everywhere."""
     name = platform.machine().lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
 
 
 def static_libraries():
+    """csrc: what all share, and the kernels once per instruction set."""
     if machine() not in INSTRUCTION_SETS:
         raise SystemExit(f"trpo_fast has kernels for {', '.join(INSTRUCTION_SETS)}; this machine is {machine()}")
     base = static_library("trpo_base", ["csrc/dispatch.c", "csrc/random.c", "csrc/threads.c"], ["-pthread"])
@@ -49,7 +52,7 @@ def static_libraries():
 
 
 def extension(name):
-    # Only `library` refers to symbols of csrc; the others reach its tables through cimport.
+    """One extension module. Only `library` refers to symbols of csrc; the others reach its tables through cimport."""
     return Extension(
         f"trpo_fast._core.{name}",
         [f"trpo_fast/_core/{name}.pyx"],

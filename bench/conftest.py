@@ -56,7 +56,8 @@ def record(benchmark, limits, threads):
 
     def attach(flops: float) -> None:
         info = {"isa": instruction_set(), "threads": threads, "cpu_share": round(limits.cpu_share, 2)}
-        info |= {"peak_gflops": round(limits.fma * threads, 1), "sgemm_gflops": round(limits.sgemm, 1)}
+        info["peak_gflops"] = round(limits.fma * threads, 1) if limits.quiet else None
+        info["sgemm_gflops"] = round(limits.sgemm, 1) if limits.quiet else None
         if benchmark.stats is not None:  # None under --benchmark-disable
             gflops = flops / benchmark.stats.stats.median / 1e9
             info["gflops"] = round(gflops, 2)

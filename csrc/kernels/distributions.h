@@ -1,8 +1,9 @@
 /* Diagonal Gaussian with state-independent log-std, and categorical over logits, a row at a time, in double. */
 
-/* sum over actions of z^2 / 2 + log_std + log(2 pi) / 2, negated */
-INLINE REAL F(gaussian_log_prob)(size_t n, const REAL *mean, const REAL *action, const double *inverse_std,
-                                 double log_normalizer) {
+/* -sum over actions of z^2 / 2 + log_std + log(2 pi) / 2. Never inlined: every caller must get the same bits, and copies may
+ * fuse multiplies and adds differently. */
+NOINLINE REAL F(gaussian_log_prob)(size_t n, const REAL *mean, const REAL *action, const double *inverse_std,
+                                   double log_normalizer) {
     double squares = 0;
     for (size_t j = 0; j < n; j++) {
         const double z = ((double)action[j] - (double)mean[j]) * inverse_std[j];
@@ -12,7 +13,7 @@ INLINE REAL F(gaussian_log_prob)(size_t n, const REAL *mean, const REAL *action,
 }
 
 /* inverse_std: n items, OUT. Returns sum of log_std + n log(2 pi) / 2. */
-INLINE double F(gaussian_prepare)(size_t n, const REAL *log_std, double *inverse_std) {
+NOINLINE double F(gaussian_prepare)(size_t n, const REAL *log_std, double *inverse_std) {
     double sum = 0;
     for (size_t j = 0; j < n; j++) {
         inverse_std[j] = exp(-(double)log_std[j]);
@@ -22,7 +23,7 @@ INLINE double F(gaussian_prepare)(size_t n, const REAL *log_std, double *inverse
 }
 
 /* Logits to their log-softmax, in place. */
-INLINE void F(log_softmax)(size_t n, REAL *z) {
+NOINLINE void F(log_softmax)(size_t n, REAL *z) {
     double largest = (double)z[0], sum = 0;
     for (size_t j = 1; j < n; j++) largest = (double)z[j] > largest ? (double)z[j] : largest;
     for (size_t j = 0; j < n; j++) sum += exp((double)z[j] - largest);

@@ -58,8 +58,8 @@ static void F(mlp_pack_backward)(const trpo_mlp *plan, const void *parameters_, 
 
 /* Activations of a tile: x is rows x widths[0], `a` holds a cache of cache_rows samples in which this tile starts at
  * first_row. The output layer is not activated. */
-static void F(mlp_forward)(const trpo_mlp *plan, const REAL *packed, size_t rows, const REAL *x, REAL *a,
-                           size_t cache_rows, size_t first_row) {
+NOINLINE void F(mlp_forward)(const trpo_mlp *plan, const REAL *packed, size_t rows, const REAL *x, REAL *a,
+                             size_t cache_rows, size_t first_row) {
     for (int l = 0; l < plan->layers; l++) {
         const size_t columns = plan->padded[l + 1];
         REAL *y = a + cache_rows * plan->activation_column[l + 1] + first_row * columns;

@@ -9,6 +9,7 @@
 #define vint F(vint_)
 #define VLEN ((size_t)(TRPO_VECTOR_BYTES / sizeof(REAL)))
 #define INLINE static inline __attribute__((always_inline, unused))
+#define NOINLINE static __attribute__((noinline, unused))
 
 typedef REAL vreal __attribute__((vector_size(TRPO_VECTOR_BYTES)));
 typedef INT vint __attribute__((vector_size(TRPO_VECTOR_BYTES)));

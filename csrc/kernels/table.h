@@ -54,5 +54,6 @@ static const trpo_kernels F(table) = {
 #undef vint
 #undef VLEN
 #undef INLINE
+#undef NOINLINE
 #undef FOR_TILES
 #undef F

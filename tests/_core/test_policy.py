@@ -114,6 +114,18 @@ def test_kl_is_accurate_and_positive_however_small_the_step(size, direction, dis
     assert improvement == pytest.approx(expected[0], rel=10 * tolerance)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_first_ratio_is_exactly_one_for_any_number_of_outputs(dtype, distribution):
+    # With fused multiply-adds, one formula compiled twice can round in two ways: it did for 3 outputs and 1 row.
+    for outputs in (*range(1, 20), 31, 64):
+        for rows in (1, 3, 50, 97):
+            s = Setting(distribution, dtype, widths=(5, 8, outputs), rows=rows)
+            assert s.bind().evaluate(s.theta) == (0.0, 0.0), f"{outputs} outputs, {rows} rows"
+            log_probs = s.kernel.log_probs()
+            assert s.bind(log_probs=log_probs).evaluate(s.theta, "old_new") == (0.0, 0.0)
+            np.testing.assert_array_equal(s.kernel.ratios(), 1.0)
+
+
 def test_kl_is_joint_over_action_dimensions():
     # log_std alone moves: the KL of one dimension, once for each of them.
     s = Setting(widths=(2, 4))

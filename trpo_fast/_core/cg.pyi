@@ -1,5 +1,3 @@
-"""The conjugate-gradient loop."""
-
 from collections.abc import Callable
 from typing import Any
 
@@ -20,5 +18,4 @@ def solve(
     start_from_x: bool,
     reorthogonalize: bool,
     callback: Callable[[NDArray[Any]], Any] | None,
-) -> tuple[int, int, float, float]:
-    """Overwrite ``x``; return ``(status, iterations, residual_norm, curvature)``."""
+) -> tuple[int, int, float, float]: ...

@@ -120,10 +120,11 @@ def solve(
     cdef double residual_norm = 0, norm_b, goal, curvature
     if preconditioner is not None and (preconditioner.size != A.size or preconditioner.dtype != A.dtype):
         raise ValueError(
-            f"preconditioner: wanted size {A.size} and dtype {A.dtype}, got {preconditioner.size} and {preconditioner.dtype}"
+            f"preconditioner: wanted size {A.size} and dtype {A.dtype}, "
+            f"got {preconditioner.size} and {preconditioner.dtype}"
         )
     w.x = data_of(x, "x", code, 1, n, -1, True)
-    refuse_overlap("x", w.x, "b", rhs, row)
+    refuse_overlap("x", w.x, row, "b", rhs, row)
     if not k.all_finite(n, rhs):
         raise ValueError("b: holds a value that is not finite")
     # Each vector starts on a vector boundary.

@@ -101,7 +101,7 @@ cdef class ValueKernel:
         if out is None:
             out = np.empty(rows, self.dtype)
         cdef void *y = data_of(out, "out", self.code, 1, rows, -1, True)
-        refuse_overlap("out", y, "observations", x, rows * item)
+        refuse_overlap("out", y, rows * item, "observations", x, rows * self.plan.widths[0] * item)
         cdef int most = threads()
         cdef Memory work = Memory()
         cdef size_t pack = aligned(self.plan.forward_items * item)
@@ -152,6 +152,14 @@ cdef class ValueKernel:
             raise ValueError(f"epochs: wanted at least 1, got {epochs}")
         if batch_size < 1:
             raise ValueError(f"batch_size: wanted at least 1, got {batch_size}")
+        if not (learning_rate >= 0 and isfinite(learning_rate)):
+            raise ValueError(f"learning_rate: wanted a finite number >= 0, got {learning_rate!r}")
+        if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+            raise ValueError(f"beta1, beta2: wanted numbers in [0, 1), got {beta1!r} and {beta2!r}")
+        if not (epsilon > 0 and isfinite(epsilon)):
+            raise ValueError(f"epsilon: wanted a finite number > 0, got {epsilon!r}")
+        if adam_step < 0 or first_epoch < 0:
+            raise ValueError(f"adam_step, first_epoch: wanted >= 0, got {adam_step!r} and {first_epoch!r}")
         f.observations = data_of(observations, "observations", self.code, 2, -1, self.widths[0], False)
         rows = observations.shape[0]
         if rows < 1:
@@ -160,9 +168,9 @@ cdef class ValueKernel:
         f.parameters = data_of(parameters, "parameters", self.code, 1, n, -1, True)
         f.first_moment = data_of(first_moment, "first_moment", self.code, 1, n, -1, True)
         f.second_moment = data_of(second_moment, "second_moment", self.code, 1, n, -1, True)
-        refuse_overlap("first_moment", f.first_moment, "parameters", f.parameters, bytes)
-        refuse_overlap("second_moment", f.second_moment, "parameters", f.parameters, bytes)
-        refuse_overlap("second_moment", f.second_moment, "first_moment", f.first_moment, bytes)
+        refuse_overlap("first_moment", f.first_moment, bytes, "parameters", f.parameters, bytes)
+        refuse_overlap("second_moment", f.second_moment, bytes, "parameters", f.parameters, bytes)
+        refuse_overlap("second_moment", f.second_moment, bytes, "first_moment", f.first_moment, bytes)
         f.rows, f.batch_size = rows, batch_size
         f.learning_rate, f.beta1, f.beta2, f.epsilon = learning_rate, beta1, beta2, epsilon
         f.adam_step = adam_step

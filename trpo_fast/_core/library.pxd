@@ -17,7 +17,9 @@ cdef int make_plan(const trpo_kernels *kernels, tuple widths, str activation, tr
 # 'f' or 'd'.
 cdef str code_of(object dtype)
 
-cdef int refuse_overlap(str name, const void *p, str other_name, const void *q, size_t bytes) except -1
+cdef int refuse_overlap(
+    str name, const void *p, size_t bytes, str other_name, const void *q, size_t other_bytes
+) except -1
 
 
 cdef class Memory:

@@ -1,5 +1,3 @@
-"""The one extension module that owns csrc: its kernel tables, its threads, its random numbers."""
-
 from typing import Any
 
 import numpy as np

@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
 from trpo_fast._core.csrc cimport (
@@ -180,7 +180,9 @@ cdef object _describe(object array):
     return f"{array.dtype} array of shape {array.shape}{layout}{access}"
 
 
-cdef void *data_of(object array, str name, str code, int ndim, Py_ssize_t d0, Py_ssize_t d1, bint writable) except? NULL:
+cdef void *data_of(
+    object array, str name, str code, int ndim, Py_ssize_t d0, Py_ssize_t d1, bint writable
+) except? NULL:
     cdef Py_buffer view
     cdef bint fits = False
     cdef void *data = NULL
@@ -208,9 +210,11 @@ cdef bint _same_type(object array, str code):
     return array.dtype == np.dtype(names[code])
 
 
-cdef int refuse_overlap(str name, const void *p, str other_name, const void *q, size_t bytes) except -1:
+cdef int refuse_overlap(
+    str name, const void *p, size_t bytes, str other_name, const void *q, size_t other_bytes
+) except -1:
     cdef uintptr_t a = <uintptr_t>p, b = <uintptr_t>q
-    if bytes > 0 and a < b + bytes and b < a + bytes:
+    if bytes > 0 and other_bytes > 0 and a < b + other_bytes and b < a + bytes:
         raise ValueError(f"{name}: shares memory with {other_name}; wanted arrays that do not overlap")
     return 0
 

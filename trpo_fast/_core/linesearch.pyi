@@ -1,5 +1,3 @@
-"""The backtracking loop."""
-
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +11,4 @@ def backtrack(
     max_kl: float,
     backtrack_factor: float,
     max_backtracks: int,
-) -> tuple[int, int, float, float, float]:
-    """Update ``theta`` in place or restore it bit for bit.
-
-    Returns ``(status, backtracks, improvement, kl, step_fraction)``; ``improvement`` and ``kl`` are those of the accepted
-    step, or of the last trial.
-    """
+) -> tuple[int, int, float, float, float]: ...

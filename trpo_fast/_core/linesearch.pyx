@@ -30,7 +30,7 @@ def backtrack(objective, theta, step, *, double max_kl, double backtrack_factor,
     cdef double fraction = 1, improvement = 0, kl = 0
     cdef int j, status = TRPO_STATUS_NO_IMPROVEMENT
     cdef bint accepted = False
-    refuse_overlap("step", direction, "theta", current, bytes)
+    refuse_overlap("step", direction, bytes, "theta", current, bytes)
     memcpy(origin, current, bytes)
     try:
         for j in range(max_backtracks + 1):

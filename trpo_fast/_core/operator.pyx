@@ -26,20 +26,21 @@ cdef class Operator:
 
     cdef int apply(self, const void *v, void *out) except -1 nogil:
         with gil:
-            raise TypeError("Operator is abstract; use CallableOperator, DenseOperator or an engine's fisher_operator()")
+            raise TypeError("Operator is abstract; want CallableOperator, DenseOperator or engine.fisher_operator()")
 
     @property
     def shape(self):
         return (self.size, self.size)
 
     def matvec(self, v, out=None):
-        """``A v`` for ``v`` of shape (n,) and this operator's dtype, into `out` where given; `out` may not share memory with `v`."""
+        """``A v`` for ``v`` (n,) of this dtype, into `out` where given, which may share no memory with `v`."""
         if out is None:
             out = np.empty(self.size, self.dtype)
         cdef str code = code_of(self.dtype)
+        cdef size_t bytes = self.size * self.kernels.item_size
         cdef const void *operand = data_of(v, "v", code, 1, self.size, -1, False)
         cdef void *result = data_of(out, "out", code, 1, self.size, -1, True)
-        refuse_overlap("out", result, "v", operand, self.size * self.kernels.item_size)
+        refuse_overlap("out", result, bytes, "v", operand, bytes)
         with nogil:
             self.apply(operand, result)
         return out

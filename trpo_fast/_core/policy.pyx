@@ -25,7 +25,7 @@ from trpo_fast._core.csrc cimport (
     trpo_kl_direction,
     trpo_policy_batch,
 )
-from trpo_fast._core.library cimport Memory, code_of, data_of, kernels_for, make_plan, refuse_overlap, threads
+from trpo_fast._core.library cimport Memory, code_of, data_of, kernels_for, make_plan, threads
 from trpo_fast._core.operator cimport Operator
 
 cdef dict distributions = {"gaussian": TRPO_GAUSSIAN, "categorical": TRPO_CATEGORICAL}
@@ -201,7 +201,10 @@ cdef class PolicyKernel:
         return out
 
     def evaluate(self, parameters, kl_direction="new_old"):
-        """``(improvement, kl)`` at trial ``parameters`` (n,): ``(1/N) sum A expm1(log pi - log pi_old)`` and the joint KL in nats."""
+        """``(improvement, kl)`` at trial ``parameters`` (n,).
+
+        That is ``(1/N) sum A expm1(log pi - log pi_old)`` and the mean joint KL in nats; "new_old": KL(pi || pi_old).
+        """
         self.require_batch()
         if kl_direction not in kl_directions:
             raise ValueError(f"kl_direction: wanted one of {', '.join(kl_directions)}, got {kl_direction!r}")

@@ -11,7 +11,8 @@ def generalized_advantages(
 ):
     """Generalized advantage estimation (Schulman et al. 2016, eq. 16), backwards over time-major (T, E) arrays.
 
-    ``delta = r + gamma V(s') (1 - terminated) - V(s)``; ``A = delta + gamma lambda (1 - done) A_next``; ``R = A + V(s)``.
+    ``delta = r + gamma V(s') (1 - terminated) - V(s)``, ``A = delta + gamma lambda (1 - done) A_next`` and
+    ``R = A + V(s)``.
 
     Parameters
     ----------
@@ -89,7 +90,12 @@ def merge_moments(data, mean, m2, double count):
     Returns
     -------
     count : float
-        The new count. Raises ValueError naming row and column of the first non-finite entry, with the statistics untouched.
+        The new count.
+
+    Raises
+    ------
+    ValueError
+        An entry is not finite; names its row and column. The statistics are untouched.
     """
     cdef const trpo_kernels *k = kernels_for(data.dtype)
     cdef const void *rows = data_of(data, "data", code_of(data.dtype), 2, -1, -1, False)

@@ -21,24 +21,25 @@ class TrustRegionReport:
     status: Status
     """SUCCESS: a step was taken. Otherwise the parameters are what they were, bit for bit."""
     cg_status: Status
-    backtracks: int
-    kl: float
-    """Mean joint KL of the accepted step, or of the last trial, in nats."""
-    improvement: float
-    """Of the surrogate, by the accepted step or the last trial."""
-    predicted_improvement: float
-    """g' times the accepted (or last tried) step: the linear model."""
-    step_fraction: float
-    cg_iterations: int
-    cg_residual: float
-    """``||g - (F + damping I) x|| / ||g||``."""
     gradient_norm: float
-    step_norm: float
-    """Of the accepted step; 0 where none was."""
-    curvature: float
-    """x'Fx of the direction."""
     timings: dict[str, float]
     """Seconds: gradient, solve, line_search."""
+    cg_iterations: int = 0
+    cg_residual: float = 0.0
+    """``||g - (F + damping I) x|| / ||g||``."""
+    curvature: float = 0.0
+    """x'Fx of the direction."""
+    backtracks: int = 0
+    step_fraction: float = 0.0
+    """s^j of the accepted step; 0 where none was."""
+    step_norm: float = 0.0
+    """Of the accepted step; 0 where none was."""
+    kl: float = 0.0
+    """Mean joint KL of the accepted step, or of the last trial, in nats."""
+    improvement: float = 0.0
+    """Of the surrogate, by the accepted step or the last trial."""
+    predicted_improvement: float = 0.0
+    """g' times the accepted (or last tried) step: the linear model."""
 
 
 def trust_region_step(
@@ -85,12 +86,8 @@ def trust_region_step(
     timings = {"gradient": perf_counter() - start, "solve": 0.0, "line_search": 0.0}
 
     def report(status: Status, **found: Any) -> TrustRegionReport:
-        nothing = dict.fromkeys(
-            ("kl", "improvement", "predicted_improvement", "step_fraction", "cg_residual", "step_norm", "curvature"), 0.0
-        )
-        counts = {"cg_status": status, "backtracks": 0, "cg_iterations": 0}
         return TrustRegionReport(
-            status=status, gradient_norm=gradient_norm, timings=timings, **{**nothing, **counts, **found}
+            **{"cg_status": status} | found, status=status, gradient_norm=gradient_norm, timings=timings
         )
 
     if not math.isfinite(gradient_norm):

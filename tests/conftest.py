@@ -1,0 +1,6 @@
+"""One thread for other people's libraries: small problems gain nothing from more, and the cores may be shared."""
+
+import os
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")

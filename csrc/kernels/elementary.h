@@ -9,7 +9,7 @@
 #define LN2_HIGH 0x1.62e42fee00000p-1
 #define LN2_LOW 0x1.a39ef35793c76p-33
 #define TAYLOR_DEGREE 13
-#define EXP_LIMIT 708.0
+#define EXP_LIMIT 709.0
 #define TANH_LIMIT 22.0 /* tanh rounds to 1 beyond */
 #define SIGN_BIT INT64_MIN
 #else
@@ -19,7 +19,7 @@
 #define LN2_HIGH 0x1.63p-1f
 #define LN2_LOW -0x1.bd0106p-13f
 #define TAYLOR_DEGREE 7
-#define EXP_LIMIT 87.0f
+#define EXP_LIMIT 88.0f
 #define TANH_LIMIT 10.0f
 #define SIGN_BIT INT32_MIN
 #endif
@@ -28,7 +28,8 @@ static const double F(inverse_factorial)[] = {
     1.0,        1.0,         1.0 / 2,      1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
     1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0};
 
-/* p = expm1(r) and scale = 2^n for |x| <= EXP_LIMIT; a NaN comes out as NaN in p. */
+/* p = expm1(r) and scale = 2^n for |x| <= EXP_LIMIT, 0 for the lowest n, whose results are subnormal; a NaN comes out as
+ * NaN in p. */
 INLINE vreal F(exp_parts)(vreal x, vreal *scale) {
     const vreal shifted = x * F(splat)((REAL)1.44269504088896340736) + F(splat)(MAGIC);
     const vreal n = shifted - F(splat)(MAGIC);

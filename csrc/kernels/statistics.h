@@ -24,12 +24,15 @@ static void F(gae)(size_t steps, size_t envs, double gamma, double lambda, const
 /* (A - mean) / std in place; zeros where std is of rounding size. */
 static void F(standardize)(size_t n, void *a_, double *mean_out, double *std_out) {
     REAL *a = a_;
-    double sum = 0, squares = 0, largest = 0;
+    double sum = 0, correction = 0, squares = 0, largest = 0;
     for (size_t i = 0; i < n; i++) {
         sum += (double)a[i];
         if (fabs((double)a[i]) > largest) largest = fabs((double)a[i]);
     }
-    const double mean = n ? sum / (double)n : 0;
+    double mean = n ? sum / (double)n : 0;
+    /* A long sum is off by more than the rounding of one value, and values all alike would get that as their deviation. */
+    for (size_t i = 0; i < n; i++) correction += (double)a[i] - mean;
+    if (n) mean += correction / (double)n;
     for (size_t i = 0; i < n; i++) squares += ((double)a[i] - mean) * ((double)a[i] - mean);
     const double std = n ? sqrt(squares / (double)n) : 0;
     const double rounding = 8 * (sizeof(REAL) == 4 ? (double)FLT_EPSILON : DBL_EPSILON) * largest;

@@ -403,6 +403,14 @@ def test_read_only_rollout_arrays_are_refused():
             Actor(s.kernel, s.theta).act(s.observations, 0, *out)
 
 
+def test_the_environments_actions_may_not_be_the_policys_own(distribution):
+    # Clipping, or adding the start, would change the actions that the log-probabilities are of.
+    s = Setting(distribution)
+    normalized, actions, log_probs, _ = outputs_for(s)
+    with pytest.raises(ValueError, match="env_actions: shares memory with actions"):
+        Actor(s.kernel, s.theta).act(s.observations, 0, normalized, actions, log_probs, actions)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

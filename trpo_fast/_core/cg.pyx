@@ -4,7 +4,7 @@ x holds the last good iterate on every exit. The loop runs without the GIL; it t
 """
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.math cimport fabs, isfinite, sqrt
+from libc.math cimport isfinite, sqrt
 from libc.string cimport memcpy, memset
 
 from trpo_fast._core.csrc cimport (
@@ -20,6 +20,8 @@ from trpo_fast._core.operator cimport Operator
 
 cdef double FLOAT32_MAX = 3.4028234663852886e38
 cdef double FLOAT64_MAX = 1.7976931348623157e308
+cdef double FLOAT32_MIN = 1.1754943508222875e-38
+cdef double FLOAT64_MIN = 2.2250738585072014e-308
 
 
 cdef struct Work:
@@ -29,7 +31,8 @@ cdef struct Work:
     void *z              # M r; the same memory as r without a preconditioner
     void *p
     void *Ap
-    # earlier residuals r_j and z_j / (r_j . z_j), k x n; NULL without reorthogonalization
+    # earlier r_j and z_j over sqrt(r_j . z_j), k x n; the same memory without a preconditioner, NULL without
+    # reorthogonalization
     void *residuals
     void *duals
     double *coefficients
@@ -46,7 +49,7 @@ cdef int iterate(
     Operator A, Operator M, const trpo_kernels *k, Work *w, size_t n, int max_iter, double goal, double damping,
     object callback, object x_array, int *iterations, double *residual_norm
 ) except? -100 nogil:
-    cdef double rr, rz, rz_next, pAp, norm_p, norm_Ap, alpha, largest
+    cdef double rr, rz, rz_next, pAp, norm_p, norm_Ap, alpha, largest, smallest
     cdef double tiny = 8 * k.epsilon  # curvature below tiny |p||Ap| is rounding
     cdef size_t row = n * k.item_size
     cdef char *residual
@@ -57,18 +60,21 @@ cdef int iterate(
     if not isfinite(rr):
         return TRPO_STATUS_NON_FINITE
     largest = FLOAT32_MAX if k.item_size == sizeof(float) else FLOAT64_MAX
+    smallest = FLOAT32_MIN if k.item_size == sizeof(float) else FLOAT64_MIN
     rz = rr
     if residual_norm[0] > goal and M is not None:
         M.apply(w.r, w.z)
         rz = k.dot(n, w.r, w.z)
     memcpy(w.p, w.z, row)
-    while residual_norm[0] > goal:
+    while not residual_norm[0] <= goal:  # a NaN goes on, to be noticed
         if iterations[0] == max_iter:
             return TRPO_STATUS_ITERATION_LIMIT
-        if not isfinite(rz):
+        if not (isfinite(rr) and isfinite(rz)):
             return TRPO_STATUS_NON_FINITE
         if rz <= 0:  # only a preconditioner that is not positive definite can do this
             return TRPO_STATUS_NOT_POSITIVE_DEFINITE
+        if sqrt(rz) < smallest:  # 1 / sqrt(rz) could overflow, and the residual has few digits left
+            return TRPO_STATUS_STAGNATED
         A.apply(w.p, w.Ap)
         if damping != 0:
             k.axpy(n, damping, w.p, w.Ap)
@@ -80,13 +86,14 @@ cdef int iterate(
         if pAp <= tiny * norm_p * norm_Ap:
             return TRPO_STATUS_STAGNATED if pAp >= -tiny * norm_p * norm_Ap else TRPO_STATUS_NOT_POSITIVE_DEFINITE
         alpha = rz / pAp
-        if not (fabs(alpha) * norm_p < largest and fabs(alpha) * norm_Ap < largest):
+        if not alpha * max(norm_p, norm_Ap, 1.0) < largest:
             return TRPO_STATUS_NON_FINITE
         if w.residuals != NULL:
             residual = <char *>w.residuals + iterations[0] * row
             dual = <char *>w.duals + iterations[0] * row
-            memcpy(residual, w.r, row)
-            k.scaled_copy(n, 1 / rz, w.z, dual)
+            k.scaled_copy(n, 1 / sqrt(rz), w.r, residual)
+            if M is not None:
+                k.scaled_copy(n, 1 / sqrt(rz), w.z, dual)
         rr = k.cg_update(n, alpha, w.p, w.Ap, w.x, w.r)
         iterations[0] += 1
         if w.residuals != NULL:
@@ -132,12 +139,13 @@ def solve(
     # Reorthogonalization stops to help, and to need memory, after n directions: CG has then spanned the space.
     cdef size_t kept_bytes = kept * row
     cdef bint preconditioned = preconditioner is not None
-    cdef char *base = <char *>memory.reserve(4 * stride + 2 * kept_bytes + (kept + 1) * sizeof(double) + 128)
+    cdef size_t duals_bytes = kept_bytes if preconditioned else 0
+    cdef char *base = <char *>memory.reserve(4 * stride + kept_bytes + duals_bytes + (kept + 1) * sizeof(double))
     w.r, w.p, w.Ap = base, base + stride, base + 2 * stride
     w.z = base + 3 * stride if preconditioned else w.r
     w.residuals = base + 4 * stride if kept else NULL
-    w.duals = base + 4 * stride + kept_bytes if kept else NULL
-    w.coefficients = <double *>(base + 4 * stride + (2 * kept_bytes + 7) // 8 * 8)
+    w.duals = <char *>w.residuals + kept_bytes if kept and preconditioned else w.residuals
+    w.coefficients = <double *>(base + 4 * stride + (kept_bytes + duals_bytes + 7) // 8 * 8)
     if reorthogonalize:
         max_iter = kept
 

@@ -102,6 +102,7 @@ cdef class ValueKernel:
             out = np.empty(rows, self.dtype)
         cdef void *y = data_of(out, "out", self.code, 1, rows, -1, True)
         refuse_overlap("out", y, rows * item, "observations", x, rows * self.plan.widths[0] * item)
+        refuse_overlap("out", y, rows * item, "parameters", p, self.size * item)
         cdef int most = threads()
         cdef Memory work = Memory()
         cdef size_t pack = aligned(self.plan.forward_items * item)

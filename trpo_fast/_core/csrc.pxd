@@ -113,7 +113,7 @@ cdef extern from "trpo/kernels.h" nogil:
         void (*step_from)(size_t n, const void *origin, double alpha, const void *x, void *y) noexcept nogil
         int (*all_finite)(size_t n, const void *x) noexcept nogil
         void (*project_out)(size_t n, size_t k, const void *Z, const void *Q, double *coefficients,
-                           void *r) noexcept nogil
+                            void *r) noexcept nogil
         void (*mlp_plan)(int layers, const size_t *widths, trpo_activation activation, trpo_mlp *plan) noexcept nogil
         void (*mlp_pack_forward)(const trpo_mlp *plan, const void *parameters, void *packed) noexcept nogil
         void (*mlp_pack_backward)(const trpo_mlp *plan, const void *parameters, void *packed) noexcept nogil
@@ -129,7 +129,7 @@ cdef extern from "trpo/kernels.h" nogil:
         trpo_act_outcome (*act)(const trpo_actor *actor, const void *packed, size_t rows, const void *observations,
                                 int observations_double, uint32_t first_row, void *normalized, void *actions,
                                 void *log_probs, void *env_actions, int env_double, void *scratch,
-                           size_t *bad_row) noexcept nogil
+                                size_t *bad_row) noexcept nogil
         void (*sample)(const trpo_actor *actor, size_t n, size_t rows, const void *outputs, uint32_t first_row,
                        void *actions, void *log_probs) noexcept nogil
         double (*critic_gradient)(const trpo_mlp *plan, const void *forward, const void *backward, size_t count,
@@ -142,7 +142,7 @@ cdef extern from "trpo/kernels.h" nogil:
                     void *advantages, void *returns) noexcept nogil
         void (*standardize)(size_t n, void *a, double *mean, double *std) noexcept nogil
         size_t (*merge_moments)(size_t rows, size_t columns, const void *data, double count, double *mean,
-                           double *m2) noexcept nogil
+                                double *m2) noexcept nogil
     const trpo_kernels *trpo_kernels_for(trpo_dtype dtype)
     int trpo_dispatch(const char *wanted)
     const char *trpo_available_isa(int i)

@@ -4,6 +4,8 @@ from trpo_fast._core.csrc cimport trpo_kernels, trpo_mlp, trpo_random_key
 
 
 cdef const trpo_kernels *kernels_for(object dtype) except NULL
+# The kernels for the dtype of `array`, which is checked to be an ndarray; errors say `name`.
+cdef const trpo_kernels *kernels_of(object array, str name) except NULL
 cdef int threads() noexcept nogil
 cdef void permute(const trpo_random_key *key, int64_t n, int64_t *order) noexcept nogil
 
@@ -17,6 +19,7 @@ cdef int make_plan(const trpo_kernels *kernels, tuple widths, str activation, tr
 # 'f' or 'd'.
 cdef str code_of(object dtype)
 
+# Raises ValueError where the `bytes` at p and the `other_bytes` at q share memory.
 cdef int refuse_overlap(
     str name, const void *p, size_t bytes, str other_name, const void *q, size_t other_bytes
 ) except -1

@@ -121,6 +121,12 @@ cdef const trpo_kernels *kernels_for(object dtype) except NULL:
     raise TypeError(f"dtype: wanted float32 or float64, got {wanted}")
 
 
+cdef const trpo_kernels *kernels_of(object array, str name) except NULL:
+    if not isinstance(array, np.ndarray) or array.dtype not in (float32, float64):
+        raise TypeError(f"{name}: wanted a float32 or float64 array, got {_describe(array)}")
+    return kernels_for(array.dtype)
+
+
 cdef int threads() noexcept nogil:
     return trpo_get_threads()
 
@@ -148,9 +154,8 @@ def elementary(activation, x):
     """The kernels' activation on an array of any shape, float32 or float64: what accuracy tests call."""
     if activation not in activations:
         raise ValueError(f"activation: wanted one of {', '.join(activations)}, got {activation!r}")
-    x = np.ascontiguousarray(x)
-    flat, y = x.reshape(-1), np.empty(x.size, x.dtype)
-    cdef const trpo_kernels *kernels = kernels_for(x.dtype)
+    cdef const trpo_kernels *kernels = kernels_of(x, "x")
+    flat, y = np.ascontiguousarray(x).reshape(-1), np.empty(x.size, x.dtype)
     cdef str code = code_of(x.dtype)
     kernels.elementary(
         <trpo_activation><int>activations[activation],

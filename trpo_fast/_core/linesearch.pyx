@@ -1,7 +1,7 @@
 """The backtracking loop."""
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.math cimport isfinite
+from libc.math cimport NAN, isfinite
 from libc.string cimport memcpy
 
 from trpo_fast._core.csrc cimport (
@@ -11,7 +11,7 @@ from trpo_fast._core.csrc cimport (
     TRPO_STATUS_SUCCESS,
     trpo_kernels,
 )
-from trpo_fast._core.library cimport Memory, code_of, data_of, kernels_for, refuse_overlap
+from trpo_fast._core.library cimport Memory, code_of, data_of, kernels_of, refuse_overlap
 
 
 def backtrack(objective, theta, step, *, double max_kl, double backtrack_factor, int max_backtracks):
@@ -20,7 +20,7 @@ def backtrack(objective, theta, step, *, double max_kl, double backtrack_factor,
     Returns ``(status, backtracks, improvement, kl, step_fraction)``. `improvement` and `kl` are those of the accepted
     step, or of the last trial.
     """
-    cdef const trpo_kernels *k = kernels_for(theta.dtype)
+    cdef const trpo_kernels *k = kernels_of(theta, "theta")
     cdef str code = code_of(theta.dtype)
     cdef size_t n = theta.size, bytes = theta.size * k.item_size
     cdef void *current = data_of(theta, "theta", code, 1, n, -1, True)
@@ -37,7 +37,7 @@ def backtrack(objective, theta, step, *, double max_kl, double backtrack_factor,
             PyErr_CheckSignals()
             k.step_from(n, origin, fraction, direction, current)
             if not k.all_finite(n, current):
-                status = TRPO_STATUS_NON_FINITE
+                status, improvement, kl = TRPO_STATUS_NON_FINITE, NAN, NAN
             else:
                 improvement, kl = objective(theta)
                 if not (isfinite(improvement) and isfinite(kl)):

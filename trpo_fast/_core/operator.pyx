@@ -18,6 +18,9 @@ cdef class Operator:
         float32 or float64: of operand and result.
     """
 
+    def __cinit__(self):
+        self.setup(0, np.float64)  # what is never set up, as Operator() itself, has no size
+
     cdef int setup(self, Py_ssize_t size, object dtype) except -1:
         self.kernels = kernels_for(dtype)
         self.dtype = np.dtype(dtype)

@@ -25,7 +25,16 @@ from trpo_fast._core.csrc cimport (
     trpo_kl_direction,
     trpo_policy_batch,
 )
-from trpo_fast._core.library cimport Memory, code_of, data_of, kernels_for, make_plan, threads
+from trpo_fast._core.library cimport (
+    Memory,
+    code_of,
+    data_of,
+    kernels_for,
+    kernels_of,
+    make_plan,
+    refuse_overlap,
+    threads,
+)
 from trpo_fast._core.operator cimport Operator
 
 cdef dict distributions = {"gaussian": TRPO_GAUSSIAN, "categorical": TRPO_CATEGORICAL}
@@ -350,6 +359,7 @@ cdef class Actor:
         else:
             a = data_of(actions, "actions", kernel.code, 2, rows, outputs, True)
             e = data_of(env_actions, "env_actions", "d" if env_double else "f", 2, rows, outputs, True)
+        refuse_overlap("env_actions", e, env_actions.nbytes, "actions", a, actions.nbytes)
         self.actor.key.step = step
         self.actor.deterministic = deterministic
         with nogil:
@@ -387,8 +397,8 @@ def sample(
     """
     if distribution not in distributions:
         raise ValueError(f"distribution: wanted one of {', '.join(distributions)}, got {distribution!r}")
+    cdef const trpo_kernels *k = kernels_of(distribution_parameters, "distribution_parameters")
     dtype = distribution_parameters.dtype
-    cdef const trpo_kernels *k = kernels_for(dtype)
     cdef str code = code_of(dtype)
     cdef const void *outputs = data_of(distribution_parameters, "distribution_parameters", code, 2, -1, -1, False)
     cdef size_t rows = distribution_parameters.shape[0], n = distribution_parameters.shape[1]

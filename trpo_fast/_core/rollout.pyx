@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t
 
 from trpo_fast._core.csrc cimport trpo_kernels
-from trpo_fast._core.library cimport code_of, data_of, kernels_for
+from trpo_fast._core.library cimport code_of, data_of, kernels_of, refuse_overlap
 
 
 def generalized_advantages(
@@ -21,20 +21,21 @@ def generalized_advantages(
     terminated, truncated : ndarray (T, E) bool
     advantages, returns : ndarray (T, E), written
     """
-    cdef const trpo_kernels *k = kernels_for(values.dtype)
+    cdef const trpo_kernels *k = kernels_of(values, "values")
     cdef str code = code_of(values.dtype)
     cdef const void *v = data_of(values, "values", code, 2, -1, -1, False)
-    cdef size_t steps = values.shape[0], envs = values.shape[1]
-    k.gae(
-        steps, envs, gamma, gae_lambda,
-        data_of(rewards, "rewards", code, 2, steps, envs, False),
-        v,
-        data_of(next_values, "next_values", code, 2, steps, envs, False),
-        <const uint8_t *>data_of(terminated, "terminated", "?", 2, steps, envs, False),
-        <const uint8_t *>data_of(truncated, "truncated", "?", 2, steps, envs, False),
-        data_of(advantages, "advantages", code, 2, steps, envs, True),
-        data_of(returns, "returns", code, 2, steps, envs, True),
-    )
+    cdef size_t steps = values.shape[0], envs = values.shape[1], bytes = values.nbytes
+    cdef const void *r = data_of(rewards, "rewards", code, 2, steps, envs, False)
+    cdef const void *following = data_of(next_values, "next_values", code, 2, steps, envs, False)
+    cdef const void *end = data_of(terminated, "terminated", "?", 2, steps, envs, False)
+    cdef const void *cut = data_of(truncated, "truncated", "?", 2, steps, envs, False)
+    cdef void *a = data_of(advantages, "advantages", code, 2, steps, envs, True)
+    cdef void *out = data_of(returns, "returns", code, 2, steps, envs, True)
+    refuse_overlap("returns", out, bytes, "advantages", a, bytes)
+    for name, data in (("rewards", <size_t>r), ("values", <size_t>v), ("next_values", <size_t>following)):
+        refuse_overlap("advantages", a, bytes, name, <const void *><size_t>data, bytes)
+        refuse_overlap("returns", out, bytes, name, <const void *><size_t>data, bytes)
+    k.gae(steps, envs, gamma, gae_lambda, r, v, following, <const uint8_t *>end, <const uint8_t *>cut, a, out)
 
 
 def normalize_advantages(advantages):
@@ -42,7 +43,7 @@ def normalize_advantages(advantages):
 
     Returns ``(mean, std)`` from before.
     """
-    cdef const trpo_kernels *k = kernels_for(advantages.dtype)
+    cdef const trpo_kernels *k = kernels_of(advantages, "advantages")
     cdef double mean = 0, std = 0
     flat = advantages.reshape(-1)
     if advantages.size and flat.ctypes.data != advantages.ctypes.data:
@@ -69,6 +70,9 @@ def discounted_returns(rewards, done, valid, carry, out, *, double gamma):
     cdef const uint8_t *ok = <const uint8_t *>data_of(valid, "valid", "?", 2, steps, envs, False)
     cdef double *c = <double *>data_of(carry, "carry", "d", 1, envs, -1, True)
     cdef double *o = <double *>data_of(out, "out", "d", 2, steps, envs, True)
+    refuse_overlap("out", o, out.nbytes, "rewards", r, rewards.nbytes)
+    refuse_overlap("out", o, out.nbytes, "carry", c, carry.nbytes)
+    refuse_overlap("carry", c, carry.nbytes, "rewards", r, rewards.nbytes)
     for t in range(steps):
         for e in range(envs):
             i = t * envs + e
@@ -97,14 +101,15 @@ def merge_moments(data, mean, m2, double count):
     ValueError
         An entry is not finite; names its row and column. The statistics are untouched.
     """
-    cdef const trpo_kernels *k = kernels_for(data.dtype)
+    cdef const trpo_kernels *k = kernels_of(data, "data")
     cdef const void *rows = data_of(data, "data", code_of(data.dtype), 2, -1, -1, False)
     cdef size_t n = data.shape[0], columns = data.shape[1], bad
-    bad = k.merge_moments(
-        n, columns, rows, count,
-        <double *>data_of(mean, "mean", "d", 1, columns, -1, True),
-        <double *>data_of(m2, "m2", "d", 1, columns, -1, True),
-    )
+    cdef double *center = <double *>data_of(mean, "mean", "d", 1, columns, -1, True)
+    cdef double *squares = <double *>data_of(m2, "m2", "d", 1, columns, -1, True)
+    refuse_overlap("m2", squares, m2.nbytes, "mean", center, mean.nbytes)
+    refuse_overlap("mean", center, mean.nbytes, "data", rows, data.nbytes)
+    refuse_overlap("m2", squares, m2.nbytes, "data", rows, data.nbytes)
+    bad = k.merge_moments(n, columns, rows, count, center, squares)
     if bad:
         row, column = divmod(bad - 1, columns)
         raise ValueError(f"data: row {row}, column {column} holds {data[row, column]}; wanted finite values")

@@ -34,6 +34,8 @@ def as_operator(A: Any, size: int, dtype: Any, name: str = "A") -> Operator:
     elif isinstance(A, np.ndarray):
         if A.ndim != 2 or A.shape[0] != A.shape[1]:
             raise ValueError(f"{name}: wanted a square matrix, got shape {A.shape}")
+        if not np.can_cast(A.dtype, dtype, "same_kind"):
+            raise TypeError(f"{name}: wanted real numbers, got a matrix of {A.dtype}")
         operator = DenseOperator(np.ascontiguousarray(A, dtype=dtype))
     elif hasattr(A, "matvec") and hasattr(A, "shape"):  # scipy's protocol, without importing scipy
         if tuple(A.shape) != (size, size):
@@ -87,8 +89,9 @@ def conjugate_gradient(
     x0 : ndarray (n,), optional
         Start; costs one product more. Not modified.
     reorthogonalize : bool
-        Keep the earlier residuals (``2 max_iter n`` items) and project them out of each new one. In float32 plain CG
-        loses orthogonality after about ten products, and with it digits of x.
+        Keep the earlier residuals (``max_iter n`` items, twice that with a preconditioner) and project them out of each
+        new one. In float32 plain CG loses orthogonality after about ten products, and with it digits of x. The solve
+        ends after n iterations at the latest: they span the space.
     callback : callable, optional
         Called with the current x (the solver's own array: copy it to keep it) after every iteration.
 
@@ -127,8 +130,8 @@ def conjugate_gradient(
         b,
         x,
         max_iter=require_count("max_iter", max_iter, low=0),
-        rtol=require_number("rtol", rtol, low=0),
-        atol=require_number("atol", atol, low=0),
+        rtol=require_number("rtol", rtol, low=0, finite=False),
+        atol=require_number("atol", atol, low=0, finite=False),
         damping=require_number("damping", damping, low=0),
         preconditioner=inverse,
         start_from_x=x0 is not None,

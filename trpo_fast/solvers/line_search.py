@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from .._core import linesearch
 from .status import Status
-from .validation import require_count, require_number
+from .validation import require_count, require_fraction, require_number
 
 
 class LineSearchResult(NamedTuple):
@@ -49,7 +49,7 @@ def backtracking_line_search(
     step : ndarray (n,), same dtype
         The full step; not modified.
     max_kl : float
-        ``> 0``.
+        ``> 0``; infinity asks for improvement alone.
     backtrack_factor : float
         In (0, 1).
     max_backtracks : int
@@ -58,15 +58,12 @@ def backtracking_line_search(
     if not isinstance(theta, np.ndarray) or theta.dtype not in (np.float32, np.float64):
         what = f"{theta.dtype} array" if isinstance(theta, np.ndarray) else type(theta).__name__
         raise TypeError(f"theta: wanted an ndarray of float32 or float64, got {what}")
-    factor = require_number("backtrack_factor", backtrack_factor, low=0, inclusive=False)
-    if factor >= 1:
-        raise ValueError(f"backtrack_factor: wanted a number in (0, 1), got {backtrack_factor!r}")
     status, backtracks, improvement, kl, fraction = linesearch.backtrack(
         objective,
         theta,
         step,
-        max_kl=require_number("max_kl", max_kl, low=0, inclusive=False),
-        backtrack_factor=factor,
+        max_kl=require_number("max_kl", max_kl, low=0, inclusive=False, finite=False),
+        backtrack_factor=require_fraction("backtrack_factor", backtrack_factor),
         max_backtracks=require_count("max_backtracks", max_backtracks, low=0),
     )
     return LineSearchResult(Status(status), backtracks, improvement, kl, fraction)

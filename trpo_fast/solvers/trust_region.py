@@ -11,7 +11,7 @@ from .conjugate_gradient import conjugate_gradient
 from .engine import Engine
 from .line_search import LineSearchResult, backtracking_line_search
 from .status import Status
-from .validation import require_choice, require_number
+from .validation import require_choice, require_count, require_fraction, require_number
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,11 @@ def trust_region_step(
         Of `backtracking_line_search`.
     """
     max_kl = require_number("max_kl", max_kl, low=0, inclusive=False)
+    damping = require_number("damping", damping, low=0)
+    cg_iterations = require_count("cg_iterations", cg_iterations, low=1)
+    cg_rtol = require_number("cg_rtol", cg_rtol, low=0, finite=False)
+    backtrack_factor = require_fraction("backtrack_factor", backtrack_factor)
+    max_backtracks = require_count("max_backtracks", max_backtracks, low=0)
     require_choice("step_curvature", step_curvature, ("fisher", "damped"))
     require_choice("kl_direction", kl_direction, ("new_old", "old_new"))
 
@@ -96,6 +101,7 @@ def trust_region_step(
         return report(Status.NO_GRADIENT)
 
     start = perf_counter()
+    kept_bytes = (1 if preconditioner is None else 2) * min(cg_iterations, g.size) * g.nbytes
     cg = conjugate_gradient(
         engine.fisher_operator(),
         g,
@@ -103,7 +109,7 @@ def trust_region_step(
         rtol=cg_rtol,
         damping=damping,
         preconditioner=preconditioner,
-        reorthogonalize=reorthogonalize and 2 * cg_iterations * g.nbytes <= 2**31,
+        reorthogonalize=reorthogonalize and kept_bytes <= 2**31,
     )
     timings["solve"] = perf_counter() - start
     found: dict[str, Any] = {

@@ -4,25 +4,43 @@ import math
 import numbers
 from typing import Any
 
+LARGEST_COUNT = 2**31 - 1  # the compiled loops count in C ints
 
-def require_number(name: str, value: Any, *, low: float, inclusive: bool = True, high: float = math.inf) -> float:
-    """`value` as a float, or an error that names it: wanted finite or `high`, and >= (or >) `low`, <= `high`."""
+
+def require_number(name: str, value: Any, *, low: float, inclusive: bool = True, finite: bool = True) -> float:
+    """`value` as a float, or an error that names it.
+
+    Wanted is a number ``>= low``, or ``> low`` if not `inclusive`; infinity only if not `finite`.
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: wanted a number, got {value!r}")
     number = float(value)
-    if math.isnan(number) or not (number >= low if inclusive else number > low) or number > high:
-        bound = f"{'>=' if inclusive else '>'} {low:g}" + (f" and <= {high:g}" if math.isfinite(high) else "")
-        raise ValueError(f"{name}: wanted a number {bound}, got {value!r}")
+    if not (number >= low if inclusive else number > low) or (finite and number == math.inf):
+        kind = "finite number" if finite else "number"
+        raise ValueError(f"{name}: wanted a {kind} {'>=' if inclusive else '>'} {low:g}, got {value!r}")
+    return number
+
+
+def require_fraction(name: str, value: Any) -> float:
+    """`value` as a float in (0, 1), or an error that names it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: wanted a number, got {value!r}")
+    number = float(value)
+    if not 0 < number < 1:
+        raise ValueError(f"{name}: wanted a number in (0, 1), got {value!r}")
     return number
 
 
 def require_count(name: str, value: Any, *, low: int) -> int:
-    """`value` as an int >= `low`, or an error that names it."""
+    """`value` as an int in `low` to `LARGEST_COUNT`, or an error that names it."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: wanted an integer, got {value!r}")
-    if value < low:
+    count = int(value)
+    if count < low:
         raise ValueError(f"{name}: wanted at least {low}, got {value}")
-    return int(value)
+    if count > LARGEST_COUNT:
+        raise ValueError(f"{name}: wanted at most {LARGEST_COUNT}, got {value}")
+    return count
 
 
 def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:

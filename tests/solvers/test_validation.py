@@ -1,0 +1,76 @@
+"""Checks of arguments: what passes, and that an error names argument, value and what is wanted."""
+
+import math
+
+import numpy as np
+import pytest
+
+from trpo_fast.solvers.validation import (
+    LARGEST_COUNT,
+    require_choice,
+    require_count,
+    require_fraction,
+    require_number,
+)
+
+
+@pytest.mark.parametrize("value", [0, 0.5, np.float32(0.5), np.int64(3), 1e308])
+def test_numbers_of_every_kind_become_floats(value):
+    number = require_number("size", value, low=0)
+    assert type(number) is float
+    assert number == value
+
+
+@pytest.mark.parametrize("value", ["1", None, [1.0], 1j, True, np.bool_(True), np.ones(1)])
+def test_what_is_no_number_is_named(value):
+    for require in (lambda: require_number("size", value, low=0), lambda: require_fraction("size", value)):
+        with pytest.raises(TypeError, match="size: wanted a number, got"):
+            require()
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "wanted"),
+    [
+        (-1, {}, "a finite number >= 0, got -1"),
+        (math.nan, {}, "a finite number >= 0, got nan"),
+        (math.inf, {}, "a finite number >= 0, got inf"),
+        (-math.inf, {}, "a finite number >= 0, got -inf"),
+        (0, {"inclusive": False}, "a finite number > 0, got 0"),
+        (0.0, {"inclusive": False, "finite": False}, "a number > 0, got 0.0"),
+        (math.nan, {"finite": False}, "a number >= 0, got nan"),
+    ],
+)
+def test_numbers_outside_are_named(value, options, wanted):
+    with pytest.raises(ValueError, match=f"size: wanted {wanted}"):
+        require_number("size", value, low=0, **options)
+
+
+def test_infinity_passes_where_it_means_something():
+    assert require_number("size", math.inf, low=0, finite=False) == math.inf
+
+
+@pytest.mark.parametrize("value", [0, 1, -0.5, 2, math.nan, math.inf])
+def test_fractions_lie_strictly_inside(value):
+    with pytest.raises(ValueError, match=r"size: wanted a number in \(0, 1\), got"):
+        require_fraction("size", value)
+    assert require_fraction("size", np.float32(0.5)) == 0.5
+
+
+def test_counts_are_whole_and_bounded():
+    assert require_count("steps", np.int32(3), low=1) == 3
+    assert type(require_count("steps", np.int32(3), low=1)) is int
+    assert require_count("steps", LARGEST_COUNT, low=1) == LARGEST_COUNT
+    for value in (True, 2.0, "2", None):
+        with pytest.raises(TypeError, match="steps: wanted an integer, got"):
+            require_count("steps", value, low=1)
+    with pytest.raises(ValueError, match="steps: wanted at least 1, got 0"):
+        require_count("steps", 0, low=1)
+    with pytest.raises(ValueError, match="steps: wanted at most 2147483647, got"):
+        require_count("steps", LARGEST_COUNT + 1, low=1)
+
+
+@pytest.mark.parametrize("value", ["third", "", None, 1])
+def test_choices_are_listed(value):
+    with pytest.raises(ValueError, match="which: wanted one of 'first', 'second', got"):
+        require_choice("which", value, ("first", "second"))
+    assert require_choice("which", "second", ("first", "second")) == "second"

@@ -111,8 +111,8 @@ class TRPOConfig:
         256,
         _COUNT,
         "steps of each environment before the first rollout, only to start the running statistics",
-        why="covers whole episodes, so the first reward scale is not that of an episode's beginning: with 32, one of nine "
-        "Pendulum-v1 runs never recovered from it; they train nothing and count as no timestep",
+        why="covers whole episodes, so the first reward scale is not that of an episode's beginning: with 32, one of "
+        "nine Pendulum-v1 runs never recovered from it; they train nothing and count as no timestep",
     )
     # Trust region
     max_kl: float = _setting(
@@ -203,8 +203,8 @@ class TRPOConfig:
         -0.5,
         _FINITE,
         "initial log standard deviation of Gaussian actions",
-        why="a standard deviation of 0.6 explores the usual range of [-1, 1]; with 1 a third of the actions are clipped to its "
-        "ends, and HalfCheetah-v5 more often stays in a poor gait",
+        why="a standard deviation of 0.6 explores the usual range of [-1, 1]; with 1 a third of the actions are "
+        "clipped to its ends, and HalfCheetah-v5 more often stays in a poor gait",
     )
     # Statistics
     normalize_observations: bool = _setting(

@@ -15,7 +15,7 @@ TEXTS = {
     "hidden_sizes": ("128,32", (128, 32)),
     "critic_hidden_sizes": ("", ()),
     "observation_clip": ("inf", float("inf")),
-    "log_std_init": ("-0.5", -0.5),
+    "log_std_init": ("-1.0", -1.0),
 }
 
 

@@ -103,3 +103,16 @@ def test_without_tensorboard_the_csv_is_still_written(make_agent, tmp_path, monk
     assert [path.name for path in tmp_path.iterdir()] == ["progress.csv"]
     with pytest.raises(ImportError):
         RunLogger(tmp_path, tensorboard=True)
+
+
+def test_row_is_written_although_ctrl_c_came_between_the_update_and_its_row(make_agent, tmp_path):
+    def interrupt(agent):
+        if agent.num_updates == 2:
+            raise KeyboardInterrupt
+
+    agent = make_agent()
+    with pytest.raises(KeyboardInterrupt):
+        agent.learn(5 * STEPS, callback=[interrupt, RunLogger(tmp_path, tensorboard=False)])
+    rows = read_progress(tmp_path / "progress.csv")
+    assert [int(row["train/n_updates"]) for row in rows] == [1, 2]
+    assert agent.num_updates == 2

@@ -72,6 +72,7 @@ class RunLogger(Callback):
         self._rows: Any = None
         self._events: Any = None
         self._unwritten: tuple[dict[str, Any], UpdateReport] | None = None
+        self._recorded = 0  # updates that have a row, written or not
         self._began = 0.0
         self._first_timestep = 0
         self._first_elapsed = 0.0
@@ -81,6 +82,7 @@ class RunLogger(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "progress.csv"
         kept = [] if agent.num_timesteps == 0 else _rows_until(path, agent.num_timesteps)
+        self._recorded = agent.num_updates
         self._first_timestep = agent.num_timesteps
         self._first_elapsed = float(kept[-1]["time/time_elapsed"]) if kept else 0.0
         self._began = time.perf_counter()
@@ -97,11 +99,14 @@ class RunLogger(Callback):
         self._write_out()
         assert agent.last_update is not None
         self._unwritten = self._row(agent, agent.last_update), agent.last_update
+        self._recorded = agent.num_updates
         if agent.last_update.fit.done():
             self._write_out()
 
     def on_training_end(self, agent: TRPO) -> None:
         """Write what is left and close the files."""
+        if agent.num_updates > self._recorded:  # Ctrl-C came between an update and its row
+            self.on_update(agent)
         self._write_out()
         if self._file is not None:
             self._file.close()

@@ -1,6 +1,5 @@
 """The compiled parts: csrc as static libraries, one per instruction set, and the extension modules over them."""
 
-import os
 import platform
 from pathlib import Path
 
@@ -17,8 +16,6 @@ INSTRUCTION_SETS = {
     "aarch64": {"aarch64": []},
 }
 HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
-# With TRPO_FAST_BOUNDS_CHECK=1 the build keeps Cython's bounds checks, for hunting bugs.
-CHECKED = os.environ.get("TRPO_FAST_BOUNDS_CHECK") == "1"
 
 
 def static_library(name, sources, flags):
@@ -58,7 +55,7 @@ def extension(name):
         [f"trpo_fast/_core/{name}.pyx"],
         include_dirs=["csrc/include"],
         depends=HEADERS,
-        extra_compile_args=["-O2", "-fvisibility=hidden"],
+        extra_compile_args=["-O2", "-ffp-contract=off", "-fvisibility=hidden"],
         extra_link_args=["-pthread"],
     )
 
@@ -70,8 +67,6 @@ setup(
         build_dir="build",
         compiler_directives={
             "language_level": 3,
-            "boundscheck": CHECKED,
-            "initializedcheck": CHECKED,
             "cdivision": True,
             "binding": True,
             "embedsignature": False,

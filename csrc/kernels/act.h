@@ -54,15 +54,16 @@ static trpo_act_outcome F(act)(const trpo_actor *actor, const void *packed, size
             const size_t at = i * inputs + j;
             double x =
                 observations_double ? ((const double *)observations)[at] : (double)((const float *)observations)[at];
-            if (!isfinite(x)) {
-                *bad_row = i;
-                return TRPO_ACT_BAD_OBSERVATION;
-            }
+            const int finite = isfinite(x);
             if (actor->mean) {
                 x = (x - actor->mean[j]) * actor->scale[j];
                 x = x > actor->clip ? actor->clip : (x < -actor->clip ? -actor->clip : x);
             }
             normalized[at] = (REAL)x;
+            if (!finite || !isfinite(normalized[at])) { /* a double may be too large for REAL */
+                *bad_row = i;
+                return TRPO_ACT_BAD_OBSERVATION;
+            }
         }
     for (size_t row = 0; row < rows; row += TRPO_TILE_ROWS) {
         const size_t count = rows - row < TRPO_TILE_ROWS ? rows - row : TRPO_TILE_ROWS;

@@ -49,7 +49,13 @@ static double expm1_minus(double x) {
  * sum a (log a - log b) = sum a (log a - log b) - a + b = sum a (e^d - 1 - d), d = log b - log a. */
 INLINE double F(categorical_kl)(size_t n, const REAL *log_a, const REAL *log_b) {
     double sum = 0;
-    for (size_t j = 0; j < n; j++) sum += exp((double)log_a[j]) * expm1_minus((double)log_b[j] - (double)log_a[j]);
+    for (size_t j = 0; j < n; j++) {
+        const double a = exp((double)log_a[j]), d = (double)log_b[j] - (double)log_a[j];
+        if (d < 1)
+            sum += a * expm1_minus(d);
+        else /* a e^d is b, which stays finite where e^d overflows */
+            sum += exp((double)log_b[j]) - (a > 0 ? a + a * d : 0);
+    }
     return sum;
 }
 

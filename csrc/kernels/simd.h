@@ -9,7 +9,11 @@
 #define vint F(vint_)
 #define VLEN ((size_t)(TRPO_VECTOR_BYTES / sizeof(REAL)))
 #define INLINE static inline __attribute__((always_inline, unused))
+#if defined(__GNUC__) && !defined(__clang__)
+#define NOINLINE static __attribute__((noinline, noclone, unused))
+#else
 #define NOINLINE static __attribute__((noinline, unused))
+#endif
 
 typedef REAL vreal __attribute__((vector_size(TRPO_VECTOR_BYTES)));
 typedef INT vint __attribute__((vector_size(TRPO_VECTOR_BYTES)));

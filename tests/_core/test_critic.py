@@ -242,3 +242,15 @@ def test_state_arrays_that_are_one_array_are_refused():
 def test_a_kernel_that_cannot_be_is_refused_by_name(arguments, message):
     with pytest.raises((ValueError, TypeError), match=message):
         ValueKernel(*arguments)
+
+
+def test_a_stopped_fit_leaves_every_array_as_it_was():
+    fit = Fit()
+    before = [array.tobytes() for array in fit.state]
+    with pytest.raises(RuntimeError, match="stopped"):
+        fit.run(stop=np.ones(1, np.uint8))
+    assert [array.tobytes() for array in fit.state] == before
+    fit.run(stop=np.zeros(1, np.uint8))
+    assert [array.tobytes() for array in fit.state] != before
+    with pytest.raises(ValueError, match="stop"):
+        fit.run(stop=np.zeros(2, np.uint8))

@@ -436,3 +436,29 @@ def test_rows_that_are_not_finite_are_named():
     s.theta[-1] = np.inf
     with pytest.raises(FloatingPointError, match=r"action.*0"):
         Actor(s.kernel, s.theta).act(s.observations, 0, *outputs_for(s))
+
+
+@pytest.mark.parametrize("direction", ["new_old", "old_new"])
+@pytest.mark.parametrize("logit", [-800.0, -1e30, 800.0])
+def test_categorical_kl_is_finite_where_an_action_all_but_vanishes(logit, direction):
+    kernel = PolicyKernel((1, 3), "tanh", "categorical", np.float64)
+    old = np.array([0.0, 0.0, 0.0, *np.log([0.5, 0.49, 0.01])])
+    new = old.copy()
+    new[5] = logit
+    kernel.bind(old, np.zeros((1, 1)), np.zeros(1, np.int64), np.ones(1))
+    p, q = np.exp(old[3:]), np.exp(new[3:] - np.logaddexp.reduce(new[3:]))
+    log_p, log_q = old[3:], new[3:] - np.logaddexp.reduce(new[3:])
+    a, difference = (q, log_q - log_p) if direction == "new_old" else (p, log_p - log_q)
+    expected = sum(x * d for x, d in zip(a, difference, strict=True) if x > 0)
+    assert kernel.evaluate(new, direction)[1] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("value", [1e39, np.inf, np.nan])
+def test_an_observation_too_large_for_the_policy_is_refused_by_row(value):
+    kernel = PolicyKernel((2, 3), "tanh", "categorical", np.float32)
+    actor = Actor(kernel, np.zeros(kernel.size, np.float32))
+    observations = np.zeros((4, 2))
+    observations[2, 1] = value
+    outputs = np.empty((4, 2), np.float32), np.empty(4, np.int64), np.empty(4, np.float32), np.empty(4, np.int64)
+    with pytest.raises(FloatingPointError, match="environment 2"):
+        actor.act(observations, 0, *outputs)

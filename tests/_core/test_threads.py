@@ -154,3 +154,45 @@ def test_one_python_operator_may_serve_two_solves_at_once():
         return conjugate_gradient(lambda v: matrix @ v, b).x.tobytes()
 
     assert in_threads(solve, solve) == [[expected] * 10] * 2
+
+
+def _bound_kernel(rows=20_000):
+    rng = np.random.default_rng(0)
+    kernel = PolicyKernel((17, 64, 64, 6), "tanh", "gaussian", np.float32)
+    theta = (0.1 * rng.normal(size=kernel.size)).astype(np.float32)
+    batch = [rng.normal(size=shape).astype(np.float32) for shape in ((rows, 17), (rows, 6), (rows,))]
+    kernel.bind(theta, *batch)
+    return kernel, theta, batch
+
+
+@pytest.mark.parametrize("other", ["product", "bind"])
+def test_an_engine_at_work_in_another_thread_is_refused_and_never_wrong(other):
+    kernel, theta, batch = _bound_kernel()
+    v = np.ones(kernel.size, np.float32)
+    expected = kernel.fisher_operator() @ v
+    refused, wrong = [], []
+    done = threading.Event()
+
+    def multiply():
+        while not done.is_set():
+            try:
+                if (kernel.fisher_operator() @ v).tobytes() != expected.tobytes():
+                    wrong.append(1)
+            except RuntimeError as error:
+                refused.append(str(error))
+
+    thread = threading.Thread(target=multiply)
+    thread.start()
+    for _ in range(200):
+        try:
+            if other == "bind":
+                kernel.bind(theta, *batch)
+            elif (kernel.fisher_operator() @ v).tobytes() != expected.tobytes():
+                wrong.append(1)
+        except RuntimeError as error:
+            refused.append(str(error))
+    done.set()
+    thread.join()
+    assert not wrong
+    assert all("another thread" in text or "outlived" in text or "no batch" in text for text in refused)
+    assert (kernel.fisher_operator() @ v).tobytes() == expected.tobytes()

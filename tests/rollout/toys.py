@@ -84,6 +84,9 @@ class FollowingEngine:
     def __init__(self, dtype: type = np.float64) -> None:
         self.dtype = np.dtype(dtype)
 
+    def refresh(self):
+        pass
+
     def actor(self, action_space, **options):
         self.last_actor = FollowingActor(options)
         return self.last_actor

@@ -441,7 +441,8 @@ def test_a_preconditioner_changes_the_way_and_not_the_solution(reorthogonalize):
 def test_reorthogonalization_stops_when_the_space_is_spanned():
     A = Counted(spd(6, 1e3))
     result = conjugate_gradient(A, right_hand_side(6), max_iter=50, rtol=0, reorthogonalize=True)
-    assert result.iterations == A.calls <= 6
+    assert result.iterations <= 6
+    assert A.calls == result.iterations + 1  # and one for a residual near the dtype's accuracy
     assert result.residual_norm < 1e-12
 
 
@@ -542,3 +543,27 @@ def test_the_compiled_loop_refuses_to_work_on_an_alias_of_b():
         with pytest.raises(ValueError, match=r"x: shares memory with b"):
             solve(x, b=both[:5])
     np.testing.assert_array_equal(both, 1)
+
+
+@pytest.mark.parametrize("reorthogonalize", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_success_is_never_claimed_for_a_residual_below_the_dtypes_accuracy(dtype, reorthogonalize):
+    A, b = spd(60, 100.0).astype(dtype), right_hand_side(60).astype(dtype)
+    result = conjugate_gradient(A, b, max_iter=400, rtol=1e-17, reorthogonalize=reorthogonalize)
+    exact = b.astype(np.float64) - A.astype(np.float64) @ result.x.astype(np.float64)
+    true = np.linalg.norm(exact)
+    assert result.status > 0
+    eps = float(np.finfo(dtype).eps)
+    assert result.residual_norm == pytest.approx(true, rel=0.5, abs=30 * eps * float(np.linalg.norm(b)))
+    assert result.residual_norm > 0.01 * eps * np.linalg.norm(b)
+
+
+def test_bad_flags_and_callbacks_are_named():
+    with pytest.raises(TypeError, match="reorthogonalize"):
+        conjugate_gradient(np.eye(2), np.ones(2), reorthogonalize="no")
+    with pytest.raises(TypeError, match="callback"):
+        conjugate_gradient(np.eye(2), np.ones(2), callback=3)
+    with pytest.raises(ValueError, match="preconditioner: the operator returned shape"):
+        conjugate_gradient(np.eye(2), np.ones(2), preconditioner=lambda v: v[:1])
+    with pytest.raises(ValueError, match="x0"):
+        conjugate_gradient(np.eye(2, dtype=np.float32), np.ones(2, np.float32), x0=np.full(2, 1e300))

@@ -22,6 +22,8 @@ cdef double FLOAT32_MAX = 3.4028234663852886e38
 cdef double FLOAT64_MAX = 1.7976931348623157e308
 cdef double FLOAT32_MIN = 1.1754943508222875e-38
 cdef double FLOAT64_MIN = 2.2250738585072014e-308
+# A residual below this many epsilons of |b| is below what rounding in the products lets the recurrence know.
+cdef double ATTAINABLE = 1000
 
 
 cdef struct Work:
@@ -111,6 +113,17 @@ cdef int iterate(
     return TRPO_STATUS_SUCCESS
 
 
+cdef int residual(
+    Operator A, const trpo_kernels *k, Work *w, size_t n, const void *b, double damping
+) except -1 nogil:
+    # r = b - (A + damping I) x
+    A.apply(w.x, w.Ap)
+    if damping != 0:
+        k.axpy(n, damping, w.x, w.Ap)
+    k.step_from(n, b, -1, w.Ap, w.r)
+    return 0
+
+
 def solve(
     Operator A, b, x, *, int max_iter, double rtol, double atol, double damping, Operator preconditioner,
     bint start_from_x, bint reorthogonalize, callback
@@ -123,7 +136,7 @@ def solve(
     cdef Memory memory = Memory()
     cdef Work w
     cdef int kept = min(max_iter, <int>n) if reorthogonalize else 0
-    cdef int iterations = 0, status
+    cdef int iterations = 0, status = TRPO_STATUS_SUCCESS
     cdef double residual_norm = 0, norm_b, goal, curvature
     if preconditioner is not None and (preconditioner.size != A.size or preconditioner.dtype != A.dtype):
         raise ValueError(
@@ -154,15 +167,20 @@ def solve(
         goal = max(rtol * norm_b, atol)
         if norm_b == 0 or not start_from_x:
             memset(w.x, 0, row)
-        memcpy(w.r, rhs, row)
         if start_from_x and norm_b > 0:
-            A.apply(w.x, w.Ap)
-            if damping != 0:
-                k.axpy(n, damping, w.x, w.Ap)
-            k.axpy(n, -1, w.Ap, w.r)
-        status = iterate(
-            A, preconditioner, k, &w, n, max_iter, goal, damping, callback, x, &iterations, &residual_norm
-        )
+            residual(A, k, &w, n, rhs, damping)
+        else:
+            memcpy(w.r, rhs, row)
+        if norm_b > 0:
+            status = iterate(
+                A, preconditioner, k, &w, n, max_iter, goal, damping, callback, x, &iterations, &residual_norm
+            )
+        if status >= 0 and residual_norm < ATTAINABLE * k.epsilon * norm_b:
+            # The recurrence goes on falling where the residual itself has met the dtype's accuracy: compute it.
+            residual(A, k, &w, n, rhs, damping)
+            residual_norm = sqrt(k.dot(n, w.r, w.r))
+            if status == TRPO_STATUS_SUCCESS and not residual_norm <= goal:
+                status = TRPO_STATUS_STAGNATED
         # x'Ax = x'(b - r) - damping x'x: no further product
         curvature = k.dot(n, w.x, rhs) - k.dot(n, w.x, w.r) - damping * k.dot(n, w.x, w.x)
     return status, iterations, residual_norm, curvature

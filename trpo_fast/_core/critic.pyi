@@ -32,4 +32,5 @@ class ValueKernel:
         seed: int,
         stream: int,
         first_epoch: int,
+        stop: NDArray[Any] | None = None,
     ) -> tuple[int, float]: ...

@@ -6,7 +6,7 @@ import numpy as np
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport NAN, isfinite
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from trpo_fast._core.csrc cimport TRPO_TILE_ROWS, trpo_kernels, trpo_mlp, trpo_random_key
@@ -40,11 +40,13 @@ cdef struct Fit:
     int64_t adam_step
 
 
-cdef double fit_epoch(const trpo_kernels *k, const trpo_mlp *plan, Fit *f, bint interruptible) except? -1 nogil:
+cdef double fit_epoch(
+    const trpo_kernels *k, const trpo_mlp *plan, Fit *f, const volatile uint8_t *stop, bint interruptible
+) except? -1 nogil:
     # Mean squared error over the epoch's minibatches as they were met; NaN where a parameter came out non-finite.
     cdef size_t start = 0, count
     cdef double squares = 0
-    while start < f.rows:
+    while start < f.rows and not stop[0]:
         count = min(f.batch_size, f.rows - start)
         k.mlp_pack_forward(plan, f.parameters, f.forward)
         k.mlp_pack_backward(plan, f.parameters, f.backward)
@@ -114,7 +116,7 @@ cdef class ValueKernel:
 
     def fit(
         self, parameters, first_moment, second_moment, observations, returns, *, adam_step, epochs, batch_size,
-        learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, seed, stream, first_epoch
+        learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, seed, stream, first_epoch, stop=None
     ):
         """Minibatch Adam on ``mean (V(s) - R)^2``: all epochs, without the GIL.
 
@@ -129,6 +131,8 @@ cdef class ValueKernel:
         returns : ndarray (B,)
         adam_step : int
             Adam steps taken so far.
+        stop : ndarray (1,) uint8, optional
+            Looked at between minibatches: once another thread made it nonzero, the fit ends with a RuntimeError.
 
         Returns
         -------
@@ -140,7 +144,7 @@ cdef class ValueKernel:
         ------
         FloatingPointError
             A parameter would have become non-finite. KeyboardInterrupt lands between minibatches, in the main thread.
-            Either way the three arrays are as they were before the call.
+            Either way, and where `stop` ended it, the three arrays are as they were before the call.
         """
         cdef const trpo_kernels *k = self.kernels
         cdef size_t n = self.size, item = k.item_size, rows, bytes = self.size * k.item_size
@@ -202,15 +206,21 @@ cdef class ValueKernel:
         memcpy(before, f.parameters, bytes)
         memcpy(before + bytes, f.first_moment, bytes)
         memcpy(before + 2 * bytes, f.second_moment, bytes)
+        cdef uint8_t never = 0
+        cdef const volatile uint8_t *stop_flag = &never
+        if stop is not None:
+            stop_flag = <const volatile uint8_t *>data_of(stop, "stop", "B", 1, 1, -1, False)
         cdef bint done = False
         try:
             with nogil:
                 for epoch in range(count):
                     key.step = origin + epoch
                     permute(&key, rows, f.order)
-                    loss = fit_epoch(k, &self.plan, &f, interruptible)
-                    if not isfinite(loss):
+                    loss = fit_epoch(k, &self.plan, &f, stop_flag, interruptible)
+                    if stop_flag[0] or not isfinite(loss):
                         break
+            if stop_flag[0]:
+                raise RuntimeError("the value fit was stopped")
             if not isfinite(loss):
                 raise FloatingPointError(
                     f"the value fit met a loss or a parameter that is not finite (learning_rate={learning_rate})"

@@ -57,6 +57,8 @@ cdef extern from "trpo/threads.h" nogil:
     const int TRPO_MAX_THREADS
     int trpo_get_threads()
     void trpo_set_threads(int count)
+    int trpo_claim(int *claim)
+    void trpo_release(int *claim)
 
 cdef extern from "trpo/policy.h" nogil:
     const int TRPO_MAX_OUTPUTS

@@ -36,7 +36,7 @@ from trpo_fast._core.csrc cimport (
 
 cdef object float32 = np.dtype(np.float32)
 cdef object float64 = np.dtype(np.float64)
-cdef dict names = {"f": "float32", "d": "float64", "q": "int64", "?": "bool"}
+cdef dict names = {"f": "float32", "d": "float64", "q": "int64", "?": "bool", "B": "uint8"}
 
 cdef dict activations = {
     "tanh": TRPO_TANH, "relu": TRPO_RELU, "elu": TRPO_ELU, "leaky_relu": TRPO_LEAKY_RELU, "sigmoid": TRPO_SIGMOID

@@ -56,14 +56,16 @@ cdef class CallableOperator(Operator):
     """Adapts a Python function ``v -> A v`` on arrays of shape (n,); its exceptions travel to the caller."""
 
     cdef object function
+    cdef str name
 
-    def __init__(self, function, size, dtype):
+    def __init__(self, function, size, dtype, name="A"):
         if not callable(function):
             raise TypeError(f"function: wanted a callable v -> A v, got {type(function).__name__}")
         if size < 0:
             raise ValueError(f"size: wanted >= 0, got {size}")
         self.setup(size, dtype)
         self.function = function
+        self.name = name
 
     cdef int apply(self, const void *v, void *out) except -1 nogil:
         with gil:
@@ -78,9 +80,9 @@ cdef class CallableOperator(Operator):
         memcpy(data_of(operand, "v", code, 1, self.size, -1, True), v, bytes)
         result = np.asarray(self.function(operand))
         if result.shape != (self.size,):
-            raise ValueError(f"A: the operator returned shape {result.shape}; wanted ({self.size},)")
+            raise ValueError(f"{self.name}: the operator returned shape {result.shape}; wanted ({self.size},)")
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
-            raise TypeError(f"A: the operator returned dtype {result.dtype}; wanted {self.dtype}")
+            raise TypeError(f"{self.name}: the operator returned dtype {result.dtype}; wanted {self.dtype}")
         result = np.ascontiguousarray(result, dtype=self.dtype)
         memcpy(out, data_of(result, "A v", code, 1, self.size, -1, False), bytes)
         return 0

@@ -18,6 +18,9 @@ cdef class PolicyKernel:
     cdef tuple bound
     cdef Memory memory
     cdef readonly Py_ssize_t bindings
+    cdef int claimed                    # by the thread that works on the batch
+
+    cdef int claim(self) except -1 nogil
 
     cdef int require_batch(self) except -1
 
@@ -36,4 +39,5 @@ cdef class Actor:
     cdef void *known                    # the parameters that `packed` was made from
     cdef void *packed
     cdef void *scratch
+    cdef int claimed
     cdef bint is_packed

@@ -6,7 +6,7 @@ The mathematics is csrc/kernels/policy.h and act.h; here arrays are checked and 
 import numpy as np
 
 from libc.math cimport INFINITY
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from trpo_fast._core.csrc cimport (
@@ -20,10 +20,12 @@ from trpo_fast._core.csrc cimport (
     trpo_act_outcome,
     trpo_actor,
     trpo_block_count,
+    trpo_claim,
     trpo_distribution,
     trpo_kernels,
     trpo_kl_direction,
     trpo_policy_batch,
+    trpo_release,
 )
 from trpo_fast._core.library cimport (
     Memory,
@@ -72,6 +74,8 @@ cdef class PolicyKernel:
     def __init__(self, widths, activation, distribution, dtype):
         if distribution not in distributions:
             raise ValueError(f"distribution: wanted one of {', '.join(distributions)}, got {distribution!r}")
+        if self.memory is not None:
+            raise TypeError("PolicyKernel: already initialized; make a new one")
         self.kernels = kernels_for(dtype)
         self.dtype = np.dtype(dtype)
         self.code = code_of(self.dtype)
@@ -141,8 +145,9 @@ cdef class PolicyKernel:
             behaviour = data_of(log_probs, "log_probs", self.code, 1, rows, -1, False)
         cdef int blocks = trpo_block_count(rows, self.plan.parameters)
         cdef int most = min(threads(), blocks)
+        cdef char *base
 
-        cdef size_t sizes[11]
+        cdef size_t sizes[12]
         sizes[0] = self.size * item
         sizes[1] = self.plan.forward_items * item
         sizes[2] = self.plan.backward_items * item
@@ -154,33 +159,49 @@ cdef class PolicyKernel:
         sizes[8] = blocks * self.plan.sum_items * item
         sizes[9] = blocks * (2 + outputs) * sizeof(double)
         sizes[10] = most * self.plan.scratch_items * item
-        cdef size_t offsets[11]
+        # Actions index memory: they are copied, so that nobody can change them after the check above.
+        sizes[11] = rows * sizeof(int64_t) if categorical else 0
+        cdef size_t offsets[12]
         cdef size_t end = 0
         cdef int i
-        for i in range(11):
+        for i in range(12):
             offsets[i] = end
             end += aligned(sizes[i])
-        self.bindings += 1   # operators of the last batch are outlived from here on
-        self.bound = None
-        cdef char *base = <char *>self.memory.reserve(end)
-        memcpy(base, theta, sizes[0])
-        b.network = &self.plan
-        b.distribution = self.kind
-        b.rows, b.total = rows, total
-        b.observations, b.actions, b.advantages, b.behaviour = x, a, advantage, behaviour
-        b.parameters = base
-        b.forward, b.backward, b.trial = base + offsets[1], base + offsets[2], base + offsets[3]
-        b.activations, b.probabilities = base + offsets[4], base + offsets[5]
-        b.log_probs, b.ratios = base + offsets[6], base + offsets[7]
-        b.sums, b.totals, b.scratch = base + offsets[8], <double *>(base + offsets[9]), base + offsets[10]
-        b.blocks, b.threads = blocks, most
-        with nogil:
-            self.kernels.policy_bind(b)
-        self.bound = (observations, actions, advantages, log_probs)
+        self.claim()
+        try:
+            self.bindings += 1  # operators of the last batch are outlived from here on
+            self.bound = None
+            base = <char *>self.memory.reserve(end)
+            memcpy(base, theta, sizes[0])
+            if categorical:
+                memcpy(base + offsets[11], a, sizes[11])
+                a = base + offsets[11]
+            b.network = &self.plan
+            b.distribution = self.kind
+            b.rows, b.total = rows, total
+            b.observations, b.actions, b.advantages, b.behaviour = x, a, advantage, behaviour
+            b.parameters = base
+            b.forward, b.backward, b.trial = base + offsets[1], base + offsets[2], base + offsets[3]
+            b.activations, b.probabilities = base + offsets[4], base + offsets[5]
+            b.log_probs, b.ratios = base + offsets[6], base + offsets[7]
+            b.sums, b.totals, b.scratch = base + offsets[8], <double *>(base + offsets[9]), base + offsets[10]
+            b.blocks, b.threads = blocks, most
+            with nogil:
+                self.kernels.policy_bind(b)
+            self.bound = (observations, actions, advantages, log_probs)
+        finally:
+            trpo_release(&self.claimed)
 
     cdef int require_batch(self) except -1:
         if self.bound is None:
             raise RuntimeError("no batch is bound; call bind() first")
+        return 0
+
+    cdef int claim(self) except -1 nogil:
+        # The batch and its work memory serve one thread at a time; trpo_release ends the claim.
+        if not trpo_claim(&self.claimed):
+            with gil:
+                raise RuntimeError("this engine is at work in another thread; want one engine per thread")
         return 0
 
     def log_probs(self):
@@ -206,7 +227,9 @@ cdef class PolicyKernel:
             out = np.empty(self.size, self.dtype)
         cdef void *result = data_of(out, "out", self.code, 1, self.size, -1, True)
         with nogil:
+            self.claim()
             self.kernels.policy_gradient(&self.batch, result)
+            trpo_release(&self.claimed)
         return out
 
     def evaluate(self, parameters, kl_direction="new_old"):
@@ -221,7 +244,9 @@ cdef class PolicyKernel:
         cdef trpo_kl_direction direction = <trpo_kl_direction><int>kl_directions[kl_direction]
         cdef double improvement = 0, kl = 0
         with nogil:
+            self.claim()
             self.kernels.policy_evaluate(&self.batch, theta, direction, &improvement, &kl)
+            trpo_release(&self.claimed)
         return improvement, kl
 
     def entropy(self):
@@ -246,10 +271,17 @@ cdef class FisherOperator(Operator):
         raise TypeError("FisherOperator comes from PolicyKernel.fisher_operator()")
 
     cdef int apply(self, const void *v, void *out) except -1 nogil:
-        if self.binding != self.policy.bindings:
+        if self.policy is None:  # made by __new__ alone
+            with gil:
+                raise TypeError("FisherOperator comes from PolicyKernel.fisher_operator()")
+        self.policy.claim()
+        cdef bint outlived = self.binding != self.policy.bindings
+        if not outlived:
+            self.policy.kernels.policy_fisher(&self.policy.batch, v, out)
+        trpo_release(&self.policy.claimed)
+        if outlived:
             with gil:
                 raise RuntimeError("this Fisher operator is outlived: its engine was bound to another batch since")
-        self.kernels.policy_fisher(&self.policy.batch, v, out)
         return 0
 
 
@@ -288,6 +320,8 @@ cdef class Actor:
             raise ValueError("action_low, action_high: wanted both or neither")
         if not observation_clip > 0:
             raise ValueError(f"observation_clip: wanted a positive number, got {observation_clip!r}")
+        if self.policy is not None:
+            raise TypeError("Actor: already initialized; make a new one")
         self.policy = kernel
         self.parameters = data_of(parameters, "parameters", kernel.code, 1, kernel.size, -1, False)
         mean, mean_data = doubles(observation_mean, "observation_mean", kernel.widths[0])
@@ -339,6 +373,8 @@ cdef class Actor:
             An observation, or the action that came of it, is not finite; names the row.
         """
         cdef PolicyKernel kernel = self.policy
+        if kernel is None:
+            raise TypeError("Actor: not initialized")
         cdef const trpo_kernels *k = kernel.kernels
         cdef Py_ssize_t rows = len(observations), inputs = kernel.plan.widths[0]
         cdef Py_ssize_t outputs = kernel.plan.widths[kernel.plan.layers]
@@ -360,8 +396,12 @@ cdef class Actor:
             a = data_of(actions, "actions", kernel.code, 2, rows, outputs, True)
             e = data_of(env_actions, "env_actions", "d" if env_double else "f", 2, rows, outputs, True)
         refuse_overlap("env_actions", e, env_actions.nbytes, "actions", a, actions.nbytes)
-        self.actor.key.step = step
-        self.actor.deterministic = deterministic
+        cdef uint64_t counter = step
+        cdef bint mode = deterministic
+        if not trpo_claim(&self.claimed):
+            raise RuntimeError("this actor is at work in another thread; want one actor per thread")
+        self.actor.key.step = counter
+        self.actor.deterministic = mode
         with nogil:
             # Comparing is cheaper than packing; the parameters change once per rollout.
             if not self.is_packed or memcmp(self.known, self.parameters, kernel.size * k.item_size) != 0:
@@ -373,6 +413,7 @@ cdef class Actor:
             outcome = k.act(
                 &self.actor, self.packed, rows, x, is_double, first, seen, a, lp, e, env_double, self.scratch, &bad
             )
+            trpo_release(&self.claimed)
         if outcome != TRPO_ACT_OK:
             what = "observation" if outcome == TRPO_ACT_BAD_OBSERVATION else "action"
             raise FloatingPointError(f"{what} of environment {bad + first} is not finite at step {step}")

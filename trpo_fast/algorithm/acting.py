@@ -34,6 +34,7 @@ class Player:
         stream: int,
     ) -> None:
         self._space = action_space
+        self._engine = engine
         self._dtype = engine.dtype
         self._actor = engine.actor(
             action_space,
@@ -51,7 +52,8 @@ class Player:
         Parameters
         ----------
         observations : ndarray, shape (N, D), float32 or float64, C-contiguous
-            Raw; ValueError names a row that is not finite, or whose action is not.
+            Raw; ValueError names a row that is not finite, or whose action is not, and a policy that can no longer
+            serve.
         step : int
             Counter of the noise.
 
@@ -60,6 +62,7 @@ class Player:
         ndarray, shape (N, *action_space.shape)
             Of the space's dtype, inside its bounds; a new array at every call.
         """
+        self._engine.refresh()
         rows = len(observations)
         if not self._arrays or self._arrays[0].shape != observations.shape:
             self._arrays = self._make_arrays(*observations.shape)

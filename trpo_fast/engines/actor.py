@@ -93,14 +93,16 @@ class TorchActor:
         Raises
         ------
         FloatingPointError
-            Naming the row where an observation or the action is not finite.
+            Naming the row where an observation, as it is or as the policy's dtype, or the action is not finite.
         """
         _check_rows("observation", observations, first_row)
-        if self._mean is None or self._scale is None:
-            normalized[...] = observations
-        else:
-            scaled = (observations - self._mean) * self._scale
-            np.clip(scaled, -self._clip, self._clip, out=normalized, casting="same_kind")
+        with np.errstate(over="ignore"):  # a float64 observation may be too large for a float32 policy
+            if self._mean is None or self._scale is None:
+                normalized[...] = observations
+            else:
+                scaled = (observations - self._mean) * self._scale
+                np.clip(scaled, -self._clip, self._clip, out=normalized, casting="same_kind")
+        _check_rows("observation", normalized, first_row)
         with torch.no_grad():
             # A copy, since a policy may keep what it is given.
             distribution = self._distribution(torch.tensor(normalized))
@@ -153,4 +155,4 @@ def _check_rows(what: str, array: NDArray[Any], first_row: int) -> None:
     finite = np.isfinite(array)
     if not finite.all():
         row = int(np.argwhere(~finite)[0][0])
-        raise FloatingPointError(f"{what} {row + first_row} is not finite: {array[row]}")
+        raise FloatingPointError(f"{what} {row + first_row} is not finite in {array.dtype}: {array[row]}")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
@@ -19,14 +18,15 @@ from trpo_fast.policies.flat import FlatParameters
 from trpo_fast.policies.mlp import MLPPolicy
 
 from .actor import TorchActor
-from .binding import as_rows, check_action_space, checked_distribution, checked_parameters
+from .base import PolicyEngine
+from .binding import as_rows, checked_distribution
 from .linearization import FisherProduct
 
 if TYPE_CHECKING:
     from trpo_fast.rollout.batch import Batch
 
 
-class AutogradEngine:
+class AutogradEngine(PolicyEngine):
     """`trpo_fast.solvers.engine.Engine` for any module that returns a torch distribution, by torch's autograd.
 
     Made by `make_engine`. The module must be deterministic (no dropout in training mode), since theta_old is evaluated
@@ -47,15 +47,11 @@ class AutogradEngine:
     name = "autograd"
 
     def __init__(self, policy: nn.Module, reason: str, *, observation_shape: Sequence[int] | None = None) -> None:
-        self.reason = reason
-        self._policy = policy
-        self._observation_shape = None if observation_shape is None else tuple(observation_shape)
-        self._flat = policy.flat if isinstance(policy, MLPPolicy) else FlatParameters(policy)
+        super().__init__(policy, policy.flat if isinstance(policy, MLPPolicy) else FlatParameters(policy))
         if not any(parameter.requires_grad for parameter in policy.parameters()):
             raise ValueError("policy: every parameter is frozen, wanted one that requires gradients")
-        self._buffer = checked_parameters(self._flat, None)
-        self.size = len(self._buffer)
-        self.dtype: np.dtype[Any] = self._buffer.dtype
+        self.reason = reason
+        self._observation_shape = None if observation_shape is None else tuple(observation_shape)
         self._bound: _Bound | None = None
 
     def bind(self, batch: Batch, *, total: int | None = None) -> None:
@@ -79,17 +75,9 @@ class AutogradEngine:
         """
         if total is not None and total < len(batch.observations):
             raise ValueError(f"total: got {total}, wanted at least the {len(batch.observations)} rows of this batch")
-        checked_parameters(self._flat, self._buffer)
+        self.refresh()
         self._bound = None
         self._bound = _Bound(self, batch, total)
-
-    def parameters(self) -> NDArray[Any]:
-        """The live flat buffer, (n,): writing it changes the policy. Call `parameters_changed` afterwards."""
-        return self._buffer
-
-    def parameters_changed(self) -> None:
-        """Tell autograd that the buffer was written."""
-        self._flat.bump_versions()
 
     def surrogate_gradient(self) -> NDArray[Any]:
         """Gradient of the surrogate objective at theta_old, (n,)."""
@@ -118,45 +106,8 @@ class AutogradEngine:
         """Mean entropy over the bound batch at theta_old, in nats; NaN where torch has none for the distribution."""
         return self._current().entropy()
 
-    def actor(
-        self,
-        action_space: spaces.Space,
-        *,
-        observation_mean: NDArray[np.float64] | None = None,
-        observation_scale: NDArray[np.float64] | None = None,
-        observation_clip: float = math.inf,
-        seed: int = 0,
-        stream: int = 0,
-    ) -> TorchActor:
-        """What acts with the live parameters, with the interface of `trpo_fast._core.policy.Actor`.
-
-        Parameters
-        ----------
-        action_space : gymnasium.spaces.Box or Discrete
-            A Box clips what goes to the environment, Discrete adds its start.
-        observation_mean, observation_scale : float64, shape (D,), optional
-            Observations become ``clip((observation - mean) * scale)``; both arrays are read at every call.
-        observation_clip : float
-            Bound on normalized observations; without the two above nothing is clipped.
-        seed, stream : int
-            Key of the noise. Normal and Categorical policies get the compiled engine's noise.
-        """
-        distribution, size = None, None
-        if isinstance(self._policy, MLPPolicy):
-            distribution, size = self._policy.distribution, self._policy.widths[-1]
-        low, high, start = check_action_space(action_space, distribution, size)
-        return TorchActor(
-            self._distribution,
-            self.dtype,
-            observation_mean=observation_mean,
-            observation_scale=observation_scale,
-            observation_clip=observation_clip,
-            action_low=low,
-            action_high=high,
-            action_start=start,
-            seed=seed,
-            stream=stream,
-        )
+    def _make_actor(self, **options: Any) -> TorchActor:
+        return TorchActor(self._distribution, self.dtype, **options)
 
     def _current(self) -> _Bound:
         if self._bound is None:

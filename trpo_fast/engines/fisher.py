@@ -31,11 +31,21 @@ def fisher_matrix(policy: nn.Module, observations: Any) -> NDArray[np.float64]:
     float64 array, shape (n, n)
         Symmetric, in ``named_parameters()`` order, undamped; rows and columns of frozen parameters are zero.
 
+    Raises
+    ------
+    ValueError
+        `observations` are not finite, or the policy's distribution is not one for each of them.
+    TypeError
+        The policy returns something else than a torch distribution.
+
     References
     ----------
     .. [1] Martens, "New insights and perspectives on the natural gradient method", JMLR 2020, sec. 5.
     """
     rows = torch.as_tensor(observations).detach().to("cpu", torch.float64)
+    if not rows.isfinite().all():
+        where = tuple((~rows.isfinite()).nonzero()[0].tolist())
+        raise ValueError(f"observations: got {rows[where]} at {where}, wanted finite numbers")
     tensors = {name: _double(tensor) for name, tensor in [*policy.named_parameters(), *policy.named_buffers()]}
     leaves = []
     for name, parameter in policy.named_parameters():

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import nn
 
@@ -14,7 +12,8 @@ from trpo_fast._core.operator import Operator
 from trpo_fast._core.policy import Actor, PolicyKernel
 from trpo_fast.policies.mlp import MLPPolicy
 
-from .binding import as_rows, check_action_space, checked_parameters
+from .base import PolicyEngine
+from .binding import as_rows
 
 if TYPE_CHECKING:
     from trpo_fast.rollout.batch import Batch
@@ -50,7 +49,7 @@ def obstacle_to_native(policy: nn.Module) -> str | None:
     return f"parameter {next(iter(expected))!r} is missing" if expected else None
 
 
-class NativeEngine:
+class NativeEngine(PolicyEngine):
     """`trpo_fast.solvers.engine.Engine` for an MLPPolicy, on compiled kernels.
 
     Made by `make_engine`. Two engines may serve two policies in two threads; one engine is for one thread at a time.
@@ -69,12 +68,10 @@ class NativeEngine:
     name = "native"
     reason = "an MLPPolicy on the CPU"
 
+    _policy: MLPPolicy
+
     def __init__(self, policy: MLPPolicy) -> None:
-        self._policy = policy
-        self._flat = policy.flat
-        self._buffer = checked_parameters(self._flat, None)
-        self.size = len(self._buffer)
-        self.dtype: np.dtype[Any] = self._buffer.dtype
+        super().__init__(policy, policy.flat)
         self._kernel = PolicyKernel(policy.widths, policy.activation, policy.distribution, self.dtype)
 
     def bind(self, batch: Batch, *, total: int | None = None) -> None:
@@ -100,21 +97,13 @@ class NativeEngine:
             raise ValueError(f"policy: the native engine cannot serve it any longer: {obstacle}")
         if batch.action_masks is not None:
             raise ValueError("action_masks: not for the native engine; make_engine(policy, 'autograd') takes them")
-        checked_parameters(self._flat, self._buffer)
+        self.refresh()
         discrete = self._policy.distribution == "categorical"
         observations = as_rows("observations", batch.observations, self.dtype)
         actions = as_rows("actions", batch.actions, np.dtype(np.int64) if discrete else self.dtype)
         advantages = as_rows("advantages", batch.advantages, self.dtype)
         log_probs = None if batch.log_probs is None else as_rows("log_probs", batch.log_probs, self.dtype)
         self._kernel.bind(self._buffer, observations, actions, advantages, log_probs, total)
-
-    def parameters(self) -> NDArray[Any]:
-        """The live flat buffer, (n,): writing it changes the policy. Call `parameters_changed` afterwards."""
-        return self._buffer
-
-    def parameters_changed(self) -> None:
-        """Tell autograd that the buffer was written."""
-        self._flat.bump_versions()
 
     def surrogate_gradient(self) -> NDArray[Any]:
         """Gradient of the surrogate objective at theta_old, (n,)."""
@@ -135,39 +124,5 @@ class NativeEngine:
         """Mean entropy over the bound batch at theta_old, in nats."""
         return self._kernel.entropy()
 
-    def actor(
-        self,
-        action_space: spaces.Space,
-        *,
-        observation_mean: NDArray[np.float64] | None = None,
-        observation_scale: NDArray[np.float64] | None = None,
-        observation_clip: float = math.inf,
-        seed: int = 0,
-        stream: int = 0,
-    ) -> Actor:
-        """What acts with the live parameters, one compiled call a step: see `trpo_fast._core.policy.Actor`.
-
-        Parameters
-        ----------
-        action_space : gymnasium.spaces.Box or Discrete
-            A Box clips what goes to the environment, Discrete adds its start.
-        observation_mean, observation_scale : float64, shape (D,), optional
-            Observations become ``clip((observation - mean) * scale)``; both arrays are read at every call.
-        observation_clip : float
-            Bound on normalized observations; without the two above nothing is clipped.
-        seed, stream : int
-            Key of the noise.
-        """
-        low, high, start = check_action_space(action_space, self._policy.distribution, self._policy.widths[-1])
-        return Actor(
-            self._kernel,
-            self._buffer,
-            observation_mean=observation_mean,
-            observation_scale=observation_scale,
-            observation_clip=observation_clip,
-            action_low=low,
-            action_high=high,
-            action_start=start,
-            seed=seed,
-            stream=stream,
-        )
+    def _make_actor(self, **options: Any) -> Actor:
+        return Actor(self._kernel, self._buffer, **options)

@@ -7,7 +7,6 @@ stays as it is until `collect` was called twice more.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -54,16 +53,11 @@ class Rollout:
     episode_returns: NDArray[np.float64]
     """Sum of raw rewards of every episode that ended in this rollout, in order."""
     episode_lengths: NDArray[np.int64]
-    seconds: float
-    """Wall-clock time of the stepping."""
 
 
 class AdvantageStatistics(NamedTuple):
     """About one finished rollout, dummy rows left out."""
 
-    advantage_mean: float
-    """Before normalization."""
-    advantage_std: float
     explained_variance: float
     """1 - Var(returns - values) / Var(returns); NaN when the returns do not vary."""
 
@@ -120,6 +114,7 @@ class Collector:
         self._normalizer = normalizer
         self._scaler = reward_scaler
         self._seed = seed
+        self._engine = engine
         self._dtype = np.dtype(engine.dtype)
         self._actor = engine.actor(
             adapter.action_space,
@@ -133,7 +128,6 @@ class Collector:
         self._buffers = self._make_buffers()
         self._step = 0  # of every environment, over the whole training: the counter of the acting noise
         self._resets = 0
-        self._episodes = 0
         self._observations: NDArray[Any] | None = None  # None: the next rollout begins with a reset
         self._was_done = np.zeros(adapter.num_envs, np.bool_)
         self._episode_return = np.zeros(adapter.num_envs)
@@ -157,7 +151,8 @@ class Collector:
         Raises
         ------
         ValueError
-            An observation, reward or action is not finite; names it, the environment and the step.
+            An observation, reward or action is not finite, or too large for the policy's dtype; names it, the
+            environment and the step. Or the policy's parameters are not finite or changed their dtype or number.
         """
         rollout = self._fill(self._buffers[0])
         self._buffers.reverse()  # not after an interruption: the other buffer may still be learned from
@@ -201,10 +196,7 @@ class Collector:
         # The value one step on: of the row below, at the end of the last observations, or of an episode's final one.
         following = predicted[num_envs : size + num_envs].copy()
         following[rollout.final_rows] = predicted[size + num_envs :]
-        if self._scaler is None:
-            rewards = rollout.rewards.astype(self._dtype)
-        else:
-            rewards = self._scaler.scaled(rollout.rewards, rollout.reward_scale, self._dtype)
+        rewards = self._learned_rewards(rollout.rewards, rollout.reward_scale)
         advantages, returns = np.empty(shape, self._dtype), np.empty(shape, self._dtype)
         generalized_advantages(
             rewards,
@@ -230,14 +222,14 @@ class Collector:
 
     def state_dict(self) -> dict[str, int]:
         """Counters from which training goes on; the statistics are the normalizers' own."""
-        return {"step": self._step, "resets": self._resets, "episodes": self._episodes}
+        return {"step": self._step, "resets": self._resets}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on from `state_dict`: the noise where it was, the environments from fresh seeds."""
-        missing = {"step", "resets", "episodes"} - set(state)
+        missing = {"step", "resets"} - set(state)
         if missing:
             raise ValueError(f"state of a collector lacks {sorted(missing)}, got {sorted(state)}")
-        self._step, self._resets, self._episodes = (int(state[name]) for name in ("step", "resets", "episodes"))
+        self._step, self._resets = int(state["step"]), int(state["resets"])
         self._observations = None
         self._buffers = self._make_buffers()  # a fit that was put back may still read the old ones
 
@@ -259,9 +251,10 @@ class Collector:
         return self._observations
 
     def _fill(self, buffer: _Buffer) -> Rollout:
+        self._engine.refresh()  # the policy may have been edited since the last rollout
         observations = self._begin()
         self._observations = None  # until all went well
-        started, first_step = time.perf_counter(), self._step
+        first_step = self._step
         raw = None
         if self._normalizer is not None:
             raw = np.empty(buffer.observations.shape, self._adapter.observation_dtype)
@@ -280,8 +273,7 @@ class Collector:
                 finals.append((t, *final))
             self._step += 1
 
-        seconds = time.perf_counter() - started
-        rollout = self._close_rollout(buffer, observations, finals, first_step, seconds)
+        rollout = self._close_rollout(buffer, observations, finals, first_step)
         if self._normalizer is not None and raw is not None:
             self._normalizer.merge(raw[rollout.valid])
         if self._scaler is not None:
@@ -294,10 +286,12 @@ class Collector:
         try:
             self._actor.act(observations, self._step, normalized, actions, log_probs, env_actions)
         except FloatingPointError as error:
-            for what, rows in (("observation", observations), ("action", actions)):
-                bad = np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(axis=1))
-                if len(bad):
-                    raise _error(what, bad[0], self._step, rows[bad[0]]) from error
+            bad = _not_finite(observations, self._as_seen(observations))
+            if len(bad):
+                raise self._error("observation", bad[0], self._step, observations[bad[0]]) from error
+            bad = _not_finite(actions.reshape(len(actions), -1))
+            if len(bad):
+                raise self._error("action", bad[0], self._step, actions[bad[0]]) from error
             raise ValueError(f"action at step {self._step} cannot be drawn: {error}") from error
 
     def _close_rollout(
@@ -306,9 +300,8 @@ class Collector:
         last: NDArray[Any],
         finals: list[tuple[int, NDArray[Any], NDArray[np.int64]]],
         first_step: int,
-        seconds: float,
     ) -> Rollout:
-        """Validate what was collected, count episodes, add the other observations whose values are needed."""
+        """Validate what was collected, add up episodes, add the other observations whose values are needed."""
         num_envs = self._adapter.num_envs
         size = buffer.rewards.size
         done = buffer.terminated | buffer.truncated
@@ -318,23 +311,26 @@ class Collector:
             buffer.rewards[~valid] = 0.0
             self._was_done = done[-1].copy()
 
-        if not np.isfinite(buffer.rewards).all():
-            t, i = np.argwhere(~np.isfinite(buffer.rewards))[0]
-            raise _error("reward", i, first_step + t, buffer.rewards[t, i])
-        for t, rows, indices in (*finals, (len(buffer.rewards) - 1, last, np.arange(num_envs))):
-            if not np.isfinite(rows).all():
-                row = np.flatnonzero(~np.isfinite(rows).all(axis=1))[0]
-                raise _error("observation", indices[row], first_step + t + 1, rows[row])
+        reward_scale = 1.0 if self._scaler is None else self._scaler.scale
+        learned = self._learned_rewards(buffer.rewards, reward_scale)
+        if not np.isfinite(buffer.rewards).all() or not np.isfinite(learned).all():
+            t, i = np.argwhere(~np.isfinite(buffer.rewards) | ~np.isfinite(learned))[0]
+            raise self._error("reward", i, first_step + t, buffer.rewards[t, i])
 
         inputs = buffer.inputs[: size + num_envs + sum(len(rows) for _, rows, _ in finals)]
-        others = np.concatenate((last, *(rows for _, rows, _ in finals)))
-        inputs[size:] = others if self._normalizer is None else self._normalizer.normalize(others, self._dtype)
+        end = size
+        for t, rows, indices in ((len(buffer.rewards) - 1, last, np.arange(num_envs)), *finals):
+            seen = inputs[end : end + len(rows)]
+            seen[...] = self._as_seen(rows)
+            end += len(rows)
+            bad = _not_finite(rows, seen)
+            if len(bad):
+                raise self._error("observation", indices[bad[0]], first_step + t + 1, rows[bad[0]])
         final_rows = [t * num_envs + indices for t, _, indices in finals]
 
         ended = done & valid
         returns = _running_sums(buffer.rewards, done, valid, self._episode_return)
         lengths = _running_sums(np.ones_like(buffer.rewards), done, valid, self._episode_length)
-        self._episodes += int(ended.sum())
         return Rollout(
             observations=buffer.observations,
             actions=buffer.actions,
@@ -345,16 +341,37 @@ class Collector:
             valid=valid,
             value_inputs=inputs,
             final_rows=np.concatenate(final_rows) if final_rows else np.empty(0, np.int64),
-            reward_scale=1.0 if self._scaler is None else self._scaler.scale,
+            reward_scale=reward_scale,
             steps=int(valid.sum()),
             episode_returns=returns[ended],
             episode_lengths=lengths[ended].astype(np.int64),
-            seconds=seconds,
         )
 
 
-def _error(what: str, environment: Any, step: Any, value: Any) -> ValueError:
-    return ValueError(f"{what} of environment {int(environment)} at step {int(step)} must be finite, got {value}")
+    def _as_seen(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """Raw observations as the policy gets them; infinite, without a warning, where they are too large for it."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self._normalizer is None:
+                return observations.astype(self._dtype)
+            return self._normalizer.normalize(observations, self._dtype)
+
+    def _learned_rewards(self, rewards: NDArray[np.float64], scale: float) -> NDArray[Any]:
+        """Raw rewards as advantages are made of; infinite, without a warning, where they are too large for that."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self._scaler is None:
+                return rewards.astype(self._dtype)
+            return self._scaler.scaled(rewards, scale, self._dtype)
+
+    def _error(self, what: str, environment: Any, step: Any, value: Any) -> ValueError:
+        too_large = f" in {self._dtype}" if np.isfinite(value).all() else ""
+        return ValueError(
+            f"{what} of environment {int(environment)} at step {int(step)} must be finite{too_large}, got {value}"
+        )
+
+
+def _not_finite(*arrays: NDArray[Any]) -> NDArray[np.int64]:
+    """Indices of the rows where one of the arrays ``(N, D)`` is not finite."""
+    return np.flatnonzero(~np.logical_and.reduce([np.isfinite(array).all(axis=1) for array in arrays]))
 
 
 def _running_sums(
@@ -369,12 +386,10 @@ def _running_sums(
 def _statistics(
     advantages: NDArray[Any], returns: NDArray[Any], values: NDArray[Any], normalize: bool
 ) -> AdvantageStatistics:
-    """Describe the advantages, and normalize them in place when asked."""
+    """Describe the values' fit, and normalize the advantages in place when asked."""
     variance = float(np.var(returns, dtype=np.float64))
     residual = float(np.var(returns - values, dtype=np.float64))
     explained = 1.0 - residual / variance if variance > 0 else float("nan")
     if normalize:
-        mean, std = normalize_advantages(advantages)
-    else:
-        mean, std = float(np.mean(advantages, dtype=np.float64)), float(np.std(advantages, dtype=np.float64))
-    return AdvantageStatistics(mean, std, explained)
+        normalize_advantages(advantages)
+    return AdvantageStatistics(explained)

@@ -147,18 +147,25 @@ class EnvironmentAdapter:
         self._env = env
         self._recipe = recipe
         self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
+        self._in_call = False  # still true after a call that an exception, Ctrl-C for example, left unfinished
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
-        """Start new episodes everywhere; observations ``(E, D)``. Copies get different generators from one `seed`."""
-        try:
-            observations, _ = self._env.reset(seed=seed)
-        except gymnasium.error.AlreadyPendingCallError:
-            # Ctrl-C came between a request to the workers and their answers, some of which may be lost: start over.
+        """Start new episodes everywhere; observations ``(E, D)``. Copies get different generators from one `seed`.
+
+        Worker processes that were left in the middle of a step or reset are replaced by new ones, as requests or
+        answers may be lost; RuntimeError where there is no recipe for that.
+        """
+        if self._in_call and self._has_workers():
             if self._recipe is None:
-                raise
+                raise RuntimeError(
+                    f"env: a step or reset of {type(self._env).__name__} was interrupted, so that its worker processes "
+                    "cannot be used any more, and it carries no recipe to make new ones"
+                )
             self.close()
             self._env = self._recipe(self.num_envs)
-            observations, _ = self._env.reset(seed=seed)
+        self._in_call = True
+        observations, _ = self._env.reset(seed=seed)
+        self._in_call = False
         wanted, shape = (self.num_envs, *self.observation_space.shape), np.shape(observations)
         if shape != wanted:
             raise ValueError(f"observations must have shape {wanted}, as their space says; reset returned {shape}")
@@ -167,9 +174,10 @@ class EnvironmentAdapter:
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Step with `actions` of shape `action_shape` and dtype `action_dtype`; the environments may keep the array."""
         shape, dtype = self._actions_as_env
-        observations, rewards, terminated, truncated, infos = self._env.step(
-            actions.reshape(shape).astype(dtype, copy=False)
-        )
+        actions = actions.reshape(shape).astype(dtype, copy=False)
+        self._in_call = True
+        observations, rewards, terminated, truncated, infos = self._env.step(actions)
+        self._in_call = False
         final = None
         if self._same_step and np.any(truncated):
             cut = np.logical_and(truncated, np.logical_not(terminated))
@@ -183,9 +191,12 @@ class EnvironmentAdapter:
         )
 
     def close(self) -> None:
-        """Close the environments; worker processes that do not answer within a second are ended."""
-        if isinstance(self._env.unwrapped, AsyncVectorEnv):
-            self._env.close(timeout=1.0)
+        """Close the environments.
+
+        Worker processes that do not answer within a second are ended; those in the middle of a call at once.
+        """
+        if self._has_workers():
+            self._env.close(timeout=1.0, terminate=self._in_call)
         else:
             self._env.close()
 
@@ -198,6 +209,9 @@ class EnvironmentAdapter:
                 "from gymnasium.make_vec, or env_fns); pass an id or a callable that makes one environment"
             )
         return EnvironmentAdapter(self._recipe(num_envs), id=self.id, recipe=self._recipe)
+
+    def _has_workers(self) -> bool:
+        return isinstance(self._env.unwrapped, AsyncVectorEnv)
 
     def _flat(self, observations: Any) -> NDArray[Any]:
         rows = np.ascontiguousarray(observations, self.observation_dtype)

@@ -20,9 +20,9 @@ class CGResult(NamedTuple):
     status: Status
     """``> 0`` stopped early and usable, ``< 0`` failed."""
     iterations: int
-    """Products with A, one per iteration."""
+    """One product with A each; at most two more, for `x0` and for a residual near the dtype's accuracy."""
     residual_norm: float
-    """``||b - (A + damping I) x||``."""
+    """``||b - (A + damping I) x||``: the recurrence's, computed afresh where it is near the dtype's accuracy."""
     curvature: float
     """``x' A x``, without damping."""
 
@@ -40,9 +40,9 @@ def as_operator(A: Any, size: int, dtype: Any, name: str = "A") -> Operator:
     elif hasattr(A, "matvec") and hasattr(A, "shape"):  # scipy's protocol, without importing scipy
         if tuple(A.shape) != (size, size):
             raise ValueError(f"{name}: wanted shape ({size}, {size}), got {tuple(A.shape)}")
-        operator = CallableOperator(A.matvec, size, dtype)
+        operator = CallableOperator(A.matvec, size, dtype, name)
     elif callable(A):
-        operator = CallableOperator(A, size, dtype)
+        operator = CallableOperator(A, size, dtype, name)
     else:
         raise TypeError(
             f"{name}: wanted a callable v -> A v, a dense array, a scipy LinearOperator or an Operator, "
@@ -114,6 +114,10 @@ def conjugate_gradient(
         raise TypeError(f"b: wanted an ndarray of float32 or float64, got {what}")
     if b.ndim != 1:
         raise ValueError(f"b: wanted shape (n,), got {b.shape}")
+    if not isinstance(reorthogonalize, bool | np.bool_):
+        raise TypeError(f"reorthogonalize: wanted True or False, got {reorthogonalize!r}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback: wanted a callable, got {type(callback).__name__}")
     b = np.ascontiguousarray(b)
     operator = as_operator(A, b.size, b.dtype)
     inverse = None if preconditioner is None else as_operator(preconditioner, b.size, b.dtype, "preconditioner")
@@ -122,9 +126,10 @@ def conjugate_gradient(
         start = np.asarray(x0)
         if start.shape != b.shape:
             raise ValueError(f"x0: wanted shape {b.shape}, got {start.shape}")
-        if not np.isfinite(start).all():
-            raise ValueError("x0: holds a value that is not finite")
-        x[:] = start
+        with np.errstate(over="ignore"):
+            x[:] = start
+        if not np.isfinite(x).all():
+            raise ValueError(f"x0: holds a value that is not finite as {b.dtype}")
     status, iterations, residual_norm, curvature = cg.solve(
         operator,
         b,

@@ -19,8 +19,8 @@ class Status(IntEnum):
     NON_FINITE = -2
     """An infinity or NaN appeared."""
     NO_IMPROVEMENT = -3
-    """No trial step improved the surrogate."""
+    """No trial was accepted; the last, shortest one did not improve the surrogate."""
     KL_VIOLATED = -4
-    """The shortest trial step still left the trust region."""
+    """No trial was accepted; the last, shortest one left the trust region."""
     NO_CURVATURE = -5
     """The direction has no curvature, so the quadratic model gives it no length."""

@@ -45,9 +45,9 @@ class TrustRegionReport:
 def trust_region_step(
     engine: Engine,
     *,
-    max_kl: float = 0.01,
+    max_kl: float = 0.02,
     damping: float = 0.1,
-    cg_iterations: int = 10,
+    cg_iterations: int = 15,
     cg_rtol: float = 1e-10,
     preconditioner: Any = None,
     reorthogonalize: bool = True,

@@ -15,4 +15,8 @@ void trpo_set_threads(int count);
  * two Python threads may solve two problems at once. Memory written by the tasks is visible to the caller. */
 void trpo_parallel(int tasks, int threads, void (*task)(void *context, int i, int thread), void *context);
 
+/* A claim (0: free) on work memory that one thread at a time may use: 1 if it was free and is now the caller's. */
+static inline int trpo_claim(int *claim) { return !__atomic_exchange_n(claim, 1, __ATOMIC_ACQUIRE); }
+static inline void trpo_release(int *claim) { __atomic_store_n(claim, 0, __ATOMIC_RELEASE); }
+
 #endif

@@ -1,0 +1,104 @@
+"""What the two engines have in common: the live parameters, and how an actor is made."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import nn
+
+from trpo_fast._core.policy import Actor
+from trpo_fast.policies.flat import FlatParameters
+from trpo_fast.policies.mlp import MLPPolicy
+
+from .actor import TorchActor
+from .binding import check_action_space, checked_parameters
+
+
+class PolicyEngine(ABC):
+    """Owner of a policy's flat parameters.
+
+    Attributes
+    ----------
+    size : int
+        n, number of parameters.
+    dtype : numpy.dtype
+        Of the parameters, and of every array this engine takes or gives.
+    """
+
+    def __init__(self, policy: nn.Module, flat: FlatParameters) -> None:
+        self._policy = policy
+        self._flat = flat
+        self._buffer = checked_parameters(flat, None)
+        self.size = len(self._buffer)
+        self.dtype: np.dtype[Any] = self._buffer.dtype
+
+    def parameters(self) -> NDArray[Any]:
+        """The live flat buffer, (n,): writing it changes the policy. Call `parameters_changed` afterwards."""
+        return self._buffer
+
+    def parameters_changed(self) -> None:
+        """Tell autograd that the buffer was written."""
+        self._flat.bump_versions()
+
+    def refresh(self) -> None:
+        """Make sure that actors act with the parameters that the policy has now; `bind` does the same for updates.
+
+        To be called where acting begins: assigning a parameter, for example, leaves the buffer that actors read with
+        the old values. Views are made again where something replaced them; it takes 16 microseconds where nothing did.
+
+        Raises
+        ------
+        ValueError
+            The parameters have another dtype or size than when the engine was made, or one, which is named, is not
+            finite.
+        """
+        checked_parameters(self._flat, self._buffer)
+
+    def actor(
+        self,
+        action_space: spaces.Space,
+        *,
+        observation_mean: NDArray[np.float64] | None = None,
+        observation_scale: NDArray[np.float64] | None = None,
+        observation_clip: float = math.inf,
+        seed: int = 0,
+        stream: int = 0,
+    ) -> Actor | TorchActor:
+        """What acts with the live parameters, with the interface of `trpo_fast._core.policy.Actor`.
+
+        `refresh` must be called before acting when something else than this package may have touched the policy.
+
+        Parameters
+        ----------
+        action_space : gymnasium.spaces.Box or Discrete
+            A Box clips what goes to the environment, Discrete adds its start.
+        observation_mean, observation_scale : float64, shape (D,), optional
+            Observations become ``clip((observation - mean) * scale)``; both arrays are read at every call.
+        observation_clip : float
+            Bound on normalized observations; without the two above nothing is clipped.
+        seed, stream : int
+            Key of the noise, the same in both engines for Normal and Categorical policies.
+        """
+        distribution, size = None, None
+        if isinstance(self._policy, MLPPolicy):
+            distribution, size = self._policy.distribution, self._policy.widths[-1]
+        low, high, start = check_action_space(action_space, distribution, size)
+        return self._make_actor(
+            observation_mean=observation_mean,
+            observation_scale=observation_scale,
+            observation_clip=observation_clip,
+            action_low=low,
+            action_high=high,
+            action_start=start,
+            seed=seed,
+            stream=stream,
+        )
+
+    @abstractmethod
+    def _make_actor(self, **options: Any) -> Actor | TorchActor:
+        """An actor with the `options` that both kinds take."""

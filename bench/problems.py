@@ -123,7 +123,7 @@ class PolicyProblem:
 
 @dataclass(frozen=True)
 class UpdateSettings:
-    """One update; KL and damping are those of the joint distribution (DESIGN: sb3-contrib averages over dimensions)."""
+    """One update; KL and damping are those of the joint distribution (sb3-contrib averages over dimensions)."""
 
     max_kl: float = 0.03
     damping: float = 0.1

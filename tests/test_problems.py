@@ -1,4 +1,4 @@
-"""Real mid-training problems: HalfCheetah-v5, 2,048 samples, a 17-64-64-6 tanh Gaussian policy (DESIGN section 7).
+"""Real mid-training problems: HalfCheetah-v5, 2,048 samples, a 17-64-64-6 tanh Gaussian policy.
 
 They lie beside the repository, in a folder `shared`, and not in it; without them these tests are skipped.
 """

@@ -187,3 +187,45 @@ def test_other_policies_draw_keyed_noise_too_and_leave_torchs_generator_alone(fa
     np.testing.assert_array_equal(env_actions, np.clip(actions, 0, 0.5))
     expected = policy(torch.from_numpy(case.observations)).log_prob(torch.from_numpy(actions))
     np.testing.assert_allclose(log_probs, expected.detach(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("statistics", [{}, {"observation_mean": np.zeros(7), "observation_scale": np.ones(7)}])
+def test_an_observation_too_large_for_the_policys_dtype_is_named_by_row_without_a_warning(statistics, name, recwarn):
+    case = case_of(dtype="float32")
+    observations = case.observations.astype(np.float64)
+    observations[4, 1] = 1e39
+    with pytest.raises(FloatingPointError, match=r"observation.*4"):
+        act(actor_of(case, name, **statistics), observations, dtype=np.float32)
+    assert not recwarn.list
+
+
+def test_actors_see_parameters_that_were_replaced_after_a_refresh(name):
+    case = case_of()
+    engine = make_engine(case.policy, name)
+    actor = engine.actor(case.policy.action_space)
+    case.policy.layers[-1].bias = nn.Parameter(case.policy.layers[-1].bias.detach() + 1)
+    engine.refresh()
+    actions = act(actor, case.observations, deterministic=True)[1]
+    np.testing.assert_allclose(actions, case.oracle.forward(case.theta, case.observations), rtol=1e-12)
+    np.testing.assert_array_equal(engine.parameters()[-3:], case.policy.layers[-1].bias.detach())
+
+
+@pytest.mark.parametrize("change", [lambda policy: policy.float(), lambda policy: setattr(policy, "extra", new())])
+def test_a_refresh_refuses_parameters_of_another_dtype_or_number(change, name):
+    case = case_of()
+    engine = make_engine(case.policy, name)
+    change(case.policy)
+    with pytest.raises(ValueError, match="make another engine"):
+        engine.refresh()
+
+
+def new():
+    return nn.Parameter(torch.zeros(2, dtype=torch.float64))
+
+
+def test_a_refresh_names_a_parameter_that_is_not_finite(name):
+    case = case_of()
+    engine = make_engine(case.policy, name)
+    engine.parameters()[-1] = np.nan
+    with pytest.raises(ValueError, match=r"'layers.2.bias' contains nan"):
+        engine.refresh()

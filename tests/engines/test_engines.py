@@ -9,7 +9,7 @@ import torch
 from tests.engines.cases import improvement_scale, make_case, relative_error
 from trpo_fast.engines import AutogradEngine, NativeEngine, make_engine
 from trpo_fast.rollout.batch import Batch
-from trpo_fast.solvers import Status, trust_region_step
+from trpo_fast.solvers import Status, conjugate_gradient, trust_region_step
 
 DISTRIBUTIONS = ("gaussian", "categorical")
 SHAPES = ((), (8,), (16, 8), (5, 7, 3, 9), (64, 64))
@@ -374,3 +374,23 @@ def test_the_engine_is_chosen_and_says_why():
         make_engine(policy, "fast")
     with pytest.raises(TypeError, match="policy: got SimpleNamespace"):
         make_engine(SimpleNamespace())
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_the_operator_is_not_redrawn_inside_cg(distribution, dtype, name):
+    case = make_case(distribution, dtype=dtype)
+    engine, v = bound(case, name), case.vector()
+    operator = engine.fisher_operator()
+    products = [operator @ v]
+    conjugate_gradient(
+        operator,
+        engine.surrogate_gradient(),
+        damping=0.1,
+        max_iter=5,
+        rtol=0.0,
+        callback=lambda x: products.append(operator @ v),
+    )
+    products.append(operator @ v)
+    assert len(products) == 7
+    assert len({product.tobytes() for product in products}) == 1

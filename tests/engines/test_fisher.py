@@ -40,3 +40,11 @@ def test_computing_it_leaves_the_policy_as_it_was():
     np.testing.assert_array_equal(case.policy.flat.numpy, before)
     assert case.policy.flat.is_intact()
     assert all(parameter.grad is None for parameter in case.policy.parameters())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_observations_that_are_not_finite_are_named(value):
+    case = make_case(rows=5)
+    case.observations[3, 2] = value
+    with pytest.raises(ValueError, match=rf"observations: got {value} at \(3, 2\)"):
+        fisher_matrix(case.policy, case.observations)

@@ -9,6 +9,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from tests.rollout.toys import Walk, walks
+from trpo_fast.algorithm.acting import Player
 from trpo_fast.engines import make_engine
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.policies.mlp import MLPPolicy
@@ -128,13 +129,61 @@ def test_observation_that_is_not_finite_is_named_with_environment_and_step():
         Collector(adapter, engine, steps_per_env=5, seed=5).collect()
 
 
-def test_parameters_that_are_not_finite_are_noticed_as_actions():
+@pytest.fixture(params=["native", "autograd"])
+def playing(request):
+    """Policy, engine and a collector that made its first rollout."""
     adapter = walks(2)
     policy = MLPPolicy(adapter.observation_space, adapter.action_space, seed=1)
-    engine = make_engine(policy)
+    engine = make_engine(policy, request.param)
     collector = Collector(adapter, engine, steps_per_env=5, seed=5)
     collector.collect()
+    return policy, engine, collector
+
+
+def test_parameters_that_are_not_finite_are_named_before_they_act(playing):
+    _, engine, collector = playing
     engine.parameters()[-1] = np.nan
+    engine.parameters_changed()
+    with pytest.raises(ValueError, match=r"parameter 'layers.2.bias' contains nan"):
+        collector.collect()
+
+
+def test_actions_that_overflow_are_noticed(playing):
+    _, engine, collector = playing
+    engine.parameters()[0] = 1000  # the logarithm of a standard deviation
     engine.parameters_changed()
     with pytest.raises(ValueError, match="action of environment 0 at step 5 must be finite, got"):
         collector.collect()
+
+
+def test_collecting_acts_with_parameters_that_were_replaced(playing):
+    policy, engine, collector = playing
+    with torch.no_grad():
+        policy.log_std.fill_(-20)
+    policy.layers[-1].bias = torch.nn.Parameter(torch.full((1,), 0.5))
+    policy.layers[-1].weight = torch.nn.Parameter(torch.zeros(1, 64))
+    np.testing.assert_allclose(collector.collect().actions, 0.5, atol=1e-6)
+    assert policy.flat.is_intact()
+    assert engine.parameters()[-1] == 0.5
+
+
+def test_collecting_refuses_a_policy_of_another_dtype(playing):
+    policy, _, collector = playing
+    policy.double()
+    with pytest.raises(ValueError, match="make another engine"):
+        collector.collect()
+
+
+@pytest.mark.parametrize("name", ["native", "autograd"])
+def test_a_player_acts_with_parameters_that_were_replaced_and_refuses_another_dtype(name):
+    adapter = walks(2)
+    policy = MLPPolicy(adapter.observation_space, adapter.action_space, seed=1)
+    player = Player(make_engine(policy, name), adapter.action_space, None, seed=0, stream=0)
+    observations = np.ones((2, 3))
+    before = player.act(observations, 0, deterministic=True)
+    bias = policy.layers[-1].bias
+    policy.layers[-1].bias = torch.nn.Parameter(bias.detach() + 0.25)
+    np.testing.assert_allclose(player.act(observations, 1, deterministic=True), before + 0.25, rtol=1e-6)
+    policy.double()
+    with pytest.raises(ValueError, match="make another engine"):
+        player.act(observations, 2, deterministic=True)

@@ -199,7 +199,6 @@ def test_episodes_are_accounted_for_across_rollouts(mode):
                 expected.append((total, length))
                 total, length = 0.0, 0
     np.testing.assert_allclose(sorted(zip(returns, lengths, strict=True)), sorted(expected), rtol=1e-12)
-    assert collector.state_dict()["episodes"] == len(expected)
 
 
 def test_noise_counter_goes_on_across_rollouts_and_after_a_resume():
@@ -264,13 +263,12 @@ def test_batch_is_views_of_the_rollout_and_outlives_the_next_one():
 def test_advantages_are_normalized_after_the_returns_were_made():
     collector = follow(walks(4), 30)
     rollout = collector.collect()
-    plain, returns, before = finish(collector, rollout)
+    plain, returns, _ = finish(collector, rollout)
     batch, same_returns, statistics = finish(collector, rollout, normalize=True)
     np.testing.assert_array_equal(returns, same_returns)
     np.testing.assert_allclose(returns, plain.advantages + value(plain.observations), rtol=1e-12)
     expected = (plain.advantages - plain.advantages.mean()) / plain.advantages.std()
     np.testing.assert_allclose(batch.advantages, expected, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(statistics[:2], before[:2], rtol=1e-12)
     values = value(plain.observations)
     assert statistics.explained_variance == pytest.approx(1 - np.var(returns - values) / np.var(returns))
 
@@ -281,7 +279,6 @@ def test_advantages_without_variance_become_zeros():
     rollout.rewards[...] = 1.0
     batch, _, statistics = collector.finish(rollout, lambda rows: np.zeros(len(rows)), 0.0, 1.0, True)
     np.testing.assert_array_equal(batch.advantages, 0.0)
-    assert statistics.advantage_std == 0.0
     assert np.isnan(statistics.explained_variance)
 
 
@@ -318,6 +315,55 @@ def test_what_is_not_finite_is_named_with_environment_and_step(what, at, named):
     collector = follow(make_vector_env(lambda: Faulty(*next(faults)), num_envs=3), 10)
     with pytest.raises(ValueError, match=rf"{what} of environment 2 at step {named} must be finite, got"):
         collector.collect()
+
+
+class TooLarge(Faulty):
+    """The same with numbers that float64 holds and float32 does not."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        observation[np.isnan(observation)] = 1e39
+        return observation, min(reward, 1e39), terminated, truncated, info
+
+
+@pytest.mark.parametrize(("what", "at", "named"), [("observation", 6, 6), ("observation", 10, 10), ("reward", 5, 4)])
+@pytest.mark.parametrize("clip", [None, 1e300])
+def test_what_is_too_large_for_the_policys_dtype_is_named_without_a_warning(what, at, named, clip, recwarn):
+    options = {}
+    if clip is not None:
+        # Statistics that hardly scale, and a clip that lets everything pass.
+        options = {
+            "observation_normalizer": ObservationNormalizer(3, clip),
+            "reward_scaler": RewardScaler(3, 0.9, clip),
+        }
+    faults = iter([("reward", 0), ("reward", 0), (what, at)])
+    adapter = make_vector_env(lambda: TooLarge(*next(faults)), num_envs=3)
+    collector = follow(adapter, 10, dtype=np.float32, **options)
+    with pytest.raises(
+        ValueError, match=rf"{what} of environment 2 at step {named} must be finite in float32, got .*1"
+    ):
+        collector.collect()
+    assert not recwarn.list
+
+
+def test_rewards_that_their_scaler_clips_may_be_of_any_size(recwarn):
+    faults = iter([("reward", 0), ("reward", 5)])
+    adapter = make_vector_env(lambda: TooLarge(*next(faults)), num_envs=2)
+    collector = follow(adapter, 10, dtype=np.float32, reward_scaler=RewardScaler(2, 0.9))
+    _, returns, _ = finish(collector, collector.collect())
+    assert np.isfinite(returns).all()
+    assert not recwarn.list
+
+
+def test_the_policy_is_looked_at_again_before_every_rollout(monkeypatch):
+    calls = []
+    monkeypatch.setattr("tests.rollout.toys.FollowingEngine.refresh", lambda engine: calls.append(len(actor.steps)))
+    collector = follow(walks(2), 5, observation_normalizer=ObservationNormalizer(3))
+    actor = collector.toy_actor
+    collector.warm_up(3)
+    collector.collect()
+    collector.collect()
+    assert calls == [0, 3, 8]
 
 
 def test_action_that_is_not_finite_is_named_with_environment_and_step():
@@ -435,7 +481,7 @@ def test_bad_values_and_states_are_named():
     with pytest.raises(ValueError, match="values must be finite"):
         finish(collector, rollout, lambda rows: np.full(len(rows), np.nan))
     with pytest.raises(ValueError, match=r"lacks \['resets'\]"):
-        collector.load_state_dict({"step": 1, "episodes": 2})
+        collector.load_state_dict({"step": 1})
     with pytest.raises(ValueError, match="steps must not be negative, got -1"):
         collector.warm_up(-1)
 
@@ -449,3 +495,9 @@ def test_batches_survive_that_training_is_put_back():
     for _ in range(3):
         collector.collect()
     np.testing.assert_array_equal(batch.observations, kept)
+
+
+def test_state_of_a_version_that_saved_more_is_taken():
+    collector = follow(walks(2), 4)
+    collector.load_state_dict({"step": 8, "resets": 1, "episodes": 3})
+    assert collector.state_dict() == {"step": 8, "resets": 1}

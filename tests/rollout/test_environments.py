@@ -318,18 +318,58 @@ def test_evaluation_without_a_recipe_says_what_is_wanted():
         make_vector_env(Walk, num_envs=1).make_evaluation(0)
 
 
-def test_worker_processes_that_lost_an_answer_are_replaced_at_the_next_reset():
+class InterruptedPipe:
+    """Ctrl-C at the first call of one method."""
+
+    def __init__(self, pipe, method):
+        self._pipe = pipe
+        self._method = method
+
+    def __getattr__(self, name):
+        if name == self._method:
+            self._method = None
+            raise KeyboardInterrupt
+        return getattr(self._pipe, name)
+
+
+def interrupt(adapter, method):
+    pipes = list(adapter._env.unwrapped.parent_pipes)
+    adapter._env.unwrapped.parent_pipes = [pipes[0], InterruptedPipe(pipes[1], method)]
+
+
+@pytest.mark.filterwarnings("ignore:.*pending call")
+@pytest.mark.parametrize("call", ["step", "reset"])
+@pytest.mark.parametrize("method", ["send", "recv"])  # between two requests, between two answers
+def test_worker_processes_of_an_interrupted_call_are_replaced_at_the_next_reset(method, call):
     adapter = make_vector_env(Walk, num_envs=2, vectorization="async")
-    adapter.reset(1)
+    fresh = adapter.reset(1).copy()
     abandoned = adapter._env
-    abandoned.step_async(np.zeros((2, 1), np.float32))
-    abandoned.parent_pipes[0].recv()  # as if Ctrl-C had come after the first answer
-    with pytest.warns(UserWarning, match="pending call"):
-        observations = adapter.reset(1)
-    np.testing.assert_array_equal(observations[:, 1], 0)
+    interrupt(adapter, method)
+    with pytest.raises(KeyboardInterrupt):
+        adapter.reset(1) if call == "reset" else adapter.step(np.zeros((2, 1), np.float32))
+    np.testing.assert_array_equal(adapter.reset(1), fresh)
     assert adapter._env is not abandoned
     assert not any(process.is_alive() for process in abandoned.processes)
+    kept = adapter._env
+    adapter.step(np.zeros((2, 1), np.float32))
+    np.testing.assert_array_equal(adapter.reset(1)[:, :2], fresh[:, :2])  # the rest counts episodes
+    assert adapter._env is kept
     adapter.close()
+
+
+@pytest.mark.parametrize("method", ["send", "recv"])
+@pytest.mark.filterwarnings("ignore:.*pending call")
+def test_interrupted_worker_processes_without_a_recipe_are_refused_and_can_be_closed(method):
+    environments = RecordEpisodeStatistics(AsyncVectorEnv([Walk] * 2, autoreset_mode=SAME))
+    adapter = make_vector_env(environments)
+    adapter.reset(1)
+    interrupt(adapter, method)
+    with pytest.raises(KeyboardInterrupt):
+        adapter.step(np.zeros((2, 1), np.float32))
+    with pytest.raises(RuntimeError, match=r"step or reset of RecordEpisodeStatistics was interrupted.*no recipe"):
+        adapter.reset(1)
+    adapter.close()
+    assert not any(process.is_alive() for process in environments.unwrapped.processes)
 
 
 def test_closing_ends_workers_that_do_not_answer():

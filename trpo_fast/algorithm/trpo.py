@@ -233,7 +233,7 @@ class TRPO:
         return self
 
     def _update(self, collector: Collector) -> None:
-        """One update, in the order of DESIGN section 2."""
+        """One update, in the order of docs/algorithm.md."""
         config, engine, critic = self.config, self.engine, self.critic_trainer
         clock = _Stopwatch()
 

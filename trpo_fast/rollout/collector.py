@@ -347,7 +347,6 @@ class Collector:
             episode_lengths=lengths[ended].astype(np.int64),
         )
 
-
     def _as_seen(self, observations: NDArray[Any]) -> NDArray[Any]:
         """Raw observations as the policy gets them; infinite, without a warning, where they are too large for it."""
         with np.errstate(over="ignore", invalid="ignore"):

@@ -55,6 +55,58 @@ def test_exactly_the_episodes_asked_for_are_played(episodes):
     assert len(result.returns) == len(result.lengths) == episodes
 
 
+@pytest.mark.parametrize("mode", [gym.vector.AutoresetMode.SAME_STEP, gym.vector.AutoresetMode.NEXT_STEP])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_reward_that_is_not_finite_is_refused_by_environment_and_step(mode, value):
+    environments = Clockwork([9, 9, 9], mode)
+    play = environments.step
+
+    def step(actions):
+        result = play(actions)
+        if (environments.time == 5).all():
+            result.rewards[1] = value
+        return result
+
+    environments.step = step
+    with pytest.raises(ValueError, match=f"reward of environment 1 at step 4 must be finite, got {value}"):
+        play_episodes(environments, Player(), 6, deterministic=True, seed=0)
+
+
+def test_reward_of_a_dummy_row_may_be_anything():
+    environments = Clockwork([3], gym.vector.AutoresetMode.NEXT_STEP)
+    play = environments.step
+
+    def step(actions):
+        is_reset = environments.ended.copy()
+        result = play(actions)
+        result.rewards[is_reset] = np.nan
+        return result
+
+    environments.step = step
+    assert play_episodes(environments, Player(), 3, deterministic=True, seed=0).returns.tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("length", "reward", "message"),
+    [
+        (3, 1e308, r"return of environment 0 at step 1 must be finite, got inf"),
+        (1, 1.5e308, r"mean and std of the returns must be finite"),
+    ],
+)
+def test_overflow_is_refused_by_what_overflowed(length, reward, message):
+    environments = Clockwork([length, length])
+    play = environments.step
+
+    def step(actions):
+        result = play(actions)
+        result.rewards[:] = reward
+        return result
+
+    environments.step = step
+    with pytest.raises(ValueError, match=message):
+        play_episodes(environments, Player(), 2, deterministic=True, seed=0)
+
+
 def test_dummy_rows_count_in_no_return_and_no_length():
     result = play_episodes(Clockwork([3], gym.vector.AutoresetMode.NEXT_STEP), Player(), 3, deterministic=True, seed=0)
     assert result.lengths.tolist() == [3, 3, 3]

@@ -1,4 +1,7 @@
 import math
+import subprocess
+import sys
+import time
 
 import gymnasium as gym
 import numpy as np
@@ -7,6 +10,7 @@ import torch
 
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.rollout.environments import EnvironmentAdapter
 from trpo_fast.solvers.status import Status
 
 STEPS = 3 * 64  # of one update of the small agent
@@ -118,6 +122,96 @@ def test_interrupted_update_leaves_the_agent_at_its_last_complete_one(make_agent
     assert agent.last_update.kl == undisturbed.last_update.kl
     agent.learn(STEPS, reset_num_timesteps=False)
     assert agent.num_timesteps == 3 * STEPS
+
+
+@pytest.fixture
+def interrupted(make_agent):
+    """An agent interrupted in its third rollout, while a fit far too long to wait for goes on; with its critic before.
+
+    The fit of its first update is short.
+    """
+
+    def make(error):
+        made = []
+
+        def env():
+            made.append(Corridor(fail_at=8 + 2 * 64 + 20, error=error) if not made else Corridor())
+            return made[-1]
+
+        agent = make_agent(env)
+        seen = {}
+
+        def lengthen(agent):
+            if agent.num_updates == 1:
+                seen["before"] = agent.critic.flat.numpy.copy(), agent.critic_trainer.state()[1]["adam_step"]
+                agent.critic_trainer._config = agent.config.replace(critic_epochs=10_000_000)
+
+        with pytest.raises(type(error)):
+            agent.learn(10 * STEPS, callback=lengthen)
+        agent.critic_trainer._config = agent.config
+        return agent, *seen["before"]
+
+    return make
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
+def test_interruption_abandons_a_long_fit_and_leaves_critic_and_adam_as_before_it(interrupted, tmp_path, error):
+    began = time.monotonic()
+    agent, critic, adam_step = interrupted(error)
+    assert time.monotonic() - began < 2
+    assert (agent.num_timesteps, agent.num_updates) == (2 * STEPS, 2)
+    np.testing.assert_array_equal(agent.critic.flat.numpy, critic)
+    assert agent.critic_trainer.state()[1]["adam_step"] == adam_step
+    with pytest.raises(RuntimeError, match="the value fit was stopped"):
+        _ = agent.last_update.value_loss
+    agent.save(tmp_path / "a.trpo")
+    agent.learn(STEPS, reset_num_timesteps=False)
+    assert agent.num_updates == 3
+    assert agent.last_update.value_loss > 0
+
+
+def test_close_abandons_a_long_fit_and_the_agent_can_still_be_saved(interrupted, tmp_path):
+    agent, critic, _ = interrupted(RuntimeError("simulator gone"))
+    began = time.monotonic()
+    agent.close()
+    assert time.monotonic() - began < 1
+    np.testing.assert_array_equal(agent.critic.flat.numpy, critic)
+    agent.save(tmp_path / "a.trpo")
+    np.testing.assert_array_equal(TRPO.load(tmp_path / "a.trpo").critic.flat.numpy, critic)
+
+
+def test_interpreter_ends_without_waiting_for_a_long_fit():
+    program = """
+import os, time
+import numpy as np
+from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.algorithm.trpo import TRPO
+agent = TRPO("Pendulum-v1", seed=0, num_envs=1, steps_per_env=64, warm_up_steps=0, critic_epochs=100_000_000)
+agent.critic_trainer.start(np.zeros((64, 3), np.float32), np.ones(64, np.float32))
+time.sleep(0.2)
+assert not agent.critic_trainer.pending.done()
+print(time.time(), flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert time.time() - float(done.stdout) < 3  # what torch needs to end included
+
+
+@pytest.mark.parametrize("value", [3, "g=9", [1], {1: 2}])
+def test_bad_env_kwargs_are_refused_by_name(value):
+    with pytest.raises(TypeError, match=r"env_kwargs: .* given; want a mapping"):
+        TRPO("Pendulum-v1", env_kwargs=value)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_seeds_of_evaluation_environments_stay_below_the_32_bit_limit(make_agent, monkeypatch, seed):
+    agent = make_agent()
+    seeds = []
+    reset = EnvironmentAdapter.reset
+    monkeypatch.setattr(EnvironmentAdapter, "reset", lambda self, seed: seeds.append(seed) or reset(self, seed))
+    agent.evaluate(3, seed=seed)
+    assert 0 <= seeds[0] <= 2**31 - 1 - 3
 
 
 def test_failed_critic_fit_is_reported_and_leaves_the_critic_usable(make_agent):

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from trpo_fast import model_file
 from trpo_fast.algorithm.trpo import TRPO
 
 
@@ -35,6 +36,24 @@ def test_eval_of_a_foreign_file_is_an_error_without_traceback(command, tmp_path)
     result = command("eval", "notes.txt")
     assert result.code == 2
     assert "notes.txt" in result.err and "Traceback" not in result.err
+
+
+def test_eval_of_a_damaged_model_is_an_error_without_traceback(command, trained):
+    tensors, metadata = model_file.read(trained / "model.trpo")
+    del tensors["adam.first_moment"]
+    model_file.write(trained / "model.trpo", tensors, metadata)
+    result = command("eval", "run")
+    assert result.code == 2
+    assert "run/model.trpo: damaged" in result.err and "adam.first_moment: missing; want (" in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("content", ["time/total_timesteps\n1\n", "time/total_timesteps,rollout/ep_rew_mean\nx,1\n"])
+def test_plot_of_a_damaged_progress_is_an_error_without_traceback(command, trained, content):
+    (trained / "progress.csv").write_text(content)
+    result = command("plot", "run")
+    assert result.code == 2
+    assert "progress.csv is damaged" in result.err and "Traceback" not in result.err
 
 
 def test_plot_draws_one_run_into_its_folder_and_several_here(command, small, trained, tmp_path):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from trpo_fast.cli.errors import CommandError
@@ -53,3 +55,39 @@ def test_missing_run_empty_run_and_damaged_config_are_named(tmp_path):
         folder.config.write_text(content)
         with pytest.raises(CommandError, match="damaged"):
             folder.read_config()
+
+
+@pytest.mark.parametrize("value", ['"abc"', "null", "0", "-5", "1.5", "true", "[]"])
+def test_timesteps_that_are_no_number_of_steps_are_named(tmp_path, value):
+    folder = RunFolder(tmp_path)
+    folder.config.write_text(f'{{"timesteps": {value}}}')
+    with pytest.raises(CommandError, match=r"config\.json is damaged: timesteps: .*want an integer >= 1"):
+        folder.timesteps()
+
+
+def test_config_that_cannot_be_read_or_written_is_named(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.config.mkdir()  # as unreadable as a file without permission, also for root
+    with pytest.raises(CommandError, match=r"config\.json cannot be read: Is a directory"):
+        folder.read_config()
+    with pytest.raises(CommandError, match=r"config\.json cannot be written: Is a directory"):
+        folder.write_config({})
+
+
+def test_permission_denied_is_named_wherever_the_folder_is_looked_at(tmp_path, monkeypatch):
+    def deny(self, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    for name in ("exists", "is_dir", "is_file", "read_text", "write_text"):
+        monkeypatch.setattr(Path, name, deny)
+    folder = RunFolder(tmp_path)
+    looks = (
+        folder.refuse_if_used,
+        folder.latest_checkpoint,
+        folder.read_config,
+        lambda: folder.write_config({}),
+        lambda: model_of(str(tmp_path)),
+    )
+    for look in looks:
+        with pytest.raises(CommandError, match="Permission denied"):
+            look()

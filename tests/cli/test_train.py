@@ -139,6 +139,27 @@ def test_resumed_run_refuses_what_would_change_it(command, small, given):
     assert f"{given[0] if given[0].startswith('--') else 'ENV'}: a resumed run keeps what it began with" in result.err
 
 
+@pytest.mark.parametrize("value", ["abc", None, -1])
+def test_run_with_damaged_timesteps_is_refused_without_traceback(command, small, tmp_path, value):
+    command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small)
+    path = tmp_path / "run" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "timesteps": value}))
+    result = command("train", "--resume", "run")
+    assert result.code == 2
+    assert f"timesteps: {value!r} given; want an integer >= 1" in result.err and "Traceback" not in result.err
+
+
+def test_agent_that_cannot_be_saved_is_an_error_without_traceback(command, small, tmp_path, monkeypatch):
+    def full(agent, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(TRPO, "save", full)
+    result = command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small)
+    assert result.code == 2
+    assert "No space left on device" in result.err and "cannot be saved in run" in result.err
+    assert "Traceback" not in result.err
+
+
 def test_failure_while_training_saves_and_says_how_to_go_on(command, small, tmp_path, monkeypatch):
     update = TRPO._update
 
@@ -157,7 +178,8 @@ def test_failure_while_training_saves_and_says_how_to_go_on(command, small, tmp_
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process")
-def test_ctrl_c_stops_within_a_second_saves_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize("settings", [[], ["--critic-epochs", "20000"]], ids=["defaults", "a long critic fit"])
+def test_ctrl_c_stops_within_a_second_saves_and_says_how_to_go_on(tmp_path, settings):
     # A shell that starts the tests in the background makes its children deaf to SIGINT; this one is to hear it.
     hear = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     program = [sys.executable, "-c", hear + "from trpo_fast.cli.main import main; sys.exit(main())"]
@@ -167,15 +189,19 @@ def test_ctrl_c_stops_within_a_second_saves_and_says_how_to_go_on(tmp_path):
     with (
         errors.open("w") as sink,
         subprocess.Popen(
-            [*program, "train", "CartPole-v1", "--timesteps", "1e8", "--out", str(out)],
+            [*program, "train", "CartPole-v1", "--timesteps", "1e8", "--out", str(out), *settings],
             stdout=subprocess.PIPE,
             stderr=sink,
             text=True,
         ) as process,
     ):
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not (progress.exists() and progress.read_text().count("\n") > 2):
+        # With the long fit, no row is written before the second rollout has waited for it.
+        rows = 1 if settings else 3
+        while time.monotonic() < deadline and not (progress.exists() and progress.read_text().count("\n") >= rows):
             time.sleep(0.05)
+        if settings:
+            time.sleep(3.0)  # the first update is over, its fit is not
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)  # an impatient second one spoils nothing
@@ -190,6 +216,8 @@ def test_ctrl_c_stops_within_a_second_saves_and_says_how_to_go_on(tmp_path):
     steps = TRPO.load(RunFolder(out).latest_checkpoint()).num_timesteps
     assert steps == int(read_progress(progress)[-1]["time/total_timesteps"]) > 0
 
+    if settings:
+        return  # the resumed run would have the long fits, too
     more = ["--timesteps", str(steps + 1), "--eval-episodes", "1"]
     resumed = subprocess.run([*program, *shlex.split(resume)[1:], *more], capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from trpo_fast import model_file
-from trpo_fast.algorithm.config import TRPOConfig
-from trpo_fast.algorithm.critic import CriticFit
+from trpo_fast.algorithm.config import COUNTER, SEED, TRPOConfig, checked
+from trpo_fast.algorithm.critic import PendingFit
 from trpo_fast.algorithm.report import UpdateReport
 from trpo_fast.rollout.spaces import space_from_json, space_to_json
 
@@ -28,6 +29,30 @@ if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
 
 _KIND = "TRPO"
+_COUNTERS: dict[str, Any] = {
+    "num_timesteps": COUNTER,
+    "num_updates": COUNTER,
+    "num_episodes": COUNTER,
+    "num_predictions": COUNTER,
+    "adam": {"adam_step": COUNTER, "epochs": COUNTER},
+    "collector": {"step": COUNTER, "resets": COUNTER},
+}
+_DESCRIPTION: dict[str, tuple[Any, str]] = {
+    "config": (dict, "an object with fields of TRPOConfig"),
+    "seed": (int, SEED.want),
+    "observation_space": (dict, "the description of a Box"),
+    "action_space": (dict, "the description of a Box or a Discrete"),
+    "environment": ((dict, type(None)), "an object with id, vectorization and env_kwargs, or null"),
+    "counters": (dict, f"an object with {', '.join(_COUNTERS)}"),
+}
+_NOT_NEGATIVE = (
+    "adam.second_moment",
+    "observation_normalizer.count",
+    "observation_normalizer.m2",
+    "reward_scaler.count",
+    "reward_scaler.m2",
+    "episodes.lengths",
+)
 _PACKAGES = ("trpo-fast", "torch", "numpy", "gymnasium", "mujoco")
 
 
@@ -37,7 +62,7 @@ class Snapshot:
 
     arrays: dict[str, NDArray[Any]]  # copies, by dotted name
     counters: dict[str, Any]  # JSON-able
-    fit: Future[CriticFit] | None = None  # belongs to this moment, but nothing has waited for it
+    fit: PendingFit | None = None  # belongs to this moment, but nothing has waited for it
     last_update: UpdateReport | None = None
 
 
@@ -58,6 +83,7 @@ def capture(agent: TRPO) -> Snapshot:
         "num_timesteps": agent.num_timesteps,
         "num_updates": agent.num_updates,
         "num_episodes": agent.num_episodes,
+        "num_predictions": agent.num_predictions,
         "adam": adam,
         "collector": collector,
     }
@@ -65,19 +91,20 @@ def capture(agent: TRPO) -> Snapshot:
 
 
 def restore(agent: TRPO, snapshot: Snapshot) -> None:
-    """Put the agent back to ``snapshot``; ValueError where a tensor is missing or has the wrong shape or dtype."""
+    """Put the agent back to ``snapshot``, which is of this agent or has passed :func:`check`."""
     arrays, counters = snapshot.arrays, snapshot.counters
     for prefix, module in (("policy", agent.policy), ("critic", agent.critic_trainer.critic)):
-        _load_parameters(module, prefix, arrays)
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                parameter.copy_(torch.from_numpy(arrays[f"{prefix}.{name}"]))
     agent.engine.parameters_changed()
-    agent.critic_trainer.load_state(_under(arrays, "adam"), counters["adam"])
-    failed = snapshot.fit is not None and snapshot.fit.done() and snapshot.fit.exception() is not None
-    agent.critic_trainer.continue_with(None if failed else snapshot.fit)
+    agent.critic_trainer.load_state(_under(arrays, "adam"), counters["adam"], snapshot.fit)
     for name, statistics in _statistics(agent):
         statistics.load_state(_under(arrays, name))
     agent.num_timesteps = counters["num_timesteps"]
     agent.num_updates = counters["num_updates"]
     agent.num_episodes = counters["num_episodes"]
+    agent.num_predictions = counters["num_predictions"]
     agent.recent_episodes.clear()
     episodes = zip(arrays["episodes.returns"].tolist(), arrays["episodes.lengths"].tolist(), strict=True)
     agent.recent_episodes.extend(episodes)
@@ -87,8 +114,43 @@ def restore(agent: TRPO, snapshot: Snapshot) -> None:
         agent.collector.load_state_dict(counters["collector"])
 
 
+def check(agent: TRPO, snapshot: Snapshot) -> None:
+    """ValueError where ``snapshot``, as read from a file, is not the state of an agent built as this one was."""
+    arrays, wanted = snapshot.arrays, capture(agent).arrays
+    for name, like in wanted.items():
+        # Only the latest episodes are kept, so their number is the file's.
+        shape = ("k",) if name.startswith("episodes.") else like.shape
+        want = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''}) of {like.dtype}"
+        if name not in arrays:
+            raise ValueError(f"{name}: missing; want {want}")
+        array = arrays[name]
+        if array.dtype != like.dtype or (array.ndim != 1 if shape == ("k",) else array.shape != shape):
+            raise ValueError(f"{name}: {array.shape} of {array.dtype} given; want {want}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: {array[~np.isfinite(array)].flat[0]} given; want finite numbers")
+        if name in _NOT_NEGATIVE and (array < 0).any():
+            raise ValueError(f"{name}: {array[array < 0].flat[0]} given; want numbers >= 0")
+    returns, lengths = arrays["episodes.returns"], arrays["episodes.lengths"]
+    if len(returns) != len(lengths):
+        raise ValueError(f"episodes.lengths: {len(lengths)} given; want {len(returns)}, as many as episodes.returns")
+    _check_counters("counters", snapshot.counters, _COUNTERS)
+
+
+@contextmanager
+def damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn a ValueError or TypeError into a ModelFileError that names ``path``."""
+    try:
+        yield
+    except model_file.ModelFileError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise model_file.ModelFileError(f"{os.fspath(path)}: damaged description of an agent: {error}") from error
+
+
 def save(agent: TRPO, path: str | os.PathLike[str]) -> None:
-    """Write the agent to ``path``, atomically, after waiting for the critic's fit."""
+    """Write the agent to ``path``, atomically, after waiting for the critic's fit; ValueError for a folder."""
+    if os.path.isdir(path):
+        raise ValueError(f"path: the folder {os.fspath(path)} given; want the name of a file, e.g. model.trpo in it")
     agent.critic_trainer.wait()
     snapshot = capture(agent)
     metadata = {
@@ -123,17 +185,21 @@ def read(path: str | os.PathLike[str]) -> SavedAgent:
         raise model_file.ModelFileError(
             f"{os.fspath(path)}: holds {metadata.get('kind')!r}; want an agent saved by TRPO.save"
         )
-    try:
+    with damage_named(path):
+        for name, (kinds, want) in _DESCRIPTION.items():
+            if name not in metadata:
+                raise ValueError(f"{name}: missing; want {want}")
+            if not isinstance(metadata[name], kinds):
+                raise ValueError(f"{name}: {metadata[name]!r} given; want {want}")
+        counters = {"num_predictions": 0, **metadata["counters"]}  # files written before it was counted lack it
         return SavedAgent(
             TRPOConfig.from_dict(metadata["config"]),
-            metadata["seed"],
+            checked("seed", metadata["seed"], SEED),
             space_from_json(metadata["observation_space"]),
             space_from_json(metadata["action_space"]),
-            metadata["environment"],
-            Snapshot(arrays, metadata["counters"]),
+            _checked_recipe(metadata["environment"]),
+            Snapshot(arrays, counters),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise model_file.ModelFileError(f"{os.fspath(path)}: damaged description of an agent: {error!r}") from error
 
 
 def versions() -> dict[str, str]:
@@ -156,18 +222,27 @@ def _under(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[An
     return {name.removeprefix(prefix + "."): array for name, array in arrays.items() if name.startswith(prefix + ".")}
 
 
-def _load_parameters(module: torch.nn.Module, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            full = f"{prefix}.{name}"
-            wanted = f"{tuple(parameter.shape)} of {str(parameter.dtype).removeprefix('torch.')}"
-            if full not in arrays:
-                raise ValueError(f"{full}: missing; want {wanted}")
-            array = arrays[full]
-            tensor = torch.from_numpy(array)
-            if tensor.shape != parameter.shape or tensor.dtype != parameter.dtype:
-                raise ValueError(f"{full}: {array.shape} of {array.dtype} given; want {wanted}")
-            parameter.copy_(tensor)
+def _check_counters(where: str, counters: Any, wanted: Mapping[str, Any]) -> None:
+    if not isinstance(counters, Mapping):
+        raise ValueError(f"{where}: {counters!r} given; want an object with {', '.join(wanted)}")
+    for name, rule in wanted.items():
+        full = f"{where}.{name}"
+        if isinstance(rule, Mapping):
+            _check_counters(full, counters.get(name), rule)
+        elif name not in counters:
+            raise ValueError(f"{full}: missing; want {rule.want}")
+        else:
+            checked(full, counters[name], rule)
+
+
+def _checked_recipe(recipe: Any) -> dict[str, Any] | None:
+    if recipe is None:
+        return None
+    kinds: dict[str, Any] = {"id": str, "vectorization": (str, type(None)), "env_kwargs": dict}
+    for name, kind in kinds.items():
+        if name not in recipe or not isinstance(recipe[name], kind):
+            raise ValueError(f"environment: {recipe!r} given; want an object with id, vectorization and env_kwargs")
+    return dict(recipe)
 
 
 def _json_or_none(recipe: Any) -> Any:

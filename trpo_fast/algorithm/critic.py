@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import concurrent.futures
+import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,8 +30,58 @@ class CriticFit(NamedTuple):
     seconds: float  # duration of the fit
 
 
+class PendingFit(concurrent.futures.Future[CriticFit]):
+    """A fit that may still run in a thread of its own, and the way to stop it.
+
+    What computes it is given an array of uint8, shape (1,), and raises RuntimeError soon after that is not zero.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stop = np.zeros(1, np.uint8)
+        self._thread: threading.Thread | None = None
+        self.set_running_or_notify_cancel()
+
+    def run_here(self, compute: Callable[[NDArray[np.uint8]], CriticFit]) -> None:
+        """Compute in the caller's thread, where Ctrl-C interrupts it; errors reach the caller."""
+        self.set_result(compute(self._stop))
+
+    def run_beside(self, compute: Callable[[NDArray[np.uint8]], CriticFit]) -> None:
+        """Compute beside the caller; errors reach whoever asks for the result."""
+        # A daemon, because an ending interpreter waits for all other threads before it calls anything of ours.
+        self._thread = threading.Thread(target=self._run, args=(compute,), name="critic-fit", daemon=True)
+        _running.add(self)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the fit after its current minibatch, and wait until then; a fit that is done keeps its result."""
+        self._stop[0] = 1
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self, compute: Callable[[NDArray[np.uint8]], CriticFit]) -> None:
+        try:
+            result = compute(self._stop)
+        except BaseException as error:
+            self.set_exception(error)
+        else:
+            self.set_result(result)
+        finally:
+            _running.discard(self)
+
+
+_running: set[PendingFit] = set()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Keep the interpreter from ending under a fit, and a fit from keeping it from ending."""
+    for fit in list(_running):
+        fit.stop()
+
+
 class CriticTrainer:
-    """Owns what fitting the critic needs beyond its parameters: Adam's moments, counters and one worker thread.
+    """Owns what fitting the critic needs beyond its parameters: Adam's moments, counters and the fit in progress.
 
     A fit works on copies and is taken over in :meth:`wait`, so until then the critic is the one before the fit, whether
     or not it runs beside a rollout: the same numbers either way, and an interrupted update has one state to return to.
@@ -59,15 +111,14 @@ class CriticTrainer:
         self._second_moment = np.zeros_like(parameters)
         self._adam_step = 0
         self._epochs = 0
-        self._pending: Future[CriticFit] | None = None
-        self._worker = ThreadPoolExecutor(1, "critic-fit") if config.overlap_critic else None
+        self._pending: PendingFit | None = None
 
     def values(self, observations: NDArray[Any]) -> NDArray[Any]:
         """V of each row of ``observations`` (N, D), in the critic's dtype, shape (N,); waits for a fit in progress."""
         self.wait()
         return self._kernel.values(self.critic.flat.numpy, observations)
 
-    def start(self, observations: NDArray[Any], returns: NDArray[Any]) -> Future[CriticFit]:
+    def start(self, observations: NDArray[Any], returns: NDArray[Any]) -> PendingFit:
         """Begin (or, without overlap, perform) one fit to ``returns`` (B,) at ``observations`` (B, D).
 
         Both arrays must stay as they are until the fit is done.
@@ -78,7 +129,7 @@ class CriticTrainer:
         adam_step, first_epoch = self._adam_step, self._epochs
         config, kernel, seed = self._config, self._kernel, self._seed
 
-        def fit() -> CriticFit:
+        def compute(stop: NDArray[np.uint8]) -> CriticFit:
             began = time.perf_counter()
             step, loss = kernel.fit(
                 parameters,
@@ -93,17 +144,19 @@ class CriticTrainer:
                 seed=seed,
                 stream=MINIBATCH_STREAM,
                 first_epoch=first_epoch,
+                stop=stop,
             )
             return CriticFit(parameters, first_moment, second_moment, step, loss, time.perf_counter() - began)
 
-        if self._worker is None:
-            pending: Future[CriticFit] = Future()
-            pending.set_result(fit())
+        fit = PendingFit()
+        if config.overlap_critic:
+            self._pending = fit  # before it runs: whatever interrupts this finds something to stop
+            fit.run_beside(compute)
         else:
-            pending = self._worker.submit(fit)
-        self._pending = pending
+            fit.run_here(compute)
+            self._pending = fit
         self._epochs += config.critic_epochs
-        return pending
+        return fit
 
     def wait(self) -> float:
         """Finish the fit in progress, if any, and take it over; the seconds spent waiting.
@@ -126,23 +179,38 @@ class CriticTrainer:
         self._pending = None
         return time.perf_counter() - began
 
+    def finish_within(self, seconds: float) -> None:
+        """Give the fit in progress, if any, this long, then stop it; a stopped fit leaves no trace in the critic."""
+        fit = self._pending
+        if fit is None:
+            return
+        concurrent.futures.wait([fit], seconds)
+        if not fit.done():
+            fit.stop()
+        if fit.exception() is not None:
+            self._pending = None
+
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, int]]:
         """Adam's moments (not copied: every fit makes new ones) and the counters."""
         arrays = {"first_moment": self._first_moment, "second_moment": self._second_moment}
         return arrays, {"adam_step": self._adam_step, "epochs": self._epochs}
 
-    def load_state(self, arrays: Mapping[str, NDArray[Any]], counters: Mapping[str, int]) -> None:
-        """Take over what :meth:`state` gave, dropping a fit in progress."""
-        self.continue_with(None)
+    def load_state(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        counters: Mapping[str, int],
+        pending: PendingFit | None = None,
+    ) -> None:
+        """Take over what :meth:`state` gave, and the fit that was pending then; any other in progress is stopped."""
+        if self._pending is not None and self._pending is not pending:
+            self._pending.stop()
+        failed = pending is not None and pending.done() and pending.exception() is not None
+        self._pending = None if failed else pending
         self._first_moment = np.array(arrays["first_moment"])
         self._second_moment = np.array(arrays["second_moment"])
         self._adam_step, self._epochs = counters["adam_step"], counters["epochs"]
 
     @property
-    def pending(self) -> Future[CriticFit] | None:
+    def pending(self) -> PendingFit | None:
         """The fit that nothing has waited for yet."""
         return self._pending
-
-    def continue_with(self, pending: Future[CriticFit] | None) -> None:
-        """Make ``pending`` the fit that the next :meth:`wait` takes over."""
-        self._pending = pending

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -27,6 +28,9 @@ def play_episodes(
     """Play ``episodes`` episodes and stop.
 
     Every environment has a quota fixed beforehand: taking the first episodes to finish would take too many short ones.
+
+    Raises ValueError where a reward, a return, or the mean or standard deviation of the returns is not finite; the
+    first two name the environment and its step.
     """
     count = environments.num_envs
     quota = (episodes + np.arange(count)) // count
@@ -38,7 +42,11 @@ def play_episodes(
     step = 0
     while any(len(done) < wanted for done, wanted in zip(finished, quota, strict=True)):
         result = environments.step(player.act(observations, step, deterministic=deterministic))
-        returns += np.where(is_reset_row, 0.0, result.rewards)
+        rewards = np.where(is_reset_row, 0.0, result.rewards)
+        _require_finite("reward", rewards, step)
+        with np.errstate(over="ignore"):
+            returns += rewards
+        _require_finite("return", returns, step)
         lengths += ~is_reset_row
         ended = (result.terminated | result.truncated) & ~is_reset_row
         for i in np.flatnonzero(ended):
@@ -52,4 +60,17 @@ def play_episodes(
     played = [episode for group in finished for episode in group]
     all_returns = np.array([value for value, _ in played])
     all_lengths = np.array([length for _, length in played], np.int64)
-    return EvaluationResult(float(all_returns.mean()), float(all_returns.std()), all_returns, all_lengths)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = float(all_returns.mean()), float(all_returns.std())
+    if not (math.isfinite(mean) and math.isfinite(std)):
+        largest = float(np.abs(all_returns).max())
+        raise ValueError(
+            f"mean and std of the returns must be finite, got {mean} and {std}: returns of size {largest} are too large"
+        )
+    return EvaluationResult(mean, std, all_returns, all_lengths)
+
+
+def _require_finite(what: str, values: NDArray[np.float64], step: int) -> None:
+    if not np.isfinite(values).all():
+        i = np.flatnonzero(~np.isfinite(values))[0]
+        raise ValueError(f"{what} of environment {i} at step {step} must be finite, got {values[i]}")

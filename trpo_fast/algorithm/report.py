@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from trpo_fast.algorithm.critic import CriticFit
+from trpo_fast.algorithm.critic import PendingFit
 from trpo_fast.solvers.status import Status
 from trpo_fast.solvers.trust_region import TrustRegionReport
 
@@ -19,7 +18,7 @@ class UpdateReport:
     """One update of the policy and of the critic.
 
     Everything about the policy is there at once; `value_loss` and `timings` tell of the critic's fit as well, and wait
-    for it where it still runs beside the next rollout.
+    for it where it still runs beside the next rollout. Where Ctrl-C stopped the fit, these two raise RuntimeError.
     """
 
     step: TrustRegionReport  # the whole report of the trust-region step
@@ -27,7 +26,7 @@ class UpdateReport:
     entropy: float  # mean entropy of the policy before the update, nats
     explained_variance: float  # of the returns, by the critic before its fit; nan where the returns are constant
     seconds: Mapping[str, float]  # the timings that were known when the update ended
-    fit: Future[CriticFit]
+    fit: PendingFit
 
     @property
     def status(self) -> Status:

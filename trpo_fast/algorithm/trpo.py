@@ -41,6 +41,8 @@ INITIALIZATION_STREAM = 3
 EVALUATION_STREAM = 4
 PREDICTION_STREAM = 5
 
+FIT_PATIENCE = 0.3  # seconds that a critic's fit in progress is given where it is not to be waited for
+
 
 class TRPO:
     """An agent trained by Trust Region Policy Optimization [1]_ with generalized advantages [2]_.
@@ -70,6 +72,8 @@ class TRPO:
     config : TRPOConfig
     num_timesteps : int
         Transitions learned from.
+    num_predictions : int
+        Calls of :meth:`predict`, each with noise of its own; saved, so that a loaded agent does not repeat it.
     last_update : UpdateReport or None
         What the last update did.
     engine : NativeEngine or AutogradEngine
@@ -97,6 +101,10 @@ class TRPO:
         if num_envs is not None:
             overrides["num_envs"] = num_envs
         config = (config or TRPOConfig()).replace(**overrides)
+        if env_kwargs is not None and not (
+            isinstance(env_kwargs, Mapping) and all(isinstance(k, str) for k in env_kwargs)
+        ):
+            raise TypeError(f"env_kwargs: {env_kwargs!r} given; want a mapping of argument names to values")
         recipe = {"id": env, "vectorization": vectorization, "env_kwargs": dict(env_kwargs or {})}
         adapter = _make_environments(env, config.num_envs, recipe)
         if num_envs is not None and num_envs != adapter.num_envs:
@@ -163,7 +171,7 @@ class TRPO:
         self.collector: Collector | None = None
         self.collector_state: Mapping[str, Any] | None = None
         self._player = self._make_player(seed, PREDICTION_STREAM)
-        self._predictions = 0
+        self.num_predictions = 0
 
     def _attach(self, environments: EnvironmentAdapter) -> None:
         self.environments = environments
@@ -197,7 +205,9 @@ class TRPO:
         """Train for at least ``total_timesteps`` more timesteps: whole rollouts, so up to one rollout more.
 
         An exception, Ctrl-C included, puts the agent back to the end of its last complete update and travels on; the
-        agent can be saved, or learn on, as if the interrupted update had not begun.
+        agent can be saved, or learn on, as if the interrupted update had not begun. After Ctrl-C the critic's fit to
+        that last update gets 0.3 s to finish; a longer one is stopped and abandoned: the critic and Adam are then those
+        before the fit, the policy keeps the update.
 
         Parameters
         ----------
@@ -225,8 +235,10 @@ class TRPO:
                 if not callbacks.on_update(self):
                     break
             self.critic_trainer.wait()
-        except BaseException:
+        except BaseException as error:
             checkpoint.restore(self, complete)
+            if not isinstance(error, Exception):  # Ctrl-C or an exit: someone waits for the end
+                self.critic_trainer.finish_within(FIT_PATIENCE)
             raise
         finally:
             callbacks.on_training_end(self)
@@ -324,8 +336,8 @@ class TRPO:
         state
         """
         rows, single = as_rows(observation, self.observation_space)
-        actions = self._player.act(rows, self._predictions, deterministic=deterministic)
-        self._predictions += 1
+        actions = self._player.act(rows, self.num_predictions, deterministic=deterministic)
+        self.num_predictions += 1
         return (actions[0, ...] if single else actions), state
 
     def evaluate(self, episodes: int = 10, deterministic: bool = True, seed: int | None = None) -> EvaluationResult:
@@ -345,6 +357,8 @@ class TRPO:
             player = self._make_player(seed, EVALUATION_STREAM)
             # Not the seed itself: the training's environments may have been seeded with it.
             first = int(np.random.SeedSequence([seed, EVALUATION_STREAM]).generate_state(1)[0])
+            # Copies get first, first + 1, ...: stay clear of the 32-bit limit that some simulators have.
+            first %= 2**31 - environments.num_envs
             return play_episodes(environments, player, episodes, deterministic=deterministic, seed=first)
         finally:
             environments.close()
@@ -365,7 +379,8 @@ class TRPO:
         Raises
         ------
         FileNotFoundError, ModelFileError
-            No file; or one that is truncated, foreign, or from a future version.
+            No file; or one that is truncated, damaged, foreign, or from a future version. The message names the file,
+            what is wrong with it and what is wanted.
         ValueError
             ``env`` has other spaces than the saved agent.
         """
@@ -382,15 +397,22 @@ class TRPO:
             config = config.replace(num_envs=environments.num_envs)
             recipe = recipe if isinstance(env, str) else None
         agent = cls.__new__(cls)
-        agent._build(config, saved.seed, saved.observation_space, saved.action_space, recipe)
-        checkpoint.restore(agent, saved.snapshot)
+        try:
+            with checkpoint.damage_named(path):
+                agent._build(config, saved.seed, saved.observation_space, saved.action_space, recipe)
+                checkpoint.check(agent, saved.snapshot)
+                checkpoint.restore(agent, saved.snapshot)
+        except BaseException:
+            if environments is not None:
+                environments.close()
+            raise
         if environments is not None:
             agent._attach(environments)
         return agent
 
     def close(self) -> None:
-        """Finish the critic's fit and close the training environments."""
-        self.critic_trainer.wait()
+        """Close the training environments, and end the critic's fit: it gets 0.3 s, then it is abandoned."""
+        self.critic_trainer.finish_within(FIT_PATIENCE)
         if self.environments is not None:
             self.environments.close()
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from trpo_fast.cli.arguments import make_parser
-from trpo_fast.cli.errors import CommandError
+from trpo_fast.cli.errors import CommandError, describe
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -24,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(importlib.import_module(f"trpo_fast.cli.{arguments.module}").run(arguments))
     except CommandError as error:
         print(f"trpo-fast {arguments.command}: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"trpo-fast {arguments.command}: error: {describe(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"trpo-fast {arguments.command}: interrupted", file=sys.stderr)

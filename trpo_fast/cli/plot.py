@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trpo_fast.algorithm.logging import read_progress
-from trpo_fast.cli.errors import CommandError
+from trpo_fast.cli.errors import CommandError, describe
 from trpo_fast.cli.run_folder import RunFolder
 
 
@@ -44,7 +44,7 @@ def draw(folders: Sequence[RunFolder], out: Path) -> None:
     for folder in folders:
         steps, returns = _curve(folder)
         axes.plot(steps, returns, label=os.path.basename(os.path.abspath(folder.path)))
-        environments.append((folder.read_config().get("environment") or {}).get("id", "environment"))
+        environments.append(folder.environment_id())
     axes.set_xlabel("timesteps")
     axes.set_ylabel("return (mean of the last 100 episodes)")
     axes.set_title(", ".join(dict.fromkeys(environments)))
@@ -60,8 +60,13 @@ def draw(folders: Sequence[RunFolder], out: Path) -> None:
 def _curve(folder: RunFolder) -> tuple[list[int], list[float]]:
     try:
         rows = read_progress(folder.progress)
-    except OSError as error:
+    except FileNotFoundError as error:
         raise CommandError(f"run: {folder.path} given; want a run's folder with progress.csv") from error
-    # Before the first episode ends there is no return yet.
-    known = [row for row in rows if row["rollout/ep_rew_mean"]]
-    return [int(row["time/total_timesteps"]) for row in known], [float(row["rollout/ep_rew_mean"]) for row in known]
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{folder.progress} cannot be read: {describe(error)}") from error
+    try:
+        # Before the first episode ends there is no return yet.
+        known = [row for row in rows if row["rollout/ep_rew_mean"]]
+        return [int(row["time/total_timesteps"]) for row in known], [float(row["rollout/ep_rew_mean"]) for row in known]
+    except (KeyError, ValueError) as error:
+        raise CommandError(f"{folder.progress} is damaged: {error!r}; want the columns of trpo-fast train") from error

@@ -24,7 +24,7 @@ from trpo_fast.algorithm.logging import RunLogger
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import plot
 from trpo_fast.cli.arguments import TIMESTEPS, config_overrides, option_of
-from trpo_fast.cli.errors import CommandError, user_errors
+from trpo_fast.cli.errors import CommandError, describe, user_errors
 from trpo_fast.cli.main import INTERRUPTED
 from trpo_fast.cli.run_folder import RunFolder
 
@@ -81,7 +81,7 @@ def _resumed(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
     latest = folder.latest_checkpoint()
     content = folder.read_config()
     folder.make()
-    timesteps = arguments.timesteps or int(content.get("timesteps", TIMESTEPS))
+    timesteps = arguments.timesteps or folder.timesteps()
     with user_errors():
         agent = TRPO.load(latest)
     if agent.num_timesteps >= timesteps:
@@ -96,7 +96,7 @@ def _train(agent: TRPO, folder: RunFolder, timesteps: int, arguments: argparse.N
     env = agent.recipe["id"] if agent.recipe else "environment"
     _say(f"{env}: {timesteps:,} steps, {agent.engine.name} engine, {folder.path}")
     checkpoints = CheckpointCallback(folder.checkpoints, arguments.checkpoint_every or max(timesteps // 10, 1))
-    began, first = time.perf_counter(), agent.num_timesteps
+    began, first, failed = time.perf_counter(), agent.num_timesteps, True
     with _one_interrupt():
         try:
             agent.learn(
@@ -109,8 +109,13 @@ def _train(agent: TRPO, folder: RunFolder, timesteps: int, arguments: argparse.N
             _save(agent, folder, checkpoints)
             _say(f"\nstopped at {agent.num_timesteps:,} steps, saved; to go on:\n{_resume_command(folder)}")
             return INTERRUPTED
+        except OSError as error:  # a full disk, a folder gone: the user's to mend, and no line of ours at fault
+            print(f"\ntrpo-fast train: error: {describe(error)}", file=sys.stderr)
         except Exception:
             traceback.print_exc()
+        else:
+            failed = False
+        if failed:
             _save(agent, folder, checkpoints)
             _say(f"\nfailed after {agent.num_timesteps:,} steps, saved; to go on:\n{_resume_command(folder)}")
             return 1
@@ -131,8 +136,13 @@ def _train(agent: TRPO, folder: RunFolder, timesteps: int, arguments: argparse.N
 
 
 def _save(agent: TRPO, folder: RunFolder, checkpoints: CheckpointCallback) -> None:
-    checkpoints.save(agent)
-    agent.save(folder.model)
+    try:
+        checkpoints.save(agent)
+        agent.save(folder.model)
+    except (OSError, ValueError) as error:
+        raise CommandError(
+            f"the agent at {agent.num_timesteps:,} steps cannot be saved in {folder.path}: {describe(error)}"
+        ) from error
 
 
 def _resume_command(folder: RunFolder) -> str:

@@ -76,8 +76,6 @@ $(STAMPS)/build: constraints.txt
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/core: $(SOURCES) $(STAMPS)/build
-	@# Only `library` is linked with csrc, and setuptools does not link it again for a change in a C file alone.
-	rm -f trpo_fast/_core/library.*.so build/lib*/trpo_fast/_core/library.*.so
 	$(BIN)/python setup.py --quiet build_clib build_ext --inplace
 	@touch $@
 

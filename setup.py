@@ -16,6 +16,7 @@ INSTRUCTION_SETS = {
     "aarch64": {"aarch64": []},
 }
 HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
+C_SOURCES = sorted(str(path) for path in Path("csrc").rglob("*.c"))
 
 
 def static_library(name, sources, flags):
@@ -54,7 +55,8 @@ def extension(name):
         f"trpo_fast._core.{name}",
         [f"trpo_fast/_core/{name}.pyx"],
         include_dirs=["csrc/include"],
-        depends=HEADERS,
+        # setuptools does not link again for a new static library alone
+        depends=[*HEADERS, *C_SOURCES] if name == "library" else HEADERS,
         extra_compile_args=["-O2", "-ffp-contract=off", "-fvisibility=hidden"],
         extra_link_args=["-pthread"],
     )

@@ -31,7 +31,11 @@ class _Moments:
 
     def merge(self, rows: NDArray[Any]) -> None:
         if len(rows):
-            self.count = merge_moments(rows, self.mean, self.m2, self.count)
+            mean, m2 = self.mean.copy(), self.m2.copy()
+            count = merge_moments(rows, mean, m2, self.count)
+            if not np.isfinite(m2).all():
+                raise OverflowError(f"the squares of numbers up to {np.abs(rows).max():g} are infinite in float64")
+            self.count, self.mean[...], self.m2[...] = count, mean, m2
 
     def inverse_std(self, epsilon: float) -> NDArray[np.float64]:
         # One row has no spread: dividing by sqrt(epsilon) would blow every input up to the clip.
@@ -93,7 +97,10 @@ class ObservationNormalizer:
         return self._moments.count
 
     def merge(self, rows: NDArray[Any]) -> None:
-        """Add raw observations ``(N, D)``, float32 or float64; ValueError, and nothing changed, when not finite."""
+        """Add raw observations ``(N, D)``, float32 or float64.
+
+        ValueError, and nothing changed, when not finite; OverflowError when their squares are not.
+        """
         self._moments.merge(rows)
         self.scale[...] = self._moments.inverse_std(self.epsilon)
 
@@ -152,10 +159,16 @@ class RewardScaler:
         self._carry[...] = 0.0
 
     def merge(self, rewards: NDArray[np.float64], done: NDArray[np.bool_], valid: NDArray[np.bool_]) -> None:
-        """Add raw rewards ``(T, E)`` float64; rows that are not `valid` (autoreset's dummy rows) count for nothing."""
-        sums = np.empty_like(rewards)
-        discounted_returns(rewards, done, valid, self._carry, sums, gamma=self.gamma)
+        """Add raw rewards ``(T, E)`` float64; rows that are not `valid` (autoreset's dummy rows) count for nothing.
+
+        OverflowError, and nothing changed, when their running sums or the squares of these are not finite.
+        """
+        sums, carry = np.empty_like(rewards), self._carry.copy()
+        discounted_returns(rewards, done, valid, carry, sums, gamma=self.gamma)
+        if not np.isfinite(sums).all():
+            raise OverflowError("discounted sums of the rewards are infinite in float64")
         self._moments.merge(sums[valid][:, None])
+        self._carry[...] = carry
         self.scale = float(self._moments.inverse_std(self.epsilon)[0])
 
     def scaled(self, rewards: NDArray[np.float64], scale: float, dtype: DTypeLike) -> NDArray[Any]:

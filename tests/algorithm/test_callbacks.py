@@ -84,3 +84,40 @@ def test_progress_bar_shows_return_kl_and_speed(make_agent, capsys):
     make_agent().learn(4 * STEPS, progress_bar=True)
     shown = capsys.readouterr().err
     assert "return=" in shown and "kl=0.0" in shown and "step/s" in shown and "100%" in shown
+
+
+class Failing(Callback):
+    def __init__(self, method, error):
+        setattr(self, method, self._fail)
+        self._error = error
+
+    def _fail(self, *arguments):
+        raise self._error
+
+
+def test_only_started_callbacks_are_ended_when_a_start_fails(make_agent):
+    started, late = Recorder(), Recorder()
+    failing = Failing("on_training_start", KeyError("from the start"))
+    with pytest.raises(KeyError, match="from the start"):
+        make_agent().learn(STEPS, callback=[[started, failing], late], progress_bar=True)
+    assert started.calls == [("start", STEPS), ("end", 0)]
+    assert late.calls == []
+
+
+def test_every_callback_is_ended_and_the_first_exception_of_an_end_travels(make_agent):
+    recorder = Recorder()
+    ends = [Failing("on_training_end", RuntimeError(f"end {number}")) for number in (1, 2)]
+    with pytest.raises(RuntimeError, match="end 1") as raised:
+        make_agent().learn(STEPS, callback=[*ends, recorder])
+    assert "end 2" in raised.value.__notes__[0]
+    assert recorder.calls[-1] == ("end", STEPS)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), KeyError("update")])
+def test_what_ended_the_training_travels_where_an_end_fails_too(make_agent, error):
+    recorder = Recorder()
+    callbacks = [Failing("on_update", error), Failing("on_training_end", OSError("disk full")), recorder]
+    with pytest.raises(type(error)) as raised:
+        make_agent().learn(STEPS, callback=callbacks)
+    assert raised.value is error and "disk full" in error.__notes__[0]
+    assert recorder.calls[-1][0] == "end"

@@ -5,6 +5,7 @@ import re
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 from tests.algorithm.conftest import SMALL
 from trpo_fast import model_file
@@ -264,6 +265,25 @@ def test_save_to_a_folder_names_the_argument(make_agent, tmp_path):
     with pytest.raises(ValueError, match=r"path: the folder .* given; want the name of a file"):
         make_agent().save(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def _to_double(network):
+    network.double()
+
+
+def _not_finite(network):
+    with torch.no_grad():
+        next(network.parameters()).fill_(float("nan"))
+
+
+@pytest.mark.parametrize("spoil", [_to_double, _not_finite])
+@pytest.mark.parametrize("network", ["policy", "critic"])
+def test_save_refuses_networks_that_could_not_be_loaded_and_writes_nothing(make_agent, tmp_path, network, spoil):
+    agent = make_agent()
+    spoil(getattr(agent, network))
+    with pytest.raises(ValueError, match=r"float64|double|finite|dtype"):
+        agent.save(tmp_path / "model.trpo")
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_truncated_and_foreign_files_are_refused_by_what_is_wrong(make_agent, tmp_path):

@@ -1,3 +1,4 @@
+import copy
 import math
 import subprocess
 import sys
@@ -237,6 +238,19 @@ def test_policy_is_a_torch_module_over_the_trained_parameters(make_agent):
     assert agent.predict(observation, deterministic=True)[0] == logits.argmax()
 
 
+def test_policy_cannot_be_replaced_but_takes_parameters(make_agent):
+    agent, other = make_agent(), make_agent(seed=4)
+    with pytest.raises(AttributeError, match=r"policy: cannot be replaced.*load_state_dict"):
+        agent.policy = copy.deepcopy(agent.policy)
+    agent.policy.load_state_dict(other.policy.state_dict())
+    assert (agent.policy.flat.numpy == other.policy.flat.numpy).all()
+
+
+def test_policy_argument_is_refused_with_what_serves_a_module_of_ones_own():
+    with pytest.raises(TypeError, match=r"policy: TRPO builds its own.*make_engine and trpo_fast\.trust_region_step"):
+        TRPO("Pendulum-v1", policy=torch.nn.Linear(3, 1))
+
+
 def test_vector_env_brings_its_own_number_of_environments(make_agent):
     env = gym.vector.SyncVectorEnv([Corridor] * 5, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     agent = make_agent(env)
@@ -303,10 +317,24 @@ def test_predict_refuses_a_wrong_shape_by_name(make_agent, shape):
     assert f"observation: shape {shape} given; want (3,) for one observation or (n, 3) for several" in str(error.value)
 
 
+def test_predict_of_no_observations_is_no_actions(make_agent):
+    actions, _ = make_agent().predict(np.zeros((0, 3)))
+    assert actions.shape == (0, 1)
+
+
+def test_predict_refuses_ragged_lists_by_name(make_agent):
+    with pytest.raises(ValueError, match="observation: no array can be made of it"):
+        make_agent().predict([[0.0, 1.0, 2.0], [0.0, 1.0]])
+
+
 def test_predict_refuses_observations_that_are_not_finite_numbers(make_agent):
     agent = make_agent()
-    with pytest.raises(ValueError, match=r"observation"):
+    with pytest.raises(ValueError, match=r"^observation: column 1 is nan; want finite numbers$"):
         agent.predict(np.array([0.0, np.nan, 0.0]))
+    with pytest.raises(ValueError, match=r"^observation: row 1, column 2 is inf; want finite numbers$"):
+        agent.predict([[0.0, 0.0, 0.0], [0.0, 0.0, np.inf]])
+    with pytest.raises(ValueError, match=r"^observation: it, or the action that comes of it, is beyond float32"):
+        make_agent(normalize_observations=False).predict([0.0, 1e300, 0.0])
     with pytest.raises(TypeError, match="observation: dtype"):
         agent.predict(np.array(["a", "b", "c"]))
 

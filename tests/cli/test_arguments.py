@@ -55,7 +55,9 @@ def test_help_shows_every_field_with_its_default(command):
         ("--max-kl", "small", "want a finite number > 0"),
         ("--gamma", "nan", r"want a number in \[0, 1\]"),
         ("--steps-per-env", "2.5", "want an integer >= 1"),
+        ("--steps-per-env", "9999999999999", r"want an integer >= 1, at most 2\*\*24"),
         ("--hidden-sizes", "64,x", "want integers >= 1 with commas"),
+        ("--hidden-sizes", "99999999999", r"want integers >= 1 .*at most 2\*\*24"),
         ("--overlap-critic", "maybe", "want true or false"),
         ("--activation", "gelu", "want one of 'tanh', 'relu'"),
         ("--timesteps", "0", "want an integer >= 1"),
@@ -72,6 +74,8 @@ def test_bad_option_is_refused_by_name_value_and_want(command, option, value, wa
     result = command("train", "CartPole-v1", f"{option}={value}")
     assert result.code == 2
     assert re.search(rf"argument {option}: '{re.escape(value)}' given; {want}", result.err)
+    (line,) = result.err.splitlines()  # not the usage of fifty options
+    assert line.endswith("(trpo-fast train --help shows all options)")
 
 
 def test_steps_may_be_written_with_an_exponent():

@@ -48,12 +48,32 @@ def test_eval_of_a_damaged_model_is_an_error_without_traceback(command, trained)
     assert "Traceback" not in result.err
 
 
-@pytest.mark.parametrize("content", ["time/total_timesteps\n1\n", "time/total_timesteps,rollout/ep_rew_mean\nx,1\n"])
-def test_plot_of_a_damaged_progress_is_an_error_without_traceback(command, trained, content):
-    (trained / "progress.csv").write_text(content)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"time/total_timesteps\n1\n",
+        b"time/total_timesteps,time/time_elapsed,rollout/ep_rew_mean\nx,1,1\n",
+        b"a,b\n1,2\n",
+        b"\xff\xfe\x00\x01",
+        b"\x00\r\x00\n",
+    ],
+)
+@pytest.mark.parametrize("arguments", [["plot", "run"], ["train", "--resume", "run", "--timesteps", "256"]])
+def test_damaged_progress_is_one_line_naming_the_file(command, trained, content, arguments):
+    (trained / "progress.csv").write_bytes(content)
+    result = command(*arguments)
+    assert result.code == 2
+    (line,) = result.err.splitlines()
+    assert "run/progress.csv is damaged" in line
+    assert (trained / "progress.csv").read_bytes() == content
+
+
+def test_plot_of_a_config_without_an_environment_id_is_one_line_naming_the_file(command, trained):
+    (trained / "config.json").write_text('{"environment": "x"}')
     result = command("plot", "run")
     assert result.code == 2
-    assert "progress.csv is damaged" in result.err and "Traceback" not in result.err
+    (line,) = result.err.splitlines()
+    assert "run/config.json is damaged: environment: 'x' given; want an object with id" in line
 
 
 def test_plot_draws_one_run_into_its_folder_and_several_here(command, small, trained, tmp_path):

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from trpo_fast.algorithm import logging
 from trpo_fast.algorithm.logging import read_progress
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli.run_folder import RunFolder
@@ -116,8 +117,45 @@ def test_bad_settings_file_is_refused_by_what_is_wrong(command, tmp_path, conten
     (tmp_path / "settings.json").write_text(content)
     result = command("train", "CartPole-v1", "--config", "settings.json")
     assert result.code == 2
-    assert message in result.err
+    (line,) = result.err.splitlines()
+    assert "--config: settings.json" in line and message in line
     assert not (tmp_path / "runs").exists()
+
+
+def test_folder_as_settings_file_is_refused_by_option(command, tmp_path):
+    (tmp_path / "settings").mkdir()
+    result = command("train", "CartPole-v1", "--config", "settings")
+    assert result.code == 2
+    assert "--config: settings cannot be read: Is a directory" in result.err
+
+
+def test_too_many_threads_are_refused_by_option(command):
+    result = command("train", "CartPole-v1", "--threads", "1000")
+    assert result.code == 2
+    (line,) = result.err.splitlines()
+    assert "--threads: wanted 1 to 256 threads, got 1000" in line
+
+
+def test_sizes_beyond_the_memory_are_refused_by_option(command, tmp_path):
+    result = command("train", "CartPole-v1", "--hidden-sizes", "16777216,16777216")  # 2**50 bytes
+    assert result.code == 2
+    (line,) = result.err.splitlines()
+    assert "--hidden-sizes: too large for the memory of this machine" in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_resume_with_a_truncated_checkpoint_names_the_files_that_are_intact(command, small, tmp_path):
+    options = ("--timesteps", "128", "--out", "run", "--checkpoint-every", "64")
+    assert command("train", "CartPole-v1", *options, *small).code == 0
+    old, new = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    new.write_bytes(new.read_bytes()[:100])
+    result = command("train", "--resume", "run", "--timesteps", "256")
+    assert result.code == 2
+    (line,) = result.err.splitlines()
+    assert f"run/checkpoints/{new.name} is truncated" in line
+    assert line.endswith(f"intact: run/checkpoints/{old.name}, run/model.trpo")
+    new.unlink()
+    assert command("train", "--resume", "run", "--timesteps", "256").code == 0
 
 
 def test_resumed_run_goes_on_to_its_total(command, small, tmp_path):
@@ -175,6 +213,25 @@ def test_failure_while_training_saves_and_says_how_to_go_on(command, small, tmp_
     assert "failed after 128 steps" in result.out and "trpo-fast train --resume run" in result.out
     monkeypatch.undo()
     assert RunFolder(tmp_path / "run").latest_checkpoint().name == "000000000128.trpo"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process")
+def test_ctrl_c_while_the_callbacks_start_stops_and_saves(command, small, tmp_path, monkeypatch):
+    rewrite = logging._rewrite
+
+    def interrupt(path, rows):
+        rewrite(path, rows)
+        os.kill(os.getpid(), signal.SIGINT)  # progress.csv has just appeared
+
+    monkeypatch.setattr(logging, "_rewrite", interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell's children are deaf to it
+    try:
+        result = command("train", "CartPole-v1", "--timesteps", "256", "--out", "run", *small)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert result.code == 130
+    assert "stopped at 0 steps, saved" in result.out and "Traceback" not in result.err
+    assert TRPO.load(tmp_path / "run" / "model.trpo").num_timesteps == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process")

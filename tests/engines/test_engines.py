@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from tests.engines.cases import improvement_scale, make_case, relative_error
 from trpo_fast.engines import AutogradEngine, NativeEngine, make_engine
+from trpo_fast.policies.mlp import MLPPolicy
 from trpo_fast.rollout.batch import Batch
 from trpo_fast.solvers import Status, conjugate_gradient, trust_region_step
 
@@ -374,6 +376,16 @@ def test_the_engine_is_chosen_and_says_why():
         make_engine(policy, "fast")
     with pytest.raises(TypeError, match="policy: got SimpleNamespace"):
         make_engine(SimpleNamespace())
+
+
+@pytest.mark.parametrize(("hidden", "name"), [(63, "native"), (64, "autograd")])
+def test_networks_deeper_than_the_kernels_serve_fall_back_and_say_why(hidden, name):
+    policy = MLPPolicy(spaces.Box(-1, 1, (2,)), spaces.Discrete(2), (2,) * hidden)
+    assert make_engine(policy).name == name
+    if name == "autograd":
+        assert make_engine(policy).reason == "MLPPolicy has 65 layers, more than 64"
+        with pytest.raises(ValueError, match="cannot serve this policy: MLPPolicy has 65 layers"):
+            make_engine(policy, "native")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

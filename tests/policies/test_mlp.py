@@ -106,15 +106,39 @@ def test_a_policy_without_hidden_layers_is_linear():
     ("settings", "message"),
     [
         ({"hidden_sizes": (64, 0)}, r"hidden_sizes: got \(64, 0\)"),
+        ({"hidden_sizes": (64, True)}, r"hidden_sizes: got \(64, True\)"),
+        ({"hidden_sizes": "64"}, "hidden_sizes: got '64', wanted positive integers"),
         ({"hidden_sizes": (64, 1.5)}, r"hidden_sizes: got \(64, 1.5\)"),
         ({"activation": "gelu"}, "activation: got 'gelu', wanted one of tanh, relu"),
         ({"log_std_init": math.nan}, "log_std_init: got nan"),
         ({"dtype": torch.float16}, r"dtype: got torch.float16"),
+        ({"dtype": "float16"}, r"dtype: got 'float16', wanted torch.float32, torch.float64 or their names"),
+        ({"dtype": np.float32}, r"dtype: got <class 'numpy.float32'>"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         MLPPolicy(OBSERVATIONS, CONTINUOUS, **settings)
+
+
+def test_one_hidden_size_must_be_a_sequence_too():
+    for make in (MLPPolicy, lambda space, _, sizes: MLPCritic(space, sizes)):
+        with pytest.raises(TypeError, match="hidden_sizes: got 64, wanted a sequence of positive integers"):
+            make(OBSERVATIONS, CONTINUOUS, 64)
+
+
+def test_sizes_of_every_integer_type_become_ints():
+    for sizes in ([np.int64(3), 4], np.array([3, 4], np.int32)):
+        widths = MLPPolicy(OBSERVATIONS, CONTINUOUS, sizes).widths
+        assert widths == (6, 3, 4, 4)
+        assert {type(width) for width in widths} == {int}
+
+
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_a_dtype_may_be_given_by_name(name):
+    policy = MLPPolicy(OBSERVATIONS, CONTINUOUS, dtype=name)
+    assert {parameter.dtype for parameter in policy.parameters()} == {getattr(torch, name)}
+    assert policy.flat.numpy.dtype == MLPCritic(OBSERVATIONS, dtype=name).flat.numpy.dtype == name
 
 
 def test_unsupported_spaces_are_named():

@@ -346,6 +346,46 @@ def test_what_is_too_large_for_the_policys_dtype_is_named_without_a_warning(what
     assert not recwarn.list
 
 
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize(("size", "dtype"), [(3e38, np.float32), (1e300, np.float64), (1.7e308, np.float64)])
+def test_rewards_too_large_for_their_sums_are_named_without_a_warning(size, dtype, scaled, recwarn):
+    class Large(Walk):
+        def step(self, action):
+            observation, _, terminated, truncated, info = super().step(action)
+            return observation, size if self.late and self.steps == 4 else size / 2, terminated, truncated, info
+
+    def make():
+        env = Large(limit=50, edge=np.inf)
+        env.late = next(lates)
+        return env
+
+    lates = iter([False, True])
+    scaler = RewardScaler(2, 0.99) if scaled else None
+    collector = follow(make_vector_env(make, num_envs=2), 20, dtype=dtype, reward_scaler=scaler)
+    if scaled and dtype is np.float32:
+        assert np.isfinite(finish(collector, collector.collect())[1]).all()  # clipped to a size that serves
+    else:
+        with pytest.raises(ValueError, match=r"reward .*of environment 1 at step 3.*(is too large for|value 0)"):
+            finish(collector, collector.collect(), lambda rows: np.zeros(len(rows)))
+    if scaled and dtype is np.float64:
+        assert (scaler.scale, scaler.state()["count"]) == (1.0, 0)
+    assert not recwarn.list
+
+
+def test_observations_too_large_for_their_statistics_are_named():
+    normalizer = ObservationNormalizer(3)
+
+    class Large(Walk):
+        def _observe(self):
+            return super()._observe() * (1e300 if self.steps == 2 else 1)
+
+    collector = follow(make_vector_env(Large, num_envs=1), 4, observation_normalizer=normalizer)
+    with pytest.raises(ValueError, match=r"observation of environment 0 at step 2, .* is too large for its norm"):
+        collector.collect()
+    assert normalizer.count == 0
+    np.testing.assert_array_equal(normalizer.scale, 1)
+
+
 def test_rewards_that_their_scaler_clips_may_be_of_any_size(recwarn):
     faults = iter([("reward", 0), ("reward", 5)])
     adapter = make_vector_env(lambda: TooLarge(*next(faults)), num_envs=2)

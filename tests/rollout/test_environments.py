@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import signal
+import sys
 import time
 
 import gymnasium
@@ -13,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from tests.rollout.toys import Walk
-from trpo_fast.rollout.environments import EnvironmentAdapter, SyncEnvironments, make_vector_env
+from trpo_fast.rollout.environments import EnvironmentAdapter, SyncEnvironments, _InWorker, make_vector_env
 
 SAME, NEXT, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
 
@@ -225,6 +227,9 @@ def test_unknown_id_suggests_near_names(id):
 def test_unknown_module_and_namespace_are_named():
     with pytest.raises(ValueError, match=r"no environment 'nowhere_at_all:Thing-v0' is registered.*nowhere_at_all"):
         make_vector_env("nowhere_at_all:Thing-v0")
+    for id in (":CartPole-v1", ".relative:CartPole-v1"):
+        with pytest.raises(ValueError, match=f"no environment '{id}' is registered"):
+            make_vector_env(id)
     with pytest.raises(ValueError, match="Nothing-v0"):
         make_vector_env("Nothing-v0")
 
@@ -266,6 +271,8 @@ def test_known_environment_without_its_simulator_names_the_extra(monkeypatch):
         ({"num_envs": True}, TypeError, "num_envs must be an integer, got True"),
         ({"vectorization": "threads"}, ValueError, "vectorization must be one of sync, async, vector, got 'threads'"),
         ({"vectorization": "vector"}, ValueError, "vectorization='vector' needs a registered id"),
+        ({"env_kwargs": 3}, TypeError, "env_kwargs must be a mapping from names to values, got 3"),
+        ({"env_kwargs": [("limit", 3)]}, TypeError, "env_kwargs must be a mapping"),
         ({"env": 3}, TypeError, "env must be an id, a callable .*got 3"),
         ({"env": Walk()}, TypeError, "env must be an id, a callable .*got <.*Walk"),
         ({"env": "Pendulum-v1", "vectorization": "vector"}, ValueError, "Pendulum-v1 has no vector version"),
@@ -411,3 +418,177 @@ def test_adapter_describes_one_environment():
     assert (adapter.observation_size, adapter.action_shape, adapter.action_dtype) == (3, (2, 1), np.float32)
     assert adapter.id is None
     adapter.close()
+
+
+REGISTERS = """
+import gymnasium
+from tests.rollout.toys import Walk
+gymnasium.register("Strolling-v0", Walk)
+gymnasium.register("Nowhere-v0", f"{__name__}:Missing")
+"""
+
+
+@pytest.fixture
+def strolls(tmp_path, monkeypatch):
+    """Name of a module, not imported yet, that registers two ids."""
+    (tmp_path / "strolls_for_a_test.py").write_text(REGISTERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "strolls_for_a_test"
+    sys.modules.pop("strolls_for_a_test", None)
+    for id in ("Strolling-v0", "Nowhere-v0"):
+        gymnasium.registry.pop(id, None)
+
+
+def test_module_in_an_id_is_imported_first(strolls):
+    adapter = make_vector_env(f"{strolls}:Strolling-v0", num_envs=2, env_kwargs={"limit": 3})
+    assert adapter.id == f"{strolls}:Strolling-v0"
+    assert adapter.reset(0).shape == (2, 3)
+    assert [env.unwrapped.limit for env in adapter.make_evaluation(1)._env.envs] == [3]
+    with pytest.raises(ValueError, match=r"no environment 'strolls_for_a_test:Stroling-v0' .*Near names: Strolling-v0"):
+        make_vector_env(f"{strolls}:Stroling-v0")
+
+
+def test_entry_point_that_is_missing_is_named(strolls):
+    with pytest.raises(ValueError, match=r"Nowhere-v0' cannot be made: .*strolls_for_a_test has no 'Missing'"):
+        make_vector_env(f"{strolls}:Nowhere-v0")
+
+
+class Careless(Walk):
+    """Answers what it is told, in the copy that is told so."""
+
+    def __init__(self, reset=None, step=None):
+        super().__init__(limit=2, edge=np.inf)
+        self.changed_reset = reset
+        self.changed_step = step
+
+    def reset(self, *, seed=None, options=None):
+        answer = super().reset(seed=seed)
+        return answer if self.changed_reset is None or self.episode == 0 else self.changed_reset(*answer)
+
+    def step(self, action):
+        answer = super().step(action)
+        return answer if self.changed_step is None else self.changed_step(*answer)
+
+
+def careless(vectorization, **changes):
+    """Three copies of which the second is careless from its second episode or its first step on."""
+    if vectorization == "sync":
+        made = iter([{}, changes, {}])
+        return make_vector_env(lambda: Careless(**next(made)), num_envs=3)
+    return EnvironmentAdapter(
+        AsyncVectorEnv(
+            [_InWorker(functools.partial(Careless, **({}, changes, {})[i]), i) for i in range(3)], autoreset_mode=SAME
+        )
+    )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # gymnasium tells of a worker's error this way
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"step": lambda o, *others: (o[0], *others)},
+            ValueError,
+            r"observation of environment 1 must have shape \(3,\), .*step returned float64 of shape \(\)",
+        ),
+        (
+            {"step": lambda o, *others: (o[None], *others)},
+            ValueError,
+            r"observation of environment 1 must have .*step returned ndarray of shape \(1, 3\)",
+        ),
+        (
+            {"step": lambda o, *others: ([[1], [2, 3], []], *others)},
+            ValueError,
+            "observation of environment 1 must have .*of shape lists of different lengths",
+        ),
+        (
+            {"step": lambda *answer: answer[:4]},
+            ValueError,
+            r"step of environment 1 must return \(observation, reward.*got tuple of 4 items",
+        ),
+        ({"step": lambda *answer: None}, ValueError, "step of environment 1 must return .*got None"),
+        (
+            {"step": lambda o, r, *others: (o, None, *others)},
+            TypeError,
+            "reward of environment 1 must be a number, got None",
+        ),
+        (
+            {"step": lambda o, r, *others: (o, np.ones(2), *others)},
+            TypeError,
+            r"reward of environment 1 must be a number, got array\(\[1., 1.\]\)",
+        ),
+        (
+            {"reset": lambda o, info: o},
+            ValueError,
+            r"reset of environment 1 must return \(observation, info\), got ndarray of 3 items",
+        ),
+        (
+            {"reset": lambda o, info: (o[:2], info)},
+            ValueError,
+            r"observation of environment 1 must have .*reset returned ndarray of shape \(2,\)",
+        ),
+        (
+            {"reset": lambda o, info: (o.astype(complex), info)},
+            TypeError,
+            "observation of environment 1 must be float64, .*reset returned complex128",
+        ),
+    ],
+)
+def test_answers_against_the_contract_name_environment_and_what_is_wanted(vectorization, changes, error, message):
+    adapter = careless(vectorization, **changes)
+    adapter.reset(0)
+    with pytest.raises(error, match=message):
+        for _ in range(2):  # the second step ends the first episode
+            adapter.step(np.zeros((3, 1), np.float32))
+    if vectorization == "sync" and "reset" in changes:
+        with pytest.raises(error, match=message):
+            adapter.reset(0)
+    adapter.close()
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_reward_may_be_an_array_of_one_item(vectorization):
+    adapter = careless(vectorization, step=lambda o, r, *others: (o, np.array([[2.5]]), *others))
+    adapter.reset(0)
+    assert adapter.step(np.zeros((3, 1), np.float32)).rewards[1] == 2.5
+    adapter.close()
+
+
+def test_vector_environments_step_of_another_shape_is_an_error():
+    environment = Ending()
+    adapter = make_vector_env(environment)
+    adapter.reset(0)
+    environment.step = lambda actions: (np.zeros((2, 4)), np.zeros(2), np.zeros(2, bool), np.zeros(2, bool), {})
+    with pytest.raises(ValueError, match=r"observations must have shape \(2, 2, 2\).*step returned \(2, 4\)"):
+        adapter.step(np.zeros((2, 2)))
+
+
+def test_errors_of_the_environment_itself_reach_the_caller_as_they_are():
+    class Failing(Walk):
+        def step(self, action):
+            raise ValueError("of the environment")
+
+    adapter = make_vector_env(Failing, num_envs=2)
+    adapter.reset(0)
+    with pytest.raises(ValueError, match=r"^of the environment$"):
+        adapter.step(np.zeros((2, 1), np.float32))
+
+
+class WithoutSpace(Walk):
+    observation_space = None
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: 3, "environment 0 must be a gymnasium.Env, got 3"),
+        (lambda: same_step(SyncVectorEnv), "environment 0 must be a gymnasium.Env, got SyncVectorEnv"),
+        (WithoutSpace, "observation_space of environment 0 must be a gymnasium Space, got None"),
+    ],
+    ids=["number", "vector", "space"],
+)
+def test_callable_that_makes_no_environment_is_named(make, message, vectorization):
+    with pytest.raises(TypeError, match=message):
+        make_vector_env(make, num_envs=2, vectorization=vectorization)

@@ -474,6 +474,8 @@ def test_the_callback_sees_x_after_every_iteration():
         ({"A": DenseOperator(np.eye(4))}, ValueError, "A: .*5.*4"),
         ({"preconditioner": np.eye(4)}, ValueError, "preconditioner: .*5.*4"),
         ({"preconditioner": 3}, TypeError, "preconditioner: .*int"),
+        ({"x0": np.ones(5, complex)}, TypeError, "x0: wanted real numbers, got complex128"),
+        ({"x0": ["a"] * 5}, TypeError, "x0: wanted real numbers, got <U1"),
         ({"x0": np.ones(4)}, ValueError, r"x0: .*\(5,\).*\(4,\)"),
         ({"x0": np.full(5, np.nan)}, ValueError, "x0: .*not finite"),
         ({"max_iter": -1}, ValueError, "max_iter: .*-1"),

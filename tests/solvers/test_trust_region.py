@@ -267,3 +267,18 @@ def test_misuse_is_named_and_changes_nothing(change, error, message):
         trust_region_step(engine, **change)
     assert engine.untouched()
     assert engine.evaluations == 0
+
+
+class Policy:
+    """What somebody may pass in an engine's place: it has parameters, too."""
+
+    def parameters(self):
+        return iter(())
+
+
+@pytest.mark.parametrize(
+    ("engine", "lacking"), [(None, "NoneType, .*no surrogate_gradient, .*evaluate"), (Policy(), "Policy, .*no surrog")]
+)
+def test_what_is_no_engine_is_named_with_what_makes_one(engine, lacking):
+    with pytest.raises(TypeError, match=rf"engine: wanted an engine, as make_engine\(policy\) returns, got {lacking}"):
+        trust_region_step(engine)

@@ -9,8 +9,8 @@ cdef const trpo_kernels *kernels_of(object array, str name) except NULL
 cdef int threads() noexcept nogil
 cdef void permute(const trpo_random_key *key, int64_t n, int64_t *order) noexcept nogil
 
-# The data of `array` after checking it: a C-contiguous ndarray of `code` ('f', 'd', 'q' int64, '?' bool, 'B' uint8)
-# with `ndim` dimensions of sizes d0, d1 (-1: any), writable where asked. Valid for as long as the caller holds the array.
+# The data of `array` after checking it: a C-contiguous ndarray of `code` ('f', 'd', 'q' int64, '?' bool, 'B' uint8),
+# with `ndim` dimensions of sizes d0, d1 (-1: any), writable where asked. Valid while the caller holds the array.
 cdef void *data_of(object array, str name, str code, int ndim, Py_ssize_t d0, Py_ssize_t d1, bint writable) except? NULL
 
 # Plan of a network for these kernels, after checking widths (inputs first) and the activation's name.

@@ -3,6 +3,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_LAYERS: int
+"""Most layers of a network that the compiled core serves, the output layer among them."""
+
 def instruction_set() -> str: ...
 def available_instruction_sets() -> tuple[str, ...]: ...
 def set_num_threads(count: int) -> None: ...

@@ -34,6 +34,8 @@ from trpo_fast._core.csrc cimport (
     trpo_set_threads,
 )
 
+MAX_LAYERS = TRPO_MAX_LAYERS
+
 cdef object float32 = np.dtype(np.float32)
 cdef object float64 = np.dtype(np.float64)
 cdef dict names = {"f": "float32", "d": "float64", "q": "int64", "?": "bool", "B": "uint8"}

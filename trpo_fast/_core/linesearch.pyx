@@ -14,6 +14,14 @@ from trpo_fast._core.csrc cimport (
 from trpo_fast._core.library cimport Memory, code_of, data_of, kernels_of, refuse_overlap
 
 
+cdef tuple two_numbers(answer):
+    try:
+        improvement, kl = answer
+        return float(improvement), float(kl)
+    except (TypeError, ValueError):
+        raise TypeError(f"objective: wanted two numbers, (improvement, kl), got {answer!r}") from None
+
+
 def backtrack(objective, theta, step, *, double max_kl, double backtrack_factor, int max_backtracks):
     """Update ``theta`` in place or restore it bit for bit; see solvers.backtracking_line_search.
 
@@ -39,7 +47,7 @@ def backtrack(objective, theta, step, *, double max_kl, double backtrack_factor,
             if not k.all_finite(n, current):
                 status, improvement, kl = TRPO_STATUS_NON_FINITE, NAN, NAN
             else:
-                improvement, kl = objective(theta)
+                improvement, kl = two_numbers(objective(theta))
                 if not (isfinite(improvement) and isfinite(kl)):
                     status = TRPO_STATUS_NON_FINITE
                 elif not improvement > 0:

@@ -61,6 +61,8 @@ cdef class CallableOperator(Operator):
     def __init__(self, function, size, dtype, name="A"):
         if not callable(function):
             raise TypeError(f"function: wanted a callable v -> A v, got {type(function).__name__}")
+        if isinstance(size, bool) or not hasattr(size, "__index__"):
+            raise TypeError(f"size: wanted an integer, got {size!r}")
         if size < 0:
             raise ValueError(f"size: wanted >= 0, got {size}")
         self.setup(size, dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -86,9 +87,12 @@ class Player:
 def as_rows(observation: Any, space: gym.Space[Any]) -> tuple[NDArray[Any], bool]:
     """Flatten one observation or a batch of them to rows (N, D), float32 or float64; also whether it was a single one.
 
-    Raises ValueError naming the shape given and the shapes wanted.
+    Raises ValueError naming the shape given and the shapes wanted, or the first entry that is not finite.
     """
-    array = np.asarray(observation)
+    try:
+        array = np.asarray(observation)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"observation: no array can be made of it ({error})") from error
     shape = tuple(space.shape or ())
     if array.shape != shape and array.shape[1:] != shape:
         batch = ", ".join(["n", *map(str, shape)]) + ("" if shape else ",")
@@ -98,5 +102,12 @@ def as_rows(observation: Any, space: gym.Space[Any]) -> tuple[NDArray[Any], bool
     if array.dtype.kind not in "fiub":
         raise TypeError(f"observation: dtype {array.dtype} given; want real numbers")
     single = array.shape == shape
-    rows = array.reshape(1 if single else len(array), -1)
-    return np.ascontiguousarray(rows, np.float64 if array.dtype == np.float64 else np.float32), single
+    # Not -1 for the width: NumPy cannot tell it where there are no rows.
+    rows = array.reshape(1 if single else len(array), math.prod(shape))
+    rows = np.ascontiguousarray(rows, np.float64 if array.dtype == np.float64 else np.float32)
+    finite = np.isfinite(rows)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        where = "" if single else f"row {row}, "
+        raise ValueError(f"observation: {where}column {column} is {rows[row, column]}; want finite numbers")
+    return rows, single

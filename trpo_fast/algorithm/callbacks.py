@@ -30,7 +30,7 @@ class Callback:
         return None
 
     def on_training_end(self, agent: TRPO) -> None:
-        """After the last update, also where an exception ended the training."""
+        """After the last update, also where an exception ended the training; only where the start went well."""
 
 
 # The agent's type is Any here, because the alias is evaluated and the agent imports this module.
@@ -38,15 +38,23 @@ CallbackLike = Callback | Callable[[Any], bool | None] | Sequence[Any] | None
 
 
 class CallbackList(Callback):
-    """Several callbacks as one; training ends when any of them says so, after all have run."""
+    """Several callbacks as one; training ends when any of them says so, after all have run.
+
+    Lists inside are unrolled, so that each callback is started, and ended, by itself.
+    """
 
     def __init__(self, callbacks: Sequence[CallbackLike]) -> None:
-        self.callbacks = [as_callback(callback) for callback in callbacks]
+        self.callbacks: list[Callback] = []
+        self._started: list[Callback] = []
+        for callback in map(as_callback, callbacks):
+            self.callbacks += callback.callbacks if isinstance(callback, CallbackList) else [callback]
 
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """Call each in order."""
+        self._started = []
         for callback in self.callbacks:
             callback.on_training_start(agent, total_timesteps)
+            self._started.append(callback)
 
     def on_update(self, agent: TRPO) -> bool:
         """Call each in order."""
@@ -54,9 +62,18 @@ class CallbackList(Callback):
         return not any(answer is False for answer in answers)
 
     def on_training_end(self, agent: TRPO) -> None:
-        """Call each in order."""
-        for callback in self.callbacks:
-            callback.on_training_end(agent)
+        """Call each one that was started, in order; the first exception travels on once all have been called."""
+        first: BaseException | None = None
+        while self._started:
+            try:
+                self._started.pop(0).on_training_end(agent)
+            except BaseException as error:
+                if first is None:
+                    first = error
+                else:
+                    first.add_note(f"a later on_training_end raised {error!r}")
+        if first is not None:
+            raise first
 
 
 class _FunctionCallback(Callback):

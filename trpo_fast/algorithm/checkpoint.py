@@ -148,11 +148,18 @@ def damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def save(agent: TRPO, path: str | os.PathLike[str]) -> None:
-    """Write the agent to ``path``, atomically, after waiting for the critic's fit; ValueError for a folder."""
+    """Write the agent to ``path``, atomically, after waiting for the critic's fit.
+
+    ValueError for a folder, and for a policy or a critic whose parameters :func:`check` would refuse in the file.
+    """
     if os.path.isdir(path):
         raise ValueError(f"path: the folder {os.fspath(path)} given; want the name of a file, e.g. model.trpo in it")
     agent.critic_trainer.wait()
+    agent.engine.refresh()
     snapshot = capture(agent)
+    for name, array in snapshot.arrays.items():  # the engine has looked at the policy only
+        if name.startswith("critic.") and not (array.dtype == agent.config.dtype and np.isfinite(array).all()):
+            raise ValueError(f"{name}: of {array.dtype} or not finite; want finite numbers of {agent.config.dtype}")
     metadata = {
         "kind": _KIND,
         "config": agent.config.to_dict(),

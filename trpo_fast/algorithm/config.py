@@ -63,7 +63,7 @@ def _choice(*names: str) -> Rule:
 def _sizes(value: Any) -> tuple[int, ...]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise ValueError
-    return tuple(POSITIVE_INTEGER.convert(size) for size in value)
+    return tuple(_SIZE.convert(size) for size in value)
 
 
 def _flag(value: Any) -> bool:
@@ -81,9 +81,12 @@ _INNER_FRACTION = _real("a number in (0, 1)", lambda v: 0 < v < 1)
 POSITIVE_INTEGER = _integer("an integer >= 1", 1)
 SEED = _integer("an integer from 0 to 2**32 - 1", 0, 2**32 - 1)
 COUNTER = _integer("an integer from 0 to 2**63 - 1", 0, 2**63 - 1)
-_COUNT = _integer("an integer >= 0", 0)
+_COUNT = _integer("an integer >= 0, below 2**31", 0, 2**31 - 1)  # the core's counters are C integers
+_POSITIVE_COUNT = _integer("an integer >= 1, below 2**31", 1, 2**31 - 1)
+# Far beyond what is of use, and small enough that a product of two, in bytes, is a number that memory can refuse.
+_SIZE = _integer("an integer >= 1, at most 2**24", 1, 2**24)
 _FLAG = Rule("True or False", _flag)
-_SIZES = Rule("a sequence of integers >= 1", _sizes)
+_SIZES = Rule("a sequence of integers >= 1, at most 2**24", _sizes)
 
 
 def _setting(default: Any, rule: Rule, meaning: str, *, why: str) -> Any:
@@ -97,14 +100,14 @@ class TRPOConfig:
     # Rollout
     num_envs: int = _setting(
         8,
-        POSITIVE_INTEGER,
+        _SIZE,
         "environments stepped together",
         why="enough rows for one compiled acting call to cost less than the stepping it serves, few enough for long "
         "segments of each episode; taken from the environment when a VectorEnv is given",
     )
     steps_per_env: int = _setting(
         256,
-        POSITIVE_INTEGER,
+        _SIZE,
         "steps of each environment per update (rollout length)",
         why="8 x 256 = 2,048 samples an update, the batch of the published MuJoCo settings for on-policy methods",
     )
@@ -138,7 +141,7 @@ class TRPOConfig:
     )
     cg_iterations: int = _setting(
         15,
-        POSITIVE_INTEGER,
+        _SIZE,
         "largest number of conjugate-gradient iterations, one Fisher product each",
         why="on mid-training MuJoCo policies 10 iterations reach 0.6 to 0.75 of the attainable gain, 15 about 0.9, and "
         "the solve is a few percent of an update",
@@ -232,12 +235,12 @@ class TRPOConfig:
     # Critic
     critic_epochs: int = _setting(
         20,
-        POSITIVE_INTEGER,
+        _POSITIVE_COUNT,
         "passes of Adam over each batch",
         why="the published settings for MuJoCo; hidden behind the next rollout by overlap_critic",
     )
     critic_batch_size: int = _setting(
-        128, POSITIVE_INTEGER, "samples of one Adam step", why="as critic_epochs: 16 steps an epoch at 2,048 samples"
+        128, _SIZE, "samples of one Adam step", why="as critic_epochs: 16 steps an epoch at 2,048 samples"
     )
     critic_learning_rate: float = _setting(
         1e-3, _POSITIVE, "step size of Adam", why="Adam's default, right for returns of unit scale (scale_rewards)"

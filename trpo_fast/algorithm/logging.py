@@ -49,6 +49,8 @@ COLUMNS = (
     *(f"timings/{name}" for name in TIMINGS),
 )
 
+_NEEDED = ("time/total_timesteps", "time/time_elapsed", "rollout/ep_rew_mean")  # by going on, and by curves
+
 
 class RunLogger(Callback):
     """Writes one row per update to ``folder/progress.csv``, and the same numbers as TensorBoard events.
@@ -84,15 +86,19 @@ class RunLogger(Callback):
         kept = [] if agent.num_timesteps == 0 else _rows_until(path, agent.num_timesteps)
         self._recorded = agent.num_updates
         self._first_timestep = agent.num_timesteps
-        self._first_elapsed = float(kept[-1]["time/time_elapsed"]) if kept else 0.0
+        self._first_elapsed = float(kept[-1]["time/time_elapsed"] or 0.0) if kept else 0.0
         self._began = time.perf_counter()
         _rewrite(path, kept)
-        self._file = path.open("a", newline="")
-        self._rows = csv.DictWriter(self._file, COLUMNS)
-        if self._writer_type is not None:
-            # Events that a lost run wrote after its last checkpoint would otherwise overlap the ones to come.
-            purge = agent.num_timesteps + 1 if agent.num_timesteps else None
-            self._events = self._writer_type(log_dir=str(self.folder), purge_step=purge)
+        try:
+            self._file = path.open("a", newline="")
+            self._rows = csv.DictWriter(self._file, COLUMNS)
+            if self._writer_type is not None:
+                # Events that a lost run wrote after its last checkpoint would otherwise overlap the ones to come.
+                purge = agent.num_timesteps + 1 if agent.num_timesteps else None
+                self._events = self._writer_type(log_dir=str(self.folder), purge_step=purge)
+        except BaseException:  # a callback that was not started is not ended either
+            self._close()
+            raise
 
     def on_update(self, agent: TRPO) -> None:
         """Write the update before this one; this one too where its critic fit is done."""
@@ -107,12 +113,19 @@ class RunLogger(Callback):
         """Write what is left and close the files."""
         if agent.num_updates > self._recorded:  # Ctrl-C came between an update and its row
             self.on_update(agent)
-        self._write_out()
-        if self._file is not None:
-            self._file.close()
-        if self._events is not None:
-            self._events.close()
-        self._file = self._events = None
+        try:
+            self._write_out()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        try:
+            if self._file is not None:
+                self._file.close()
+        finally:
+            if self._events is not None:
+                self._events.close()
+            self._file = self._events = None
 
     def _row(self, agent: TRPO, report: UpdateReport) -> dict[str, Any]:
         elapsed = time.perf_counter() - self._began
@@ -170,11 +183,26 @@ def _summary_writer(*, required: bool) -> Any:
 
 
 def read_progress(path: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """Rows of a ``progress.csv``, values as text, empty where there was none; FileNotFoundError where it is missing."""
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    # A killed run may leave half a row; a complete one has every column, None only where the line stopped early.
-    return [row for row in rows if None not in row.values()]
+    """Rows of a ``progress.csv``, values as text, empty where there was none.
+
+    FileNotFoundError where it is missing; ValueError, naming it, where it is not what RunLogger writes.
+    """
+    try:
+        with open(path, newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+        missing = [name for name in _NEEDED if name not in reader.fieldnames] if reader.fieldnames else []
+        if missing:
+            raise ValueError(f"no column {', '.join(missing)}")
+        # A killed run may leave half a row; a complete one has every column, None only where the line stopped early.
+        rows = [row for row in rows if None not in row.values()]
+        for row in rows:
+            int(row["time/total_timesteps"])
+            for name in _NEEDED[1:]:
+                float(row[name] or "nan")
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"{os.fspath(path)} is damaged: {error}; want the columns of trpo-fast train") from error
+    return rows
 
 
 def _rows_until(path: Path, timesteps: int) -> list[dict[str, str]]:

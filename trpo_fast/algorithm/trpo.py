@@ -14,7 +14,8 @@ import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -66,7 +67,8 @@ class TRPO:
     Attributes
     ----------
     policy : MLPPolicy
-        Torch module; its parameters are what the compiled core trains, without a copy.
+        Torch module; its parameters are what the compiled core trains, without a copy. Its parameters can be changed,
+        by ``load_state_dict`` for example; the module cannot be replaced.
     critic : MLPCritic
         Value function; looking at it waits for a fit in progress.
     config : TRPOConfig
@@ -96,6 +98,11 @@ class TRPO:
         config: TRPOConfig | None = None,
         **overrides: Any,
     ) -> None:
+        if "policy" in overrides:
+            raise TypeError(
+                "policy: TRPO builds its own from hidden_sizes and activation; for a module of your own want "
+                "trpo_fast.make_engine and trpo_fast.trust_region_step"
+            )
         if config is not None and not isinstance(config, TRPOConfig):
             raise TypeError(f"config: {config!r} given; want a TRPOConfig")
         if num_envs is not None:
@@ -142,7 +149,7 @@ class TRPO:
 
         policy_seed, critic_seed = map(int, np.random.SeedSequence([seed, INITIALIZATION_STREAM]).generate_state(2))
         dtype = getattr(torch, config.dtype)
-        self.policy = MLPPolicy(
+        self._policy = MLPPolicy(
             observation_space,
             action_space,
             hidden_sizes=config.hidden_sizes,
@@ -158,7 +165,7 @@ class TRPO:
             dtype=dtype,
             seed=critic_seed,
         )
-        self.engine = make_engine(self.policy, config.engine)
+        self.engine = make_engine(self._policy, config.engine)
         self.critic_trainer = CriticTrainer(self._critic, config, seed)
         size = math.prod(observation_space.shape or ())
         self.observation_normalizer = (
@@ -236,12 +243,14 @@ class TRPO:
                     break
             self.critic_trainer.wait()
         except BaseException as error:
-            checkpoint.restore(self, complete)
-            if not isinstance(error, Exception):  # Ctrl-C or an exit: someone waits for the end
-                self.critic_trainer.finish_within(FIT_PATIENCE)
+            with _noted_on(error, "putting the agent back"):
+                checkpoint.restore(self, complete)
+                if not isinstance(error, Exception):  # Ctrl-C or an exit: someone waits for the end
+                    self.critic_trainer.finish_within(FIT_PATIENCE)
+            with _noted_on(error, "on_training_end"):
+                callbacks.on_training_end(self)
             raise
-        finally:
-            callbacks.on_training_end(self)
+        callbacks.on_training_end(self)
         return self
 
     def _update(self, collector: Collector) -> None:
@@ -291,6 +300,18 @@ class TRPO:
         self.last_update = UpdateReport(step, len(batch), entropy, statistics.explained_variance, clock.seconds, fit)
 
     @property
+    def policy(self) -> MLPPolicy:
+        """The policy; the engine trains this very module, so it can be changed but not replaced."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, value: Any) -> None:
+        raise AttributeError(
+            "policy: cannot be replaced, the engine trains the module that the agent was built with; "
+            "want agent.policy.load_state_dict(other.state_dict()) to take another policy's parameters"
+        )
+
+    @property
     def critic(self) -> MLPCritic:
         """The value function, after waiting for a fit in progress."""
         self.critic_trainer.wait()
@@ -336,7 +357,14 @@ class TRPO:
         state
         """
         rows, single = as_rows(observation, self.observation_space)
-        actions = self._player.act(rows, self.num_predictions, deterministic=deterministic)
+        try:
+            actions = self._player.act(rows, self.num_predictions, deterministic=deterministic)
+        except ValueError as error:
+            if not isinstance(error.__cause__, FloatingPointError):
+                raise
+            raise ValueError(
+                f"observation: it, or the action that comes of it, is beyond {self.config.dtype}; want smaller numbers"
+            ) from error
         self.num_predictions += 1
         return (actions[0, ...] if single else actions), state
 
@@ -364,7 +392,11 @@ class TRPO:
             environments.close()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the whole agent, all that training needs to go on included, to a safetensors file (atomically)."""
+        """Write the whole agent, all that training needs to go on included, to a safetensors file (atomically).
+
+        Raises ValueError, and writes nothing, where :meth:`load` could not take the file: ``path`` is a folder, or
+        parameters have become another dtype or size, or are not finite.
+        """
         checkpoint.save(self, path)
 
     @classmethod
@@ -418,6 +450,15 @@ class TRPO:
 
     def _make_player(self, seed: int, stream: int) -> Player:
         return Player(self.engine, self.action_space, self.observation_normalizer, seed=seed, stream=stream)
+
+
+@contextmanager
+def _noted_on(cause: BaseException, what: str) -> Iterator[None]:
+    """Keep an exception of the cleaning up as a note of ``cause``, which is what the caller has to know."""
+    try:
+        yield
+    except Exception as later:
+        cause.add_note(f"{what} raised {later!r}")
 
 
 class _Stopwatch:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from trpo_fast.algorithm.config import TRPOConfig
 
 TIMESTEPS = 1_000_000
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers a mistake with one line, not with the usage of every option."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit code 2."""
+        self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help shows all options)\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser; ``arguments.module`` names the module of :mod:`trpo_fast.cli` whose ``run`` does the work."""
     description = "Trust Region Policy Optimization with a compiled core."
-    parser = argparse.ArgumentParser(prog="trpo-fast", description=description)
+    parser = _Parser(prog="trpo-fast", description=description)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_eval(commands)
@@ -115,7 +123,7 @@ def _want(entry: dataclasses.Field[Any]) -> str:
     if isinstance(entry.default, bool):
         return "true or false"
     if isinstance(entry.default, tuple):
-        return "integers >= 1 with commas between them, e.g. 64,64"
+        return "integers >= 1 with commas between them, at most 2**24 each, e.g. 64,64"
     return str(entry.metadata["rule"].want)
 
 

@@ -76,9 +76,13 @@ class RunFolder:
             raise CommandError(f"{self.config} is damaged: {error}") from error
 
     def environment_id(self) -> str:
-        """The environment as ``config.json`` names it; "environment" where it does not."""
+        """The environment as ``config.json`` names it, "environment" where it does not; CommandError for no name."""
         environment = self.read_config().get("environment")
-        return str(environment.get("id", "environment")) if isinstance(environment, dict) else "environment"
+        if environment is None:
+            return "environment"
+        if not isinstance(environment, dict) or not isinstance(environment.get("id"), str):
+            raise CommandError(f"{self.config} is damaged: environment: {environment!r} given; want an object with id")
+        return str(environment["id"])
 
     def write_config(self, content: dict[str, Any]) -> None:
         """Write ``config.json``; CommandError where that fails."""

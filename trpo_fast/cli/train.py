@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import shlex
 import signal
 import sys
@@ -20,19 +21,23 @@ from trpo_fast._core import library
 from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.callbacks import CheckpointCallback
 from trpo_fast.algorithm.config import TRPOConfig
-from trpo_fast.algorithm.logging import RunLogger
+from trpo_fast.algorithm.logging import RunLogger, read_progress
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import plot
 from trpo_fast.cli.arguments import TIMESTEPS, config_overrides, option_of
 from trpo_fast.cli.errors import CommandError, describe, user_errors
 from trpo_fast.cli.main import INTERRUPTED
 from trpo_fast.cli.run_folder import RunFolder
+from trpo_fast.model_file import ModelFileError
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, evaluate, draw the curve."""
     if arguments.threads is not None:
-        library.set_num_threads(arguments.threads)
+        try:
+            library.set_num_threads(arguments.threads)
+        except ValueError as error:
+            raise CommandError(f"--threads: {str(error).removeprefix('count: ')}") from error
         torch.set_num_threads(arguments.threads)
     agent, folder, timesteps = _resumed(arguments) if arguments.resume else _new(arguments)
     try:
@@ -48,9 +53,8 @@ def _new(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
     timesteps = arguments.timesteps or TIMESTEPS
     folder = RunFolder(arguments.out or _default_folder(arguments.env, seed))
     folder.refuse_if_used()
-    with user_errors(TypeError):
-        config = _read_settings(arguments.config).replace(**config_overrides(arguments))
-    with user_errors():
+    config = _read_settings(arguments.config).replace(**config_overrides(arguments))
+    with user_errors(), _lack_of_memory_named(config):
         agent = TRPO(arguments.env, vectorization=arguments.vectorization, seed=seed, config=config)
     try:
         folder.make()
@@ -82,14 +86,57 @@ def _resumed(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
     content = folder.read_config()
     folder.make()
     timesteps = arguments.timesteps or folder.timesteps()
-    with user_errors():
-        agent = TRPO.load(latest)
+    agent = _load(latest, folder)
     if agent.num_timesteps >= timesteps:
         raise CommandError(
             f"--resume: {folder.path} has {agent.num_timesteps:,} of {timesteps:,} timesteps; want more --timesteps"
         )
-    folder.write_config({**content, "timesteps": timesteps})
+    try:
+        with user_errors():
+            if folder.progress.exists():
+                read_progress(folder.progress)  # refused now, not after the environments are made
+        folder.write_config({**content, "timesteps": timesteps})
+    except BaseException:
+        agent.close()
+        raise
     return agent, folder, timesteps
+
+
+def _load(path: Path, folder: RunFolder) -> TRPO:
+    """The agent in ``path``, of ``folder``; CommandError says what is wrong, and which other files are intact."""
+    try:
+        with user_errors():
+            return TRPO.load(path)
+    except CommandError as error:
+        others = [*sorted(folder.checkpoints.glob("*.trpo"), reverse=True), folder.model]
+        intact = [str(other) for other in others if other != path and _is_intact(other)]
+        if not isinstance(error.__cause__, ModelFileError) or not intact:
+            raise
+        message = f"{error}; move it away to go on from the next one; intact: {', '.join(intact)}"
+        raise CommandError(message) from error
+
+
+def _is_intact(path: Path) -> bool:
+    try:
+        checkpoint.read(path)
+    except (OSError, ModelFileError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _lack_of_memory_named(config: TRPOConfig) -> Iterator[None]:
+    """Turn what NumPy and torch raise where memory runs out into CommandError naming the sizes that were chosen."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # Torch has no exception of its own for the processor's memory, only these words.
+        if isinstance(error, RuntimeError) and not re.search("allocate|overflow", str(error)):
+            raise
+        names = ("num_envs", "steps_per_env", "hidden_sizes", "critic_hidden_sizes")
+        chosen = [name for name in names if getattr(config, name) != getattr(TRPOConfig, name)]
+        options = ", ".join(map(option_of, chosen or names))
+        raise CommandError(f"{options}: too large for the memory of this machine") from error
 
 
 def _train(agent: TRPO, folder: RunFolder, timesteps: int, arguments: argparse.Namespace) -> int:
@@ -161,12 +208,17 @@ def _read_settings(path: str | None) -> TRPOConfig:
         content: Any = json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise CommandError(f"--config: there is no file {path}") from None
+    except OSError as error:
+        raise CommandError(f"--config: {path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise CommandError(f"--config: {path} is no JSON: {error}") from error
     if not isinstance(content, dict):
         raise CommandError(f"--config: {path} holds a {type(content).__name__}; want a JSON object of settings")
     # A run's own config.json keeps the settings under one key, beside what else the run was.
-    return TRPOConfig.from_dict(content["config"] if isinstance(content.get("config"), dict) else content)
+    try:
+        return TRPOConfig.from_dict(content["config"] if isinstance(content.get("config"), dict) else content)
+    except (TypeError, ValueError) as error:
+        raise CommandError(f"--config: {path}: {error}") from error
 
 
 @contextlib.contextmanager

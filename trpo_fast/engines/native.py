@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from trpo_fast._core.library import MAX_LAYERS
 from trpo_fast._core.operator import Operator
 from trpo_fast._core.policy import Actor, PolicyKernel
 from trpo_fast.policies.mlp import MLPPolicy
@@ -30,6 +31,8 @@ def obstacle_to_native(policy: nn.Module) -> str | None:
             return f"{name!r} is a {type(module).__name__}, not a plain nn.Linear"
         if module._forward_hooks or module._forward_pre_hooks:
             return f"{name or type(policy).__name__!r} has a forward hook"
+    if len(policy.layers) > MAX_LAYERS:
+        return f"{type(policy).__name__} has {len(policy.layers)} layers, more than {MAX_LAYERS}"
     expected: dict[str, tuple[int, ...]] = {}
     if policy.distribution == "gaussian":
         expected["log_std"] = (policy.widths[-1],)

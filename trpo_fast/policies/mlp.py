@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, Self, cast
 
 import torch
@@ -105,7 +106,7 @@ class MLPPolicy(_MLP):
         One of `ACTIVATIONS`.
     log_std_init : float
         Initial log standard deviation of every action dimension; unused for Discrete.
-    dtype : torch.float32 or torch.float64
+    dtype : torch.float32 or torch.float64, or its name
     seed : int, optional
         Seed of the initial weights; None draws from torch's global generator.
 
@@ -124,6 +125,8 @@ class MLPPolicy(_MLP):
     ------
     ValueError
         For a space, size, activation or dtype that is not supported.
+    TypeError
+        `hidden_sizes` is no sequence.
 
     References
     ----------
@@ -139,7 +142,7 @@ class MLPPolicy(_MLP):
         hidden_sizes: Sequence[int] = (64, 64),
         activation: str = "tanh",
         log_std_init: float = 0.0,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = torch.float32,
         seed: int | None = None,
     ) -> None:
         inputs = math.prod(check_observation_space(observation_space).shape)
@@ -147,8 +150,8 @@ class MLPPolicy(_MLP):
         outputs = int(actions.n) if isinstance(actions, spaces.Discrete) else math.prod(actions.shape)
         if not math.isfinite(log_std_init):
             raise ValueError(f"log_std_init: got {log_std_init}, wanted a finite number")
-        widths = _widths(inputs, hidden_sizes, outputs)
-        super().__init__(widths, activation, 0.01, _checked_dtype(dtype), seed)
+        widths, dtype = _widths(inputs, hidden_sizes, outputs), _checked_dtype(dtype)
+        super().__init__(widths, activation, 0.01, dtype, seed)
         self.observation_space = observation_space
         self.action_space = action_space
         self.distribution = "categorical" if isinstance(actions, spaces.Discrete) else "gaussian"
@@ -186,7 +189,7 @@ class MLPCritic(_MLP):
     hidden_sizes : sequence of int
     activation : str
         One of `ACTIVATIONS`.
-    dtype : torch.float32 or torch.float64
+    dtype : torch.float32 or torch.float64, or its name
     seed : int, optional
         Seed of the initial weights; None draws from torch's global generator.
 
@@ -203,7 +206,7 @@ class MLPCritic(_MLP):
         observation_space: spaces.Space,
         hidden_sizes: Sequence[int] = (64, 64),
         activation: str = "tanh",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = torch.float32,
         seed: int | None = None,
     ) -> None:
         widths = _widths(math.prod(check_observation_space(observation_space).shape), hidden_sizes, 1)
@@ -217,13 +220,17 @@ class MLPCritic(_MLP):
 
 
 def _widths(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> tuple[int, ...]:
-    hidden = tuple(hidden_sizes)
-    if not all(isinstance(size, int) and size > 0 for size in hidden):
+    if not isinstance(hidden_sizes, Iterable):
+        raise TypeError(f"hidden_sizes: got {hidden_sizes!r}, wanted a sequence of positive integers")
+    hidden: tuple[Any, ...] = tuple(hidden_sizes)
+    if not all(not isinstance(size, bool) and isinstance(size, Integral) and int(size) > 0 for size in hidden):
         raise ValueError(f"hidden_sizes: got {hidden_sizes!r}, wanted positive integers")
-    return inputs, *hidden, outputs
+    return inputs, *map(int, hidden), outputs
 
 
-def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"dtype: got {dtype}, wanted torch.float32 or torch.float64")
-    return dtype
+def _checked_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    if dtype in (torch.float32, "float32"):
+        return torch.float32
+    if dtype in (torch.float64, "float64"):
+        return torch.float64
+    raise ValueError(f"dtype: got {dtype!r}, wanted torch.float32, torch.float64 or their names")

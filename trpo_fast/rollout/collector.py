@@ -48,6 +48,8 @@ class Rollout:
     """(F,) row in (T E) order that each final observation follows."""
     reward_scale: float
     """What rewards are multiplied with, frozen during the rollout."""
+    first_step: int
+    """Of every environment, counted over the whole training."""
     steps: int
     """Valid transitions."""
     episode_returns: NDArray[np.float64]
@@ -184,6 +186,12 @@ class Collector:
         (Batch, returns, AdvantageStatistics)
             ``returns (B,)`` are advantages + values before normalization: the critic's targets, of scaled rewards. The
             batch's arrays are views of the rollout where no row is dropped.
+
+        Raises
+        ------
+        ValueError
+            `values` returned another shape, or something that is not finite; or advantages, or the
+            variance of returns, overflow: the largest reward is named.
         """
         shape = rollout.rewards.shape
         size, num_envs = rollout.rewards.size, shape[1]
@@ -209,6 +217,15 @@ class Collector:
             gamma=gamma,
             gae_lambda=gae_lambda,
         )
+        with np.errstate(over="ignore", invalid="ignore"):
+            spread = np.var(returns[rollout.valid], dtype=np.float64)
+        if not (np.isfinite(spread) and np.isfinite(advantages[rollout.valid]).all()):
+            t, i = _largest(rollout.rewards)
+            raise ValueError(
+                f"advantages, and the variance of returns, must be finite in {self._dtype}; the largest reward is "
+                f"{rollout.rewards[t, i]}, of environment {i} at step {rollout.first_step + t}, and the largest value "
+                f"{np.abs(predicted).max()}"
+            )
         keep = slice(None) if rollout.steps == size else np.flatnonzero(rollout.valid)
         kept_advantages, kept_returns = advantages.reshape(-1)[keep], returns.reshape(-1)[keep]
         statistics = _statistics(kept_advantages, kept_returns, here[keep], normalize_advantages)
@@ -274,10 +291,16 @@ class Collector:
             self._step += 1
 
         rollout = self._close_rollout(buffer, observations, finals, first_step)
-        if self._normalizer is not None and raw is not None:
-            self._normalizer.merge(raw[rollout.valid])
         if self._scaler is not None:
-            self._scaler.merge(rollout.rewards, rollout.terminated | rollout.truncated, rollout.valid)
+            try:
+                self._scaler.merge(rollout.rewards, rollout.terminated | rollout.truncated, rollout.valid)
+            except OverflowError as error:
+                raise _too_large("reward", rollout.rewards, first_step, f"the reward scale: {error}") from error
+        if self._normalizer is not None and raw is not None:
+            try:
+                self._normalizer.merge(raw[rollout.valid])
+            except OverflowError as error:
+                raise _too_large("observation", raw, first_step, f"its normalization: {error}") from error
         self._observations = observations
         return rollout
 
@@ -342,6 +365,7 @@ class Collector:
             value_inputs=inputs,
             final_rows=np.concatenate(final_rows) if final_rows else np.empty(0, np.int64),
             reward_scale=reward_scale,
+            first_step=first_step,
             steps=int(valid.sum()),
             episode_returns=returns[ended],
             episode_lengths=lengths[ended].astype(np.int64),
@@ -366,6 +390,18 @@ class Collector:
         return ValueError(
             f"{what} of environment {int(environment)} at step {int(step)} must be finite{too_large}, got {value}"
         )
+
+
+def _largest(values: NDArray[Any]) -> tuple[int, int]:
+    """Step and environment of the largest of `values` ``(T, E)`` or ``(T, E, D)``, without its sign."""
+    t, i = np.unravel_index(np.argmax(np.abs(values)), values.shape)[:2]
+    return int(t), int(i)
+
+
+def _too_large(what: str, values: NDArray[Any], first_step: int, whom: str) -> ValueError:
+    """Names the largest of `values` ``(T, E)`` or ``(T, E, D)``."""
+    t, i = _largest(values)
+    return ValueError(f"{what} of environment {i} at step {first_step + t}, {values[t, i]}, is too large for {whom}")
 
 
 def _not_finite(*arrays: NDArray[Any]) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
+import importlib
 import importlib.util
 import math
 import operator
@@ -63,23 +64,46 @@ class SyncEnvironments(SyncVectorEnv):
     """
 
     def __init__(self, env_fns: list[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
-        super().__init__(env_fns, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+        checked = [functools.partial(_make_checked, env_fn, i) for i, env_fn in enumerate(env_fns)]
+        super().__init__(checked, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
         if len({id(env) for env in self.envs}) < self.num_envs:
             raise ValueError("env must make a new environment at every call, it returned the same object twice")
         check_observation_space(self.single_observation_space)
+        self._wanted = self.single_observation_space.shape
         self._rows = np.empty(self.observation_space.shape or (), self.observation_space.dtype)
         self._step_rewards = np.zeros(self.num_envs)
         self._ended = np.zeros(self.num_envs, dtype=np.bool_)
         self._cut = np.zeros(self.num_envs, dtype=np.bool_)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Start new episodes; an int as `seed` gives copy i ``seed + i``. The next reset overwrites the array."""
+        seeds = seed if isinstance(seed, list) else [None if seed is None else seed + i for i in range(self.num_envs)]
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"seed must have one item for each of {self.num_envs} environments, got {len(seeds)}")
+        for i, (env, own) in enumerate(zip(self.envs, seeds, strict=True)):
+            observation, _ = _checked_reset(env.reset(seed=own, options=options), i, self.single_observation_space)
+            self._observations[i] = observation
+        return self._observations, {}
 
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Step every environment; the returned arrays are overwritten by the next step."""
         rows, rewards, ended, cut = self._rows, self._step_rewards, self._ended, self._cut
+        wanted = self._wanted
         infos: dict[str, Any] = {}
         for i, env in enumerate(self.envs):
-            observation, rewards[i], terminated, truncated, _ = env.step(actions[i])
+            answer = env.step(actions[i])
+            try:
+                observation, reward, terminated, truncated, _ = answer
+                rewards[i] = float(reward)
+                fits = observation.shape == wanted
+            except (AttributeError, TypeError, ValueError):  # lists have no shape
+                fits = False
+            if not fits:
+                observation, rewards[i], terminated, truncated, _ = _checked_step(answer, i, wanted)
             ended[i], cut[i] = terminated, truncated
             if terminated or truncated:
                 if not infos:
@@ -87,7 +111,7 @@ class SyncEnvironments(SyncVectorEnv):
                     infos["_final_obs"] = np.zeros(self.num_envs, dtype=np.bool_)
                 infos["final_obs"][i] = np.array(observation)  # a copy: reset may reuse the memory
                 infos["_final_obs"][i] = True
-                observation, _ = env.reset()
+                observation, _ = _checked_reset(env.reset(), i, self.single_observation_space)
             rows[i] = observation
         return rows, rewards, ended, cut, infos
 
@@ -143,6 +167,7 @@ class EnvironmentAdapter:
         else:
             self.action_dtype = np.dtype(np.int64)
             self.action_shape = (self.num_envs,)
+        self._observations_wanted = (self.num_envs, *observation_space.shape)
         self._actions_as_env = (self.num_envs, *(action_space.shape or ())), action_space.dtype
         self._env = env
         self._recipe = recipe
@@ -166,10 +191,7 @@ class EnvironmentAdapter:
         self._in_call = True
         observations, _ = self._env.reset(seed=seed)
         self._in_call = False
-        wanted, shape = (self.num_envs, *self.observation_space.shape), np.shape(observations)
-        if shape != wanted:
-            raise ValueError(f"observations must have shape {wanted}, as their space says; reset returned {shape}")
-        return self._flat(observations)
+        return self._flat(observations, "reset")
 
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Step with `actions` of shape `action_shape` and dtype `action_dtype`; the environments may keep the array."""
@@ -183,7 +205,7 @@ class EnvironmentAdapter:
             cut = np.logical_and(truncated, np.logical_not(terminated))
             final = self._final_observations(np.flatnonzero(cut), infos)
         return StepResult(
-            self._flat(observations),
+            self._flat(observations, "step"),
             np.asarray(rewards, np.float64),
             np.asarray(terminated, np.bool_),
             np.asarray(truncated, np.bool_),
@@ -213,7 +235,10 @@ class EnvironmentAdapter:
     def _has_workers(self) -> bool:
         return isinstance(self._env.unwrapped, AsyncVectorEnv)
 
-    def _flat(self, observations: Any) -> NDArray[Any]:
+    def _flat(self, observations: Any, call: str) -> NDArray[Any]:
+        wanted, shape = self._observations_wanted, np.shape(observations)
+        if shape != wanted:
+            raise ValueError(f"observations must have shape {wanted}, as their space says; {call} returned {shape}")
         rows = np.ascontiguousarray(observations, self.observation_dtype)
         return rows.reshape(self.num_envs, self.observation_size)
 
@@ -264,7 +289,8 @@ def make_vector_env(
         An unknown id (near names are suggested), a simulator that is not installed (the extra is named), an unsupported
         space or autoreset mode, a bad `num_envs` or `vectorization`.
     TypeError
-        `env` is something else, for example one environment that cannot be copied.
+        `env` is something else, for example one environment that cannot be copied, or a callable that returns something
+        else than an environment with two spaces; `env_kwargs` is no mapping.
     """
     if isinstance(env, VectorEnv):
         if vectorization is not None or env_kwargs:
@@ -276,29 +302,35 @@ def make_vector_env(
     vectorization = vectorization or "sync"
     if vectorization not in VECTORIZATIONS:
         raise ValueError(f"vectorization must be one of {', '.join(VECTORIZATIONS)}, got {vectorization!r}")
+    if env_kwargs is not None and not isinstance(env_kwargs, Mapping):
+        raise TypeError(f"env_kwargs must be a mapping from names to values, got {env_kwargs!r}")
     kwargs = dict(env_kwargs or {})
 
     recipe: Callable[[int], VectorEnv[Any, Any, Any]]
+    entry_point: Any = None
     if vectorization == "vector":
         if not isinstance(env, str):
             raise ValueError(
                 f"vectorization='vector' needs a registered id as env, got {env!r}; a VectorEnv serves too"
             )
-        if _find_spec(env).vector_entry_point is None:
+        entry_point = _find_spec(env).vector_entry_point
+        if entry_point is None:
             raise ValueError(f"vectorization: {env} has no vector version of its own; use 'sync' or 'async'")
         recipe = functools.partial(_make_vector_version, env, kwargs)
     else:
         make_one: Callable[[], gymnasium.Env[Any, Any]]
         if isinstance(env, str):
-            _find_spec(env)
+            entry_point = _find_spec(env).entry_point
             # The checker looks at an environment's first step only, and its wrapper stays in the way of all others.
             make_one = functools.partial(gymnasium.make, env, **{"disable_env_checker": True, **kwargs})
         else:
             make_one = functools.partial(env, **kwargs)
         recipe = functools.partial(_make_sync if vectorization == "sync" else _make_async, make_one)
     try:
+        if isinstance(entry_point, str):
+            _load_entry_point(entry_point)
         made = recipe(num_envs)
-    except (ImportError, gymnasium.error.DependencyNotInstalled, gymnasium.error.DeprecatedEnv) as error:
+    except (ImportError, gymnasium.error.Error) as error:
         if not isinstance(env, str):
             raise
         raise ValueError(f"env {env!r} cannot be made: {error}{_hint(env)}") from error
@@ -335,15 +367,25 @@ def _autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
 
 
 def _find_spec(id: str) -> gymnasium.envs.registration.EnvSpec:
+    module, colon, name = id.rpartition(":")
     try:
-        # Registration by import comes first, as in gymnasium.make; spec() also completes an id without a version.
-        return gymnasium.spec(id)
-    except (gymnasium.error.Error, ImportError) as error:
+        if colon:  # which registers the name, as in gymnasium.make; gymnasium.spec knows no modules
+            importlib.import_module(module)
+        return gymnasium.spec(name)
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:  # the last two for a bad module name
         raise ValueError(f"env: no environment {id!r} is registered. {error}{_hint(id)}") from error
+
+
+def _load_entry_point(entry_point: str) -> None:
+    """ImportError where what an id is registered with does not exist, which gymnasium leaves to an AttributeError."""
+    module, _, name = entry_point.partition(":")
+    if not hasattr(importlib.import_module(module), name):
+        raise ImportError(f"it is registered with {entry_point!r}, but {module} has no {name!r}")
 
 
 def _hint(id: str) -> str:
     """Near names of an id, and the command that installs the simulator it lacks, as far as either is known."""
+    id = id.rpartition(":")[2]
     near = [name for name in difflib.get_close_matches(id, gymnasium.registry, n=4, cutoff=0.6) if name != id]
     hint = f" Near names: {', '.join(near)}." if near else ""
     spec = gymnasium.registry.get(id) or (gymnasium.registry[near[0]] if near else None)
@@ -354,13 +396,70 @@ def _hint(id: str) -> str:
     return hint
 
 
+def _make_checked(make_one: Callable[[], gymnasium.Env[Any, Any]], index: int) -> gymnasium.Env[Any, Any]:
+    env = make_one()
+    if not isinstance(env, gymnasium.Env):
+        raise TypeError(f"env: environment {index} must be a gymnasium.Env, got {env!r}")
+    for name in ("observation_space", "action_space"):
+        space = getattr(env, name, None)
+        if not isinstance(space, gymnasium.Space):
+            raise TypeError(f"env: {name} of environment {index} must be a gymnasium Space, got {space!r}")
+    return env
+
+
+def _checked_reset(answer: Any, index: int, space: gymnasium.Space[Any]) -> tuple[Any, Any]:
+    """What reset of environment `index` returned, or an error that says what is wrong with it."""
+    # An array of two items or rows unpacks as well.
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise ValueError(f"reset of environment {index} must return (observation, info), got {_described(answer)}")
+    _check_observation(answer[0], index, space.shape, "reset")
+    dtype, wanted = np.asarray(answer[0]).dtype, np.dtype(space.dtype)
+    if not np.can_cast(dtype, wanted, "same_kind"):
+        raise TypeError(
+            f"observation of environment {index} must be {wanted}, as its space says; reset returned {dtype}"
+        )
+    return answer
+
+
+def _checked_step(answer: Any, index: int, wanted: tuple[int, ...] | None) -> tuple[Any, float, Any, Any, Any]:
+    """What step of environment `index` returned, with a number as reward, or an error that says what is wrong."""
+    if not isinstance(answer, tuple | list) or len(answer) != 5:
+        raise ValueError(
+            f"step of environment {index} must return (observation, reward, terminated, truncated, info), "
+            f"got {_described(answer)}"
+        )
+    observation, reward, terminated, truncated, info = answer
+    try:
+        number = float(np.asarray(reward).item())
+    except (TypeError, ValueError):
+        raise TypeError(f"reward of environment {index} must be a number, got {reward!r}") from None
+    _check_observation(observation, index, wanted, "step")
+    return observation, number, terminated, truncated, info
+
+
+def _check_observation(observation: Any, index: int, wanted: tuple[int, ...] | None, call: str) -> None:
+    try:
+        shape: Any = np.shape(observation)
+    except ValueError:  # lists of different lengths
+        shape = "lists of different lengths"
+    if shape != wanted:
+        raise ValueError(
+            f"observation of environment {index} must have shape {wanted}, as its space says; {call} returned "
+            f"{type(observation).__name__} of shape {shape}"
+        )
+
+
+def _described(answer: Any) -> str:
+    return f"{type(answer).__name__} of {len(answer)} items" if hasattr(answer, "__len__") else repr(answer)
+
+
 def _make_sync(make_one: Callable[[], gymnasium.Env[Any, Any]], num_envs: int) -> SyncVectorEnv:
     return SyncEnvironments([make_one] * num_envs)
 
 
 def _make_async(make_one: Callable[[], gymnasium.Env[Any, Any]], num_envs: int) -> AsyncVectorEnv:
-    worker = _InWorker(make_one)
-    return AsyncVectorEnv([worker] * num_envs, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+    workers = [_InWorker(make_one, i) for i in range(num_envs)]
+    return AsyncVectorEnv(workers, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
 def _make_vector_version(id: str, kwargs: dict[str, Any], num_envs: int) -> VectorEnv[Any, Any, Any]:
@@ -375,17 +474,32 @@ def _make_from_functions(env_fns: list[Callable[[], gymnasium.Env[Any, Any]]], n
     return SyncEnvironments([env_fns[i % len(env_fns)] for i in range(num_envs)])
 
 
+class _Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Checks every answer of an environment; a worker process writes what it gets over all of its row."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], index: int) -> None:
+        super().__init__(env)
+        self._index = index
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        return _checked_reset(self.env.reset(seed=seed, options=options), self._index, self.observation_space)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return _checked_step(self.env.step(action), self._index, self.observation_space.shape)
+
+
 class _InWorker:
     """Makes an environment, in a worker process deaf to Ctrl-C: the main process decides what happens then."""
 
-    def __init__(self, make_one: Callable[[], gymnasium.Env[Any, Any]]) -> None:
+    def __init__(self, make_one: Callable[[], gymnasium.Env[Any, Any]], index: int) -> None:
         self.make_one = make_one
+        self.index = index
         self.main_pid = os.getpid()
 
     def __call__(self) -> gymnasium.Env[Any, Any]:
         if os.getpid() != self.main_pid:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return self.make_one()
+        return _Checked(_make_checked(self.make_one, self.index), self.index)
 
 
 def _spec_id(env: VectorEnv[Any, Any, Any]) -> str | None:

@@ -124,6 +124,8 @@ def conjugate_gradient(
     x = np.zeros_like(b)
     if x0 is not None:
         start = np.asarray(x0)
+        if not np.can_cast(start.dtype, b.dtype, "same_kind"):
+            raise TypeError(f"x0: wanted real numbers, got {start.dtype}")
         if start.shape != b.shape:
             raise ValueError(f"x0: wanted shape {b.shape}, got {start.shape}")
         with np.errstate(over="ignore"):

@@ -54,7 +54,14 @@ def backtracking_line_search(
         In (0, 1).
     max_backtracks : int
         ``>= 0``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Misuse, also an `objective` that returns something else than two numbers. What it raises travels to the caller.
     """
+    if not callable(objective):
+        raise TypeError(f"objective: wanted a callable theta -> (improvement, kl), got {type(objective).__name__}")
     if not isinstance(theta, np.ndarray) or theta.dtype not in (np.float32, np.float64):
         what = f"{theta.dtype} array" if isinstance(theta, np.ndarray) else type(theta).__name__
         raise TypeError(f"theta: wanted an ndarray of float32 or float64, got {what}")

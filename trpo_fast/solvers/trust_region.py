@@ -13,6 +13,9 @@ from .line_search import LineSearchResult, backtracking_line_search
 from .status import Status
 from .validation import require_choice, require_count, require_fraction, require_number
 
+# Of the protocol, what a step calls: whoever binds is the caller.
+_ENGINE_METHODS = ("surrogate_gradient", "fisher_operator", "parameters", "parameters_changed", "evaluate")
+
 
 @dataclass(frozen=True)
 class TrustRegionReport:
@@ -76,6 +79,12 @@ def trust_region_step(
     backtrack_factor, max_backtracks
         Of `backtracking_line_search`.
     """
+    lacking = [method for method in _ENGINE_METHODS if not callable(getattr(engine, method, None))]
+    if lacking:
+        raise TypeError(
+            f"engine: wanted an engine, as make_engine(policy) returns, got {type(engine).__name__}, "
+            f"which has no {', '.join(lacking)}"
+        )
     max_kl = require_number("max_kl", max_kl, low=0, inclusive=False)
     damping = require_number("damping", damping, low=0)
     cg_iterations = require_count("cg_iterations", cg_iterations, low=1)

@@ -470,7 +470,8 @@ class KeepsAction(Walk):
 
 
 def test_environments_may_keep_the_action_they_were_given():
-    follow(make_vector_env(KeepsAction, num_envs=2), 10).collect()
+    collector = follow(make_vector_env(KeepsAction, num_envs=2), 10)  # the environments compare at every step
+    assert collector.collect().steps == 20
 
 
 class Choices(gymnasium.Env):

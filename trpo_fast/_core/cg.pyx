@@ -15,7 +15,7 @@ from trpo_fast._core.csrc cimport (
     TRPO_STATUS_SUCCESS,
     trpo_kernels,
 )
-from trpo_fast._core.library cimport Memory, code_of, data_of, refuse_overlap
+from trpo_fast._core.library cimport Memory, aligned, code_of, data_of, refuse_overlap
 from trpo_fast._core.operator cimport Operator
 
 cdef double FLOAT32_MAX = 3.4028234663852886e38
@@ -148,7 +148,7 @@ def solve(
     if not k.all_finite(n, rhs):
         raise ValueError("b: holds a value that is not finite")
     # Each vector starts on a vector boundary.
-    cdef size_t stride = (row + 63) // 64 * 64
+    cdef size_t stride = aligned(row)
     # Reorthogonalization stops to help, and to need memory, after n directions: CG has then spanned the space.
     cdef size_t kept_bytes = kept * row
     cdef bint preconditioned = preconditioner is not None

@@ -10,15 +10,17 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from trpo_fast._core.csrc cimport TRPO_TILE_ROWS, trpo_kernels, trpo_mlp, trpo_random_key
-from trpo_fast._core.library cimport Memory, code_of, data_of, kernels_for, make_plan, permute, refuse_overlap, threads
-
-cdef size_t aligned(size_t bytes):
-    return (bytes + 63) // 64 * 64
-
-
-cdef int check_signals() except -1:
-    PyErr_CheckSignals()
-    return 0
+from trpo_fast._core.library cimport (
+    Memory,
+    aligned,
+    code_of,
+    data_of,
+    kernels_for,
+    make_plan,
+    permute,
+    refuse_overlap,
+    threads,
+)
 
 
 cdef struct Fit:
@@ -63,7 +65,7 @@ cdef double fit_epoch(
         start += count
         if interruptible:
             with gil:
-                check_signals()
+                PyErr_CheckSignals()
     return squares / <double>f.rows
 
 

@@ -25,6 +25,11 @@ cdef int refuse_overlap(
 ) except -1
 
 
+# `bytes` up to the next vector boundary: parts of one Memory start there.
+cdef inline size_t aligned(size_t bytes) noexcept nogil:
+    return (bytes + 63) // 64 * 64
+
+
 cdef class Memory:
     # Uninitialized memory of at least the size last asked for, aligned for any vector load.
     cdef void *block

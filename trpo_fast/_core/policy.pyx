@@ -29,6 +29,7 @@ from trpo_fast._core.csrc cimport (
 )
 from trpo_fast._core.library cimport (
     Memory,
+    aligned,
     code_of,
     data_of,
     kernels_for,
@@ -41,10 +42,6 @@ from trpo_fast._core.operator cimport Operator
 
 cdef dict distributions = {"gaussian": TRPO_GAUSSIAN, "categorical": TRPO_CATEGORICAL}
 cdef dict kl_directions = {"new_old": TRPO_KL_NEW_OLD, "old_new": TRPO_KL_OLD_NEW}
-
-cdef size_t aligned(size_t bytes):
-    return (bytes + 63) // 64 * 64
-
 
 cdef int refuse_actions_out_of_range(const int64_t *actions, Py_ssize_t rows, Py_ssize_t count) except -1:
     cdef Py_ssize_t i

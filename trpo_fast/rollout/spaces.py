@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import Space
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from numpy.typing import NDArray
 
 
@@ -21,13 +21,52 @@ def check_observation_space(space: Space[Any]) -> Box:
     return space
 
 
-def check_action_space(space: Space[Any]) -> Box | Discrete:
-    """Return `space` when it is a floating Box or a Discrete; a ValueError names any other."""
+class ActionLayout(NamedTuple):
+    """How the actions of a space are produced by a policy, stored, and handed to the environment."""
+
+    distribution: str
+    """"gaussian" (Box), "categorical" (Discrete), "multicategorical" (MultiDiscrete) or "bernoulli" (MultiBinary)."""
+    shape: tuple[int, ...]
+    """Of one stored action: () for Discrete, otherwise (number of components,)."""
+    outputs: int
+    """Of the policy network: one for each dimension, or the logits of all components one after the other."""
+    nvec: tuple[int, ...]
+    """Choices of each categorical component; empty for a Box and for MultiBinary."""
+    mask_size: int
+    """K, items of one action mask: the choices of all components; (may be 0, may be 1) of each for MultiBinary."""
+    start: NDArray[np.int64]
+    """What is added to a stored action for the environment, one item per component; empty for a Box."""
+    low: NDArray[np.float64] | None
+    """Bounds that a Gaussian action is clipped to for the environment, flat; None where actions are discrete."""
+    high: NDArray[np.float64] | None
+
+
+def action_layout(space: Space[Any]) -> ActionLayout:
+    """The layout of a supported action space; a ValueError names any other."""
+    space = check_action_space(space)
+    size = math.prod(space.shape or ())
+    if isinstance(space, Box):
+        low, high = (np.array(bound, np.float64).ravel() for bound in (space.low, space.high))
+        return ActionLayout("gaussian", (size,), size, (), 0, np.empty(0, np.int64), low, high)
+    if isinstance(space, Discrete):
+        count = int(space.n)
+        return ActionLayout("categorical", (), count, (count,), count, np.array([space.start], np.int64), None, None)
+    if isinstance(space, MultiDiscrete):
+        nvec = tuple(int(n) for n in space.nvec.ravel())
+        start = np.array(space.start, np.int64).ravel()
+        return ActionLayout("multicategorical", (len(nvec),), sum(nvec), nvec, sum(nvec), start, None, None)
+    return ActionLayout("bernoulli", (size,), size, (), 2 * size, np.zeros(size, np.int64), None, None)
+
+
+def check_action_space(space: Space[Any]) -> Box | Discrete | MultiDiscrete | MultiBinary:
+    """Return `space` when its actions are supported; a ValueError names any other."""
     if isinstance(space, Discrete):
         return space
-    if not isinstance(space, Box) or not np.issubdtype(space.dtype, np.floating):
-        raise ValueError(f"action space must be a Discrete or a Box of floats, got {space}")
-    if math.prod(space.shape) == 0:
+    if isinstance(space, Box) and not np.issubdtype(space.dtype, np.floating):
+        raise ValueError(f"action space must be a Box of floats, not of integers, got {space}")
+    if not isinstance(space, (Box, MultiDiscrete, MultiBinary)):
+        raise ValueError(f"action space must be a Box of floats, Discrete, MultiDiscrete or MultiBinary, got {space}")
+    if math.prod(space.shape or ()) == 0:
         raise ValueError(f"action space must have at least one item, got {space}")
     return space
 

@@ -5,7 +5,7 @@ For the families here both are exact and in closed form; for every other distrib
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,17 +53,86 @@ def divergence(p: Distribution, q: Distribution) -> Tensor:
     return kl_divergence(p, q).double()
 
 
-def with_masks(distribution: Distribution, masks: Tensor) -> Categorical:
-    """`distribution` restricted to the choices where `masks` (B, K) is True; masked logits take no part at all."""
+class MultiCategorical(Independent):
+    """Independent categorical components, event shape ``(m,)``, from logits that stand one after the other.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (B, sum(nvec))
+    nvec : sequence of int
+        Choices of each component.
+
+    Raises
+    ------
+    ValueError
+        `nvec` does not fit the logits.
+    """
+
+    def __init__(self, logits: Tensor, nvec: Sequence[int]) -> None:
+        self.nvec = tuple(map(int, nvec))
+        if not self.nvec or min(self.nvec) < 1 or logits.ndim != 2 or logits.shape[1] != sum(self.nvec):
+            raise ValueError(
+                f"nvec: got {self.nvec} for logits of shape {tuple(logits.shape)}, wanted sizes that add up to "
+                "its last axis"
+            )
+        # One block as long as the longest for each component: what is padded takes no part, as what is masked.
+        blocks = _blocks(logits, self.nvec, torch.finfo(logits.dtype).min)
+        super().__init__(Categorical(logits=blocks, validate_args=False), 1, validate_args=False)
+
+
+def with_masks(distribution: Distribution, masks: Tensor) -> Distribution:
+    """`distribution` restricted to the choices where `masks` (B, K) is True; all others take no part at all.
+
+    Parameters
+    ----------
+    distribution : Categorical, MultiCategorical or Independent(Bernoulli)
+        Batch shape (B,).
+    masks : bool Tensor
+        K is the number of logits; of a Bernoulli twice that, pairs (may be 0, may be 1).
+
+    Raises
+    ------
+    ValueError
+        Another distribution, masks of another shape, or one that forbids everything in a component.
+    """
     base = base_of(distribution)
-    if type(base) is not Categorical or base.logits.shape != masks.shape:
+    if isinstance(distribution, MultiCategorical):
+        sizes = distribution.nvec
+    elif type(base) is Categorical and base.logits.ndim == 2:
+        sizes = (base.logits.shape[1],)
+    elif type(base) is Bernoulli and base.logits.ndim == 2:
+        sizes = (2,) * base.logits.shape[1]
+    else:
         raise ValueError(
-            f"action_masks: got shape {tuple(masks.shape)} for a policy that returns {distribution}, "
-            "wanted a Categorical and masks of the shape of its logits"
+            f"action_masks: got them for a policy that returns {distribution}, "
+            "wanted a Categorical, MultiCategorical or Independent(Bernoulli)"
         )
+    assert isinstance(base, Categorical | Bernoulli)
+    logits = base.logits
+    if tuple(masks.shape) != (len(logits), sum(sizes)):
+        raise ValueError(f"action_masks: got shape {tuple(masks.shape)}, wanted {(len(logits), sum(sizes))}")
+    allowed = _blocks(masks, sizes, False)
+    if not allowed.any(-1).all():
+        row, component = (~allowed.any(-1)).nonzero()[0].tolist()
+        raise ValueError(f"action_masks: row {row} forbids every choice of component {component}")
     # The lowest finite number rather than -inf: probability and every derivative are exactly 0, and nothing is NaN.
-    lowest = torch.finfo(base.logits.dtype).min
-    return Categorical(logits=base.logits.masked_fill(~masks, lowest), validate_args=False)
+    lowest = torch.finfo(logits.dtype).min
+    if type(base) is Bernoulli:
+        restricted = logits.masked_fill(~allowed[..., 0], -lowest).masked_fill(~allowed[..., 1], lowest)
+        return Independent(Bernoulli(logits=restricted, validate_args=False), 1, validate_args=False)
+    if isinstance(distribution, MultiCategorical):
+        joined = logits[:, _blocks(torch.ones_like(masks[:1]), sizes, False)[0]]
+        return MultiCategorical(joined.masked_fill(~masks, lowest), sizes)
+    return Categorical(logits=logits.masked_fill(~masks, lowest), validate_args=False)
+
+
+def _blocks(rows: Tensor, sizes: Sequence[int], padding: float) -> Tensor:
+    """``(B, m, max(sizes))`` from ``(B, sum(sizes))``: short blocks are padded at their end."""
+    parts = rows.split(list(sizes), 1)
+    longest = max(sizes)
+    return torch.stack(
+        [torch.nn.functional.pad(part, (0, longest - part.shape[1]), value=padding) for part in parts], 1
+    )
 
 
 def _normal_coordinates(distribution: Distribution) -> tuple[Tensor, ...]:

@@ -11,10 +11,11 @@ from typing import Any, Self, cast
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, Normal
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
 
-from trpo_fast.rollout.spaces import check_action_space, check_observation_space
+from trpo_fast.rollout.spaces import action_layout, check_observation_space
 
+from .distributions import MultiCategorical
 from .flat import FlatParameters
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -90,7 +91,10 @@ class _MLP(nn.Module):
 
 
 class MLPPolicy(_MLP):
-    """Perceptron policy: diagonal Gaussian with free log standard deviations for a Box, categorical for Discrete.
+    """Perceptron policy over any supported action space.
+
+    A diagonal Gaussian with free log standard deviations for a Box; logits of one categorical distribution for
+    Discrete, of one for each component for MultiDiscrete, of one Bernoulli for each item of MultiBinary.
 
     Weights are orthogonal with gain sqrt(2) (hidden) and 0.01 (output, so that the first actions are centred and the
     first Fisher matrix is well scaled), biases zero [1]_.
@@ -99,13 +103,14 @@ class MLPPolicy(_MLP):
     ----------
     observation_space : gymnasium.spaces.Box
         Any shape; observations are flattened.
-    action_space : gymnasium.spaces.Box of floats, any shape, or gymnasium.spaces.Discrete
+    action_space : gymnasium.spaces.Box of floats, Discrete, MultiDiscrete or MultiBinary
+        Any shape.
     hidden_sizes : sequence of int
         May be empty: a linear policy.
     activation : str
         One of `ACTIVATIONS`.
     log_std_init : float
-        Initial log standard deviation of every action dimension; unused for Discrete.
+        Initial log standard deviation of every action dimension; unused where actions are discrete.
     dtype : torch.float32 or torch.float64, or its name
     seed : int, optional
         Seed of the initial weights; None draws from torch's global generator.
@@ -116,8 +121,10 @@ class MLPPolicy(_MLP):
         First of the parameters; Gaussian only.
     layers : nn.ModuleList of nn.Linear
     widths : tuple of int
-        Inputs, hidden sizes, action dimensions or choices.
-    distribution : {"gaussian", "categorical"}
+        Inputs, hidden sizes, action dimensions or logits.
+    distribution : {"gaussian", "categorical", "multicategorical", "bernoulli"}
+    nvec : tuple of int
+        Choices of each categorical component; empty for a Box and for MultiBinary.
     flat : FlatParameters
         ``[log_std] W1 b1 W2 b2 ...`` in one buffer.
 
@@ -146,18 +153,17 @@ class MLPPolicy(_MLP):
         seed: int | None = None,
     ) -> None:
         inputs = math.prod(check_observation_space(observation_space).shape)
-        actions = check_action_space(action_space)
-        outputs = int(actions.n) if isinstance(actions, spaces.Discrete) else math.prod(actions.shape)
+        layout = action_layout(action_space)
         if not math.isfinite(log_std_init):
             raise ValueError(f"log_std_init: got {log_std_init}, wanted a finite number")
-        widths, dtype = _widths(inputs, hidden_sizes, outputs), _checked_dtype(dtype)
+        widths, dtype = _widths(inputs, hidden_sizes, layout.outputs), _checked_dtype(dtype)
         super().__init__(widths, activation, 0.01, dtype, seed)
         self.observation_space = observation_space
         self.action_space = action_space
-        self.distribution = "categorical" if isinstance(actions, spaces.Discrete) else "gaussian"
+        self.distribution, self.nvec = layout.distribution, layout.nvec
         if self.distribution == "gaussian":
             # A module's own parameters come before its children's in named_parameters().
-            self.log_std = nn.Parameter(torch.full((outputs,), log_std_init, dtype=dtype))
+            self.log_std = nn.Parameter(torch.full((layout.outputs,), log_std_init, dtype=dtype))
         self.flat = FlatParameters(self)
 
     def forward(self, observations: Tensor) -> Distribution:
@@ -169,12 +175,16 @@ class MLPPolicy(_MLP):
 
         Returns
         -------
-        Independent(Normal), event shape (A,), or Categorical
+        Independent(Normal), Categorical, MultiCategorical or Independent(Bernoulli); event shape as stored actions have
             Arguments are not validated: non-finite parameters are for the caller to notice.
         """
         outputs = self._outputs(observations)
         if self.distribution == "categorical":
             return Categorical(logits=outputs, validate_args=False)
+        if self.distribution == "multicategorical":
+            return MultiCategorical(outputs, self.nvec)
+        if self.distribution == "bernoulli":
+            return Independent(Bernoulli(logits=outputs, validate_args=False), 1, validate_args=False)
         normal = Normal(outputs, self.log_std.exp().expand_as(outputs), validate_args=False)
         return Independent(normal, 1, validate_args=False)
 

@@ -13,7 +13,7 @@ typedef struct {
 INLINE size_t F(outputs)(const trpo_policy_batch *b) { return b->network->widths[b->network->layers]; }
 INLINE size_t F(outputs_padded)(const trpo_policy_batch *b) { return b->network->padded[b->network->layers]; }
 INLINE size_t F(log_std_items)(const trpo_policy_batch *b) {
-    return b->distribution == TRPO_GAUSSIAN ? F(outputs)(b) : 0;
+    return b->layout.distribution == TRPO_GAUSSIAN ? F(outputs)(b) : 0;
 }
 
 /* First row of block i; block i ends where block i + 1 starts. */
@@ -39,29 +39,36 @@ INLINE REAL *F(output_row)(const trpo_policy_batch *b, size_t row) {
     return (REAL *)b->activations + b->rows * b->network->activation_column[b->network->layers] +
            row * F(outputs_padded)(b);
 }
+INLINE REAL *F(metric_row)(const trpo_policy_batch *b, size_t row) {
+    return (REAL *)b->metric + row * F(outputs_padded)(b);
+}
+
+/* What the cached output of one row says of the action taken there, and the metric. */
+INLINE void F(bind_row)(const F(batch_job_) * job, size_t i) {
+    const trpo_policy_batch *b = job->batch;
+    const trpo_action_layout *layout = &b->layout;
+    const size_t n = F(outputs)(b), padded = F(outputs_padded)(b);
+    REAL *output = F(output_row)(b, i), *log_probs = b->log_probs;
+    const int finite = F(row_finite)(layout, output);
+    F(row_resolve)(layout, F(row_mask)(layout, b->masks, i), output);
+    if (layout->distribution != TRPO_GAUSSIAN) {
+        REAL *metric = F(metric_row)(b, i);
+        F(row_metric)(layout, output, metric);
+        for (size_t j = n; j < padded; j++) metric[j] = 0;
+    }
+    const REAL log_prob =
+        F(row_log_prob)(layout, output, F(row_action)(layout, b->actions, i), job->inverse_std, job->log_normalizer);
+    log_probs[i] = b->behaviour ? ((const REAL *)b->behaviour)[i] : log_prob;
+    ((REAL *)b->ratios)[i] = finite ? (REAL)exp((double)log_prob - (double)log_probs[i]) : (REAL)NAN;
+}
 
 static void F(bind_block)(void *job_, int block, int thread) {
     (void)thread;
     const F(batch_job_) *job = job_;
     const trpo_policy_batch *b = job->batch;
-    const size_t n = F(outputs)(b), padded = F(outputs_padded)(b);
     FOR_TILES(b, block) {
         F(mlp_forward)(b->network, b->forward, count, F(tile_input)(b, row), b->activations, b->rows, row);
-        for (size_t i = row; i < row + count; i++) {
-            REAL *output = F(output_row)(b, i), log_prob;
-            if (b->distribution == TRPO_GAUSSIAN) {
-                log_prob = F(gaussian_log_prob)(n, output, (const REAL *)b->actions + i * n, job->inverse_std,
-                                                job->log_normalizer);
-            } else {
-                REAL *p = (REAL *)b->probabilities + i * padded;
-                F(log_softmax)(n, output);
-                for (size_t j = 0; j < padded; j++) p[j] = j < n ? (REAL)exp((double)output[j]) : 0;
-                log_prob = output[((const int64_t *)b->actions)[i]];
-            }
-            REAL *log_probs = b->log_probs;
-            log_probs[i] = b->behaviour ? ((const REAL *)b->behaviour)[i] : log_prob;
-            ((REAL *)b->ratios)[i] = (REAL)exp((double)log_prob - (double)log_probs[i]);
-        }
+        for (size_t i = row; i < row + count; i++) F(bind_row)(job, i);
     }
 }
 
@@ -71,12 +78,26 @@ static void F(policy_bind)(const trpo_policy_batch *b) {
     const REAL *network = (const REAL *)b->parameters + F(log_std_items)(b);
     F(mlp_pack_forward)(b->network, network, b->forward);
     F(mlp_pack_backward)(b->network, network, b->backward);
-    if (b->distribution == TRPO_GAUSSIAN)
+    if (b->layout.distribution == TRPO_GAUSSIAN)
         job.log_normalizer = F(gaussian_prepare)(F(outputs)(b), b->parameters, inverse_std);
     trpo_parallel(b->blocks, b->threads, F(bind_block), &job);
 }
 
-/* d log pi / d output, weighted by ratio * advantage / total, and the same for log_std into the block's totals. */
+/* d = gradient of row i's part of the objective with respect to its output; what log_std gets is added to its sums. */
+INLINE void F(gradient_row)(const F(batch_job_) * job, size_t i, REAL *d, double *log_std_sums) {
+    const trpo_policy_batch *b = job->batch;
+    const trpo_action_layout *layout = &b->layout;
+    const REAL *output = F(output_row)(b, i), *metric = F(metric_row)(b, i);
+    const void *action = F(row_action)(layout, b->actions, i);
+    const double weight = (double)((const REAL *)b->ratios)[i] * (double)((const REAL *)b->advantages)[i] / b->total;
+    F(row_score)(layout, output, metric, action, job->inverse_std, weight, d);
+    if (layout->distribution == TRPO_GAUSSIAN)
+        F(row_log_std_score)(layout, output, action, job->inverse_std, weight, log_std_sums);
+    else if (b->entropy_coefficient != 0)
+        F(row_entropy_score)(layout, output, metric, b->entropy_coefficient / b->total, d);
+    for (size_t j = F(outputs)(b); j < F(outputs_padded)(b); j++) d[j] = 0;
+}
+
 static void F(gradient_block)(void *job_, int block, int thread) {
     const F(batch_job_) *job = job_;
     const trpo_policy_batch *b = job->batch;
@@ -88,32 +109,14 @@ static void F(gradient_block)(void *job_, int block, int thread) {
     for (size_t j = 0; j < n; j++) log_std_sums[j] = 0;
     int first = 1;
     FOR_TILES(b, block) {
-        for (size_t i = 0; i < count; i++) {
-            const double weight = (double)((const REAL *)b->ratios)[row + i] *
-                                  (double)((const REAL *)b->advantages)[row + i] / (double)b->total;
-            REAL *di = d + i * padded;
-            for (size_t j = n; j < padded; j++) di[j] = 0;
-            if (b->distribution == TRPO_GAUSSIAN) {
-                const REAL *mean = F(output_row)(b, row + i), *action = (const REAL *)b->actions + (row + i) * n;
-                for (size_t j = 0; j < n; j++) {
-                    const double z = ((double)action[j] - (double)mean[j]) * job->inverse_std[j];
-                    di[j] = (REAL)(weight * z * job->inverse_std[j]);
-                    log_std_sums[j] += weight * (z * z - 1);
-                }
-            } else {
-                const REAL *p = (const REAL *)b->probabilities + (row + i) * padded;
-                for (size_t j = 0; j < n; j++) di[j] = (REAL)(-weight * (double)p[j]);
-                const int64_t action = ((const int64_t *)b->actions)[row + i];
-                di[action] = (REAL)(weight * (1.0 - (double)p[action]));
-            }
-        }
+        for (size_t i = 0; i < count; i++) F(gradient_row)(job, row + i, d + i * padded, log_std_sums);
         F(mlp_vjp)(plan, b->backward, count, F(tile_input)(b, row), b->activations, b->rows, row, d, scratch, sums,
                    first);
         first = 0;
     }
 }
 
-/* out: gradient of the surrogate, all parameters. */
+/* out: gradient of the surrogate, and of the entropy where it counts; all parameters. */
 static void F(policy_gradient)(const trpo_policy_batch *b, void *out_) {
     REAL *out = out_;
     double inverse_std[TRPO_MAX_OUTPUTS];
@@ -123,7 +126,7 @@ static void F(policy_gradient)(const trpo_policy_batch *b, void *out_) {
     trpo_parallel(b->blocks, b->threads, F(gradient_block), &job);
     F(mlp_reduce)(b->network, b->blocks, b->sums, out + log_std_items);
     for (size_t j = 0; j < log_std_items; j++) {
-        double sum = 0;
+        double sum = b->entropy_coefficient * (double)b->rows / b->total; /* d entropy / d log_std = 1 */
         for (int block = 0; block < b->blocks; block++) sum += b->totals[(size_t)block * (2 + n) + j];
         out[j] = (REAL)sum;
     }
@@ -132,20 +135,14 @@ static void F(policy_gradient)(const trpo_policy_batch *b, void *out_) {
 /* d = M t / total for a tile's output tangents t, in place; the padding stays zero. */
 INLINE void F(output_fisher)(const F(batch_job_) * job, size_t row, size_t count, REAL *t) {
     const trpo_policy_batch *b = job->batch;
-    const size_t n = F(outputs)(b), padded = F(outputs_padded)(b);
-    if (b->distribution == TRPO_GAUSSIAN) {
+    const size_t padded = F(outputs_padded)(b);
+    if (b->layout.distribution == TRPO_GAUSSIAN) {
         for (size_t i = 0; i < count; i++)
             for (size_t c = 0; c < padded; c += VLEN)
                 F(store)(t + i * padded + c, F(load)(t + i * padded + c) * F(load)(job->precision + c));
         return;
     }
-    for (size_t i = 0; i < count; i++) {
-        const REAL *p = (const REAL *)b->probabilities + (row + i) * padded;
-        REAL *ti = t + i * padded;
-        double inner = 0;
-        for (size_t j = 0; j < n; j++) inner += (double)p[j] * (double)ti[j];
-        for (size_t j = 0; j < n; j++) ti[j] = (REAL)((double)p[j] * ((double)ti[j] - inner) / (double)b->total);
-    }
+    for (size_t i = 0; i < count; i++) F(row_fisher)(&b->layout, F(metric_row)(b, row + i), b->total, t + i * padded);
 }
 
 static void F(fisher_block)(void *job_, int block, int thread) {
@@ -174,13 +171,33 @@ static void F(policy_fisher)(const trpo_policy_batch *b, const void *v_, void *o
     F(batch_job_) job = {.batch = b, .precision = precision};
     if (log_std_items)
         for (size_t j = 0; j < F(outputs_padded)(b); j++)
-            precision[j] =
-                j < n ? (REAL)(exp(-2 * (double)((const REAL *)b->parameters)[j]) / (double)b->total) : (REAL)0;
+            precision[j] = j < n ? (REAL)(exp(-2 * (double)((const REAL *)b->parameters)[j]) / b->total) : (REAL)0;
     F(mlp_pack_forward)(b->network, v + log_std_items, b->trial);
     trpo_parallel(b->blocks, b->threads, F(fisher_block), &job);
     F(mlp_reduce)(b->network, b->blocks, b->sums, out + log_std_items);
-    const double scale = 2.0 * (double)b->rows / (double)b->total;
+    const double scale = 2.0 * (double)b->rows / b->total;
     for (size_t j = 0; j < log_std_items; j++) out[j] = (REAL)(scale * (double)v[j]);
+}
+
+/* Adds what row i contributes at the trial parameters, whose output (not yet resolved) is given. */
+INLINE void F(evaluate_row)(const F(batch_job_) * job, size_t i, REAL *output, double *improvement, double *kl) {
+    const trpo_policy_batch *b = job->batch;
+    const trpo_action_layout *layout = &b->layout;
+    const REAL *old = F(output_row)(b, i);
+    if (!F(row_finite)(layout, output)) *improvement = NAN;
+    F(row_resolve)(layout, F(row_mask)(layout, b->masks, i), output);
+    const double log_prob = (double)F(row_log_prob)(layout, output, F(row_action)(layout, b->actions, i),
+                                                    job->trial_inverse, job->log_normalizer);
+    *improvement +=
+        (double)((const REAL *)b->advantages)[i] * expm1(log_prob - (double)((const REAL *)b->log_probs)[i]);
+    *kl += job->direction == TRPO_KL_NEW_OLD ? F(row_kl)(layout, output, old, job->inverse_std)
+                                             : F(row_kl)(layout, old, output, job->trial_inverse);
+    if (b->entropy_coefficient != 0 && layout->distribution != TRPO_GAUSSIAN) {
+        REAL metric[TRPO_MAX_OUTPUTS];
+        F(row_metric)(layout, output, metric);
+        *improvement += b->entropy_coefficient *
+                        (F(row_entropy)(layout, output, metric) - F(row_entropy)(layout, old, F(metric_row)(b, i)));
+    }
 }
 
 static void F(evaluate_block)(void *job_, int block, int thread) {
@@ -189,39 +206,17 @@ static void F(evaluate_block)(void *job_, int block, int thread) {
     const trpo_mlp *plan = b->network;
     const size_t n = F(outputs)(b), padded = F(outputs_padded)(b);
     REAL *tile = F(thread_scratch)(b, thread) + plan->tile_activations;
-    const REAL *outputs = tile + TRPO_TILE_ROWS * plan->activation_column[plan->layers];
+    REAL *outputs = tile + TRPO_TILE_ROWS * plan->activation_column[plan->layers];
     double improvement = 0, kl = 0;
     FOR_TILES(b, block) {
         F(mlp_forward)(plan, b->trial, count, F(tile_input)(b, row), tile, TRPO_TILE_ROWS, 0);
-        for (size_t i = 0; i < count; i++) {
-            const REAL *old = F(output_row)(b, row + i);
-            REAL *output = (REAL *)outputs + i * padded;
-            double log_prob;
-            if (b->distribution == TRPO_GAUSSIAN) {
-                log_prob = (double)F(gaussian_log_prob)(n, output, (const REAL *)b->actions + (row + i) * n,
-                                                        job->trial_inverse, job->log_normalizer);
-                const double *inverse = job->direction == TRPO_KL_NEW_OLD ? job->inverse_std : job->trial_inverse;
-                double squares = 0;
-                for (size_t j = 0; j < n; j++) {
-                    const double z = ((double)output[j] - (double)old[j]) * inverse[j];
-                    squares += z * z;
-                }
-                kl += 0.5 * squares;
-            } else {
-                F(log_softmax)(n, output);
-                log_prob = (double)output[((const int64_t *)b->actions)[row + i]];
-                kl += job->direction == TRPO_KL_NEW_OLD ? F(categorical_kl)(n, output, old)
-                                                        : F(categorical_kl)(n, old, output);
-            }
-            improvement += (double)((const REAL *)b->advantages)[row + i] *
-                           expm1(log_prob - (double)((const REAL *)b->log_probs)[row + i]);
-        }
+        for (size_t i = 0; i < count; i++) F(evaluate_row)(job, row + i, outputs + i * padded, &improvement, &kl);
     }
     b->totals[(size_t)block * (2 + n)] = improvement;
     b->totals[(size_t)block * (2 + n) + 1] = kl;
 }
 
-/* Mean improvement of the surrogate over theta_old and mean KL at trial parameters (all of them; not modified). */
+/* Mean improvement of the objective over theta_old and mean KL at trial parameters (all of them; not modified). */
 static void F(policy_evaluate)(const trpo_policy_batch *b, const void *parameters_, trpo_kl_direction direction,
                                double *improvement, double *kl) {
     const REAL *parameters = parameters_;
@@ -229,14 +224,15 @@ static void F(policy_evaluate)(const trpo_policy_batch *b, const void *parameter
     const size_t n = F(outputs)(b), log_std_items = F(log_std_items)(b);
     F(batch_job_)
     job = {.batch = b, .inverse_std = inverse_std, .trial_inverse = trial_inverse, .direction = direction};
-    double log_std_kl = 0;
+    double log_std_kl = 0, log_std_change = 0;
     if (log_std_items) {
         const REAL *old = b->parameters;
         F(gaussian_prepare)(n, old, inverse_std);
         job.log_normalizer = F(gaussian_prepare)(n, parameters, trial_inverse);
         for (size_t j = 0; j < n; j++) {
-            const double change = 2 * ((double)parameters[j] - (double)old[j]);
-            log_std_kl += 0.5 * expm1_minus(direction == TRPO_KL_NEW_OLD ? change : -change);
+            const double change = (double)parameters[j] - (double)old[j];
+            log_std_kl += 0.5 * expm1_minus(direction == TRPO_KL_NEW_OLD ? 2 * change : -2 * change);
+            log_std_change += change;
         }
     }
     F(mlp_pack_forward)(b->network, parameters + log_std_items, b->trial);
@@ -246,22 +242,19 @@ static void F(policy_evaluate)(const trpo_policy_batch *b, const void *parameter
         *improvement += b->totals[(size_t)block * (2 + n)];
         *kl += b->totals[(size_t)block * (2 + n) + 1];
     }
-    *improvement /= (double)b->total;
-    *kl = (*kl + log_std_kl * (double)b->rows) / (double)b->total;
+    if (b->entropy_coefficient != 0) *improvement += b->entropy_coefficient * log_std_change * (double)b->rows;
+    *improvement /= b->total;
+    *kl = (*kl + log_std_kl * (double)b->rows) / b->total;
 }
 
 /* Mean entropy at theta_old, in nats. */
 static double F(policy_entropy)(const trpo_policy_batch *b) {
-    const size_t n = F(outputs)(b), padded = F(outputs_padded)(b);
+    const size_t n = F(outputs)(b);
     double sum = 0;
-    if (b->distribution == TRPO_GAUSSIAN) {
+    if (b->layout.distribution == TRPO_GAUSSIAN) {
         for (size_t j = 0; j < n; j++) sum += (double)((const REAL *)b->parameters)[j];
         return sum + 1.41893853320467274178 * (double)n; /* (1 + log(2 pi)) / 2 */
     }
-    for (size_t i = 0; i < b->rows; i++) {
-        const REAL *log_p = F(output_row)(b, i), *p = (const REAL *)b->probabilities + i * padded;
-        for (size_t j = 0; j < n; j++)
-            if (p[j] > 0) sum -= (double)p[j] * (double)log_p[j];
-    }
+    for (size_t i = 0; i < b->rows; i++) sum += F(row_entropy)(&b->layout, F(output_row)(b, i), F(metric_row)(b, i));
     return sum / (double)b->rows;
 }

@@ -109,12 +109,6 @@ def test_a_policy_changed_behind_the_engine_is_refused_by_name_at_bind():
         engine.bind(case.batch())
 
 
-def test_action_masks_are_left_to_autograd():
-    case = make_case("categorical")
-    with pytest.raises(ValueError, match="action_masks"):
-        make_engine(case.policy).bind(case.batch(action_masks=np.ones((131, 3), bool)))
-
-
 def act(engine, case, observations, **settings):
     rows, outputs = len(observations), case.oracle.outputs
     gaussian = case.oracle.distribution == "gaussian"

@@ -16,6 +16,7 @@ cdef extern from "trpo/types.h" nogil:
     ctypedef enum trpo_distribution:
         TRPO_GAUSSIAN
         TRPO_CATEGORICAL
+        TRPO_BERNOULLI
     ctypedef enum trpo_kl_direction:
         TRPO_KL_NEW_OLD
         TRPO_KL_OLD_NEW
@@ -62,13 +63,21 @@ cdef extern from "trpo/threads.h" nogil:
 
 cdef extern from "trpo/policy.h" nogil:
     const int TRPO_MAX_OUTPUTS
+    ctypedef struct trpo_action_layout:
+        trpo_distribution distribution
+        size_t outputs
+        size_t components
+        const size_t *sizes
+        size_t mask_items
     ctypedef struct trpo_policy_batch:
         const trpo_mlp *network
-        trpo_distribution distribution
+        trpo_action_layout layout
         size_t rows
-        size_t total
+        double total
+        double entropy_coefficient
         const void *observations
         const void *actions
+        const uint8_t *masks
         const void *advantages
         const void *parameters
         const void *behaviour
@@ -76,7 +85,7 @@ cdef extern from "trpo/policy.h" nogil:
         void *backward
         void *trial
         void *activations
-        void *probabilities
+        void *metric
         void *log_probs
         void *ratios
         void *sums
@@ -86,14 +95,14 @@ cdef extern from "trpo/policy.h" nogil:
         int threads
     ctypedef struct trpo_actor:
         const trpo_mlp *network
-        trpo_distribution distribution
+        trpo_action_layout layout
         const void *log_std
         const double *mean
         const double *scale
         double clip
         const double *low
         const double *high
-        int64_t start
+        const int64_t *start
         trpo_random_key key
         int deterministic
     ctypedef enum trpo_act_outcome:
@@ -129,11 +138,11 @@ cdef extern from "trpo/kernels.h" nogil:
                                 double *improvement, double *kl) noexcept nogil
         double (*policy_entropy)(const trpo_policy_batch *batch) noexcept nogil
         trpo_act_outcome (*act)(const trpo_actor *actor, const void *packed, size_t rows, const void *observations,
-                                int observations_double, uint32_t first_row, void *normalized, void *actions,
-                                void *log_probs, void *env_actions, int env_double, void *scratch,
+                                int observations_double, const uint8_t *masks, uint32_t first_row, void *normalized,
+                                void *actions, void *log_probs, void *env_actions, int env_double, void *scratch,
                                 size_t *bad_row) noexcept nogil
-        void (*sample)(const trpo_actor *actor, size_t n, size_t rows, const void *outputs, uint32_t first_row,
-                       void *actions, void *log_probs) noexcept nogil
+        void (*sample)(const trpo_actor *actor, size_t rows, const void *outputs, const uint8_t *masks,
+                       uint32_t first_row, void *actions, void *log_probs) noexcept nogil
         double (*critic_gradient)(const trpo_mlp *plan, const void *forward, const void *backward, size_t count,
                                   const int64_t *order, const void *observations, const void *returns, void *gathered,
                                   void *sums, void *scratch, void *gradient) noexcept nogil

@@ -1,4 +1,4 @@
-from trpo_fast._core.csrc cimport trpo_actor, trpo_distribution, trpo_kernels, trpo_mlp, trpo_policy_batch
+from trpo_fast._core.csrc cimport trpo_action_layout, trpo_actor, trpo_kernels, trpo_mlp, trpo_policy_batch
 from trpo_fast._core.library cimport Memory
 from trpo_fast._core.operator cimport Operator
 
@@ -7,12 +7,14 @@ cdef class PolicyKernel:
     cdef readonly object dtype
     cdef readonly tuple widths
     cdef readonly str activation, distribution
+    cdef readonly tuple nvec                # choices of each component of a "multicategorical", None else
     cdef readonly Py_ssize_t size           # parameters
     cdef readonly Py_ssize_t log_std_items  # A for a Gaussian, 0 else
     cdef const trpo_kernels *kernels
     cdef str code
     cdef trpo_mlp plan
-    cdef trpo_distribution kind
+    cdef trpo_action_layout layout
+    cdef Memory layout_memory
     # the bound batch: arrays that it points into, buffers that it owns, and how often bind ran
     cdef trpo_policy_batch batch
     cdef tuple bound
@@ -26,8 +28,8 @@ cdef class PolicyKernel:
 
 
 cdef class FisherOperator(Operator):
-    cdef PolicyKernel policy
-    cdef Py_ssize_t binding
+    cdef PolicyKernel policy, source    # whose batch is multiplied with; whose next bind outlives this operator
+    cdef Py_ssize_t binding             # of `source`
 
 
 cdef class Actor:

@@ -6,7 +6,9 @@ from numpy.typing import NDArray
 from .operator import Operator
 
 class PolicyKernel:
-    def __init__(self, widths: Sequence[int], activation: str, distribution: str, dtype: Any) -> None: ...
+    def __init__(
+        self, widths: Sequence[int], activation: str, distribution: str, dtype: Any, nvec: Sequence[int] | None = None
+    ) -> None: ...
     @property
     def size(self) -> int: ...
     @property
@@ -20,6 +22,8 @@ class PolicyKernel:
     @property
     def distribution(self) -> str: ...
     @property
+    def nvec(self) -> tuple[int, ...] | None: ...
+    @property
     def bindings(self) -> int: ...
     def forward(self, parameters: NDArray[Any], observations: NDArray[Any]) -> NDArray[Any]: ...
     def bind(
@@ -29,14 +33,17 @@ class PolicyKernel:
         actions: NDArray[Any],
         advantages: NDArray[Any],
         log_probs: NDArray[Any] | None = None,
-        total: int | None = None,
+        total: float | None = None,
+        action_masks: NDArray[Any] | None = None,
+        entropy_coefficient: float = 0.0,
     ) -> None: ...
+    def subset(self, rows: NDArray[Any]) -> PolicyKernel: ...
     def log_probs(self) -> NDArray[Any]: ...
     def ratios(self) -> NDArray[Any]: ...
     def surrogate_gradient(self, out: NDArray[Any] | None = None) -> NDArray[Any]: ...
     def evaluate(self, parameters: NDArray[Any], kl_direction: str = "new_old") -> tuple[float, float]: ...
     def entropy(self) -> float: ...
-    def fisher_operator(self) -> FisherOperator: ...
+    def fisher_operator(self, rows: NDArray[Any] | None = None) -> FisherOperator: ...
 
 class FisherOperator(Operator): ...
 
@@ -51,7 +58,7 @@ class Actor:
         observation_clip: float = ...,
         action_low: NDArray[Any] | None = None,
         action_high: NDArray[Any] | None = None,
-        action_start: int = 0,
+        action_start: NDArray[Any] | None = None,
         seed: int = 0,
         stream: int = 0,
     ) -> None: ...
@@ -65,8 +72,16 @@ class Actor:
         env_actions: NDArray[Any],
         deterministic: bool = False,
         first_row: int = 0,
+        action_masks: NDArray[Any] | None = None,
     ) -> None: ...
 
+def check_choices(
+    distribution: str,
+    outputs: int,
+    nvec: Sequence[int] | None,
+    actions: NDArray[Any],
+    action_masks: NDArray[Any] | None = None,
+) -> None: ...
 def sample(
     distribution: str,
     distribution_parameters: NDArray[Any],
@@ -79,4 +94,6 @@ def sample(
     stream: int,
     deterministic: bool = False,
     first_row: int = 0,
+    nvec: Sequence[int] | None = None,
+    action_masks: NDArray[Any] | None = None,
 ) -> None: ...

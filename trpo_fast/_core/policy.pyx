@@ -6,18 +6,20 @@ The mathematics is csrc/kernels/policy.h and act.h; here arrays are checked and 
 import numpy as np
 
 from libc.math cimport INFINITY
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from trpo_fast._core.csrc cimport (
     TRPO_ACT_BAD_OBSERVATION,
     TRPO_ACT_OK,
+    TRPO_BERNOULLI,
     TRPO_CATEGORICAL,
     TRPO_GAUSSIAN,
     TRPO_KL_NEW_OLD,
     TRPO_KL_OLD_NEW,
     TRPO_MAX_OUTPUTS,
     trpo_act_outcome,
+    trpo_action_layout,
     trpo_actor,
     trpo_block_count,
     trpo_claim,
@@ -40,15 +42,130 @@ from trpo_fast._core.library cimport (
 )
 from trpo_fast._core.operator cimport Operator
 
-cdef dict distributions = {"gaussian": TRPO_GAUSSIAN, "categorical": TRPO_CATEGORICAL}
+cdef dict distributions = {
+    "gaussian": TRPO_GAUSSIAN,
+    "categorical": TRPO_CATEGORICAL,
+    "multicategorical": TRPO_CATEGORICAL,
+    "bernoulli": TRPO_BERNOULLI,
+}
 cdef dict kl_directions = {"new_old": TRPO_KL_NEW_OLD, "old_new": TRPO_KL_OLD_NEW}
 
-cdef int refuse_actions_out_of_range(const int64_t *actions, Py_ssize_t rows, Py_ssize_t count) except -1:
-    cdef Py_ssize_t i
-    for i in range(rows):
-        if not 0 <= actions[i] < count:
-            raise ValueError(f"actions: row {i} holds {actions[i]}; wanted 0 to {count - 1}")
+
+# Layout of the actions of a network with `outputs` outputs; the sizes of its components lie in `memory`.
+cdef int make_layout(
+    object distribution, Py_ssize_t outputs, object nvec, Memory memory, trpo_action_layout *layout
+) except -1:
+    if distribution not in distributions:
+        raise ValueError(f"distribution: wanted one of {', '.join(distributions)}, got {distribution!r}")
+    if not 1 <= outputs <= TRPO_MAX_OUTPUTS:
+        raise ValueError(f"outputs: wanted 1 to {TRPO_MAX_OUTPUTS}, got {outputs}")
+    if (nvec is None) != (distribution != "multicategorical"):
+        raise ValueError(f"nvec: wanted for 'multicategorical' and for no other, got {nvec!r} for {distribution!r}")
+    layout.distribution = <trpo_distribution><int>distributions[distribution]
+    layout.outputs = layout.components = outputs
+    layout.sizes = NULL
+    layout.mask_items = 0
+    if layout.distribution == TRPO_BERNOULLI:
+        layout.mask_items = 2 * outputs
+    if layout.distribution != TRPO_CATEGORICAL:
+        return 0
+    cdef tuple counts = (outputs,) if nvec is None else tuple(nvec)
+    if min(counts, default=0) < 1 or sum(counts) != outputs:
+        raise ValueError(f"nvec: wanted positive sizes that add up to the {outputs} outputs, got {counts}")
+    cdef size_t *sizes = <size_t *>memory.reserve(len(counts) * sizeof(size_t))
+    cdef Py_ssize_t k
+    for k in range(len(counts)):
+        sizes[k] = counts[k]
+    layout.components = len(counts)
+    layout.sizes = sizes
+    layout.mask_items = outputs
     return 0
+
+
+# Data of an action array after checking it; (B,) for a categorical, (B, m) else.
+cdef void *actions_of(
+    object array, str name, const trpo_action_layout *layout, bint flat, str code, Py_ssize_t rows, bint writable
+) except? NULL:
+    if layout.distribution != TRPO_GAUSSIAN:
+        code = "q"
+    return data_of(array, name, code, 1 if flat else 2, rows, -1 if flat else layout.components, writable)
+
+
+# Data of a mask array after checking it; NULL without one.
+cdef const uint8_t *masks_of(object array, const trpo_action_layout *layout, Py_ssize_t rows) except? NULL:
+    if array is None:
+        return NULL
+    if layout.mask_items == 0:
+        raise ValueError("action_masks: a gaussian policy takes none")
+    return <const uint8_t *>data_of(array, "action_masks", "?", 2, rows, layout.mask_items, False)
+
+
+# Discrete only: every component of every mask allows something, and every action is in range and allowed. Either may be
+# NULL; errors count rows from first_row.
+cdef int refuse_bad_choices(
+    const trpo_action_layout *layout, const int64_t *actions, const uint8_t *masks, Py_ssize_t rows,
+    Py_ssize_t first_row
+) except -1:
+    cdef Py_ssize_t i, k, j, count
+    cdef bint stuck
+    if actions == NULL and masks == NULL:
+        return 0
+    for i in range(rows):
+        for k in range(<Py_ssize_t>layout.components):
+            count = 2 if layout.distribution == TRPO_BERNOULLI else layout.sizes[k]
+            if actions != NULL and not 0 <= actions[k] < count:
+                raise ValueError(
+                    f"actions: {place(layout, i + first_row, k)} holds {actions[k]}; wanted 0 to {count - 1}"
+                )
+            if masks != NULL:
+                if actions == NULL or not masks[actions[k]]:
+                    stuck = True
+                    for j in range(count):
+                        stuck &= not masks[j]
+                    if stuck:
+                        raise ValueError(f"action_masks: {place(layout, i + first_row, k)} forbids every choice")
+                    if actions != NULL:
+                        raise ValueError(
+                            f"actions: {place(layout, i + first_row, k)} holds {actions[k]}, which its mask forbids"
+                        )
+                masks += count
+        if actions != NULL:
+            actions += layout.components
+    return 0
+
+
+cdef str place(const trpo_action_layout *layout, Py_ssize_t row, Py_ssize_t component):
+    return f"row {row}" if layout.components == 1 else f"row {row}, component {component}"
+
+
+# The squares of standard deviation and its inverse must be normal numbers, or curvature turns into 0 and infinity.
+cdef int refuse_log_std(const void *log_std, size_t items, const trpo_kernels *kernels) except -1:
+    cdef bint single = kernels.item_size == sizeof(float)
+    cdef double limit = 43 if single else 354, value  # half the logarithm of the least normal number
+    cdef size_t j
+    for j in range(items):
+        value = (<const float *>log_std)[j] if single else (<const double *>log_std)[j]
+        if not -limit <= value <= limit:
+            raise ValueError(f"log_std: item {j} is {value}; wanted -{limit:g} to {limit:g} in this precision")
+    return 0
+
+
+def check_choices(distribution, outputs, nvec, actions, action_masks=None):
+    """Raise ValueError where an action (rows, m), int64, is out of range or forbidden, or a mask forbids everything.
+
+    `distribution`, `outputs` and `nvec` as for PolicyKernel; discrete only.
+    """
+    cdef trpo_action_layout layout
+    cdef Memory memory = Memory()
+    make_layout(distribution, outputs, nvec, memory, &layout)
+    cdef Py_ssize_t rows = len(actions)
+    refuse_bad_choices(
+        &layout,
+        <const int64_t *>actions_of(actions, "actions", &layout, actions.ndim == 1, "q", rows, False),
+        masks_of(action_masks, &layout, rows),
+        rows,
+        0,
+    )
 
 
 cdef class PolicyKernel:
@@ -60,17 +177,17 @@ cdef class PolicyKernel:
     Parameters
     ----------
     widths : sequence of int
-        Layer sizes, observations first, outputs (action dimensions, or number of actions) last.
+        Layer sizes, observations first, outputs (action dimensions, or logits) last.
     activation : {"tanh", "relu", "elu", "leaky_relu", "sigmoid"}
         Follows every layer but the last.
-    distribution : {"gaussian", "categorical"}
-        Diagonal with state-independent log-std, or over logits.
+    distribution : {"gaussian", "categorical", "multicategorical", "bernoulli"}
+        Diagonal with state-independent log-std; logits of one choice, of several, or of 1 against 0.
     dtype : float32 or float64
+    nvec : sequence of int, optional
+        Choices of each component, whose logits stand one after the other; "multicategorical" only.
     """
 
-    def __init__(self, widths, activation, distribution, dtype):
-        if distribution not in distributions:
-            raise ValueError(f"distribution: wanted one of {', '.join(distributions)}, got {distribution!r}")
+    def __init__(self, widths, activation, distribution, dtype, nvec=None):
         if self.memory is not None:
             raise TypeError("PolicyKernel: already initialized; make a new one")
         self.kernels = kernels_for(dtype)
@@ -78,12 +195,12 @@ cdef class PolicyKernel:
         self.code = code_of(self.dtype)
         self.widths = tuple(int(width) for width in widths)
         self.activation = activation
-        self.distribution = distribution
         make_plan(self.kernels, self.widths, activation, &self.plan)
-        if self.widths[-1] > TRPO_MAX_OUTPUTS:
-            raise ValueError(f"widths: wanted at most {TRPO_MAX_OUTPUTS} outputs, got {self.widths[-1]}")
-        self.kind = <trpo_distribution><int>distributions[distribution]
-        self.log_std_items = self.widths[-1] if self.kind == TRPO_GAUSSIAN else 0
+        self.layout_memory = Memory()
+        make_layout(distribution, self.widths[-1], nvec, self.layout_memory, &self.layout)
+        self.distribution = distribution
+        self.nvec = None if nvec is None else tuple(nvec)
+        self.log_std_items = self.widths[-1] if self.layout.distribution == TRPO_GAUSSIAN else 0
         self.size = self.log_std_items + self.plan.parameters
         self.memory = Memory()
 
@@ -103,39 +220,53 @@ cdef class PolicyKernel:
             self.kernels.mlp_outputs(&self.plan, base, rows, x, y, base + pack, most)
         return outputs
 
-    def bind(self, parameters, observations, actions, advantages, log_probs=None, total=None):
+    def bind(
+        self, parameters, observations, actions, advantages, log_probs=None, total=None, action_masks=None,
+        entropy_coefficient=0.0
+    ):
         """Cache the forward pass at theta_old = ``parameters`` (n,), which are copied.
 
         Parameters
         ----------
         observations : ndarray (B, D)
-        actions : ndarray (B, A) of this dtype, or (B,) int64 for a categorical
+        actions : ndarray (B, A) of this dtype; int64 (B,) for a categorical, (B, m) for the other discrete ones
         advantages : ndarray (B,)
         log_probs : ndarray (B,), optional
             log pi_old(a|s) as written while acting; default: as computed here.
-        total : int, optional
+        total : number, optional
             Every mean is a sum over these rows divided by `total` (default B), so that several ranks can add theirs.
+        action_masks : bool ndarray (B, K), optional
+            False where a choice is forbidden. K is the number of logits; for a Bernoulli twice that, pairs (may be 0, may
+            be 1).
+        entropy_coefficient : float
+            The objective is the surrogate plus this times the mean entropy.
+
+        Outputs or ratios that are not finite make gradient and improvement NaN.
 
         The arrays are kept, not copied; they must not change while bound.
         """
         cdef Py_ssize_t rows = len(observations)
         cdef Py_ssize_t outputs = self.widths[-1]
         cdef size_t item = self.kernels.item_size
-        cdef bint categorical = self.kind == TRPO_CATEGORICAL
+        cdef bint discrete = self.layout.distribution != TRPO_GAUSSIAN
+        cdef double coefficient = entropy_coefficient
         cdef trpo_policy_batch *b = &self.batch
         if rows < 1:
             raise ValueError("observations: wanted at least one row, got none")
-        total = rows if total is None else int(total)
-        if total < rows:
+        total = rows if total is None else total
+        if not total >= rows:
             raise ValueError(f"total: wanted at least the {rows} rows of this batch, got {total}")
+        if not -INFINITY < coefficient < INFINITY:
+            raise ValueError(f"entropy_coefficient: wanted a finite number, got {entropy_coefficient!r}")
         cdef const void *theta = data_of(parameters, "parameters", self.code, 1, self.size, -1, False)
         cdef const void *x = data_of(observations, "observations", self.code, 2, rows, self.widths[0], False)
-        cdef const void *a
-        if categorical:
-            a = data_of(actions, "actions", "q", 1, rows, -1, False)
-            refuse_actions_out_of_range(<const int64_t *>a, rows, outputs)
-        else:
-            a = data_of(actions, "actions", self.code, 2, rows, outputs, False)
+        cdef const void *a = actions_of(
+            actions, "actions", &self.layout, self.distribution == "categorical", self.code, rows, False
+        )
+        cdef const uint8_t *masks = masks_of(action_masks, &self.layout, rows)
+        if discrete:
+            refuse_bad_choices(&self.layout, <const int64_t *>a, masks, rows, 0)
+        refuse_log_std(theta, self.log_std_items, self.kernels)
         cdef const void *advantage = data_of(advantages, "advantages", self.code, 1, rows, -1, False)
         cdef const void *behaviour = NULL
         if log_probs is not None:
@@ -150,14 +281,14 @@ cdef class PolicyKernel:
         sizes[2] = self.plan.backward_items * item
         sizes[3] = self.plan.forward_items * item
         sizes[4] = rows * self.plan.activation_items * item
-        sizes[5] = rows * self.plan.padded[self.plan.layers] * item if categorical else 0
+        sizes[5] = rows * self.plan.padded[self.plan.layers] * item if discrete else 0
         sizes[6] = rows * item
         sizes[7] = rows * item
         sizes[8] = blocks * self.plan.sum_items * item
         sizes[9] = blocks * (2 + outputs) * sizeof(double)
         sizes[10] = most * self.plan.scratch_items * item
         # Actions index memory: they are copied, so that nobody can change them after the check above.
-        sizes[11] = rows * sizeof(int64_t) if categorical else 0
+        sizes[11] = rows * self.layout.components * sizeof(int64_t) if discrete else 0
         cdef size_t offsets[12]
         cdef size_t end = 0
         cdef int i
@@ -170,22 +301,22 @@ cdef class PolicyKernel:
             self.bound = None
             base = <char *>self.memory.reserve(end)
             memcpy(base, theta, sizes[0])
-            if categorical:
+            if discrete:
                 memcpy(base + offsets[11], a, sizes[11])
                 a = base + offsets[11]
             b.network = &self.plan
-            b.distribution = self.kind
-            b.rows, b.total = rows, total
-            b.observations, b.actions, b.advantages, b.behaviour = x, a, advantage, behaviour
+            b.layout = self.layout
+            b.rows, b.total, b.entropy_coefficient = rows, total, coefficient
+            b.observations, b.actions, b.masks, b.advantages, b.behaviour = x, a, masks, advantage, behaviour
             b.parameters = base
             b.forward, b.backward, b.trial = base + offsets[1], base + offsets[2], base + offsets[3]
-            b.activations, b.probabilities = base + offsets[4], base + offsets[5]
+            b.activations, b.metric = base + offsets[4], base + offsets[5]
             b.log_probs, b.ratios = base + offsets[6], base + offsets[7]
             b.sums, b.totals, b.scratch = base + offsets[8], <double *>(base + offsets[9]), base + offsets[10]
             b.blocks, b.threads = blocks, most
             with nogil:
                 self.kernels.policy_bind(b)
-            self.bound = (observations, actions, advantages, log_probs)
+            self.bound = (observations, actions, advantages, log_probs, action_masks)
         finally:
             trpo_release(&self.claimed)
 
@@ -218,7 +349,7 @@ cdef class PolicyKernel:
         return values
 
     def surrogate_gradient(self, out=None):
-        """Gradient of ``(1/N) sum ratio A`` at theta_old, (n,), into `out` where given."""
+        """Gradient of ``(1/N) sum ratio A``, plus that of the entropy term, at theta_old, (n,), into `out` if given."""
         self.require_batch()
         if out is None:
             out = np.empty(self.size, self.dtype)
@@ -232,7 +363,8 @@ cdef class PolicyKernel:
     def evaluate(self, parameters, kl_direction="new_old"):
         """``(improvement, kl)`` at trial ``parameters`` (n,).
 
-        That is ``(1/N) sum A expm1(log pi - log pi_old)`` and the mean joint KL in nats; "new_old": KL(pi || pi_old).
+        That is ``(1/N) sum A expm1(log pi - log pi_old)``, plus the change of the entropy term, and the mean joint KL in
+        nats; "new_old": KL(pi || pi_old).
         """
         self.require_batch()
         if kl_direction not in kl_directions:
@@ -251,12 +383,51 @@ cdef class PolicyKernel:
         self.require_batch()
         return self.kernels.policy_entropy(&self.batch)
 
-    def fisher_operator(self):
-        """F at theta_old, undamped; raises RuntimeError once ``bind`` ran again."""
+    def subset(self, rows):
+        """A new kernel, bound to some rows of this batch at the same theta_old, for its Fisher information.
+
+        Parameters
+        ----------
+        rows : int64 ndarray (S,)
+            Increasing row numbers. A mean over them stands for that over the whole batch: sums are divided by
+            ``total * S / B``.
+        """
+        self.require_batch()
+        cdef const int64_t *index = <const int64_t *>data_of(rows, "rows", "q", 1, -1, -1, False)
+        cdef Py_ssize_t i, count = len(rows), last = -1
+        if count < 1:
+            raise ValueError("rows: wanted at least one row, got none")
+        for i in range(count):
+            if not last < index[i] < <int64_t>self.batch.rows:
+                raise ValueError(
+                    f"rows: item {i} is {index[i]}; wanted increasing row numbers from 0 to {self.batch.rows - 1}"
+                )
+            last = index[i]
+        theta = np.empty(self.size, self.dtype)
+        memcpy(data_of(theta, "theta", self.code, 1, -1, -1, True), self.batch.parameters, theta.nbytes)
+        observations, actions, advantages, _, masks = self.bound
+        cdef PolicyKernel part = PolicyKernel(self.widths, self.activation, self.distribution, self.dtype, self.nvec)
+        part.bind(
+            theta,
+            observations[rows],
+            actions[rows],
+            advantages[rows],
+            self.log_probs()[rows],
+            count * (self.batch.total / self.batch.rows),
+            None if masks is None else masks[rows],
+        )
+        return part
+
+    def fisher_operator(self, rows=None):
+        """F at theta_old, undamped; raises RuntimeError once ``bind`` ran again.
+
+        With `rows`, as for ``subset``, the mean is over these alone.
+        """
         self.require_batch()
         cdef FisherOperator F = FisherOperator.__new__(FisherOperator)
         F.setup(self.size, self.dtype)
-        F.policy = self
+        F.policy = self if rows is None else self.subset(rows)
+        F.source = self
         F.binding = self.bindings
         return F
 
@@ -272,7 +443,7 @@ cdef class FisherOperator(Operator):
             with gil:
                 raise TypeError("FisherOperator comes from PolicyKernel.fisher_operator()")
         self.policy.claim()
-        cdef bint outlived = self.binding != self.policy.bindings
+        cdef bint outlived = self.binding != self.source.bindings
         if not outlived:
             self.policy.kernels.policy_fisher(&self.policy.batch, v, out)
         trpo_release(&self.policy.claimed)
@@ -299,15 +470,15 @@ cdef class Actor:
         Bound on a normalized observation.
     action_low, action_high : float64 (A,), optional
         Bounds applied to what goes to the environment (Gaussian); the log-probability is that of the unclipped action.
-    action_start : int
-        Added to what goes to the environment (categorical).
+    action_start : int64 (m,), optional
+        Added to what goes to the environment, one item per component (discrete).
     seed, stream : int
         Noise is a function of (seed, stream, step, row) alone.
     """
 
     def __init__(
         self, PolicyKernel kernel not None, parameters, *, observation_mean=None, observation_scale=None,
-        observation_clip=INFINITY, action_low=None, action_high=None, action_start=0, seed=0, stream=0
+        observation_clip=INFINITY, action_low=None, action_high=None, action_start=None, seed=0, stream=0
     ):
         cdef size_t item = kernel.kernels.item_size
         cdef Py_ssize_t outputs = kernel.widths[-1]
@@ -325,16 +496,19 @@ cdef class Actor:
         scale, scale_data = doubles(observation_scale, "observation_scale", kernel.widths[0])
         low, low_data = doubles(action_low, "action_low", outputs)
         high, high_data = doubles(action_high, "action_high", outputs)
-        self.held = (parameters, mean, scale, low, high)
+        if action_start is not None:
+            self.actor.start = <const int64_t *>data_of(
+                action_start, "action_start", "q", 1, kernel.layout.components, -1, False
+            )
+        self.held = (parameters, mean, scale, low, high, action_start)
         self.actor.network = &kernel.plan
-        self.actor.distribution = kernel.kind
+        self.actor.layout = kernel.layout
         self.actor.log_std = self.parameters
         self.actor.mean = <const double *><size_t>mean_data
         self.actor.scale = <const double *><size_t>scale_data
         self.actor.clip = observation_clip
         self.actor.low = <const double *><size_t>low_data
         self.actor.high = <const double *><size_t>high_data
-        self.actor.start = action_start
         self.actor.key.seed = seed
         self.actor.key.stream = stream
         self.memory = Memory()
@@ -343,7 +517,8 @@ cdef class Actor:
         self.known, self.packed, self.scratch = base, base + known, base + known + packed
 
     def act(
-        self, observations, step, normalized, actions, log_probs, env_actions, deterministic=False, first_row=0
+        self, observations, step, normalized, actions, log_probs, env_actions, deterministic=False, first_row=0,
+        action_masks=None
     ):
         """One environment step for E rows.
 
@@ -355,43 +530,45 @@ cdef class Actor:
             Counter of the noise.
         normalized : ndarray (E, D), written
             The observations as the policy saw them, of its dtype; so are `actions` and `log_probs`.
-        actions : ndarray (E, A), or (E,) int64, written
+        actions : ndarray (E, A), or int64 (E,) for a categorical, (E, m) for the other discrete ones, written
         log_probs : ndarray (E,), written
-        env_actions : ndarray (E, A) float32 or float64, or (E,) int64, written
+        env_actions : ndarray (E, A) float32 or float64, or int64 as `actions`, written
             Clipped to the bounds, or with the start added.
         deterministic : bool
             Mean or mode instead of a sample.
         first_row : int
             Noise row of the first observation: the global index of its environment.
+        action_masks : bool ndarray (E, K), optional
+            As for ``PolicyKernel.bind``.
 
         Raises
         ------
         FloatingPointError
             An observation, or the action that came of it, is not finite; names the row.
+        ValueError
+            A mask forbids everything in a component, or log_std is out of range.
         """
         cdef PolicyKernel kernel = self.policy
         if kernel is None:
             raise TypeError("Actor: not initialized")
         cdef const trpo_kernels *k = kernel.kernels
         cdef Py_ssize_t rows = len(observations), inputs = kernel.plan.widths[0]
-        cdef Py_ssize_t outputs = kernel.plan.widths[kernel.plan.layers]
         cdef bint is_double = observations.dtype == np.float64
-        cdef bint categorical = kernel.kind == TRPO_CATEGORICAL
-        cdef bint env_double = not categorical and env_actions.dtype == np.float64
+        cdef bint flat = kernel.distribution == "categorical"
+        cdef bint env_double = env_actions.dtype == np.float64
         cdef const void *x = data_of(observations, "observations", "d" if is_double else "f", 2, rows, inputs, False)
         cdef void *seen = data_of(normalized, "normalized", kernel.code, 2, rows, inputs, True)
         cdef void *lp = data_of(log_probs, "log_probs", kernel.code, 1, rows, -1, True)
-        cdef void *a
-        cdef void *e
+        cdef void *a = actions_of(actions, "actions", &kernel.layout, flat, kernel.code, rows, True)
+        cdef void *e = actions_of(
+            env_actions, "env_actions", &kernel.layout, flat, "d" if env_double else "f", rows, True
+        )
+        cdef const uint8_t *masks = masks_of(action_masks, &kernel.layout, rows)
         cdef size_t bad = 0
         cdef uint32_t first = first_row
         cdef trpo_act_outcome outcome
-        if categorical:
-            a = data_of(actions, "actions", "q", 1, rows, -1, True)
-            e = data_of(env_actions, "env_actions", "q", 1, rows, -1, True)
-        else:
-            a = data_of(actions, "actions", kernel.code, 2, rows, outputs, True)
-            e = data_of(env_actions, "env_actions", "d" if env_double else "f", 2, rows, outputs, True)
+        refuse_bad_choices(&kernel.layout, NULL, masks, rows, first)
+        refuse_log_std(self.parameters, kernel.log_std_items, k)
         refuse_overlap("env_actions", e, env_actions.nbytes, "actions", a, actions.nbytes)
         cdef uint64_t counter = step
         cdef bint mode = deterministic
@@ -408,7 +585,8 @@ cdef class Actor:
                 )
                 self.is_packed = True
             outcome = k.act(
-                &self.actor, self.packed, rows, x, is_double, first, seen, a, lp, e, env_double, self.scratch, &bad
+                &self.actor, self.packed, rows, x, is_double, masks, first, seen, a, lp, e, env_double, self.scratch,
+                &bad,
             )
             trpo_release(&self.claimed)
         if outcome != TRPO_ACT_OK:
@@ -418,42 +596,43 @@ cdef class Actor:
 
 def sample(
     distribution, distribution_parameters, log_std, step, actions, log_probs, *, seed, stream, deterministic=False,
-    first_row=0
+    first_row=0, nvec=None, action_masks=None
 ):
     """The sampling that Actor does, for networks that are evaluated elsewhere.
 
     Parameters
     ----------
-    distribution : {"gaussian", "categorical"}
+    distribution, nvec
+        As for PolicyKernel.
     distribution_parameters : ndarray (E, A), float32 or float64
         Means or logits.
-    log_std : ndarray (A,) of the same dtype, or None for a categorical
-    step, seed, stream, first_row, deterministic
+    log_std : ndarray (A,) of the same dtype, or None where actions are discrete
+    step, seed, stream, first_row, deterministic, action_masks
         As for Actor.
-    actions : ndarray (E, A) of the same dtype, or (E,) int64, written
+    actions : ndarray (E, A) of the same dtype, or int64 (E,) for a categorical, (E, m) else, written
     log_probs : ndarray (E,) of the same dtype, written
+        NaN where the row is no distribution; logits of -inf are choices of probability 0.
     """
-    if distribution not in distributions:
-        raise ValueError(f"distribution: wanted one of {', '.join(distributions)}, got {distribution!r}")
     cdef const trpo_kernels *k = kernels_of(distribution_parameters, "distribution_parameters")
     dtype = distribution_parameters.dtype
     cdef str code = code_of(dtype)
     cdef const void *outputs = data_of(distribution_parameters, "distribution_parameters", code, 2, -1, -1, False)
-    cdef size_t rows = distribution_parameters.shape[0], n = distribution_parameters.shape[1]
-    if not 1 <= n <= TRPO_MAX_OUTPUTS:
-        raise ValueError(f"distribution_parameters: wanted 1 to {TRPO_MAX_OUTPUTS} columns, got {n}")
+    cdef size_t rows = distribution_parameters.shape[0]
     cdef trpo_actor actor
+    cdef Memory memory = Memory()
     memset(&actor, 0, sizeof(trpo_actor))
-    actor.distribution = <trpo_distribution><int>distributions[distribution]
+    make_layout(distribution, distribution_parameters.shape[1], nvec, memory, &actor.layout)
     actor.key.seed, actor.key.stream, actor.key.step = seed, stream, step
     actor.deterministic = deterministic
-    cdef void *a
     cdef uint32_t first = first_row
-    if actor.distribution == TRPO_GAUSSIAN:
-        actor.log_std = data_of(log_std, "log_std", code, 1, n, -1, False)
-        a = data_of(actions, "actions", code, 2, rows, n, True)
-    else:
-        a = data_of(actions, "actions", "q", 1, rows, -1, True)
+    if actor.layout.distribution == TRPO_GAUSSIAN:
+        actor.log_std = data_of(log_std, "log_std", code, 1, actor.layout.outputs, -1, False)
+        refuse_log_std(actor.log_std, actor.layout.outputs, k)
+    cdef void *a = actions_of(
+        actions, "actions", &actor.layout, distribution == "categorical", code, rows, True
+    )
+    cdef const uint8_t *masks = masks_of(action_masks, &actor.layout, rows)
+    refuse_bad_choices(&actor.layout, NULL, masks, rows, first)
     cdef void *lp = data_of(log_probs, "log_probs", code, 1, rows, -1, True)
     with nogil:
-        k.sample(&actor, n, rows, outputs, first, a, lp)
+        k.sample(&actor, rows, outputs, masks, first, a, lp)

@@ -9,18 +9,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, Normal
+from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
 from trpo_fast._core.library import philox
 from trpo_fast._core.policy import sample
-from trpo_fast.policies.distributions import base_of
+from trpo_fast.policies.distributions import MultiCategorical, base_of, with_masks
 
 
 class TorchActor:
     """Acts as `trpo_fast._core.policy.Actor` does, with a torch network.
 
-    Noise is keyed by (seed, stream, step, row) and the compiled engine's own for Normal and Categorical; for other
-    distributions torch samples under a generator keyed by (seed, stream, step), so it depends on the number of rows.
+    Noise is keyed by (seed, stream, step, row) and the compiled engine's own for Normal, Categorical and Bernoulli,
+    of one component or several; for other distributions torch samples under a generator keyed by (seed, stream, step),
+    so it depends on the number of rows.
 
     Parameters
     ----------
@@ -34,8 +35,8 @@ class TorchActor:
         Bound on normalized observations.
     action_low, action_high : float64, shape (A,), optional
         The environment's bounds; None for discrete actions.
-    action_start : int
-        First action of a Discrete space.
+    action_start : int64, shape (m,), optional
+        First action of each component; None for a Box.
     seed, stream : int
         Key of the noise.
     """
@@ -50,7 +51,7 @@ class TorchActor:
         observation_clip: float,
         action_low: NDArray[np.float64] | None,
         action_high: NDArray[np.float64] | None,
-        action_start: int,
+        action_start: NDArray[np.int64] | None,
         seed: int,
         stream: int,
     ) -> None:
@@ -59,7 +60,8 @@ class TorchActor:
         self._distribution = distribution
         self._dtype = dtype
         self._mean, self._scale, self._clip = observation_mean, observation_scale, observation_clip
-        self._low, self._high, self._start = action_low, action_high, action_start
+        self._low, self._high = action_low, action_high
+        self._start = 0 if action_start is None else action_start
         self._seed, self._stream = seed, stream
 
     def act(
@@ -72,6 +74,7 @@ class TorchActor:
         env_actions: NDArray[Any],
         deterministic: bool = False,
         first_row: int = 0,
+        action_masks: NDArray[np.bool_] | None = None,
     ) -> None:
         """Write normalized observations, actions, log-probabilities and what goes to the environment.
 
@@ -82,18 +85,23 @@ class TorchActor:
         step : int
             Counter of the noise.
         normalized : OUT, policy's dtype, shape (E, D)
-        actions : OUT, policy's dtype, shape (E, A), or int64, shape (E,)
+        actions : OUT, policy's dtype, shape (E, A), or int64, shape (E,) or (E, m)
         log_probs : OUT, policy's dtype, shape (E,)
-        env_actions : OUT, float32 or float64, shape (E, A), clipped to the Box, or int64, shape (E,), with start added
+        env_actions : OUT, float32 or float64, shape (E, A), clipped to the Box, or int64 as `actions`, with start added
         deterministic : bool
             The mode instead of a sample.
         first_row : int
             Global index of the first row, for the noise.
+        action_masks : bool, shape (E, K), optional
+            True where a choice is allowed; see `trpo_fast.policies.distributions.with_masks`.
 
         Raises
         ------
         FloatingPointError
-            Naming the row where an observation, as it is or as the policy's dtype, or the action is not finite.
+            Naming the row where an observation, as it is or as the policy's dtype, the action or its log-probability is
+            not finite.
+        ValueError
+            Masks that do not fit the policy's distribution, or forbid everything in a component.
         """
         _check_rows("observation", observations, first_row)
         with np.errstate(over="ignore"):  # a float64 observation may be too large for a float32 policy
@@ -106,30 +114,38 @@ class TorchActor:
         with torch.no_grad():
             # A copy, since a policy may keep what it is given.
             distribution = self._distribution(torch.tensor(normalized))
+            if action_masks is not None:
+                distribution = with_masks(distribution, torch.from_numpy(action_masks))
             chosen = self._choose(distribution, step, deterministic, first_row)
             log_probs[:] = distribution.log_prob(chosen).numpy()
         actions[...] = chosen.reshape(actions.shape).numpy()
         _check_rows("action", actions, first_row)
+        _check_rows("log-probability of action", log_probs, first_row)
         if self._low is None or self._high is None:
             np.add(actions, self._start, out=env_actions)
         else:
             np.clip(actions, self._low, self._high, out=env_actions, casting="same_kind")
 
     def _choose(self, distribution: Distribution, step: int, deterministic: bool, first_row: int) -> Tensor:
+        base = base_of(distribution)
+        discrete = _discrete(distribution)
+        if discrete is not None:
+            # Deterministically too: torch's mode of a Bernoulli is NaN where both values are as likely.
+            logits, nvec = discrete
+            choices = np.empty((len(logits), len(nvec or logits[0])), np.int64)
+            name = "bernoulli" if nvec is None else "multicategorical"
+            rows = np.ascontiguousarray(logits.numpy(), self._dtype)
+            self._sample(name, rows, None, choices, step, first_row, deterministic=deterministic, nvec=nvec)
+            chosen = torch.from_numpy(choices).view(len(logits), *distribution.event_shape)
+            return chosen.to(logits.dtype) if nvec is None else chosen
         if deterministic:
             return distribution.mode
-        base = base_of(distribution)
         if type(base) is Normal:
             # Unit noise from the compiled sampler serves scales that depend on the state, too.
             noise = np.zeros((len(base.loc), base.loc[0].numel()), self._dtype)
             unit = np.zeros(noise.shape[1], self._dtype)
             self._sample("gaussian", np.zeros_like(noise), unit, noise, step, first_row)
             return base.loc + base.scale * torch.from_numpy(noise).view(base.loc.shape)
-        if type(base) is Categorical and base.logits.ndim == 2:
-            choices = np.zeros(len(base.logits), np.int64)
-            logits = np.ascontiguousarray(base.logits.numpy(), self._dtype)
-            self._sample("categorical", logits, None, choices, step, first_row)
-            return torch.from_numpy(choices)
         key = (self._seed & 0xFFFFFFFF, self._seed >> 32)
         words = philox(key, (step & 0xFFFFFFFF, step >> 32, self._stream, first_row))
         with torch.random.fork_rng(devices=[]):
@@ -144,11 +160,23 @@ class TorchActor:
         out: NDArray[Any],
         step: int,
         first_row: int,
+        **more: Any,
     ) -> None:
         log_probs = np.empty(len(parameters), self._dtype)
-        sample(
-            name, parameters, log_std, step, out, log_probs, seed=self._seed, stream=self._stream, first_row=first_row
-        )
+        more |= {"seed": self._seed, "stream": self._stream, "first_row": first_row}
+        sample(name, parameters, log_std, step, out, log_probs, **more)
+
+
+def _discrete(distribution: Distribution) -> tuple[Tensor, tuple[int, ...] | None] | None:
+    """Logits (E, K) and choices of each component (None: Bernoulli), for the compiled sampler; None for other kinds."""
+    base = base_of(distribution)
+    if isinstance(distribution, MultiCategorical):
+        return distribution.logits, distribution.nvec
+    if type(base) is Categorical:
+        return base.logits.flatten(1), (base.logits.shape[-1],) * distribution.event_shape.numel()
+    if type(base) is Bernoulli:
+        return base.logits.reshape(len(base.logits), -1), None
+    return None
 
 
 def _check_rows(what: str, array: NDArray[Any], first_row: int) -> None:

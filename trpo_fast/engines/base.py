@@ -13,10 +13,9 @@ from torch import nn
 
 from trpo_fast._core.policy import Actor
 from trpo_fast.policies.flat import FlatParameters
-from trpo_fast.policies.mlp import MLPPolicy
 
 from .actor import TorchActor
-from .binding import check_action_space, checked_parameters
+from .binding import checked_action_layout, checked_parameters
 
 
 class PolicyEngine(ABC):
@@ -75,26 +74,29 @@ class PolicyEngine(ABC):
 
         Parameters
         ----------
-        action_space : gymnasium.spaces.Box or Discrete
-            A Box clips what goes to the environment, Discrete adds its start.
+        action_space : gymnasium.spaces.Box, Discrete, MultiDiscrete or MultiBinary
+            A Box clips what goes to the environment, the others add their start.
         observation_mean, observation_scale : float64, shape (D,), optional
             Observations become ``clip((observation - mean) * scale)``; both arrays are read at every call.
         observation_clip : float
             Bound on normalized observations; without the two above nothing is clipped.
         seed, stream : int
-            Key of the noise, the same in both engines for Normal and Categorical policies.
+            Key of the noise, the same in both engines for Normal, Categorical, MultiCategorical and
+            Bernoulli policies.
+
+        Raises
+        ------
+        ValueError
+            The space is not supported, or not what the policy was made for.
         """
-        distribution, size = None, None
-        if isinstance(self._policy, MLPPolicy):
-            distribution, size = self._policy.distribution, self._policy.widths[-1]
-        low, high, start = check_action_space(action_space, distribution, size)
+        layout = checked_action_layout(action_space, self._policy)
         return self._make_actor(
             observation_mean=observation_mean,
             observation_scale=observation_scale,
             observation_clip=observation_clip,
-            action_low=low,
-            action_high=high,
-            action_start=start,
+            action_low=layout.low,
+            action_high=layout.high,
+            action_start=None if layout.distribution == "gaussian" else layout.start,
             seed=seed,
             stream=stream,
         )

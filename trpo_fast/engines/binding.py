@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+from torch import nn
 from torch.distributions import Distribution
 
 from trpo_fast.policies.flat import FlatParameters
+from trpo_fast.policies.mlp import MLPPolicy
+from trpo_fast.rollout.spaces import ActionLayout, action_layout
 
 
 def checked_parameters(flat: FlatParameters, expected: NDArray[Any] | None) -> NDArray[Any]:
@@ -49,20 +51,13 @@ def as_rows(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any
     return np.ascontiguousarray(array, dtype)
 
 
-def check_action_space(
-    space: spaces.Space, distribution: str | None, size: int | None
-) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, int]:
-    """``(low, high, start)`` of a Box, flat float64 arrays, or of Discrete.
-
-    `distribution` ("gaussian", "categorical") and `size` are the policy's, None where they are not known; ValueError
-    when the space does not fit them.
-    """
-    if isinstance(space, spaces.Discrete):
-        if distribution in (None, "categorical") and size in (None, int(space.n)):
-            return None, None, int(space.start)
-    elif isinstance(space, spaces.Box):
-        if distribution in (None, "gaussian") and size in (None, math.prod(space.shape)):
-            return np.array(space.low, np.float64).ravel(), np.array(space.high, np.float64).ravel(), 0
-    else:
-        raise ValueError(f"action_space: got {space}, wanted a Box or Discrete")
-    raise ValueError(f"action_space: got {space}, but the policy is {distribution} over {size} dimensions or choices")
+def checked_action_layout(space: spaces.Space[Any], policy: nn.Module) -> ActionLayout:
+    """The layout of `space`; ValueError when it is not supported, or not what an MLPPolicy was made for."""
+    layout = action_layout(space)
+    if isinstance(policy, MLPPolicy):
+        made_for = policy.distribution, policy.widths[-1], policy.nvec
+        if made_for != (layout.distribution, layout.outputs, layout.nvec):
+            raise ValueError(
+                f"action_space: got {space}, but the policy is {policy.distribution} over {policy.action_space}"
+            )
+    return layout

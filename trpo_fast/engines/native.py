@@ -75,9 +75,10 @@ class NativeEngine(PolicyEngine):
 
     def __init__(self, policy: MLPPolicy) -> None:
         super().__init__(policy, policy.flat)
-        self._kernel = PolicyKernel(policy.widths, policy.activation, policy.distribution, self.dtype)
+        nvec = policy.nvec if policy.distribution == "multicategorical" else None
+        self._kernel = PolicyKernel(policy.widths, policy.activation, policy.distribution, self.dtype, nvec)
 
-    def bind(self, batch: Batch, *, total: int | None = None) -> None:
+    def bind(self, batch: Batch, *, total: int | None = None, entropy_coefficient: float = 0.0) -> None:
         """Cache the forward pass of `batch` at theta_old, the current parameters.
 
         Arrays of the policy's dtype are used in place and must not change while bound; others are converted once.
@@ -88,33 +89,46 @@ class NativeEngine(PolicyEngine):
             B samples; without ``log_probs`` those at theta_old are used, so the ratio there is exactly 1.
         total : int, optional
             Every mean below is a sum over the batch divided by this; B by default.
+        entropy_coefficient : float
+            The objective is the surrogate plus this times the mean entropy.
 
         Raises
         ------
         ValueError
-            A shape that does not fit; action masks; a parameter that is not finite, or a policy changed since this
+            A shape that does not fit; an action that is out of range or masked; a mask that forbids everything; a
+            log_std beyond what the dtype can square; a parameter that is not finite, or a policy changed since this
             engine was made so that it can no longer serve, both named.
         """
         obstacle = obstacle_to_native(self._policy)
         if obstacle is not None:
             raise ValueError(f"policy: the native engine cannot serve it any longer: {obstacle}")
-        if batch.action_masks is not None:
-            raise ValueError("action_masks: not for the native engine; make_engine(policy, 'autograd') takes them")
         self.refresh()
-        discrete = self._policy.distribution == "categorical"
+        discrete = self._policy.distribution != "gaussian"
         observations = as_rows("observations", batch.observations, self.dtype)
         actions = as_rows("actions", batch.actions, np.dtype(np.int64) if discrete else self.dtype)
         advantages = as_rows("advantages", batch.advantages, self.dtype)
         log_probs = None if batch.log_probs is None else as_rows("log_probs", batch.log_probs, self.dtype)
-        self._kernel.bind(self._buffer, observations, actions, advantages, log_probs, total)
+        self._kernel.bind(
+            self._buffer,
+            observations,
+            actions,
+            advantages,
+            log_probs,
+            total,
+            action_masks=batch.action_masks,
+            entropy_coefficient=entropy_coefficient,
+        )
 
     def surrogate_gradient(self) -> NDArray[Any]:
-        """Gradient of the surrogate objective at theta_old, (n,)."""
+        """Gradient of the objective at theta_old, (n,)."""
         return self._kernel.surrogate_gradient()
 
-    def fisher_operator(self) -> Operator:
-        """The undamped Fisher matrix at theta_old; using it after another `bind` raises RuntimeError."""
-        return self._kernel.fisher_operator()
+    def fisher_operator(self, rows: NDArray[np.int64] | None = None) -> Operator:
+        """The undamped Fisher matrix at theta_old; using it after another `bind` raises RuntimeError.
+
+        With `rows`, increasing row numbers of the batch (S,), the mean is over these samples alone.
+        """
+        return self._kernel.fisher_operator(rows)
 
     def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
         """(improvement, KL) of the current parameters against theta_old; not finite where they are.

@@ -79,6 +79,12 @@ class MultiCategorical(Independent):
         blocks = _blocks(logits, self.nvec, torch.finfo(logits.dtype).min)
         super().__init__(Categorical(logits=blocks, validate_args=False), 1, validate_args=False)
 
+    @property
+    def logits(self) -> Tensor:
+        """Log-probabilities of every component's choices, one component after the other: (B, sum(nvec))."""
+        parts = zip(self.base_dist.logits.unbind(1), self.nvec, strict=True)
+        return torch.cat([block[:, :n] for block, n in parts], 1)
+
 
 def with_masks(distribution: Distribution, masks: Tensor) -> Distribution:
     """`distribution` restricted to the choices where `masks` (B, K) is True; all others take no part at all.
@@ -121,8 +127,7 @@ def with_masks(distribution: Distribution, masks: Tensor) -> Distribution:
         restricted = logits.masked_fill(~allowed[..., 0], -lowest).masked_fill(~allowed[..., 1], lowest)
         return Independent(Bernoulli(logits=restricted, validate_args=False), 1, validate_args=False)
     if isinstance(distribution, MultiCategorical):
-        joined = logits[:, _blocks(torch.ones_like(masks[:1]), sizes, False)[0]]
-        return MultiCategorical(joined.masked_fill(~masks, lowest), sizes)
+        return MultiCategorical(distribution.logits.masked_fill(~masks, lowest), sizes)
     return Categorical(logits=logits.masked_fill(~masks, lowest), validate_args=False)
 
 

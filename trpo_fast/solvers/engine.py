@@ -27,8 +27,11 @@ class Engine(Protocol):
     def dtype(self) -> np.dtype[Any]:
         """float32 or float64."""
 
-    def bind(self, batch: Any, *, total: int | None = None) -> None:
-        """Cache the forward pass of `batch` at the current parameters."""
+    def bind(self, batch: Any, *, total: int | None = None, entropy_coefficient: float = 0.0) -> None:
+        """Cache the forward pass of `batch` at the current parameters.
+
+        The objective is ``(1/N) sum ratio A`` plus `entropy_coefficient` times the mean entropy.
+        """
 
     def parameters(self) -> NDArray[Any]:
         """The live flat buffer (n,), without a copy: writing it changes the policy."""
@@ -37,10 +40,10 @@ class Engine(Protocol):
         """Says that `parameters()` was written, so that stale autograd graphs fail loudly."""
 
     def surrogate_gradient(self) -> NDArray[Any]:
-        """(n,) gradient of ``(1/N) sum ratio A`` at theta_old."""
+        """(n,) gradient of the objective at theta_old."""
 
-    def fisher_operator(self) -> Operator:
-        """F at theta_old, undamped."""
+    def fisher_operator(self, rows: NDArray[np.int64] | None = None) -> Operator:
+        """F at theta_old, undamped; with `rows`, increasing row numbers of the batch, the mean over these alone."""
 
     def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
         """``(improvement, kl)`` at the current parameters."""

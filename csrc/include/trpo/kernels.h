@@ -44,9 +44,10 @@ typedef struct {
                             double *improvement, double *kl);
     double (*policy_entropy)(const trpo_policy_batch *batch);
     trpo_act_outcome (*act)(const trpo_actor *actor, const void *packed, size_t rows, const void *observations,
-                            int observations_double, uint32_t first_row, void *normalized, void *actions,
-                            void *log_probs, void *env_actions, int env_double, void *scratch, size_t *bad_row);
-    void (*sample)(const trpo_actor *actor, size_t n, size_t rows, const void *outputs, uint32_t first_row,
+                            int observations_double, const uint8_t *masks, uint32_t first_row, void *normalized,
+                            void *actions, void *log_probs, void *env_actions, int env_double, void *scratch,
+                            size_t *bad_row);
+    void (*sample)(const trpo_actor *actor, size_t rows, const void *outputs, const uint8_t *masks, uint32_t first_row,
                    void *actions, void *log_probs);
 
     /* ---- value fit ---- */

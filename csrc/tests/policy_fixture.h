@@ -8,7 +8,7 @@ typedef struct {
     trpo_mlp plan;
     trpo_policy_batch batch;
     size_t parameters; /* log_std included */
-    void *owned[16];
+    void *owned[20];
     int count;
 } fixture;
 
@@ -21,14 +21,44 @@ static inline void fixture_free(fixture *f) {
     for (int i = 0; i < f->count; i++) free(f->owned[i]);
 }
 
+/* Of `outputs` outputs: categorical components of 3 logits, the last of what is left (a single one included). */
+static inline trpo_action_layout fixture_layout(fixture *f, trpo_distribution distribution, size_t outputs) {
+    trpo_action_layout layout = {.distribution = distribution, .outputs = outputs, .components = outputs};
+    if (distribution == TRPO_BERNOULLI) layout.mask_items = 2 * outputs;
+    if (distribution != TRPO_CATEGORICAL) return layout;
+    layout.components = (outputs + 2) / 3;
+    layout.mask_items = outputs;
+    size_t *sizes = own(f, malloc(layout.components * sizeof(size_t)));
+    for (size_t j = 0; j < layout.components; j++) sizes[j] = outputs - 3 * j < 3 ? outputs - 3 * j : 3;
+    layout.sizes = sizes;
+    return layout;
+}
+
+/* Fills the discrete actions of `b` and, where wanted, masks that allow them and about half of the rest. */
+static inline void fixture_choose(fixture *f, int masked) {
+    trpo_policy_batch *b = &f->batch;
+    const trpo_action_layout *layout = &b->layout;
+    int64_t *actions = own(f, malloc(b->rows * layout->components * sizeof(int64_t)));
+    uint8_t *masks = own(f, malloc(b->rows * layout->mask_items));
+    for (size_t i = 0, m = 0; i < b->rows * layout->components; i++) {
+        const size_t count = layout->sizes ? layout->sizes[i % layout->components] : 2;
+        actions[i] = (int64_t)(i * 7 / 3 % count);
+        for (size_t j = 0; j < count; j++, m++) masks[m] = (int64_t)j == actions[i] || (i + 5 * j) % 3 == 0;
+    }
+    b->actions = actions;
+    b->masks = masked ? masks : NULL;
+}
+
 static inline void fixture_make(fixture *f, const trpo_kernels *k, int layers, const size_t *widths,
-                                trpo_activation activation, trpo_distribution distribution, size_t rows, int threads) {
+                                trpo_activation activation, trpo_distribution distribution, int masked, size_t rows,
+                                int threads) {
     memset(f, 0, sizeof *f);
     k->mlp_plan(layers, widths, activation, &f->plan);
     trpo_policy_batch *b = &f->batch;
     const size_t outputs = widths[layers], item_size = k->item_size;
     f->parameters = f->plan.parameters + (distribution == TRPO_GAUSSIAN ? outputs : 0);
-    *b = (trpo_policy_batch){.network = &f->plan, .distribution = distribution, .rows = rows, .total = rows};
+    *b = (trpo_policy_batch){.network = &f->plan, .rows = rows, .total = (double)rows, .entropy_coefficient = 0.3};
+    b->layout = fixture_layout(f, distribution, outputs);
     b->threads = threads;
     b->blocks = trpo_block_count(rows, f->plan.parameters);
     b->observations = own(f, random_values(k, rows * widths[0], 1, 11));
@@ -37,15 +67,13 @@ static inline void fixture_make(fixture *f, const trpo_kernels *k, int layers, c
     if (distribution == TRPO_GAUSSIAN) {
         b->actions = own(f, random_values(k, rows * outputs, 1, 14));
     } else {
-        int64_t *actions = own(f, malloc(rows * sizeof(int64_t)));
-        for (size_t i = 0; i < rows; i++) actions[i] = (int64_t)(i * 7 % outputs);
-        b->actions = actions;
+        fixture_choose(f, masked);
     }
     b->forward = own(f, malloc(f->plan.forward_items * item_size));
     b->backward = own(f, malloc(f->plan.backward_items * item_size + 1));
     b->trial = own(f, malloc(f->plan.forward_items * item_size));
     b->activations = own(f, malloc(rows * f->plan.activation_items * item_size));
-    b->probabilities = own(f, malloc(rows * f->plan.padded[layers] * item_size));
+    b->metric = own(f, malloc(rows * f->plan.padded[layers] * item_size));
     b->log_probs = own(f, malloc(rows * item_size));
     b->ratios = own(f, malloc(rows * item_size));
     b->sums = own(f, malloc((size_t)b->blocks * f->plan.sum_items * item_size));

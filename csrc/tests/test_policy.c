@@ -21,10 +21,10 @@ static double kl_at(const trpo_kernels *k, fixture *f, double size, const void *
 }
 
 static void derivatives(const trpo_kernels *k, const trpo_kernels *reference, const size_t *shape, size_t rows,
-                        trpo_activation activation, trpo_distribution distribution) {
+                        trpo_activation activation, trpo_distribution distribution, int masked) {
     fixture f, g;
-    fixture_make(&f, k, (int)shape[0], shape + 1, activation, distribution, rows, 2);
-    fixture_make(&g, reference, (int)shape[0], shape + 1, activation, distribution, rows, 1);
+    fixture_make(&f, k, (int)shape[0], shape + 1, activation, distribution, masked, rows, 2);
+    fixture_make(&g, reference, (int)shape[0], shape + 1, activation, distribution, masked, rows, 1);
     const size_t n = f.parameters;
     void *d = random_values(reference, n, 1 / sqrt((double)n), 21), *trial = malloc(n * sizeof(double));
     double improvement, other;
@@ -57,8 +57,9 @@ static void derivatives(const trpo_kernels *k, const trpo_kernels *reference, co
             const double s = 1e-4;
             const double plus = kl_at(reference, &g, s, d, trial, (trpo_kl_direction)direction, &other);
             const double minus = kl_at(reference, &g, -s, d, trial, (trpo_kl_direction)direction, &other);
-            CHECK(plus > 0 && minus > 0, "KL %g %g", plus, minus);
-            CHECK(fabs((plus + minus) / (s * s) - curvature) < 1e-4 * curvature, "curvature %g, differences %g",
+            /* a single choice in every row has no curvature, and no KL */
+            CHECK(curvature > 0 ? plus > 0 && minus > 0 : plus == 0 && minus == 0, "KL %g %g", plus, minus);
+            CHECK(fabs((plus + minus) / (s * s) - curvature) <= 1e-4 * curvature, "curvature %g, differences %g",
                   curvature, (plus + minus) / (s * s));
         }
     }
@@ -71,9 +72,11 @@ static void policies(const trpo_kernels *k) {
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
         for (size_t r = 0; r < sizeof batches / sizeof batches[0]; r++) {
             const trpo_activation activation = (trpo_activation)(1 + (s + r) % 5);
-            derivatives(k, reference, shapes[s], batches[r], activation, TRPO_GAUSSIAN);
-            if (shapes[s][1 + shapes[s][0]] > 1)
-                derivatives(k, reference, shapes[s], batches[r], activation, TRPO_CATEGORICAL);
+            derivatives(k, reference, shapes[s], batches[r], activation, TRPO_GAUSSIAN, 0);
+            for (int masked = 0; masked < 2; masked++) {
+                derivatives(k, reference, shapes[s], batches[r], activation, TRPO_BERNOULLI, masked);
+                derivatives(k, reference, shapes[s], batches[r], activation, TRPO_CATEGORICAL, masked);
+            }
         }
 }
 
@@ -81,38 +84,51 @@ static void policies(const trpo_kernels *k) {
 static void acting(const trpo_kernels *k) {
     enum { ROWS = 101 };
     const size_t widths[] = {5, 33, 16, 4};
-    for (int distribution = TRPO_GAUSSIAN; distribution <= TRPO_CATEGORICAL; distribution++) {
+    for (int kind = 0; kind < 5; kind++) {
+        const trpo_distribution distribution = (trpo_distribution)(kind % 3);
         fixture f;
-        fixture_make(&f, k, 3, widths, TRPO_TANH, (trpo_distribution)distribution, ROWS, 1);
+        fixture_make(&f, k, 3, widths, TRPO_TANH, distribution, kind >= 3, ROWS, 1);
+        const trpo_action_layout *layout = &f.batch.layout;
+        const size_t m = layout->components, count = ROWS * m;
         void *normalized = malloc(ROWS * 5 * k->item_size), *log_probs = malloc(ROWS * k->item_size);
-        void *actions = malloc(ROWS * 4 * sizeof(double)), *env_actions = malloc(ROWS * 4 * sizeof(double));
+        void *actions = malloc(count * sizeof(double)), *env_actions = malloc(count * sizeof(double));
         const double low[4] = {-0.5, -0.5, -0.5, -0.5}, high[4] = {0.5, 0.5, 0.5, 0.5};
-        const trpo_actor actor = {.network = &f.plan,
-                                  .distribution = (trpo_distribution)distribution,
-                                  .log_std = f.batch.parameters,
-                                  .clip = INFINITY,
-                                  .low = low,
-                                  .high = high,
-                                  .start = 3,
-                                  .key = {.seed = 1}};
+        const int64_t start[4] = {3, -1, 0, 7};
+        trpo_actor actor = {.network = &f.plan,
+                            .layout = *layout,
+                            .log_std = f.batch.parameters,
+                            .clip = INFINITY,
+                            .low = low,
+                            .high = high,
+                            .start = start,
+                            .key = {.seed = 1}};
         size_t bad_row = 0;
         const int is_double = k->item_size == sizeof(double);
-        CHECK(k->act(&actor, f.batch.forward, ROWS, f.batch.observations, is_double, 0, normalized, actions, log_probs,
-                     env_actions, 1, f.batch.scratch, &bad_row) == TRPO_ACT_OK,
-              "%s row %zu", k->isa, bad_row);
-        f.batch.actions = actions;
-        k->policy_bind(&f.batch);
-        CHECK(memcmp(log_probs, f.batch.log_probs, ROWS * k->item_size) == 0, "%s", k->isa);
-        for (size_t i = 0; i < ROWS; i++) {
-            if (distribution == TRPO_CATEGORICAL)
-                CHECK(((int64_t *)env_actions)[i] == ((int64_t *)actions)[i] + 3, "row %zu", i);
-            else
-                for (size_t j = 0; j < 4; j++) CHECK(fabs(((double *)env_actions)[4 * i + j]) <= 0.5, "row %zu", i);
+        for (actor.deterministic = 0; actor.deterministic < 2; actor.deterministic++) {
+            CHECK(k->act(&actor, f.batch.forward, ROWS, f.batch.observations, is_double, f.batch.masks, 0, normalized,
+                         actions, log_probs, env_actions, 1, f.batch.scratch, &bad_row) == TRPO_ACT_OK,
+                  "%s row %zu", k->isa, bad_row);
+            f.batch.actions = actions;
+            k->policy_bind(&f.batch);
+            CHECK(memcmp(log_probs, f.batch.log_probs, ROWS * k->item_size) == 0, "%s", k->isa);
+            const uint8_t *mask = f.batch.masks;
+            for (size_t i = 0; i < count; i++) {
+                if (distribution == TRPO_GAUSSIAN) {
+                    CHECK(fabs(((double *)env_actions)[i]) <= 0.5, "item %zu", i);
+                    continue;
+                }
+                const size_t choices = layout->sizes ? layout->sizes[i % m] : 2;
+                const int64_t action = ((int64_t *)actions)[i];
+                CHECK(action >= 0 && action < (int64_t)choices, "item %zu: %lld", i, (long long)action);
+                CHECK(((int64_t *)env_actions)[i] == action + start[i % m], "item %zu", i);
+                if (mask) CHECK(mask[action], "%s item %zu took %lld", k->isa, i, (long long)action);
+                if (mask) mask += choices;
+            }
         }
         void *observations = (void *)f.batch.observations;
         set_item(k, observations, 5 * 40 + 2, NAN);
-        CHECK(k->act(&actor, f.batch.forward, ROWS, observations, is_double, 0, normalized, actions, log_probs,
-                     env_actions, 1, f.batch.scratch, &bad_row) == TRPO_ACT_BAD_OBSERVATION &&
+        CHECK(k->act(&actor, f.batch.forward, ROWS, observations, is_double, f.batch.masks, 0, normalized, actions,
+                     log_probs, env_actions, 1, f.batch.scratch, &bad_row) == TRPO_ACT_BAD_OBSERVATION &&
                   bad_row == 40,
               "%s row %zu", k->isa, bad_row);
         free(normalized), free(log_probs), free(actions), free(env_actions);

@@ -38,7 +38,7 @@ static void threads_do_not_change_a_bit(const trpo_kernels *k) {
     const int counts[] = {1, 2, 3, 8};
     for (int c = 0; c < 4; c++) {
         fixture f;
-        fixture_make(&f, k, 3, widths, TRPO_TANH, TRPO_GAUSSIAN, 1000, counts[c]);
+        fixture_make(&f, k, 3, widths, TRPO_TANH, TRPO_GAUSSIAN, 0, 1000, counts[c]);
         void *v = random_values(k, f.parameters, 1, 31), *out = malloc(f.parameters * k->item_size);
         k->policy_fisher(&f.batch, v, out);
         if (first) CHECK(memcmp(first, out, f.parameters * k->item_size) == 0, "%s: %d threads", k->isa, counts[c]);

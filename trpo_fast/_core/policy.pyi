@@ -75,13 +75,6 @@ class Actor:
         action_masks: NDArray[Any] | None = None,
     ) -> None: ...
 
-def check_choices(
-    distribution: str,
-    outputs: int,
-    nvec: Sequence[int] | None,
-    actions: NDArray[Any],
-    action_masks: NDArray[Any] | None = None,
-) -> None: ...
 def sample(
     distribution: str,
     distribution_parameters: NDArray[Any],

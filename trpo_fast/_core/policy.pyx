@@ -150,24 +150,6 @@ cdef int refuse_log_std(const void *log_std, size_t items, const trpo_kernels *k
     return 0
 
 
-def check_choices(distribution, outputs, nvec, actions, action_masks=None):
-    """Raise ValueError where an action (rows, m), int64, is out of range or forbidden, or a mask forbids everything.
-
-    `distribution`, `outputs` and `nvec` as for PolicyKernel; discrete only.
-    """
-    cdef trpo_action_layout layout
-    cdef Memory memory = Memory()
-    make_layout(distribution, outputs, nvec, memory, &layout)
-    cdef Py_ssize_t rows = len(actions)
-    refuse_bad_choices(
-        &layout,
-        <const int64_t *>actions_of(actions, "actions", &layout, actions.ndim == 1, "q", rows, False),
-        masks_of(action_masks, &layout, rows),
-        rows,
-        0,
-    )
-
-
 cdef class PolicyKernel:
     """Mathematics of an MLP policy; holds no parameters.
 

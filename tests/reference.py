@@ -89,11 +89,17 @@ class MLP:
 
 @dataclass(frozen=True)
 class Policy:
-    """MLP policy over a flat buffer [log_std] W1 b1 ...; "gaussian" (diagonal, free log_std) or "categorical"."""
+    """MLP policy over a flat buffer [log_std] W1 b1 ...; "gaussian" (diagonal, free log_std) or discrete.
+
+    Discrete ones are blocks of choices, whose logits are the outputs: "categorical" has one block, "multicategorical"
+    one for each of `nvec`, "bernoulli" one of two for each output z, with logits 0 and z. Masks are bool (B, choices),
+    False where a choice is forbidden.
+    """
 
     widths: tuple[int, ...]
     activation: str
     distribution: str
+    nvec: tuple[int, ...] = ()
 
     @property
     def network(self):
@@ -104,9 +110,23 @@ class Policy:
         return self.widths[-1]
 
     @property
+    def discrete(self):
+        return self.distribution != "gaussian"
+
+    @property
+    def blocks(self):
+        """Number of choices of each component."""
+        return {
+            "gaussian": (),
+            "categorical": (self.outputs,),
+            "multicategorical": self.nvec,
+            "bernoulli": (2,) * self.outputs,
+        }[self.distribution]
+
+    @property
     def free(self):
         """Parameters in front of the network's."""
-        return self.outputs if self.distribution == "gaussian" else 0
+        return 0 if self.discrete else self.outputs
 
     @property
     def size(self):
@@ -118,67 +138,116 @@ class Policy:
         return theta[: self.free], theta[self.free :]
 
     def forward(self, theta, observations):
-        """Mean or logits, (B, A)."""
+        """Means or logits, (B, A)."""
         return self.network.forward(self.split(theta)[1], observations)[0]
 
-    def log_prob(self, theta, observations, actions):
+    def choice_logits(self, x):
+        """Of every choice, (..., K), from outputs or tangents of them (..., A)."""
+        return np.stack([np.zeros_like(x), x], -1).reshape(*x.shape[:-1], -1) if self.distribution == "bernoulli" else x
+
+    def of_outputs(self, d):
+        """The adjoint of `choice_logits`: (..., A) from (..., K)."""
+        return d[..., 1::2] if self.distribution == "bernoulli" else d
+
+    def per_block(self, function, *arrays):
+        """`function` of each component's columns of arrays (B, K), put together again."""
+        cuts = np.cumsum(self.blocks)[:-1]
+        return np.concatenate([function(*b) for b in zip(*(np.split(a, cuts, -1) for a in arrays), strict=True)], -1)
+
+    def log_p(self, outputs, masks=None):
+        """Log-probability of every choice, (B, K); -inf where forbidden."""
+        logits = self.choice_logits(outputs)
+        return self.per_block(log_softmax, logits if masks is None else np.where(masks, logits, -np.inf))
+
+    def chosen(self, actions):
+        """One for every choice taken, (B, K)."""
+        actions = np.asarray(actions).reshape(len(actions), -1)
+        return np.concatenate([np.eye(n)[actions[:, j]] for j, n in enumerate(self.blocks)], -1)
+
+    def log_prob(self, theta, observations, actions, masks=None):
         outputs, log_std = self.forward(theta, observations), self.split(theta)[0]
-        if self.distribution == "categorical":
-            return log_softmax(outputs)[np.arange(len(outputs)), actions]
+        if self.discrete:
+            return np.where(self.chosen(actions) > 0, self.log_p(outputs, masks), 0.0).sum(-1)
         z = (np.asarray(actions, np.float64) - outputs) * np.exp(-log_std)
         return -(0.5 * z**2 + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
 
-    def entropy(self, theta, observations):
+    def entropy(self, theta, observations, masks=None):
         """Mean over the batch, nats."""
-        if self.distribution == "gaussian":
+        if not self.discrete:
             return float((self.split(theta)[0] + 0.5 * math.log(2 * math.pi * math.e)).sum())
-        log_p = log_softmax(self.forward(theta, observations))
-        return float(-(np.exp(log_p) * log_p).sum(-1).mean())
+        return float(-p_log_p(self.log_p(self.forward(theta, observations), masks)).sum(-1).mean())
 
-    def kl(self, theta_p, theta_q, observations):
+    def kl(self, theta_p, theta_q, observations, masks=None):
         """KL(p || q) of every sample, (B,): joint over action dimensions."""
         p, q = self.forward(theta_p, observations), self.forward(theta_q, observations)
-        if self.distribution == "categorical":
-            return categorical_kl(p, q)
+        if self.discrete:
+            return discrete_kl(self.log_p(p, masks), self.log_p(q, masks))
         return gaussian_kl(p, self.split(theta_p)[0], q, self.split(theta_q)[0])
 
-    def evaluate(self, theta, theta_old, observations, actions, advantages, kl_direction="new_old", total=None):
+    def evaluate(
+        self,
+        theta,
+        theta_old,
+        observations,
+        actions,
+        advantages,
+        kl_direction="new_old",
+        total=None,
+        masks=None,
+        entropy_coefficient=0.0,
+    ):
         """(improvement, kl), means with denominator `total`."""
-        total = len(observations) if total is None else total
-        growth = self.log_prob(theta, observations, actions) - self.log_prob(theta_old, observations, actions)
+        count = len(observations)
+        total = count if total is None else total
+        growth = self.log_prob(theta, observations, actions, masks) - self.log_prob(
+            theta_old, observations, actions, masks
+        )
         pair = (theta, theta_old) if kl_direction == "new_old" else (theta_old, theta)
         improvement = (np.expm1(growth) * np.asarray(advantages, np.float64)).sum() / total
-        return float(improvement), float(self.kl(*pair, observations).sum() / total)
+        if entropy_coefficient:
+            change = self.entropy(theta, observations, masks) - self.entropy(theta_old, observations, masks)
+            improvement += entropy_coefficient * change * count / total
+        return float(improvement), float(self.kl(*pair, observations, masks).sum() / total)
 
-    def surrogate_gradient(self, theta, observations, actions, advantages, total=None):
-        """(1/total) sum of grad log pi(a|s) A, (n,)."""
+    def surrogate_gradient(
+        self, theta, observations, actions, advantages, total=None, masks=None, entropy_coefficient=0.0
+    ):
+        """(1/total) sum of grad (log pi(a|s) A + entropy_coefficient H), (n,)."""
         total = len(observations) if total is None else total
         log_std, weights = self.split(theta)
         outputs, trace = self.network.forward(weights, observations)
         a = np.asarray(advantages, np.float64)[:, None] / total
-        if self.distribution == "categorical":
-            chosen = np.eye(self.outputs)[actions]
-            return self.network.pullback(weights, trace, a * (chosen - np.exp(log_softmax(outputs))))
+        c = entropy_coefficient / total
+        if self.discrete:
+            log_p = self.log_p(outputs, masks)
+            p = np.exp(log_p)
+            # d H / d logit = -p (log p + H), H of the component
+            of_entropy = self.per_block(lambda t, q: q * t.sum(-1, keepdims=True) - t, p_log_p(log_p), p)
+            d = a * (self.chosen(actions) - p) + c * of_entropy
+            return self.network.pullback(weights, trace, self.of_outputs(d))
         z = (np.asarray(actions, np.float64) - outputs) * np.exp(-log_std)
-        return np.concatenate(
-            [(a * (z**2 - 1.0)).sum(0), self.network.pullback(weights, trace, a * z * np.exp(-log_std))]
-        )
+        of_log_std = (a * (z**2 - 1.0)).sum(0) + c * len(outputs)
+        return np.concatenate([of_log_std, self.network.pullback(weights, trace, a * z * np.exp(-log_std))])
 
-    def metric(self, theta, outputs, tangents):
+    def metric(self, theta, outputs, tangents, masks=None):
         """M of every sample applied to tangents (B, A) of mean or logits."""
-        if self.distribution == "gaussian":
+        if not self.discrete:
             return tangents * np.exp(-2.0 * self.split(theta)[0])
-        p = np.exp(log_softmax(outputs))
-        return p * (tangents - (p * tangents).sum(-1, keepdims=True))
+        p = np.exp(self.log_p(outputs, masks))
 
-    def fisher_product(self, theta, observations, v, total=None):
+        def block(q, t):
+            return q * (t - (q * t).sum(-1, keepdims=True))
+
+        return self.of_outputs(self.per_block(block, p, self.choice_logits(tangents)))
+
+    def fisher_product(self, theta, observations, v, total=None, masks=None):
         """F v, (n,), without any matrix."""
         total = len(observations) if total is None else total
         weights = self.split(theta)[1]
         v_free, v_weights = self.split(v)
         outputs, trace = self.network.forward(weights, observations)
         tangents = self.network.pushforward(weights, trace, v_weights)
-        product = self.network.pullback(weights, trace, self.metric(theta, outputs, tangents))
+        product = self.network.pullback(weights, trace, self.metric(theta, outputs, tangents, masks))
         return np.concatenate([2.0 * len(observations) * v_free, product]) / total
 
     def jacobian(self, theta, observations):
@@ -193,15 +262,14 @@ class Policy:
             rows.append(np.concatenate([np.zeros((len(outputs), self.free)), gradient], axis=1))
         return np.stack(rows, axis=1)
 
-    def fisher(self, theta, observations, total=None):
+    def fisher(self, theta, observations, total=None, masks=None):
         """Dense F, (n, n): the sum of J'MJ written out, M as explicit (A, A) matrices."""
         total = len(observations) if total is None else total
         outputs = self.forward(theta, observations)
-        if self.distribution == "gaussian":
-            metrics = np.repeat(np.diag(np.exp(-2.0 * self.split(theta)[0]))[None], len(outputs), axis=0)
-        else:
-            p = np.exp(log_softmax(outputs))
-            metrics = np.einsum("bi,ij->bij", p, np.eye(self.outputs)) - np.einsum("bi,bj->bij", p, p)
+        metrics = np.stack(
+            [self.metric(theta, outputs, np.broadcast_to(unit, outputs.shape), masks) for unit in np.eye(self.outputs)],
+            axis=-1,
+        )
         jacobian = self.jacobian(theta, observations)
         n = self.size
         result = jacobian.reshape(-1, n).T @ (metrics @ jacobian).reshape(-1, n)
@@ -220,11 +288,15 @@ def gaussian_kl(mean_p, log_std_p, mean_q, log_std_q):
     return 0.5 * (np.expm1(u) - u + ((mean_p - mean_q) * np.exp(-log_std_q)) ** 2).sum(-1)
 
 
-def categorical_kl(logits_p, logits_q):
+def discrete_kl(log_p, log_q):
     """KL(p || q) over the last axis; terms p (log p - log q) - p + q add up to it and do not cancel."""
-    log_p, log_q = log_softmax(logits_p), log_softmax(logits_q)
-    d = log_q - log_p
+    possible = log_p > -np.inf
+    d = np.where(possible, log_q, 0.0) - np.where(possible, log_p, 0.0)
     return (np.exp(log_p) * (np.expm1(d) - d)).sum(-1)
+
+
+def p_log_p(log_p):
+    return np.exp(log_p) * np.where(log_p > -np.inf, log_p, 0.0)
 
 
 def conjugate_gradient(

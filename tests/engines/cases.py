@@ -13,6 +13,16 @@ from tests import reference
 from trpo_fast.policies import MLPPolicy
 from trpo_fast.rollout.batch import Batch
 
+KINDS = (
+    "gaussian",
+    "categorical",
+    "multicategorical",
+    "bernoulli",
+    "masked categorical",
+    "masked multicategorical",
+    "masked bernoulli",
+)
+"""What `make_case` makes problems of."""
 TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-10}
 
 
@@ -24,6 +34,7 @@ class Case:
     actions: np.ndarray
     advantages: np.ndarray
     rng: np.random.Generator
+    masks: np.ndarray | None = None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -43,7 +54,7 @@ class Case:
         return self.observations, self.actions, self.advantages
 
     def batch(self, **more: Any) -> Batch:
-        return Batch(*self.data, **more)
+        return Batch(*self.data, **{"action_masks": self.masks} | more)
 
     def vector(self) -> np.ndarray:
         return self.rng.normal(size=len(self.policy.flat)).astype(self.dtype)
@@ -58,7 +69,13 @@ def make_case(
     distribution="gaussian", hidden=(16, 8), activation="tanh", dtype="float64", rows=131, inputs=7, outputs=3, seed=0
 ) -> Case:
     rng = np.random.default_rng(seed)
-    space = spaces.Box(-1, 1, (outputs,)) if distribution == "gaussian" else spaces.Discrete(outputs)
+    masked, distribution = distribution.startswith("masked "), distribution.removeprefix("masked ")
+    space = {
+        "gaussian": lambda: spaces.Box(-1, 1, (outputs,)),
+        "categorical": lambda: spaces.Discrete(outputs),
+        "multicategorical": lambda: spaces.MultiDiscrete([n for n in (outputs - outputs // 2, outputs // 2) if n]),
+        "bernoulli": lambda: spaces.MultiBinary(outputs),
+    }[distribution]()
     policy = MLPPolicy(
         spaces.Box(-np.inf, np.inf, (inputs,)), space, hidden, activation, dtype=getattr(torch, dtype), seed=seed
     )
@@ -66,23 +83,28 @@ def make_case(
     policy.flat.numpy[:] += 0.3 * rng.normal(size=len(policy.flat))
     policy.flat.bump_versions()
     observations = rng.normal(size=(rows, inputs)).astype(dtype)
-    oracle = reference.Policy(policy.widths, activation, policy.distribution)
+    oracle = reference.Policy(policy.widths, activation, policy.distribution, policy.nvec)
+    masks = None
     if distribution == "gaussian":
         theta = policy.flat.numpy.astype(np.float64)
         noise = rng.normal(size=(rows, outputs)) * np.exp(theta[:outputs])
         actions = (oracle.forward(theta, observations) + noise).astype(dtype)
     else:
-        actions = rng.integers(0, outputs, rows)
-    return Case(policy, oracle, observations, actions, rng.normal(size=rows).astype(dtype), rng)
+        actions = np.stack([rng.integers(0, n, rows) for n in oracle.blocks], axis=1)
+        if masked:
+            masks = (rng.random((rows, sum(oracle.blocks))) < 0.5) | (oracle.chosen(actions) > 0)
+        if distribution == "categorical":
+            actions = actions[:, 0].copy()
+    return Case(policy, oracle, observations, actions, rng.normal(size=rows).astype(dtype), rng, masks)
 
 
 def relative_error(actual, expected) -> float:
-    """Of vectors, in the Euclidean norm."""
-    return float(np.linalg.norm(np.asarray(actual, np.float64) - expected) / np.linalg.norm(expected))
+    """Of vectors, in the Euclidean norm; absolute where nothing is expected (a single choice: nothing to learn)."""
+    return float(np.linalg.norm(np.asarray(actual, np.float64) - expected) / (np.linalg.norm(expected) or 1.0))
 
 
 def improvement_scale(case: Case, theta, theta_old) -> float:
     """Mean size of the improvement's terms: they cancel, so that rounding is relative to this and not to their sum."""
     oracle, (observations, actions, advantages) = case.oracle, case.data
-    growth = oracle.log_prob(theta, observations, actions) - oracle.log_prob(theta_old, observations, actions)
-    return float(np.abs(np.expm1(growth) * advantages).mean())
+    new, old = (oracle.log_prob(at, observations, actions, case.masks) for at in (theta, theta_old))
+    return float(np.abs(np.expm1(new - old) * advantages).mean())

@@ -7,13 +7,13 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from tests.engines.cases import improvement_scale, make_case, relative_error
+from tests.engines.cases import KINDS, improvement_scale, make_case, relative_error
 from trpo_fast.engines import AutogradEngine, NativeEngine, make_engine
 from trpo_fast.policies.mlp import MLPPolicy
 from trpo_fast.rollout.batch import Batch
 from trpo_fast.solvers import Status, conjugate_gradient, trust_region_step
 
-DISTRIBUTIONS = ("gaussian", "categorical")
+DISTRIBUTIONS = ("gaussian", "categorical", "masked multicategorical", "masked bernoulli")
 SHAPES = ((), (8,), (16, 8), (5, 7, 3, 9), (64, 64))
 ACTIVATIONS = ("tanh", "relu", "elu", "leaky_relu", "sigmoid")
 
@@ -30,22 +30,30 @@ def bound(case, name, **more):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("hidden", SHAPES, ids=str)
-def test_gradient_fisher_product_and_trial_are_the_oracles(hidden, activation, distribution, dtype, name):
-    case = make_case(distribution, hidden, activation, dtype)
-    engine, theta, oracle = bound(case, name), case.theta, case.oracle
-    assert relative_error(engine.surrogate_gradient(), oracle.surrogate_gradient(theta, *case.data)) < case.tolerance
+@pytest.mark.parametrize(
+    ("hidden", "activation", "kind"),
+    # every pair of shape, activation and kind
+    [
+        (hidden, ACTIVATIONS[(i + j) % len(ACTIVATIONS)], kind)
+        for i, hidden in enumerate(SHAPES)
+        for j, kind in enumerate(KINDS)
+    ],
+    ids=str,
+)
+def test_gradient_fisher_product_and_trial_are_the_oracles(hidden, activation, kind, dtype, name):
+    case = make_case(kind, hidden, activation, dtype, outputs=5)
+    engine, theta, oracle, masks = bound(case, name), case.theta, case.oracle, case.masks
+    expected = oracle.surrogate_gradient(theta, *case.data, masks=masks)
+    assert relative_error(engine.surrogate_gradient(), expected) < case.tolerance
     v = case.vector()
-    expected = oracle.fisher_product(theta, case.observations, v)
+    expected = oracle.fisher_product(theta, case.observations, v, masks=masks)
     assert relative_error(engine.fisher_operator() @ v, expected) < case.tolerance
-    assert engine.entropy() == pytest.approx(oracle.entropy(theta, case.observations), rel=case.tolerance)
+    assert engine.entropy() == pytest.approx(oracle.entropy(theta, case.observations, masks), rel=case.tolerance)
 
     case.move()
     for direction in ("new_old", "old_new"):
         improvement, kl = engine.evaluate(direction)
-        expected_improvement, expected_kl = oracle.evaluate(case.theta, theta, *case.data, direction)
+        expected_improvement, expected_kl = oracle.evaluate(case.theta, theta, *case.data, direction, masks=masks)
         assert kl == pytest.approx(expected_kl, rel=case.tolerance)
         scale = improvement_scale(case, case.theta, theta)
         assert improvement == pytest.approx(expected_improvement, rel=0, abs=case.tolerance * scale)
@@ -57,9 +65,9 @@ def test_gradient_fisher_product_and_trial_are_the_oracles(hidden, activation, d
 def test_any_number_of_samples_serves(rows, distribution, dtype, name):
     case = make_case(distribution, dtype=dtype, rows=rows)
     engine, theta, v = bound(case, name), case.theta, case.vector()
-    expected = case.oracle.surrogate_gradient(theta, *case.data)
+    expected = case.oracle.surrogate_gradient(theta, *case.data, masks=case.masks)
     assert relative_error(engine.surrogate_gradient(), expected) < case.tolerance
-    expected = case.oracle.fisher_product(theta, case.observations, v)
+    expected = case.oracle.fisher_product(theta, case.observations, v, masks=case.masks)
     assert relative_error(engine.fisher_operator() @ v, expected) < case.tolerance
 
 
@@ -69,15 +77,12 @@ def test_any_number_of_inputs_and_outputs_serves(distribution, widths, name):
     inputs, outputs = widths
     case = make_case(distribution, (19, 6), "tanh", "float64", 40, inputs, outputs)
     engine, theta, v = bound(case, name), case.theta, case.vector()
-    expected = case.oracle.surrogate_gradient(theta, *case.data)
-    if outputs > 1 or distribution == "gaussian":
-        assert relative_error(engine.surrogate_gradient(), expected) < case.tolerance
-        expected = case.oracle.fisher_product(theta, case.observations, v)
-        assert relative_error(engine.fisher_operator() @ v, expected) < case.tolerance
-    else:  # a single choice: nothing to learn
-        assert not expected.any()
-        assert np.abs(engine.surrogate_gradient()).max() < case.tolerance
-        assert np.abs(engine.fisher_operator() @ v).max() < case.tolerance
+    expected = case.oracle.surrogate_gradient(theta, *case.data, masks=case.masks)
+    # nothing to learn from a single choice
+    assert expected.any() or max(case.oracle.blocks) == 1
+    assert relative_error(engine.surrogate_gradient(), expected) < case.tolerance
+    expected = case.oracle.fisher_product(theta, case.observations, v, masks=case.masks)
+    assert relative_error(engine.fisher_operator() @ v, expected) < case.tolerance
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -95,7 +100,7 @@ def test_the_engines_agree(distribution, dtype):
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_the_fisher_operator_is_the_dense_matrix_entry_by_entry(distribution, name):
     case = make_case(distribution, (6, 5), rows=50)
-    expected = case.oracle.fisher(case.theta, case.observations)
+    expected = case.oracle.fisher(case.theta, case.observations, masks=case.masks)
     operator = bound(case, name).fisher_operator()
     assert operator.shape == expected.shape
     columns = np.stack([operator @ unit for unit in np.eye(len(expected))], axis=1)
@@ -138,11 +143,13 @@ def test_at_theta_old_improvement_and_kl_are_exactly_zero(rows, distribution, dt
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_sums_over_shards_with_a_common_total_add_up_to_the_whole(distribution, name):
     case = make_case(distribution, rows=200)
-    whole, v, theta = bound(case, name), case.vector(), case.policy.flat.numpy.copy()
+    entropy = {"entropy_coefficient": 0.1}
+    whole, v, theta = bound(case, name, **entropy), case.vector(), case.policy.flat.numpy.copy()
     shards = []
     for rows in (slice(0, 61), slice(61, 200)):
         engine = make_engine(case.policy, name)
-        engine.bind(Batch(*(array[rows] for array in case.data)), total=200)
+        masks = None if case.masks is None else case.masks[rows]
+        engine.bind(Batch(*(array[rows] for array in case.data), action_masks=masks), total=200, **entropy)
         shards.append(engine)
     gradient = sum(engine.surrogate_gradient() for engine in shards)
     np.testing.assert_allclose(gradient, whole.surrogate_gradient(), rtol=1e-11, atol=1e-14)
@@ -158,11 +165,14 @@ def test_sums_over_shards_with_a_common_total_add_up_to_the_whole(distribution, 
 def test_recorded_log_probabilities_are_the_denominators_of_the_ratio(distribution, name):
     case = make_case(distribution)
     theta = case.theta
-    behaviour = case.oracle.log_prob(theta, case.observations, case.actions) + 0.1 * case.rng.normal(size=131)
+    log_probs = case.oracle.log_prob(theta, case.observations, case.actions, case.masks)
+    behaviour = log_probs + 0.1 * case.rng.normal(size=131)
     engine = make_engine(case.policy, name)
     engine.bind(case.batch(log_probs=behaviour))
-    ratios = np.exp(case.oracle.log_prob(theta, case.observations, case.actions) - behaviour)
-    gradient = case.oracle.surrogate_gradient(theta, case.observations, case.actions, ratios * case.advantages)
+    ratios = np.exp(log_probs - behaviour)
+    gradient = case.oracle.surrogate_gradient(
+        theta, case.observations, case.actions, ratios * case.advantages, masks=case.masks
+    )
     assert relative_error(engine.surrogate_gradient(), gradient) < case.tolerance
     improvement, kl = engine.evaluate()
     assert improvement == pytest.approx(((ratios - 1) * case.advantages).mean(), rel=1e-10)
@@ -262,7 +272,7 @@ def test_an_accepted_step_improves_within_the_trust_region(dtype, distribution, 
     theta = case.theta
     report = trust_region_step(engine, max_kl=0.01)
     assert report.status == Status.SUCCESS
-    improvement, kl = case.oracle.evaluate(case.theta, theta, *case.data)
+    improvement, kl = case.oracle.evaluate(case.theta, theta, *case.data, masks=case.masks)
     assert 0 < kl <= 0.01 * (1 + 1e-4)
     assert improvement > 0
     assert report.kl == pytest.approx(kl, rel=1e-4)
@@ -406,3 +416,116 @@ def test_the_operator_is_not_redrawn_inside_cg(distribution, dtype, name):
     products.append(operator @ v)
     assert len(products) == 7
     assert len({product.tobytes() for product in products}) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_entropy_bonus_enters_gradient_and_improvement_and_nothing_else(kind, dtype, name):
+    case = make_case(kind, dtype=dtype, outputs=5)
+    plain, engine, v = bound(case, name), bound(case, name, entropy_coefficient=0.3, total=200), case.vector()
+    more = {"masks": case.masks, "entropy_coefficient": 0.3, "total": 200}
+    theta = case.theta
+    expected = case.oracle.surrogate_gradient(theta, *case.data, **more)
+    assert relative_error(engine.surrogate_gradient(), expected) < case.tolerance
+    product = plain.fisher_operator() @ v * (131 / 200)
+    assert relative_error(engine.fisher_operator() @ v, product) < case.tolerance
+    assert engine.evaluate() == (0.0, 0.0)
+
+    case.move()
+    improvement, kl = engine.evaluate()
+    expected = case.oracle.evaluate(case.theta, theta, *case.data, **more)[0]
+    assert improvement == pytest.approx(
+        expected, rel=0, abs=case.tolerance * (1 + improvement_scale(case, case.theta, theta))
+    )
+    assert kl == pytest.approx(plain.evaluate()[1] * (131 / 200), rel=1e-12)
+    assert abs(expected - plain.evaluate()[0] * (131 / 200)) > 1e-5  # the bonus is no rounding
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_coefficient_of_zero_changes_no_bit(kind, name):
+    case = make_case(kind)
+    plain, engine = bound(case, name), bound(case, name, entropy_coefficient=0.0)
+    np.testing.assert_array_equal(plain.surrogate_gradient(), engine.surrogate_gradient())
+    case.move()
+    assert plain.evaluate() == engine.evaluate()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fisher_operator_over_some_rows_is_their_mean(kind, name):
+    case = make_case(kind, outputs=5)
+    engine, v = bound(case, name, total=200), case.vector()
+    rows = np.sort(case.rng.permutation(131)[:40])
+    masks = None if case.masks is None else case.masks[rows]
+    # sums over the rows stand for sums over the batch
+    expected = case.oracle.fisher_product(case.theta, case.observations[rows], v, masks=masks) * (131 / 200)
+    operator = engine.fisher_operator(rows)
+    assert relative_error(operator @ v, expected) < case.tolerance
+    other = engine.fisher_operator(np.arange(131))
+    assert relative_error(other @ v, engine.fisher_operator() @ v) < case.tolerance
+    case.move()
+    assert relative_error(operator @ v, expected) < case.tolerance
+    engine.bind(case.batch())
+    with pytest.raises(RuntimeError, match="outlived"):
+        operator @ v
+
+
+@pytest.mark.parametrize("rows", [[], [0.0, 1.0], [[0, 1]], [1, 0], [1, 1], [-1, 4], [0, 131], [True, False]], ids=str)
+def test_rows_that_are_no_subset_are_refused(rows, name):
+    engine = bound(make_case(), name)
+    array = np.array(rows) if rows else np.array(rows, np.int64)
+    with pytest.raises((ValueError, TypeError), match="rows"):
+        engine.fisher_operator(array)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("masked")])
+def test_forbidden_choices_take_no_part_at_all(kind, name):
+    # Whatever logits they have: another bias of a choice that no row allows changes no result.
+    case = make_case(kind, (), outputs=4)
+    last = -2 if "bernoulli" in kind else -1  # the last flag may not be 1; the last choice may not be taken
+    case.actions[..., -1] = 0
+    case.masks[:, last:] = [True, False][last + 2 :]
+    if kind == "masked categorical":
+        case.actions %= 3
+        case.masks |= case.oracle.chosen(case.actions) > 0
+    if kind == "masked multicategorical":
+        case.masks[:, -2] = True
+    results = []
+    for bias in (-3.0, 0.0, 5.0):
+        case.policy.flat.numpy[-1] = bias
+        case.policy.flat.bump_versions()
+        engine = bound(case, name, entropy_coefficient=0.1)
+        v = np.ones(engine.size)
+        product = engine.fisher_operator() @ v
+        results.append((*engine.surrogate_gradient(), *product, engine.entropy()))
+        assert engine.surrogate_gradient()[-1] == product[-1] == 0.0
+        engine.parameters()[-1] += 1.0
+        assert engine.evaluate() == (0.0, 0.0)
+    np.testing.assert_allclose(results, np.broadcast_to(results[0], np.shape(results)), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("masked")])
+def test_impossible_masks_and_forbidden_actions_are_named_by_row(kind, name):
+    case = make_case(kind, outputs=4)
+    stuck = case.masks.copy()
+    stuck[17] = False
+    with pytest.raises(ValueError, match=r"action_masks: .*17"):
+        make_engine(case.policy, name).bind(case.batch(action_masks=stuck))
+    forbidden = case.masks.copy()
+    forbidden[23] = case.oracle.chosen(case.actions)[23] == 0
+    with pytest.raises(ValueError, match=r"actions: .*23.* forbids"):
+        make_engine(case.policy, name).bind(case.batch(action_masks=forbidden))
+    with pytest.raises(ValueError, match="action_masks"):
+        make_engine(case.policy, name).bind(case.batch(action_masks=case.masks[:, :-1].copy()))
+    out_of_range = case.actions.copy()
+    out_of_range[5] = 4
+    with pytest.raises(ValueError, match=r"actions: .*4"):
+        make_engine(case.policy, name).bind(Batch(case.observations, out_of_range, case.advantages))
+    out_of_range[5] = -1
+    with pytest.raises(ValueError, match=r"actions: .*-1"):
+        make_engine(case.policy, name).bind(Batch(case.observations, out_of_range, case.advantages))
+
+
+def test_a_gaussian_policy_takes_no_masks(name):
+    case = make_case()
+    with pytest.raises(ValueError, match="action_masks"):
+        make_engine(case.policy, name).bind(case.batch(action_masks=np.ones((131, 3), bool)))

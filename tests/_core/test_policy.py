@@ -13,17 +13,22 @@ WIDTHS = (5, 16, 9, 3)
 class Setting:
     """A kernel, its oracle, parameters and a batch of B = 40."""
 
-    def __init__(self, distribution="gaussian", dtype=np.float64, activation="tanh", widths=WIDTHS, rows=40):
-        self.kernel = PolicyKernel(widths, activation, distribution, dtype)
-        self.oracle = reference.Policy(tuple(widths), activation, distribution)
+    def __init__(self, kind="gaussian", dtype=np.float64, activation="tanh", widths=WIDTHS, rows=40):
+        distribution, outputs = kind.removeprefix("masked "), widths[-1]
+        nvec = (outputs - outputs // 3, *(1 for _ in range(outputs // 3)))  # some components of a single choice
+        self.nvec = nvec if distribution == "multicategorical" else None
+        self.kernel = PolicyKernel(widths, activation, distribution, dtype, self.nvec)
+        self.oracle = reference.Policy(tuple(widths), activation, distribution, nvec)
         rng = np.random.default_rng(0)
         self.theta = (0.4 * rng.normal(size=self.oracle.size)).astype(dtype)
         self.observations = rng.normal(size=(rows, widths[0])).astype(dtype)
-        self.actions = (
-            rng.normal(size=(rows, widths[-1])).astype(dtype)
-            if distribution == "gaussian"
-            else rng.integers(0, widths[-1], rows)
-        )
+        self.actions, self.masks = rng.normal(size=(rows, widths[-1])).astype(dtype), None
+        if self.oracle.discrete:
+            self.actions = np.stack([rng.integers(0, n, rows) for n in self.oracle.blocks], axis=1)
+        if distribution == "categorical":
+            self.actions = self.actions[:, 0].copy()
+        if kind.startswith("masked"):
+            self.masks = (rng.random((rows, sum(self.oracle.blocks))) < 0.5) | (self.oracle.chosen(self.actions) > 0)
         self.advantages = rng.normal(size=rows).astype(dtype)
 
     @property
@@ -36,20 +41,22 @@ class Setting:
             "observations": self.observations,
             "actions": self.actions,
             "advantages": self.advantages,
+            "action_masks": self.masks,
         }
         self.kernel.bind(**(arguments | replace))
         return self.kernel
 
 
-@pytest.fixture(params=["gaussian", "categorical"])
+@pytest.fixture(params=["gaussian", "categorical", "masked multicategorical", "masked bernoulli"])
 def distribution(request):
     return request.param
 
 
 def test_a_kernel_says_what_it_is(distribution):
-    kernel = PolicyKernel([5, 16, 3], "elu", distribution, np.float32)
+    kernel = Setting(distribution, np.float32, "elu", [5, 16, 3]).kernel
     assert kernel.widths == (5, 16, 3)
-    assert (kernel.activation, kernel.distribution) == ("elu", distribution)
+    assert (kernel.activation, kernel.distribution) == ("elu", distribution.removeprefix("masked "))
+    assert kernel.nvec == ((2, 1) if distribution == "masked multicategorical" else None)
     assert np.dtype(kernel.dtype) == np.float32
     assert kernel.size == 5 * 16 + 16 + 16 * 3 + 3 + (3 if distribution == "gaussian" else 0)
 
@@ -67,10 +74,10 @@ def test_forward_log_prob_and_entropy_are_the_oracles(widths, activation, dtype,
     if distribution == "categorical":  # logits are determined up to a constant in each row
         outputs, expected = reference.log_softmax(outputs), reference.log_softmax(expected)
     np.testing.assert_allclose(outputs, expected, **tolerance)
-    expected = oracle.log_prob(theta, s.observations, s.actions)
+    expected = oracle.log_prob(theta, s.observations, s.actions, s.masks)
     np.testing.assert_allclose(s.bind().log_probs(), expected, **tolerance)
     np.testing.assert_array_equal(s.kernel.ratios(), 1.0)
-    assert s.kernel.entropy() == pytest.approx(oracle.entropy(theta, s.observations), rel=tolerance["rtol"])
+    assert s.kernel.entropy() == pytest.approx(oracle.entropy(theta, s.observations, s.masks), rel=tolerance["rtol"])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -83,7 +90,8 @@ def test_a_rows_result_does_not_depend_on_the_batch_or_its_place_there(activatio
     for rows in (slice(0, 1), slice(7, 8), slice(90, 99), slice(200, 300), rng.permutation(300)):
         observations, actions = s.observations[rows].copy(), s.actions[rows].copy()
         np.testing.assert_array_equal(s.kernel.forward(s.theta, observations), outputs[rows])
-        s.bind(observations=observations, actions=actions, advantages=s.advantages[rows].copy())
+        masks = None if s.masks is None else s.masks[rows].copy()
+        s.bind(observations=observations, actions=actions, advantages=s.advantages[rows].copy(), action_masks=masks)
         np.testing.assert_array_equal(s.kernel.log_probs(), log_probs[rows])
 
 
@@ -109,7 +117,7 @@ def test_kl_is_accurate_and_positive_however_small_the_step(size, direction, dis
     assert kl > 0
     # Parameters are rounded to 1e-16: a step of 1e-7 is known to 1e-9, its square too.
     tolerance = 1e-10 + 1e-15 / size
-    expected = s.oracle.evaluate(trial, s.theta, *s.data, direction)
+    expected = s.oracle.evaluate(trial, s.theta, *s.data, direction, masks=s.masks)
     assert kl == pytest.approx(expected[1], rel=tolerance)
     assert improvement == pytest.approx(expected[0], rel=10 * tolerance)
 
@@ -206,6 +214,11 @@ def test_trials_that_overflow_are_outcomes_and_not_errors(distribution):
         (((5, -1), "tanh", "gaussian", np.float64), "widths"),
         (((5, 3), "gelu", "gaussian", np.float64), "activation.*gelu"),
         (((5, 3), "tanh", "beta", np.float64), "distribution.*beta"),
+        (((5, 3), "tanh", "multicategorical", np.float64), "nvec.*None"),
+        (((5, 3), "tanh", "multicategorical", np.float64, (2, 2)), r"nvec.*3 outputs.*\(2, 2\)"),
+        (((5, 3), "tanh", "multicategorical", np.float64, (3, 0)), r"nvec.*\(3, 0\)"),
+        (((5, 3), "tanh", "multicategorical", np.float64, ()), "nvec"),
+        (((5, 3), "tanh", "bernoulli", np.float64, (3,)), "nvec.*'bernoulli'"),
         (((5, 3), "tanh", "gaussian", np.float16), "dtype.*float16"),
         (((5, 3), "tanh", "gaussian", np.int64), "dtype.*int64"),
     ],
@@ -316,10 +329,9 @@ def test_an_unknown_direction_is_named():
 
 
 def outputs_for(s, rows=40, **types):
-    discrete = s.oracle.distribution == "categorical"
-    dtype = s.theta.dtype
-    actions = np.empty(rows, np.int64) if discrete else np.empty((rows, 3), dtype)
-    env_actions = np.empty(rows, np.int64) if discrete else np.empty((rows, 3), types.get("env", dtype))
+    discrete, dtype, shape = s.oracle.discrete, s.theta.dtype, (rows, *s.actions.shape[1:])
+    actions = np.empty(shape, np.int64 if discrete else dtype)
+    env_actions = np.empty(shape, np.int64 if discrete else types.get("env", dtype))
     return np.empty((rows, 5), dtype), actions, np.empty(rows, dtype), env_actions
 
 
@@ -327,7 +339,7 @@ def outputs_for(s, rows=40, **types):
 def test_acting_writes_the_very_log_probabilities_that_the_kernel_computes(dtype, distribution):
     s = Setting(distribution, dtype)
     out = normalized, actions, log_probs, _ = outputs_for(s)
-    Actor(s.kernel, s.theta, seed=1).act(s.observations, 0, *out)
+    Actor(s.kernel, s.theta, seed=1).act(s.observations, 0, *out, action_masks=s.masks)
     np.testing.assert_array_equal(normalized, s.observations)
     np.testing.assert_array_equal(log_probs, s.bind(actions=actions).log_probs())
     s.bind(actions=actions, log_probs=log_probs)
@@ -352,11 +364,12 @@ def test_actors_take_and_give_either_precision(dtype, raw, env):
 def test_sample_is_what_the_actor_does(dtype, distribution):
     s = Setting(distribution, dtype)
     out = _, actions, log_probs, _ = outputs_for(s)
-    Actor(s.kernel, s.theta, seed=7, stream=3).act(s.observations, 11, *out, first_row=5)
+    Actor(s.kernel, s.theta, seed=7, stream=3).act(s.observations, 11, *out, first_row=5, action_masks=s.masks)
     forward = s.kernel.forward(s.theta, s.observations)
     log_std = s.theta[:3].copy() if distribution == "gaussian" else None
     drawn, their_log_probs = np.empty_like(actions), np.empty_like(log_probs)
-    sample(distribution, forward, log_std, 11, drawn, their_log_probs, seed=7, stream=3, first_row=5)
+    more = {"first_row": 5, "nvec": s.nvec, "action_masks": s.masks}
+    sample(s.kernel.distribution, forward, log_std, 11, drawn, their_log_probs, seed=7, stream=3, **more)
     np.testing.assert_array_equal(drawn, actions)
     np.testing.assert_allclose(their_log_probs, log_probs, rtol=1e-6 if dtype == np.float32 else 1e-14)
 
@@ -365,10 +378,11 @@ def test_acting_does_not_depend_on_how_the_rows_are_grouped(distribution):
     s = Setting(distribution)
     whole = outputs_for(s)
     actor = Actor(s.kernel, s.theta, seed=7)
-    actor.act(s.observations, 2, *whole)
+    actor.act(s.observations, 2, *whole, action_masks=s.masks)
     for start in range(0, 40, 8):
         part = outputs_for(s, 8)
-        actor.act(s.observations[start : start + 8], 2, *part, first_row=start)
+        masks = None if s.masks is None else s.masks[start : start + 8]
+        actor.act(s.observations[start : start + 8], 2, *part, first_row=start, action_masks=masks)
         for ours, theirs in zip(part, whole, strict=True):
             np.testing.assert_array_equal(ours, theirs[start : start + 8])
 
@@ -462,3 +476,158 @@ def test_an_observation_too_large_for_the_policy_is_refused_by_row(value):
     outputs = np.empty((4, 2), np.float32), np.empty(4, np.int64), np.empty(4, np.float32), np.empty(4, np.int64)
     with pytest.raises(FloatingPointError, match="environment 2"):
         actor.act(observations, 0, *outputs)
+
+
+def test_component_j_of_a_row_draws_with_its_jth_uniform_number():
+    # All logits are equal: a draw says in which of n cells its number lies.
+    s = Setting("multicategorical", widths=(5, 9), rows=400)
+    s.kernel = PolicyKernel((5, 9), "tanh", "multicategorical", np.float64, (4, 5))
+    one = PolicyKernel((5, 4), "tanh", "categorical", np.float64)
+    several, single = np.empty((400, 2), np.int64), np.empty(400, np.int64)
+    out = np.empty((400, 5)), several, np.empty(400), np.empty_like(several)
+    Actor(s.kernel, np.zeros(s.kernel.size), seed=3).act(s.observations, 8, *out)
+    out = np.empty((400, 5)), single, np.empty(400), np.empty_like(single)
+    Actor(one, np.zeros(one.size), seed=3).act(s.observations, 8, *out)
+    np.testing.assert_array_equal(several[:, 0], single)
+    # 20 cells of 20 draws expected each; chi-square with 19 degrees of freedom is below 60 but once in 400,000.
+    cells = np.bincount(several @ [5, 1], minlength=20)
+    assert ((cells - 20) ** 2 / 20).sum() < 60
+
+
+@pytest.mark.parametrize("kind", ["categorical", "multicategorical", "bernoulli"])
+def test_choices_come_with_their_probabilities_over_the_allowed_ones(kind):
+    s = Setting("masked " + kind, rows=4000)
+    s.observations[:], s.masks[:] = s.observations[0], s.masks[0]
+    out = _, actions, log_probs, _ = outputs_for(s, 4000)
+    Actor(s.kernel, s.theta, seed=11).act(s.observations, 0, *out, action_masks=s.masks)
+    p = np.exp(s.oracle.log_p(s.oracle.forward(s.theta, s.observations[:1]), s.masks[:1]))[0]
+    taken = s.oracle.chosen(actions).mean(0)
+    assert not taken[~s.masks[0]].any()
+    # 5 standard errors: fails by chance about once in a million.
+    assert (np.abs(taken - p) <= 5 * np.sqrt(p * (1 - p) / 4000) + 1e-12).all()
+    expected = s.oracle.log_prob(s.theta, s.observations, actions, s.masks)
+    np.testing.assert_allclose(log_probs, expected, rtol=1e-12, atol=1e-13)
+    Actor(s.kernel, s.theta).act(s.observations, 0, *out, deterministic=True, action_masks=s.masks)
+    np.testing.assert_array_equal(
+        s.oracle.chosen(actions)[0],
+        np.concatenate(
+            [
+                np.arange(n) == np.argmax(q)
+                for n, q in zip(s.oracle.blocks, np.split(p, np.cumsum(s.oracle.blocks)[:-1]), strict=True)
+            ]
+        ),
+    )
+
+
+@pytest.mark.parametrize("kind", ["categorical", "multicategorical", "bernoulli"])
+def test_masks_that_allow_everything_change_no_bit(kind):
+    s = Setting(kind)
+    kernel = s.bind(entropy_coefficient=0.1)
+    trial, v = s.theta + 0.01, np.ones(kernel.size)
+    plain = kernel.log_probs(), kernel.surrogate_gradient(), kernel.fisher_operator() @ v, kernel.evaluate(trial)
+    s.bind(entropy_coefficient=0.1, action_masks=np.ones((40, sum(s.oracle.blocks)), bool))
+    masked = kernel.log_probs(), kernel.surrogate_gradient(), kernel.fisher_operator() @ v, kernel.evaluate(trial)
+    for ours, theirs in zip(plain, masked, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["masked multicategorical", "masked bernoulli"])
+def test_where_one_choice_is_left_there_is_nothing_to_learn(kind):
+    s = Setting(kind)
+    masks = s.oracle.chosen(s.actions) > 0
+    kernel = s.bind(action_masks=masks, entropy_coefficient=1.0)
+    assert not kernel.log_probs().any()
+    assert not kernel.surrogate_gradient().any()
+    assert not (kernel.fisher_operator() @ np.ones(kernel.size)).any()
+    assert kernel.entropy() == 0.0
+    assert kernel.evaluate(s.theta + 1.0) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda s: s.masks.__setitem__((7, slice(2, 4)), False),
+            "action_masks: row 7, component 1 forbids every choice",
+        ),
+        (lambda s: s.actions.__setitem__((9, 1), 2), "actions: row 9, component 1 holds 2; wanted 0 to 1"),
+        (lambda s: s.actions.__setitem__((9, 1), -1), "actions: row 9, component 1 holds -1; wanted 0 to 1"),
+        (
+            lambda s: s.masks.__setitem__((3, slice(0, 2)), np.arange(2) != s.actions[3, 0]),
+            r"actions: row 3, component 0 holds \d, which its mask forbids",
+        ),
+    ],
+)
+def test_a_choice_that_cannot_be_is_named_by_row_and_component(change, message):
+    s = Setting("masked bernoulli")
+    change(s)
+    with pytest.raises(ValueError, match=message):
+        s.bind()
+
+
+def test_acting_names_a_mask_that_forbids_everything_by_its_environment():
+    s = Setting("masked multicategorical")
+    s.masks[13, 2] = False
+    with pytest.raises(ValueError, match="action_masks: row 113, component 1 forbids every choice"):
+        Actor(s.kernel, s.theta).act(s.observations, 0, *outputs_for(s), first_row=100, action_masks=s.masks)
+
+
+@pytest.mark.parametrize("masks", [np.ones((40, 4), bool), np.ones((40, 3), np.uint8), np.ones((39, 3), bool), [True]])
+def test_masks_that_do_not_fit_are_named(masks):
+    s = Setting("categorical")
+    with pytest.raises((ValueError, TypeError), match="action_masks"):
+        s.bind(action_masks=masks)
+    with pytest.raises((ValueError, TypeError), match="action_masks"):
+        Actor(s.kernel, s.theta).act(s.observations, 0, *outputs_for(s), action_masks=masks)
+    with pytest.raises(ValueError, match="action_masks: a gaussian policy takes none"):
+        Setting().bind(action_masks=np.ones((40, 3), bool))
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(np.float32, 44.0), (np.float32, -1000.0), (np.float64, 1000.0)])
+def test_a_log_std_that_overflows_is_named_and_never_becomes_nan(dtype, value):
+    s = Setting(dtype=dtype)
+    before = s.theta.copy()
+    s.theta[1] = value
+    with pytest.raises(ValueError, match=f"log_std: item 1 is {value}; wanted -"):
+        s.bind()
+    with pytest.raises(ValueError, match=f"log_std: item 1 is {value}; wanted -"):
+        Actor(s.kernel, s.theta).act(s.observations, 0, *outputs_for(s))
+    improvement, kl = s.bind(parameters=before).evaluate(s.theta)
+    assert not (improvement > 0 and kl <= 0.01)
+    s.theta[1] = np.copysign(43.0 if dtype == np.float32 else 354.0, value)
+    s.actions = s.kernel.forward(s.theta, s.observations)
+    s.bind()
+    assert np.isfinite(s.kernel.surrogate_gradient()).all()
+    assert np.isfinite(s.kernel.fisher_operator() @ np.ones(s.kernel.size, dtype)).all()
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_outputs_that_are_not_finite_are_refused_in_acting_and_no_number_in_an_update(value, distribution):
+    s = Setting(distribution)
+    kernel = s.bind()
+    trial = s.theta.copy()
+    trial[-1] = value
+    assert not np.isfinite(kernel.evaluate(trial)[0])
+    s.bind(parameters=trial)
+    assert np.isnan(kernel.ratios()).all()
+    assert np.isnan(kernel.surrogate_gradient()).any()
+    with pytest.raises(FloatingPointError, match="action of environment 0 is not finite"):
+        Actor(kernel, trial).act(s.observations, 0, *outputs_for(s), action_masks=s.masks)
+
+
+def test_a_subset_of_rows_computes_the_very_bits_of_those_rows(distribution):
+    s = Setting(distribution)
+    kernel = s.bind(total=50)
+    rows = np.array([0, 3, 17, 39])
+    part = kernel.subset(rows)
+    np.testing.assert_array_equal(part.log_probs(), kernel.log_probs()[rows])
+    everything = kernel.subset(np.arange(40)).fisher_operator()
+    v = np.random.default_rng(0).normal(size=kernel.size)
+    np.testing.assert_array_equal(everything @ v, kernel.fisher_operator() @ v)
+    assert kernel.fisher_operator(rows) @ v == pytest.approx(part.fisher_operator() @ v, rel=0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_entropy_coefficient_must_be_finite(value):
+    with pytest.raises(ValueError, match="entropy_coefficient"):
+        Setting().bind(entropy_coefficient=value)

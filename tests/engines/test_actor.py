@@ -5,9 +5,9 @@ import pytest
 import torch
 from gymnasium import spaces
 from torch import nn
-from torch.distributions import Beta, Independent, Normal
+from torch.distributions import Beta, Categorical, Independent, Normal
 
-from tests.engines.cases import make_case
+from tests.engines.cases import KINDS, make_case
 from trpo_fast.engines import make_engine
 
 ROWS = 6
@@ -229,3 +229,83 @@ def test_a_refresh_names_a_parameter_that_is_not_finite(name):
     engine.parameters()[-1] = np.nan
     with pytest.raises(ValueError, match=r"'layers.2.bias' contains nan"):
         engine.refresh()
+
+
+DISCRETE = [kind for kind in KINDS if kind != "gaussian"]
+
+
+def act_discretely(case, name, **settings):
+    shape = case.actions.shape
+    actor = actor_of(case, name, seed=3)
+    return act(actor, case.observations, 9, case.dtype, np.empty(shape, np.int64), action_masks=case.masks, **settings)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("kind", DISCRETE)
+def test_both_engines_choose_the_same_allowed_actions(kind, deterministic):
+    case = make_case(kind, rows=200, outputs=5)
+    native, autograd = (act_discretely(case, name, deterministic=deterministic) for name in ("native", "autograd"))
+    for ours, torchs in zip(native, autograd, strict=True):
+        np.testing.assert_allclose(ours, torchs, rtol=1e-10, atol=1e-12)
+    _, actions, log_probs, env_actions = native
+    expected = case.oracle.log_prob(case.theta, case.observations, actions, case.masks)
+    np.testing.assert_allclose(log_probs, expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_array_equal(env_actions, actions)
+    if case.masks is not None:
+        assert (case.masks | (case.oracle.chosen(actions) == 0)).all()
+    if deterministic:
+        log_p = case.oracle.log_p(case.oracle.forward(case.theta, case.observations), case.masks)
+        modes = [block.argmax(-1) for block in np.split(log_p, np.cumsum(case.oracle.blocks)[:-1], -1)]
+        np.testing.assert_array_equal(actions.reshape(200, -1), np.stack(modes, axis=1))
+
+
+def test_every_component_starts_where_the_space_does(name):
+    case = make_case("multicategorical", rows=ROWS, outputs=5)
+    actor = actor_of(case, name, spaces.MultiDiscrete([3, 2], start=[-4, 10]))
+    _, actions, _, env_actions = act(actor, case.observations, actions=np.empty((ROWS, 2), np.int64))
+    np.testing.assert_array_equal(env_actions, actions + np.array([-4, 10]))
+
+
+def test_a_space_of_other_components_does_not_fit(name):
+    case = make_case("multicategorical", outputs=5)
+    for space in (spaces.MultiDiscrete([2, 3]), spaces.MultiDiscrete([5]), spaces.Discrete(5), spaces.MultiBinary(5)):
+        with pytest.raises(ValueError, match="action_space"):
+            actor_of(case, name, space)
+
+
+@pytest.mark.parametrize("kind", ["masked categorical", "masked multicategorical", "masked bernoulli"])
+def test_acting_refuses_a_mask_that_forbids_everything_by_row(kind, name):
+    case = make_case(kind, rows=ROWS, outputs=4)
+    case.masks[4] = False
+    with pytest.raises(ValueError, match=r"action_masks: .*4"):
+        act_discretely(case, name)
+
+
+@pytest.mark.parametrize("kind", ["categorical", "multicategorical", "bernoulli"])
+def test_logits_that_are_not_finite_are_named(kind, name):
+    case = make_case(kind, rows=ROWS)
+    actor = actor_of(case, name)
+    case.policy.flat.numpy[-1] = np.nan
+    with pytest.raises(FloatingPointError, match="action"):
+        act(actor, case.observations, actions=np.empty(case.actions.shape, np.int64))
+
+
+class Restricted(nn.Module):
+    """Masks itself, with logits of -inf, as many policies do."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(7, 6, dtype=torch.float64)
+
+    def forward(self, observations):
+        logits = self.layer(observations).unflatten(1, (2, 3))
+        logits = torch.where(torch.tensor([True, False, True]), logits, -torch.inf)
+        return Independent(Categorical(logits=logits), 1)
+
+
+def test_choices_that_a_policy_itself_excludes_are_never_taken():
+    case = make_case("multicategorical", rows=200, outputs=6)
+    actor = make_engine(Restricted()).actor(spaces.MultiDiscrete([3, 3]))
+    actions, log_probs = act(actor, case.observations, actions=np.empty((200, 2), np.int64))[1:3]
+    assert set(actions.ravel().tolist()) == {0, 2}
+    assert np.isfinite(log_probs).all()

@@ -11,6 +11,7 @@ from tests.engines.cases import make_case
 from trpo_fast._core import library
 from trpo_fast.engines import NativeEngine, make_engine
 from trpo_fast.policies import MLPPolicy
+from trpo_fast.solvers import Status, trust_region_step
 
 
 class Renamed(MLPPolicy):
@@ -110,9 +111,8 @@ def test_a_policy_changed_behind_the_engine_is_refused_by_name_at_bind():
 
 
 def act(engine, case, observations, **settings):
-    rows, outputs = len(observations), case.oracle.outputs
-    gaussian = case.oracle.distribution == "gaussian"
-    shape, dtype = ((rows, outputs), case.dtype) if gaussian else ((rows,), np.int64)
+    rows = len(observations)
+    shape, dtype = (rows, *case.actions.shape[1:]), np.int64 if case.oracle.discrete else case.dtype
     normalized, actions = np.empty((rows, 7), case.dtype), np.empty(shape, dtype)
     log_probs, env_actions = np.empty(rows, case.dtype), np.empty(shape, dtype)
     engine.actor(case.policy.action_space, seed=5).act(
@@ -122,12 +122,16 @@ def act(engine, case, observations, **settings):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("distribution", ["gaussian", "categorical"])
+@pytest.mark.parametrize("distribution", ["gaussian", "categorical", "masked multicategorical", "masked bernoulli"])
 @pytest.mark.parametrize("hidden", [(64, 64), (5, 7)], ids=str)
 def test_the_first_ratio_is_exactly_one_for_actions_taken_a_few_rows_at_a_time(hidden, distribution, dtype):
     case = make_case(distribution, hidden, dtype=dtype, rows=203)
     engine = make_engine(case.policy)
-    pieces = [act(engine, case, case.observations[start : start + 8], first_row=start) for start in range(0, 203, 8)]
+    pieces = []
+    for start in range(0, 203, 8):
+        masks = None if case.masks is None else case.masks[start : start + 8]
+        rows = case.observations[start : start + 8]
+        pieces.append(act(engine, case, rows, first_row=start, action_masks=masks))
     case.observations, case.actions, log_probs = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
     engine.bind(case.batch(log_probs=log_probs))
     assert engine.evaluate() == (0.0, 0.0)
@@ -136,7 +140,7 @@ def test_the_first_ratio_is_exactly_one_for_actions_taken_a_few_rows_at_a_time(h
     np.testing.assert_array_equal(with_ratios, engine.surrogate_gradient())
 
 
-@pytest.mark.parametrize("distribution", ["gaussian", "categorical"])
+@pytest.mark.parametrize("distribution", ["gaussian", "categorical", "masked multicategorical", "masked bernoulli"])
 def test_results_do_not_depend_on_the_number_of_threads(distribution):
     case = make_case(distribution, (32, 32), dtype="float32", rows=3000)
     engine, v, theta = make_engine(case.policy), case.vector(), case.policy.flat.numpy.copy()
@@ -145,7 +149,7 @@ def test_results_do_not_depend_on_the_number_of_threads(distribution):
         for count in (1, 2, 3, 7):
             library.set_num_threads(count)
             engine.parameters()[:] = theta
-            engine.bind(case.batch())
+            engine.bind(case.batch(), entropy_coefficient=0.1)
             gradient, product = engine.surrogate_gradient(), engine.fisher_operator() @ v
             engine.parameters()[:] += 0.01 * v
             engine.parameters_changed()
@@ -184,3 +188,23 @@ def test_a_failed_bind_leaves_the_engine_usable():
         engine.bind(broken)
     engine.bind(case.batch())
     np.testing.assert_array_equal(engine.surrogate_gradient(), gradient)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "categorical", "multicategorical", "bernoulli"])
+def test_a_network_whose_outputs_overflow_is_a_status_and_leaves_the_parameters_alone(kind):
+    case = make_case(kind, dtype="float32")
+    case.policy.flat.numpy[-5:] = 3e38  # weights and biases of the last layer: finite, their sums are not
+    case.policy.flat.bump_versions()
+    engine = make_engine(case.policy)
+    engine.bind(case.batch())
+    before = engine.parameters().copy()
+    assert trust_region_step(engine).status == Status.NON_FINITE
+    np.testing.assert_array_equal(engine.parameters(), before)
+
+
+@pytest.mark.parametrize("value", [60.0, -1000.0])
+def test_a_log_std_beyond_the_dtype_is_refused_by_name(value):
+    case = make_case(dtype="float32")
+    case.policy.flat.numpy[2] = value
+    with pytest.raises(ValueError, match=f"log_std: item 2 is {value}; wanted -43 to 43"):
+        make_engine(case.policy).bind(case.batch())

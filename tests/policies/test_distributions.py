@@ -10,7 +10,7 @@ from torch.distributions import (
     kl_divergence,
 )
 
-from trpo_fast.policies.distributions import divergence, family_of, with_masks
+from trpo_fast.policies.distributions import MultiCategorical, divergence, family_of, with_masks
 
 B = 6
 
@@ -27,12 +27,16 @@ def bernoulli(logits):
     return Independent(Bernoulli(logits=logits), 1)
 
 
+def multicategorical(logits):
+    return MultiCategorical(logits, (2, 2))
+
+
 def draws(count, dtype=torch.float64):
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(B, 4, dtype=torch.float64, generator=generator).to(dtype) for _ in range(count)]
 
 
-FAMILIES = [(normal, 2), (categorical, 1), (bernoulli, 1)]
+FAMILIES = [(normal, 2), (categorical, 1), (multicategorical, 1), (bernoulli, 1)]
 
 
 @pytest.mark.parametrize(("family", "count"), FAMILIES)
@@ -69,6 +73,7 @@ def test_the_metric_is_the_hessian_of_the_divergence(family, count):
     point, change = draws(2 * count)[:count], draws(2 * count)[count:]
     spec = family_of(family(*point))
     coordinates = spec.coordinates(family(*point))
+    change = [tangent.reshape(c.shape) for tangent, c in zip(change, coordinates, strict=True)]
     product = spec.metric(coordinates, tuple(change))
 
     def along(t):
@@ -93,6 +98,71 @@ def test_masked_choices_take_no_part_at_all():
     other = with_masks(categorical(logits.flip(0)), masks)
     expected = divergence(smaller, categorical(logits.flip(0)[:, [0, 2, 3]]))
     torch.testing.assert_close(divergence(restricted, other), expected)
+
+
+def test_a_multicategorical_is_one_categorical_for_each_component():
+    (logits,) = draws(1)
+    joint = MultiCategorical(logits, (1, 3))
+    parts = [Categorical(logits=block) for block in logits.split((1, 3), 1)]
+    assert (joint.batch_shape, joint.event_shape) == ((B,), (2,))
+    actions = joint.sample()
+    expected = sum(part.log_prob(actions[:, j]) for j, part in enumerate(parts))
+    torch.testing.assert_close(joint.log_prob(actions), expected)
+    torch.testing.assert_close(joint.entropy(), sum(part.entropy() for part in parts))
+    torch.testing.assert_close(joint.mode, torch.stack([part.mode for part in parts], 1))
+    torch.testing.assert_close(joint.logits, torch.cat([part.logits for part in parts], 1))
+
+
+def test_masked_choices_of_a_component_take_no_part_at_all():
+    (logits,) = draws(1)
+    masks = torch.tensor([[True, False, True, True]] * B)
+    restricted, smaller = (
+        with_masks(MultiCategorical(logits, (2, 2)), masks),
+        MultiCategorical(logits[:, [0, 2, 3]], (1, 2)),
+    )
+    actions = smaller.sample()
+    torch.testing.assert_close(restricted.log_prob(actions), smaller.log_prob(actions))
+    torch.testing.assert_close(restricted.entropy(), smaller.entropy())
+    torch.testing.assert_close(
+        divergence(restricted, with_masks(MultiCategorical(logits.flip(0), (2, 2)), masks)),
+        divergence(smaller, MultiCategorical(logits.flip(0)[:, [0, 2, 3]], (1, 2))),
+    )
+
+
+def test_a_masked_bernoulli_is_certain_where_one_value_is_left():
+    (logits,) = draws(1)
+    logits.requires_grad_()
+    # the first may not be 0, the third not be 1
+    masks = torch.tensor([[False, True, True, True, True, False, True, True]] * B)
+    restricted = with_masks(bernoulli(logits), masks)
+    free = bernoulli(logits[:, [1, 3]])
+    actions = restricted.sample()
+    assert (actions[:, 0] == 1).all()
+    assert (actions[:, 2] == 0).all()
+    torch.testing.assert_close(restricted.log_prob(actions), free.log_prob(actions[:, [1, 3]]))
+    torch.testing.assert_close(restricted.entropy(), free.entropy())
+    (gradient,) = torch.autograd.grad((restricted.log_prob(actions) + restricted.entropy()).sum(), logits)
+    assert not gradient[:, [0, 2]].any()
+    assert gradient[:, [1, 3]].all()
+    torch.testing.assert_close(
+        divergence(restricted, with_masks(bernoulli(logits.flip(0)), masks)),
+        divergence(free, bernoulli(logits.flip(0)[:, [1, 3]])),
+    )
+
+
+@pytest.mark.parametrize(("family", "width"), [(categorical, 4), (multicategorical, 4), (bernoulli, 8)])
+def test_masks_that_forbid_everything_are_refused_by_row_and_component(family, width):
+    masks = torch.ones(B, width, dtype=torch.bool)
+    masks[3, -4 if family is categorical else -2 :] = False
+    component = {categorical: 0, multicategorical: 1, bernoulli: 3}[family]
+    with pytest.raises(ValueError, match=f"action_masks: row 3 forbids every choice of component {component}"):
+        with_masks(family(draws(1)[0]), masks)
+
+
+def test_sizes_that_do_not_fit_the_logits_are_refused():
+    for nvec in ((2, 1), (), (4, 0), (5,)):
+        with pytest.raises(ValueError, match="nvec: got"):
+            MultiCategorical(draws(1)[0], nvec)
 
 
 def test_masks_that_do_not_fit_are_refused():

@@ -8,10 +8,13 @@ from torch.distributions import Categorical, Independent, Normal
 
 from tests import reference
 from trpo_fast.policies import ACTIVATIONS, MLPCritic, MLPPolicy
+from trpo_fast.policies.distributions import MultiCategorical
 
 OBSERVATIONS = spaces.Box(-np.inf, np.inf, (2, 3))
 CONTINUOUS = spaces.Box(-1, 1, (4,))
 DISCRETE = spaces.Discrete(5, start=2)
+SEVERAL = spaces.MultiDiscrete([[2, 3], [1, 4]])
+FLAGS = spaces.MultiBinary((2, 3))
 
 
 def test_log_std_is_a_parameter_and_comes_first():
@@ -24,11 +27,13 @@ def test_log_std_is_a_parameter_and_comes_first():
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("space", [CONTINUOUS, DISCRETE], ids=["Box", "Discrete"])
+@pytest.mark.parametrize(
+    "space", [CONTINUOUS, DISCRETE, SEVERAL, FLAGS], ids=["Box", "Discrete", "MultiDiscrete", "MultiBinary"]
+)
 def test_forward_is_the_oracles(space, activation):
     policy = MLPPolicy(OBSERVATIONS, space, (8, 7), activation, log_std_init=0.3, dtype=torch.float64, seed=1)
     policy.flat.numpy[:] += 0.5 * np.random.default_rng(0).normal(size=len(policy.flat))
-    oracle = reference.Policy(policy.widths, activation, policy.distribution)
+    oracle = reference.Policy(policy.widths, activation, policy.distribution, policy.nvec)
     observations = torch.randn(6, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     distribution = policy(observations)
     theta, rows = policy.flat.numpy, observations.reshape(6, 6).numpy()
@@ -38,14 +43,20 @@ def test_forward_is_the_oracles(space, activation):
         outputs = distribution.mean
         np.testing.assert_allclose(distribution.stddev.detach()[3], np.exp(theta[:4]), rtol=1e-14)
     else:
-        assert isinstance(distribution, Categorical)
-        outputs = distribution.logits
+        kind = {"categorical": Categorical, "multicategorical": MultiCategorical, "bernoulli": Independent}
+        assert isinstance(distribution, kind[policy.distribution])
+        outputs = distribution.base_dist.logits if space is FLAGS else distribution.logits
     expected = oracle.forward(theta, rows)
-    if space is DISCRETE:
-        expected = reference.log_softmax(expected)
+    if space in (DISCRETE, SEVERAL):
+        expected = oracle.log_p(expected)
     np.testing.assert_allclose(outputs.detach(), expected, rtol=1e-12)
     actions = distribution.sample()
-    log_probs = oracle.log_prob(theta, rows, actions.numpy())
+    assert (
+        distribution.event_shape
+        == actions.shape[1:]
+        == (() if space is DISCRETE else (policy.widths[-1] if space is FLAGS else 4,))
+    )
+    log_probs = oracle.log_prob(theta, rows, actions.long().numpy() if space is FLAGS else actions.numpy())
     np.testing.assert_allclose(distribution.log_prob(actions).detach(), log_probs, rtol=1e-12)
     assert distribution.batch_shape == (6,)
 

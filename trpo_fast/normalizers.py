@@ -66,6 +66,9 @@ class _Moments:
 class ObservationNormalizer:
     """Shifts and scales observations to zero mean and unit variance, then clips them.
 
+    One-hot and binary columns are best left as they are: their statistics say how often something was seen, and would
+    make what is rare enormous.
+
     Parameters
     ----------
     size : int
@@ -74,6 +77,8 @@ class ObservationNormalizer:
         Normalized observations are clipped to ``[-clip, clip]``; infinity clips nothing.
     epsilon : float
         Added to the variance, so that a constant feature has a finite scale.
+    columns : bool, shape (D,), optional
+        True where a column is normalized; all are by default. The others are only clipped.
 
     Attributes
     ----------
@@ -82,14 +87,19 @@ class ObservationNormalizer:
         them at every call. Zeros and ones before the first `merge`.
     """
 
-    def __init__(self, size: int, clip: float = 10.0, epsilon: float = 1e-8) -> None:
+    def __init__(
+        self, size: int, clip: float = 10.0, epsilon: float = 1e-8, columns: NDArray[np.bool_] | None = None
+    ) -> None:
         if size < 1:
             raise ValueError(f"size must be at least 1, got {size!r}")
+        if columns is not None and (np.shape(columns) != (size,) or np.asarray(columns).dtype != np.bool_):
+            raise ValueError(f"columns must be bools of shape ({size},), got {columns!r}")
         self.clip = _check_positive("clip", clip, finite=False)
         self.epsilon = _check_positive("epsilon", epsilon, finite=True)
         self._moments = _Moments(size)
         self.mean = self._moments.mean
         self.scale = np.ones(size)
+        self._untouched = None if columns is None or np.all(columns) else ~np.asarray(columns)
 
     @property
     def count(self) -> float:
@@ -102,7 +112,7 @@ class ObservationNormalizer:
         ValueError, and nothing changed, when not finite; OverflowError when their squares are not.
         """
         self._moments.merge(rows)
-        self.scale[...] = self._moments.inverse_std(self.epsilon)
+        self._rescale()
 
     def normalize(self, observations: NDArray[Any], dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """Normalized copy of raw ``(..., D)`` observations, computed in float64 and rounded once to `dtype`."""
@@ -116,7 +126,13 @@ class ObservationNormalizer:
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take over what `state` returned; ValueError names what is missing or has a wrong shape."""
         self._moments.load_state(state)
+        self._rescale()
+
+    def _rescale(self) -> None:
         self.scale[...] = self._moments.inverse_std(self.epsilon)
+        if self._untouched is not None:
+            self.mean[self._untouched] = self._moments.m2[self._untouched] = 0.0
+            self.scale[self._untouched] = 1.0
 
 
 class RewardScaler:

@@ -18,6 +18,8 @@ class Result(NamedTuple):
 class Clockwork:
     """Environment i ends every ``lengths[i]`` steps and pays ``i + 1`` a step; dummy rows, if any, pay a million."""
 
+    action_masks = None
+
     def __init__(self, lengths, mode=gym.vector.AutoresetMode.SAME_STEP):
         self.lengths, self.autoreset_mode, self.num_envs = np.array(lengths), mode, len(lengths)
 
@@ -37,7 +39,7 @@ class Clockwork:
 
 
 class Player:
-    def act(self, observations, step, *, deterministic):
+    def act(self, observations, step, *, deterministic, action_masks):
         return np.zeros(len(observations))
 
 

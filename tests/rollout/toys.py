@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from trpo_fast.rollout.collector import Collector
 from trpo_fast.rollout.environments import EnvironmentAdapter, SyncEnvironments
+from trpo_fast.rollout.spaces import action_layout
 
 
 class Walk(gymnasium.Env):
@@ -103,3 +104,124 @@ def follow(adapter: EnvironmentAdapter, steps_per_env: int, seed: int = 3, dtype
 def value(observations: np.ndarray) -> np.ndarray:
     """A critic: any function of the observation that tells rows apart."""
     return (np.cos(observations[:, 0]) + 0.25 * observations[:, 1]).astype(observations.dtype)
+
+
+class Gate(gymnasium.Env):
+    """Lets only masked actions through: any other raises. A new mask after every step; episodes of 1 to 5 steps.
+
+    Parameters
+    ----------
+    action_space : Discrete, MultiDiscrete or MultiBinary
+    source : {"method", "info", None}
+        Where the mask is to be found: ``action_masks()``, ``info["action_mask"]``, or nowhere.
+    flat : bool
+        The mask as one flat array instead of Gymnasium's own form.
+    """
+
+    observation_space = gymnasium.spaces.Dict(
+        here=gymnasium.spaces.Discrete(3, start=1), far=gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    )
+
+    def __init__(self, action_space: gymnasium.Space, source: str | None = "method", flat: bool = False) -> None:
+        self.action_space = action_space
+        self.source, self.flat = source, flat
+        if source == "method":
+            self.action_masks = self._mask  # on the object, so that the class can do without
+        self.passed = 0
+
+    def _draw(self) -> dict:
+        space, rng = self.action_space, self.np_random
+        if isinstance(space, gymnasium.spaces.MultiBinary):
+            self.allowed = [np.array([m != 1, m != 0]) for m in rng.integers(0, 3, size=space.shape).ravel()]
+        else:
+            counts = [space.n] if isinstance(space, gymnasium.spaces.Discrete) else space.nvec.ravel()
+            self.allowed = [rng.random(n) < 0.4 for n in counts]
+            for allowed in self.allowed:
+                allowed[rng.integers(len(allowed))] = True
+        here = int(rng.integers(1, 4))
+        return {"here": here, "far": rng.uniform(-1, 1, 2).astype(np.float32)}
+
+    def canonical(self) -> np.ndarray:
+        """The mask as the engines get it."""
+        return np.concatenate(self.allowed)
+
+    def _mask(self) -> Any:
+        space = self.action_space
+        if self.flat or isinstance(space, gymnasium.spaces.Discrete):
+            return self.canonical()
+        if isinstance(space, gymnasium.spaces.MultiBinary):
+            choices = [2 if allowed.all() else int(allowed[1]) for allowed in self.allowed]
+            return np.array(choices, np.int8).reshape(space.shape)
+        masks = iter([allowed.astype(np.int8) for allowed in self.allowed])
+        if space.nvec.ndim == 1:
+            return tuple(masks)
+        return tuple(tuple(next(masks) for _ in row) for row in space.nvec)
+
+    def _info(self) -> dict:
+        if self.source != "info":
+            return {}
+        mask = self._mask()
+        return {"action_mask": mask if isinstance(mask, tuple) else mask.astype(np.int8)}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
+        super().reset(seed=seed)
+        self.steps, self.limit = 0, int(self.np_random.integers(1, 6))
+        return self._draw(), self._info()
+
+    def step(self, action: Any) -> tuple[dict, float, bool, bool, dict]:
+        assert action in self.action_space, f"{action!r} is not in {self.action_space}"
+        starts = np.zeros(1, int)
+        if not isinstance(self.action_space, gymnasium.spaces.MultiBinary):
+            starts = np.ravel(self.action_space.start)
+        if self.source is not None:
+            for choice, allowed in zip(np.ravel(action) - starts, self.allowed, strict=True):
+                assert allowed[choice], f"{action!r} is not allowed by {self.allowed}"
+        self.passed += 1
+        self.steps += 1
+        ended = self.steps == self.limit
+        observation = self._draw()
+        if ended:  # a finished game allows nothing
+            self.allowed = [np.zeros_like(allowed) for allowed in self.allowed]
+        terminated, truncated = ended and self.limit % 2 == 0, ended and self.limit % 2 == 1
+        return observation, float(np.sum(action)), terminated, truncated, self._info()
+
+
+class LuckyEngine:
+    """Draws uniformly from what is allowed, for any discrete space, as actors do."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+
+    def refresh(self):
+        pass
+
+    def actor(self, action_space, **options):
+        self.layout = action_layout(action_space)
+        return self
+
+    def act(
+        self,
+        observations,
+        step,
+        normalized,
+        actions,
+        log_probs,
+        env_actions,
+        deterministic=False,
+        first_row=0,
+        action_masks=None,
+    ):
+        counts = self.layout.nvec or (2,) * self.layout.outputs
+        if action_masks is None:
+            action_masks = np.ones((len(observations), sum(counts)), bool)
+        assert action_masks.dtype == np.bool_
+        assert action_masks.shape == (len(observations), sum(counts))
+        assert action_masks.flags.c_contiguous
+        normalized[...] = observations
+        log_probs[...] = 0
+        choices = actions.reshape(len(actions), -1)
+        for component, block in enumerate(np.split(action_masks, np.cumsum(counts)[:-1], axis=1)):
+            choices[:, component] = (block * self.rng.random(block.shape)).argmax(1)
+        np.add(actions, self.layout.start if actions.ndim > 1 else self.layout.start[0], out=env_actions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast.normalizers import ObservationNormalizer
+from trpo_fast.rollout.observations import ObservationLayout
+from trpo_fast.rollout.spaces import action_layout
 
 
 class Player:
@@ -35,6 +36,7 @@ class Player:
         stream: int,
     ) -> None:
         self._space = action_space
+        self._layout = action_layout(action_space)
         self._engine = engine
         self._dtype = engine.dtype
         self._actor = engine.actor(
@@ -47,7 +49,14 @@ class Player:
         )
         self._arrays: tuple[NDArray[Any], ...] = ()
 
-    def act(self, observations: NDArray[Any], step: int, *, deterministic: bool) -> NDArray[Any]:
+    def act(
+        self,
+        observations: NDArray[Any],
+        step: int,
+        *,
+        deterministic: bool,
+        action_masks: NDArray[np.bool_] | None = None,
+    ) -> NDArray[Any]:
         """Actions for the environment.
 
         Parameters
@@ -57,6 +66,8 @@ class Player:
             serve.
         step : int
             Counter of the noise.
+        action_masks : bool, shape (N, K), optional
+            True where an action is allowed, as `MaskFormat` has it.
 
         Returns
         -------
@@ -68,43 +79,28 @@ class Player:
         if not self._arrays or self._arrays[0].shape != observations.shape:
             self._arrays = self._make_arrays(*observations.shape)
         normalized, actions, log_probs, env_actions = self._arrays
+        masked = {} if action_masks is None else {"action_masks": action_masks}
         try:
-            self._actor.act(observations, step, normalized, actions, log_probs, env_actions, deterministic)
+            self._actor.act(observations, step, normalized, actions, log_probs, env_actions, deterministic, **masked)
         except FloatingPointError as error:
             raise ValueError(f"observations: {error}") from error
         return env_actions.reshape(rows, *(self._space.shape or ())).astype(self._space.dtype)
 
     def _make_arrays(self, rows: int, width: int) -> tuple[NDArray[Any], ...]:
         normalized, log_probs = np.empty((rows, width), self._dtype), np.empty(rows, self._dtype)
-        if isinstance(self._space, gym.spaces.Discrete):
-            return normalized, np.empty(rows, np.int64), log_probs, np.empty(rows, np.int64)
-        size = int(np.prod(self._space.shape or ()))
-        actions = np.empty((rows, size), self._dtype)
+        shape = (rows, *self._layout.shape)
+        if self._layout.distribution != "gaussian":
+            return normalized, np.empty(shape, np.int64), log_probs, np.empty(shape, np.int64)
         bounds = np.float64 if self._space.dtype == np.float64 else np.float32
-        return normalized, actions, log_probs, np.empty((rows, size), bounds)
+        return normalized, np.empty(shape, self._dtype), log_probs, np.empty(shape, bounds)
 
 
-def as_rows(observation: Any, space: gym.Space[Any]) -> tuple[NDArray[Any], bool]:
-    """Flatten one observation or a batch of them to rows (N, D), float32 or float64; also whether it was a single one.
+def as_rows(observation: Any, layout: ObservationLayout) -> tuple[NDArray[np.float64], bool]:
+    """Flatten one observation or a batch of them to rows (N, D); also whether it was a single one.
 
     Raises ValueError naming the shape given and the shapes wanted, or the first entry that is not finite.
     """
-    try:
-        array = np.asarray(observation)
-    except ValueError as error:  # lists of different lengths
-        raise ValueError(f"observation: no array can be made of it ({error})") from error
-    shape = tuple(space.shape or ())
-    if array.shape != shape and array.shape[1:] != shape:
-        batch = ", ".join(["n", *map(str, shape)]) + ("" if shape else ",")
-        raise ValueError(
-            f"observation: shape {array.shape} given; want {shape} for one observation or ({batch}) for several"
-        )
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"observation: dtype {array.dtype} given; want real numbers")
-    single = array.shape == shape
-    # Not -1 for the width: NumPy cannot tell it where there are no rows.
-    rows = array.reshape(1 if single else len(array), math.prod(shape))
-    rows = np.ascontiguousarray(rows, np.float64 if array.dtype == np.float64 else np.float32)
+    rows, single = layout.flatten_any(observation)
     finite = np.isfinite(rows)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]

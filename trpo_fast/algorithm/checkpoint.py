@@ -40,8 +40,8 @@ _COUNTERS: dict[str, Any] = {
 _DESCRIPTION: dict[str, tuple[Any, str]] = {
     "config": (dict, "an object with fields of TRPOConfig"),
     "seed": (int, SEED.want),
-    "observation_space": (dict, "the description of a Box"),
-    "action_space": (dict, "the description of a Box or a Discrete"),
+    "observation_space": (dict, "the description of a space"),
+    "action_space": (dict, "the description of a space"),
     "environment": ((dict, type(None)), "an object with id, vectorization and env_kwargs, or null"),
     "counters": (dict, f"an object with {', '.join(_COUNTERS)}"),
 }

@@ -41,7 +41,8 @@ def play_episodes(
     observations = environments.reset(seed)
     step = 0
     while any(len(done) < wanted for done, wanted in zip(finished, quota, strict=True)):
-        result = environments.step(player.act(observations, step, deterministic=deterministic))
+        actions = player.act(observations, step, deterministic=deterministic, action_masks=environments.action_masks)
+        result = environments.step(actions)
         rewards = np.where(is_reset_row, 0.0, result.rewards)
         _require_finite("reward", rewards, step)
         with np.errstate(over="ignore"):

@@ -35,6 +35,9 @@ from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.policies.mlp import MLPCritic, MLPPolicy
 from trpo_fast.rollout.collector import Collector
 from trpo_fast.rollout.environments import EnvironmentAdapter, make_vector_env
+from trpo_fast.rollout.masks import MaskFormat
+from trpo_fast.rollout.observations import ObservationLayout, same_columns
+from trpo_fast.rollout.spaces import numeric_columns
 from trpo_fast.solvers.trust_region import trust_region_step
 
 # Streams 0 (acting) and 2 (environments) belong to the collector, 1 (minibatches) to the critic's trainer.
@@ -167,9 +170,11 @@ class TRPO:
         )
         self.engine = make_engine(self._policy, config.engine)
         self.critic_trainer = CriticTrainer(self._critic, config, seed)
-        size = math.prod(observation_space.shape or ())
+        columns = numeric_columns(observation_space)
         self.observation_normalizer = (
-            ObservationNormalizer(size, clip=config.observation_clip) if config.normalize_observations else None
+            ObservationNormalizer(len(columns), clip=config.observation_clip, columns=columns)
+            if config.normalize_observations and columns.any()
+            else None
         )
         self.reward_scaler = (
             RewardScaler(config.num_envs, config.gamma, clip=config.reward_clip) if config.scale_rewards else None
@@ -177,6 +182,8 @@ class TRPO:
         self.environments: EnvironmentAdapter | None = None
         self.collector: Collector | None = None
         self.collector_state: Mapping[str, Any] | None = None
+        self._observation_layout = ObservationLayout(observation_space)
+        self._mask_format = MaskFormat(action_space)
         self._player = self._make_player(seed, PREDICTION_STREAM)
         self.num_predictions = 0
 
@@ -338,27 +345,32 @@ class TRPO:
         state: Any = None,
         episode_start: Any = None,
         deterministic: bool = False,
+        action_masks: Any = None,
     ) -> tuple[NDArray[Any], Any]:
-        """Action for one observation or for several, with Stable-Baselines3's signature.
+        """Action for one observation or for several, with the signature of Stable-Baselines3 and of its MaskablePPO.
 
         Parameters
         ----------
-        observation : array_like, shape ``observation_space.shape`` or ``(n, *observation_space.shape)``
-            As the environment gives it; normalization is done here.
+        observation : as the environment, or a vector environment with n copies, gives it
+            For a Box array_like of shape ``observation_space.shape`` or ``(n, *observation_space.shape)``.
+            Normalization is done here.
         state, episode_start
             Of recurrent policies: ``state`` is handed back, ``episode_start`` is not used.
         deterministic : bool
             The mode of the distribution instead of a sample.
+        action_masks : optional
+            What is allowed, as the environment's ``action_masks()`` or ``info["action_mask"]`` has it: one mask, or n.
 
         Returns
         -------
         action : ndarray, shape ``action_space.shape`` or ``(n, *action_space.shape)``
-            Ready for the environment: inside the bounds of a Box, ``start`` of a Discrete included.
+            Ready for the environment: inside the bounds of a Box, ``start`` of a discrete space included.
         state
         """
-        rows, single = as_rows(observation, self.observation_space)
+        rows, single = as_rows(observation, self._observation_layout)
+        masks = None if action_masks is None else self._checked_masks(action_masks, len(rows), single)
         try:
-            actions = self._player.act(rows, self.num_predictions, deterministic=deterministic)
+            actions = self._player.act(rows, self.num_predictions, deterministic=deterministic, action_masks=masks)
         except ValueError as error:
             if not isinstance(error.__cause__, FloatingPointError):
                 raise
@@ -423,7 +435,7 @@ class TRPO:
             environments = _make_environments(env, config.num_envs, recipe)
             for name in ("observation_space", "action_space"):
                 given, wanted = getattr(environments, name), getattr(saved, name)
-                if given != wanted:
+                if given != wanted or not same_columns(given, wanted):
                     environments.close()
                     raise ValueError(f"env: {name} {given} given; want {wanted}, the saved agent's")
             config = config.replace(num_envs=environments.num_envs)
@@ -447,6 +459,14 @@ class TRPO:
         self.critic_trainer.finish_within(FIT_PATIENCE)
         if self.environments is not None:
             self.environments.close()
+
+    def _checked_masks(self, action_masks: Any, rows: int, single: bool) -> NDArray[np.bool_]:
+        if not self._mask_format.size:
+            raise ValueError(f"action_masks: given for {self.action_space}; want None, masks are for discrete actions")
+        masks = [action_masks] if single else action_masks
+        if not hasattr(masks, "__len__") or len(masks) != rows:
+            raise ValueError(f"action_masks: {action_masks!r} given; want one mask for each of {rows} observations")
+        return self._mask_format.rows(masks, name="observation")
 
     def _make_player(self, seed: int, stream: int) -> Player:
         return Player(self.engine, self.action_space, self.observation_normalizer, seed=seed, stream=stream)

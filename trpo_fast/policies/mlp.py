@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
 
-from trpo_fast.rollout.spaces import action_layout, check_observation_space
+from trpo_fast.rollout.spaces import action_layout, check_observation_space, observation_size
 
 from .distributions import MultiCategorical
 from .flat import FlatParameters
@@ -101,8 +101,8 @@ class MLPPolicy(_MLP):
 
     Parameters
     ----------
-    observation_space : gymnasium.spaces.Box
-        Any shape; observations are flattened.
+    observation_space : gymnasium.Space
+        Any supported one; observations are flattened.
     action_space : gymnasium.spaces.Box of floats, Discrete, MultiDiscrete or MultiBinary
         Any shape.
     hidden_sizes : sequence of int
@@ -152,7 +152,7 @@ class MLPPolicy(_MLP):
         dtype: torch.dtype | str = torch.float32,
         seed: int | None = None,
     ) -> None:
-        inputs = math.prod(check_observation_space(observation_space).shape)
+        inputs = observation_size(check_observation_space(observation_space))
         layout = action_layout(action_space)
         if not math.isfinite(log_std_init):
             raise ValueError(f"log_std_init: got {log_std_init}, wanted a finite number")
@@ -194,8 +194,8 @@ class MLPCritic(_MLP):
 
     Parameters
     ----------
-    observation_space : gymnasium.spaces.Box
-        Any shape; observations are flattened.
+    observation_space : gymnasium.Space
+        Any supported one; observations are flattened.
     hidden_sizes : sequence of int
     activation : str
         One of `ACTIVATIONS`.
@@ -219,7 +219,7 @@ class MLPCritic(_MLP):
         dtype: torch.dtype | str = torch.float32,
         seed: int | None = None,
     ) -> None:
-        widths = _widths(math.prod(check_observation_space(observation_space).shape), hidden_sizes, 1)
+        widths = _widths(observation_size(check_observation_space(observation_space)), hidden_sizes, 1)
         super().__init__(widths, activation, 1.0, _checked_dtype(dtype), seed)
         self.observation_space = observation_space
         self.flat = FlatParameters(self)

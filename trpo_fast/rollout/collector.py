@@ -31,7 +31,7 @@ class Rollout:
     observations: NDArray[Any]
     """(T, E, D) as the policy saw them: normalized, in its dtype."""
     actions: NDArray[Any]
-    """(T, E, A) in the policy's dtype, before clipping, or (T, E) int64 counted from 0."""
+    """(T, E, A) in the policy's dtype, before clipping; (T, E) or (T, E, A) int64, counted from 0, where discrete."""
     log_probs: NDArray[Any]
     """(T, E)"""
     rewards: NDArray[np.float64]
@@ -55,6 +55,8 @@ class Rollout:
     episode_returns: NDArray[np.float64]
     """Sum of raw rewards of every episode that ended in this rollout, in order."""
     episode_lengths: NDArray[np.int64]
+    action_masks: NDArray[np.bool_] | None
+    """(T, E, K) what was allowed; None where the environments have no masks."""
 
 
 class AdvantageStatistics(NamedTuple):
@@ -77,6 +79,7 @@ class _Buffer:
         self.rewards = np.empty(rows)
         self.terminated = np.empty(rows, np.bool_)
         self.truncated = np.empty(rows, np.bool_)
+        self.action_masks: NDArray[np.bool_] | None = None  # until the environments are found to have some
 
 
 class Collector:
@@ -234,6 +237,7 @@ class Collector:
             rollout.actions.reshape(size, *rollout.actions.shape[2:])[keep],
             kept_advantages,
             rollout.log_probs.reshape(-1)[keep],
+            None if rollout.action_masks is None else rollout.action_masks.reshape(size, -1)[keep],
         )
         return batch, kept_returns, statistics
 
@@ -271,6 +275,9 @@ class Collector:
         self._engine.refresh()  # the policy may have been edited since the last rollout
         observations = self._begin()
         self._observations = None  # until all went well
+        masks = self._adapter.action_masks
+        if masks is not None and buffer.action_masks is None:
+            buffer.action_masks = np.empty((len(buffer.rewards), *masks.shape), np.bool_)
         first_step = self._step
         raw = None
         if self._normalizer is not None:
@@ -306,8 +313,12 @@ class Collector:
 
     def _act(self, observations: NDArray[Any], buffer: _Buffer, t: int, env_actions: NDArray[Any]) -> None:
         normalized, actions, log_probs = buffer.observations[t], buffer.actions[t], buffer.log_probs[t]
+        masked = {}
+        if buffer.action_masks is not None:
+            buffer.action_masks[t] = self._adapter.action_masks
+            masked["action_masks"] = buffer.action_masks[t]
         try:
-            self._actor.act(observations, self._step, normalized, actions, log_probs, env_actions)
+            self._actor.act(observations, self._step, normalized, actions, log_probs, env_actions, **masked)
         except FloatingPointError as error:
             bad = _not_finite(observations, self._as_seen(observations))
             if len(bad):
@@ -369,6 +380,7 @@ class Collector:
             steps=int(valid.sum()),
             episode_returns=returns[ended],
             episode_lengths=lengths[ended].astype(np.int64),
+            action_masks=buffer.action_masks,
         )
 
     def _as_seen(self, observations: NDArray[Any]) -> NDArray[Any]:

@@ -1,24 +1,62 @@
-"""Which Gymnasium spaces are supported, and how they are written to JSON."""
+"""Which Gymnasium spaces are supported, how many numbers they are, and how they are written to JSON."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import Space
-from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from numpy.typing import NDArray
 
+Leaf = Box | Discrete | MultiDiscrete | MultiBinary
 
-def check_observation_space(space: Space[Any]) -> Box:
-    """Return `space` when it is a Box, whose observations are flattened; a ValueError names any other."""
-    if not isinstance(space, Box):
-        raise ValueError(f"observation space must be a Box, got {space}")
-    if math.prod(space.shape) == 0:
+
+def check_observation_space(space: Space[Any]) -> Space[Any]:
+    """Return `space` when its observations can be flattened; a ValueError names what in it is not supported."""
+    if observation_size(space) == 0:
         raise ValueError(f"observation space must have at least one item, got {space}")
     return space
+
+
+def observation_size(space: Space[Any]) -> int:
+    """D, numbers in one flat observation of a supported `space`; a ValueError names any other."""
+    return sum(flat_size(leaf) for leaf in observation_leaves(space))
+
+
+def numeric_columns(space: Space[Any]) -> NDArray[np.bool_]:
+    """Which of the D columns are numbers (of a Box), and not one-hot or binary: those worth normalizing."""
+    return np.concatenate([np.full(flat_size(leaf), isinstance(leaf, Box)) for leaf in observation_leaves(space)])
+
+
+def observation_leaves(space: Space[Any], name: str = "") -> Iterator[Leaf]:
+    """The spaces without parts inside `space`, in the order in which Gymnasium flattens them.
+
+    `name` is how error messages call the part of the observation that `space` describes, ``['camera'][0]`` for example.
+    """
+    if isinstance(space, Dict):
+        for key, part in space.spaces.items():
+            yield from observation_leaves(part, f"{name}[{key!r}]")
+    elif isinstance(space, Tuple):
+        for index, part in enumerate(space.spaces):
+            yield from observation_leaves(part, f"{name}[{index}]")
+    elif isinstance(space, Leaf):
+        yield space
+    else:
+        where = f"observation{name}: its" if name else "observation"
+        raise ValueError(
+            f"{where} space must be a Box, Discrete, MultiDiscrete or MultiBinary, or a Dict or Tuple of these, "
+            f"got {space}"
+        )
+
+
+def flat_size(leaf: Leaf) -> int:
+    """Columns that an observation of `leaf` takes: one for each item of a Box, one for each choice of the discrete."""
+    if isinstance(leaf, Discrete):
+        return int(leaf.n)
+    return int(leaf.nvec.sum()) if isinstance(leaf, MultiDiscrete) else math.prod(leaf.shape)
 
 
 class ActionLayout(NamedTuple):
@@ -72,7 +110,7 @@ def check_action_space(space: Space[Any]) -> Box | Discrete | MultiDiscrete | Mu
 
 
 def space_to_json(space: Space[Any]) -> dict[str, Any]:
-    """Describe a Box or Discrete by what ``json.dumps`` accepts; infinite bounds become strings, as JSON has none."""
+    """Describe a supported space by what ``json.dumps`` accepts; infinite bounds become strings, as JSON has none."""
     if isinstance(space, Box):
         return {
             "type": "Box",
@@ -82,23 +120,85 @@ def space_to_json(space: Space[Any]) -> dict[str, Any]:
             "dtype": space.dtype.name,
         }
     if isinstance(space, Discrete):
-        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
-    raise ValueError(f"space must be a Box or a Discrete, got {space}")
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start), "dtype": space.dtype.name}
+    if isinstance(space, MultiDiscrete):
+        return {
+            "type": "MultiDiscrete",
+            "nvec": space.nvec.tolist(),
+            "start": space.start.tolist(),
+            "dtype": space.dtype.name,
+        }
+    if isinstance(space, MultiBinary):
+        return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
+    if isinstance(space, Tuple):
+        return {"type": "Tuple", "spaces": [space_to_json(part) for part in space.spaces]}
+    if isinstance(space, Dict):
+        for key in space.spaces:
+            if not isinstance(key, str):
+                raise ValueError(f"space: key {key!r} of {space} is not a string, so that it cannot be saved")
+        # A list, because the order of the keys is the order of the columns.
+        return {"type": "Dict", "spaces": [[key, space_to_json(part)] for key, part in space.spaces.items()]}
+    raise ValueError(f"space must be one of {', '.join(_FROM_JSON)}, got {space}")
 
 
-def space_from_json(description: Mapping[str, Any]) -> Box | Discrete:
+def space_from_json(description: Mapping[str, Any]) -> Space[Any]:
     """Inverse of `space_to_json`; ValueError when `description` is not one of its results."""
     try:
         kind = description["type"]
-        if kind == "Discrete":
-            return Discrete(description["n"], start=description["start"])
-        if kind == "Box":
-            shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
-            low, high = (_bounds_from_json(description[name], shape, dtype) for name in ("low", "high"))
-            return Box(low, high, shape, dtype.type)
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        if kind in _FROM_JSON:
+            return _FROM_JSON[kind](description)
+    except (AttributeError, KeyError, TypeError, ValueError, AssertionError) as error:
         raise ValueError(f"damaged description of a space, {error!r}: {description}") from error
-    raise ValueError(f"space type must be 'Box' or 'Discrete', got {kind!r}")
+    raise ValueError(f"space type must be one of {', '.join(_FROM_JSON)}, got {kind!r}")
+
+
+def _box_from_json(description: Mapping[str, Any]) -> Box:
+    shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
+    low, high = (_bounds_from_json(description[name], shape, dtype) for name in ("low", "high"))
+    return Box(low, high, shape, dtype.type)
+
+
+def _discrete_from_json(description: Mapping[str, Any]) -> Discrete:
+    dtype = np.dtype(description.get("dtype", "int64"))  # files written before it was noted are of this one
+    return Discrete(description["n"], start=description["start"], dtype=dtype.type)
+
+
+def _multi_discrete_from_json(description: Mapping[str, Any]) -> MultiDiscrete:
+    dtype = np.dtype(description["dtype"])
+    nvec, start = (_integers(description[name]).astype(dtype) for name in ("nvec", "start"))
+    return MultiDiscrete(nvec, dtype=dtype.type, start=start)
+
+
+def _multi_binary_from_json(description: Mapping[str, Any]) -> MultiBinary:
+    return MultiBinary(_integers(description["n"]).tolist())
+
+
+def _tuple_from_json(description: Mapping[str, Any]) -> Tuple:
+    return Tuple([space_from_json(part) for part in description["spaces"]])
+
+
+def _dict_from_json(description: Mapping[str, Any]) -> Dict:
+    parts = [(key, space_from_json(part)) for key, part in description["spaces"]]
+    if len({str(key) for key, _ in parts}) < len(parts) or not all(isinstance(key, str) for key, _ in parts):
+        raise ValueError("the keys of a Dict must be different strings")
+    return Dict(parts)
+
+
+_FROM_JSON = {
+    "Box": _box_from_json,
+    "Discrete": _discrete_from_json,
+    "MultiDiscrete": _multi_discrete_from_json,
+    "MultiBinary": _multi_binary_from_json,
+    "Dict": _dict_from_json,
+    "Tuple": _tuple_from_json,
+}
+
+
+def _integers(described: Any) -> NDArray[np.int64]:
+    array = np.array(described)
+    if array.dtype.kind != "i" and array.size:
+        raise ValueError(f"want integers, got {described}")
+    return array
 
 
 def _bounds_to_json(bounds: NDArray[Any]) -> Any:

@@ -56,6 +56,29 @@ def test_mean_and_scale_are_the_same_arrays_for_life():
     assert normalizer.scale is scale
 
 
+def test_columns_that_are_not_normalized_stay_as_they_are():
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.normal(5, 3, 200), rng.random(200) < 0.01, rng.normal(-2, 0.1, 200)])
+    columns = np.array([True, False, True])
+    normalizer, whole = ObservationNormalizer(3, columns=columns), ObservationNormalizer(3)
+    for part in np.split(rows, [50, 51]):
+        normalizer.merge(part)
+        whole.merge(part)
+    restored = ObservationNormalizer(3, columns=columns)
+    restored.load_state(whole.state())  # whatever it says about the others
+    for some in normalizer, restored:
+        np.testing.assert_array_equal(some.normalize(rows, np.float64)[:, 1], rows[:, 1])
+        np.testing.assert_array_equal(some.mean[columns], whole.mean[columns])
+        np.testing.assert_array_equal(some.scale[columns], whole.scale[columns])
+    assert restored.mean[1] == normalizer.state()["m2"][1] == 0
+
+
+@pytest.mark.parametrize("columns", [np.ones(2, bool), np.ones(3), [[True] * 3]])
+def test_columns_of_a_wrong_shape_or_kind_are_refused(columns):
+    with pytest.raises(ValueError, match=r"columns must be bools of shape \(3,\), got"):
+        ObservationNormalizer(3, columns=columns)
+
+
 def test_restored_normalizer_goes_on_bit_for_bit():
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(20, 3)), rng.normal(size=(30, 3))

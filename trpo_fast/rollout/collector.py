@@ -313,12 +313,15 @@ class Collector:
 
     def _act(self, observations: NDArray[Any], buffer: _Buffer, t: int, env_actions: NDArray[Any]) -> None:
         normalized, actions, log_probs = buffer.observations[t], buffer.actions[t], buffer.log_probs[t]
-        masked = {}
-        if buffer.action_masks is not None:
-            buffer.action_masks[t] = self._adapter.action_masks
-            masked["action_masks"] = buffer.action_masks[t]
         try:
-            self._actor.act(observations, self._step, normalized, actions, log_probs, env_actions, **masked)
+            if buffer.action_masks is None:
+                self._actor.act(observations, self._step, normalized, actions, log_probs, env_actions)
+            else:
+                masks = buffer.action_masks[t]
+                masks[...] = self._adapter.action_masks
+                self._actor.act(
+                    observations, self._step, normalized, actions, log_probs, env_actions, action_masks=masks
+                )
         except FloatingPointError as error:
             bad = _not_finite(observations, self._as_seen(observations))
             if len(bad):

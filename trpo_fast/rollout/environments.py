@@ -96,7 +96,7 @@ class SyncEnvironments(SyncVectorEnv):
             masks.append(_mask_in(info))
         self._action_masks = masks if any(mask is not None for mask in masks) else None
         if not self._layout.is_plain:
-            self._observations = concatenate(self.single_observation_space, rows, self._observations)
+            self._gather("reset")
         return self._observations, {} if self._action_masks is None else {"action_mask": masks}
 
     def step(
@@ -112,7 +112,7 @@ class SyncEnvironments(SyncVectorEnv):
             try:
                 observation, reward, terminated, truncated, info = answer
                 rewards[i] = float(reward)
-                fits = plain and observation.shape == wanted
+                fits = not plain or observation.shape == wanted
             except (AttributeError, TypeError, ValueError):  # lists have no shape
                 fits = False
             if not fits:
@@ -122,7 +122,8 @@ class SyncEnvironments(SyncVectorEnv):
                 if not infos:
                     infos["final_obs"] = np.full(self.num_envs, None, dtype=object)
                     infos["_final_obs"] = np.zeros(self.num_envs, dtype=np.bool_)
-                infos["final_obs"][i] = copy.deepcopy(observation)  # reset may reuse the memory
+                # A copy: reset may reuse the memory.
+                infos["final_obs"][i] = np.array(observation) if plain else copy.deepcopy(observation)
                 infos["_final_obs"][i] = True
                 observation, info = _checked_reset(env.reset(), i, self._layout)
             rows[i] = observation
@@ -130,12 +131,21 @@ class SyncEnvironments(SyncVectorEnv):
                 masks[i] = _mask_in(info)
         if masks is not None:
             infos["action_mask"] = masks
-        elif _mask_in(info) is not None:
+        elif info and _mask_in(info) is not None:
             infos["action_mask"] = info["action_mask"]  # which the reset had not: for the adapter to refuse
-        if not plain:
-            self._observations = concatenate(self.single_observation_space, rows, self._observations)
-            return self._observations, rewards, ended, cut, infos
-        return rows, rewards, ended, cut, infos
+        if plain:
+            return rows, rewards, ended, cut, infos
+        self._gather("step")
+        return self._observations, rewards, ended, cut, infos
+
+    def _gather(self, call: str) -> None:
+        """Put observations with parts together; looked at one by one only where that fails."""
+        try:
+            self._observations = concatenate(self.single_observation_space, self._rows, self._observations)
+        except (LookupError, TypeError, ValueError):
+            for i, observation in enumerate(self._rows):
+                _checked_parts(observation, i, self._layout, call)
+            raise
 
 
 class EnvironmentAdapter:

@@ -95,6 +95,8 @@ class ObservationLayout:
 
         ValueError where the observation is not built as the space is; the values themselves are not looked at.
         """
+        if self.is_plain:
+            return iter(((self.parts[0], observation, name),))
         return zip(self.parts, *zip(*_values(self.space, observation, name), strict=True), strict=True)
 
     def flatten(self, observations: Any, count: int, out: NDArray[Any], call: str) -> None:

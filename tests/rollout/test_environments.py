@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from tests.rollout.toys import Walk
@@ -592,3 +592,140 @@ class WithoutSpace(Walk):
 def test_callable_that_makes_no_environment_is_named(make, message, vectorization):
     with pytest.raises(TypeError, match=message):
         make_vector_env(make, num_envs=2, vectorization=vectorization)
+
+
+class Parts(Walk):
+    """The same walk, seen in parts."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "moved": gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64),
+            "count": gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(9), gymnasium.spaces.MultiBinary(2)]),
+        }
+    )
+
+    def _observe(self):
+        position, steps, episode = super()._observe()
+        signs = np.array([position > 0, episode % 2], np.int8)
+        return {"moved": np.array([position, episode]), "count": (int(steps), signs)}
+
+
+class VectorParts(VectorEnv):
+    """A VectorEnv of no known kind, whose final observations are one batch of arrays."""
+
+    metadata = {"autoreset_mode": SAME}  # noqa: RUF012 -- as gymnasium has it
+
+    def __init__(self):
+        self.inner = SyncVectorEnv([Parts] * 3, autoreset_mode=SAME)
+        self.num_envs = 3
+        self.single_observation_space = self.inner.single_observation_space
+        self.single_action_space = self.inner.single_action_space
+
+    def reset(self, *, seed=None, options=None):
+        return self.inner.reset(seed=seed)
+
+    def step(self, actions):
+        *answer, infos = self.inner.step(actions)
+        if "final_obs" in infos:
+            dense = create_empty_array(self.single_observation_space, 3)
+            some = next(final for final in infos["final_obs"] if final is not None)
+            finals = [some if final is None else final for final in infos["final_obs"]]
+            infos["final_obs"] = concatenate(self.single_observation_space, finals, dense)
+        return *answer, infos
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: make_vector_env(Parts, num_envs=3),
+        lambda: make_vector_env(Parts, num_envs=3, vectorization="async"),
+        lambda: make_vector_env(SyncVectorEnv([Parts] * 3, autoreset_mode=SAME)),
+        lambda: make_vector_env(VectorParts()),
+    ],
+    ids=["sync", "async", "gymnasium's sync", "custom"],
+)
+def test_observations_in_parts_are_flattened_alike_by_all_vectorizations(make):
+    whole, parts = play(make_vector_env(Walk, num_envs=3)), play(make())
+
+    def expected(rows):
+        position, steps, episode = np.moveaxis(np.asarray(rows), -1, 0)
+        count = [steps == n for n in range(9)]
+        return np.stack([*count, position > 0, episode % 2, position, episode], axis=-1)
+
+    np.testing.assert_array_equal(parts[0], expected(whole[0]))  # a Dict's keys are sorted: count, moved
+    np.testing.assert_array_equal(parts[1], whole[1])
+    np.testing.assert_array_equal(parts[2], whole[2])
+    assert [final[:2] for final in parts[3]] == [final[:2] for final in whole[3]]
+    finals = expected([row for _, _, row in whole[3]])
+    np.testing.assert_array_equal([row for _, _, row in parts[3]], finals)
+    assert finals[:, 7].all()  # seven steps: not the observation after the reset
+
+
+class CarelessParts(Parts):
+    """Answers what it is told from its first step on."""
+
+    def __init__(self, change=None):
+        super().__init__()
+        self.change = change
+
+    def _observe(self):
+        observation = super()._observe()
+        return observation if self.change is None or self.steps == 0 else self.change(observation)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # gymnasium tells of a worker's error this way
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda o: {"moved": o["moved"]}, r"environment 1: \['moved'\] given; want a dict with count, moved"),
+        (lambda o: {**o, "moved": o["moved"][:1]}, r"environment 1\['moved'\] must have shape \(2,\).*step returned"),
+        (lambda o: {**o, "count": o["count"][:1]}, r"environment 1\['count'\]: a tuple of 1 items given; want a tuple"),
+    ],
+)
+def test_parts_against_the_contract_name_environment_and_what_is_wanted(vectorization, change, message):
+    if vectorization == "sync":
+        made = iter([None, change, None])
+        adapter = make_vector_env(lambda: CarelessParts(next(made)), num_envs=3)
+    else:
+        makers = [_InWorker(functools.partial(CarelessParts, change if i == 1 else None), i) for i in range(3)]
+        adapter = EnvironmentAdapter(AsyncVectorEnv(makers, autoreset_mode=SAME))
+    adapter.reset(0)
+    with pytest.raises(ValueError, match=f"observation of {message}"):
+        adapter.step(np.zeros((3, 1), np.float32))
+    adapter.close()
+
+
+@pytest.mark.parametrize(
+    ("space", "action", "wanted"),
+    [
+        (gymnasium.spaces.MultiBinary((2, 2)), [1, 0, 0, 1], np.array([[1, 0], [0, 1]], np.int8)),
+        (
+            gymnasium.spaces.MultiDiscrete([[2, 3]], start=[[4, 5]], dtype=np.int32),
+            [5, 6],
+            np.array([[5, 6]], np.int32),
+        ),
+        (gymnasium.spaces.Discrete(3, start=-1, dtype=np.int32), -1, np.int32(-1)),
+        (gymnasium.spaces.Box(-1, 1, (1, 2), np.float64), [0.1, 0.2], np.array([[0.1, 0.2]])),
+        (gymnasium.spaces.Box(-1, 1, (2,), np.float16), [0.5, 0.25], np.array([0.5, 0.25], np.float16)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_the_environment_gets_what_its_action_space_wants(space, action, wanted, vectorization):
+    class Receiving(Walk):
+        action_space = space
+
+        def step(self, action):
+            assert action in self.action_space
+            assert action.dtype == wanted.dtype
+            assert action.shape == wanted.shape
+            np.testing.assert_array_equal(action, wanted)
+            return self._observe(), 7.0, False, False, {}
+
+    adapter = make_vector_env(Receiving, num_envs=2, vectorization=vectorization)
+    adapter.reset(0)
+    actions = np.array([action, action], adapter.action_dtype)
+    assert actions.shape == adapter.action_shape
+    assert adapter.step(actions).rewards.tolist() == [7.0, 7.0]
+    adapter.close()

@@ -465,7 +465,8 @@ class TRPO:
             raise ValueError(f"action_masks: given for {self.action_space}; want None, masks are for discrete actions")
         masks = [action_masks] if single else action_masks
         if not hasattr(masks, "__len__") or len(masks) != rows:
-            raise ValueError(f"action_masks: {action_masks!r} given; want one mask for each of {rows} observations")
+            given = f"{len(masks)} masks" if hasattr(masks, "__len__") else repr(masks)
+            raise ValueError(f"action_masks: {given} given; want one for each of {rows} observations")
         return self._mask_format.rows(masks, name="observation")
 
     def _make_player(self, seed: int, stream: int) -> Player:

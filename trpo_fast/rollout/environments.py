@@ -302,9 +302,9 @@ class EnvironmentAdapter:
     def _find_masks(self, infos: dict[str, Any]) -> Callable[[dict[str, Any]], tuple[Any, Any]] | None:
         """Where masks come from: a function of the infos to (one mask for each environment, who has one or None)."""
         owner: Any = self._env
-        while not hasattr(owner, "action_masks") and owner is not self._env.unwrapped:
+        while not callable(getattr(owner, "action_masks", None)) and owner is not self._env.unwrapped:
             owner = owner.env
-        if hasattr(owner, "action_masks"):
+        if callable(getattr(owner, "action_masks", None)):
             return lambda _: (owner.action_masks(), None)
         if isinstance(owner, SyncVectorEnv | AsyncVectorEnv):
             have = owner.call("has_wrapper_attr", "action_masks")

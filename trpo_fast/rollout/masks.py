@@ -82,8 +82,8 @@ class MaskFormat:
     def _together(self, masks: Any) -> NDArray[np.bool_] | None:
         """`masks` in one go where they make up one array of the usual form."""
         try:
-            array = np.asarray(masks)
-        except ValueError:  # of different lengths
+            array = self._joined(masks) if all(type(mask) is tuple for mask in masks) else np.asarray(masks)
+        except (TypeError, ValueError):  # of different lengths, or no masks at all
             return None
         if array.dtype.kind not in "biu" or not len(array):
             return None
@@ -99,6 +99,13 @@ class MaskFormat:
             return None
         return array.reshape(len(array), self.size).astype(np.bool_)
 
+    def _joined(self, masks: Any) -> NDArray[Any]:
+        """Tuples with an array for each component, one after the other; ValueError where they are something else."""
+        columns = [np.asarray(column) for column in zip(*masks, strict=True)]
+        if [column.shape[1:] for column in columns] != [(count,) for count in self._counts]:
+            raise ValueError("not an array for each component")
+        return np.concatenate(columns, axis=1)
+
     def _row(self, mask: Any, name: str) -> NDArray[np.bool_]:
         arrays = list(_arrays(mask))
         if any(array.dtype.kind not in "biuf" for array in arrays):
@@ -106,13 +113,13 @@ class MaskFormat:
         sizes = [array.size for array in arrays]
         row = np.concatenate([array.ravel() for array in arrays])
         if self._binaries and len(row) == self._binaries and row.dtype.kind != "b":
-            if not np.isin(row, (0, 1, 2)).all():
+            if not ((row == 0) | (row == 1) | (row == 2)).all():
                 raise ValueError(f"action mask of {name}: {row} given; want {self._wanted()}")
             return _pairs(row[None])[0]
         if len(row) != self.size or (len(sizes) > 1 and sizes != self._counts.tolist()):
             given = "of sizes " + ", ".join(map(str, sizes)) if len(sizes) > 1 else f"of {sizes[0]} items"
             raise ValueError(f"action mask of {name}: {row.dtype} {given} given; want {self._wanted()}")
-        if not np.isin(row, (0, 1)).all():
+        if not ((row == 0) | (row == 1)).all():
             raise ValueError(f"action mask of {name}: {row} given; want {self._wanted()}")
         return row.astype(np.bool_)
 

@@ -99,6 +99,18 @@ def test_masked_actions_never_reach_the_environment(space, flat, kind, source):
 
 
 @pytest.mark.parametrize("source", ["method", "info"])
+@pytest.mark.parametrize("kind", ["ours", "sync, same step"])
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_everything_that_is_allowed_stays_so(space, flat, kind, source):
+    adapter = vectorized(kind, functools.partial(Gate, space, source, flat))
+    collector = collector_of(adapter, 1)
+    for _ in range(20):
+        collector.collect()
+        np.testing.assert_array_equal(adapter.action_masks, [env.canonical() for env in adapter._env.envs])
+
+
+@pytest.mark.parametrize("source", ["method", "info"])
 @pytest.mark.parametrize("kind", WORKERS)
 @pytest.mark.parametrize("space", [SPACES[0], SPACES[1], SPACES[4]], ids=str)
 def test_masks_come_from_worker_processes_too(space, kind, source):
@@ -232,6 +244,16 @@ def test_environment_that_has_no_mask_for_once_allows_everything():
     adapter = told([mask, None], [None, mask])
     adapter.reset(0)
     np.testing.assert_array_equal(adapter.action_masks, [mask == 1, [True] * 3])
+    adapter.step(np.zeros(2, np.int64))
+    np.testing.assert_array_equal(adapter.action_masks, [[True] * 3, mask == 1])
+
+
+def test_a_reset_without_masks_does_not_end_them():
+    mask = np.array([0, 1, 0], np.int8)
+    adapter = told([mask, None, None], [mask, None, mask])
+    adapter.reset(0)
+    adapter.reset(1)
+    assert adapter.action_masks.all()
     adapter.step(np.zeros(2, np.int64))
     np.testing.assert_array_equal(adapter.action_masks, [[True] * 3, mask == 1])
 

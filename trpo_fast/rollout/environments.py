@@ -62,8 +62,8 @@ class StepResult(NamedTuple):
 class SyncEnvironments(SyncVectorEnv):
     """gymnasium's SyncVectorEnv in SAME_STEP mode, 13% faster on HalfCheetah: no merging of infos, no copies.
 
-    ``infos`` has ``final_obs`` and ``_final_obs``, and ``action_mask``, a list with None for those without, where any
-    environment gave one when it was reset. Nothing else.
+    ``infos`` has ``final_obs`` and ``_final_obs``, and ``action_mask``, a list with None for those without, once any
+    environment has given one when it was reset. Nothing else.
     """
 
     def __init__(self, env_fns: list[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
@@ -94,7 +94,8 @@ class SyncEnvironments(SyncVectorEnv):
         for i, (env, own) in enumerate(zip(self.envs, seeds, strict=True)):
             rows[i], info = _checked_reset(env.reset(seed=own, options=options), i, self._layout)
             masks.append(_mask_in(info))
-        self._action_masks = masks if any(mask is not None for mask in masks) else None
+        if any(mask is not None for mask in masks) or self._action_masks is not None:
+            self._action_masks = masks
         if not self._layout.is_plain:
             self._gather("reset")
         return self._observations, {} if self._action_masks is None else {"action_mask": masks}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,7 +41,9 @@ class MaskFormat:
         self._starts = np.cumsum(self._counts) - self._counts
         self._binaries = layout.outputs if layout.distribution == "bernoulli" else 0
 
-    def rows(self, masks: Any, present: NDArray[np.bool_] | None = None, *, name: str, when: str = "") -> NDArray[Any]:
+    def rows(
+        self, masks: Any, present: NDArray[np.bool_] | None = None, *, name: str, when: str = ""
+    ) -> NDArray[np.bool_]:
         """One row for each of `masks`: an array with an axis in front, or a sequence.
 
         Parameters
@@ -139,7 +140,7 @@ def _pairs(masks: NDArray[Any]) -> NDArray[np.bool_]:
 def _arrays(mask: Any) -> Iterator[NDArray[Any]]:
     """The arrays of a mask, which may be a nested tuple of them."""
     nested = isinstance(mask, tuple | list) and any(isinstance(part, tuple | list | np.ndarray) for part in mask)
-    if nested or (isinstance(mask, np.ndarray) and mask.dtype == object and math.prod(mask.shape)):
+    if nested or (isinstance(mask, np.ndarray) and mask.dtype == object and mask.ndim):
         for part in mask:
             yield from _arrays(part)
     else:

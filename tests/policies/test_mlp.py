@@ -157,5 +157,6 @@ def test_unsupported_spaces_are_named():
         with pytest.raises(ValueError, match=r"action space .*Box.*" + type(space).__name__):
             MLPPolicy(OBSERVATIONS, space)
     for network in (lambda space: MLPPolicy(space, CONTINUOUS), MLPCritic):
-        with pytest.raises(ValueError, match=r"observation space .*Box.*Discrete\(3\)"):
-            network(spaces.Discrete(3))
+        with pytest.raises(ValueError, match=r"observation space .*Box.*Text"):
+            network(spaces.Text(3))
+        assert network(spaces.Dict(a=spaces.Discrete(3), b=OBSERVATIONS)).widths[0] == 9

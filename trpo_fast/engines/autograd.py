@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution
+from torch.distributions import Bernoulli, Categorical, Distribution
 
 from trpo_fast._core.operator import CallableOperator, Operator
 from trpo_fast.policies.distributions import base_of, divergence, with_masks
-from trpo_fast.policies.flat import FlatParameters
-from trpo_fast.policies.mlp import MLPPolicy
+from trpo_fast.policies.flat import flat_parameters
 
 from .actor import TorchActor
 from .base import PolicyEngine
-from .binding import as_rows, checked_distribution
-from .linearization import FisherProduct
+from .binding import as_rows, check_deterministic, checked_distribution
+from .linearization import LINEARIZATIONS, FisherProduct
 
 if TYPE_CHECKING:
     from trpo_fast.rollout.batch import Batch
@@ -29,9 +28,10 @@ if TYPE_CHECKING:
 class AutogradEngine(PolicyEngine):
     """`trpo_fast.solvers.engine.Engine` for any module that returns a torch distribution, by torch's autograd.
 
-    Made by `make_engine`. The module must be deterministic (no dropout in training mode), since theta_old is evaluated
-    more than once. Fisher products are exact J'MJ for Normal, Categorical and Bernoulli, alone or in Independent, and
-    second derivatives of the KL for any other distribution.
+    Made by `make_engine`. The module must be deterministic, since theta_old is evaluated more than once: dropout and
+    batch normalization in training mode are refused. Fisher products are exact J'MJ for Normal, Categorical,
+    MultiCategorical and Bernoulli, alone or in Independent, and second derivatives of the KL for any other
+    distribution. Where the module is on a GPU, the batch goes there too, and vectors of n items go to and fro.
 
     Attributes
     ----------
@@ -42,56 +42,85 @@ class AutogradEngine(PolicyEngine):
         n, number of parameters; frozen ones count, with gradient and Fisher rows of zero.
     dtype : numpy.dtype
         Of the parameters, and of every array this engine takes or gives.
+    linearization : str
+        How Fisher products are computed, one of `trpo_fast.engines.linearization.LINEARIZATIONS`; the default, "auto",
+        goes by what the network is made of, see `trpo_fast.engines.linearization`.
     """
 
     name = "autograd"
 
-    def __init__(self, policy: nn.Module, reason: str, *, observation_shape: Sequence[int] | None = None) -> None:
-        super().__init__(policy, policy.flat if isinstance(policy, MLPPolicy) else FlatParameters(policy))
+    def __init__(
+        self,
+        policy: nn.Module,
+        reason: str,
+        *,
+        observation_shape: Sequence[int] | None = None,
+        linearization: str = "auto",
+    ) -> None:
+        if linearization not in LINEARIZATIONS:
+            wanted = ", ".join(map(repr, LINEARIZATIONS))
+            raise ValueError(f"linearization: got {linearization!r}, wanted one of {wanted}")
+        check_deterministic("policy", policy)
+        super().__init__(policy, flat_parameters(policy))
         if not any(parameter.requires_grad for parameter in policy.parameters()):
             raise ValueError("policy: every parameter is frozen, wanted one that requires gradients")
         self.reason = reason
+        self.linearization = linearization
         self._observation_shape = None if observation_shape is None else tuple(observation_shape)
         self._bound: _Bound | None = None
 
-    def bind(self, batch: Batch, *, total: int | None = None) -> None:
+    def bind(self, batch: Batch, *, total: int | None = None, entropy_coefficient: float = 0.0) -> None:
         """Cache the forward pass of `batch` at theta_old, the current parameters.
 
         Parameters
         ----------
         batch : Batch
             B samples; without ``log_probs`` those at theta_old are used, so the ratio there is exactly 1. (torch does
-            not promise the same bits for acting on a few rows and for a batch.) Masks are for Categorical policies.
+            not promise the same bits for acting on a few rows and for a batch.) Masks are for discrete policies.
         total : int, optional
             Every mean below is a sum over the batch divided by this; B by default.
+        entropy_coefficient : float
+            c: the surrogate objective becomes L + c H, H being the mean entropy.
 
         Raises
         ------
         ValueError
             A shape that does not fit; a distribution whose batch shape is not (B,); a masked action that was taken; a
-            parameter that is not finite or has another dtype than when the engine was made.
+            parameter that is not finite or has another dtype than when the engine was made; a log-probability that is
+            not finite; an entropy coefficient for a distribution whose entropy torch does not know.
         TypeError
             The policy returns something else than a torch distribution.
         """
         if total is not None and total < len(batch.observations):
             raise ValueError(f"total: got {total}, wanted at least the {len(batch.observations)} rows of this batch")
+        if not math.isfinite(entropy_coefficient):
+            raise ValueError(f"entropy_coefficient: got {entropy_coefficient}, wanted a finite number")
+        check_deterministic("policy", self._policy)
         self.refresh()
         self._bound = None
-        self._bound = _Bound(self, batch, total)
+        self._bound = _Bound(self, batch, total, entropy_coefficient)
 
     def surrogate_gradient(self) -> NDArray[Any]:
         """Gradient of the surrogate objective at theta_old, (n,)."""
         return self._current().surrogate_gradient()
 
-    def fisher_operator(self) -> Operator:
-        """The undamped Fisher matrix at theta_old; using it after another `bind` raises RuntimeError."""
+    def fisher_operator(self, rows: NDArray[np.int64] | None = None) -> Operator:
+        """The undamped Fisher matrix at theta_old; using it after another `bind` raises RuntimeError.
+
+        Parameters
+        ----------
+        rows : int64, shape (S,), optional
+            Sorted indices of the samples that F is averaged over, each once; all by default. Only the graph of one
+            operator is kept: using two of them by turns records a graph at every turn.
+        """
         bound = self._current()
-        bound.linearize()
+        chosen = None if rows is None else _checked_rows(rows, bound.count)
+        bound.linearize(chosen)
 
         def product(v: NDArray[Any]) -> NDArray[Any]:
             if self._bound is not bound:
                 raise RuntimeError("this Fisher operator is outlived: its engine was bound to another batch since")
-            return bound.fisher_product(v)
+            return bound.fisher_product(v, chosen)
 
         return CallableOperator(product, self.size, self.dtype)
 
@@ -114,28 +143,36 @@ class AutogradEngine(PolicyEngine):
             raise RuntimeError("no batch is bound: call bind first")
         return self._bound
 
-    def _distribution(self, observations: Tensor, parameters: dict[str, Tensor] | None = None) -> Distribution:
+    @property
+    def _device(self) -> torch.device:
+        return next(self._policy.parameters()).device
+
+    def _distribution(self, observations: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Distribution:
         """The policy's distribution for flat rows (B, D), with `parameters` in place of its own if given."""
         count = len(observations)
+        observations = observations.to(self._device)
         if self._observation_shape is not None:
             observations = observations.reshape(count, *self._observation_shape)
         if parameters is None:
             result = self._policy(observations)
         else:
-            result = torch.func.functional_call(self._policy, parameters, (observations,))
+            result = torch.func.functional_call(self._policy, dict(parameters), (observations,))
         return checked_distribution(result, count)
 
 
 class _Bound:
     """One batch at theta_old. The graph hangs on a snapshot of theta_old, so trial parameters never touch it."""
 
-    def __init__(self, engine: AutogradEngine, batch: Batch, total: int | None) -> None:
+    def __init__(self, engine: AutogradEngine, batch: Batch, total: int | None, entropy_coefficient: float) -> None:
         self._engine = engine
-        self._observations = torch.from_numpy(as_rows("observations", batch.observations, engine.dtype))
-        self._masks = None if batch.action_masks is None else torch.from_numpy(batch.action_masks)
-        self._total = len(self._observations) if total is None else total
+        self._device = engine._device
+        self.count = len(batch.observations)
+        self._observations = self._rows("observations", batch.observations)
+        self._masks = None if batch.action_masks is None else torch.from_numpy(batch.action_masks).to(self._device)
+        self._total = self.count if total is None else total
+        self._entropy_coefficient = entropy_coefficient
         # A clone of the whole buffer keeps the offsets, hence the alignment, of the live parameters.
-        snapshot = engine._flat.tensor.detach().clone()
+        snapshot = engine._flat.tensor.detach().clone().to(self._device)
         self._theta: dict[str, Tensor] = {}
         self._spans: list[slice] = []
         offset = 0
@@ -149,45 +186,80 @@ class _Bound:
         self._leaves = [tensor for tensor in self._theta.values() if tensor.requires_grad]
         # Evaluated exactly as trials are, so that the ratio at theta_old is 1 to the last bit.
         with torch.no_grad():
-            self._old = self._masked(engine._distribution(self._observations))
+            self._old = self._distribution(None)
             self._actions = self._fitting_actions(batch.actions)
-            self._advantages = torch.from_numpy(as_rows("advantages", batch.advantages, engine.dtype))
-            if batch.log_probs is None:
-                self._log_probs = self._old.log_prob(self._actions)
-            else:
-                self._log_probs = torch.from_numpy(as_rows("log_probs", batch.log_probs, engine.dtype))
+            self._advantages = self._rows("advantages", batch.advantages)
+            self._log_probs = self._old.log_prob(self._actions)
+            if not self._log_probs.isfinite().all():
+                row = int((~self._log_probs.isfinite()).nonzero()[0])
+                raise ValueError(
+                    f"policy: the log-probability of sample {row} is {self._log_probs[row]}, wanted finite numbers"
+                )
+            if batch.log_probs is not None:
+                self._log_probs = self._rows("log_probs", batch.log_probs)
+            self._old_entropy = self._entropy_of(self._old) if entropy_coefficient else None
+        self._gradient: NDArray[Any] | None = None
         self._graph: Distribution | None = None
+        self._graph_rows: Tensor | None = None
         self._fisher: FisherProduct | None = None
 
     def surrogate_gradient(self) -> NDArray[Any]:
-        log_probs = self._recorded().log_prob(self._actions)
-        weights = (log_probs.detach() - self._log_probs).exp() * self._advantages / self._total
-        return self._joined(
-            torch.autograd.grad(
-                log_probs, self._leaves, weights, retain_graph=True, allow_unused=True, materialize_grads=True
+        if self._gradient is None:
+            distribution = self._recorded(None)
+            log_probs = distribution.log_prob(self._actions)
+            weights = (log_probs.detach() - self._log_probs).exp() * self._advantages / self._total
+            terms, cotangents = [log_probs], [weights]
+            if self._entropy_coefficient:
+                terms.append(self._entropy_of(distribution))
+                cotangents.append(torch.full_like(terms[1], self._entropy_coefficient / self._total))
+            live = [(term, cotangent) for term, cotangent in zip(terms, cotangents, strict=True) if term.requires_grad]
+            self._gradient = self._joined(
+                torch.autograd.grad(
+                    [term for term, _ in live],
+                    self._leaves,
+                    [cotangent for _, cotangent in live],
+                    retain_graph=True,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
             )
-        )
+        return self._gradient.copy()
 
-    def linearize(self) -> None:
+    def linearize(self, rows: Tensor | None) -> FisherProduct:
+        """Fisher products over `rows`; those over other rows are forgotten with their graph."""
+        recorded = self._recorded(rows)
         if self._fisher is None:
-            self._fisher = FisherProduct(self._recorded(), self._old, self._leaves)
+            method = self._engine.linearization
+            self._fisher = FisherProduct(
+                lambda parameters: self._distribution(rows, parameters), self._theta, recorded, method
+            )
+        return self._fisher
 
-    def fisher_product(self, v: NDArray[Any]) -> NDArray[Any]:
-        assert self._fisher is not None
+    def fisher_product(self, v: NDArray[Any], rows: Tensor | None) -> NDArray[Any]:
+        fisher = self.linearize(rows)
         # A copy: the caller's vector may be read-only, which torch does not know.
-        whole = torch.tensor(v)
-        vectors = [whole[span].view(leaf.shape) for span, leaf in zip(self._spans, self._leaves, strict=True)]
-        result = self._joined(self._fisher(vectors))
-        result /= self._total
+        whole = torch.tensor(v).to(self._device)
+        product = fisher([whole[s].view(leaf.shape) for s, leaf in zip(self._spans, self._leaves, strict=True)])
+        result = self._joined(product)
+        result /= self._total if rows is None else self._total * (len(rows) / self.count)
         return result
 
     def evaluate(self, kl_direction: str) -> tuple[float, float]:
         if kl_direction not in ("new_old", "old_new"):
             raise ValueError(f"kl_direction: got {kl_direction!r}, wanted 'new_old' or 'old_new'")
         with torch.no_grad():
-            new = self._masked(self._engine._distribution(self._observations))
+            try:
+                new = self._distribution(None)
+            except ValueError as error:
+                # torch's own validation of what a trial step that is too long may well come to
+                if str(error).startswith("Expected parameter "):
+                    return math.nan, math.nan
+                raise
             growth = (new.log_prob(self._actions).double() - self._log_probs.double()).expm1()
             improvement = float((growth * self._advantages.double()).sum()) / self._total
+            if self._old_entropy is not None:
+                gain = (self._entropy_of(new).double() - self._old_entropy.double()).sum()
+                improvement += self._entropy_coefficient * float(gain) / self._total
             kl = divergence(new, self._old) if kl_direction == "new_old" else divergence(self._old, new)
             return improvement, float(kl.sum()) / self._total
 
@@ -197,22 +269,39 @@ class _Bound:
         except NotImplementedError:
             return math.nan
 
-    def _recorded(self) -> Distribution:
-        if self._graph is None:
+    def _recorded(self, rows: Tensor | None) -> Distribution:
+        """The distribution at theta_old with its graph, of `rows` only where given; the only graph that is kept."""
+        if self._graph is None or self._graph_rows is not rows:
+            self._graph = self._fisher = None
+            self._graph_rows = rows
             with torch.enable_grad():
-                self._graph = self._masked(self._engine._distribution(self._observations, self._theta))
+                self._graph = self._distribution(rows, self._theta)
         return self._graph
 
-    def _masked(self, distribution: Distribution) -> Distribution:
-        return distribution if self._masks is None else with_masks(distribution, self._masks)
+    def _distribution(self, rows: Tensor | None, parameters: Mapping[str, Tensor] | None = None) -> Distribution:
+        """Of the samples `rows` (None: all), under their masks, at `parameters` (None: the module's own)."""
+        observations = self._observations if rows is None else self._observations[rows]
+        distribution = self._engine._distribution(observations, parameters)
+        if self._masks is None:
+            return distribution
+        return with_masks(distribution, self._masks if rows is None else self._masks[rows])
+
+    def _entropy_of(self, distribution: Distribution) -> Tensor:
+        try:
+            return distribution.entropy()
+        except NotImplementedError:
+            raise ValueError(
+                f"entropy_coefficient: got {self._entropy_coefficient} for a policy that returns a "
+                f"{type(distribution).__name__}, whose entropy torch does not know, wanted 0"
+            ) from None
 
     def _fitting_actions(self, array: NDArray[Any]) -> Tensor:
-        count, event_shape = len(self._observations), tuple(self._old.event_shape)
+        count, event_shape = self.count, tuple(self._old.event_shape)
         if array.size != count * math.prod(event_shape):
             raise ValueError(f"actions: got shape {array.shape}, wanted {(count, *event_shape)} for this policy")
         base = base_of(self._old)
         dtype = np.dtype(np.int64) if isinstance(base, Categorical) else self._engine.dtype
-        actions = torch.from_numpy(as_rows("actions", array, dtype)).reshape(count, *event_shape)
+        actions = torch.from_numpy(as_rows("actions", array, dtype)).to(self._device).reshape(count, *event_shape)
         if isinstance(base, Categorical):
             if actions.min() < 0 or actions.max() >= base.logits.shape[-1]:
                 found = f"{int(actions.min())} to {int(actions.max())}"
@@ -229,5 +318,17 @@ class _Bound:
         """One array (n,) from a tensor per leaf; zeros for frozen parameters."""
         result = np.zeros(self._engine.size, self._engine.dtype)
         for span, piece in zip(self._spans, pieces, strict=True):
-            result[span] = piece.reshape(-1).numpy()
+            result[span] = piece.reshape(-1).cpu().numpy()
         return result
+
+    def _rows(self, name: str, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(as_rows(name, array, self._engine.dtype)).to(self._device)
+
+
+def _checked_rows(rows: Any, count: int) -> Tensor:
+    array = np.asarray(rows)
+    if array.dtype != np.int64 or array.ndim != 1 or not len(array):
+        raise ValueError(f"rows: got shape {array.shape} of {array.dtype}, wanted (S,) of int64, S >= 1")
+    if array[0] < 0 or array[-1] >= count or (np.diff(array) <= 0).any():
+        raise ValueError(f"rows: wanted sorted indices of the {count} bound samples, each once")
+    return torch.from_numpy(array.copy())

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trpo_fast._core.policy import Actor
-from trpo_fast.policies.flat import FlatParameters
+from trpo_fast.policies.flat import FlatBuffer
 
 from .actor import TorchActor
 from .binding import checked_action_layout, checked_parameters
@@ -29,7 +29,7 @@ class PolicyEngine(ABC):
         Of the parameters, and of every array this engine takes or gives.
     """
 
-    def __init__(self, policy: nn.Module, flat: FlatParameters) -> None:
+    def __init__(self, policy: nn.Module, flat: FlatBuffer) -> None:
         self._policy = policy
         self._flat = flat
         self._buffer = checked_parameters(flat, None)

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.distributions import Distribution
 
-from trpo_fast.policies.flat import FlatParameters
+from trpo_fast.policies.flat import FlatBuffer
 from trpo_fast.policies.mlp import MLPPolicy
 from trpo_fast.rollout.spaces import ActionLayout, action_layout
 
 
-def checked_parameters(flat: FlatParameters, expected: NDArray[Any] | None) -> NDArray[Any]:
+def checked_parameters(flat: FlatBuffer, expected: NDArray[Any] | None) -> NDArray[Any]:
     """The live buffer, with the views made again where something replaced them.
 
     Raises ValueError when it no longer is `expected` (None: anything goes), or when a parameter, which it names, is not
@@ -30,6 +30,27 @@ def checked_parameters(flat: FlatParameters, expected: NDArray[Any] | None) -> N
         index = int(np.flatnonzero(~np.isfinite(buffer))[0])
         raise ValueError(f"policy: parameter {flat.name_at(index)!r} contains {buffer[index]}, wanted finite numbers")
     return buffer
+
+
+def check_deterministic(what: str, module: nn.Module) -> None:
+    """ValueError naming a layer of `module` whose outputs, in its present mode, are not a function of each row."""
+    for name, part in module.named_modules():
+        fault = None
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and (part.training or not part.track_running_stats):
+            fault = "mixes the rows of a batch"
+        elif part.training and isinstance(part, nn.modules.batchnorm._NormBase) and part.track_running_stats:
+            fault = "changes its statistics"
+        elif part.training and (
+            (isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0)
+            or (isinstance(part, nn.RNNBase | nn.MultiheadAttention) and part.dropout > 0)
+            or isinstance(part, nn.RReLU)
+        ):
+            fault = "draws random numbers"
+        if fault is not None:
+            mode = "training" if part.training else "evaluation"
+            raise ValueError(
+                f"{what}: {name!r}, a {type(part).__name__} in {mode} mode, {fault}, wanted none, or {what}.eval()"
+            )
 
 
 def checked_distribution(result: object, count: int) -> Distribution:

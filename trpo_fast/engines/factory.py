@@ -13,7 +13,11 @@ from .native import NativeEngine, obstacle_to_native
 
 
 def make_engine(
-    policy: nn.Module, engine: str = "auto", *, observation_shape: Sequence[int] | None = None
+    policy: nn.Module,
+    engine: str = "auto",
+    *,
+    observation_shape: Sequence[int] | None = None,
+    linearization: str = "auto",
 ) -> NativeEngine | AutogradEngine:
     """The engine that computes gradient, Fisher products and trial evaluations for `policy`.
 
@@ -21,18 +25,22 @@ def make_engine(
     ----------
     policy : torch.nn.Module
         ``forward(observations)`` returns a ``torch.distributions.Distribution`` of batch shape (B,). Its parameters are
-        float32 or float64, on the CPU, and become views of one buffer. Frozen parameters take no part in the update.
+        float32 or float64, on one device; on the CPU they become views of one buffer. Frozen parameters take no part in
+        the update.
     engine : {"auto", "native", "autograd"}
         "auto" takes the compiled engine where it can serve; the result's ``reason`` says why.
     observation_shape : sequence of int, optional
         Shape of one observation as `policy` wants it; batches hold flat rows, which the policy gets as they are
         otherwise.
+    linearization : {"auto", "forward", "double_vjp", "double_backward"}
+        How the autograd engine computes Fisher products; see `trpo_fast.engines.linearization`.
 
     Raises
     ------
     ValueError
         `engine` is "native" and the compiled engine cannot serve, which the message explains; or the parameters
-        cannot be flattened (see `FlatParameters`).
+        cannot be flattened (see `FlatParameters`), or a module is random or changes itself (dropout, batch
+        normalization) and is in training mode.
     TypeError
         `policy` is not a torch module.
     """
@@ -41,10 +49,10 @@ def make_engine(
     if engine not in ("auto", "native", "autograd"):
         raise ValueError(f"engine: got {engine!r}, wanted 'auto', 'native' or 'autograd'")
     if engine == "autograd":
-        return AutogradEngine(policy, "asked for", observation_shape=observation_shape)
+        return AutogradEngine(policy, "asked for", observation_shape=observation_shape, linearization=linearization)
     obstacle = obstacle_to_native(policy)
     if obstacle is None and isinstance(policy, MLPPolicy):
         return NativeEngine(policy)
     if engine == "native":
         raise ValueError(f"engine: the native engine cannot serve this policy: {obstacle}")
-    return AutogradEngine(policy, str(obstacle), observation_shape=observation_shape)
+    return AutogradEngine(policy, str(obstacle), observation_shape=observation_shape, linearization=linearization)

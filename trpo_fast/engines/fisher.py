@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from .binding import checked_distribution
 from .linearization import FisherProduct
@@ -47,14 +49,15 @@ def fisher_matrix(policy: nn.Module, observations: Any) -> NDArray[np.float64]:
         where = tuple((~rows.isfinite()).nonzero()[0].tolist())
         raise ValueError(f"observations: got {rows[where]} at {where}, wanted finite numbers")
     tensors = {name: _double(tensor) for name, tensor in [*policy.named_parameters(), *policy.named_buffers()]}
-    leaves = []
-    for name, parameter in policy.named_parameters():
-        if parameter.requires_grad:
-            leaves.append(tensors[name].requires_grad_())
-    with torch.no_grad():
-        old = checked_distribution(torch.func.functional_call(policy, tensors, (rows,)), len(rows))
+    names = dict(policy.named_parameters())
+    parameters = {name: tensors[name].requires_grad_(parameter.requires_grad) for name, parameter in names.items()}
+
+    def forward(values: Mapping[str, Tensor]) -> Distribution:
+        return checked_distribution(torch.func.functional_call(policy, tensors | dict(values), (rows,)), len(rows))
+
     with torch.enable_grad():
-        product = FisherProduct(torch.func.functional_call(policy, tensors, (rows,)), old, leaves)
+        product = FisherProduct(forward, parameters, forward(parameters))
+    leaves = [tensor for tensor in parameters.values() if tensor.requires_grad]
     size = sum(leaf.numel() for leaf in leaves)
     matrix = torch.empty(size, size, dtype=torch.float64)
     sizes = [leaf.numel() for leaf in leaves]

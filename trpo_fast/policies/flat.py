@@ -1,12 +1,13 @@
-"""A module's parameters as views of one contiguous tensor.
+"""A module's parameters as one contiguous CPU tensor.
 
-The compiled core and the solvers read and write that tensor in place; the module sees every change without a copy.
-``deepcopy``, ``.double()`` or assigning a parameter replace the views silently, hence `FlatParameters.is_intact` and
-`FlatParameters.restore`.
+On the CPU they are views of that tensor: the compiled core and the solvers read and write it in place, and the module
+sees every change without a copy. ``deepcopy``, ``.double()`` or assigning a parameter replace the views silently, hence
+`FlatParameters.is_intact` and `FlatParameters.restore`. Parameters on another device are copied back and forth.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -16,22 +17,16 @@ from torch import Tensor, nn
 _DTYPES = (torch.float32, torch.float64)
 
 
-class FlatParameters:
-    """The parameters of `module`, in ``named_parameters()`` order, as views of one contiguous CPU tensor.
+def flat_parameters(module: nn.Module) -> FlatBuffer:
+    """`FlatParameters` for a module on the CPU, `GatheredParameters` for one on another device."""
+    first = next(module.parameters(), None)
+    return FlatParameters(module) if first is None or first.device.type == "cpu" else GatheredParameters(module)
 
-    Parameters that already lie behind one another in one buffer are adopted where they are, so that two users of one
-    module share its buffer. A parameter used by two layers (tied weights) has one name and one place.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        All parameters float32 or all float64, on the CPU. Each parameter's ``.data`` becomes a view; values stay.
+class FlatBuffer(ABC):
+    """One contiguous CPU tensor with the parameters of a module, in ``named_parameters()`` order.
 
-    Raises
-    ------
-    ValueError
-        When there is no parameter, or one, which the message names, has another dtype or device, or is a different
-        parameter over the same memory (flattening would silently untie the two).
+    A parameter used by two layers (tied weights) has one name and one place.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -69,6 +64,40 @@ class FlatParameters:
                 return name
         raise IndexError(f"index: outside the {len(self)} parameters of the module")
 
+    @abstractmethod
+    def is_intact(self) -> bool:
+        """Whether the buffer still holds the parameters that the module computes with."""
+
+    @abstractmethod
+    def restore(self) -> None:
+        """Make it so again, with the values that the module has now.
+
+        The buffer stays the same tensor, unless the parameters' dtype or number changed.
+        """
+
+    @abstractmethod
+    def bump_versions(self) -> None:
+        """Say that the buffer was written, so that a graph recorded before fails loudly."""
+
+
+class FlatParameters(FlatBuffer):
+    """The parameters of `module` as views of one contiguous CPU tensor.
+
+    Parameters that already lie behind one another in one buffer are adopted where they are, so that two users of one
+    module share its buffer.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        All parameters float32 or all float64, on the CPU. Each parameter's ``.data`` becomes a view; values stay.
+
+    Raises
+    ------
+    ValueError
+        When there is no parameter, or one, which the message names, has another dtype or device, or is a different
+        parameter over the same memory (flattening would silently untie the two).
+    """
+
     def is_intact(self) -> bool:
         """Whether every parameter of the module still is a view of its place in the buffer."""
         named = list(self._module.named_parameters())
@@ -82,7 +111,7 @@ class FlatParameters:
         The buffer stays the same tensor, unless the parameters' dtype or number changed.
         """
         named = list(self._module.named_parameters())
-        _check(named)
+        _check(named, torch.device("cpu"))
         self._names = tuple(name for name, _ in named)
         parameters = [parameter for _, parameter in named]
         first = parameters[0].detach()
@@ -94,24 +123,73 @@ class FlatParameters:
         if self.is_intact():
             return
         # All values first: a parameter may lie anywhere in the buffer, after a swap of two of them for instance.
-        self._tensor.copy_(torch.cat([parameter.detach().reshape(-1) for parameter in parameters]))
-        offset = 0
-        for parameter in parameters:
-            parameter.data = self._tensor[offset : offset + parameter.numel()].view(parameter.shape)
-            offset += parameter.numel()
+        self._tensor.copy_(_joined(parameters))
+        for parameter, part in zip(parameters, self._tensor.split([p.numel() for p in parameters]), strict=True):
+            parameter.data = part.view(parameter.shape)
 
     def bump_versions(self) -> None:
         """Tell autograd that the buffer was written, so that a graph recorded before fails loudly."""
         torch.autograd.graph.increment_version([self._tensor, *self._module.parameters()])
 
 
-def _check(named: list[tuple[str, nn.Parameter]]) -> None:
+class GatheredParameters(FlatBuffer):
+    """A CPU copy of the parameters of a module on another device, a GPU for instance; nothing of the module moves.
+
+    What is written to the buffer reaches the module in `bump_versions`; what is written to the module reaches the buffer
+    in `restore`, which `is_intact` asks for. Each is one transfer of n items.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        All parameters float32 or all float64, on one device.
+
+    Raises
+    ------
+    ValueError
+        As `FlatParameters`.
+    """
+
+    def is_intact(self) -> bool:
+        """Whether nothing but `bump_versions` has written the module's parameters."""
+        return self._state() == self._seen
+
+    def restore(self) -> None:
+        """Copy the parameters into the buffer, which stays the same unless their dtype or number changed."""
+        named = list(self._module.named_parameters())
+        _check(named, named[0][1].device if named else torch.device("cpu"))
+        self._names = tuple(name for name, _ in named)
+        values = _joined([parameter for _, parameter in named])
+        if self._tensor.dtype != values.dtype or len(self) != len(values):
+            self._tensor = torch.empty(len(values), dtype=values.dtype)
+            self._array: NDArray[Any] = self._tensor.numpy()
+        self._tensor.copy_(values)
+        self._seen = self._state()
+
+    def bump_versions(self) -> None:
+        """Copy the buffer into the module, whose tensors' versions that increments."""
+        parameters = list(self._module.parameters())
+        values = self._tensor.to(parameters[0].device)
+        with torch.no_grad():
+            for parameter, part in zip(parameters, values.split([p.numel() for p in parameters]), strict=True):
+                parameter.copy_(part.view(parameter.shape))
+        self._seen = self._state()
+
+    def _state(self) -> list[tuple[str, int, int, torch.dtype, torch.Size]]:
+        """Changes with every write, cast, move and replacement of a parameter."""
+        return [(name, p.data_ptr(), p._version, p.dtype, p.shape) for name, p in self._module.named_parameters()]
+
+
+def _joined(parameters: list[nn.Parameter]) -> Tensor:
+    return torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+
+
+def _check(named: list[tuple[str, nn.Parameter]], device: torch.device) -> None:
     if not any(parameter.numel() for _, parameter in named):
         raise ValueError("module: has no parameters")
     first_name, first = named[0]
     for name, parameter in named:
-        if parameter.device.type != "cpu":
-            raise ValueError(f"module: parameter {name!r} is on {parameter.device}, wanted the CPU")
+        if parameter.device != device:
+            raise ValueError(f"module: parameter {name!r} is on {parameter.device}, wanted one device, {device}")
         if parameter.dtype not in _DTYPES:
             raise ValueError(f"module: parameter {name!r} is {parameter.dtype}, wanted torch.float32 or torch.float64")
         if parameter.dtype != first.dtype:

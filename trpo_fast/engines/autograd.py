@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Categorical, Distribution
+from torch.distributions import Categorical, Distribution
 
 from trpo_fast._core.operator import CallableOperator, Operator
-from trpo_fast.policies.distributions import base_of, divergence, with_masks
+from trpo_fast.policies.distributions import base_of, choices_of, divergence, with_masks
 from trpo_fast.policies.flat import flat_parameters
 
 from .actor import TorchActor
@@ -302,16 +302,21 @@ class _Bound:
         base = base_of(self._old)
         dtype = np.dtype(np.int64) if isinstance(base, Categorical) else self._engine.dtype
         actions = torch.from_numpy(as_rows("actions", array, dtype)).to(self._device).reshape(count, *event_shape)
-        if isinstance(base, Categorical):
-            if actions.min() < 0 or actions.max() >= base.logits.shape[-1]:
-                found = f"{int(actions.min())} to {int(actions.max())}"
-                raise ValueError(f"actions: got {found}, wanted 0 to {base.logits.shape[-1] - 1}")
+        sizes = choices_of(self._old)
+        if sizes is not None:
+            chosen = actions.reshape(count, -1).long()
+            limits = torch.tensor(sizes, device=self._device)
+            bad = (chosen != actions.reshape(count, -1)) | (chosen < 0) | (chosen >= limits)
+            if bad.any():
+                row, component = bad.nonzero()[0].tolist()
+                found, wanted = actions.reshape(count, -1)[row, component], f"0 to {sizes[component] - 1}"
+                raise ValueError(f"actions: got {found} in component {component} of sample {row}, wanted {wanted}")
             if self._masks is not None:
-                forbidden = ~self._masks.gather(1, actions[:, None])[:, 0]
+                forbidden = ~self._masks.gather(1, chosen + limits.cumsum(0) - limits)
                 if forbidden.any():
-                    raise ValueError(
-                        f"actions: sample {int(forbidden.nonzero()[0])} took an action that its mask forbids"
-                    )
+                    row, component = forbidden.nonzero()[0].tolist()
+                    where = f" in component {component}" if len(sizes) > 1 else ""
+                    raise ValueError(f"actions: sample {row} took an action{where} that its mask forbids")
         return actions
 
     def _joined(self, pieces: Sequence[Tensor]) -> NDArray[Any]:

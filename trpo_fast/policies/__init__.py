@@ -1,6 +1,7 @@
-"""Torch policies and critics whose parameters are views of one contiguous buffer."""
+"""Torch policies and critics, and their parameters as one contiguous buffer."""
 
+from .cnn import CNNCritic, CNNPolicy
 from .flat import FlatParameters
 from .mlp import ACTIVATIONS, MLPCritic, MLPPolicy
 
-__all__ = ["ACTIVATIONS", "FlatParameters", "MLPCritic", "MLPPolicy"]
+__all__ = ["ACTIVATIONS", "CNNCritic", "CNNPolicy", "FlatParameters", "MLPCritic", "MLPPolicy"]

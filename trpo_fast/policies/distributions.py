@@ -101,14 +101,8 @@ def with_masks(distribution: Distribution, masks: Tensor) -> Distribution:
     ValueError
         Another distribution, masks of another shape, or one that forbids everything in a component.
     """
-    base = base_of(distribution)
-    if isinstance(distribution, MultiCategorical):
-        sizes = distribution.nvec
-    elif type(base) is Categorical and base.logits.ndim == 2:
-        sizes = (base.logits.shape[1],)
-    elif type(base) is Bernoulli and base.logits.ndim == 2:
-        sizes = (2,) * base.logits.shape[1]
-    else:
+    base, sizes = base_of(distribution), choices_of(distribution)
+    if sizes is None:
         raise ValueError(
             f"action_masks: got them for a policy that returns {distribution}, "
             "wanted a Categorical, MultiCategorical or Independent(Bernoulli)"
@@ -129,6 +123,18 @@ def with_masks(distribution: Distribution, masks: Tensor) -> Distribution:
     if isinstance(distribution, MultiCategorical):
         return MultiCategorical(distribution.logits.masked_fill(~masks, lowest), sizes)
     return Categorical(logits=logits.masked_fill(~masks, lowest), validate_args=False)
+
+
+def choices_of(distribution: Distribution) -> tuple[int, ...] | None:
+    """Choices of each component of a Categorical, MultiCategorical or Independent(Bernoulli); None for all others."""
+    base = base_of(distribution)
+    if isinstance(distribution, MultiCategorical):
+        return distribution.nvec
+    if type(base) is Categorical and base.logits.ndim == 2:
+        return (base.logits.shape[1],)
+    if type(base) is Bernoulli and base.logits.ndim == 2:
+        return (2,) * base.logits.shape[1]
+    return None
 
 
 def _blocks(rows: Tensor, sizes: Sequence[int], padding: float) -> Tensor:

@@ -32,6 +32,7 @@ class FlatBuffer(ABC):
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._tensor = torch.empty(0)
+        self._array: NDArray[Any] = self._tensor.numpy()
         self._names: tuple[str, ...] = ()
         self.restore()
 
@@ -119,7 +120,7 @@ class FlatParameters(FlatBuffer):
         if self._tensor.dtype != first.dtype or len(self) != size:
             adoptable = _lies_at(parameters, first.data_ptr(), first.dtype, size)
             self._tensor = first.as_strided((size,), (1,)) if adoptable else torch.empty(size, dtype=first.dtype)
-            self._array: NDArray[Any] = self._tensor.numpy()
+            self._array = self._tensor.numpy()
         if self.is_intact():
             return
         # All values first: a parameter may lie anywhere in the buffer, after a swap of two of them for instance.
@@ -135,8 +136,8 @@ class FlatParameters(FlatBuffer):
 class GatheredParameters(FlatBuffer):
     """A CPU copy of the parameters of a module on another device, a GPU for instance; nothing of the module moves.
 
-    What is written to the buffer reaches the module in `bump_versions`; what is written to the module reaches the buffer
-    in `restore`, which `is_intact` asks for. Each is one transfer of n items.
+    What is written to the buffer reaches the module in `bump_versions`; what is written to the module reaches the
+    buffer in `restore`, which `is_intact` asks for. Each is one transfer of n items.
 
     Parameters
     ----------
@@ -161,7 +162,7 @@ class GatheredParameters(FlatBuffer):
         values = _joined([parameter for _, parameter in named])
         if self._tensor.dtype != values.dtype or len(self) != len(values):
             self._tensor = torch.empty(len(values), dtype=values.dtype)
-            self._array: NDArray[Any] = self._tensor.numpy()
+            self._array = self._tensor.numpy()
         self._tensor.copy_(values)
         self._seen = self._state()
 

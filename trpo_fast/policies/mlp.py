@@ -11,12 +11,12 @@ from typing import Any, Self, cast
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
+from torch.distributions import Distribution
 
 from trpo_fast.rollout.spaces import action_layout, check_observation_space, observation_size
 
-from .distributions import MultiCategorical
 from .flat import FlatParameters
+from .heads import action_distribution, checked_dtype, initial_log_std, initialize_orthogonally
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -41,6 +41,8 @@ class _MLP(nn.Module):
     flat : FlatParameters
     """
 
+    flat: FlatParameters
+
     def __init__(
         self, widths: tuple[int, ...], activation: str, output_gain: float, dtype: torch.dtype, seed: int | None
     ) -> None:
@@ -55,12 +57,7 @@ class _MLP(nn.Module):
             layer = cast(nn.Linear, nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=dtype))
             self.layers.append(layer)
             gain = output_gain if len(self.layers) == len(widths) - 1 else math.sqrt(2.0)
-            # Drawn in float64 so that a seed gives the same network, up to rounding, in both precisions.
-            weight = torch.empty(layer.weight.shape, dtype=torch.float64)
-            nn.init.orthogonal_(weight, gain, generator=generator)
-            with torch.no_grad():
-                layer.weight.copy_(weight)
-                layer.bias.zero_()
+            initialize_orthogonally(layer, gain, generator)
 
     def _outputs(self, observations: Tensor) -> Tensor:
         """Last layer's outputs, (B, outputs)."""
@@ -77,17 +74,23 @@ class _MLP(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
+        self._flatten()
+        return self
+
+    def _flatten(self) -> None:
         # Elsewhere than on the CPU there is no buffer to share; coming back makes it anew.
         if all(parameter.device.type == "cpu" for parameter in self.parameters()):
-            self.flat.restore()
-        return self
+            if "flat" in self.__dict__:
+                self.flat.restore()
+            else:
+                self.flat = FlatParameters(self)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "flat"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.flat = FlatParameters(self)
+        self._flatten()
 
 
 class MLPPolicy(_MLP):
@@ -154,16 +157,14 @@ class MLPPolicy(_MLP):
     ) -> None:
         inputs = observation_size(check_observation_space(observation_space))
         layout = action_layout(action_space)
-        if not math.isfinite(log_std_init):
-            raise ValueError(f"log_std_init: got {log_std_init}, wanted a finite number")
-        widths, dtype = _widths(inputs, hidden_sizes, layout.outputs), _checked_dtype(dtype)
+        widths, dtype = _widths(inputs, hidden_sizes, layout.outputs), checked_dtype(dtype)
         super().__init__(widths, activation, 0.01, dtype, seed)
         self.observation_space = observation_space
         self.action_space = action_space
         self.distribution, self.nvec = layout.distribution, layout.nvec
         if self.distribution == "gaussian":
             # A module's own parameters come before its children's in named_parameters().
-            self.log_std = nn.Parameter(torch.full((layout.outputs,), log_std_init, dtype=dtype))
+            self.log_std = initial_log_std(layout.outputs, log_std_init, dtype)
         self.flat = FlatParameters(self)
 
     def forward(self, observations: Tensor) -> Distribution:
@@ -178,15 +179,8 @@ class MLPPolicy(_MLP):
         Independent(Normal), Categorical, MultiCategorical or Independent(Bernoulli); event shape as stored actions have
             Arguments are not validated: non-finite parameters are for the caller to notice.
         """
-        outputs = self._outputs(observations)
-        if self.distribution == "categorical":
-            return Categorical(logits=outputs, validate_args=False)
-        if self.distribution == "multicategorical":
-            return MultiCategorical(outputs, self.nvec)
-        if self.distribution == "bernoulli":
-            return Independent(Bernoulli(logits=outputs, validate_args=False), 1, validate_args=False)
-        normal = Normal(outputs, self.log_std.exp().expand_as(outputs), validate_args=False)
-        return Independent(normal, 1, validate_args=False)
+        log_std = self.log_std if self.distribution == "gaussian" else None
+        return action_distribution(self.distribution, self._outputs(observations), log_std=log_std, nvec=self.nvec)
 
 
 class MLPCritic(_MLP):
@@ -220,7 +214,7 @@ class MLPCritic(_MLP):
         seed: int | None = None,
     ) -> None:
         widths = _widths(observation_size(check_observation_space(observation_space)), hidden_sizes, 1)
-        super().__init__(widths, activation, 1.0, _checked_dtype(dtype), seed)
+        super().__init__(widths, activation, 1.0, checked_dtype(dtype), seed)
         self.observation_space = observation_space
         self.flat = FlatParameters(self)
 
@@ -236,11 +230,3 @@ def _widths(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> tuple[int
     if not all(not isinstance(size, bool) and isinstance(size, Integral) and int(size) > 0 for size in hidden):
         raise ValueError(f"hidden_sizes: got {hidden_sizes!r}, wanted positive integers")
     return inputs, *map(int, hidden), outputs
-
-
-def _checked_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    if dtype in (torch.float32, "float32"):
-        return torch.float32
-    if dtype in (torch.float64, "float64"):
-        return torch.float64
-    raise ValueError(f"dtype: got {dtype!r}, wanted torch.float32, torch.float64 or their names")

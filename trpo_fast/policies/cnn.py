@@ -1,0 +1,201 @@
+"""Convolutional policies and critics for images."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from trpo_fast.rollout.spaces import action_layout
+
+from .heads import action_distribution, checked_dtype, initial_log_std, initialize_orthogonally
+
+_NATURE_LEAST = 36
+_SMALL_LEAST = 3
+
+
+class ImageLayout(NamedTuple):
+    """How an image observation lies in memory."""
+
+    channels: int
+    height: int
+    width: int
+    channels_last: bool
+
+
+def image_layout(space: spaces.Space[Any]) -> ImageLayout:
+    """The layout of a space of images; a ValueError says why `space` is none that a CNN can take.
+
+    An image is a Box of uint8 from 0 to 255 with three axes, of which the shortest is the channels' (or stacked
+    frames'), the first or the last, as in Stable-Baselines3; on a tie it is the first.
+    """
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) != 3:
+        raise ValueError(f"observation space: got {space}, wanted a Box of uint8 with three axes for a CNN")
+    if (space.low != 0).any() or (space.high != 255).any():
+        raise ValueError(f"observation space: got {space}, wanted bounds of 0 and 255 for a CNN, which divides by 255")
+    shape = tuple(map(int, space.shape))
+    axis = shape.index(min(shape))
+    if axis == 1:
+        raise ValueError(f"observation space: got shape {shape}, wanted channels first or last for a CNN")
+    channels = shape[axis]
+    height, width = shape[1:] if axis == 0 else shape[:2]
+    if min(height, width) < _SMALL_LEAST:
+        least = f"{_SMALL_LEAST} x {_SMALL_LEAST}"
+        raise ValueError(f"observation space: got images of {height} x {width}, wanted {least} pixels for a CNN")
+    return ImageLayout(channels, height, width, channels_last=axis == 2)
+
+
+def is_image(space: spaces.Space[Any]) -> bool:
+    """Whether `image_layout` has one for `space`."""
+    try:
+        image_layout(space)
+    except ValueError:
+        return False
+    return True
+
+
+class _CNN(nn.Module):
+    """Images to `outputs` numbers.
+
+    Parameters
+    ----------
+    space : gymnasium.spaces.Box
+        See `image_layout`.
+    """
+
+    def __init__(
+        self, space: spaces.Space[Any], outputs: int, output_gain: float, dtype: torch.dtype, seed: int | None
+    ) -> None:
+        super().__init__()
+        self.observation_space = space
+        self.image = image_layout(space)
+        channels, height, width, _ = self.image
+        # (filters, kernel, stride) of each convolution, and the width of the dense layer.
+        stack: tuple[tuple[int, int, int], ...] = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+        dense = 512
+        if min(height, width) < _NATURE_LEAST:
+            stack, dense = ((16, 3, 1),), 128
+        self.convolutions = nn.ModuleList()
+        for filters, kernel, stride in stack:
+            convolution = nn.utils.skip_init(nn.Conv2d, channels, filters, kernel, stride, dtype=dtype)
+            self.convolutions.append(convolution)
+            channels, height, width = filters, (height - kernel) // stride + 1, (width - kernel) // stride + 1
+        self.dense = nn.utils.skip_init(nn.Linear, channels * height * width, dense, dtype=dtype)
+        self.head = nn.utils.skip_init(nn.Linear, dense, outputs, dtype=dtype)
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        for layer in (*self.convolutions, self.dense):
+            initialize_orthogonally(layer, math.sqrt(2.0), generator)
+        initialize_orthogonally(self.head, output_gain, generator)
+
+    def _outputs(self, observations: Tensor) -> Tensor:
+        """Last layer's outputs, (B, outputs)."""
+        shape, layout = self.observation_space.shape or (), self.image
+        if observations[:1].numel() != math.prod(shape) and len(observations):
+            raise ValueError(f"observations: got shape {tuple(observations.shape)}, wanted (B, {math.prod(shape)})")
+        x = observations.reshape(len(observations), *shape).to(self.head.weight.dtype) / 255
+        if layout.channels_last:
+            x = x.permute(0, 3, 1, 2)
+        for convolution in self.convolutions:
+            x = torch.relu(convolution(x))
+        return self.head(torch.relu(self.dense(x.flatten(1))))
+
+
+class CNNPolicy(_CNN):
+    """Convolutional policy over any supported action space, for images.
+
+    The network of Mnih et al. [1]_ for images of 36 x 36 pixels and more: 32 filters of 8 x 8 with stride 4, 64 of
+    4 x 4 with stride 2, 64 of 3 x 3, 512 units, each with relu. Smaller images, for which that is too coarse, get the
+    network of MinAtar [2]_: 16 filters of 3 x 3 and 128 units. Pixels are divided by 255. Weights are orthogonal with
+    gain sqrt(2) (hidden) and 0.01 (output), biases zero, as in `MLPPolicy`.
+
+    Parameters
+    ----------
+    observation_space : gymnasium.spaces.Box
+        Three axes of uint8 from 0 to 255, at least 3 x 3 pixels. The shortest axis is the channels' or stacked frames',
+        first or last.
+    action_space : gymnasium.spaces.Box of floats, Discrete, MultiDiscrete or MultiBinary
+    log_std_init : float
+        Initial log standard deviation of every action dimension; unused where actions are discrete.
+    dtype : torch.float32 or torch.float64, or its name
+    seed : int, optional
+        Seed of the initial weights; None draws from torch's global generator.
+
+    Attributes
+    ----------
+    log_std : nn.Parameter, shape (A,)
+        First of the parameters; Gaussian only.
+    convolutions : nn.ModuleList of nn.Conv2d
+    dense, head : nn.Linear
+    distribution : {"gaussian", "categorical", "multicategorical", "bernoulli"}
+    nvec : tuple of int
+        As in `MLPPolicy`.
+
+    Raises
+    ------
+    ValueError
+        For a space or dtype that is not supported; too small an image is named with its size.
+
+    References
+    ----------
+    .. [1] Mnih et al., "Human-level control through deep reinforcement learning", Nature 2015.
+    .. [2] Young & Tian, "MinAtar: An Atari-inspired testbed for thorough and reproducible reinforcement learning
+       experiments", 2019.
+    """
+
+    log_std: nn.Parameter
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        log_std_init: float = 0.0,
+        dtype: torch.dtype | str = torch.float32,
+        seed: int | None = None,
+    ) -> None:
+        layout, dtype = action_layout(action_space), checked_dtype(dtype)
+        super().__init__(observation_space, layout.outputs, 0.01, dtype, seed)
+        self.action_space = action_space
+        self.distribution, self.nvec = layout.distribution, layout.nvec
+        if self.distribution == "gaussian":
+            self.log_std = initial_log_std(layout.outputs, log_std_init, dtype)
+
+    def forward(self, observations: Tensor) -> Distribution:
+        """Distribution of the actions, batch shape (B,), as `MLPPolicy` returns it.
+
+        Parameters
+        ----------
+        observations : Tensor, shape (B, D) or (B, *observation_space.shape)
+            Pixels from 0 to 255, of any dtype.
+        """
+        log_std = self.log_std if self.distribution == "gaussian" else None
+        return action_distribution(self.distribution, self._outputs(observations), log_std=log_std, nvec=self.nvec)
+
+
+class CNNCritic(_CNN):
+    """Convolutional value function, of the same layers as `CNNPolicy`; gain 1 for the output.
+
+    Parameters
+    ----------
+    observation_space : gymnasium.spaces.Box
+        As `CNNPolicy` takes it.
+    dtype : torch.float32 or torch.float64, or its name
+    seed : int, optional
+        Seed of the initial weights; None draws from torch's global generator.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        dtype: torch.dtype | str = torch.float32,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(observation_space, 1, 1.0, checked_dtype(dtype), seed)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Values, shape (B,), of observations of shape (B, D) or (B, *observation_space.shape)."""
+        return self._outputs(observations).squeeze(-1)

@@ -1,0 +1,73 @@
+"""From the outputs of a network to a distribution over the actions of a space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
+
+from .distributions import MultiCategorical
+
+
+def action_distribution(
+    distribution: str, outputs: Tensor, *, log_std: Tensor | None = None, nvec: Sequence[int] = ()
+) -> Distribution:
+    """The distribution that `trpo_fast.rollout.spaces.ActionLayout` calls `distribution`, batch shape (B,).
+
+    Arguments are not validated: parameters that are not finite are for the caller to notice.
+
+    Parameters
+    ----------
+    distribution : {"gaussian", "categorical", "multicategorical", "bernoulli"}
+    outputs : Tensor, shape (B, layout.outputs)
+        Means, or logits.
+    log_std : Tensor, shape (A,)
+        Log standard deviations, of a Gaussian only.
+    nvec : sequence of int
+        Choices of each component, of "multicategorical" only.
+
+    Returns
+    -------
+    Independent(Normal), Categorical, MultiCategorical or Independent(Bernoulli)
+        Event shape as a stored action.
+    """
+    if distribution == "categorical":
+        return Categorical(logits=outputs, validate_args=False)
+    if distribution == "multicategorical":
+        return MultiCategorical(outputs, nvec)
+    if distribution == "bernoulli":
+        return Independent(Bernoulli(logits=outputs, validate_args=False), 1, validate_args=False)
+    assert log_std is not None
+    normal = Normal(outputs, log_std.exp().expand_as(outputs), validate_args=False)
+    return Independent(normal, 1, validate_args=False)
+
+
+def initialize_orthogonally(
+    layer: nn.Linear | nn.Conv2d, gain: float, generator: torch.Generator | None = None
+) -> None:
+    """Orthogonal weights of gain `gain`, zero biases; a seed gives the same up to rounding in both precisions."""
+    weight = torch.empty(layer.weight.shape, dtype=torch.float64)
+    nn.init.orthogonal_(weight, gain, generator=generator)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if layer.bias is not None:
+            layer.bias.zero_()
+
+
+def checked_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """float32 or float64 from either or its name; ValueError for any other."""
+    if dtype in (torch.float32, "float32"):
+        return torch.float32
+    if dtype in (torch.float64, "float64"):
+        return torch.float64
+    raise ValueError(f"dtype: got {dtype!r}, wanted torch.float32, torch.float64 or their names")
+
+
+def initial_log_std(size: int, value: float, dtype: torch.dtype) -> nn.Parameter:
+    """`size` log standard deviations of `value`; ValueError where it is not finite."""
+    if not math.isfinite(value):
+        raise ValueError(f"log_std_init: got {value}, wanted a finite number")
+    return nn.Parameter(torch.full((size,), value, dtype=dtype))

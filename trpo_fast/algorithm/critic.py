@@ -6,15 +6,16 @@ import atexit
 import concurrent.futures
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
-from trpo_fast._core.critic import ValueKernel
 from trpo_fast.algorithm.config import TRPOConfig
-from trpo_fast.policies.mlp import MLPCritic
+from trpo_fast.engines.value import make_value_kernel
+from trpo_fast.policies.flat import flat_parameters
 
 MINIBATCH_STREAM = 1
 
@@ -88,25 +89,36 @@ class CriticTrainer:
 
     Parameters
     ----------
-    critic : MLPCritic
-        Its flat buffer is read and written in place.
+    critic : torch.nn.Module
+        ``forward(observations)`` returns values (B,). An MLPCritic on the CPU is fitted by the compiled core, every
+        other module by torch.
     config : TRPOConfig
         ``critic_epochs``, ``critic_batch_size``, ``critic_learning_rate`` and ``overlap_critic`` are used.
     seed : int
         Key of the minibatch permutations (stream 1, one counter for every epoch of the training).
+    observation_shape : sequence of int, optional
+        Shape of one observation as a module that torch fits wants it; flat rows otherwise.
 
     Attributes
     ----------
-    critic : MLPCritic
+    critic : torch.nn.Module
         Without waiting for a fit: the parameters of the last :meth:`wait`.
     """
 
-    def __init__(self, critic: MLPCritic, config: TRPOConfig, seed: int) -> None:
+    def __init__(
+        self,
+        critic: nn.Module,
+        config: TRPOConfig,
+        seed: int,
+        *,
+        observation_shape: Sequence[int] | None = None,
+    ) -> None:
         self.critic = critic
         self._config = config
         self._seed = seed
-        parameters = critic.flat.numpy
-        self._kernel = ValueKernel(critic.widths, critic.activation, parameters.dtype)
+        self._flat = flat_parameters(critic)
+        parameters = self._flat.numpy
+        self._kernel = make_value_kernel(critic, observation_shape=observation_shape)
         self._first_moment = np.zeros_like(parameters)
         self._second_moment = np.zeros_like(parameters)
         self._adam_step = 0
@@ -116,7 +128,7 @@ class CriticTrainer:
     def values(self, observations: NDArray[Any]) -> NDArray[Any]:
         """V of each row of ``observations`` (N, D), in the critic's dtype, shape (N,); waits for a fit in progress."""
         self.wait()
-        return self._kernel.values(self.critic.flat.numpy, observations)
+        return self._kernel.values(self._parameters(), observations)
 
     def start(self, observations: NDArray[Any], returns: NDArray[Any]) -> PendingFit:
         """Begin (or, without overlap, perform) one fit to ``returns`` (B,) at ``observations`` (B, D).
@@ -124,7 +136,7 @@ class CriticTrainer:
         Both arrays must stay as they are until the fit is done.
         """
         self.wait()
-        parameters = self.critic.flat.numpy.copy()
+        parameters = self._parameters().copy()
         first_moment, second_moment = self._first_moment.copy(), self._second_moment.copy()
         adam_step, first_epoch = self._adam_step, self._epochs
         config, kernel, seed = self._config, self._kernel, self._seed
@@ -172,8 +184,8 @@ class CriticTrainer:
         except Exception:
             self._pending = None
             raise
-        self.critic.flat.numpy[:] = fit.parameters
-        self.critic.flat.bump_versions()
+        self._parameters()[:] = fit.parameters
+        self._flat.bump_versions()
         self._first_moment, self._second_moment = fit.first_moment, fit.second_moment
         self._adam_step = fit.adam_step
         self._pending = None
@@ -209,6 +221,12 @@ class CriticTrainer:
         self._first_moment = np.array(arrays["first_moment"])
         self._second_moment = np.array(arrays["second_moment"])
         self._adam_step, self._epochs = counters["adam_step"], counters["epochs"]
+
+    def _parameters(self) -> NDArray[Any]:
+        """The critic's live flat buffer, after looking for what was written to the module behind it."""
+        if not self._flat.is_intact():
+            self._flat.restore()
+        return self._flat.numpy
 
     @property
     def pending(self) -> PendingFit | None:

@@ -30,7 +30,8 @@ def make_agent() -> Iterator[Callable[..., TRPO]]:
         settings = {**SMALL, **overrides}
         if not isinstance(env, str) and not callable(env):
             del settings["num_envs"]
-        arguments = {name: settings.pop(name) for name in ("vectorization", "env_kwargs") if name in settings}
+        names = ("vectorization", "env_kwargs", "policy", "critic")
+        arguments = {name: settings.pop(name) for name in names if name in settings}
         made.append(TRPO(env, seed=seed, config=TRPOConfig(**settings), **arguments))
         return made[-1]
 
@@ -40,7 +41,7 @@ def make_agent() -> Iterator[Callable[..., TRPO]]:
 
 
 def _bits(agent: TRPO) -> bytes:
-    arrays = [agent.policy.flat.numpy, agent.critic.flat.numpy]
+    arrays = [p.detach().numpy() for module in (agent.policy, agent.critic) for p in module.parameters()]
     moments, _ = agent.critic_trainer.state()
     arrays += moments.values()
     for statistics in (agent.observation_normalizer, agent.reward_scaler):

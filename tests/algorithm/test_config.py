@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from tests.algorithm.images import Halves
 from trpo_fast.algorithm.config import TRPOConfig
 
 
@@ -41,6 +42,7 @@ BAD = {
     "gamma": [-0.1, 1.01, math.nan],
     "gae_lambda": [-0.1, 1.01],
     "normalize_advantages": [0],
+    "policy": ["lstm", None],
     "hidden_sizes": [(0,), (64, -1), (10**11,), 64, "64", (64.0,), None],
     "critic_hidden_sizes": [(0,), 3],
     "activation": ["gelu", None],
@@ -130,6 +132,7 @@ CHANGES = {
     "gamma": (0.9, _learned_bits),
     "gae_lambda": (0.5, _learned_bits),
     "normalize_advantages": (False, _learned_bits),
+    "policy": ("mlp", lambda agent, bits: type(agent.policy)),
     "hidden_sizes": ((8,), _learned_bits),
     "critic_hidden_sizes": ((8, 8), _learned_bits),
     "activation": ("relu", _learned_bits),
@@ -158,7 +161,8 @@ def test_changing_a_field_changes_the_training(name, make_agent, bits):
     value, probe = CHANGES[name]
     seen = []
     for settings in (BASE, {**BASE, name: value}):
-        agent, backtracks = make_agent(**settings), []
+        env = {"env": Halves} if name == "policy" else {}
+        agent, backtracks = make_agent(**env, **settings), []
         agent.learn(3 * 3 * 64, callback=lambda agent, seen=backtracks: seen.append(agent.last_update.backtracks))
         if settings is BASE and name in ("backtrack_factor", "max_backtracks"):
             assert max(backtracks) > 0, "the case no longer exercises the line search"

@@ -246,11 +246,6 @@ def test_policy_cannot_be_replaced_but_takes_parameters(make_agent):
     assert (agent.policy.flat.numpy == other.policy.flat.numpy).all()
 
 
-def test_policy_argument_is_refused_with_what_serves_a_module_of_ones_own():
-    with pytest.raises(TypeError, match=r"policy: TRPO builds its own.*make_engine and trpo_fast\.trust_region_step"):
-        TRPO("Pendulum-v1", policy=torch.nn.Linear(3, 1))
-
-
 def test_vector_env_brings_its_own_number_of_environments(make_agent):
     env = gym.vector.SyncVectorEnv([Corridor] * 5, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     agent = make_agent(env)

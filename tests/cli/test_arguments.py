@@ -9,6 +9,7 @@ from trpo_fast.cli.arguments import config_overrides, make_parser, option_of
 TEXTS = {
     "kl_direction": ("old_new", "old_new"),
     "step_curvature": ("damped", "damped"),
+    "policy": ("cnn", "cnn"),
     "activation": ("relu", "relu"),
     "engine": ("autograd", "autograd"),
     "dtype": ("float64", "float64"),

@@ -69,9 +69,8 @@ class Snapshot:
 def capture(agent: TRPO) -> Snapshot:
     """The agent's state now, without waiting for the critic's fit."""
     arrays: dict[str, NDArray[Any]] = {}
-    for prefix, module in (("policy", agent.policy), ("critic", agent.critic_trainer.critic)):
-        for name, parameter in module.named_parameters():
-            arrays[f"{prefix}.{name}"] = parameter.detach().numpy().copy()
+    for name, tensor in _network_tensors(agent).items():
+        arrays[name] = tensor.detach().cpu().numpy().copy()
     moments, adam = agent.critic_trainer.state()
     arrays |= {f"adam.{name}": array for name, array in moments.items()}
     for name, statistics in _statistics(agent):
@@ -93,11 +92,10 @@ def capture(agent: TRPO) -> Snapshot:
 def restore(agent: TRPO, snapshot: Snapshot) -> None:
     """Put the agent back to ``snapshot``, which is of this agent or has passed :func:`check`."""
     arrays, counters = snapshot.arrays, snapshot.counters
-    for prefix, module in (("policy", agent.policy), ("critic", agent.critic_trainer.critic)):
-        with torch.no_grad():
-            for name, parameter in module.named_parameters():
-                parameter.copy_(torch.from_numpy(arrays[f"{prefix}.{name}"]))
-    agent.engine.parameters_changed()
+    with torch.no_grad():
+        for name, tensor in _network_tensors(agent).items():
+            tensor.copy_(torch.from_numpy(arrays[name]))
+    agent.engine.adopt_parameters()
     agent.critic_trainer.load_state(_under(arrays, "adam"), counters["adam"], snapshot.fit)
     for name, statistics in _statistics(agent):
         statistics.load_state(_under(arrays, name))
@@ -117,6 +115,8 @@ def restore(agent: TRPO, snapshot: Snapshot) -> None:
 def check(agent: TRPO, snapshot: Snapshot) -> None:
     """ValueError where ``snapshot``, as read from a file, is not the state of an agent built as this one was."""
     arrays, wanted = snapshot.arrays, capture(agent).arrays
+    # Constants of a module may well be infinite, in a mask for example.
+    buffers = {name for name, tensor in _network_tensors(agent).items() if not isinstance(tensor, torch.nn.Parameter)}
     for name, like in wanted.items():
         # Only the latest episodes are kept, so their number is the file's.
         shape = ("k",) if name.startswith("episodes.") else like.shape
@@ -126,7 +126,7 @@ def check(agent: TRPO, snapshot: Snapshot) -> None:
         array = arrays[name]
         if array.dtype != like.dtype or (array.ndim != 1 if shape == ("k",) else array.shape != shape):
             raise ValueError(f"{name}: {array.shape} of {array.dtype} given; want {want}")
-        if not np.isfinite(array).all():
+        if name not in buffers and not np.isfinite(array).all():
             raise ValueError(f"{name}: {array[~np.isfinite(array)].flat[0]} given; want finite numbers")
         if name in _NOT_NEGATIVE and (array < 0).any():
             raise ValueError(f"{name}: {array[array < 0].flat[0]} given; want numbers >= 0")
@@ -134,6 +134,25 @@ def check(agent: TRPO, snapshot: Snapshot) -> None:
     if len(returns) != len(lengths):
         raise ValueError(f"episodes.lengths: {len(lengths)} given; want {len(returns)}, as many as episodes.returns")
     _check_counters("counters", snapshot.counters, _COUNTERS)
+
+
+def check_networks(agent: TRPO, snapshot: Snapshot) -> None:
+    """ValueError where ``snapshot`` is of other networks than the modules that the user gave to this agent."""
+    for prefix, own in agent.networks.own.items():
+        if own is None:
+            continue
+        saved = {name: array for name, array in snapshot.arrays.items() if name.startswith(f"{prefix}.")}
+        given = {name: tensor for name, tensor in _network_tensors(agent).items() if name.startswith(f"{prefix}.")}
+        for name in sorted(saved.keys() | given.keys()):
+            has, wants = given.get(name), saved.get(name)
+            if has is None:
+                raise ValueError(f"{prefix}: the module given lacks {name!r}; want the parameters of the saved agent's")
+            if wants is None:
+                raise ValueError(f"{prefix}: the module given has {name!r}; want the parameters of the saved agent's")
+            if tuple(has.shape) != wants.shape:
+                raise ValueError(
+                    f"{prefix}: {name!r} of shape {tuple(has.shape)} given; want {wants.shape}, the saved agent's"
+                )
 
 
 @contextmanager
@@ -157,9 +176,12 @@ def save(agent: TRPO, path: str | os.PathLike[str]) -> None:
     agent.critic_trainer.wait()
     agent.engine.refresh()
     snapshot = capture(agent)
-    for name, array in snapshot.arrays.items():  # the engine has looked at the policy only
-        if name.startswith("critic.") and not (array.dtype == agent.config.dtype and np.isfinite(array).all()):
-            raise ValueError(f"{name}: of {array.dtype} or not finite; want finite numbers of {agent.config.dtype}")
+    for name, _ in agent.critic_trainer.critic.named_parameters():  # the engine has looked at the policy only
+        array = snapshot.arrays[f"critic.{name}"]
+        if not (array.dtype == agent.config.dtype and np.isfinite(array).all()):
+            raise ValueError(
+                f"critic.{name}: of {array.dtype} or not finite; want finite numbers of {agent.config.dtype}"
+            )
     metadata = {
         "kind": _KIND,
         "config": agent.config.to_dict(),
@@ -167,6 +189,7 @@ def save(agent: TRPO, path: str | os.PathLike[str]) -> None:
         "observation_space": space_to_json(agent.observation_space),
         "action_space": space_to_json(agent.action_space),
         "environment": _json_or_none(agent.recipe),
+        "own_networks": agent.networks.own,
         "counters": snapshot.counters,
         "versions": versions(),
     }
@@ -181,6 +204,7 @@ class SavedAgent:
     seed: int
     observation_space: gym.Space[Any]
     action_space: gym.Space[Any]
+    own_networks: dict[str, str | None]  # class of "policy" and of "critic" where the user gave them
     recipe: dict[str, Any] | None  # how the environments were made, where an id was given
     snapshot: Snapshot
 
@@ -204,6 +228,7 @@ def read(path: str | os.PathLike[str]) -> SavedAgent:
             checked("seed", metadata["seed"], SEED),
             space_from_json(metadata["observation_space"]),
             space_from_json(metadata["action_space"]),
+            _checked_own_networks(metadata.get("own_networks", {})),  # older files lack it
             _checked_recipe(metadata["environment"]),
             Snapshot(arrays, counters),
         )
@@ -218,6 +243,16 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _network_tensors(agent: TRPO) -> dict[str, torch.Tensor]:
+    """Parameters, tied ones once, and persistent buffers of both networks, without waiting for a fit."""
+    tensors: dict[str, torch.Tensor] = {}
+    for prefix, module in (("policy", agent.policy), ("critic", agent.critic_trainer.critic)):
+        kept = module.state_dict(keep_vars=True).keys()
+        named = dict(module.named_parameters()) | {n: b for n, b in module.named_buffers() if n in kept}
+        tensors |= {f"{prefix}.{name}": tensor for name, tensor in named.items()}
+    return tensors
 
 
 def _statistics(agent: TRPO) -> list[tuple[str, Any]]:
@@ -240,6 +275,15 @@ def _check_counters(where: str, counters: Any, wanted: Mapping[str, Any]) -> Non
             raise ValueError(f"{full}: missing; want {rule.want}")
         else:
             checked(full, counters[name], rule)
+
+
+def _checked_own_networks(own: Any) -> dict[str, str | None]:
+    found = {name: own.get(name) for name in ("policy", "critic")} if isinstance(own, Mapping) else {"policy": own}
+    if not all(isinstance(name, (str, type(None))) for name in found.values()):
+        raise ValueError(
+            f"own_networks: {own!r} given; want an object with policy and critic, names of classes or null"
+        )
+    return found
 
 
 def _checked_recipe(recipe: Any) -> dict[str, Any] | None:

@@ -191,16 +191,26 @@ class TRPOConfig:
         why="makes damping and the gradient's size independent of the reward's unit",
     )
     # Networks
+    policy: str = _setting(
+        "auto",
+        _choice("auto", "mlp", "cnn"),
+        "kind of both networks: mlp sees flat observations, cnn images (uint8 from 0 to 255, three axes), which it "
+        "gets as they are; auto takes cnn for images and mlp for everything else",
+        why="pixels mean nothing to an MLP without their neighbourhood, and all other observations have none",
+    )
     hidden_sizes: tuple[int, ...] = _setting(
-        (64, 64), _SIZES, "hidden layers of the policy", why="the network of the published MuJoCo results"
+        (64, 64),
+        _SIZES,
+        "hidden layers of the policy, where it is an MLP",
+        why="the network of the published MuJoCo results",
     )
     critic_hidden_sizes: tuple[int, ...] = _setting(
-        (64, 64), _SIZES, "hidden layers of the value function", why="as the policy's"
+        (64, 64), _SIZES, "hidden layers of the value function, where it is an MLP", why="as the policy's"
     )
     activation: str = _setting(
         "tanh",
         _choice("tanh", "relu", "elu", "leaky_relu", "sigmoid"),
-        "activation of every hidden layer, policy and critic",
+        "activation of every hidden layer of MLPs, policy and critic",
         why="smooth, so the quadratic model of the KL holds over a whole step",
     )
     log_std_init: float = _setting(

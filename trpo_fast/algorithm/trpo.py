@@ -15,13 +15,13 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.acting import Player, as_rows
@@ -29,10 +29,10 @@ from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBa
 from trpo_fast.algorithm.config import POSITIVE_INTEGER, SEED, TRPOConfig, checked
 from trpo_fast.algorithm.critic import CriticTrainer
 from trpo_fast.algorithm.evaluation import EvaluationResult, play_episodes
+from trpo_fast.algorithm.networks import Network, check_given, make_networks
 from trpo_fast.algorithm.report import UpdateReport
 from trpo_fast.engines import make_engine
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
-from trpo_fast.policies.mlp import MLPCritic, MLPPolicy
 from trpo_fast.rollout.collector import Collector
 from trpo_fast.rollout.environments import EnvironmentAdapter, make_vector_env
 from trpo_fast.rollout.masks import MaskFormat
@@ -66,13 +66,17 @@ class TRPO:
         Decides everything random; drawn from the system, and kept in ``agent.seed``, where it is not given.
     config : TRPOConfig, optional
         Settings; ``overrides`` are fields changed on top, as in ``TRPO("CartPole-v1", gamma=0.98)``.
+    policy, critic : torch.nn.Module, or callable (observation_space, action_space, seed) -> module, optional
+        Networks of your own, see docs/custom_policies.md: the policy's ``forward(observations)`` returns a torch
+        distribution of batch shape (B,), the critic's values of shape (B,). Observations have the shape of a Box, and
+        are flat rows for any other space. A string as `policy` is the configuration's field.
 
     Attributes
     ----------
-    policy : MLPPolicy
-        Torch module; its parameters are what the compiled core trains, without a copy. Its parameters can be changed,
-        by ``load_state_dict`` for example; the module cannot be replaced.
-    critic : MLPCritic
+    policy : torch.nn.Module
+        MLPPolicy, CNNPolicy, or the module given. Its parameters are what is trained, on the CPU without a copy. They
+        can be changed, by ``load_state_dict`` for example; the module cannot be replaced.
+    critic : torch.nn.Module
         Value function; looking at it waits for a fit in progress.
     config : TRPOConfig
     num_timesteps : int
@@ -99,13 +103,12 @@ class TRPO:
         env_kwargs: Mapping[str, Any] | None = None,
         seed: int | None = None,
         config: TRPOConfig | None = None,
+        policy: str | Network | None = None,
+        critic: Network | None = None,
         **overrides: Any,
     ) -> None:
-        if "policy" in overrides:
-            raise TypeError(
-                "policy: TRPO builds its own from hidden_sizes and activation; for a module of your own want "
-                "trpo_fast.make_engine and trpo_fast.trust_region_step"
-            )
+        if isinstance(policy, str):
+            overrides["policy"], policy = policy, None
         if config is not None and not isinstance(config, TRPOConfig):
             raise TypeError(f"config: {config!r} given; want a TRPOConfig")
         if num_envs is not None:
@@ -120,13 +123,19 @@ class TRPO:
         if num_envs is not None and num_envs != adapter.num_envs:
             adapter.close()
             raise ValueError(f"num_envs: {num_envs} given; want it left out or {adapter.num_envs}, the VectorEnv's own")
-        self._build(
-            config.replace(num_envs=adapter.num_envs),
-            _checked_seed(seed),
-            adapter.observation_space,
-            adapter.action_space,
-            recipe if isinstance(env, str) else None,
-        )
+        try:
+            self._build(
+                config.replace(num_envs=adapter.num_envs),
+                _checked_seed(seed),
+                adapter.observation_space,
+                adapter.action_space,
+                recipe if isinstance(env, str) else None,
+                policy=policy,
+                critic=critic,
+            )
+        except BaseException:
+            adapter.close()
+            raise
         self._attach(adapter)
 
     def _build(
@@ -136,6 +145,9 @@ class TRPO:
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         recipe: Mapping[str, Any] | None,
+        *,
+        policy: Network | None = None,
+        critic: Network | None = None,
     ) -> None:
         """Make everything but the environments, which an agent loaded to act may never need."""
         self.config = config
@@ -151,29 +163,16 @@ class TRPO:
         self.recent_episodes: deque[tuple[float, int]] = deque(maxlen=100)
 
         policy_seed, critic_seed = map(int, np.random.SeedSequence([seed, INITIALIZATION_STREAM]).generate_state(2))
-        dtype = getattr(torch, config.dtype)
-        self._policy = MLPPolicy(
-            observation_space,
-            action_space,
-            hidden_sizes=config.hidden_sizes,
-            activation=config.activation,
-            log_std_init=config.log_std_init,
-            dtype=dtype,
-            seed=policy_seed,
+        self.networks = make_networks(
+            config, observation_space, action_space, (policy_seed, critic_seed), policy=policy, critic=critic
         )
-        self._critic = MLPCritic(
-            observation_space,
-            hidden_sizes=config.critic_hidden_sizes,
-            activation=config.activation,
-            dtype=dtype,
-            seed=critic_seed,
-        )
-        self.engine = make_engine(self._policy, config.engine)
-        self.critic_trainer = CriticTrainer(self._critic, config, seed)
+        shape = self.networks.observation_shape
+        self.engine = make_engine(self.networks.policy, config.engine, observation_shape=shape)
+        self.critic_trainer = CriticTrainer(self.networks.critic, config, seed, observation_shape=shape)
         columns = numeric_columns(observation_space)
         self.observation_normalizer = (
             ObservationNormalizer(len(columns), clip=config.observation_clip, columns=columns)
-            if config.normalize_observations and columns.any()
+            if config.normalize_observations and self.networks.normalized and columns.any()
             else None
         )
         self.reward_scaler = (
@@ -307,9 +306,9 @@ class TRPO:
         self.last_update = UpdateReport(step, len(batch), entropy, statistics.explained_variance, clock.seconds, fit)
 
     @property
-    def policy(self) -> MLPPolicy:
+    def policy(self) -> nn.Module:
         """The policy; the engine trains this very module, so it can be changed but not replaced."""
-        return self._policy
+        return self.networks.policy
 
     @policy.setter
     def policy(self, value: Any) -> None:
@@ -319,10 +318,10 @@ class TRPO:
         )
 
     @property
-    def critic(self) -> MLPCritic:
+    def critic(self) -> nn.Module:
         """The value function, after waiting for a fit in progress."""
         self.critic_trainer.wait()
-        return self._critic
+        return self.networks.critic
 
     @property
     def num_envs(self) -> int:
@@ -412,13 +411,22 @@ class TRPO:
         checkpoint.save(self, path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], env: Any = None) -> TRPO:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        env: Any = None,
+        *,
+        policy: Network | None = None,
+        critic: Network | None = None,
+    ) -> TRPO:
         """An agent as it was saved.
 
         Parameters
         ----------
         env : as in the constructor, optional
             Without it the environment is made again from the id that the file names, once it is needed.
+        policy, critic : as in the constructor
+            Modules, or what makes them, where the agent was saved with such; they take over the saved parameters.
 
         Raises
         ------
@@ -426,7 +434,7 @@ class TRPO:
             No file; or one that is truncated, damaged, foreign, or from a future version. The message names the file,
             what is wrong with it and what is wanted.
         ValueError
-            ``env`` has other spaces than the saved agent.
+            ``env`` has other spaces than the saved agent; a module is missing, or has other parameters than the saved.
         """
         saved = checkpoint.read(path)
         config, recipe, environments = saved.config, saved.recipe, None
@@ -442,8 +450,20 @@ class TRPO:
             recipe = recipe if isinstance(env, str) else None
         agent = cls.__new__(cls)
         try:
+            check_given(saved.own_networks, policy, critic)
+            # What a module of the user's raises says nothing about the file.
+            with nullcontext() if policy is not None or critic is not None else checkpoint.damage_named(path):
+                agent._build(
+                    config,
+                    saved.seed,
+                    saved.observation_space,
+                    saved.action_space,
+                    recipe,
+                    policy=policy,
+                    critic=critic,
+                )
+                checkpoint.check_networks(agent, saved.snapshot)
             with checkpoint.damage_named(path):
-                agent._build(config, saved.seed, saved.observation_space, saved.action_space, recipe)
                 checkpoint.check(agent, saved.snapshot)
                 checkpoint.restore(agent, saved.snapshot)
         except BaseException:

@@ -44,6 +44,11 @@ class PolicyEngine(ABC):
         """Tell autograd that the buffer was written."""
         self._flat.bump_versions()
 
+    def adopt_parameters(self) -> None:
+        """Take over what was written to the module itself, whatever it is."""
+        if not self._flat.is_intact():
+            self._flat.restore()
+
     def refresh(self) -> None:
         """Make sure that actors act with the parameters that the policy has now; `bind` does the same for updates.
 

@@ -1,0 +1,202 @@
+"""The policy and the critic of an agent: built from the configuration, or given as torch modules."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.policies.cnn import CNNCritic, CNNPolicy, is_image
+from trpo_fast.policies.distributions import choices_of, family_of
+from trpo_fast.policies.mlp import MLPCritic, MLPPolicy
+from trpo_fast.rollout.spaces import ActionLayout, action_layout, observation_size
+
+Network = nn.Module | Callable[[gym.Space[Any], gym.Space[Any], int], nn.Module]
+"""A module, or what makes one from (observation_space, action_space, seed); a class for example."""
+
+
+class Networks(NamedTuple):
+    """What an agent trains."""
+
+    policy: nn.Module
+    critic: nn.Module
+    own: dict[str, str | None]
+    """Class of "policy" and of "critic" where they were given, None where they were built here."""
+    observation_shape: tuple[int, ...] | None
+    """What rows are reshaped to for them: the shape of a Box; None (flat rows) for every other space."""
+    normalized: bool
+    """Whether they want normalized observations: not where pixels are for a CNN, or for a module of one's own."""
+
+
+def make_networks(
+    config: TRPOConfig,
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    seeds: tuple[int, int],
+    *,
+    policy: Network | None = None,
+    critic: Network | None = None,
+) -> Networks:
+    """Policy and critic for the spaces of one environment.
+
+    Parameters
+    ----------
+    seeds : (int, int)
+        Of the initial weights of policy and critic.
+    policy, critic : module or callable, optional
+        The user's own. A critic that is not given is a CNN for images, unless the policy is the MLP of the
+        configuration, and an MLP for everything else.
+
+    Raises
+    ------
+    ValueError, TypeError
+        What is given is no module, has another dtype than the configuration's, shares parameters with the other, or
+        does not return, for rows of zeros, a distribution over the actions or a value for each row.
+    """
+    dtype = getattr(torch, config.dtype)
+    kind = config.policy
+    if kind == "auto":
+        kind = "cnn" if is_image(observation_space) else "mlp"
+    convolve = is_image(observation_space) if policy is not None else kind == "cnn"
+    built: dict[str, nn.Module] = {}
+    for (name, given), seed in zip((("policy", policy), ("critic", critic)), seeds, strict=True):
+        if given is not None:
+            built[name] = _given(name, given, observation_space, action_space, seed, dtype)
+        elif name == "critic" and convolve:
+            built[name] = CNNCritic(observation_space, dtype=dtype, seed=seed)
+        elif name == "critic":
+            sizes = config.critic_hidden_sizes
+            built[name] = MLPCritic(observation_space, sizes, config.activation, dtype=dtype, seed=seed)
+        elif kind == "cnn":
+            built[name] = CNNPolicy(observation_space, action_space, config.log_std_init, dtype=dtype, seed=seed)
+        else:
+            built[name] = MLPPolicy(
+                observation_space,
+                action_space,
+                hidden_sizes=config.hidden_sizes,
+                activation=config.activation,
+                log_std_init=config.log_std_init,
+                dtype=dtype,
+                seed=seed,
+            )
+    _check_nothing_shared(built["policy"], built["critic"])
+    shape = observation_space.shape if isinstance(observation_space, gym.spaces.Box) else None
+    rows = torch.zeros(2, *(shape or (observation_size(observation_space),)), dtype=dtype)
+    if policy is not None:
+        _check_policy(built["policy"], rows, action_layout(action_space))
+    if critic is not None:
+        _check_critic(built["critic"], rows)
+    own = {
+        name: _name_of(built[name]) if given else None for name, given in _both(policy is not None, critic is not None)
+    }
+    pixels = convolve or (policy is not None and is_image(observation_space))
+    return Networks(built["policy"], built["critic"], own, shape, not pixels)
+
+
+def check_given(own: dict[str, str | None], policy: Network | None, critic: Network | None) -> None:
+    """ValueError where the modules of a saved agent are not given again, or are given where it has none of its own."""
+    for name, given in _both(policy, critic):
+        if own[name] is not None and given is None:
+            raise ValueError(
+                f"{name}: this agent was saved with a {name} of its own, a {own[name]}; "
+                f"want TRPO.load(path, {name}=...) with such a module"
+            )
+        if own[name] is None and given is not None:
+            raise ValueError(f"{name}: a module given; want none, this agent was saved with the built-in {name}")
+
+
+def _both(policy: Any, critic: Any) -> tuple[tuple[str, Any], tuple[str, Any]]:
+    return ("policy", policy), ("critic", critic)
+
+
+def _given(
+    name: str,
+    given: Network,
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    seed: int,
+    dtype: torch.dtype,
+) -> nn.Module:
+    module = given
+    if not isinstance(module, nn.Module):
+        if not callable(module):
+            raise TypeError(f"{name}: {given!r} given; want a torch module, or a callable that makes one")
+        module = module(observation_space, action_space, seed)
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"{name}: the callable returned {type(module).__name__}; want a torch module")
+    for parameter_name, parameter in module.named_parameters():
+        if parameter.dtype != dtype:
+            raise ValueError(
+                f"{name}: its parameter {parameter_name!r} is {parameter.dtype}; want {dtype}, the config's dtype"
+            )
+    return module
+
+
+def _check_nothing_shared(policy: nn.Module, critic: nn.Module) -> None:
+    owners = {id(parameter): name for name, parameter in policy.named_parameters()}
+    for name, parameter in critic.named_parameters():
+        if id(parameter) in owners:
+            raise ValueError(
+                f"critic: its parameter {name!r} is the policy's {owners[id(parameter)]!r}; want networks that share "
+                "nothing, they are trained by different methods"
+            )
+
+
+def _check_policy(policy: nn.Module, rows: Tensor, layout: ActionLayout) -> None:
+    found = _tried("policy", policy, rows)
+    if not isinstance(found, Distribution):
+        raise TypeError(f"policy: forward returned {type(found).__name__}; want a torch.distributions.Distribution")
+    if tuple(found.batch_shape) != (len(rows),):
+        raise ValueError(
+            f"policy: forward returned a distribution of batch shape {tuple(found.batch_shape)} for {len(rows)} "
+            f"observations; want ({len(rows)},), see torch.distributions.Independent"
+        )
+    choices, wanted = choices_of(found), layout.nvec or (2,) * (layout.mask_size // 2)
+    fits = math.prod(found.event_shape) == math.prod(layout.shape) and choices in (None, wanted)
+    with contextlib.suppress(NotImplementedError):  # a distribution of the user's own may not say where it lives
+        support = found.support
+        fits = fits and (support is None or support.is_discrete == (layout.distribution != "gaussian"))
+    if not fits:
+        raise ValueError(
+            f"policy: forward returned {found} of event shape {tuple(found.event_shape)}; want one over the actions "
+            f"of the environment, which are {layout.distribution} of shape {layout.shape}"
+        )
+    family = family_of(found)
+    if family is not None and any(values.isnan().any() for values in family.coordinates(found)):
+        raise ValueError(f"policy: forward returned {found} with NaN for observations of zeros; want finite parameters")
+
+
+def _check_critic(critic: nn.Module, rows: Tensor) -> None:
+    found = _tried("critic", critic, rows)
+    if not isinstance(found, Tensor):
+        raise TypeError(f"critic: forward returned {type(found).__name__}; want a Tensor of values")
+    if tuple(found.shape) != (len(rows),):
+        raise ValueError(
+            f"critic: forward returned shape {tuple(found.shape)} for {len(rows)} observations; want ({len(rows)},)"
+        )
+    if not found.isfinite().all():
+        raise ValueError("critic: forward returned values that are not finite for observations of zeros; want numbers")
+
+
+def _tried(name: str, module: nn.Module, rows: Tensor) -> Any:
+    try:
+        with torch.no_grad():
+            return module(rows.to(_device(module)))
+    except (ValueError, RuntimeError) as error:
+        shape = tuple(rows.shape)
+        raise ValueError(f"{name}: forward failed for observations of zeros of shape {shape}: {error}") from error
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
+def _name_of(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"

@@ -29,6 +29,8 @@ class TorchActor:
         Flat observations (E, D) to a distribution of batch shape (E,).
     dtype : numpy.dtype
         Of the policy.
+    device : torch.device
+        Where the policy computes.
     observation_mean, observation_scale : float64, shape (D,), optional
         Read at every call.
     observation_clip : float
@@ -46,6 +48,7 @@ class TorchActor:
         distribution: Callable[[Tensor], Distribution],
         dtype: np.dtype[Any],
         *,
+        device: torch.device,
         observation_mean: NDArray[np.float64] | None,
         observation_scale: NDArray[np.float64] | None,
         observation_clip: float,
@@ -59,6 +62,7 @@ class TorchActor:
             raise ValueError("observation_mean and observation_scale: got one, wanted both or neither")
         self._distribution = distribution
         self._dtype = dtype
+        self._device = device
         self._mean, self._scale, self._clip = observation_mean, observation_scale, observation_clip
         self._low, self._high = action_low, action_high
         self._start = 0 if action_start is None else action_start
@@ -115,10 +119,10 @@ class TorchActor:
             # A copy, since a policy may keep what it is given.
             distribution = self._distribution(torch.tensor(normalized))
             if action_masks is not None:
-                distribution = with_masks(distribution, torch.from_numpy(action_masks))
+                distribution = with_masks(distribution, torch.from_numpy(action_masks).to(self._device))
             chosen = self._choose(distribution, step, deterministic, first_row)
-            log_probs[:] = distribution.log_prob(chosen).numpy()
-        actions[...] = chosen.reshape(actions.shape).numpy()
+            log_probs[:] = distribution.log_prob(chosen).cpu().numpy()
+        actions[...] = chosen.reshape(actions.shape).cpu().numpy()
         _check_rows("action", actions, first_row)
         _check_rows("log-probability of action", log_probs, first_row)
         if self._low is None or self._high is None:
@@ -134,21 +138,28 @@ class TorchActor:
             logits, nvec = discrete
             choices = np.empty((len(logits), len(nvec or logits[0])), np.int64)
             name = "bernoulli" if nvec is None else "multicategorical"
-            rows = np.ascontiguousarray(logits.numpy(), self._dtype)
+            rows = np.ascontiguousarray(logits.cpu().numpy(), self._dtype)
             self._sample(name, rows, None, choices, step, first_row, deterministic=deterministic, nvec=nvec)
-            chosen = torch.from_numpy(choices).view(len(logits), *distribution.event_shape)
+            chosen = torch.from_numpy(choices).to(self._device).view(len(logits), *distribution.event_shape)
             return chosen.to(logits.dtype) if nvec is None else chosen
         if deterministic:
-            return distribution.mode
+            try:
+                return distribution.mode
+            except NotImplementedError:
+                raise ValueError(
+                    f"deterministic: got True, wanted False for a policy that returns a {type(distribution).__name__}, "
+                    "whose mode torch does not know"
+                ) from None
         if type(base) is Normal:
             # Unit noise from the compiled sampler serves scales that depend on the state, too.
             noise = np.zeros((len(base.loc), base.loc[0].numel()), self._dtype)
             unit = np.zeros(noise.shape[1], self._dtype)
             self._sample("gaussian", np.zeros_like(noise), unit, noise, step, first_row)
-            return base.loc + base.scale * torch.from_numpy(noise).view(base.loc.shape)
+            return base.loc + base.scale * torch.from_numpy(noise).to(self._device).view(base.loc.shape)
         key = (self._seed & 0xFFFFFFFF, self._seed >> 32)
         words = philox(key, (step & 0xFFFFFFFF, step >> 32, self._stream, first_row))
-        with torch.random.fork_rng(devices=[]):
+        devices = [] if self._device.type == "cpu" else [self._device]
+        with torch.random.fork_rng(devices, device_type=self._device.type):
             torch.manual_seed(words[0] | words[1] << 32)
             return distribution.sample()
 

@@ -136,7 +136,7 @@ class AutogradEngine(PolicyEngine):
         return self._current().entropy()
 
     def _make_actor(self, **options: Any) -> TorchActor:
-        return TorchActor(self._distribution, self.dtype, **options)
+        return TorchActor(self._distribution, self.dtype, device=self._device, **options)
 
     def _current(self) -> _Bound:
         if self._bound is None:

@@ -40,3 +40,16 @@ def test_make_targets_in_the_readme_exist():
     named = set(re.findall(r"^make (\w+)", "\n".join(readme_blocks("sh")), re.M))
     assert named
     assert named <= targets
+
+
+def test_the_example_of_a_custom_policy_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "custom_policies.md").read_text("utf-8"), re.M | re.S
+    )
+    names = {}
+    exec(compile(block.replace("20_000", "2_048"), "custom_policies.md", "exec"), names)
+    assert names["agent"].engine.name == "autograd"
+    assert names["agent"].last_update.status == 0
+    for ours, theirs in zip(names["agent"].policy.parameters(), names["again"].policy.parameters(), strict=True):
+        assert (ours == theirs).all()

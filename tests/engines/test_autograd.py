@@ -15,7 +15,8 @@ from torch.distributions import (
 )
 
 from tests.engines.cases import make_case, relative_error
-from trpo_fast.engines import fisher_matrix, make_engine
+from trpo_fast.engines import autograd, fisher_matrix, make_engine
+from trpo_fast.policies.flat import GatheredParameters
 from trpo_fast.rollout.batch import Batch
 from trpo_fast.solvers import Status, trust_region_step
 
@@ -299,3 +300,176 @@ def test_an_error_in_the_policys_derivative_reaches_the_caller_through_the_solve
     with pytest.raises(ZeroDivisionError, match="no second derivative"):
         trust_region_step(engine)
     np.testing.assert_array_equal(engine.parameters(), before)
+
+
+def test_the_fisher_operator_of_some_rows_is_that_of_a_batch_of_them(head):
+    batch, rows = problem_of(head), np.array([0, 3, 4, 11, 23])
+    engine = make_engine(head)
+    engine.bind(Batch(batch.observations[rows], batch.actions[rows], batch.advantages[rows]))
+    v = np.random.default_rng(2).normal(size=engine.size)
+    expected = engine.fisher_operator() @ v
+    engine.bind(batch)
+    whole = engine.fisher_operator()
+    before = whole @ v
+    part = engine.fisher_operator(rows)
+    assert relative_error(part @ v, expected) < 1e-12
+    # Each of them stays what it is, though one graph is kept.
+    assert relative_error(whole @ v, before) < 1e-12
+    assert relative_error(part @ v, expected) < 1e-12
+    gradient = engine.surrogate_gradient()
+    engine.bind(batch, total=2 * ROWS)
+    assert relative_error(engine.fisher_operator(rows) @ v, expected / 2) < 1e-12
+    assert relative_error(engine.surrogate_gradient(), gradient / 2) < 1e-12
+    with pytest.raises(RuntimeError, match="outlived"):
+        part @ v
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.array([0.0, 1.0]), r"rows: got shape \(2,\) of float64"),
+        (np.zeros((1, 1), np.int64), r"rows: got shape \(1, 1\)"),
+        (np.empty(0, np.int64), r"rows: got shape \(0,\)"),
+        (np.array([1, 0]), "sorted indices of the 24 bound samples, each once"),
+        (np.array([1, 1]), "each once"),
+        (np.array([-1, 1]), "sorted indices"),
+        (np.array([1, 24]), "sorted indices"),
+    ],
+)
+def test_rows_that_cannot_be_are_named(rows, message):
+    policy = Head(*HEADS["Bernoulli"])
+    engine = make_engine(policy)
+    engine.bind(problem_of(policy))
+    with pytest.raises(ValueError, match=message):
+        engine.fisher_operator(rows)
+
+
+def test_the_entropy_bonus_is_in_gradient_and_improvement(head):
+    batch, c = problem_of(head), 0.3
+    engine = make_engine(head)
+    engine.bind(batch)
+    plain, theta, step = engine.surrogate_gradient(), engine.parameters().copy(), 1e-2 * np.ones(engine.size)
+    engine.parameters()[:] += step
+    without = engine.evaluate()
+    engine.parameters()[:] = theta
+    engine.bind(batch, entropy_coefficient=0.0)
+    assert engine.surrogate_gradient().tobytes() == plain.tobytes()
+    engine.bind(batch, entropy_coefficient=c)
+    with_bonus = engine.surrogate_gradient()
+
+    names, tensors = zip(*head.named_parameters(), strict=True)
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    observations = torch.from_numpy(batch.observations)
+
+    def entropy(values):
+        distribution = torch.func.functional_call(head, dict(zip(names, values, strict=True)), (observations,))
+        # The second term is nothing but a graph, where the entropy is constant.
+        return distribution.entropy().mean() + 0.0 * sum(value.sum() for value in values)
+
+    gradients = torch.autograd.grad(entropy(leaves), leaves, allow_unused=True, materialize_grads=True)
+    expected = np.concatenate([gradient.numpy().ravel() for gradient in gradients])
+    assert np.linalg.norm(with_bonus - plain - c * expected) <= 1e-12 * max(np.linalg.norm(plain), 1.0)
+    assert engine.evaluate() == pytest.approx((0.0, 0.0), abs=1e-15)
+    before = float(entropy(tensors).detach())
+    engine.parameters()[:] += step
+    engine.parameters_changed()
+    gain = float(entropy(tensors).detach()) - before
+    improvement, kl = engine.evaluate()
+    assert improvement == pytest.approx(without[0] + c * gain, abs=1e-13)
+    assert kl == without[1]
+
+
+def test_an_entropy_bonus_that_cannot_be_is_named():
+    case = make_case()
+    engine = make_engine(case.policy, "autograd")
+    with pytest.raises(ValueError, match="entropy_coefficient: got nan"):
+        engine.bind(case.batch(), entropy_coefficient=np.nan)
+
+    def mixture(outputs):
+        return MixtureSameFamily(Categorical(logits=outputs[:, :2]), Normal(outputs[:, 2:], 1.0))
+
+    engine = make_engine(Head(4, mixture))
+    batch = Batch(np.zeros((ROWS, 4)), np.zeros(ROWS), np.ones(ROWS))
+    engine.bind(batch)
+    with pytest.raises(
+        ValueError, match=r"entropy_coefficient: got 0\.1 for a policy that returns a MixtureSameFamily"
+    ):
+        engine.bind(batch, entropy_coefficient=0.1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.Dropout(0.5), "'body.1', a Dropout in training mode, draws random numbers"),
+        (nn.BatchNorm1d(5), "'body.1', a BatchNorm1d in training mode, mixes the rows of a batch"),
+        (nn.RReLU(), "'body.1', a RReLU in training mode, draws random numbers"),
+    ],
+)
+def test_layers_that_do_not_map_rows_to_rows_are_refused_in_training_mode(layer, message):
+    policy = Head(*HEADS["Bernoulli"])
+    policy.body[1] = layer.double()
+    with pytest.raises(ValueError, match=f"policy: {message}.*policy.eval"):
+        make_engine(policy)
+    engine = make_engine(policy.eval())
+    engine.bind(problem_of(policy))
+    assert trust_region_step(engine, max_kl=1e-3).status == Status.SUCCESS
+    batch = problem_of(policy)
+    policy.train()
+    with pytest.raises(ValueError, match=message):
+        engine.bind(batch)
+
+
+def test_a_log_probability_that_is_not_finite_is_named():
+    policy = Head(2, lambda outputs: Normal(outputs[:, 0], (outputs[:, 1] * 0).clamp_min(0.0), validate_args=False))
+    batch = Batch(np.ones((ROWS, 4)), np.zeros(ROWS), np.ones(ROWS))
+    with pytest.raises(ValueError, match=r"policy: the log-probability of sample 0 is (-inf|nan)"):
+        make_engine(policy).bind(batch)
+
+
+def test_a_trial_that_the_distribution_refuses_is_not_finite():
+    policy = Head(4, state_dependent_normal)
+    engine = make_engine(policy)
+    engine.bind(problem_of(policy))
+    engine.parameters()[:] = 1e300
+    engine.parameters_changed()
+    assert np.isnan(engine.evaluate()).all()
+
+
+def test_an_engine_over_gathered_parameters_makes_the_same_step(monkeypatch):
+    """As for a module on a GPU, on whose place the CPU stands here."""
+    monkeypatch.setattr(autograd, "flat_parameters", GatheredParameters)
+    policy, viewed = Head(4, state_dependent_normal), Head(4, state_dependent_normal)
+    batch = problem_of(policy)
+    engine = make_engine(policy)
+    engine.bind(batch)
+    monkeypatch.undo()
+    other = make_engine(viewed)
+    other.bind(batch)
+    for one in (engine, other):
+        assert trust_region_step(one, max_kl=1e-3).status == Status.SUCCESS
+    assert engine.parameters().tobytes() == other.parameters().tobytes()
+    for a, b in zip(policy.parameters(), viewed.parameters(), strict=True):
+        assert torch.equal(a, b)
+    # What is written to the module is found when the engine binds again.
+    with torch.no_grad():
+        policy.body[0].bias.fill_(0.5)
+    engine.bind(batch)
+    assert (engine.parameters()[20:25] == 0.5).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here that torch can use")
+def test_a_policy_on_a_gpu_is_served_where_it_lives():
+    policy, twin = Head(4, state_dependent_normal), Head(4, state_dependent_normal)
+    batch = problem_of(twin)
+    policy.cuda()
+    engine, other = make_engine(policy), make_engine(twin)
+    for one in (engine, other):
+        one.bind(batch)
+    v = np.random.default_rng(2).normal(size=engine.size)
+    assert relative_error(engine.surrogate_gradient(), other.surrogate_gradient()) < 1e-10
+    assert relative_error(engine.fisher_operator() @ v, other.fisher_operator() @ v) < 1e-10
+    for one in (engine, other):
+        assert trust_region_step(one, max_kl=1e-3).status == Status.SUCCESS
+    assert relative_error(engine.parameters(), other.parameters()) < 1e-9
+    assert next(policy.parameters()).is_cuda
+    assert relative_error(next(policy.parameters()).detach().cpu(), next(twin.parameters()).detach().numpy()) < 1e-9

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from torch import nn
 
 from trpo_fast.policies import FlatParameters, MLPCritic, MLPPolicy
+from trpo_fast.policies.flat import GatheredParameters, flat_parameters
 
 
 def make_policy(**settings):
@@ -160,3 +161,50 @@ def test_the_policys_and_the_critics_buffers_are_separate():
     policy, critic = make_policy(), MLPCritic(space, (4,), seed=0)
     assert not np.shares_memory(policy.flat.numpy, critic.flat.numpy)
     assert critic.flat.names == ("layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias")
+
+
+def test_gathered_parameters_are_a_copy_that_is_exchanged_on_demand():
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)).double()
+    places = [parameter.data_ptr() for parameter in module.parameters()]
+    flat = GatheredParameters(module)
+    assert flat.names == ("0.weight", "0.bias", "1.weight", "1.bias")
+    expected = torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+    assert (flat.tensor == expected).all()
+    assert flat.is_intact()
+    buffer = flat.numpy
+    buffer += 1.0
+    assert module[0].weight[0, 0] == expected[0]
+    version = module[0].weight._version
+    flat.bump_versions()
+    assert module[0].weight[0, 0] == expected[0] + 1.0
+    assert module[0].weight._version > version
+    assert flat.is_intact()
+    # Nothing of the module has moved.
+    assert [parameter.data_ptr() for parameter in module.parameters()] == places
+
+
+def test_gathered_parameters_notice_what_is_written_to_the_module():
+    module = torch.nn.Linear(3, 2)
+    flat = GatheredParameters(module)
+    buffer = flat.numpy
+    with torch.no_grad():
+        module.bias.fill_(7.0)
+    assert not flat.is_intact()
+    flat.restore()
+    assert flat.is_intact()
+    assert flat.numpy is buffer
+    assert (buffer[6:] == 7.0).all()
+    module.weight = torch.nn.Parameter(torch.full((2, 3), 2.0))
+    assert not flat.is_intact()
+    module.double()
+    flat.restore()
+    assert flat.numpy.dtype == np.float64
+    assert (flat.numpy[:6] == 2.0).all()
+
+
+def test_the_device_chooses_how_parameters_are_kept():
+    assert type(flat_parameters(torch.nn.Linear(2, 1))) is FlatParameters
+    module = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Linear(1, 1, device="meta"))
+    for make in (flat_parameters, FlatParameters, GatheredParameters):
+        with pytest.raises(ValueError, match=r"parameter '1.weight' is on meta, wanted one device, cpu"):
+            make(module)

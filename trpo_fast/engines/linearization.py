@@ -49,7 +49,7 @@ class FisherProduct:
     J' w is a reverse pass over the recorded graph in each method but the last; they differ in J v:
 
     - "forward" pushes dual numbers through `forward`, which is run again for every product. No other graph is kept. The
-      first product checks that <J'w, v> = <w, J v>: the two differ where a module computes with its parameters under
+      first products check that <J'w, v> = <w, J v>: the two differ where a module computes with its parameters under
       ``no_grad``, which forward mode does not know.
     - "double_vjp": J v is the derivative of the recorded pullback u -> J'u, which is linear in u. Any module that can
       be differentiated twice will do. The pullback is recorded on top of the graph.
@@ -160,7 +160,8 @@ class FisherProduct:
                     "linearization: 'forward' and reverse mode disagree about this policy, which may compute with its "
                     "parameters under no_grad; want 'double_vjp'"
                 )
-            self._verified = any(vector.any() for vector in vectors)
+            # A parameter that the vector leaves out has not been looked at.
+            self._verified = all(vector.any() for vector in vectors)
         return product
 
     def _pushed_forward(self, vectors: Sequence[Tensor]) -> list[Tensor]:

@@ -1,0 +1,117 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch.distributions import Bernoulli, Categorical, Independent, Normal
+
+from trpo_fast.policies import CNNCritic, CNNPolicy
+from trpo_fast.policies.cnn import image_layout, is_image
+from trpo_fast.policies.distributions import MultiCategorical
+
+
+def images(*shape, low=0, high=255, dtype=np.uint8):
+    return spaces.Box(low, high, shape, dtype)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((4, 84, 84), (4, 84, 84, False)),
+        ((84, 96, 3), (3, 84, 96, True)),
+        ((10, 10, 4), (4, 10, 10, True)),
+        ((3, 3, 3), (3, 3, 3, False)),
+    ],
+)
+def test_the_shortest_axis_is_the_channels(shape, expected):
+    assert image_layout(images(*shape)) == expected
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (images(84, 84), "three axes"),
+        (images(4, 84, 84, dtype=np.float32), "uint8"),
+        (images(1, 2, 9), "images of 2 x 9, wanted 3 x 3 pixels"),
+        (images(9, 3, 9), "channels first or last"),
+        (images(3, 9, 9, high=10), "bounds of 0 and 255"),
+        (spaces.Discrete(3), r"Discrete\(3\), wanted a Box of uint8"),
+    ],
+)
+def test_what_is_no_image_is_named(space, message):
+    assert not is_image(space)
+    for make in (CNNCritic, lambda space: CNNPolicy(space, spaces.Discrete(2))):
+        with pytest.raises(ValueError, match=message):
+            make(space)
+
+
+@pytest.mark.parametrize(
+    ("action_space", "kind", "base", "outputs"),
+    [
+        (spaces.Discrete(5), Categorical, Categorical, 5),
+        (spaces.MultiDiscrete([2, 3]), MultiCategorical, Categorical, 5),
+        (spaces.MultiBinary(4), Independent, Bernoulli, 4),
+        (spaces.Box(-1, 1, (2, 3)), Independent, Normal, 6),
+    ],
+)
+def test_every_action_space_has_its_distribution(action_space, kind, base, outputs):
+    policy = CNNPolicy(images(1, 5, 5), action_space, log_std_init=-0.5, seed=0)
+    distribution = policy(torch.zeros(3, 25))
+    assert type(distribution) is kind
+    assert type(getattr(distribution, "base_dist", distribution)) is base
+    assert distribution.batch_shape == (3,)
+    assert policy.head.weight.shape[0] == outputs
+    if base is Normal:
+        assert (policy.log_std == -0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("side", "weights"),
+    [
+        (36, [(32, 3, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3), (512, 64), (1, 512)]),
+        (84, [(32, 3, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3), (512, 3136), (1, 512)]),
+        (35, [(16, 3, 3, 3), (128, 16 * 33 * 33), (1, 128)]),
+    ],
+)
+def test_the_network_is_natures_from_36_pixels_on_and_minatars_below(side, weights):
+    critic = CNNCritic(images(3, side, side))
+    assert [tuple(p.shape) for name, p in critic.named_parameters() if name.endswith("weight")] == weights
+
+
+def test_pixels_are_divided_by_255_and_both_orders_of_axes_are_one_network():
+    first, last = CNNCritic(images(3, 9, 9), seed=1), CNNCritic(images(9, 9, 3), seed=1)
+    pixels = torch.randint(0, 256, (4, 3, 9, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    values = first(pixels)
+    assert values.shape == (4,)
+    torch.testing.assert_close(last(pixels.permute(0, 2, 3, 1).reshape(4, -1).float()), values)
+    x = pixels.float() / 255
+    for convolution in first.convolutions:
+        x = torch.relu(torch.conv2d(x, convolution.weight, convolution.bias))
+    hidden = torch.relu(x.flatten(1) @ first.dense.weight.T + first.dense.bias)
+    torch.testing.assert_close(values, (hidden @ first.head.weight.T + first.head.bias)[:, 0])
+
+
+def test_weights_are_orthogonal_with_the_gains_of_the_mlp():
+    policy = CNNPolicy(images(1, 6, 6), spaces.Discrete(3), seed=0, dtype="float64")
+    for layer, gain in ((policy.convolutions[0], 2**0.5), (policy.dense, 2**0.5), (policy.head, 0.01)):
+        weight = layer.weight.detach().flatten(1)
+        small = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
+        torch.testing.assert_close(small, gain**2 * torch.eye(len(small), dtype=torch.float64), atol=1e-12, rtol=0)
+        assert not layer.bias.any()
+
+
+def test_a_seed_gives_the_same_weights_in_both_precisions_and_leaves_the_global_generator_alone():
+    before = torch.random.get_rng_state()
+    single, double = (CNNPolicy(images(1, 6, 6), spaces.Discrete(3), seed=7, dtype=d) for d in ("float32", "float64"))
+    assert (torch.random.get_rng_state() == before).all()
+    for a, b in zip(single.parameters(), double.parameters(), strict=True):
+        torch.testing.assert_close(a, b.float(), rtol=1e-6, atol=1e-8)
+    assert CNNPolicy(images(1, 6, 6), spaces.Discrete(3), seed=8).dense.weight.ne(single.dense.weight).any()
+    twin = copy.deepcopy(single)
+    torch.testing.assert_close(twin(torch.ones(2, 36)).logits, single(torch.ones(2, 36)).logits, rtol=0, atol=0)
+
+
+def test_observations_of_another_size_are_named():
+    with pytest.raises(ValueError, match=r"observations: got shape \(2, 35\), wanted \(B, 36\)"):
+        CNNCritic(images(1, 6, 6))(torch.zeros(2, 35))

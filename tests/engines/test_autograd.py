@@ -457,6 +457,11 @@ def test_an_engine_over_gathered_parameters_makes_the_same_step(monkeypatch):
     assert (engine.parameters()[20:25] == 0.5).all()
 
 
+def test_a_preconditioner_by_name_needs_the_native_engine():
+    with pytest.raises(ValueError, match="preconditioner: 'kfac' needs the native engine"):
+        make_engine(make_case().policy, "autograd").preconditioner("kfac", damping=0.1)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here that torch can use")
 def test_a_policy_on_a_gpu_is_served_where_it_lives():
     policy, twin = Head(4, state_dependent_normal), Head(4, state_dependent_normal)

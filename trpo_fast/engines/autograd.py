@@ -124,6 +124,10 @@ class AutogradEngine(PolicyEngine):
 
         return CallableOperator(product, self.size, self.dtype)
 
+    def preconditioner(self, kind: str, *, damping: float, rows: NDArray[np.int64] | None = None) -> Operator:
+        """ValueError: the statistics are made by the native engine; KroneckerPreconditioner takes a module's own."""
+        raise ValueError(f"preconditioner: {kind!r} needs the native engine; wanted an operator of your own, or None")
+
     def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
         """(improvement, KL) of the current parameters against theta_old; not finite where they are.
 

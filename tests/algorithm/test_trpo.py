@@ -86,6 +86,38 @@ def test_report_tells_of_an_update_inside_the_trust_region(make_agent):
     assert report.value_loss > 0
 
 
+def test_schedules_fall_over_the_training_and_never_to_nothing(make_agent):
+    agent = make_agent(max_kl=0.02, max_kl_schedule="linear", critic_learning_rate_schedule="cosine")
+    seen = []
+
+    def note(agent):
+        seen.append((agent.last_update.max_kl, agent.last_update.critic_learning_rate))
+
+    agent.learn(4 * STEPS, callback=note)
+    np.testing.assert_allclose([kl for kl, _ in seen], [0.02, 0.015, 0.01, 0.005])
+    np.testing.assert_allclose([rate for _, rate in seen], 5e-4 * (1 + np.cos(np.pi * np.arange(4) / 4)))
+    assert agent.last_update.kl <= 0.005
+
+
+def test_a_training_in_two_parts_follows_the_schedule_of_the_whole(make_agent, bits):
+    whole = make_agent(max_kl_schedule="linear").learn(4 * STEPS)
+    parts = make_agent(max_kl_schedule="linear")
+    parts.learn(4 * STEPS, callback=lambda agent: agent.num_updates < 2)
+    parts.learn(2 * STEPS, reset_num_timesteps=False)
+    assert bits(parts) == bits(whole)
+
+
+def test_fisher_rows_are_a_part_of_the_batch_drawn_anew_for_every_update(make_agent):
+    agent = make_agent(fisher_subsample=0.25)
+    first = agent._fisher_rows(STEPS)
+    assert len(first) == STEPS // 4
+    assert (np.diff(first) > 0).all() and first[0] >= 0 and first[-1] < STEPS
+    agent.num_updates = 1
+    assert not np.array_equal(agent._fisher_rows(STEPS), first)
+    assert make_agent()._fisher_rows(STEPS) is None
+    assert len(make_agent(fisher_subsample=1e-9)._fisher_rows(STEPS)) == 1
+
+
 def test_learn_trains_whole_rollouts_and_counts_additional_steps(make_agent):
     agent = make_agent()
     assert agent.learn(STEPS + 1) is agent

@@ -7,6 +7,9 @@ from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.cli.arguments import config_overrides, make_parser, option_of
 
 TEXTS = {
+    "max_kl_schedule": ("linear", "linear"),
+    "critic_learning_rate_schedule": ("cosine", "cosine"),
+    "preconditioner": ("diagonal", "diagonal"),
     "kl_direction": ("old_new", "old_new"),
     "step_curvature": ("damped", "damped"),
     "policy": ("cnn", "cnn"),
@@ -36,6 +39,11 @@ def test_every_config_field_is_an_option(entry):
     assert config_overrides(arguments) == {entry.name: value}
 
 
+def test_none_is_a_value_that_an_option_can_set():
+    arguments = make_parser().parse_args(["train", "CartPole-v1", "--preconditioner", "none"])
+    assert config_overrides(arguments) == {"preconditioner": None}
+
+
 def test_options_left_out_override_nothing():
     assert config_overrides(make_parser().parse_args(["train", "CartPole-v1"])) == {}
 
@@ -61,6 +69,7 @@ def test_help_shows_every_field_with_its_default(command):
         ("--hidden-sizes", "99999999999", r"want integers >= 1 .*at most 2\*\*24"),
         ("--overlap-critic", "maybe", "want true or false"),
         ("--activation", "gelu", "want one of 'tanh', 'relu'"),
+        ("--preconditioner", "jacobi", "want one of 'kfac', 'diagonal', None"),
         ("--timesteps", "0", "want an integer >= 1"),
         ("--timesteps", "1.5", "want an integer >= 1"),
         ("--timesteps", "nan", "want an integer >= 1"),

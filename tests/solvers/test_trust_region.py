@@ -229,6 +229,45 @@ def test_the_solvers_settings_reach_the_solver():
     assert trust_region_step(engine, max_backtracks=0).backtracks == 0
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_without_a_line_search_the_full_step_is_taken_even_out_of_the_region(dtype):
+    engine = problem(dtype, evaluate=lambda improvement, kl: (-improvement, 100 * kl))
+    report = trust_region_step(engine, max_kl=0.02, cg_iterations=30, line_search=False)
+    x = np.linalg.solve(engine.F + 0.1 * np.eye(8), engine.g)
+    step = math.sqrt(2 * 0.02 / (x @ engine.F @ x)) * x
+    np.testing.assert_allclose(engine.theta, engine.origin + step, atol=1e-5 * np.linalg.norm(step))
+    assert (report.status, report.backtracks, report.step_fraction) == (Status.SUCCESS, 0, 1.0)
+    assert report.improvement < 0 and report.kl > 0.02
+    assert engine.evaluations == 1
+
+
+@pytest.mark.parametrize("value", [(math.nan, 0.0), (0.0, math.inf)])
+def test_a_full_step_that_is_not_finite_is_not_taken(value):
+    engine = problem(evaluate=lambda improvement, kl: value)
+    report = trust_region_step(engine, line_search=False)
+    assert (report.status, report.step_norm) == (Status.NON_FINITE, 0.0)
+    assert engine.untouched()
+
+
+def test_an_exception_in_the_evaluation_of_a_full_step_restores_every_bit():
+    def evaluate(improvement, kl):
+        raise Unwell
+
+    engine = problem(evaluate=evaluate)
+    with pytest.raises(Unwell):
+        trust_region_step(engine, line_search=False)
+    assert engine.untouched()
+
+
+def test_the_rows_of_the_fisher_matrix_reach_the_engine():
+    engine, seen = problem(), []
+    whole = engine.fisher_operator()
+    engine.fisher_operator = lambda rows=None: seen.append(rows) or whole
+    rows = np.array([1, 3, 4])
+    trust_region_step(engine, fisher_rows=rows)
+    assert seen[0] is rows
+
+
 def test_no_global_random_number_is_drawn_and_two_steps_give_the_same_bits():
     legacy, python = np.random.get_state(), random.getstate()
     first, second = problem(np.float32), problem(np.float32)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trpo_fast.algorithm.schedules import SCHEDULES
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -51,9 +53,9 @@ def _integer(want: str, least: int, most: float = math.inf) -> Rule:
     return Rule(want, convert)
 
 
-def _choice(*names: str) -> Rule:
-    def convert(value: Any) -> str:
-        if not isinstance(value, str) or value not in names:
+def _choice(*names: str | None) -> Rule:
+    def convert(value: Any) -> str | None:
+        if not (value is None or isinstance(value, str)) or value not in names:
             raise ValueError
         return value
 
@@ -77,6 +79,7 @@ _NOT_NEGATIVE = _real("a finite number >= 0", lambda v: 0 <= v < math.inf)
 _FINITE = _real("a finite number", math.isfinite)
 _CLIP = _real("a number > 0 (inf: no clipping)", lambda v: v > 0)
 _FRACTION = _real("a number in [0, 1]", lambda v: 0 <= v <= 1)
+_PART = _real("a number in (0, 1]", lambda v: 0 < v <= 1)
 _INNER_FRACTION = _real("a number in (0, 1)", lambda v: 0 < v < 1)
 POSITIVE_INTEGER = _integer("an integer >= 1", 1)
 SEED = _integer("an integer from 0 to 2**32 - 1", 0, 2**32 - 1)
@@ -86,6 +89,7 @@ _POSITIVE_COUNT = _integer("an integer >= 1, below 2**31", 1, 2**31 - 1)
 # Far beyond what is of use, and small enough that a product of two, in bytes, is a number that memory can refuse.
 _SIZE = _integer("an integer >= 1, at most 2**24", 1, 2**24)
 _FLAG = Rule("True or False", _flag)
+_SCHEDULE = _choice(*SCHEDULES)
 _SIZES = Rule("a sequence of integers >= 1, at most 2**24", _sizes)
 
 
@@ -126,6 +130,12 @@ class TRPOConfig:
         why="the paper's 0.01 is cautious for joint KL with many action dimensions; libraries that average KL over "
         "dimensions run several times larger joint values by default",
     )
+    max_kl_schedule: str = _setting(
+        "constant",
+        _SCHEDULE,
+        "how max_kl falls over the training: from its value to 0 linearly or as half a cosine wave, or not at all",
+        why="the trust region already adapts each step to the policy; a decay is for a last polish",
+    )
     kl_direction: str = _setting(
         "new_old",
         _choice("new_old", "old_new"),
@@ -152,6 +162,18 @@ class TRPOConfig:
         "goal of the solve: ||g - A x|| / ||g||; 0 spends all iterations",
         why="small enough that only a solved system (tiny policies) stops early",
     )
+    preconditioner: str | None = _setting(
+        None,
+        _choice("kfac", "diagonal", None),
+        "of the solve: Kronecker-factored blocks (kfac) or the diagonal of F, from the batch itself; None: plain CG",
+        why="PENDING",
+    )
+    fisher_subsample: float = _setting(
+        1.0,
+        _PART,
+        "part of the batch that F is averaged over, drawn anew for every update; gradient and line search use all",
+        why="a Fisher product of a whole batch is cheap here; the TRPO paper's tenth pays for large batches",
+    )
     reorthogonalize: bool = _setting(
         True,
         _FLAG,
@@ -164,6 +186,13 @@ class TRPOConfig:
         "curvature of the step size sqrt(2 delta / curvature): fisher is x'Fx, damped x'(F + lambda I)x",
         why="the quadratic model of the KL is x'Fx, so the first trial aims exactly at max_kl",
     )
+    line_search: bool = _setting(
+        True,
+        _FLAG,
+        "backtrack until the step improves within the trust region; False takes the full step as it is: natural policy "
+        "gradient with a step normalized by max_kl",
+        why="it is what makes the bound on the KL hold; without it, max_kl is only what the quadratic model promises",
+    )
     backtrack_factor: float = _setting(
         0.8,
         _INNER_FRACTION,
@@ -175,6 +204,12 @@ class TRPOConfig:
         _COUNT,
         "backtracks before the step is given up; 0 tries the full step only",
         why="0.8^10 is a tenth of the step; a direction that fails there is better dropped with its batch",
+    )
+    entropy_coefficient: float = _setting(
+        0.0,
+        _NOT_NEGATIVE,
+        "weight of the policy's mean entropy (nats) in the objective",
+        why="the bound on the KL already slows the loss of entropy; raise it where exploration ends too early",
     )
     # Advantages
     gamma: float = _setting(0.99, _FRACTION, "discount factor", why="the usual horizon of about 100 steps")
@@ -254,6 +289,12 @@ class TRPOConfig:
     )
     critic_learning_rate: float = _setting(
         1e-3, _POSITIVE, "step size of Adam", why="Adam's default, right for returns of unit scale (scale_rewards)"
+    )
+    critic_learning_rate_schedule: str = _setting(
+        "constant",
+        _SCHEDULE,
+        "how critic_learning_rate falls over the training: to 0 linearly or as half a cosine wave, or not at all",
+        why="the critic follows a policy that never stops moving",
     )
     overlap_critic: bool = _setting(
         True,

@@ -130,16 +130,19 @@ class CriticTrainer:
         self.wait()
         return self._kernel.values(self._parameters(), observations)
 
-    def start(self, observations: NDArray[Any], returns: NDArray[Any]) -> PendingFit:
+    def start(
+        self, observations: NDArray[Any], returns: NDArray[Any], learning_rate: float | None = None
+    ) -> PendingFit:
         """Begin (or, without overlap, perform) one fit to ``returns`` (B,) at ``observations`` (B, D).
 
-        Both arrays must stay as they are until the fit is done.
+        Both arrays must stay as they are until the fit is done. `learning_rate` is the config's where it is not given.
         """
         self.wait()
         parameters = self._parameters().copy()
         first_moment, second_moment = self._first_moment.copy(), self._second_moment.copy()
         adam_step, first_epoch = self._adam_step, self._epochs
         config, kernel, seed = self._config, self._kernel, self._seed
+        rate = config.critic_learning_rate if learning_rate is None else learning_rate
 
         def compute(stop: NDArray[np.uint8]) -> CriticFit:
             began = time.perf_counter()
@@ -152,7 +155,7 @@ class CriticTrainer:
                 adam_step=adam_step,
                 epochs=config.critic_epochs,
                 batch_size=config.critic_batch_size,
-                learning_rate=config.critic_learning_rate,
+                learning_rate=rate,
                 seed=seed,
                 stream=MINIBATCH_STREAM,
                 first_epoch=first_epoch,

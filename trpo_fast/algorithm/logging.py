@@ -44,6 +44,7 @@ COLUMNS = (
     "train/entropy_loss",  # minus the entropy
     "train/std",  # mean standard deviation of Gaussian actions
     "train/explained_variance",
+    "train/max_kl",
     "train/learning_rate",  # the critic's
     "train/value_loss",
     *(f"timings/{name}" for name in TIMINGS),
@@ -153,7 +154,8 @@ class RunLogger(Callback):
             "train/entropy_loss": -report.entropy,
             "train/std": math.nan if log_std is None else float(np.exp(log_std.detach().numpy()).mean()),
             "train/explained_variance": report.explained_variance,
-            "train/learning_rate": agent.config.critic_learning_rate,
+            "train/max_kl": report.max_kl,
+            "train/learning_rate": report.critic_learning_rate,
         }
 
     def _write_out(self) -> None:

@@ -23,6 +23,8 @@ class UpdateReport:
 
     step: TrustRegionReport  # the whole report of the trust-region step
     steps: int  # transitions in the batch
+    max_kl: float  # trust region of this update
+    critic_learning_rate: float  # of the fit after it
     entropy: float  # mean entropy of the policy before the update, nats
     explained_variance: float  # of the returns, by the critic before its fit; nan where the returns are constant
     seconds: Mapping[str, float]  # the timings that were known when the update ended

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from trpo_fast._core.library import permutation
 from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.acting import Player, as_rows
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
@@ -31,6 +32,7 @@ from trpo_fast.algorithm.critic import CriticTrainer
 from trpo_fast.algorithm.evaluation import EvaluationResult, play_episodes
 from trpo_fast.algorithm.networks import Network, check_given, make_networks
 from trpo_fast.algorithm.report import UpdateReport
+from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.engines import make_engine
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.collector import Collector
@@ -44,6 +46,7 @@ from trpo_fast.solvers.trust_region import trust_region_step
 INITIALIZATION_STREAM = 3
 EVALUATION_STREAM = 4
 PREDICTION_STREAM = 5
+FISHER_STREAM = 6
 
 FIT_PATIENCE = 0.3  # seconds that a critic's fit in progress is given where it is not to be waited for
 
@@ -156,6 +159,7 @@ class TRPO:
         self.action_space = action_space
         self.recipe = recipe
         self.num_timesteps = 0
+        self._end = 1  # of the training under way, in timesteps
         self.num_updates = 0
         self.num_episodes = 0
         self.last_update: UpdateReport | None = None
@@ -235,7 +239,7 @@ class TRPO:
         _, collector = self._with_environments()
         if reset_num_timesteps:
             self.num_timesteps = 0
-        end = self.num_timesteps + total_timesteps
+        self._end = end = self.num_timesteps + total_timesteps
         callbacks = CallbackList([callback, ProgressBar() if progress_bar else None])
         complete = checkpoint.capture(self)
         try:
@@ -278,32 +282,47 @@ class TRPO:
 
         # 3. Gradient g of the surrogate.  4. Direction x = (F + lambda I)^-1 g.
         # 5. The longest step along x that improves the surrogate inside the trust region.
-        engine.bind(batch)
+        progress = self.num_timesteps / self._end
+        max_kl = config.max_kl * SCHEDULES[config.max_kl_schedule](progress)
+        engine.bind(batch, entropy_coefficient=config.entropy_coefficient)
         entropy = engine.entropy()
         clock.lap("gradient")
         step = trust_region_step(
             engine,
-            max_kl=config.max_kl,
+            max_kl=max_kl,
             damping=config.damping,
             cg_iterations=config.cg_iterations,
             cg_rtol=config.cg_rtol,
+            preconditioner=config.preconditioner,
             reorthogonalize=config.reorthogonalize,
             step_curvature=config.step_curvature,
             kl_direction=config.kl_direction,
+            line_search=config.line_search,
             backtrack_factor=config.backtrack_factor,
             max_backtracks=config.max_backtracks,
+            fisher_rows=self._fisher_rows(len(batch)),
         )
         clock.add(step.timings)
 
         # 6. Value function: least squares on the returns, here or beside the next rollout.
-        fit = critic.start(batch.observations, returns)
+        learning_rate = config.critic_learning_rate * SCHEDULES[config.critic_learning_rate_schedule](progress)
+        fit = critic.start(batch.observations, returns, learning_rate)
 
         self.num_timesteps += rollout.steps
         self.num_updates += 1
         self.num_episodes += len(rollout.episode_returns)
         episodes = zip(rollout.episode_returns.tolist(), rollout.episode_lengths.tolist(), strict=True)
         self.recent_episodes.extend(episodes)
-        self.last_update = UpdateReport(step, len(batch), entropy, statistics.explained_variance, clock.seconds, fit)
+        self.last_update = UpdateReport(
+            step, len(batch), max_kl, learning_rate, entropy, statistics.explained_variance, clock.seconds, fit
+        )
+
+    def _fisher_rows(self, size: int) -> NDArray[np.int64] | None:
+        """The rows of this update's batch that F is averaged over; None for all."""
+        count = max(1, round(self.config.fisher_subsample * size))
+        if count == size:
+            return None
+        return np.sort(permutation(size, seed=self.seed, stream=FISHER_STREAM, step=self.num_updates)[:count])
 
     @property
     def policy(self) -> nn.Module:

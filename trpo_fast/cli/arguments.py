@@ -65,6 +65,7 @@ def _add_train(commands: Any) -> None:
         settings.add_argument(
             option_of(entry.name),
             dest=f"config_{entry.name}",
+            default=argparse.SUPPRESS,
             type=_field_parser(entry),
             metavar="VALUE",
             help=text.replace("%", "%%"),
@@ -95,8 +96,9 @@ def option_of(field_name: str) -> str:
 
 def config_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fields of TRPOConfig that options were given for."""
-    given = {entry.name: getattr(arguments, f"config_{entry.name}") for entry in dataclasses.fields(TRPOConfig)}
-    return {name: value for name, value in given.items() if value is not None}
+    given = vars(arguments)
+    names = [entry.name for entry in dataclasses.fields(TRPOConfig)]
+    return {name: given[f"config_{name}"] for name in names if f"config_{name}" in given}
 
 
 def _field_parser(entry: dataclasses.Field[Any]) -> Callable[[str], Any]:
@@ -104,19 +106,22 @@ def _field_parser(entry: dataclasses.Field[Any]) -> Callable[[str], Any]:
 
     def parse(text: str) -> Any:
         try:
-            return rule.convert(_from_text(text, entry.default))
+            return rule.convert(_from_text(text, entry))
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} given; want {_want(entry)}") from None
 
     return parse
 
 
-def _from_text(text: str, default: Any) -> Any:
+def _from_text(text: str, entry: dataclasses.Field[Any]) -> Any:
+    default = entry.default
+    if "None" in str(entry.type) and text.lower() == "none":
+        return None
     if isinstance(default, bool):
         return {"true": True, "false": False}[text.lower()] if text.lower() in ("true", "false") else text
     if isinstance(default, tuple):
         return tuple(int(size) for size in text.split(",") if size.strip())
-    return type(default)(text)
+    return text if default is None else type(default)(text)
 
 
 def _want(entry: dataclasses.Field[Any]) -> str:
@@ -128,7 +133,7 @@ def _want(entry: dataclasses.Field[Any]) -> str:
 
 
 def _show(default: Any) -> str:
-    if isinstance(default, bool):
+    if default is None or isinstance(default, bool):
         return str(default).lower()
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 

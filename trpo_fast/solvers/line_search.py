@@ -1,5 +1,6 @@
 """Backtracking on an objective and a KL constraint."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -74,3 +75,23 @@ def backtracking_line_search(
         max_backtracks=require_count("max_backtracks", max_backtracks, low=0),
     )
     return LineSearchResult(Status(status), backtracks, improvement, kl, fraction)
+
+
+def full_step(
+    objective: Callable[[NDArray[Any]], tuple[float, float]], theta: NDArray[Any], step: NDArray[Any]
+) -> LineSearchResult:
+    """Move to ``theta + step`` whatever comes of it, but not where improvement or KL are not finite.
+
+    Arguments are those of `backtracking_line_search`; `theta` is left as it was, bit for bit, where the step is not
+    taken or `objective` raises.
+    """
+    origin = theta.copy()
+    taken = False
+    try:
+        theta += step
+        improvement, kl = objective(theta)
+        taken = math.isfinite(improvement) and math.isfinite(kl)
+    finally:
+        if not taken:
+            theta[:] = origin
+    return LineSearchResult(Status.SUCCESS if taken else Status.NON_FINITE, 0, improvement, kl, float(taken))

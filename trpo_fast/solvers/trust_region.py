@@ -6,10 +6,11 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .conjugate_gradient import conjugate_gradient
 from .engine import Engine
-from .line_search import LineSearchResult, backtracking_line_search
+from .line_search import LineSearchResult, backtracking_line_search, full_step
 from .status import Status
 from .validation import require_choice, require_count, require_fraction, require_number
 
@@ -56,10 +57,12 @@ def trust_region_step(
     reorthogonalize: bool = True,
     step_curvature: str = "fisher",
     kl_direction: str = "new_old",
+    line_search: bool = True,
     backtrack_factor: float = 0.8,
     max_backtracks: int = 10,
+    fisher_rows: NDArray[np.int64] | None = None,
 ) -> TrustRegionReport:
-    """Improve the surrogate of the bound batch within a KL trust region (Schulman et al. 2015, appendix C).
+    """Improve the surrogate of the bound batch within a KL trust region [1]_.
 
     ``(F + damping I) x = g`` by conjugate gradient; ``theta' = theta + s^j sqrt(2 max_kl / x'Fx) x`` for the smallest j
     that improves and whose KL stays within `max_kl`.
@@ -76,8 +79,19 @@ def trust_region_step(
         x'Fx, or x'(F + damping I)x as several libraries have it.
     kl_direction : {"new_old", "old_new"}
         KL(pi || pi_old), or KL(pi_old || pi) as in the paper.
+    line_search : bool
+        False takes the full step as it is, unless its improvement or KL is not finite: natural policy gradient
+        [2]_ with a step normalized by `max_kl`, which the KL may then exceed.
     backtrack_factor, max_backtracks
         Of `backtracking_line_search`.
+    fisher_rows : ndarray of int64, shape (S,), optional
+        Rows of the bound batch that F is averaged over, sorted and unique; all by default. The gradient and the line
+        search use the whole batch [1]_.
+
+    References
+    ----------
+    .. [1] Schulman et al., "Trust Region Policy Optimization", ICML 2015, appendix C.
+    .. [2] Rajeswaran et al., "Towards Generalization and Simplicity in Continuous Control", NeurIPS 2017, eq. 5.
     """
     lacking = [method for method in _ENGINE_METHODS if not callable(getattr(engine, method, None))]
     if lacking:
@@ -112,7 +126,7 @@ def trust_region_step(
     start = perf_counter()
     kept_bytes = (1 if preconditioner is None else 2) * min(cg_iterations, g.size) * g.nbytes
     cg = conjugate_gradient(
-        engine.fisher_operator(),
+        engine.fisher_operator() if fisher_rows is None else engine.fisher_operator(fisher_rows),
         g,
         max_iter=cg_iterations,
         rtol=cg_rtol,
@@ -146,10 +160,14 @@ def trust_region_step(
         engine.parameters_changed()
         return engine.evaluate(kl_direction)
 
+    search: LineSearchResult
     try:
-        search: LineSearchResult = backtracking_line_search(
-            objective, theta, step, max_kl=max_kl, backtrack_factor=backtrack_factor, max_backtracks=max_backtracks
-        )
+        if line_search:
+            search = backtracking_line_search(
+                objective, theta, step, max_kl=max_kl, backtrack_factor=backtrack_factor, max_backtracks=max_backtracks
+            )
+        else:
+            search = full_step(objective, theta, step)
     finally:
         engine.parameters_changed()
     timings["line_search"] = perf_counter() - start

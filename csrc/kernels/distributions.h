@@ -142,16 +142,19 @@ NOINLINE REAL F(row_log_prob)(const trpo_action_layout *layout, const REAL *outp
 /* KL(a || b) of two rows; for a Gaussian without what log_std alone contributes. b_inverse_std: Gaussian only. */
 INLINE double F(row_kl)(const trpo_action_layout *layout, const REAL *a, const REAL *b, const double *b_inverse_std) {
     double sum = 0;
+    if (layout->distribution == TRPO_GAUSSIAN) {
+        for (size_t j = 0; j < layout->outputs; j++) {
+            const double z = ((double)a[j] - (double)b[j]) * b_inverse_std[j];
+            sum += z * z;
+        }
+        return 0.5 * sum;
+    }
     for (size_t j = 0; j < layout->outputs; j++) {
         const double p = (double)a[j], q = (double)b[j];
-        if (layout->distribution == TRPO_GAUSSIAN) {
-            const double z = (p - q) * b_inverse_std[j];
-            sum += 0.5 * z * z;
-        } else if (layout->distribution == TRPO_CATEGORICAL) {
+        if (layout->distribution == TRPO_CATEGORICAL)
             sum += kl_term(p, q);
-        } else {
+        else
             sum += kl_term(log_sigmoid(p), log_sigmoid(q)) + kl_term(log_sigmoid(-p), log_sigmoid(-q));
-        }
     }
     return sum;
 }

@@ -179,6 +179,14 @@ static void F(policy_fisher)(const trpo_policy_batch *b, const void *v_, void *o
     for (size_t j = 0; j < log_std_items; j++) out[j] = (REAL)(scale * (double)v[j]);
 }
 
+/* Of a row's trial output, resolved, against theta_old; apart, for its stack. Discrete only. */
+NOINLINE double F(entropy_change)(const trpo_policy_batch *b, size_t i, const REAL *output) {
+    REAL metric[TRPO_MAX_OUTPUTS];
+    F(row_metric)(&b->layout, output, metric);
+    return F(row_entropy)(&b->layout, output, metric) -
+           F(row_entropy)(&b->layout, F(output_row)(b, i), F(metric_row)(b, i));
+}
+
 /* Adds what row i contributes at the trial parameters, whose output (not yet resolved) is given. */
 INLINE void F(evaluate_row)(const F(batch_job_) * job, size_t i, REAL *output, double *improvement, double *kl) {
     const trpo_policy_batch *b = job->batch;
@@ -192,12 +200,8 @@ INLINE void F(evaluate_row)(const F(batch_job_) * job, size_t i, REAL *output, d
         (double)((const REAL *)b->advantages)[i] * expm1(log_prob - (double)((const REAL *)b->log_probs)[i]);
     *kl += job->direction == TRPO_KL_NEW_OLD ? F(row_kl)(layout, output, old, job->inverse_std)
                                              : F(row_kl)(layout, old, output, job->trial_inverse);
-    if (b->entropy_coefficient != 0 && layout->distribution != TRPO_GAUSSIAN) {
-        REAL metric[TRPO_MAX_OUTPUTS];
-        F(row_metric)(layout, output, metric);
-        *improvement += b->entropy_coefficient *
-                        (F(row_entropy)(layout, output, metric) - F(row_entropy)(layout, old, F(metric_row)(b, i)));
-    }
+    if (b->entropy_coefficient != 0 && layout->distribution != TRPO_GAUSSIAN)
+        *improvement += b->entropy_coefficient * F(entropy_change)(b, i, output);
 }
 
 static void F(evaluate_block)(void *job_, int block, int thread) {

@@ -80,7 +80,7 @@ static trpo_act_outcome F(act)(const trpo_actor *actor, const void *packed, size
         }
     for (size_t row = 0; row < rows; row += TRPO_TILE_ROWS) {
         const size_t count = rows - row < TRPO_TILE_ROWS ? rows - row : TRPO_TILE_ROWS;
-        F(mlp_forward)(plan, packed, count, normalized + row * inputs, tile, TRPO_TILE_ROWS, 0);
+        F(mlp_forward)(plan, packed, count, normalized + row * inputs, tile);
         for (size_t i = row; i < row + count; i++) {
             REAL *output = outputs + (i - row) * padded;
             const int finite = F(row_finite)(&actor->layout, output);
@@ -110,7 +110,7 @@ static void F(forward_task)(void *job_, int block, int thread) {
     REAL *tile = job->scratch + (size_t)thread * plan->scratch_items + plan->tile_activations;
     const REAL *outputs = tile + TRPO_TILE_ROWS * plan->activation_column[plan->layers];
     FOR_TILES(job, block) {
-        F(mlp_forward)(plan, job->packed, count, job->x + row * plan->widths[0], tile, TRPO_TILE_ROWS, 0);
+        F(mlp_forward)(plan, job->packed, count, job->x + row * plan->widths[0], tile);
         for (size_t i = 0; i < count; i++) memcpy(job->out + (row + i) * n, outputs + i * padded, n * sizeof(REAL));
     }
 }

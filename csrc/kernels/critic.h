@@ -17,14 +17,14 @@ static double F(critic_gradient)(const trpo_mlp *plan, const void *forward, cons
         const size_t rows = count - start < TRPO_TILE_ROWS ? count - start : TRPO_TILE_ROWS;
         for (size_t i = 0; i < rows; i++)
             memcpy(gathered + i * inputs, observations + (size_t)order[start + i] * inputs, inputs * sizeof(REAL));
-        F(mlp_forward)(plan, forward, rows, gathered, tile, TRPO_TILE_ROWS, 0);
+        F(mlp_forward)(plan, forward, rows, gathered, tile);
         for (size_t i = 0; i < rows; i++) {
             const double error = (double)values[i * padded] - (double)returns[order[start + i]];
             loss += error * error;
             d[i * padded] = (REAL)(2 * error / (double)count);
             for (size_t j = 1; j < padded; j++) d[i * padded + j] = 0;
         }
-        F(mlp_vjp)(plan, backward, rows, gathered, tile, TRPO_TILE_ROWS, 0, d, scratch, sums, start == 0);
+        F(mlp_vjp)(plan, backward, rows, gathered, tile, d, scratch, sums, start == 0, NULL);
     }
     F(mlp_reduce)(plan, 1, sums, gradient);
     return loss;

@@ -5,6 +5,21 @@
  * Vectors run along c; x is broadcast. TRPO_MR rows by TRPO_NV vectors of y stay in registers. Every row passes the same
  * sequence of operations whatever the row block it falls in, so a row's result does not depend on its place in the batch.
  */
+
+/* Two stretches of memory that the caller reads next, e.g. the next tile's, brought into the L2 cache a few lines per
+ * register block. All at once they would queue up, and hardware prefetchers do not follow the way tiles are read: at a
+ * batch beyond the L3 cache this is worth a fifth of the time. */
+typedef struct {
+    const char *next[2], *end[2];
+} F(ahead_);
+
+INLINE void F(fetch_ahead)(F(ahead_) * ahead) {
+    enum { LINES = 12, LINE = 64 };
+    for (int i = 0, lines = LINES; i < 2; i++)
+        for (; lines > 0 && ahead->next[i] < ahead->end[i]; lines--, ahead->next[i] += LINE)
+            __builtin_prefetch(ahead->next[i], 0, 2);
+}
+
 typedef enum { F(STORE_), F(ADD_), F(TIMES_DERIVATIVE_) } F(epilogue_kind_);
 
 typedef struct {
@@ -22,6 +37,7 @@ typedef struct {
     trpo_activation
         activation; /* TIMES_DERIVATIVE: y = sum * act'(.), from the activation's value a, leading dimension ldy */
     const REAL *a;
+    F(ahead_) * ahead; /* or NULL; advanced */
 } F(product_);
 
 /* Derivative of an activation from its own value. */
@@ -37,10 +53,11 @@ INLINE vreal F(derivative)(trpo_activation activation, vreal a) {
     }
 }
 
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 16")
 
 #define DEFINE_BLOCK(MR, NV)                                                                                           \
     static void F(block_##MR##x##NV##_)(const F(product_) * p, size_t row, size_t column) {                            \
+        if (p->ahead) F(fetch_ahead)(p->ahead);                                                                        \
         vreal sum[MR][NV];                                                                                             \
         UNROLL for (int v = 0; v < NV; v++) {                                                                          \
             vreal start = p->bias ? F(load)(p->bias + column + v * VLEN) : (vreal){0};                                 \
@@ -80,10 +97,13 @@ DEFINE_BLOCKS(4)
 #endif
 DEFINE_BLOCKS(2)
 DEFINE_BLOCKS(1)
+DEFINE_BLOCK(12, 1) /* six sums are too few to hide the latency of multiply-adds */
 
 #define RUN_BLOCKS(NV)                                                                                                 \
     do {                                                                                                               \
         size_t row = 0;                                                                                                \
+        if (NV == 1 && TRPO_MR >= 6)                                                                                   \
+            for (; row + 12 <= rows; row += 12) F(block_12x1_)(p, row, column);                                        \
         if (TRPO_MR >= 6)                                                                                              \
             for (; row + 6 <= rows; row += 6) F(block_6x##NV##_)(p, row, column);                                      \
         for (; row + 4 <= rows; row += 4) F(block_4x##NV##_)(p, row, column);                                          \

@@ -34,7 +34,7 @@ static void F(mlp_plan)(int layers, const size_t *widths, trpo_activation activa
         plan->sum_items += out_padded;
     }
     plan->tile_activations = 4 * widest * TRPO_TILE_ROWS;
-    plan->scratch_items = plan->tile_activations + plan->activation_items * TRPO_TILE_ROWS;
+    plan->scratch_items = plan->tile_activations + (plan->activation_items + plan->padded[layers]) * TRPO_TILE_ROWS;
 }
 
 /* parameters: plan->parameters items; packed: plan->forward_items items. */
@@ -56,13 +56,11 @@ static void F(mlp_pack_backward)(const trpo_mlp *plan, const void *parameters_, 
                        packed + plan->backward_weight[l]);
 }
 
-/* Activations of a tile: x is rows x widths[0], `a` holds a cache of cache_rows samples in which this tile starts at
- * first_row. The output layer is not activated. */
-NOINLINE void F(mlp_forward)(const trpo_mlp *plan, const REAL *packed, size_t rows, const REAL *x, REAL *a,
-                             size_t cache_rows, size_t first_row) {
+/* Activations of a tile: x is rows x widths[0]. The output layer is not activated. */
+NOINLINE void F(mlp_forward)(const trpo_mlp *plan, const REAL *packed, size_t rows, const REAL *x, REAL *tile) {
     for (int l = 0; l < plan->layers; l++) {
         const size_t columns = plan->padded[l + 1];
-        REAL *y = a + cache_rows * plan->activation_column[l + 1] + first_row * columns;
+        REAL *y = tile + TRPO_TILE_ROWS * plan->activation_column[l + 1];
         const F(product_) p = {.row_stride = l ? plan->padded[l] : plan->widths[0],
                                .k_stride = 1,
                                .k1 = plan->widths[l],
@@ -77,32 +75,32 @@ NOINLINE void F(mlp_forward)(const trpo_mlp *plan, const REAL *packed, size_t ro
     }
 }
 
-/* Tangent of the output, J v, for a tile whose activations are cached. scratch: two buffers of a tile. Returns the
- * tangent: rows x padded[layers], inside scratch. */
+/* Tangent of the output, J v, for a tile of known activations. scratch: two buffers of a tile. ahead: what to fetch
+ * meanwhile, or NULL. Returns the tangent: rows x padded[layers], inside scratch. */
 static REAL *F(mlp_jvp)(const trpo_mlp *plan, const REAL *packed, const REAL *packed_v, size_t rows, const REAL *x,
-                        const REAL *a, size_t cache_rows, size_t first_row, REAL *scratch) {
+                        const REAL *tile, REAL *scratch, F(ahead_) * ahead) {
     const size_t buffer = plan->tile_activations / 4;
     REAL *tangent = NULL;
     for (int l = 0; l < plan->layers; l++) {
         const size_t columns = plan->padded[l + 1];
         REAL *y = scratch + (l % 2) * buffer;
         const int last = l + 1 == plan->layers;
-        const REAL *below = l ? a + cache_rows * plan->activation_column[l] + first_row * plan->padded[l] : x;
-        const F(product_)
-            p = {.row_stride = l ? plan->padded[l] : plan->widths[0],
-                 .k_stride = 1,
-                 .k1 = plan->widths[l],
-                 .x1 = below,
-                 .b1 = packed_v + plan->forward_weight[l],
-                 .k2 = l ? plan->widths[l] : 0,
-                 .x2 = tangent,
-                 .b2 = packed + plan->forward_weight[l],
-                 .bias = packed_v + plan->forward_bias[l],
-                 .y = y,
-                 .ldy = columns,
-                 .epilogue = last ? F(STORE_) : F(TIMES_DERIVATIVE_),
-                 .activation = plan->activation,
-                 .a = last ? NULL : a + cache_rows * plan->activation_column[l + 1] + first_row * columns};
+        const REAL *below = l ? tile + TRPO_TILE_ROWS * plan->activation_column[l] : x;
+        const F(product_) p = {.row_stride = l ? plan->padded[l] : plan->widths[0],
+                               .k_stride = 1,
+                               .k1 = plan->widths[l],
+                               .x1 = below,
+                               .b1 = packed_v + plan->forward_weight[l],
+                               .k2 = l ? plan->widths[l] : 0,
+                               .x2 = tangent,
+                               .b2 = packed + plan->forward_weight[l],
+                               .bias = packed_v + plan->forward_bias[l],
+                               .y = y,
+                               .ldy = columns,
+                               .epilogue = last ? F(STORE_) : F(TIMES_DERIVATIVE_),
+                               .activation = plan->activation,
+                               .ahead = ahead,
+                               .a = last ? NULL : tile + TRPO_TILE_ROWS * plan->activation_column[l + 1]};
         F(multiply)(&p, rows, columns);
         tangent = y;
     }
@@ -110,15 +108,16 @@ static REAL *F(mlp_jvp)(const trpo_mlp *plan, const REAL *packed, const REAL *pa
 }
 
 /* sums (+)= J' d for a tile: d is rows x padded[layers], zero in the padding, overwritten by nothing; scratch: two tile buffers, d
- * may lie in neither. With `first` the accumulator is stored to, so callers need not clear it. */
-static void F(mlp_vjp)(const trpo_mlp *plan, const REAL *packed_backward, size_t rows, const REAL *x, const REAL *a,
-                       size_t cache_rows, size_t first_row, const REAL *d, REAL *scratch, REAL *sums, int first) {
+ * may lie in neither. With `first` the accumulator is stored to, so callers need not clear it. ahead: as for
+ * mlp_jvp. */
+static void F(mlp_vjp)(const trpo_mlp *plan, const REAL *packed_backward, size_t rows, const REAL *x, const REAL *tile,
+                       const REAL *d, REAL *scratch, REAL *sums, int first, F(ahead_) * ahead) {
     const size_t buffer = plan->tile_activations / 4;
     for (int l = plan->layers - 1; l >= 0; l--) {
         const size_t in = plan->widths[l], out = plan->widths[l + 1];
         const size_t in_padded = plan->padded[l], out_padded = plan->padded[l + 1];
         const size_t lda = l ? in_padded : in;
-        const REAL *below = l ? a + cache_rows * plan->activation_column[l] + first_row * in_padded : x;
+        const REAL *below = l ? tile + TRPO_TILE_ROWS * plan->activation_column[l] : x;
         /* dW' = below' d, vectors along the outputs; or dW = d' below, vectors along the inputs */
         const int transposed = plan->transposed[l];
         const size_t columns = transposed ? out_padded : in_padded;
@@ -130,7 +129,8 @@ static void F(mlp_vjp)(const trpo_mlp *plan, const REAL *packed_backward, size_t
                                    .ldb = transposed ? out_padded : lda,
                                    .y = sums + plan->sum_weight[l],
                                    .ldy = columns,
-                                   .epilogue = first ? F(STORE_) : F(ADD_)};
+                                   .epilogue = first ? F(STORE_) : F(ADD_),
+                                   .ahead = ahead};
         F(multiply)(&outer, transposed ? in : out, columns);
         REAL *db = sums + plan->sum_bias[l];
         for (size_t c = 0; c < out_padded; c += VLEN) {
@@ -149,7 +149,8 @@ static void F(mlp_vjp)(const trpo_mlp *plan, const REAL *packed_backward, size_t
                                   .ldy = in_padded,
                                   .epilogue = F(TIMES_DERIVATIVE_),
                                   .activation = plan->activation,
-                                  .a = below};
+                                  .a = below,
+                                  .ahead = ahead};
         F(multiply)(&back, rows, in_padded);
         d = next;
     }

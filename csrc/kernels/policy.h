@@ -34,41 +34,74 @@ INLINE const REAL *F(tile_input)(const trpo_policy_batch *b, size_t row) {
 INLINE REAL *F(thread_scratch)(const trpo_policy_batch *b, int thread) {
     return (REAL *)b->scratch + (size_t)thread * b->network->scratch_items;
 }
-/* Row `row` of the cached output. */
-INLINE REAL *F(output_row)(const trpo_policy_batch *b, size_t row) {
-    return (REAL *)b->activations + b->rows * b->network->activation_column[b->network->layers] +
-           row * F(outputs_padded)(b);
+/* Output and metric of row i of a tile of activations. */
+INLINE REAL *F(tile_output)(const trpo_policy_batch *b, const REAL *tile, size_t i) {
+    return (REAL *)tile + TRPO_TILE_ROWS * b->network->activation_column[b->network->layers] + i * F(outputs_padded)(b);
 }
-INLINE REAL *F(metric_row)(const trpo_policy_batch *b, size_t row) {
-    return (REAL *)b->metric + row * F(outputs_padded)(b);
+INLINE REAL *F(tile_metric)(const trpo_policy_batch *b, const REAL *tile, size_t i) {
+    return (REAL *)tile + TRPO_TILE_ROWS * b->network->activation_items + i * F(outputs_padded)(b);
+}
+/* Where the activations at theta_old of the tile that starts at `row` go: the cache, or the thread's scratch. */
+INLINE REAL *F(tile_place)(const trpo_policy_batch *b, size_t row, int thread) {
+    const size_t tile = row / TRPO_TILE_ROWS;
+    if (tile < b->cached_tiles)
+        return (REAL *)b->activations + tile * trpo_tile_items(b->network, b->layout.distribution);
+    return F(thread_scratch)(b, thread) + b->network->tile_activations;
 }
 
-/* What the cached output of one row says of the action taken there, and the metric. */
-INLINE void F(bind_row)(const F(batch_job_) * job, size_t i) {
-    const trpo_policy_batch *b = job->batch;
+/* theta_old's forward pass of a tile. finite: TRPO_TILE_ROWS items, OUT, whether the network's outputs are, or NULL. Never
+ * inlined, so that a pass done again gives the same bits. */
+NOINLINE const REAL *F(pass_tile)(const trpo_policy_batch *b, size_t row, size_t count, int thread, uint8_t *finite) {
     const trpo_action_layout *layout = &b->layout;
-    const size_t n = F(outputs)(b), padded = F(outputs_padded)(b);
-    REAL *output = F(output_row)(b, i), *log_probs = b->log_probs;
-    const int finite = F(row_finite)(layout, output);
-    F(row_resolve)(layout, F(row_mask)(layout, b->masks, i), output);
-    if (layout->distribution != TRPO_GAUSSIAN) {
-        REAL *metric = F(metric_row)(b, i);
+    REAL *tile = F(tile_place)(b, row, thread);
+    F(mlp_forward)(b->network, b->forward, count, F(tile_input)(b, row), tile);
+    for (size_t i = 0; i < count; i++) {
+        REAL *output = F(tile_output)(b, tile, i);
+        if (finite) finite[i] = (uint8_t)F(row_finite)(layout, output);
+        F(row_resolve)(layout, F(row_mask)(layout, b->masks, row + i), output);
+        if (layout->distribution == TRPO_GAUSSIAN) continue;
+        REAL *metric = F(tile_metric)(b, tile, i);
         F(row_metric)(layout, output, metric);
-        for (size_t j = n; j < padded; j++) metric[j] = 0;
+        for (size_t j = F(outputs)(b); j < F(outputs_padded)(b); j++) metric[j] = 0;
     }
-    const REAL log_prob =
-        F(row_log_prob)(layout, output, F(row_action)(layout, b->actions, i), job->inverse_std, job->log_normalizer);
-    log_probs[i] = b->behaviour ? ((const REAL *)b->behaviour)[i] : log_prob;
-    ((REAL *)b->ratios)[i] = finite ? (REAL)exp((double)log_prob - (double)log_probs[i]) : (REAL)NAN;
+    return tile;
+}
+
+/* Activations at theta_old of the tile that starts at `row`, from the cache where they are kept. */
+INLINE const REAL *F(old_tile)(const trpo_policy_batch *b, size_t row, size_t count, int thread) {
+    if (row / TRPO_TILE_ROWS < b->cached_tiles) return F(tile_place)(b, row, thread);
+    return F(pass_tile)(b, row, count, thread, NULL);
+}
+
+/* What the tile that starts at `row`, if it lies before `end`, will read. */
+INLINE F(ahead_) F(tile_ahead)(const trpo_policy_batch *b, size_t row, size_t end) {
+    F(ahead_) ahead = {{0}, {0}};
+    if (row >= end) return ahead;
+    const size_t rows = end - row < TRPO_TILE_ROWS ? end - row : TRPO_TILE_ROWS;
+    ahead.next[0] = (const char *)F(tile_input)(b, row);
+    ahead.end[0] = (const char *)F(tile_input)(b, row + rows);
+    if (row / TRPO_TILE_ROWS < b->cached_tiles) {
+        const REAL *tile = F(tile_place)(b, row, 0);
+        ahead.next[1] = (const char *)tile;
+        ahead.end[1] = (const char *)(tile + trpo_tile_items(b->network, b->layout.distribution));
+    }
+    return ahead;
 }
 
 static void F(bind_block)(void *job_, int block, int thread) {
-    (void)thread;
     const F(batch_job_) *job = job_;
     const trpo_policy_batch *b = job->batch;
+    REAL *log_probs = b->log_probs, *ratios = b->ratios;
+    uint8_t finite[TRPO_TILE_ROWS];
     FOR_TILES(b, block) {
-        F(mlp_forward)(b->network, b->forward, count, F(tile_input)(b, row), b->activations, b->rows, row);
-        for (size_t i = row; i < row + count; i++) F(bind_row)(job, i);
+        const REAL *tile = F(pass_tile)(b, row, count, thread, finite);
+        for (size_t i = row; i < row + count; i++) {
+            const REAL log_prob =
+                F(row_log_prob)(&b->layout, F(tile_output)(b, tile, i - row), F(row_action)(&b->layout, b->actions, i),
+                                job->inverse_std, job->log_normalizer);
+            log_probs[i] = b->behaviour ? ((const REAL *)b->behaviour)[i] : log_prob;
+            ratios[i] = finite[i - row] ? (REAL)exp((double)log_prob - (double)log_probs[i]) : (REAL)NAN;
+        }
     }
 }
 
@@ -83,11 +116,11 @@ static void F(policy_bind)(const trpo_policy_batch *b) {
     trpo_parallel(b->blocks, b->threads, F(bind_block), &job);
 }
 
-/* d = gradient of row i's part of the objective with respect to its output; what log_std gets is added to its sums. */
-INLINE void F(gradient_row)(const F(batch_job_) * job, size_t i, REAL *d, double *log_std_sums) {
+/* d = gradient of row i's part of the objective with respect to its output, which is given with its metric; what log_std gets is added to its sums. */
+INLINE void F(gradient_row)(const F(batch_job_) * job, size_t i, const REAL *output, const REAL *metric, REAL *d,
+                            double *log_std_sums) {
     const trpo_policy_batch *b = job->batch;
     const trpo_action_layout *layout = &b->layout;
-    const REAL *output = F(output_row)(b, i), *metric = F(metric_row)(b, i);
     const void *action = F(row_action)(layout, b->actions, i);
     const double weight = (double)((const REAL *)b->ratios)[i] * (double)((const REAL *)b->advantages)[i] / b->total;
     F(row_score)(layout, output, metric, action, job->inverse_std, weight, d);
@@ -109,9 +142,12 @@ static void F(gradient_block)(void *job_, int block, int thread) {
     for (size_t j = 0; j < n; j++) log_std_sums[j] = 0;
     int first = 1;
     FOR_TILES(b, block) {
-        for (size_t i = 0; i < count; i++) F(gradient_row)(job, row + i, d + i * padded, log_std_sums);
-        F(mlp_vjp)(plan, b->backward, count, F(tile_input)(b, row), b->activations, b->rows, row, d, scratch, sums,
-                   first);
+        const REAL *tile = F(old_tile)(b, row, count, thread);
+        F(ahead_) ahead = F(tile_ahead)(b, row + count, end);
+        for (size_t i = 0; i < count; i++)
+            F(gradient_row)(job, row + i, F(tile_output)(b, tile, i), F(tile_metric)(b, tile, i), d + i * padded,
+                            log_std_sums);
+        F(mlp_vjp)(plan, b->backward, count, F(tile_input)(b, row), tile, d, scratch, sums, first, &ahead);
         first = 0;
     }
 }
@@ -133,7 +169,7 @@ static void F(policy_gradient)(const trpo_policy_batch *b, void *out_) {
 }
 
 /* d = M t / total for a tile's output tangents t, in place; the padding stays zero. */
-INLINE void F(output_fisher)(const F(batch_job_) * job, size_t row, size_t count, REAL *t) {
+INLINE void F(output_fisher)(const F(batch_job_) * job, const REAL *tile, size_t count, REAL *t) {
     const trpo_policy_batch *b = job->batch;
     const size_t padded = F(outputs_padded)(b);
     if (b->layout.distribution == TRPO_GAUSSIAN) {
@@ -142,7 +178,7 @@ INLINE void F(output_fisher)(const F(batch_job_) * job, size_t row, size_t count
                 F(store)(t + i * padded + c, F(load)(t + i * padded + c) * F(load)(job->precision + c));
         return;
     }
-    for (size_t i = 0; i < count; i++) F(row_fisher)(&b->layout, F(metric_row)(b, row + i), b->total, t + i * padded);
+    for (size_t i = 0; i < count; i++) F(row_fisher)(&b->layout, F(tile_metric)(b, tile, i), b->total, t + i * padded);
 }
 
 static void F(fisher_block)(void *job_, int block, int thread) {
@@ -154,10 +190,11 @@ static void F(fisher_block)(void *job_, int block, int thread) {
     REAL *sums = (REAL *)b->sums + (size_t)block * plan->sum_items;
     int first = 1;
     FOR_TILES(b, block) {
-        const REAL *x = F(tile_input)(b, row);
-        REAL *t = F(mlp_jvp)(plan, b->forward, b->trial, count, x, b->activations, b->rows, row, scratch);
-        F(output_fisher)(job, row, count, t);
-        F(mlp_vjp)(plan, b->backward, count, x, b->activations, b->rows, row, t, scratch + 2 * buffer, sums, first);
+        const REAL *x = F(tile_input)(b, row), *tile = F(old_tile)(b, row, count, thread);
+        F(ahead_) ahead = F(tile_ahead)(b, row + count, end);
+        REAL *t = F(mlp_jvp)(plan, b->forward, b->trial, count, x, tile, scratch, &ahead);
+        F(output_fisher)(job, tile, count, t);
+        F(mlp_vjp)(plan, b->backward, count, x, tile, t, scratch + 2 * buffer, sums, first, &ahead);
         first = 0;
     }
 }
@@ -180,18 +217,19 @@ static void F(policy_fisher)(const trpo_policy_batch *b, const void *v_, void *o
 }
 
 /* Of a row's trial output, resolved, against theta_old; apart, for its stack. Discrete only. */
-NOINLINE double F(entropy_change)(const trpo_policy_batch *b, size_t i, const REAL *output) {
+NOINLINE double F(entropy_change)(const trpo_action_layout *layout, const REAL *output, const REAL *old,
+                                  const REAL *old_metric) {
     REAL metric[TRPO_MAX_OUTPUTS];
-    F(row_metric)(&b->layout, output, metric);
-    return F(row_entropy)(&b->layout, output, metric) -
-           F(row_entropy)(&b->layout, F(output_row)(b, i), F(metric_row)(b, i));
+    F(row_metric)(layout, output, metric);
+    return F(row_entropy)(layout, output, metric) - F(row_entropy)(layout, old, old_metric);
 }
 
-/* Adds what row i contributes at the trial parameters, whose output (not yet resolved) is given. */
-INLINE void F(evaluate_row)(const F(batch_job_) * job, size_t i, REAL *output, double *improvement, double *kl) {
+/* Adds what row i contributes at the trial parameters. output: the network's there, not yet resolved; old, old_metric: at
+ * theta_old, the metric for discrete ones only. */
+INLINE void F(evaluate_row)(const F(batch_job_) * job, size_t i, REAL *output, const REAL *old, const REAL *old_metric,
+                            double *improvement, double *kl) {
     const trpo_policy_batch *b = job->batch;
     const trpo_action_layout *layout = &b->layout;
-    const REAL *old = F(output_row)(b, i);
     if (!F(row_finite)(layout, output)) *improvement = NAN;
     F(row_resolve)(layout, F(row_mask)(layout, b->masks, i), output);
     const double log_prob = (double)F(row_log_prob)(layout, output, F(row_action)(layout, b->actions, i),
@@ -201,7 +239,7 @@ INLINE void F(evaluate_row)(const F(batch_job_) * job, size_t i, REAL *output, d
     *kl += job->direction == TRPO_KL_NEW_OLD ? F(row_kl)(layout, output, old, job->inverse_std)
                                              : F(row_kl)(layout, old, output, job->trial_inverse);
     if (b->entropy_coefficient != 0 && layout->distribution != TRPO_GAUSSIAN)
-        *improvement += b->entropy_coefficient * F(entropy_change)(b, i, output);
+        *improvement += b->entropy_coefficient * F(entropy_change)(layout, output, old, old_metric);
 }
 
 static void F(evaluate_block)(void *job_, int block, int thread) {
@@ -209,12 +247,19 @@ static void F(evaluate_block)(void *job_, int block, int thread) {
     const trpo_policy_batch *b = job->batch;
     const trpo_mlp *plan = b->network;
     const size_t n = F(outputs)(b), padded = F(outputs_padded)(b);
-    REAL *tile = F(thread_scratch)(b, thread) + plan->tile_activations;
-    REAL *outputs = tile + TRPO_TILE_ROWS * plan->activation_column[plan->layers];
+    REAL *scratch = F(thread_scratch)(b, thread), *tile = scratch + plan->tile_activations;
+    REAL *old = scratch, *old_metric = scratch + plan->tile_activations / 4;
     double improvement = 0, kl = 0;
     FOR_TILES(b, block) {
-        F(mlp_forward)(plan, b->trial, count, F(tile_input)(b, row), tile, TRPO_TILE_ROWS, 0);
-        for (size_t i = 0; i < count; i++) F(evaluate_row)(job, row + i, outputs + i * padded, &improvement, &kl);
+        /* copied, because the trial's pass overwrites what was not cached */
+        const REAL *kept = F(old_tile)(b, row, count, thread);
+        memcpy(old, F(tile_output)(b, kept, 0), count * padded * sizeof(REAL));
+        if (b->layout.distribution != TRPO_GAUSSIAN)
+            memcpy(old_metric, F(tile_metric)(b, kept, 0), count * padded * sizeof(REAL));
+        F(mlp_forward)(plan, b->trial, count, F(tile_input)(b, row), tile);
+        for (size_t i = 0; i < count; i++)
+            F(evaluate_row)(job, row + i, F(tile_output)(b, tile, i), old + i * padded, old_metric + i * padded,
+                            &improvement, &kl);
     }
     b->totals[(size_t)block * (2 + n)] = improvement;
     b->totals[(size_t)block * (2 + n) + 1] = kl;
@@ -259,6 +304,10 @@ static double F(policy_entropy)(const trpo_policy_batch *b) {
         for (size_t j = 0; j < n; j++) sum += (double)((const REAL *)b->parameters)[j];
         return sum + 1.41893853320467274178 * (double)n; /* (1 + log(2 pi)) / 2 */
     }
-    for (size_t i = 0; i < b->rows; i++) sum += F(row_entropy)(&b->layout, F(output_row)(b, i), F(metric_row)(b, i));
+    for (int block = 0; block < b->blocks; block++) FOR_TILES(b, block) {
+            const REAL *tile = F(old_tile)(b, row, count, 0);
+            for (size_t i = 0; i < count; i++)
+                sum += F(row_entropy)(&b->layout, F(tile_output)(b, tile, i), F(tile_metric)(b, tile, i));
+        }
     return sum / (double)b->rows;
 }

@@ -72,8 +72,8 @@ static inline void fixture_make(fixture *f, const trpo_kernels *k, int layers, c
     b->forward = own(f, malloc(f->plan.forward_items * item_size));
     b->backward = own(f, malloc(f->plan.backward_items * item_size + 1));
     b->trial = own(f, malloc(f->plan.forward_items * item_size));
-    b->activations = own(f, malloc(rows * f->plan.activation_items * item_size));
-    b->metric = own(f, malloc(rows * f->plan.padded[layers] * item_size));
+    b->cached_tiles = (rows + TRPO_TILE_ROWS - 1) / TRPO_TILE_ROWS;
+    b->activations = own(f, malloc(b->cached_tiles * trpo_tile_items(&f->plan, distribution) * item_size));
     b->log_probs = own(f, malloc(rows * item_size));
     b->ratios = own(f, malloc(rows * item_size));
     b->sums = own(f, malloc((size_t)b->blocks * f->plan.sum_items * item_size));

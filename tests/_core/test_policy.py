@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests import reference
+from trpo_fast import get_num_threads, set_num_threads
 from trpo_fast._core.policy import Actor, PolicyKernel, sample
 
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
@@ -631,3 +632,49 @@ def test_a_subset_of_rows_computes_the_very_bits_of_those_rows(distribution):
 def test_an_entropy_coefficient_must_be_finite(value):
     with pytest.raises(ValueError, match="entropy_coefficient"):
         Setting().bind(entropy_coefficient=value)
+
+
+def everything(kernel, trial, v):
+    """All that a bound batch gives."""
+    results = [kernel.log_probs(), kernel.ratios(), kernel.surrogate_gradient(), kernel.fisher_operator() @ v]
+    return [r.tobytes() for r in results], kernel.evaluate(trial), kernel.evaluate(trial, "old_new"), kernel.entropy()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_activations_beyond_the_budget_are_computed_again_to_the_same_bits(dtype, threads, distribution):
+    setting = Setting(distribution, dtype, rows=5 * 96 + 7)
+    rng = np.random.default_rng(1)
+    v = rng.normal(size=setting.kernel.size).astype(dtype)
+    trial = setting.theta + 0.01 * v
+    count = get_num_threads()
+    try:
+        set_num_threads(threads)
+        everything_kept = everything(setting.bind(), trial, v)
+        for budget in (0, 1, 20_000, 50_000):
+            assert everything(setting.bind(cache_bytes=budget), trial, v) == everything_kept
+    finally:
+        set_num_threads(count)
+
+
+def test_a_million_rows_take_the_memory_that_is_stated(distribution):
+    few = Setting(distribution, np.float32, widths=(4, 16, 2), rows=1000)
+    v = np.random.default_rng(1).normal(size=few.kernel.size).astype(np.float32)
+    exact = few.oracle.fisher_product(few.theta, few.observations, v, masks=few.masks)
+    many = Setting(distribution, np.float32, widths=(4, 16, 2), rows=1)
+    many.observations, many.actions, many.advantages = (
+        np.concatenate([array] * 1000) for array in (few.observations, few.actions, few.advantages)
+    )
+    many.masks = None if few.masks is None else np.concatenate([few.masks] * 1000)
+    budget = 2**24
+    product = many.bind(cache_bytes=budget).fisher_operator() @ v
+    assert np.linalg.norm(product - exact) <= 1e-5 * np.linalg.norm(exact)
+    per_row = 2 * 4 + 8 * (few.actions.size // 1000 if few.oracle.discrete else 0)
+    assert many.kernel.memory <= budget + 1_000_000 * per_row + 2**20
+    # In items a row: both widths rounded up to at most 16 items, the last twice where discrete
+    assert many.bind().memory <= 1_000_000 * (4 * (32 + (16 if few.oracle.discrete else 0)) + per_row) + 2**20
+
+
+def test_a_negative_budget_is_named():
+    with pytest.raises(ValueError, match="cache_bytes: wanted >= 0, got -1"):
+        Setting().bind(cache_bytes=-1)

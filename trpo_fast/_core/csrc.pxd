@@ -63,6 +63,7 @@ cdef extern from "trpo/threads.h" nogil:
 
 cdef extern from "trpo/policy.h" nogil:
     const int TRPO_MAX_OUTPUTS
+    const size_t TRPO_CACHE_BYTES
     ctypedef struct trpo_action_layout:
         trpo_distribution distribution
         size_t outputs
@@ -84,8 +85,8 @@ cdef extern from "trpo/policy.h" nogil:
         void *forward
         void *backward
         void *trial
+        size_t cached_tiles
         void *activations
-        void *metric
         void *log_probs
         void *ratios
         void *sums
@@ -93,6 +94,7 @@ cdef extern from "trpo/policy.h" nogil:
         void *scratch
         int blocks
         int threads
+    size_t trpo_tile_items(const trpo_mlp *network, trpo_distribution distribution)
     ctypedef struct trpo_actor:
         const trpo_mlp *network
         trpo_action_layout layout

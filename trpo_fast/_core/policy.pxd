@@ -18,7 +18,7 @@ cdef class PolicyKernel:
     # the bound batch: arrays that it points into, buffers that it owns, and how often bind ran
     cdef trpo_policy_batch batch
     cdef tuple bound
-    cdef Memory memory
+    cdef Memory work
     cdef readonly Py_ssize_t bindings
     cdef int claimed                    # by the thread that works on the batch
 

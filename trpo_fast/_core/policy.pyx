@@ -13,11 +13,13 @@ from trpo_fast._core.csrc cimport (
     TRPO_ACT_BAD_OBSERVATION,
     TRPO_ACT_OK,
     TRPO_BERNOULLI,
+    TRPO_CACHE_BYTES,
     TRPO_CATEGORICAL,
     TRPO_GAUSSIAN,
     TRPO_KL_NEW_OLD,
     TRPO_KL_OLD_NEW,
     TRPO_MAX_OUTPUTS,
+    TRPO_TILE_ROWS,
     trpo_act_outcome,
     trpo_action_layout,
     trpo_actor,
@@ -28,6 +30,7 @@ from trpo_fast._core.csrc cimport (
     trpo_kl_direction,
     trpo_policy_batch,
     trpo_release,
+    trpo_tile_items,
 )
 from trpo_fast._core.library cimport (
     Memory,
@@ -170,7 +173,7 @@ cdef class PolicyKernel:
     """
 
     def __init__(self, widths, activation, distribution, dtype, nvec=None):
-        if self.memory is not None:
+        if self.work is not None:
             raise TypeError("PolicyKernel: already initialized; make a new one")
         self.kernels = kernels_for(dtype)
         self.dtype = np.dtype(dtype)
@@ -184,7 +187,7 @@ cdef class PolicyKernel:
         self.nvec = None if nvec is None else tuple(nvec)
         self.log_std_items = self.widths[-1] if self.layout.distribution == TRPO_GAUSSIAN else 0
         self.size = self.log_std_items + self.plan.parameters
-        self.memory = Memory()
+        self.work = Memory()
 
     def forward(self, parameters, observations):
         """Mean or logits, (B, A), of ``observations`` (B, D); both of this kernel's dtype."""
@@ -204,7 +207,7 @@ cdef class PolicyKernel:
 
     def bind(
         self, parameters, observations, actions, advantages, log_probs=None, total=None, action_masks=None,
-        entropy_coefficient=0.0
+        entropy_coefficient=0.0, cache_bytes=TRPO_CACHE_BYTES
     ):
         """Cache the forward pass at theta_old = ``parameters`` (n,), which are copied.
 
@@ -222,6 +225,13 @@ cdef class PolicyKernel:
             be 1).
         entropy_coefficient : float
             The objective is the surrogate plus this times the mean entropy.
+        cache_bytes : int
+            Activations kept, at most; those of the rows beyond are computed again wherever they are needed, to the same
+            bits.
+
+        A row's activations take ``item * sum of the layer widths after the first``, each width rounded up to a vector
+        (16 items of float32 on AVX-512) and the last counted twice where actions are discrete; besides, every row takes
+        two items, and 8 bytes per component of a discrete action. 576 + 8 bytes at 17-64-64-6 in float32.
 
         Outputs or ratios that are not finite make gradient and improvement NaN.
 
@@ -240,6 +250,8 @@ cdef class PolicyKernel:
             raise ValueError(f"total: wanted at least the {rows} rows of this batch, got {total}")
         if not -INFINITY < coefficient < INFINITY:
             raise ValueError(f"entropy_coefficient: wanted a finite number, got {entropy_coefficient!r}")
+        if cache_bytes < 0:
+            raise ValueError(f"cache_bytes: wanted >= 0, got {cache_bytes}")
         cdef const void *theta = data_of(parameters, "parameters", self.code, 1, self.size, -1, False)
         cdef const void *x = data_of(observations, "observations", self.code, 2, rows, self.widths[0], False)
         cdef const void *a = actions_of(
@@ -257,44 +269,47 @@ cdef class PolicyKernel:
         cdef int most = min(threads(), blocks)
         cdef char *base
 
-        cdef size_t sizes[12]
+        cdef size_t tile_bytes = trpo_tile_items(&self.plan, self.layout.distribution) * item, budget = cache_bytes
+        cdef size_t tiles = (rows + TRPO_TILE_ROWS - 1) // TRPO_TILE_ROWS
+        cdef size_t cached_tiles = min(tiles, budget // tile_bytes)
+
+        cdef size_t sizes[11]
         sizes[0] = self.size * item
         sizes[1] = self.plan.forward_items * item
         sizes[2] = self.plan.backward_items * item
         sizes[3] = self.plan.forward_items * item
-        sizes[4] = rows * self.plan.activation_items * item
-        sizes[5] = rows * self.plan.padded[self.plan.layers] * item if discrete else 0
+        sizes[4] = cached_tiles * tile_bytes
+        sizes[5] = rows * item
         sizes[6] = rows * item
-        sizes[7] = rows * item
-        sizes[8] = blocks * self.plan.sum_items * item
-        sizes[9] = blocks * (2 + outputs) * sizeof(double)
-        sizes[10] = most * self.plan.scratch_items * item
+        sizes[7] = blocks * self.plan.sum_items * item
+        sizes[8] = blocks * (2 + outputs) * sizeof(double)
+        sizes[9] = most * self.plan.scratch_items * item
         # Actions index memory: they are copied, so that nobody can change them after the check above.
-        sizes[11] = rows * self.layout.components * sizeof(int64_t) if discrete else 0
-        cdef size_t offsets[12]
+        sizes[10] = rows * self.layout.components * sizeof(int64_t) if discrete else 0
+        cdef size_t offsets[11]
         cdef size_t end = 0
         cdef int i
-        for i in range(12):
+        for i in range(11):
             offsets[i] = end
             end += aligned(sizes[i])
         self.claim()
         try:
             self.bindings += 1  # operators of the last batch are outlived from here on
             self.bound = None
-            base = <char *>self.memory.reserve(end)
+            base = <char *>self.work.reserve(end)
             memcpy(base, theta, sizes[0])
             if discrete:
-                memcpy(base + offsets[11], a, sizes[11])
-                a = base + offsets[11]
+                memcpy(base + offsets[10], a, sizes[10])
+                a = base + offsets[10]
             b.network = &self.plan
             b.layout = self.layout
             b.rows, b.total, b.entropy_coefficient = rows, total, coefficient
             b.observations, b.actions, b.masks, b.advantages, b.behaviour = x, a, masks, advantage, behaviour
             b.parameters = base
             b.forward, b.backward, b.trial = base + offsets[1], base + offsets[2], base + offsets[3]
-            b.activations, b.metric = base + offsets[4], base + offsets[5]
-            b.log_probs, b.ratios = base + offsets[6], base + offsets[7]
-            b.sums, b.totals, b.scratch = base + offsets[8], <double *>(base + offsets[9]), base + offsets[10]
+            b.cached_tiles, b.activations = cached_tiles, base + offsets[4]
+            b.log_probs, b.ratios = base + offsets[5], base + offsets[6]
+            b.sums, b.totals, b.scratch = base + offsets[7], <double *>(base + offsets[8]), base + offsets[9]
             b.blocks, b.threads = blocks, most
             with nogil:
                 self.kernels.policy_bind(b)
@@ -313,6 +328,11 @@ cdef class PolicyKernel:
             with gil:
                 raise RuntimeError("this engine is at work in another thread; want one engine per thread")
         return 0
+
+    @property
+    def memory(self):
+        """Bytes that this kernel holds: the most that a bound batch needed so far."""
+        return self.work.capacity
 
     def log_probs(self):
         """log pi(a|s) at theta_old of the bound batch, (B,): the denominators of the ratio (a copy)."""

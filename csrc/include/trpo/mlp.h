@@ -32,11 +32,12 @@ typedef struct {
     int transposed[TRPO_MAX_LAYERS];
     size_t sum_weight[TRPO_MAX_LAYERS], sum_bias[TRPO_MAX_LAYERS];
     size_t sum_items;
-    /* activations of `rows` samples: layer l (1..layers, the last being the output) starts at rows * activation[l] and
-     * has leading dimension padded[l] */
+    /* activations of a tile: layer l (1..layers, the last being the output) starts at TRPO_TILE_ROWS * activation_column[l]
+     * and has leading dimension padded[l] */
     size_t activation_column[TRPO_MAX_LAYERS + 1];
     size_t activation_items; /* per sample */
-    size_t scratch_items; /* per thread: two pairs of tile buffers of the widest layer, then one tile of activations */
+    /* per thread: two pairs of tile buffers of the widest layer, then one tile of activations and one more of outputs */
+    size_t scratch_items;
     size_t tile_activations; /* where in the scratch that last part starts */
 } trpo_mlp;
 

@@ -4,20 +4,29 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
+#include <time.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sched.h>
 #endif
 
-/* One section at a time: `section` is held by the thread that runs it. Workers wait for `generation` to move. */
+/* How long a thread looks for work, or for the end of it, before it sleeps. Waking a sleeper takes tens of microseconds
+ * under virtualization, and an update is hundreds of sections with less than that between them. */
+enum { SPIN_NANOSECONDS = 50000 };
+
+/* One section at a time: `section` is held by the thread that runs it. Workers wait for `generation` to move. What is
+ * atomic is written under `lock`, and read without it by those who spin. */
 static struct {
     pthread_mutex_t section;
-    pthread_mutex_t lock; /* guards generation, wanted, and the sleep of workers */
+    pthread_mutex_t lock; /* guards all but tasks' work */
     pthread_cond_t wake, finished;
     int workers; /* threads that exist besides callers */
-    unsigned generation;
+    int spins;   /* whether every thread has a core to itself */
+    atomic_uint generation;
     int wanted; /* workers that may join the section under way */
-    int joined, active;
+    int joined;
+    atomic_uint active;
     void (*task)(void *, int, int);
     void *context;
     int tasks;
@@ -36,19 +45,62 @@ static void after_fork_in_child(void) {
     pthread_mutex_init(&pool.lock, NULL);
     pthread_cond_init(&pool.wake, NULL);
     pthread_cond_init(&pool.finished, NULL);
-    pool.workers = pool.wanted = pool.joined = pool.active = 0;
+    pool.workers = pool.wanted = pool.joined = 0;
+    atomic_store(&pool.active, 0);
 }
 
 static void register_at_fork(void) { pthread_atfork(NULL, NULL, after_fork_in_child); }
 
-/* Whole cores that the cgroup (v2) grants, 0 if unlimited or unknown. */
-static int cgroup_cores(void) {
-    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "r");
-    long quota = 0, period = 0;
+/* The integers that a file begins with, at most two; returns how many. */
+static int read_integers(const char *path, long *first, long *second) {
+    FILE *file = fopen(path, "r");
     if (!file) return 0;
-    if (fscanf(file, "%ld %ld", &quota, &period) != 2) quota = 0; /* "max": no number to read */
+    const int count = fscanf(file, "%ld %ld", first, second);
     fclose(file);
+    return count;
+}
+
+/* Whole cores that one control group grants, 0 where it sets no limit ("max" in v2, -1 in v1). */
+static int group_cores(const char *folder, int v2) {
+    char path[4096];
+    long quota = 0, period = 0, unused;
+    if (v2) {
+        snprintf(path, sizeof path, "%s/cpu.max", folder);
+        if (read_integers(path, &quota, &period) != 2) return 0;
+    } else {
+        snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", folder);
+        if (read_integers(path, &quota, &unused) < 1) return 0;
+        snprintf(path, sizeof path, "%s/cpu.cfs_period_us", folder);
+        if (read_integers(path, &period, &unused) < 1) return 0;
+    }
     return quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : 0;
+}
+
+int trpo_cgroup_cores(const char *membership, const char *root) {
+    char line[2048], folder[3072];
+    int least = 0;
+    FILE *file = fopen(membership, "r");
+    if (!file) return 0;
+    while (fgets(line, sizeof line, file)) { /* id:controllers:/path, no controllers in v2 */
+        line[strcspn(line, "\n")] = 0;
+        char *controllers = strchr(line, ':'), *path = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!path) continue;
+        *path++ = 0;
+        controllers++;
+        const int v2 = *controllers == 0;
+        if (!v2 && strcmp(controllers, "cpu") != 0 && strcmp(controllers, "cpu,cpuacct") != 0) continue;
+        /* Every group above has a say. Inside a container the path may be the host's, and only the root exists. */
+        for (char *end = path + strlen(path);; *end = 0) {
+            snprintf(folder, sizeof folder, "%s%s%s", root, v2 ? "" : "/cpu", path);
+            const int cores = group_cores(folder, v2);
+            if (cores > 0 && (least == 0 || cores < least)) least = cores;
+            if (*path == 0) break;
+            end = strrchr(path, '/');
+            if (!end) break;
+        }
+    }
+    fclose(file);
+    return least;
 }
 
 static int usable_cores(void) {
@@ -57,7 +109,7 @@ static int usable_cores(void) {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0) cores = CPU_COUNT(&set);
 #endif
-    const int granted = cgroup_cores();
+    const int granted = trpo_cgroup_cores("/proc/self/cgroup", "/sys/fs/cgroup");
     if (granted > 0 && granted < cores) cores = granted;
     return cores < 1 ? 1 : (cores > TRPO_MAX_THREADS ? TRPO_MAX_THREADS : cores);
 }
@@ -73,6 +125,32 @@ int trpo_get_threads(void) {
 
 void trpo_set_threads(int count) { atomic_store(&thread_count, count); }
 
+static void pause_briefly(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static long nanoseconds_since(const struct timespec *start) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (now.tv_sec - start->tv_sec) * 1000000000L + (now.tv_nsec - start->tv_nsec);
+}
+
+/* Returns once (*value == mark) is `wanted`, or after a while; without pool.lock. */
+static void spin_until(atomic_uint *value, unsigned mark, int wanted) {
+    struct timespec start;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    do
+        for (int i = 0; i < 32; i++) {
+            if ((atomic_load(value) == mark) == wanted) return;
+            pause_briefly();
+        }
+    while (nanoseconds_since(&start) < SPIN_NANOSECONDS);
+}
+
 static void run_tasks(int thread) {
     for (int i; (i = atomic_fetch_add(&pool.next, 1)) < pool.tasks;) pool.task(pool.context, i, thread);
 }
@@ -82,6 +160,11 @@ static void *worker(void *unused) {
     unsigned seen = 0;
     pthread_mutex_lock(&pool.lock);
     for (;;) {
+        if (pool.spins) {
+            pthread_mutex_unlock(&pool.lock);
+            spin_until(&pool.generation, seen, 0);
+            pthread_mutex_lock(&pool.lock);
+        }
         while (pool.generation == seen || pool.wanted == 0) {
             seen = pool.generation;
             pthread_cond_wait(&pool.wake, &pool.lock);
@@ -106,6 +189,7 @@ static void grow(int workers) {
         pthread_detach(thread);
         pool.workers++;
     }
+    pool.spins = pool.workers < usable_cores();
 }
 
 void trpo_parallel(int tasks, int threads, void (*task)(void *, int, int), void *context) {
@@ -116,7 +200,7 @@ void trpo_parallel(int tasks, int threads, void (*task)(void *, int, int), void 
     }
     pthread_once(&at_fork_once, register_at_fork);
     pthread_mutex_lock(&pool.lock);
-    grow(threads - 1);
+    if (pool.workers < threads - 1) grow(threads - 1);
     pool.task = task;
     pool.context = context;
     pool.tasks = tasks;
@@ -129,6 +213,11 @@ void trpo_parallel(int tasks, int threads, void (*task)(void *, int, int), void 
     run_tasks(0);
     pthread_mutex_lock(&pool.lock);
     pool.wanted = 0; /* late risers find nothing to join */
+    if (pool.spins) {
+        pthread_mutex_unlock(&pool.lock);
+        spin_until(&pool.active, 0, 1);
+        pthread_mutex_lock(&pool.lock);
+    }
     while (pool.active > 0) pthread_cond_wait(&pool.finished, &pool.lock);
     pthread_mutex_unlock(&pool.lock);
     pthread_mutex_unlock(&pool.section);

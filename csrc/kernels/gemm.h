@@ -128,6 +128,18 @@ static void F(multiply)(const F(product_) * p, size_t rows, size_t columns) {
     }
 }
 
+/* to[i * to_row + j * to_column] = from[i * from_row + j * from_column], a few rows at a time, so that where one side is
+ * strided its lines are still in the L1 cache when their next item's turn comes. */
+static void F(transpose)(size_t rows, size_t columns, const REAL *from, size_t from_row, size_t from_column, REAL *to,
+                         size_t to_row, size_t to_column) {
+    enum { ROWS = 16 };
+    for (size_t start = 0; start < rows; start += ROWS) {
+        const size_t end = start + ROWS < rows ? start + ROWS : rows;
+        for (size_t j = 0; j < columns; j++)
+            for (size_t i = start; i < end; i++) to[i * to_row + j * to_column] = from[i * from_row + j * from_column];
+    }
+}
+
 /* b[k][c] = m[k * k_stride + c * c_stride] for c < n, zero up to the next multiple of VLEN, stored panel after panel:
  * the panel that starts at column c begins at packed + c * k and is row-major with its own width. */
 static void F(pack_panels)(size_t k, size_t n, const REAL *m, size_t k_stride, size_t c_stride, REAL *packed) {
@@ -136,10 +148,8 @@ static void F(pack_panels)(size_t k, size_t n, const REAL *m, size_t k_stride, s
         const size_t width = F(panel_vectors)((columns - column) / VLEN) * VLEN;
         const size_t filled = n - column < width ? n - column : width;
         REAL *panel = packed + column * k;
-        for (size_t i = 0; i < k; i++) {
-            for (size_t c = 0; c < filled; c++) panel[i * width + c] = m[i * k_stride + (column + c) * c_stride];
-            for (size_t c = filled; c < width; c++) panel[i * width + c] = 0;
-        }
+        if (filled < width) memset(panel, 0, k * width * sizeof(REAL));
+        F(transpose)(filled, k, m + column * c_stride, c_stride, k_stride, panel, 1, width);
         column += width;
     }
 }

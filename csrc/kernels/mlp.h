@@ -173,8 +173,7 @@ static void F(mlp_reduce)(const trpo_mlp *plan, int blocks, REAL *sums, REAL *fl
         const size_t o_stride = plan->transposed[l] ? 1 : plan->padded[l];
         const size_t i_stride = plan->transposed[l] ? plan->padded[l + 1] : 1;
         const REAL *dw = sums + plan->sum_weight[l];
-        for (size_t o = 0; o < out; o++)
-            for (size_t i = 0; i < in; i++) flat[plan->weight[l] + o * in + i] = dw[o * o_stride + i * i_stride];
+        F(transpose)(out, in, dw, o_stride, i_stride, flat + plan->weight[l], in, 1);
         memcpy(flat + plan->bias[l], sums + plan->sum_bias[l], out * sizeof(REAL));
     }
 }

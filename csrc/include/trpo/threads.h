@@ -7,6 +7,10 @@ enum { TRPO_MAX_THREADS = 256 };
 /* Threads that a parallel section may use, the caller's included; at first the cores this process may run on. */
 int trpo_get_threads(void);
 
+/* Whole cores that the CPU limits of this process's control groups (v1 or v2) grant; 0: no limit known. membership: a
+ * file like /proc/self/cgroup; root: where the groups are mounted, /sys/fs/cgroup. */
+int trpo_cgroup_cores(const char *membership, const char *root);
+
 /* count: 1..TRPO_MAX_THREADS (checked by the caller). Affects sections that start later. */
 void trpo_set_threads(int count);
 

@@ -24,6 +24,7 @@ FLOORS = {
     "solvers": 2,
     "model_file": 2,
     "normalizers": 2,
+    "threadpool": 2,
     "policies": 3,
     "engines": 3,
     "rollout": 3,
@@ -33,7 +34,8 @@ FLOORS = {
     "__init__": 6,
 }
 # Floors 1 and 2 run where torch and gymnasium are not installed.
-LOW_FLOOR_PACKAGES = {"numpy", "safetensors", "trpo_fast"}
+# threadpoolctl is optional: registered with where it is installed.
+LOW_FLOOR_PACKAGES = {"numpy", "safetensors", "threadpoolctl", "trpo_fast"}
 
 SOURCES = sorted(p for pattern in ("*.py", "*.pyi", "*.pyx", "*.pxd") for p in PACKAGE.rglob(pattern))
 CYTHON_IMPORT = re.compile(

@@ -16,6 +16,7 @@ from .solvers import (
     conjugate_gradient,
     trust_region_step,
 )
+from .threadpool import register_with_threadpoolctl
 
 if TYPE_CHECKING:
     from .algorithm.config import TRPOConfig
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from .rollout.batch import Batch
 
 __version__ = "0.1.0"
+
+register_with_threadpoolctl(__version__)
 
 _LAZY = {
     "TRPO": ".algorithm.trpo",

@@ -69,7 +69,7 @@ class Problem:
         }
 
 
-@pytest.mark.parametrize("rows", [1, 95, 97, ROWS])
+@pytest.mark.parametrize("rows", [1, 95, 97, ROWS, 6200])  # one block, 16 and 32
 def test_results_do_not_depend_on_the_number_of_threads(rows, dtype, distribution):
     problem = Problem(distribution, dtype, rows)
     set_num_threads(1)

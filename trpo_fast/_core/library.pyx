@@ -35,6 +35,7 @@ from trpo_fast._core.csrc cimport (
 )
 
 MAX_LAYERS = TRPO_MAX_LAYERS
+MAX_THREADS = TRPO_MAX_THREADS
 
 cdef object float32 = np.dtype(np.float32)
 cdef object float64 = np.dtype(np.float64)

@@ -11,7 +11,7 @@
 enum {
     TRPO_MAX_LAYERS = 64,
     TRPO_TILE_ROWS = 96, /* samples that pass all layers together: their activations stay in the L2 cache */
-    TRPO_MAX_BLOCKS = 16 /* partial sums of parameter size; see trpo_block_count */
+    TRPO_MAX_BLOCKS = 32 /* partial sums of parameter size; see trpo_block_count */
 };
 
 typedef struct {
@@ -42,10 +42,11 @@ typedef struct {
 } trpo_mlp;
 
 /* How many partial sums a batch is split into: a function of the problem alone, never of the number of threads, so
- * that results do not depend on it. */
+ * that results do not depend on it. Adding them up is what threads do not share, so a small batch or a large network has
+ * fewer; a large batch has more, so that no thread waits long for another's last block. */
 static inline int trpo_block_count(size_t rows, size_t parameters) {
     const size_t tiles = (rows + TRPO_TILE_ROWS - 1) / TRPO_TILE_ROWS;
-    const size_t most = parameters > 65536 ? TRPO_MAX_BLOCKS / 2 : TRPO_MAX_BLOCKS;
+    const size_t most = TRPO_MAX_BLOCKS / (tiles < 64 ? 2 : 1) / (parameters > 65536 ? 2 : 1);
     return (int)(tiles < most ? tiles : most);
 }
 

@@ -4,8 +4,9 @@
 
 enum { TRPO_MAX_THREADS = 256 };
 
-/* Threads that a parallel section may use, the caller's included; at first the cores this process may run on. */
-int trpo_get_threads(void);
+/* Threads that a parallel section may use, the caller's included; at first the cores this process may run on. Exported,
+ * unlike all else: by this name threadpoolctl knows the shared library. */
+__attribute__((visibility("default"))) int trpo_get_threads(void);
 
 /* Whole cores that the CPU limits of this process's control groups (v1 or v2) grant; 0: no limit known. membership: a
  * file like /proc/self/cgroup; root: where the groups are mounted, /sys/fs/cgroup. */

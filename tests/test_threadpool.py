@@ -1,0 +1,65 @@
+"""The pool through threadpoolctl's eyes."""
+
+import subprocess
+import sys
+
+import pytest
+
+import trpo_fast
+
+threadpoolctl = pytest.importorskip("threadpoolctl")
+
+
+@pytest.fixture(autouse=True)
+def restored_threads():
+    count = trpo_fast.get_num_threads()
+    yield
+    trpo_fast.set_num_threads(count)
+
+
+def listed():
+    return [pool for pool in threadpoolctl.threadpool_info() if pool["internal_api"] == "trpo_fast"]
+
+
+def test_the_pool_is_listed_once_with_threads_and_version():
+    trpo_fast.set_num_threads(3)
+    (pool,) = listed()
+    assert pool["num_threads"] == 3
+    assert pool["version"] == trpo_fast.__version__
+    assert "_core" in pool["filepath"]
+
+
+@pytest.mark.parametrize("limits", [1, {"trpo_fast": 1}])
+def test_a_limit_holds_inside_its_context_only(limits):
+    trpo_fast.set_num_threads(4)
+    with threadpoolctl.threadpool_limits(limits):
+        assert trpo_fast.get_num_threads() == 1
+        assert listed()[0]["num_threads"] == 1
+    assert trpo_fast.get_num_threads() == 4
+
+
+def test_a_limit_beyond_the_most_threads_is_the_most_and_zero_is_named():
+    with threadpoolctl.threadpool_limits({"trpo_fast": 10_000}):
+        assert trpo_fast.get_num_threads() == 256
+    with pytest.raises(ValueError, match="count: wanted 1 to 256 threads, got 0"):
+        threadpoolctl.threadpool_limits({"trpo_fast": 0})
+
+
+@pytest.mark.parametrize("first", ["import threadpoolctl; threadpoolctl.threadpool_info()", "pass"])
+def test_the_order_of_imports_does_not_matter(first):
+    program = f"""
+{first}
+import trpo_fast, threadpoolctl
+print([pool["internal_api"] for pool in threadpoolctl.threadpool_info()].count("trpo_fast"))
+"""
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "1"
+
+
+def test_the_package_works_where_threadpoolctl_is_not_installed():
+    program = """
+import sys
+sys.modules["threadpoolctl"] = None
+import trpo_fast
+print(trpo_fast.get_num_threads() >= 1)
+"""
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "True"

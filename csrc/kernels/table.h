@@ -12,6 +12,7 @@
 
 #include "act.h"
 #include "critic.h"
+#include "peak.h"
 #include "statistics.h"
 
 static const trpo_kernels F(table) = {
@@ -44,6 +45,7 @@ static const trpo_kernels F(table) = {
     .gae = F(gae),
     .standardize = F(standardize),
     .merge_moments = F(merge_moments),
+    .multiply_adds = F(multiply_adds),
 };
 
 #undef REAL

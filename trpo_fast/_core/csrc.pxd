@@ -156,6 +156,7 @@ cdef extern from "trpo/kernels.h" nogil:
         void (*standardize)(size_t n, void *a, double *mean, double *std) noexcept nogil
         size_t (*merge_moments)(size_t rows, size_t columns, const void *data, double count, double *mean,
                                 double *m2) noexcept nogil
+        double (*multiply_adds)(size_t rounds, int threads) noexcept nogil
     const trpo_kernels *trpo_kernels_for(trpo_dtype dtype)
     int trpo_dispatch(const char *wanted)
     const char *trpo_available_isa(int i)

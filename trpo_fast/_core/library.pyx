@@ -169,6 +169,22 @@ def elementary(activation, x):
     return y.reshape(x.shape)
 
 
+def multiply_adds(dtype, rounds):
+    """Do nothing but multiply-adds in registers on every thread; how many operations those were.
+
+    Timed, this is the limit of the instruction set in use: what benchmarks measure kernels against. `rounds` is 1 to
+    2**32; a million take a few milliseconds.
+    """
+    cdef const trpo_kernels *kernels = kernels_for(dtype)
+    if not 1 <= rounds <= 2**32:
+        raise ValueError(f"rounds: wanted 1 to 2**32, got {rounds}")
+    cdef size_t count = rounds
+    cdef double operations
+    with nogil:
+        operations = kernels.multiply_adds(count, trpo_get_threads())
+    return operations
+
+
 cdef str code_of(object dtype):
     return "f" if dtype == float32 else "d"
 

@@ -63,6 +63,11 @@ typedef struct {
                 void *returns);
     void (*standardize)(size_t n, void *a, double *mean, double *std);
     size_t (*merge_moments)(size_t rows, size_t columns, const void *data, double count, double *mean, double *m2);
+
+    /* ---- measuring ---- */
+    /* Nothing but multiply-adds in registers, `rounds` times on each of `threads` threads: the limit that kernels are
+     * measured against. Returns the number of operations done. */
+    double (*multiply_adds)(size_t rounds, int threads);
 } trpo_kernels;
 
 /* Table for `dtype`; never NULL once trpo_dispatch succeeded. */

@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_eval(commands)
     _add_plot(commands)
+    _add_bench(commands)
     info = commands.add_parser("info", help="versions, instruction set and threads of this installation")
     info.set_defaults(module="info")
     return parser
@@ -87,6 +88,21 @@ def _add_plot(commands: Any) -> None:
     plot.set_defaults(module="plot")
     plot.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, one curve each")
     plot.add_argument("--out", metavar="PNG", help="(default RUN/curve.png; curves.png here for several runs)")
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="measure conjugate gradient, Fisher products, updates and rollouts on this machine",
+        description="Measure the compiled core beside the multiply-add limit of this machine, on 1 thread and on all. "
+        "Every answer is compared with float64 NumPy first. Minutes; seconds with --quick.",
+    )
+    bench.set_defaults(module="bench")
+    bench.add_argument("what", nargs="?", choices=("cg", "fisher", "update", "rollout", "all"), default="all")
+    bench.add_argument("--threads", type=_count, metavar="N", help="measure on N threads alone (default 1 and all)")
+    bench.add_argument("--dtype", choices=("float32", "float64"), help="(default both)")
+    bench.add_argument("--quick", action="store_true", help="a few small cases: whether it works, not how fast")
+    bench.add_argument("--json", action="store_true", help="one JSON object; its fields: docs/benchmarks.md")
 
 
 def option_of(field_name: str) -> str:

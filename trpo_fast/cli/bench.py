@@ -1,0 +1,46 @@
+"""``trpo-fast bench``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from trpo_fast import benchmarks
+from trpo_fast._core import library
+from trpo_fast.cli.errors import user_errors
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure; a table on stdout, or one JSON object. Exit code 1 where an answer is wrong."""
+    if not arguments.json:
+        machine = benchmarks.machine()
+        print(f"{machine['cpu']}, {machine['instruction_set']}, threads in use: {machine['threads']}")
+        print(benchmarks.header())
+    with user_errors():
+        if arguments.threads is not None:
+            library.set_num_threads(arguments.threads)
+        try:
+            report = benchmarks.run(
+                arguments.what,
+                threads=None if arguments.threads is None else [arguments.threads],
+                dtypes=benchmarks.DTYPES if arguments.dtype is None else [arguments.dtype],
+                quick=arguments.quick,
+                progress=None if arguments.json else lambda one: print(benchmarks.line(one), flush=True),
+            )
+        except benchmarks.WrongAnswer as error:
+            print(f"trpo-fast bench: {error}", file=sys.stderr)
+            return 1
+    if arguments.json:
+        print(json.dumps(report.as_dict() | {"command": _command(arguments)}, indent=2))
+    elif not all(figure.quiet for figure in report.figures):
+        print("BUSY: other work had the processor meanwhile; such a figure means little")
+    return 0
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    words = ["trpo-fast", "bench", arguments.what]
+    for option in ("threads", "dtype"):
+        if (value := getattr(arguments, option)) is not None:
+            words += [f"--{option}", str(value)]
+    return " ".join([*words, *(["--quick"] if arguments.quick else []), "--json"])

@@ -15,6 +15,7 @@ STEPS ?= 100000
 SEED ?= 0
 OUT ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 C_FILES := $(shell find csrc bench -name '*.[ch]')
 SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) setup.py
@@ -22,15 +23,18 @@ SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) se
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help train test bench lint format asan wheel clean
+.PHONY: help train test bench report lint format asan valgrind aarch64 instructions instructions-update wheel clean
 
 help:
 	@echo 'make train    train ENV=$(ENV) for STEPS=$(STEPS) and evaluate the result'
 	@echo 'make test     the tests'
-	@echo 'make bench    the benchmarks beside scipy, torch and sb3-contrib'
+	@echo 'make bench    the benchmarks beside scipy, torch and sb3-contrib; BENCH_ARGS=--grid for all sizes'
+	@echo 'make report   tables and picture of docs/benchmarks.md from bench/results'
 	@echo 'make lint     ruff, mypy, cython-lint, clang-format; changes nothing'
 	@echo 'make format   ruff, clang-format and docs/configuration.md, in place'
 	@echo 'make asan     the C tests under the address and undefined-behaviour sanitizers'
+	@echo 'make valgrind aarch64   the C tests under memcheck; cross-compiled, under qemu-user'
+	@echo 'make instructions       the hot kernels against committed instruction counts (instructions-update renews them)'
 	@echo 'make wheel    source distribution and wheel into dist/'
 	@echo 'make clean    remove what building and testing left, but for $(VENV)'
 
@@ -41,7 +45,10 @@ test: $(STAMPS)/core $(STAMPS)/extras-test
 	$(BIN)/python -m pytest -p no:benchmark --numprocesses auto --maxprocesses 4 $(PYTEST_ARGS)
 
 bench: $(STAMPS)/core $(STAMPS)/extras-bench
-	$(BIN)/python -m pytest bench $(PYTEST_ARGS)
+	$(BIN)/python -m pytest bench $(BENCH_ARGS) $(PYTEST_ARGS)
+
+report: $(STAMPS)/core $(STAMPS)/extras-bench
+	$(BIN)/python -m bench.report
 
 lint: $(STAMPS)/core $(STAMPS)/extras-dev
 	$(BIN)/ruff check
@@ -58,6 +65,9 @@ format: $(STAMPS)/extras-dev
 
 asan:
 	$(MAKE) -C csrc/tests
+
+valgrind aarch64 instructions instructions-update:
+	$(MAKE) -C csrc/tests $@
 
 wheel: $(STAMPS)/extras-dev
 	$(BIN)/python -m build --no-isolation --outdir dist

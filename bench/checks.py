@@ -7,15 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.problems import OBSERVATIONS, PolicyProblem, UpdateSettings
+from bench.problems import PolicyProblem, UpdateSettings
 from tests import reference
 
 Vector = NDArray[np.float64]
-
-
-def relative_error(x: NDArray[Any], exact: Vector) -> float:
-    """``||x - exact|| / ||exact||``."""
-    return float(np.linalg.norm(x - exact) / np.linalg.norm(exact))
 
 
 class ExactPolicy:
@@ -39,6 +34,14 @@ class ExactPolicy:
         """(improvement, KL(new || old)) of a trial."""
         problem = self._problem
         return self._policy.evaluate(theta, self._theta, problem.observations, problem.actions, problem.advantages)
+
+    def log_prob(self, actions: NDArray[Any]) -> Vector:
+        """(B,), of any actions (B, A) at theta_old."""
+        return self._policy.log_prob(self._theta, self._problem.observations, actions)
+
+    def mean(self) -> Vector:
+        """(B, A)."""
+        return self._policy.forward(self._theta, self._problem.observations)
 
     def direction(self, damping: float, iterations: int) -> Vector:
         """x of ``(F + damping I) x = g`` after so many iterations of exact CG."""
@@ -83,7 +86,7 @@ def fitted_critic_loss(problem: PolicyProblem, settings: UpdateSettings) -> floa
 
 
 def _critic(problem: PolicyProblem) -> reference.MLP:
-    return reference.MLP((OBSERVATIONS, problem.hidden, problem.hidden, 1), "tanh")
+    return reference.MLP((*problem.widths[:-1], 1), "tanh")
 
 
 def _flat(layers: Any) -> Vector:

@@ -28,8 +28,8 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecNormalize
 
 import trpo_fast
-from bench.limits import QUIET
 from bench.machine import describe
+from trpo_fast.benchmarks import QUIET
 
 ENVIRONMENTS, STEPS = 2, 1024
 CG_ITERATIONS, CRITIC_EPOCHS, MINIBATCH = 25, 20, 128

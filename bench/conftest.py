@@ -11,6 +11,32 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 def pytest_addoption(parser):
     parser.addoption("--threads", type=int, default=1, help="threads for torch and for trpo_fast")
+    parser.addoption("--grid", action="store_true", help="all widths, batches and dtypes; the better part of an hour")
+    parser.addoption("--quick", action="store_true", help="small cases and short rounds: whether it works")
+
+
+def pytest_configure(config):
+    # What torch says about its own parts while it differentiates and compiles.
+    for category in ("DeprecationWarning", "FutureWarning", "UserWarning:torch"):
+        config.addinivalue_line("filterwarnings", f"ignore::{category}")
+    # At least seven rounds, about half a second for each case.
+    config.option.benchmark_min_rounds = 7
+    config.option.benchmark_max_time = 0.05 if config.option.quick else 0.5
+    config.option.benchmark_sort = "mean"
+    config.option.benchmark_columns = ["median", "iqr", "rounds"]
+    config.option.benchmark_group_by = "group"
+
+
+def pytest_generate_tests(metafunc):
+    # A module's CASES are (what is always run, what --grid adds).
+    if "case" in metafunc.fixturenames:
+        usual, grid = metafunc.module.CASES
+        chosen = usual[:1] if metafunc.config.option.quick else usual + grid * metafunc.config.option.grid
+        metafunc.parametrize("case", chosen, ids=lambda case: "-".join(map(str, case)).replace(" ", ""))
+
+
+def pytest_report_header(config):
+    return f"threads: {config.option.threads} for trpo_fast, torch and BLAS alike"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,12 +48,13 @@ def threads(request):
     count = request.config.getoption("--threads")
     torch.set_num_threads(count)
     trpo_fast.set_num_threads(count)
+    assert torch.get_num_threads() == trpo_fast.get_num_threads() == count
     return count
 
 
 @pytest.fixture(scope="session")
 def limits(threads):
-    """What this machine can do, measured in this very process."""
+    """What this machine can do on these threads, measured in this very process."""
     from bench.limits import measure
 
     return measure()
@@ -45,28 +72,42 @@ def library(request):
 
 
 @pytest.fixture
-def record(benchmark, limits, threads):
-    """Attach the figures to a benchmark that has run: ``record(flops)``.
+def single_precision_only(request):
+    """Call with a dtype: skips a library that has float32 alone."""
+    from bench.baselines import SINGLE_PRECISION
+
+    name = request.node.callspec.params["library"]
+
+    def check(dtype):
+        if name in SINGLE_PRECISION and dtype != "float32":
+            pytest.skip(f"{name} computes in float32 only")
+
+    return check
+
+
+@pytest.fixture
+def record(benchmark, request, limits, threads):
+    """Attach the figures to a benchmark that has run: ``record(flops, bytes, dtype)``.
 
     ``fraction_of_peak`` is of the multiply-add limit of the threads in use, ``fraction_of_sgemm`` of torch.mm. Both are
     None where the machine was busy: a short call fits between two interruptions and a long one does not, so their
     ratio would flatter the short one.
     """
-    from trpo_fast._core.library import instruction_set
+    from bench.machine import describe
 
-    def attach(flops: float) -> None:
-        info = {"isa": instruction_set(), "threads": threads, "cpu_share": round(limits.cpu_share, 2)}
-        info["peak_gflops"] = round(limits.fma * threads, 1) if limits.quiet else None
-        info["sgemm_gflops"] = round(limits.sgemm, 1) if limits.quiet else None
+    def attach(flops: float, bytes: float | None = None, dtype: str = "float32") -> None:
+        peak = limits.fma[dtype]
+        info = {"library": request.node.callspec.params.get("library"), "dtype": dtype, "threads": threads}
+        info |= {"machine": describe(), "cpu_share": round(limits.cpu_share, 2), "quiet": limits.quiet}
+        info |= {"flops": flops, "bytes": bytes, "peak_gflops": round(peak, 1)}
+        info |= {"sgemm_gflops": round(limits.sgemm, 1), "bandwidth_gbytes": round(limits.bandwidth, 1)}
         if benchmark.stats is not None:  # None under --benchmark-disable
             gflops = flops / benchmark.stats.stats.median / 1e9
             info["gflops"] = round(gflops, 2)
-            info["fraction_of_peak"] = round(gflops / limits.fma / threads, 3) if limits.quiet else None
+            info["fraction_of_peak"] = round(gflops / peak, 3) if limits.quiet else None
             info["fraction_of_sgemm"] = round(gflops / limits.sgemm, 3) if limits.quiet else None
             if limits.quiet:
-                assert gflops <= 1.05 * limits.fma * threads, (
-                    "faster than the machine can be: the count or the clock lies"
-                )
+                assert gflops <= 1.05 * peak, "faster than the machine can be: the count or the clock lies"
         benchmark.extra_info.update(info)
 
     return attach

@@ -121,7 +121,7 @@ class PolicyProblem:
     def advantages(self) -> Vector:
         """(B,), mean 0 and standard deviation 1: some actions in some states are better."""
         raw = self.actions[:, 0] * self.observations[:, 3] + self._draw(6, self.batch)
-        return ((raw - raw.mean()) / raw.std()).astype(self.dtype)
+        return ((raw - raw.mean()) / (raw.std() or 1)).astype(self.dtype)  # a single row deviates by nothing
 
     @cached_property
     def returns(self) -> Vector:

@@ -1,4 +1,4 @@
-"""Who is timed beside whom: every library behind the same three functions.
+"""Who is timed beside whom: every library behind the same few functions.
 
 Each function prepares everything and returns what is timed. A library leaves out what it does not offer.
 """
@@ -15,6 +15,8 @@ from bench.problems import LinearSystem, PolicyProblem, Updated, UpdateSettings
 
 Solve = Callable[[], NDArray[Any]]
 Product = Callable[[NDArray[Any]], NDArray[Any]]
+# (actions (B, A), their log-probabilities (B,))
+Act = Callable[[], tuple[NDArray[Any], NDArray[Any]]]
 
 
 class Update(Protocol):
@@ -45,7 +47,20 @@ class Baseline(Protocol):
     def update(self, problem: PolicyProblem, settings: UpdateSettings) -> Update:
         """One update of policy and critic."""
 
+    def critic_fit(self, problem: PolicyProblem, settings: UpdateSettings) -> Update:
+        """The critic's part of it: all epochs of minibatches; `Updated.policy` is empty."""
 
+    def actor(self, problem: PolicyProblem) -> Act:
+        """One environment step of the policy for B rows, as the library's own rollout does it."""
+
+
+TORCH_WAYS = (
+    "torch-double-backward",
+    "torch-double-vjp",
+    "torch-jvp-vjp",
+    "torch-linearize-vjp",
+    "torch-compile",
+)
 MODULES = {
     "trpo_fast": "bench.baselines.ours",
     "trpo_fast-autograd": "bench.baselines.ours_autograd",
@@ -56,11 +71,18 @@ MODULES = {
 OFFERS = {
     "solver": ("trpo_fast", "scipy", "torch", "sb3-contrib"),
     "fisher_solver": ("trpo_fast", "torch", "sb3-contrib"),
-    "fisher_product": ("trpo_fast", "trpo_fast-autograd", "torch", "sb3-contrib"),
+    "fisher_product": ("trpo_fast", "trpo_fast-autograd", *TORCH_WAYS, "sb3-contrib"),
     "update": ("trpo_fast", "sb3-contrib"),
+    "critic_fit": ("trpo_fast", "sb3-contrib"),
+    "actor": ("trpo_fast", "sb3-contrib"),
 }
+# What has code for float32 only.
+SINGLE_PRECISION = ("sb3-contrib",)
 
 
 def load(name: str) -> Baseline:
-    """The module of a library; ImportError where it is not installed."""
+    """The module of a library, or one of torch's ways; ImportError where it is not installed."""
+    if name in TORCH_WAYS:
+        made: Baseline = import_module("bench.baselines.torch_ways").way(name)
+        return made
     return import_module(MODULES[name])

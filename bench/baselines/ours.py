@@ -10,13 +10,16 @@ import torch
 from numpy.typing import NDArray
 
 import trpo_fast
-from bench.baselines import Product, Solve
-from bench.problems import ACTIONS, OBSERVATIONS, LinearSystem, PolicyProblem, Updated, UpdateSettings
+from bench.baselines import Act, Product, Solve
+from bench.problems import LinearSystem, PolicyProblem, Updated, UpdateSettings
 from trpo_fast.algorithm.critic import CriticTrainer
 from trpo_fast.policies import MLPCritic
 
-OBSERVATION_SPACE = gym.spaces.Box(-np.inf, np.inf, (OBSERVATIONS,), np.float32)
-ACTION_SPACE = gym.spaces.Box(-1.0, 1.0, (ACTIONS,), np.float32)
+
+def _spaces(problem: PolicyProblem) -> tuple[gym.spaces.Box, gym.spaces.Box]:
+    inputs, outputs = problem.widths[0], problem.widths[-1]
+    dtype = np.dtype(problem.dtype).type
+    return gym.spaces.Box(-np.inf, np.inf, (inputs,), dtype), gym.spaces.Box(-1.0, 1.0, (outputs,), dtype)
 
 
 def solver(system: LinearSystem) -> Solve:
@@ -27,7 +30,7 @@ def solver(system: LinearSystem) -> Solve:
 
 def bound_engine(problem: PolicyProblem, engine: str) -> Any:
     """An engine with the problem's weights and batch."""
-    policy = trpo_fast.MLPPolicy(OBSERVATION_SPACE, ACTION_SPACE, (problem.hidden, problem.hidden))
+    policy = trpo_fast.MLPPolicy(*_spaces(problem), problem.widths[1:-1], dtype=problem.dtype)
     _set(policy, problem.layers)
     with torch.no_grad():
         policy.log_std.copy_(torch.from_numpy(problem.log_std))
@@ -55,12 +58,10 @@ def fisher_solver(problem: PolicyProblem, gradient: NDArray[Any], damping: float
     return solve
 
 
-class _Update:
+class _CriticFit:
     def __init__(self, problem: PolicyProblem, settings: UpdateSettings) -> None:
-        self._problem, self._settings = problem, settings
-        self._engine = bound_engine(problem, "native")
-        self._start = self._engine.parameters().copy()
-        self._critic = MLPCritic(OBSERVATION_SPACE, (problem.hidden, problem.hidden))
+        self._problem = problem
+        self._critic = MLPCritic(_spaces(problem)[0], problem.widths[1:-1], dtype=problem.dtype)
         self._config = trpo_fast.TRPOConfig(
             critic_epochs=settings.critic_epochs,
             critic_batch_size=settings.critic_batch_size,
@@ -70,10 +71,33 @@ class _Update:
         self.reset()
 
     def reset(self) -> None:
-        self._engine.parameters()[:] = self._start
-        self._engine.parameters_changed()
         _set(self._critic, self._problem.critic_layers)
         self._trainer = CriticTrainer(self._critic, self._config, seed=0)
+
+    def run(self) -> None:
+        self._trainer.start(self._problem.observations, self._problem.returns)
+        self._trainer.wait()
+
+    def result(self) -> Updated:
+        return Updated(policy=np.empty(0, np.float32), critic=self._critic.flat.numpy.copy())
+
+
+def critic_fit(problem: PolicyProblem, settings: UpdateSettings) -> _CriticFit:
+    """`CriticTrainer`, in this thread."""
+    return _CriticFit(problem, settings)
+
+
+class _Update:
+    def __init__(self, problem: PolicyProblem, settings: UpdateSettings) -> None:
+        self._problem, self._settings = problem, settings
+        self._engine = bound_engine(problem, "native")
+        self._start = self._engine.parameters().copy()
+        self._fit = _CriticFit(problem, settings)
+
+    def reset(self) -> None:
+        self._engine.parameters()[:] = self._start
+        self._engine.parameters_changed()
+        self._fit.reset()
 
     def run(self) -> None:
         problem, settings = self._problem, self._settings
@@ -86,11 +110,10 @@ class _Update:
             cg_rtol=0.0,
             step_curvature="damped",
         )
-        self._trainer.start(problem.observations, problem.returns)
-        self._trainer.wait()
+        self._fit.run()
 
     def result(self) -> Updated:
-        return Updated(policy=self._engine.parameters().copy(), critic=self._critic.flat.numpy.copy())
+        return Updated(policy=self._engine.parameters().copy(), critic=self._fit.result().critic)
 
 
 def update(problem: PolicyProblem, settings: UpdateSettings) -> _Update:
@@ -98,7 +121,25 @@ def update(problem: PolicyProblem, settings: UpdateSettings) -> _Update:
     return _Update(problem, settings)
 
 
-def _set(module: Any, layers: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> None:
+def actor(problem: PolicyProblem) -> Act:
+    """The call that the collector makes; it normalizes and clips, too."""
+    rows, inputs, outputs = problem.batch, problem.widths[0], problem.widths[-1]
+    engine = bound_engine(problem, "native")
+    made = engine.actor(
+        _spaces(problem)[1], observation_mean=np.zeros(inputs), observation_scale=np.ones(inputs), observation_clip=1e3
+    )
+    normalized = np.empty((rows, inputs), problem.dtype)
+    actions, env_actions = np.empty((rows, outputs), problem.dtype), np.empty((rows, outputs), problem.dtype)
+    log_probs = np.empty(rows, problem.dtype)
+
+    def act() -> tuple[NDArray[Any], NDArray[Any]]:
+        made.act(problem.observations, 7, normalized, actions, log_probs, env_actions)
+        return actions, log_probs
+
+    return act
+
+
+def _set(module: Any, layers: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:
     with torch.no_grad():
         for linear, (weight, bias) in zip(module.layers, layers, strict=True):
             linear.weight.copy_(torch.from_numpy(weight))

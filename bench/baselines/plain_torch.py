@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.baselines import Product, Solve
+from bench.baselines import Solve
 from bench.problems import LinearSystem, PolicyProblem
 
 
@@ -43,10 +43,11 @@ def network(layers: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> nn.Sequentia
 
     def modules() -> Iterator[nn.Module]:
         for i, (weight, bias) in enumerate(layers):
-            linear = nn.Linear(weight.shape[1], weight.shape[0])
+            weight_, bias_ = torch.from_numpy(weight), torch.from_numpy(bias)
+            linear = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight_.dtype)
             with torch.no_grad():
-                linear.weight.copy_(torch.from_numpy(weight))
-                linear.bias.copy_(torch.from_numpy(bias))
+                linear.weight.copy_(weight_)
+                linear.bias.copy_(bias_)
             yield linear
             if i < len(layers) - 1:
                 yield nn.Tanh()
@@ -54,7 +55,8 @@ def network(layers: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> nn.Sequentia
     return nn.Sequential(*modules())
 
 
-def _product(problem: PolicyProblem) -> Callable[[Tensor], Tensor]:
+def kl_product(problem: PolicyProblem) -> Callable[[Tensor], Tensor]:
+    """``v -> F v``: KL(new || old), differentiated twice."""
     net = network(problem.layers)
     log_std = torch.from_numpy(problem.log_std).clone().requires_grad_()
     parameters = [log_std, *net.parameters()]
@@ -71,13 +73,7 @@ def _product(problem: PolicyProblem) -> Callable[[Tensor], Tensor]:
     return product
 
 
-def fisher_product(problem: PolicyProblem) -> Product:
-    """KL(new || old), differentiated twice."""
-    product = _product(problem)
-    return lambda v: product(torch.from_numpy(v)).numpy()
-
-
 def fisher_solver(problem: PolicyProblem, gradient: NDArray[Any], damping: float, iterations: int) -> Solve:
     """CG on that product."""
-    product, b = _product(problem), torch.from_numpy(gradient)
+    product, b = kl_product(problem), torch.from_numpy(gradient)
     return lambda: conjugate_gradient(lambda v: product(v) + damping * v, b, iterations).numpy()

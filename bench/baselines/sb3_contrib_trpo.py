@@ -20,17 +20,18 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor, nn
 
-from bench.baselines import Product, Solve
-from bench.problems import ACTIONS, OBSERVATIONS, LinearSystem, PolicyProblem, Updated, UpdateSettings
+from bench.baselines import Act, Product, Solve
+from bench.problems import LinearSystem, PolicyProblem, Updated, UpdateSettings
 
 ENVIRONMENTS = 2
 
 
-class _Spaces(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
+def _environment(problem: PolicyProblem) -> gym.Env[NDArray[np.float32], NDArray[np.float32]]:
     """Gives the model its spaces; never stepped."""
-
-    observation_space = gym.spaces.Box(-np.inf, np.inf, (OBSERVATIONS,), np.float32)
-    action_space = gym.spaces.Box(-1.0, 1.0, (ACTIONS,), np.float32)
+    env: gym.Env[NDArray[np.float32], NDArray[np.float32]] = gym.Env()
+    env.observation_space = gym.spaces.Box(-np.inf, np.inf, (problem.widths[0],), np.float32)
+    env.action_space = gym.spaces.Box(-1.0, 1.0, (problem.widths[-1],), np.float32)
+    return env
 
 
 def solver(system: LinearSystem) -> Solve:
@@ -44,17 +45,17 @@ def _model(problem: PolicyProblem, settings: UpdateSettings) -> TRPO:
     steps, rest = divmod(problem.batch, ENVIRONMENTS)
     if rest:
         raise ValueError(f"batch: {problem.batch} given; want a multiple of {ENVIRONMENTS}")
-    hidden = [problem.hidden, problem.hidden]
+    hidden, actions = list(problem.widths[1:-1]), problem.widths[-1]
     model = TRPO(
         "MlpPolicy",
-        DummyVecEnv([_Spaces] * ENVIRONMENTS),
+        DummyVecEnv([lambda: _environment(problem)] * ENVIRONMENTS),
         n_steps=steps,
         batch_size=settings.critic_batch_size,
         n_critic_updates=settings.critic_epochs,
         learning_rate=settings.critic_learning_rate,
         cg_max_steps=settings.cg_iterations,
-        cg_damping=settings.damping / ACTIONS,
-        target_kl=settings.max_kl / ACTIONS,
+        cg_damping=settings.damping / actions,
+        target_kl=settings.max_kl / actions,
         policy_kwargs={"net_arch": {"pi": hidden, "vf": hidden}, "activation_fn": nn.Tanh},
         device="cpu",
         seed=0,
@@ -96,14 +97,14 @@ class _Fisher:
 def fisher_product(problem: PolicyProblem) -> Product:
     """``hessian_vector_product`` as ``train()`` calls it."""
     fisher = _Fisher(problem, damping=0.0)
-    return lambda v: (fisher.product(torch.from_numpy(v)) * ACTIONS).numpy()
+    return lambda v: (fisher.product(torch.from_numpy(v)) * problem.widths[-1]).numpy()
 
 
 def fisher_solver(problem: PolicyProblem, gradient: NDArray[Any], damping: float, iterations: int) -> Solve:
     """``conjugate_gradient_solver`` as ``train()`` calls it; x of the joint Fisher matrix is its x divided by A."""
     fisher, b = _Fisher(problem, damping), torch.from_numpy(gradient)
     return lambda: (
-        conjugate_gradient_solver(fisher.product, b, max_iter=iterations, residual_tol=0.0) / ACTIONS
+        conjugate_gradient_solver(fisher.product, b, max_iter=iterations, residual_tol=0.0) / problem.widths[-1]
     ).numpy()
 
 
@@ -153,3 +154,42 @@ class _Update:
 def update(problem: PolicyProblem, settings: UpdateSettings) -> _Update:
     """``train()`` on a rollout buffer filled with the problem."""
     return _Update(problem, settings)
+
+
+class _CriticFit(_Update):
+    """The loop at the end of ``train()``, as it stands there (sb3-contrib 2.9)."""
+
+    def run(self) -> None:
+        model: Any = self.model
+        with_value = ("value", "vf")
+        actor = [p for name, p in model.policy.named_parameters() if not any(word in name for word in with_value)]
+        for _ in range(model.n_critic_updates):
+            for data in model.rollout_buffer.get(model.batch_size):
+                values = model.policy.predict_values(data.observations)
+                loss = nn.functional.mse_loss(data.returns, values.flatten())
+                loss.item()  # it keeps all of them
+                model.policy.optimizer.zero_grad()
+                loss.backward()
+                for parameter in actor:
+                    parameter.grad = None
+                model.policy.optimizer.step()
+
+
+def critic_fit(problem: PolicyProblem, settings: UpdateSettings) -> _CriticFit:
+    """``train()`` without its policy part."""
+    return _CriticFit(problem, settings)
+
+
+def actor(problem: PolicyProblem) -> Act:
+    """What ``collect_rollouts`` does with an observation: policy, value, sample, clip. It has the value for nothing."""
+    model: Any = _model(PolicyProblem(problem.widths, 2_048), UpdateSettings())  # as many as its minibatch divides
+    low, high = model.action_space.low, model.action_space.high
+
+    def act() -> tuple[NDArray[Any], NDArray[Any]]:
+        with torch.no_grad():
+            actions, _, log_probs = model.policy(torch.as_tensor(problem.observations))
+        actions = actions.numpy()
+        np.clip(actions, low, high)
+        return actions, log_probs.numpy()
+
+    return act

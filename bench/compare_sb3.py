@@ -1,11 +1,15 @@
-"""Training beside sb3-contrib in one process: whole updates and steps per second, one thread each.
+"""Training beside sb3-contrib in one process: whole updates, standing still, and steps per second.
 
-    python -m bench.compare_sb3 [--env HalfCheetah-v5] [--rounds 9] [--updates 2] [--out FILE]
+    python -m bench.compare_sb3 [--env HalfCheetah-v5] [--rounds 9] [--updates 3] [--threads 1] [--out FILE]
+    python -m bench.compare_sb3 --threads 2 --overlap-critic --preconditioner kfac --cg-iterations 5
 
 Both train with sb3-contrib's tuned settings for HalfCheetah: 2 environments x 1,024 steps, 25 CG iterations, 20
 critic epochs with minibatches of 128, normalized observations and rewards. Rounds alternate between the two, the
-first round of each is not counted, and medians are compared. The critic is fitted in the same thread unless
---overlap-critic is given, which gives trpo_fast a second core.
+first round of each is not counted, and medians are compared. Both have the same number of threads. The critic is
+fitted in the same thread unless --overlap-critic is given, which gives trpo_fast one thread more while it steps.
+
+Standing still is what the simulator sees: the time from the end of a rollout's last step to the beginning of the next
+rollout's first, by a wrapper around each environment, the same for both.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import trpo_fast
 from bench.machine import describe
-from trpo_fast.benchmarks import QUIET
+from trpo_fast.benchmarks import QUIET, measure_peak
 
 ENVIRONMENTS, STEPS = 2, 1024
 CG_ITERATIONS, CRITIC_EPOCHS, MINIBATCH = 25, 20, 128
@@ -41,31 +45,66 @@ class Round(NamedTuple):
     """One call of ``learn``."""
 
     update_seconds: float  # mean over the round's updates: gradient + solve + line search + critic fit
+    still_seconds: float  # mean over the round's pauses between two rollouts, in which no environment steps
     steps_per_second: float  # everything included
     accepted: float  # fraction of the updates whose line search succeeded
 
 
+class _Clock:
+    """When the steps of all environments of one side began and ended."""
+
+    def __init__(self, env: str) -> None:
+        self.spans: list[tuple[float, float]] = []
+        self._env = env
+
+    def make(self) -> gym.Env[Any, Any]:
+        """An environment on this clock."""
+        return _Clocked(gym.make(self._env), self.spans)
+
+    def still_seconds(self) -> float:
+        """Mean pause between rollouts since the last call."""
+        rollout = ENVIRONMENTS * STEPS
+        pauses = [
+            self.spans[i][0] - self.spans[i - 1][1]
+            for i in range(len(self.spans) % rollout + rollout, len(self.spans), rollout)
+        ]
+        self.spans.clear()
+        return statistics.fmean(pauses)
+
+
+class _Clocked(gym.Wrapper[Any, Any, Any, Any]):
+    def __init__(self, env: gym.Env[Any, Any], spans: list[tuple[float, float]]) -> None:
+        super().__init__(env)
+        self._spans = spans
+
+    def step(self, action: Any) -> Any:
+        began = time.perf_counter()
+        result = self.env.step(action)
+        self._spans.append((began, time.perf_counter()))
+        return result
+
+
 class Ours:
-    """trpo_fast with sb3-contrib's settings."""
+    """trpo_fast with sb3-contrib's settings, or as `config` says."""
 
     name = "trpo_fast"
 
-    def __init__(self, env: str, seed: int, overlap_critic: bool) -> None:
+    def __init__(self, env: str, seed: int, config: dict[str, Any]) -> None:
         dimensions = _action_dimensions(env)
+        self.clock = _Clock(env)
         self.agent = trpo_fast.TRPO(
-            env,
+            self.clock.make,
             num_envs=ENVIRONMENTS,
             vectorization="sync",
             seed=seed,
             steps_per_env=STEPS,
-            cg_iterations=CG_ITERATIONS,
             critic_epochs=CRITIC_EPOCHS,
             critic_batch_size=MINIBATCH,
             # sb3-contrib averages KL over action dimensions: its 0.01 and 0.1 for the joint distribution.
             max_kl=0.01 * dimensions,
             damping=0.1 * dimensions,
             step_curvature="damped",
-            overlap_critic=overlap_critic,
+            **config,
         )
         self.reports: list[Any] = []
 
@@ -84,7 +123,8 @@ class Ours:
         for report in accepted:
             _check(report.kl, report.improvement, self.agent.config.max_kl)
         timings = [sum(report.timings[key] for key in UPDATE_TIMINGS) for report in self.reports]
-        return Round(statistics.fmean(timings), steps / seconds, len(accepted) / updates)
+        still = self.clock.still_seconds()
+        return Round(statistics.fmean(timings), still, steps / seconds, len(accepted) / updates)
 
 
 class _TimedTRPO(sb3_contrib.TRPO):
@@ -105,9 +145,10 @@ class Theirs:
     name = "sb3-contrib"
 
     def __init__(self, env: str, seed: int) -> None:
+        self.clock = _Clock(env)
         self.model = _TimedTRPO(
             "MlpPolicy",
-            VecNormalize(make_vec_env(env, ENVIRONMENTS, seed=seed)),
+            VecNormalize(make_vec_env(self.clock.make, ENVIRONMENTS, seed=seed)),
             n_steps=STEPS,
             batch_size=MINIBATCH,
             cg_max_steps=CG_ITERATIONS,
@@ -123,7 +164,8 @@ class Theirs:
         steps = updates * ENVIRONMENTS * STEPS
         seconds = _timed(lambda: self.model.learn(steps, log_interval=sys.maxsize, reset_num_timesteps=False))
         trainings, accepted = zip(*self.model.trainings, strict=True)
-        return Round(statistics.fmean(trainings), steps / seconds, statistics.fmean(accepted))
+        still = self.clock.still_seconds()
+        return Round(statistics.fmean(trainings), still, steps / seconds, statistics.fmean(accepted))
 
 
 def _check(kl: float, improvement: float, max_kl: float) -> None:
@@ -140,6 +182,15 @@ def _action_dimensions(env: str) -> int:
     return int(shape[0])
 
 
+def _share_of(threads: int) -> float:
+    """What so many busy threads get of as many cores, just now."""
+    before = trpo_fast.get_num_threads()
+    trpo_fast.set_num_threads(threads)
+    share = measure_peak("float32", rounds=20_000_000).cpu_share
+    trpo_fast.set_num_threads(before)
+    return share
+
+
 def _timed(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
@@ -147,53 +198,67 @@ def _timed(function: Callable[[], object]) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the two ratios and write every round as JSON."""
+    """Print the ratios and write every round as JSON."""
     parser = argparse.ArgumentParser(prog="python -m bench.compare_sb3", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--env", default="HalfCheetah-v5")
     parser.add_argument("--rounds", type=int, default=9, help="counted rounds of each (at least 7)")
-    parser.add_argument("--updates", type=int, default=2, help="updates a round")
+    parser.add_argument("--updates", type=int, default=3, help="updates a round (at least 2)")
+    parser.add_argument("--threads", type=int, default=1, help="of both")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overlap-critic", action="store_true", help="fit trpo_fast's critic on a second core")
+    parser.add_argument("--preconditioner", help="of trpo_fast's conjugate gradient")
+    parser.add_argument("--cg-iterations", type=int, default=CG_ITERATIONS, help="of trpo_fast (25)")
     parser.add_argument("--out", type=Path, default=RESULT, help="JSON file")
     arguments = parser.parse_args(argv)
-    if arguments.rounds < 7 or arguments.updates < 1:
-        parser.error("want --rounds of at least 7 and --updates of at least 1")
+    if arguments.rounds < 7 or arguments.updates < 2:
+        parser.error("want --rounds of at least 7 and --updates of at least 2")
 
-    torch.set_num_threads(1)
-    trpo_fast.set_num_threads(1)
-    sides = (Ours(arguments.env, arguments.seed, arguments.overlap_critic), Theirs(arguments.env, arguments.seed))
-    shares: list[float] = []  # of a core that each counted round had; one thread, so 1 on a quiet machine
+    torch.set_num_threads(arguments.threads)
+    trpo_fast.set_num_threads(arguments.threads)
+    config = {"cg_iterations": arguments.cg_iterations, "overlap_critic": arguments.overlap_critic}
+    if arguments.preconditioner is not None:
+        config["preconditioner"] = arguments.preconditioner
+    sides = (Ours(arguments.env, arguments.seed, config), Theirs(arguments.env, arguments.seed))
+    shares: list[float] = []  # of its cores that each counted round had; 1 on a quiet machine
     rounds: dict[str, list[Round]] = {side.name: [] for side in sides}
     for i in range(arguments.rounds + 1):
         for side in sides:
             wall, cpu = time.perf_counter(), time.process_time()
             one = side.round(arguments.updates)
+            share = (time.process_time() - cpu) / (time.perf_counter() - wall)
+            if arguments.threads > 1 or arguments.overlap_critic:  # a round itself leaves cores idle; this does not
+                share = _share_of(arguments.threads + arguments.overlap_critic)
             if i:  # the first warms up
                 rounds[side.name].append(one)
-                shares.append((time.process_time() - cpu) / (time.perf_counter() - wall))
+                shares.append(share)
 
     medians = {
         name: Round(*(statistics.median(column) for column in zip(*counted, strict=True)))
         for name, counted in rounds.items()
     }
     ours, theirs = medians["trpo_fast"], medians["sb3-contrib"]
+    still_ratio = theirs.still_seconds / ours.still_seconds
     update_ratio = theirs.update_seconds / ours.update_seconds
     speed_ratio = ours.steps_per_second / theirs.steps_per_second
     machine = describe()
-    threads = "one thread each" + (", trpo_fast's critic on a second core" if arguments.overlap_critic else "")
+    threads = f"{arguments.threads} thread{'s' if arguments.threads > 1 else ''} each"
+    if arguments.overlap_critic:
+        threads += ", trpo_fast's critic beside its rollout"
+    if config != {"cg_iterations": CG_ITERATIONS, "overlap_critic": arguments.overlap_critic}:
+        threads += f", trpo_fast with preconditioner {arguments.preconditioner} and {arguments.cg_iterations} products"
     isa = machine["instruction_set"]
     print(f"{arguments.env}, {ENVIRONMENTS} x {STEPS}, {threads}, {isa}, medians of {arguments.rounds} rounds")
     for name, median in medians.items():
         accepted = statistics.fmean(one.accepted for one in rounds[name])
         print(
-            f"  {name:<12} update {1e3 * median.update_seconds:7.1f} ms   {median.steps_per_second:8,.0f} steps/s"
-            f"   {accepted:.0%} of updates accepted"
+            f"  {name:<12} update {1e3 * median.update_seconds:7.1f} ms   still {1e3 * median.still_seconds:7.1f} ms"
+            f"   {median.steps_per_second:8,.0f} steps/s   {accepted:.0%} of updates accepted"
         )
-    print(f"  ratio        update {update_ratio:7.2f} x    {speed_ratio:8.2f} x")
+    print(f"  ratio        update {update_ratio:7.2f} x    still {still_ratio:7.2f} x    {speed_ratio:8.2f} x")
 
     cpu_share = statistics.median(shares)
     if cpu_share < QUIET:
-        print(f"  NOT TO BE QUOTED: the machine was busy, these processes had {cpu_share:.0%} of a core")
+        print(f"  NOT TO BE QUOTED: the machine was busy, this process got {cpu_share:.0%} of its cores")
 
     result = {
         "command": " ".join(["python -m bench.compare_sb3", *(sys.argv[1:] if argv is None else argv)]),
@@ -202,6 +267,7 @@ def main(argv: list[str] | None = None) -> int:
         "cpu_share": cpu_share,
         "quiet": cpu_share >= QUIET,
         "update_ratio": update_ratio,
+        "still_ratio": still_ratio,
         "steps_per_second_ratio": speed_ratio,
         "medians": {name: median._asdict() for name, median in medians.items()},
         "rounds": {name: [one._asdict() for one in counted] for name, counted in rounds.items()},

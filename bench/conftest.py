@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import pytest
+
+FIGURES = pytest.StashKey()
+LIMITS = pytest.StashKey()
 
 # One thread for everybody, before anything loads a BLAS; --threads gives more to all alike.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -12,10 +17,12 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 def pytest_addoption(parser):
     parser.addoption("--threads", type=int, default=1, help="threads for torch and for trpo_fast")
     parser.addoption("--grid", action="store_true", help="all widths, batches and dtypes; the better part of an hour")
+    parser.addoption("--out", type=Path, help="JSON file for the medians, as bench.report reads them")
     parser.addoption("--quick", action="store_true", help="small cases and short rounds: whether it works")
 
 
 def pytest_configure(config):
+    config.stash[FIGURES] = []
     # What torch says about its own parts while it differentiates and compiles.
     for category in ("DeprecationWarning", "FutureWarning", "UserWarning:torch"):
         config.addinivalue_line("filterwarnings", f"ignore::{category}")
@@ -89,25 +96,54 @@ def single_precision_only(request):
 def record(benchmark, request, limits, threads):
     """Attach the figures to a benchmark that has run: ``record(flops, bytes, dtype)``.
 
-    ``fraction_of_peak`` is of the multiply-add limit of the threads in use, ``fraction_of_sgemm`` of torch.mm. Both are
-    None where the machine was busy: a short call fits between two interruptions and a long one does not, so their
-    ratio would flatter the short one.
+    ``fraction_of_peak`` is of the multiply-add limit of the threads in use. It is None where the machine was busy: a
+    short call fits between two interruptions and a long one does not, so their ratio would flatter the short one.
     """
-    from bench.machine import describe
 
     def attach(flops: float, bytes: float | None = None, dtype: str = "float32") -> None:
-        peak = limits.fma[dtype]
-        info = {"library": request.node.callspec.params.get("library"), "dtype": dtype, "threads": threads}
-        info |= {"machine": describe(), "cpu_share": round(limits.cpu_share, 2), "quiet": limits.quiet}
-        info |= {"flops": flops, "bytes": bytes, "peak_gflops": round(peak, 1)}
-        info |= {"sgemm_gflops": round(limits.sgemm, 1), "bandwidth_gbytes": round(limits.bandwidth, 1)}
-        if benchmark.stats is not None:  # None under --benchmark-disable
-            gflops = flops / benchmark.stats.stats.median / 1e9
-            info["gflops"] = round(gflops, 2)
-            info["fraction_of_peak"] = round(gflops / peak, 3) if limits.quiet else None
-            info["fraction_of_sgemm"] = round(gflops / limits.sgemm, 3) if limits.quiet else None
-            if limits.quiet:
-                assert gflops <= 1.05 * peak, "faster than the machine can be: the count or the clock lies"
-        benchmark.extra_info.update(info)
+        if benchmark.stats is None:  # under --benchmark-disable
+            return
+        peak, seconds = limits.fma[dtype], benchmark.stats.stats.median
+        gflops = flops / seconds / 1e9
+        if limits.quiet:
+            assert gflops <= 1.05 * peak, "faster than the machine can be: the count or the clock lies"
+        benchmark.extra_info["library"] = request.node.callspec.params.get("library", request.node.callspec.id)
+        benchmark.extra_info |= {
+            "dtype": dtype,
+            "threads": threads,
+            "flops": flops,
+            "bytes": bytes,
+            "gflops": gflops,
+            "peak_gflops": peak,
+            "fraction_of_peak": gflops / peak if limits.quiet else None,
+        }
+        request.config.stash[FIGURES].append(
+            {
+                "group": benchmark.group,
+                "seconds": seconds,
+                "rounds": benchmark.stats.stats.rounds,
+                **benchmark.extra_info,
+            }
+        )
+        request.config.stash[LIMITS] = limits
 
     return attach
+
+
+def pytest_sessionfinish(session):
+    config = session.config
+    if config.option.out is None or not config.stash[FIGURES]:
+        return
+    from bench.machine import describe
+
+    limits = config.stash[LIMITS]
+    result = {
+        "command": " ".join(["python -m pytest", *config.invocation_params.args]),
+        "threads": config.option.threads,
+        "machine": describe(),
+        "limits": limits._asdict(),
+        "cpu_share": limits.cpu_share,
+        "quiet": limits.quiet,
+        "figures": config.stash[FIGURES],
+    }
+    config.option.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

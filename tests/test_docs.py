@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bench import report
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -15,6 +17,11 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 def test_configuration_page_is_the_one_that_the_declarations_make():
     page = runpy.run_path(str(ROOT / "docs" / "generate_configuration.py"))
     assert page["PAGE"].read_text(encoding="utf-8") == page["render"](), "run `make format`"
+
+
+def test_benchmark_tables_are_those_that_the_results_make():
+    page = report.PAGE.read_text(encoding="utf-8")
+    assert page == report.render(page, report.RESULTS), "run `make report`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -968,7 +968,7 @@ def line(figure: Figure | Limit) -> str:
             f"{figure.batch:,}" if figure.batch else "-",
             figure.dtype,
             str(figure.threads),
-            _duration(figure.seconds),
+            duration(figure.seconds),
             f"{rate} {short}",
             f"{figure.gflops:.1f}",
             f"{figure.fraction_of_peak:.0%}",
@@ -979,6 +979,7 @@ def line(figure: Figure | Limit) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """As in "1.23 ms"."""
     unit, scale = next(((u, s) for u, s in (("s", 1.0), ("ms", 1e3)) if seconds * s >= 1), ("us", 1e6))
     return f"{seconds * scale:.3g} {unit}"

@@ -92,6 +92,11 @@ static void control_groups_limit_the_cores(void) {
     CHECK(system(command) == 0, "%s", command);
 }
 
+static void the_peak_counts_every_thread(const trpo_kernels *k) {
+    const double one = k->multiply_adds(10, 1);
+    CHECK(one > 0 && k->multiply_adds(20, 3) == 6 * one, "%s: %g", k->isa, one);
+}
+
 int main(void) {
     control_groups_limit_the_cores();
     CHECK(trpo_get_threads() >= 1, "%d threads", trpo_get_threads());
@@ -100,6 +105,7 @@ int main(void) {
     trpo_parallel(4, 4, outer, &nested_runs);
     CHECK(atomic_load(&nested_runs) == 12, "%d", atomic_load(&nested_runs));
     for_every_table(threads_do_not_change_a_bit);
+    for_every_table(the_peak_counts_every_thread);
 
     const char *emulator = getenv("TRPO_TESTS_SKIP_FORK"); /* one that cannot fork a process with threads */
     if (emulator) {

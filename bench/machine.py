@@ -9,4 +9,4 @@ PACKAGES = ("trpo-fast", "numpy", "torch", "gymnasium", "mujoco", "stable_baseli
 
 def describe() -> dict[str, object]:
     """JSON-able."""
-    return benchmarks.machine(PACKAGES)
+    return benchmarks.describe_machine(PACKAGES)

@@ -6,7 +6,7 @@ import pytest
 from tests import reference
 from trpo_fast import benchmarks
 from trpo_fast._core import library
-from trpo_fast.benchmarks import Case, ExactPolicy, PolicyProblem, WrongAnswer
+from trpo_fast.benchmarks import Case, ExactPolicy, PolicyProblem, WrongAnswer, cases, measuring
 
 SMALL = PolicyProblem((5, 8, 7, 3), 50, "float64")
 ORACLE = reference.Policy(SMALL.widths, "tanh", "gaussian")
@@ -83,7 +83,7 @@ def _spoiled(x):
     ],
 )
 def test_a_wrong_answer_has_no_time(monkeypatch, kind, what, method, spoil):
-    made = getattr(benchmarks, what)
+    made = getattr(cases, what)
     if spoil is None:
         # a fit that stops after its first epoch
         class OneEpoch:
@@ -93,16 +93,16 @@ def test_a_wrong_answer_has_no_time(monkeypatch, kind, what, method, spoil):
             def fit(self, *arguments, **options):
                 return self._kernel.fit(*arguments, **options | {"epochs": 1})
 
-        monkeypatch.setattr(benchmarks, what, OneEpoch)
+        monkeypatch.setattr(cases, what, OneEpoch)
     elif method is None:
-        monkeypatch.setattr(benchmarks, what, lambda *arguments, **options: spoil(made(*arguments, **options)))
+        monkeypatch.setattr(cases, what, lambda *arguments, **options: spoil(made(*arguments, **options)))
     else:
-        monkeypatch.setattr(benchmarks, what, lambda *arguments: _Broken(made(*arguments), method, spoil))
+        monkeypatch.setattr(cases, what, lambda *arguments: _Broken(made(*arguments), method, spoil))
     timed = []
-    monkeypatch.setattr(benchmarks, "_one_round", lambda case, variant: timed.append(case.name))
-    monkeypatch.setattr(benchmarks, "_figure", lambda case, variant: None)
+    monkeypatch.setattr(measuring, "_one_round", lambda case, variant: timed.append(case.name))
+    monkeypatch.setattr(measuring, "_figure", lambda case, variant: None)
     with pytest.raises(WrongAnswer):
-        for case in benchmarks.cases(kind, ["float64"], quick=True):
+        for case in benchmarks.make_cases(kind, ["float64"], quick=True):
             timed.clear()
             benchmarks.measure(case, [1])
     assert not timed

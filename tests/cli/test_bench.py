@@ -40,7 +40,7 @@ def test_table_has_aligned_columns_and_every_case(command):
 
 
 def test_wrong_answer_is_exit_code_1_and_names_the_case(command, monkeypatch):
-    monkeypatch.setattr(benchmarks, "relative_error", lambda x, exact: 0.5)
+    monkeypatch.setattr(benchmarks.cases, "relative_error", lambda x, exact: 0.5)
     result = command("bench", "fisher", "--quick", "--json")
     assert result.code == 1 and result.out == ""
     assert "fisher 17-64-64-6: off by 5.0e-01" in result.err

@@ -55,7 +55,7 @@ static void act(void) {
     for (int i = 0; i < 17; i++) scale[i] = 1;
     for (int i = 0; i < 6; i++) low[i] = -1, high[i] = 1;
     const trpo_actor actor = {.network = &f.plan,
-                              .distribution = TRPO_GAUSSIAN,
+                              .layout = f.batch.layout,
                               .log_std = f.batch.parameters,
                               .mean = mean,
                               .scale = scale,
@@ -63,8 +63,8 @@ static void act(void) {
                               .low = low,
                               .high = high,
                               .key = {.seed = 1}};
-    CHECK(k->act(&actor, f.batch.forward, ENVIRONMENTS, f.batch.observations, 0, 0, normalized, actions, log_probs,
-                 env_actions, 0, f.batch.scratch, &bad_row) == TRPO_ACT_OK,
+    CHECK(k->act(&actor, f.batch.forward, ENVIRONMENTS, f.batch.observations, 0, NULL, 0, normalized, actions,
+                 log_probs, env_actions, 0, f.batch.scratch, &bad_row) == TRPO_ACT_OK,
           "row %zu", bad_row);
 }
 
@@ -94,7 +94,7 @@ __attribute__((noinline)) void measured(void (*body)(void)) {
 static void set_up(trpo_dtype dtype) {
     CHECK(trpo_dispatch("x86-64-v3") == 0, "no AVX2 here");
     k = trpo_kernels_for(dtype);
-    fixture_make(&f, k, 3, policy_widths, TRPO_TANH, TRPO_GAUSSIAN, ROWS, 1);
+    fixture_make(&f, k, 3, policy_widths, TRPO_TANH, TRPO_GAUSSIAN, 0, ROWS, 1);
     const size_t n = f.parameters;
     a = random_values(k, n, 0.3, 1), b = random_values(k, n, 0.3, 2), c = random_values(k, n, 0.3, 3);
     d = random_values(k, n, 0.3, 4), e = random_values(k, KEPT * n, 1e-3, 5);

@@ -65,7 +65,10 @@ def extension(name):
 setup(
     libraries=static_libraries(),
     ext_modules=cythonize(
-        [extension(name) for name in ("library", "operator", "cg", "linesearch", "policy", "critic", "rollout")],
+        [
+            extension(name)
+            for name in ("library", "operator", "cg", "linesearch", "policy", "preconditioner", "critic", "rollout")
+        ],
         build_dir="build",
         compiler_directives={
             "language_level": 3,

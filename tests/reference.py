@@ -396,3 +396,45 @@ def fit_values(
             theta = theta - learning_rate * corrected_m / (np.sqrt(corrected_v) + epsilon)
         loss = squares / len(order)
     return theta, m, v, adam_step, loss
+
+
+def sign_bits(philox, rows, count, stream):
+    """+-1 of (len(rows), count): bit j of a row's 128-bit draws, from the generator alone."""
+    signs = np.empty((len(rows), count))
+    for index, row in enumerate(rows):
+        for j in range(count):
+            words = philox((0, 0), (j // 128, int(row), 0, stream << 24))
+            signs[index, j] = 1.0 if words[j % 128 // 32] >> (j % 32) & 1 else -1.0
+    return signs
+
+
+def kronecker_factors(policy: Policy, theta, observations, cotangents, input_rows, score_rows):
+    """[(A, G), ...] of K-FAC (Martens & Grosse 2015, sec. 3).
+
+    A = mean a a', a with a 1 appended, over input_rows; G = mean d d' over score_rows, d backpropagated from the
+    cotangents (len(score_rows), K) of the outputs.
+    """
+    network, weights = policy.network, policy.split(theta)[1]
+    factors = []
+    d = np.asarray(cotangents, np.float64)
+    trace = network.forward(weights, observations)[1]
+    for (weight, _), (h, slope) in zip(reversed(network.layers(weights)), reversed(trace), strict=True):
+        a = np.concatenate([h[input_rows], np.ones((len(input_rows), 1))], axis=1)
+        d = d * slope[score_rows]
+        factors.append((a.T @ a / len(a), d.T @ d / len(d)))
+        d = d @ weight
+    return factors[::-1]
+
+
+def kronecker_solve(policy: Policy, factors, free_diagonal, damping, factored_damping, v):
+    """(F + damping I)^-1 v with F's blocks A x G, both damped (Martens & Grosse 2015, sec. 6.3); log_std's exact."""
+    v_free, v_weights = policy.split(v)
+    pieces = [v_free / (free_diagonal + damping)]
+    for (A, G), (weight, bias) in zip(factors, policy.network.layers(v_weights), strict=True):
+        pi = math.sqrt(np.trace(A) / len(A) * len(G) / np.trace(G))
+        root = math.sqrt(factored_damping)
+        V = np.concatenate([weight, bias[:, None]], axis=1)
+        U = np.linalg.solve(G + root / pi * np.eye(len(G)), V)
+        U = np.linalg.solve(A + pi * root * np.eye(len(A)), U.T).T
+        pieces += [U[:, :-1].ravel(), U[:, -1]]
+    return np.concatenate(pieces)

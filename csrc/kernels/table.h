@@ -10,6 +10,8 @@
 #include "distributions.h"
 #include "policy.h"
 
+#include "kfac.h"
+
 #include "act.h"
 #include "critic.h"
 #include "peak.h"
@@ -40,6 +42,12 @@ static const trpo_kernels F(table) = {
     .policy_entropy = F(policy_entropy),
     .act = F(act),
     .sample = F(sample),
+    .kronecker_plan = F(kronecker_plan),
+    .kfac_statistics = F(kfac_statistics),
+    .kronecker_diagonal = F(kronecker_diagonal),
+    .kronecker_invert = F(kronecker_invert),
+    .shifted_reciprocal = F(shifted_reciprocal),
+    .kronecker_apply = F(kronecker_apply),
     .critic_gradient = F(critic_gradient),
     .adam = F(adam),
     .gae = F(gae),

@@ -198,6 +198,58 @@ def test_no_global_random_number_is_drawn_and_two_solves_give_the_same_bits():
         np.testing.assert_array_equal(before, after)
 
 
+def martens_stop(models, tolerance):
+    """The iteration at which Martens 2010, sec. 4.4, stops, given phi(x_0), phi(x_1) ..."""
+    for i in range(len(models)):
+        k = max(10, i // 10)
+        if i > k and models[i] < 0 and (models[i] - models[i - k]) / models[i] < k * tolerance:
+            return i
+    return None
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("start", [False, True])
+@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize("tolerance", [5e-4, 5e-3])
+def test_a_solve_without_progress_stops_where_martens_does(tolerance, preconditioned, start, dtype):
+    n, damping = 200, 1e-4
+    A, b = spd(n, 1e5).astype(dtype), right_hand_side(n, dtype)
+    options = {
+        "max_iter": 500,
+        "rtol": 0.0,
+        "damping": damping,
+        "reorthogonalize": True,
+        "preconditioner": np.diag(np.linspace(1, 3, n)).astype(dtype) if preconditioned else None,
+        "x0": 0.1 * b if start else None,
+    }
+    iterates = [np.zeros(n) if not start else 0.1 * b.astype(np.float64)]
+    conjugate_gradient(A, b, callback=lambda x: iterates.append(x.astype(np.float64)), **options)
+    models = [0.5 * x @ (A @ x + damping * x) - b @ x for x in iterates]
+    result = conjugate_gradient(A, b, progress_tol=tolerance, **options)
+    assert result.status == Status.NO_PROGRESS > 0
+    assert result.iterations == martens_stop(models, tolerance) < 190
+    np.testing.assert_array_equal(result.x, iterates[result.iterations].astype(dtype))
+
+
+def test_a_tolerance_of_zero_never_stops_and_one_that_is_not_met_changes_no_bit():
+    A, b = spd(100, 1e5, dtype=np.float32), right_hand_side(100, np.float32)
+    options = {"max_iter": 60, "rtol": 0.0, "damping": 1e-4, "reorthogonalize": True}
+    plain = conjugate_gradient(A, b, **options)
+    for tolerance in (0.0, 1e-12):
+        result = conjugate_gradient(A, b, progress_tol=tolerance, **options)
+        assert (result.status, result.iterations) == (plain.status, plain.iterations) == (Status.ITERATION_LIMIT, 60)
+        assert result.x.tobytes() == plain.x.tobytes()
+
+
+def test_a_goal_reached_is_a_success_whatever_the_progress():
+    A, b = spd(60, 100), right_hand_side(60)
+    reached = conjugate_gradient(A, b, max_iter=100, rtol=1e-3)
+    result = conjugate_gradient(A, b, max_iter=100, rtol=1e-3, progress_tol=10.0)
+    assert reached.iterations > 11
+    assert (result.status, result.iterations) == (Status.NO_PROGRESS, 11)
+    assert conjugate_gradient(A, b, max_iter=100, rtol=0.3, progress_tol=10.0).status == Status.SUCCESS
+
+
 @pytest.mark.parametrize("goal", ["rtol", "atol"])
 def test_the_tolerance_bounds_the_residual_and_not_its_square(goal):
     A, b, residuals = spd(40, 1e3), right_hand_side(40), []
@@ -488,6 +540,8 @@ def test_the_callback_sees_x_after_every_iteration():
         ({"atol": -1}, ValueError, "atol: .*-1"),
         ({"damping": -0.1}, ValueError, "damping: .*-0.1"),
         ({"damping": np.inf}, ValueError, "damping: .*inf"),
+        ({"progress_tol": -1e-3}, ValueError, "progress_tol: .*-0.001"),
+        ({"progress_tol": "5e-4"}, TypeError, "progress_tol: .*'5e-4'"),
     ],
 )
 def test_misuse_is_named(change, error, message):
@@ -505,6 +559,7 @@ def solve(x, b=None, A=None, preconditioner=None):
         rtol=0.0,
         atol=0.0,
         damping=0.0,
+        progress_tol=0.0,
         preconditioner=preconditioner,
         start_from_x=False,
         reorthogonalize=False,

@@ -3,6 +3,7 @@
 import math
 import random
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -266,6 +267,40 @@ def test_the_rows_of_the_fisher_matrix_reach_the_engine():
     rows = np.array([1, 3, 4])
     trust_region_step(engine, fisher_rows=rows)
     assert seen[0] is rows
+
+
+@pytest.mark.parametrize("kind", ["kfac", "diagonal"])
+def test_a_named_preconditioner_is_made_by_the_engine_with_the_damping_and_its_time_is_the_solves(kind):
+    engine, made = problem(), []
+
+    def preconditioner(name, *, damping, rows):
+        made.append((name, damping, rows))
+        time.sleep(0.05)
+        return DenseOperator(np.linalg.inv(engine.F + damping * np.eye(8)))
+
+    engine.preconditioner = preconditioner
+    report = trust_region_step(engine, damping=0.3, preconditioner=kind, cg_iterations=3)
+    assert made == [(kind, 0.3, None)]
+    assert report.timings["solve"] > 0.05
+    assert report.cg_residual < 1e-10  # a perfect one: one iteration
+    # one's own goes to the solver as it is
+    assert trust_region_step(problem(), preconditioner=np.eye(8), cg_iterations=3).cg_iterations == 3
+    assert len(made) == 1
+
+
+def test_a_preconditioner_whose_statistics_overflow_is_an_outcome_and_no_step():
+    def preconditioner(name, *, damping, rows):
+        raise FloatingPointError("layer 0")
+
+    engine = problem()
+    engine.preconditioner = preconditioner
+    assert trust_region_step(engine, preconditioner="kfac").status == Status.NON_FINITE
+    assert engine.untouched()
+
+
+def test_a_named_preconditioner_of_an_engine_without_any_is_named():
+    with pytest.raises(TypeError, match=r"preconditioner: .*'kfac'.*Quadratic makes none"):
+        trust_region_step(problem(), preconditioner="kfac")
 
 
 def test_no_global_random_number_is_drawn_and_two_steps_give_the_same_bits():

@@ -14,6 +14,7 @@ def solve(
     rtol: float,
     atol: float,
     damping: float,
+    progress_tol: float,
     preconditioner: Operator | None,
     start_from_x: bool,
     reorthogonalize: bool,

@@ -9,6 +9,7 @@ from libc.string cimport memcpy, memset
 
 from trpo_fast._core.csrc cimport (
     TRPO_STATUS_ITERATION_LIMIT,
+    TRPO_STATUS_NO_PROGRESS,
     TRPO_STATUS_NON_FINITE,
     TRPO_STATUS_NOT_POSITIVE_DEFINITE,
     TRPO_STATUS_STAGNATED,
@@ -47,10 +48,20 @@ cdef int check_signals(object callback, object x) except -1:
     return 0
 
 
+cdef bint stalled(list models, double model, double tolerance) except -1:
+    # models: phi(x_0), phi(x_1) ...; becomes longer by phi(x_i) = x'Ax/2 - b'x. Martens 2010, sec. 4.4: over the last k
+    # iterations, has phi fallen by less than k times the tolerance, relative to phi?
+    models.append(model)
+    cdef Py_ssize_t i = len(models) - 1, k = max(10, i // 10)
+    return i > k and model < 0 and (model - <double>models[i - k]) / model < k * tolerance
+
+
 cdef int iterate(
     Operator A, Operator M, const trpo_kernels *k, Work *w, size_t n, int max_iter, double goal, double damping,
-    object callback, object x_array, int *iterations, double *residual_norm
+    double model, double progress_tol, list models, object callback, object x_array, int *iterations,
+    double *residual_norm
 ) except? -100 nogil:
+    # model: phi(x) = x'Ax/2 - b'x at the start; models: to be filled with those of all iterates
     cdef double rr, rz, rz_next, pAp, norm_p, norm_Ap, alpha, largest, smallest
     cdef double tiny = 8 * k.epsilon  # curvature below tiny |p||Ap| is rounding
     cdef size_t row = n * k.item_size
@@ -68,6 +79,8 @@ cdef int iterate(
         M.apply(w.r, w.z)
         rz = k.dot(n, w.r, w.z)
     memcpy(w.p, w.z, row)
+    with gil:
+        models.append(model)
     while not residual_norm[0] <= goal:  # a NaN goes on, to be noticed
         if iterations[0] == max_iter:
             return TRPO_STATUS_ITERATION_LIMIT
@@ -97,6 +110,7 @@ cdef int iterate(
             if M is not None:
                 k.scaled_copy(n, 1 / sqrt(rz), w.z, dual)
         rr = k.cg_update(n, alpha, w.p, w.Ap, w.x, w.r)
+        model -= 0.5 * alpha * rz
         iterations[0] += 1
         if w.residuals != NULL:
             k.project_out(n, iterations[0], w.duals, w.residuals, w.coefficients, w.r)
@@ -110,6 +124,8 @@ cdef int iterate(
         rz = rz_next
         with gil:
             check_signals(callback, x_array)
+            if progress_tol > 0 and residual_norm[0] > goal and stalled(models, model, progress_tol):
+                return TRPO_STATUS_NO_PROGRESS
     return TRPO_STATUS_SUCCESS
 
 
@@ -125,8 +141,8 @@ cdef int residual(
 
 
 def solve(
-    Operator A, b, x, *, int max_iter, double rtol, double atol, double damping, Operator preconditioner,
-    bint start_from_x, bint reorthogonalize, callback
+    Operator A, b, x, *, int max_iter, double rtol, double atol, double damping, double progress_tol,
+    Operator preconditioner, bint start_from_x, bint reorthogonalize, callback
 ):
     """Overwrite ``x``; return ``(status, iterations, residual_norm, curvature)``; see solvers.conjugate_gradient."""
     cdef const trpo_kernels *k = A.kernels
@@ -135,9 +151,10 @@ def solve(
     cdef const void *rhs = data_of(b, "b", code, 1, n, -1, False)
     cdef Memory memory = Memory()
     cdef Work w
+    cdef list models = []
     cdef int kept = min(max_iter, <int>n) if reorthogonalize else 0
     cdef int iterations = 0, status = TRPO_STATUS_SUCCESS
-    cdef double residual_norm = 0, norm_b, goal, curvature
+    cdef double residual_norm = 0, norm_b, goal, curvature, model = 0
     if preconditioner is not None and (preconditioner.size != A.size or preconditioner.dtype != A.dtype):
         raise ValueError(
             f"preconditioner: wanted size {A.size} and dtype {A.dtype}, "
@@ -169,11 +186,13 @@ def solve(
             memset(w.x, 0, row)
         if start_from_x and norm_b > 0:
             residual(A, k, &w, n, rhs, damping)
+            model = -0.5 * (k.dot(n, w.x, rhs) + k.dot(n, w.x, w.r))  # x'Ax = x'(b - r)
         else:
             memcpy(w.r, rhs, row)
         if norm_b > 0:
             status = iterate(
-                A, preconditioner, k, &w, n, max_iter, goal, damping, callback, x, &iterations, &residual_norm
+                A, preconditioner, k, &w, n, max_iter, goal, damping, model, progress_tol, models, callback, x,
+                &iterations, &residual_norm
             )
         if status >= 0 and residual_norm < ATTAINABLE * k.epsilon * norm_b:
             # The recurrence goes on falling where the residual itself has met the dtype's accuracy: compute it.

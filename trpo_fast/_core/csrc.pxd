@@ -25,6 +25,7 @@ cdef extern from "trpo/types.h" nogil:
         TRPO_STATUS_ITERATION_LIMIT
         TRPO_STATUS_STAGNATED
         TRPO_STATUS_NO_GRADIENT
+        TRPO_STATUS_NO_PROGRESS
         TRPO_STATUS_NOT_POSITIVE_DEFINITE
         TRPO_STATUS_NON_FINITE
         TRPO_STATUS_NO_IMPROVEMENT
@@ -44,6 +45,8 @@ cdef extern from "trpo/mlp.h" nogil:
         size_t sum_items
         size_t activation_items
         size_t scratch_items
+        size_t *weight
+        size_t *bias
     int trpo_block_count(size_t rows, size_t parameters)
 
 cdef extern from "trpo/random.h" nogil:
@@ -112,6 +115,42 @@ cdef extern from "trpo/policy.h" nogil:
         TRPO_ACT_BAD_OBSERVATION
         TRPO_ACT_BAD_ACTION
 
+cdef extern from "trpo/kfac.h" nogil:
+    const size_t TRPO_NO_BIAS
+    ctypedef struct trpo_kronecker_layer:
+        size_t inputs
+        size_t outputs
+        size_t weight
+        size_t bias
+        size_t input_size
+        size_t input_pad
+        size_t output_pad
+        size_t A
+        size_t G
+    ctypedef struct trpo_kronecker:
+        int layers
+        size_t size
+        trpo_kronecker_layer *layer
+        size_t factor_items
+        size_t work_items
+        size_t invert_items
+        double apply_operations
+        double invert_operations
+    ctypedef struct trpo_kfac_sample:
+        const trpo_policy_batch *batch
+        const trpo_kronecker *plan
+        const int64_t *rows
+        size_t count
+        size_t input_step
+        size_t score_step
+        trpo_random_key key
+        int blocks
+        int threads
+        void *sums
+        void *scratch
+    size_t trpo_kfac_scratch_items(const trpo_mlp *network)
+    int trpo_kfac_block_count(size_t rows, size_t parameters)
+
 cdef extern from "trpo/kernels.h" nogil:
     ctypedef struct trpo_kernels:
         const char *isa
@@ -145,6 +184,14 @@ cdef extern from "trpo/kernels.h" nogil:
                                 size_t *bad_row) noexcept nogil
         void (*sample)(const trpo_actor *actor, size_t rows, const void *outputs, const uint8_t *masks,
                        uint32_t first_row, void *actions, void *log_probs) noexcept nogil
+        void (*kronecker_plan)(trpo_kronecker *plan) noexcept nogil
+        void (*kfac_statistics)(const trpo_kfac_sample *sample, void *factors) noexcept nogil
+        void (*kronecker_diagonal)(const trpo_kronecker *plan, const void *factors, void *out) noexcept nogil
+        int (*kronecker_invert)(const trpo_kronecker *plan, void *factors, double damping, double share, void *work,
+                                int threads) noexcept nogil
+        void (*shifted_reciprocal)(size_t n, double shift, void *x) noexcept nogil
+        void (*kronecker_apply)(const trpo_kronecker *plan, const void *factors, const void *diagonal, const void *v,
+                                void *out, void *work, int threads) noexcept nogil
         double (*critic_gradient)(const trpo_mlp *plan, const void *forward, const void *backward, size_t count,
                                   const int64_t *order, const void *observations, const void *returns, void *gathered,
                                   void *sums, void *scratch, void *gradient) noexcept nogil

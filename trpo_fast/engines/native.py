@@ -11,6 +11,7 @@ from torch import nn
 from trpo_fast._core.library import MAX_LAYERS
 from trpo_fast._core.operator import Operator
 from trpo_fast._core.policy import Actor, PolicyKernel
+from trpo_fast._core.preconditioner import FisherFactors
 from trpo_fast.policies.mlp import MLPPolicy
 
 from .base import PolicyEngine
@@ -77,6 +78,7 @@ class NativeEngine(PolicyEngine):
         super().__init__(policy, policy.flat)
         nvec = policy.nvec if policy.distribution == "multicategorical" else None
         self._kernel = PolicyKernel(policy.widths, policy.activation, policy.distribution, self.dtype, nvec)
+        self._factors = FisherFactors(self._kernel)
 
     def bind(self, batch: Batch, *, total: int | None = None, entropy_coefficient: float = 0.0) -> None:
         """Cache the forward pass of `batch` at theta_old, the current parameters.
@@ -129,6 +131,25 @@ class NativeEngine(PolicyEngine):
         With `rows`, increasing row numbers of the batch (S,), the mean is over these samples alone.
         """
         return self._kernel.fisher_operator(rows)
+
+    def preconditioner(self, kind: str, *, damping: float, rows: NDArray[np.int64] | None = None) -> Operator:
+        """An approximation of (F + damping I)^-1 at theta_old; using it after another `bind` raises RuntimeError.
+
+        Parameters
+        ----------
+        kind : {"kfac", "diagonal"}
+            A Kronecker product for each layer (Martens & Grosse 2015), or F's diagonal.
+        damping : float
+            As in the solve, >= 0.
+        rows : int64 (S,), optional
+            Indices of the bound rows that the statistics are made from, increasing; default: a spread over all.
+
+        Raises
+        ------
+        FloatingPointError
+            A statistic that is not finite.
+        """
+        return self._factors.preconditioner(kind, damping=damping, rows=rows)
 
     def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
         """(improvement, KL) of the current parameters against theta_old; not finite where they are.

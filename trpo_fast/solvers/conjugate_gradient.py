@@ -66,6 +66,7 @@ def conjugate_gradient(
     preconditioner: Any = None,
     x0: NDArray[Any] | None = None,
     reorthogonalize: bool = False,
+    progress_tol: float = 0.0,
     callback: Callable[[NDArray[Any]], Any] | None = None,
 ) -> CGResult:
     """Approximately solve ``(A + damping I) x = b`` for a symmetric positive definite ``A``.
@@ -92,6 +93,10 @@ def conjugate_gradient(
         Keep the earlier residuals (``max_iter n`` items, twice that with a preconditioner) and project them out of each
         new one. In float32 plain CG loses orthogonality after about ten products, and with it digits of x. The solve
         ends after n iterations at the latest: they span the space.
+    progress_tol : float
+        Stop after iteration i, with status NO_PROGRESS, when ``phi(x) = x'(A + damping I)x / 2 - b'x`` fell by less
+        than ``k progress_tol |phi|`` over the last ``k = max(10, i / 10)`` iterations [2]_; 0 never does. Martens uses
+        5e-4.
     callback : callable, optional
         Called with the current x (the solver's own array: copy it to keep it) after every iteration.
 
@@ -108,6 +113,7 @@ def conjugate_gradient(
     References
     ----------
     .. [1] Nocedal & Wright, *Numerical Optimization*, 2nd ed., sec. 7.1; preconditioned form: algorithm 5.3.
+    .. [2] Martens, "Deep learning via Hessian-free optimization", ICML 2010, sec. 4.4.
     """
     if not isinstance(b, np.ndarray) or b.dtype not in (np.float32, np.float64):
         what = f"{b.dtype} array" if isinstance(b, np.ndarray) else type(b).__name__
@@ -140,6 +146,7 @@ def conjugate_gradient(
         rtol=require_number("rtol", rtol, low=0, finite=False),
         atol=require_number("atol", atol, low=0, finite=False),
         damping=require_number("damping", damping, low=0),
+        progress_tol=require_number("progress_tol", progress_tol, low=0),
         preconditioner=inverse,
         start_from_x=x0 is not None,
         reorthogonalize=reorthogonalize,

@@ -45,5 +45,8 @@ class Engine(Protocol):
     def fisher_operator(self, rows: NDArray[np.int64] | None = None) -> Operator:
         """F at theta_old, undamped; with `rows`, increasing row numbers of the batch, the mean over these alone."""
 
+    def preconditioner(self, kind: str, *, damping: float, rows: NDArray[np.int64] | None = None) -> Operator:
+        """About (F + damping I)^-1 at theta_old, from some of the bound rows; `kind` is "kfac" or "diagonal"."""
+
     def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
         """``(improvement, kl)`` at the current parameters."""

@@ -14,6 +14,8 @@ class Status(IntEnum):
     """Curvature or residual lost in rounding; the iterate so far is usable."""
     NO_GRADIENT = 3
     """The gradient is zero: there is nothing to do."""
+    NO_PROGRESS = 4
+    """The quadratic model fell by less than asked for over the last iterations; the iterate is usable."""
     NOT_POSITIVE_DEFINITE = -1
     """A direction of negative curvature: the operator (or preconditioner) is not positive definite."""
     NON_FINITE = -2

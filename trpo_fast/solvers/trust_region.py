@@ -73,7 +73,10 @@ def trust_region_step(
         With a batch bound at the current parameters, which the step changes in place.
     max_kl : float
         delta, in nats, of the joint action distribution averaged over samples.
-    damping, cg_iterations, cg_rtol, preconditioner, reorthogonalize
+    preconditioner : {"kfac", "diagonal"}, operator or callable, optional
+        A name is made by ``engine.preconditioner`` with this damping, in the time of the solve; what else it may be is
+        as for `conjugate_gradient`.
+    damping, cg_iterations, cg_rtol, reorthogonalize
         Of `conjugate_gradient`. Reorthogonalization is left out where it would keep more than 2 GiB.
     step_curvature : {"fisher", "damped"}
         x'Fx, or x'(F + damping I)x as several libraries have it.
@@ -124,6 +127,13 @@ def trust_region_step(
         return report(Status.NO_GRADIENT)
 
     start = perf_counter()
+    if isinstance(preconditioner, str):
+        if not callable(getattr(engine, "preconditioner", None)):
+            raise TypeError(f"preconditioner: got {preconditioner!r}, but {type(engine).__name__} makes none")
+        try:
+            preconditioner = engine.preconditioner(preconditioner, damping=damping, rows=fisher_rows)
+        except FloatingPointError:  # a statistic overflowed
+            return report(Status.NON_FINITE)
     kept_bytes = (1 if preconditioner is None else 2) * min(cg_iterations, g.size) * g.nbytes
     cg = conjugate_gradient(
         engine.fisher_operator() if fisher_rows is None else engine.fisher_operator(fisher_rows),

@@ -5,6 +5,7 @@
 #ifndef TRPO_KERNELS_H
 #define TRPO_KERNELS_H
 
+#include "trpo/kfac.h"
 #include "trpo/mlp.h"
 #include "trpo/policy.h"
 #include "trpo/random.h"
@@ -49,6 +50,16 @@ typedef struct {
                             size_t *bad_row);
     void (*sample)(const trpo_actor *actor, size_t rows, const void *outputs, const uint8_t *masks, uint32_t first_row,
                    void *actions, void *log_probs);
+
+    /* ---- Kronecker-factored preconditioners; see kfac.h ---- */
+    void (*kronecker_plan)(trpo_kronecker *plan);
+    void (*kfac_statistics)(const trpo_kfac_sample *sample, void *factors);
+    void (*kronecker_diagonal)(const trpo_kronecker *plan, const void *factors, void *out);
+    int (*kronecker_invert)(const trpo_kronecker *plan, void *factors, double damping, double share, void *work,
+                            int threads);
+    void (*shifted_reciprocal)(size_t n, double shift, void *x); /* x = 1 / (x + shift) */
+    void (*kronecker_apply)(const trpo_kronecker *plan, const void *factors, const void *diagonal, const void *v,
+                            void *out, void *work, int threads);
 
     /* ---- value fit ---- */
     double (*critic_gradient)(const trpo_mlp *plan, const void *forward, const void *backward, size_t count,

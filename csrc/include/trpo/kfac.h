@@ -1,0 +1,62 @@
+/* Block-diagonal Kronecker-factored matrices (K-FAC, Martens & Grosse 2015, "Optimizing Neural Networks with
+ * Kronecker-factored Approximate Curvature"): their statistics, their inverse, and its product with a vector.
+ *
+ * One block belongs to one affine layer W (outputs x inputs), b (outputs): A x G, with A = E[a a'] of the layer's input
+ * with a 1 appended (input_size = inputs + 1; inputs where there is no bias) and G = E[d d'] of the derivatives of log pi
+ * with respect to the layer's outputs. REAL is the table's precision; sizes are in items of it. */
+#ifndef TRPO_KFAC_H
+#define TRPO_KFAC_H
+
+#include "trpo/policy.h"
+
+typedef struct {
+    size_t inputs, outputs;
+    size_t weight, bias;          /* offsets in the vector; bias is TRPO_NO_BIAS where the layer has none */
+    size_t input_size, input_pad; /* A: input_size rows of input_pad items */
+    size_t output_pad;            /* G: outputs rows of output_pad items */
+    size_t A, G;                  /* where they start in the factors */
+    size_t work;                  /* where this layer's work starts in that of a product */
+} trpo_kronecker_layer;
+
+#define TRPO_NO_BIAS SIZE_MAX
+
+/* The caller fills layers, size, and of each layer inputs, outputs, weight, bias; kronecker_plan the rest. */
+typedef struct {
+    int layers; /* 0..TRPO_MAX_LAYERS */
+    size_t size;
+    trpo_kronecker_layer layer[TRPO_MAX_LAYERS];
+    size_t factor_items;      /* both factors of every layer */
+    size_t work_items;        /* of a product */
+    size_t invert_items;      /* per thread, of an inversion */
+    double apply_operations;  /* multiply-adds of a product */
+    double invert_operations; /* ... and of an inversion: the sum of n^3 / 2 */
+} trpo_kronecker;
+
+/* Which rows of a bound batch the statistics are made from: rows[i], or i where rows is NULL, for i = 0, step, 2 step ...
+ * below count. An odd step passes all environments when rows are ordered by time. */
+typedef struct {
+    const trpo_policy_batch *batch; /* bound */
+    const trpo_kronecker *plan;     /* a layer for each of the network's */
+    const int64_t *rows;
+    size_t count;
+    size_t input_step, score_step;
+    trpo_random_key key; /* of the scores' signs */
+    int blocks, threads;
+    void *sums;    /* work: blocks * factor_items */
+    void *scratch; /* work: threads * kfac_scratch_items(batch->network) */
+} trpo_kfac_sample;
+
+/* Tile buffers of the statistics. */
+static inline size_t trpo_kfac_scratch_items(const trpo_mlp *network) {
+    size_t widest = 0;
+    for (int l = 0; l <= network->layers; l++)
+        if (network->padded[l] > widest) widest = network->padded[l];
+    return 3 * widest * TRPO_TILE_ROWS;
+}
+
+/* Partial sums of the statistics: half as many as a product has, since adding them up costs more here. */
+static inline int trpo_kfac_block_count(size_t rows, size_t parameters) {
+    return (trpo_block_count(rows, parameters) + 1) / 2;
+}
+
+#endif

@@ -20,7 +20,7 @@ def used(engine):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("distribution", ["gaussian", "categorical"])
+@pytest.mark.parametrize("distribution", ["gaussian", "categorical", "masked multicategorical", "masked bernoulli"])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "leaky_relu", "sigmoid"])
 @pytest.mark.parametrize("hidden", [(), (8,), (16, 8)], ids=str)
 def test_every_method_gives_the_oracles_product(hidden, activation, distribution, method):
@@ -28,7 +28,7 @@ def test_every_method_gives_the_oracles_product(hidden, activation, distribution
     engine = make_engine(case.policy, "autograd", linearization=method)
     engine.bind(case.batch())
     v = case.vector()
-    expected = case.oracle.fisher_product(case.theta, case.observations, v)
+    expected = case.oracle.fisher_product(case.theta, case.observations, v, masks=case.masks)
     assert relative_error(engine.fisher_operator() @ v, expected) < 1e-10
     assert used(engine) == method
 

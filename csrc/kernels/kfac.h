@@ -49,13 +49,22 @@ static void F(second_moment)(size_t rows, size_t n, size_t padded, const REAL *x
 
 INLINE size_t F(sampled_row)(const trpo_kfac_sample *s, size_t i) { return s->rows ? (size_t)s->rows[i] : i; }
 
+/* What was cached of the tile that a row belongs to, and where in it the row lies. */
+INLINE const REAL *F(cached_tile)(const trpo_policy_batch *b, size_t *row) {
+    const size_t tile = *row / TRPO_TILE_ROWS;
+    *row %= TRPO_TILE_ROWS;
+    return F(tile_place)(b, tile * TRPO_TILE_ROWS, 0);
+}
+
 /* Rows i, i + step ... of the network's inputs (l = 0) or cached activations, `count` of them, zero in the padding. */
 static void F(gather_tile)(const trpo_kfac_sample *s, int l, size_t i, size_t step, size_t count, REAL *tile) {
     const trpo_policy_batch *b = s->batch;
     const size_t padded = b->network->padded[l], stride = l ? padded : b->network->widths[0];
-    const REAL *from = l ? (const REAL *)b->activations + b->rows * b->network->activation_column[l] : b->observations;
     for (size_t r = 0; r < count; r++, tile += padded) {
-        const REAL *row = from + F(sampled_row)(s, i + r * step) * stride;
+        size_t at = F(sampled_row)(s, i + r * step);
+        const REAL *from = b->observations;
+        if (l) from = F(cached_tile)(b, &at) + TRPO_TILE_ROWS * b->network->activation_column[l];
+        const REAL *row = from + at * stride;
         size_t c = 0;
         for (; c + VLEN <= stride; c += VLEN) F(store)(tile + c, F(load)(row + c));
         for (; c < stride; c++) tile[c] = row[c];
@@ -80,17 +89,20 @@ static void F(fisher_root)(const trpo_action_layout *layout, const REAL *metric,
 }
 
 /* d = M^(1/2) e for random signs e: E[d d'] is the distribution's Fisher information M, as it is for the score of a sampled
- * action, with less variance and without drawing one. */
-static void F(signed_score)(const trpo_kfac_sample *s, size_t row, const double *inverse_std, REAL *d) {
+ * action, with less variance and without drawing one. i: among those that may be sampled. */
+static void F(signed_score)(const trpo_kfac_sample *s, size_t i, const double *inverse_std, REAL *d) {
     const trpo_policy_batch *b = s->batch;
     const size_t n = F(outputs)(b), padded = F(outputs_padded)(b);
+    const uint32_t row = (uint32_t)(i / s->input_step);
+    size_t at = F(sampled_row)(s, i);
     uint64_t bits[2];
     for (size_t j = 0; j < n; j++) {
-        if (j % 128 == 0) trpo_random_bits(&s->key, (uint32_t)row, (uint32_t)(j / 128), bits);
+        if (j % 128 == 0) trpo_random_bits(&s->key, row, (uint32_t)(j / 128), bits);
         d[j] = bits[j / 64 % 2] >> (j % 64) & 1 ? 1 : -1;
     }
     for (size_t j = n; j < padded; j++) d[j] = 0;
-    F(fisher_root)(&b->layout, (const REAL *)b->metric + row * padded, inverse_std, d);
+    const REAL *tile = F(cached_tile)(b, &at);
+    F(fisher_root)(&b->layout, F(tile_metric)(b, tile, at), inverse_std, d);
 }
 
 /* Sums of a a' over a tile of every layer's inputs; row `inputs` of A gets the sums of a, whose bias is a 1. */
@@ -116,7 +128,7 @@ static void F(score_moments)(const trpo_kfac_sample *s, const double *inverse_st
     const trpo_mlp *network = b->network;
     REAL *d = scratch + buffer;
     for (size_t r = 0; r < count; r++)
-        F(signed_score)(s, F(sampled_row)(s, i + r * s->score_step), inverse_std, d + r * F(outputs_padded)(b));
+        F(signed_score)(s, i + r * s->score_step, inverse_std, d + r * F(outputs_padded)(b));
     for (int l = network->layers - 1;; l--) {
         const trpo_kronecker_layer *layer = &s->plan->layer[l];
         F(second_moment)(count, layer->outputs, layer->output_pad, d, sums + layer->G, layer->output_pad, first);

@@ -385,7 +385,7 @@ cdef class PolicyKernel:
         self.require_batch()
         return self.kernels.policy_entropy(&self.batch)
 
-    def subset(self, rows):
+    def subset(self, rows, cache_bytes=TRPO_CACHE_BYTES):
         """A new kernel, bound to some rows of this batch at the same theta_old, for its Fisher information.
 
         Parameters
@@ -393,6 +393,8 @@ cdef class PolicyKernel:
         rows : int64 ndarray (S,)
             Increasing row numbers. A mean over them stands for that over the whole batch: sums are divided by
             ``total * S / B``.
+        cache_bytes : int
+            As for ``bind``.
         """
         self.require_batch()
         cdef const int64_t *index = <const int64_t *>data_of(rows, "rows", "q", 1, -1, -1, False)
@@ -417,6 +419,7 @@ cdef class PolicyKernel:
             self.log_probs()[rows],
             count * (self.batch.total / self.batch.rows),
             None if masks is None else masks[rows],
+            cache_bytes=cache_bytes,
         )
         return part
 

@@ -19,12 +19,13 @@ gain g'x / sqrt(x'Fx) after five products:
 
 import numpy as np
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport SIZE_MAX, int64_t
 from libc.string cimport memcpy, memset
 
 from trpo_fast._core.csrc cimport (
     TRPO_MAX_LAYERS,
     TRPO_NO_BIAS,
+    TRPO_TILE_ROWS,
     trpo_claim,
     trpo_kfac_block_count,
     trpo_kfac_sample,
@@ -227,6 +228,14 @@ cdef class FisherFactors:
         # factors: plan.factor_items. The caller has claimed the policy.
         cdef trpo_kfac_sample sample
         cdef size_t item = self.policy.kernels.item_size, blocks, scratch
+        cdef FisherFactors part
+        if self.policy.batch.cached_tiles * TRPO_TILE_ROWS < self.policy.batch.rows:
+            # Not every row's activations were kept: those of the rows to sample are computed again, the same bits.
+            rows = np.arange(self.policy.batch.rows) if rows is None else rows
+            checked_rows(rows, self.policy.batch.rows)
+            sampled = np.ascontiguousarray(rows[::len(rows) // MOST_ROWS | 1])
+            part = FisherFactors(self.policy.subset(sampled, cache_bytes=SIZE_MAX))
+            return part.compute(None, factors)
         memset(&sample, 0, sizeof(sample))
         sample.batch, sample.plan = &self.policy.batch, &self.plan
         sample.count = self.policy.batch.rows

@@ -166,7 +166,7 @@ class TRPOConfig:
         None,
         _choice("kfac", "diagonal", None),
         "of the solve: Kronecker-factored blocks (kfac) or the diagonal of F, from the batch itself; None: plain CG",
-        why="PENDING",
+        why="PENDING: to be replaced by the study",
     )
     fisher_subsample: float = _setting(
         1.0,

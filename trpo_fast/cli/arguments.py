@@ -130,7 +130,7 @@ def _field_parser(entry: dataclasses.Field[Any]) -> Callable[[str], Any]:
 
 
 def _from_text(text: str, entry: dataclasses.Field[Any]) -> Any:
-    default = entry.default
+    default: Any = entry.default
     if "None" in str(entry.type) and text.lower() == "none":
         return None
     if isinstance(default, bool):

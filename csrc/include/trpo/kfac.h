@@ -35,7 +35,7 @@ typedef struct {
 /* Which rows of a bound batch the statistics are made from: rows[i], or i where rows is NULL, for i = 0, step, 2 step ...
  * below count. An odd step passes all environments when rows are ordered by time. */
 typedef struct {
-    const trpo_policy_batch *batch; /* bound */
+    const trpo_policy_batch *batch; /* bound, with activations cached for every row */
     const trpo_kronecker *plan;     /* a layer for each of the network's */
     const int64_t *rows;
     size_t count;

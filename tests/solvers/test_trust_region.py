@@ -228,6 +228,11 @@ def test_the_solvers_settings_reach_the_solver():
     assert trust_region_step(engine, cg_iterations=100, cg_rtol=0, reorthogonalize=True).cg_iterations <= 8
     assert trust_region_step(engine, cg_iterations=9, cg_rtol=0, reorthogonalize=False).cg_iterations == 9
     assert trust_region_step(engine, max_backtracks=0).backtracks == 0
+    hard = problem(n=60)
+    assert trust_region_step(hard, cg_iterations=60, cg_rtol=0, damping=1e-3).cg_status == Status.ITERATION_LIMIT
+    stopped = trust_region_step(hard, cg_iterations=60, cg_rtol=0, damping=1e-3, cg_progress_tol=0.01)
+    assert stopped.cg_status == Status.NO_PROGRESS
+    assert 10 < stopped.cg_iterations < 60
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -327,6 +332,7 @@ def test_no_global_random_number_is_drawn_and_two_steps_give_the_same_bits():
         ({"cg_iterations": 0}, ValueError, "cg_iterations: .*at least 1.*0"),
         ({"cg_iterations": 2.5}, TypeError, "cg_iterations: .*2.5"),
         ({"cg_rtol": -1}, ValueError, "cg_rtol: .*-1"),
+        ({"cg_progress_tol": -1}, ValueError, "cg_progress_tol: .*-1"),
         ({"preconditioner": np.eye(3)}, ValueError, "preconditioner: .*8.*3"),
         ({"step_curvature": "flat"}, ValueError, "step_curvature: .*'fisher', 'damped'.*flat"),
         ({"kl_direction": "sideways"}, ValueError, "kl_direction: .*'new_old', 'old_new'.*sideways"),

@@ -221,7 +221,7 @@ cdef class PolicyKernel:
         total : number, optional
             Every mean is a sum over these rows divided by `total` (default B), so that several ranks can add theirs.
         action_masks : bool ndarray (B, K), optional
-            False where a choice is forbidden. K is the number of logits; for a Bernoulli twice that, pairs (may be 0, may
+            False where a choice is forbidden. K is the number of logits; for a Bernoulli twice that, (may be 0, may
             be 1).
         entropy_coefficient : float
             The objective is the surrogate plus this times the mean entropy.
@@ -365,7 +365,7 @@ cdef class PolicyKernel:
     def evaluate(self, parameters, kl_direction="new_old"):
         """``(improvement, kl)`` at trial ``parameters`` (n,).
 
-        That is ``(1/N) sum A expm1(log pi - log pi_old)``, plus the change of the entropy term, and the mean joint KL in
+        That is ``(1/N) sum A expm1(log pi - log pi_old)`` plus the entropy term's change, and the mean joint KL in
         nats; "new_old": KL(pi || pi_old).
         """
         self.require_batch()

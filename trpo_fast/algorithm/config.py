@@ -162,6 +162,13 @@ class TRPOConfig:
         "goal of the solve: ||g - A x|| / ||g||; 0 spends all iterations",
         why="small enough that only a solved system (tiny policies) stops early",
     )
+    cg_progress_tol: float = _setting(
+        0.0,
+        _NOT_NEGATIVE,
+        "stop the solve when the last 10 iterations (or a tenth of all) lowered x'(F + lambda I)x/2 - g'x by less than "
+        "this part of it each; 0: never",
+        why="needs at least ten iterations to judge by; for solves of many iterations, 5e-4 is Martens's choice (2010)",
+    )
     preconditioner: str | None = _setting(
         None,
         _choice("kfac", "diagonal", None),

@@ -172,6 +172,11 @@ class TRPO:
         )
         shape = self.networks.observation_shape
         self.engine = make_engine(self.networks.policy, config.engine, observation_shape=shape)
+        if config.preconditioner is not None and self.engine.name != "native":
+            raise ValueError(
+                f"preconditioner: {config.preconditioner!r} given; want None with the autograd engine, which "
+                f"serves this policy ({self.engine.reason})"
+            )
         self.critic_trainer = CriticTrainer(self.networks.critic, config, seed, observation_shape=shape)
         columns = numeric_columns(observation_space)
         self.observation_normalizer = (
@@ -293,6 +298,7 @@ class TRPO:
             damping=config.damping,
             cg_iterations=config.cg_iterations,
             cg_rtol=config.cg_rtol,
+            cg_progress_tol=config.cg_progress_tol,
             preconditioner=config.preconditioner,
             reorthogonalize=config.reorthogonalize,
             step_curvature=config.step_curvature,

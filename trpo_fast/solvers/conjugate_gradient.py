@@ -66,8 +66,8 @@ def conjugate_gradient(
     preconditioner: Any = None,
     x0: NDArray[Any] | None = None,
     reorthogonalize: bool = False,
-    progress_tol: float = 0.0,
     callback: Callable[[NDArray[Any]], Any] | None = None,
+    progress_tol: float = 0.0,
 ) -> CGResult:
     """Approximately solve ``(A + damping I) x = b`` for a symmetric positive definite ``A``.
 
@@ -93,12 +93,12 @@ def conjugate_gradient(
         Keep the earlier residuals (``max_iter n`` items, twice that with a preconditioner) and project them out of each
         new one. In float32 plain CG loses orthogonality after about ten products, and with it digits of x. The solve
         ends after n iterations at the latest: they span the space.
+    callback : callable, optional
+        Called with the current x (the solver's own array: copy it to keep it) after every iteration.
     progress_tol : float
         Stop after iteration i, with status NO_PROGRESS, when ``phi(x) = x'(A + damping I)x / 2 - b'x`` fell by less
         than ``k progress_tol |phi|`` over the last ``k = max(10, i / 10)`` iterations [2]_; 0 never does. Martens uses
         5e-4.
-    callback : callable, optional
-        Called with the current x (the solver's own array: copy it to keep it) after every iteration.
 
     Returns
     -------

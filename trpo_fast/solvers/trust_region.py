@@ -54,6 +54,7 @@ def trust_region_step(
     cg_iterations: int = 15,
     cg_rtol: float = 1e-10,
     preconditioner: Any = None,
+    cg_progress_tol: float = 0.0,
     reorthogonalize: bool = True,
     step_curvature: str = "fisher",
     kl_direction: str = "new_old",
@@ -76,8 +77,8 @@ def trust_region_step(
     preconditioner : {"kfac", "diagonal"}, operator or callable, optional
         A name is made by ``engine.preconditioner`` with this damping, in the time of the solve; what else it may be is
         as for `conjugate_gradient`.
-    damping, cg_iterations, cg_rtol, reorthogonalize
-        Of `conjugate_gradient`. Reorthogonalization is left out where it would keep more than 2 GiB.
+    damping, cg_iterations, cg_rtol, cg_progress_tol, reorthogonalize
+        Of `conjugate_gradient` without the cg_. Reorthogonalization is left out where it would keep more than 2 GiB.
     step_curvature : {"fisher", "damped"}
         x'Fx, or x'(F + damping I)x as several libraries have it.
     kl_direction : {"new_old", "old_new"}
@@ -106,6 +107,7 @@ def trust_region_step(
     damping = require_number("damping", damping, low=0)
     cg_iterations = require_count("cg_iterations", cg_iterations, low=1)
     cg_rtol = require_number("cg_rtol", cg_rtol, low=0, finite=False)
+    cg_progress_tol = require_number("cg_progress_tol", cg_progress_tol, low=0)
     backtrack_factor = require_fraction("backtrack_factor", backtrack_factor)
     max_backtracks = require_count("max_backtracks", max_backtracks, low=0)
     require_choice("step_curvature", step_curvature, ("fisher", "damped"))
@@ -140,6 +142,7 @@ def trust_region_step(
         g,
         max_iter=cg_iterations,
         rtol=cg_rtol,
+        progress_tol=cg_progress_tol,
         damping=damping,
         preconditioner=preconditioner,
         reorthogonalize=reorthogonalize and kept_bytes <= 2**31,

@@ -165,18 +165,24 @@ static void statistics(const trpo_kernels *k) {
                     const trpo_kronecker_layer *layer = &plan.layer[l];
                     const size_t ld = l ? f.plan.padded[l] : layer->inputs;
                     const void *x = l ? f.batch.activations : f.batch.observations;
-                    const size_t at = l ? rows * f.plan.activation_column[l] : 0;
+                    const size_t tile_items = trpo_tile_items(&f.plan, f.batch.layout.distribution);
+                    size_t *at = malloc(chosen * sizeof(size_t));
+                    for (size_t r = 0; r < chosen; r++)
+                        at[r] = l ? 2 * r / TRPO_TILE_ROWS * tile_items + TRPO_TILE_ROWS * f.plan.activation_column[l] +
+                                        2 * r % TRPO_TILE_ROWS * ld
+                                  : 2 * r * ld;
                     for (size_t i = 0; i <= layer->inputs; i++)
                         for (size_t j = 0; j <= layer->inputs; j++) {
                             double sum = 0;
                             for (size_t r = 0; r < chosen; r++)
-                                sum += (i < layer->inputs ? item(k, x, at + 2 * r * ld + i) : 1) *
-                                       (j < layer->inputs ? item(k, x, at + 2 * r * ld + j) : 1);
+                                sum += (i < layer->inputs ? item(k, x, at[r] + i) : 1) *
+                                       (j < layer->inputs ? item(k, x, at[r] + j) : 1);
                             sum /= (double)chosen;
                             const double found = item(k, factors, layer->A + i * layer->input_pad + j);
                             CHECK(fabs(found - sum) < tolerance * 10, "%s layer %d: %g, wanted %g", k->isa, l, found,
                                   sum);
                         }
+                    free(at);
                     for (size_t i = 0; i < layer->outputs; i++)
                         CHECK(item(k, factors, layer->G + i * layer->output_pad + i) >= 0, "%s layer %d", k->isa, l);
                 }

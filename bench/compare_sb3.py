@@ -227,7 +227,7 @@ def main(argv: list[str] | None = None) -> int:
             one = side.round(arguments.updates)
             share = (time.process_time() - cpu) / (time.perf_counter() - wall)
             if arguments.threads > 1 or arguments.overlap_critic:  # a round itself leaves cores idle; this does not
-                share = _share_of(arguments.threads + arguments.overlap_critic)
+                share = _share_of(min(arguments.threads + arguments.overlap_critic, len(os.sched_getaffinity(0))))
             if i:  # the first warms up
                 rounds[side.name].append(one)
                 shares.append(share)

@@ -76,6 +76,14 @@ static int group_cores(const char *folder, int v2) {
     return quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : 0;
 }
 
+/* Whether "cpu" is among comma-separated controllers, whose order differs between systems; spoils them. */
+static int names_cpu(char *controllers) {
+    char *rest = NULL;
+    for (char *name = strtok_r(controllers, ",", &rest); name; name = strtok_r(NULL, ",", &rest))
+        if (strcmp(name, "cpu") == 0) return 1;
+    return 0;
+}
+
 int trpo_cgroup_cores(const char *membership, const char *root) {
     char line[2048], folder[3072];
     int least = 0;
@@ -88,7 +96,7 @@ int trpo_cgroup_cores(const char *membership, const char *root) {
         *path++ = 0;
         controllers++;
         const int v2 = *controllers == 0;
-        if (!v2 && strcmp(controllers, "cpu") != 0 && strcmp(controllers, "cpu,cpuacct") != 0) continue;
+        if (!v2 && !names_cpu(controllers)) continue;
         /* Every group above has a say. Inside a container the path may be the host's, and only the root exists. */
         for (char *end = path + strlen(path);; *end = 0) {
             snprintf(folder, sizeof folder, "%s%s%s", root, v2 ? "" : "/cpu", path);

@@ -85,6 +85,10 @@ static void control_groups_limit_the_cores(void) {
     CHECK(trpo_cgroup_cores(member, root) == 0, "v1 unlimited");
     write_file(v1, "cpu.cfs_quota_us", "250000\n");
     CHECK(trpo_cgroup_cores(member, root) == 3, "v1");
+    write_file(root, "member", "4:cpuset:/\n5:cpuacct,cpu:/\n");
+    CHECK(trpo_cgroup_cores(member, root) == 3, "v1 with its controllers in another order");
+    write_file(root, "member", "4:cpuset,cpuacct:/\n");
+    CHECK(trpo_cgroup_cores(member, root) == 0, "controllers that only begin as cpu does");
     write_file(root, "member", "4:cpu:/\n");
     CHECK(trpo_cgroup_cores(member, root) == 3, "v1 at the root");
     char command[80];

@@ -191,7 +191,17 @@ static void statistics(const trpo_kernels *k) {
             }
 }
 
+static void partial_sums_take_bounded_memory(void) {
+    const size_t sizes[] = {1, 5000, 70000, TRPO_KFAC_SUM_ITEMS / 3, TRPO_KFAC_SUM_ITEMS, 10 * TRPO_KFAC_SUM_ITEMS};
+    for (int i = 0; i < 6; i++) {
+        const int blocks = trpo_kfac_block_count(1000000, sizes[i]);
+        CHECK(blocks == 1 || (size_t)blocks * sizes[i] <= TRPO_KFAC_SUM_ITEMS, "%zu: %d", sizes[i], blocks);
+        CHECK(blocks >= 1 && (i > 1 || blocks == TRPO_MAX_BLOCKS / 2), "%zu: %d", sizes[i], blocks);
+    }
+}
+
 int main(void) {
+    partial_sums_take_bounded_memory();
     for_every_table(inversions);
     for_every_table(singular);
     for_every_table(products);

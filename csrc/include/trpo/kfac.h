@@ -54,9 +54,15 @@ static inline size_t trpo_kfac_scratch_items(const trpo_mlp *network) {
     return 3 * widest * TRPO_TILE_ROWS;
 }
 
-/* Partial sums of the statistics: half as many as a product has, since adding them up costs more here. */
-static inline int trpo_kfac_block_count(size_t rows, size_t parameters) {
-    return (trpo_block_count(rows, parameters) + 1) / 2;
+/* Items that the partial sums of the statistics take together, unless a single one takes more: wide inputs make large
+ * factors, and these are bounded by the memory for one of them. */
+#define TRPO_KFAC_SUM_ITEMS ((size_t)1 << 26)
+
+/* Partial sums of the statistics: at most half as many as a product has, since adding them up costs more here. */
+static inline int trpo_kfac_block_count(size_t rows, size_t factor_items) {
+    const int most = (trpo_block_count(rows, factor_items) + 1) / 2;
+    const size_t fitting = TRPO_KFAC_SUM_ITEMS / factor_items;
+    return fitting >= (size_t)most ? most : (fitting ? (int)fitting : 1);
 }
 
 #endif

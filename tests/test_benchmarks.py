@@ -140,5 +140,7 @@ def test_peak_counts_what_it_does(dtype):
     assert library.multiply_adds(dtype, 2_000) == 2 * library.multiply_adds(dtype, 1_000) > 0
     with pytest.raises(ValueError, match=r"rounds: wanted 1 to 2\*\*32, got 0"):
         library.multiply_adds(dtype, 0)
+    with pytest.raises(TypeError, match="float"):
+        library.multiply_adds(dtype, 1.5)
     with pytest.raises(TypeError, match="dtype: wanted float32 or float64, got int64"):
         library.multiply_adds("int64", 1)

@@ -4,6 +4,7 @@ Other modules of this floor reach them by cimport, so there is one table and one
 """
 
 import os
+from operator import index
 
 import numpy as np
 
@@ -178,7 +179,7 @@ def multiply_adds(dtype, rounds):
     cdef const trpo_kernels *kernels = kernels_for(dtype)
     if not 1 <= rounds <= 2**32:
         raise ValueError(f"rounds: wanted 1 to 2**32, got {rounds}")
-    cdef size_t count = rounds
+    cdef size_t count = index(rounds)
     cdef double operations
     with nogil:
         operations = kernels.multiply_adds(count, trpo_get_threads())

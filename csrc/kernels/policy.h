@@ -296,6 +296,19 @@ static void F(policy_evaluate)(const trpo_policy_batch *b, const void *parameter
     *kl = (*kl + log_std_kl * (double)b->rows) / b->total;
 }
 
+/* Sum of the entropies at theta_old of a block's rows; discrete only. */
+static void F(entropy_block)(void *job_, int block, int thread) {
+    const F(batch_job_) *job = job_;
+    const trpo_policy_batch *b = job->batch;
+    double sum = 0;
+    FOR_TILES(b, block) {
+        const REAL *tile = F(old_tile)(b, row, count, thread);
+        for (size_t i = 0; i < count; i++)
+            sum += F(row_entropy)(&b->layout, F(tile_output)(b, tile, i), F(tile_metric)(b, tile, i));
+    }
+    b->totals[(size_t)block * (2 + F(outputs)(b))] = sum;
+}
+
 /* Mean entropy at theta_old, in nats. */
 static double F(policy_entropy)(const trpo_policy_batch *b) {
     const size_t n = F(outputs)(b);
@@ -304,10 +317,8 @@ static double F(policy_entropy)(const trpo_policy_batch *b) {
         for (size_t j = 0; j < n; j++) sum += (double)((const REAL *)b->parameters)[j];
         return sum + 1.41893853320467274178 * (double)n; /* (1 + log(2 pi)) / 2 */
     }
-    for (int block = 0; block < b->blocks; block++) FOR_TILES(b, block) {
-            const REAL *tile = F(old_tile)(b, row, count, 0);
-            for (size_t i = 0; i < count; i++)
-                sum += F(row_entropy)(&b->layout, F(tile_output)(b, tile, i), F(tile_metric)(b, tile, i));
-        }
+    F(batch_job_) job = {.batch = b};
+    trpo_parallel(b->blocks, b->threads, F(entropy_block), &job);
+    for (int block = 0; block < b->blocks; block++) sum += b->totals[(size_t)block * (2 + n)];
     return sum / (double)b->rows;
 }

@@ -314,20 +314,22 @@ INLINE double F(mean_diagonal)(size_t n, size_t ld, const REAL *matrix) {
 /* Both factors of every layer become the inverses of A + pi s I and G + s / pi I, s^2 = share * damping, pi^2 = mean
  * diagonal of A / mean diagonal of G (Martens & Grosse 2015, sec. 6.3), in place. No shift is less than
  * sqrt(epsilon) times the mean diagonal, so that a singular statistic has an inverse even without damping; where one factor
- * vanishes, so does the layer's Fisher information, and the inverse is that of damping I (of I without damping).
+ * vanishes, or is so small that its inverse might overflow, so does the layer's Fisher information, and the inverse is that
+ * of damping I (of I without damping).
  * work: threads * invert_items. Returns -1, or 2 l (A) or 2 l + 1 (G) of the first matrix that has no inverse: one that is
  * not finite, or not positive semi-definite. */
 static int F(kronecker_invert)(const trpo_kronecker *plan, void *factors, double damping, double share, void *work,
                                int threads) {
     F(invert_job_) job = {.plan = plan, .factors = factors, .work = work};
     const double least = sqrt(sizeof(REAL) == 4 ? (double)FLT_EPSILON : DBL_EPSILON);
+    const double vanishing = sizeof(REAL) == 4 ? (double)FLT_MIN / (double)FLT_EPSILON : DBL_MIN / DBL_EPSILON;
     for (int l = 0; l < plan->layers; l++) {
         const trpo_kronecker_layer *layer = &plan->layer[l];
         REAL *A = job.factors + layer->A, *G = job.factors + layer->G;
         const double a = F(mean_diagonal)(layer->input_size, layer->input_pad, A);
         const double g = F(mean_diagonal)(layer->outputs, layer->output_pad, G);
         if (!isfinite(a) || !isfinite(g)) return 2 * l + !!isfinite(a);
-        if (a == 0 || g == 0) {
+        if ((a >= 0 && a < vanishing) || (g >= 0 && g < vanishing)) {
             memset(A, 0, layer->input_size * layer->input_pad * sizeof(REAL));
             memset(G, 0, layer->outputs * layer->output_pad * sizeof(REAL));
             job.shift[2 * l] = 1;
@@ -361,14 +363,18 @@ static void F(kronecker_diagonal)(const trpo_kronecker *plan, const void *factor
     }
 }
 
-/* x = 1 / (x + shift), or 1 where that is not positive: n items, in place. */
-static void F(shifted_reciprocal)(size_t n, double shift_, void *x_) {
+/* x = 1 / (x + shift), or 1 where that has no finite inverse: n items, in place. Returns 0, with x spoiled, where an x is
+ * negative or not finite. */
+static int F(shifted_reciprocal)(size_t n, double shift_, void *x_) {
     const REAL shift = (REAL)shift_;
     REAL *x = x_;
+    int fine = 1;
     for (size_t i = 0; i < n; i++) {
-        const REAL value = x[i] + shift;
-        x[i] = value > 0 ? 1 / value : 1;
+        fine &= x[i] >= 0 && isfinite(x[i]);
+        const REAL inverse = 1 / (x[i] + shift);
+        x[i] = isfinite(inverse) ? inverse : 1;
     }
+    return fine;
 }
 
 /* ---- products ---- */

@@ -1,5 +1,7 @@
 """The compiled policy mathematics at its own boundary; tests/engines compares it with the oracle over a wider table."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -219,6 +221,7 @@ def test_trials_that_overflow_are_outcomes_and_not_errors(distribution):
         (((5, 3), "tanh", "multicategorical", np.float64, (2, 2)), r"nvec.*3 outputs.*\(2, 2\)"),
         (((5, 3), "tanh", "multicategorical", np.float64, (3, 0)), r"nvec.*\(3, 0\)"),
         (((5, 3), "tanh", "multicategorical", np.float64, ()), "nvec"),
+        (((5, 3), "tanh", "multicategorical", np.float64, (1.5, 1.5)), "float"),
         (((5, 3), "tanh", "bernoulli", np.float64, (3,)), "nvec.*'bernoulli'"),
         (((5, 3), "tanh", "gaussian", np.float16), "dtype.*float16"),
         (((5, 3), "tanh", "gaussian", np.int64), "dtype.*int64"),
@@ -673,6 +676,43 @@ def test_a_million_rows_take_the_memory_that_is_stated(distribution):
     assert many.kernel.memory <= budget + 1_000_000 * per_row + 2**20
     # In items a row: both widths rounded up to at most 16 items, the last twice where discrete
     assert many.bind().memory <= 1_000_000 * (4 * (32 + (16 if few.oracle.discrete else 0)) + per_row) + 2**20
+
+
+def test_a_kernel_at_work_in_another_thread_gives_no_entropy_and_is_not_disturbed():
+    """Where activations were not kept the entropy needs the work memory, as a product does."""
+    setting = Setting("categorical", rows=20_000)
+    kernel = setting.bind(cache_bytes=0)
+    v = np.random.default_rng(1).normal(size=kernel.size)
+    F, entropy, wrong, refused = kernel.fisher_operator(), kernel.entropy(), [], []
+    product = (F @ v).tobytes()
+
+    def repeat(work, expected):
+        for _ in range(60):
+            try:
+                if work() != expected:
+                    wrong.append(1)
+            except RuntimeError as error:
+                refused.append(str(error))
+
+    workers = [
+        threading.Thread(target=repeat, args=arguments)
+        for arguments in ((lambda: (F @ v).tobytes(), product), (kernel.entropy, entropy))
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert not wrong
+    assert all("another thread" in text for text in refused)
+
+
+def test_an_actor_that_could_not_be_made_does_not_act():
+    s = Setting()
+    actor = Actor.__new__(Actor)
+    with pytest.raises(ValueError, match="parameters"):
+        actor.__init__(s.kernel, s.theta[:-1].copy())
+    with pytest.raises(TypeError, match="not initialized"):
+        actor.act(s.observations, 0, *outputs_for(s))
 
 
 def test_a_negative_budget_is_named():

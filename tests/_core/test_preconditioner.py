@@ -276,6 +276,19 @@ def test_a_statistic_that_overflows_is_named():
     s.observations *= 1e25
     with pytest.raises(FloatingPointError, match=r"layer 0.*A of its inputs"):
         s.bind().preconditioner("kfac", damping=0.1)
+    with pytest.raises(FloatingPointError, match=r"diagonal: .*not finite"):
+        s.bind().preconditioner("diagonal", damping=0.1)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.25])
+@pytest.mark.parametrize("scale", [1e-45, 1e-36])
+def test_a_factor_too_small_to_invert_is_one_that_vanishes(scale, damping):
+    small, large = np.eye(2, dtype=np.float32) * np.float32(scale), np.eye(3, dtype=np.float32)
+    v = np.arange(8, dtype=np.float32)
+    for A, G, weight, bias in ((large, small, 0, 4), (small, large, 0, 3)):
+        M = KroneckerPreconditioner([(A, G, weight, bias)], 8, np.float32, damping)
+        used = len(G) * len(A)
+        np.testing.assert_allclose((M @ v)[:used], v[:used] / (damping or 1), rtol=1e-6)
 
 
 def test_a_preconditioner_is_outlived_by_the_next_bind():
@@ -334,6 +347,8 @@ SQUARE = np.eye(3)
         (([(SQUARE, SQUARE, 0, 5)], 9, np.float64, 0.1), ValueError, r"blocks\[0\]: bias overlaps"),
         (([(SQUARE, SQUARE, 0, None)] * 65, 9, np.float64, 0.1), ValueError, "at most 64"),
         (([], 4, np.float64, 0.1, np.ones(3)), ValueError, r"diagonal: .*\(4,\)"),
+        (([], 2, np.float64, 0.1, np.array([1, np.nan])), FloatingPointError, "diagonal: .*not finite"),
+        (([], 2, np.float64, 0.1, np.array([1, -2.0])), FloatingPointError, "diagonal: .*negative"),
         (([], 4, np.int32, 0.1), TypeError, "dtype"),
         (([(-SQUARE, SQUARE, 0, None)], 9, np.float64, 0.1), FloatingPointError, "layer 0.*A of its inputs"),
         (([(SQUARE, np.diag([1.0, 2, -1]), 0, None)], 9, np.float64, 0.1), FloatingPointError, "G of its outputs"),
@@ -344,15 +359,22 @@ def test_bad_factors_are_named(arguments, error, match):
         KroneckerPreconditioner(*arguments)
 
 
+def test_statistics_that_were_never_made_for_a_policy_say_so():
+    with pytest.raises(TypeError, match="not initialized"):
+        FisherFactors.__new__(FisherFactors).statistics()
+    with pytest.raises(TypeError, match="not initialized"):
+        FisherFactors.__new__(FisherFactors).preconditioner("kfac", damping=0.1)
+
+
 def test_bad_requests_are_named():
     s = Setting()
     factors = FisherFactors(s.kernel)
     for arguments, match in (
         ({"kind": "cholesky", "damping": 0.1}, "kind: wanted 'kfac' or 'diagonal', got 'cholesky'"),
         ({"kind": "kfac", "damping": -0.1}, "damping: .*-0.1"),
-        ({"kind": "kfac", "damping": 0.1, "rows": np.array([], np.int64)}, "rows: wanted at least one"),
-        ({"kind": "kfac", "damping": 0.1, "rows": np.array([0, 300])}, "rows: .*below 300, got 300 at 1"),
-        ({"kind": "kfac", "damping": 0.1, "rows": np.array([3, 3])}, "rows: .*increasing.*got 3 at 1"),
+        ({"kind": "kfac", "damping": 0.1, "rows": np.array([], np.int64)}, "rows: wanted at least one row"),
+        ({"kind": "kfac", "damping": 0.1, "rows": np.array([0, 300])}, "rows: item 1 is 300; .* to 299"),
+        ({"kind": "kfac", "damping": 0.1, "rows": np.array([3, 3])}, "rows: item 1 is 3; wanted increasing"),
     ):
         with pytest.raises(ValueError, match=match):
             factors.preconditioner(**arguments)

@@ -149,7 +149,7 @@ cdef extern from "trpo/kfac.h" nogil:
         void *sums
         void *scratch
     size_t trpo_kfac_scratch_items(const trpo_mlp *network)
-    int trpo_kfac_block_count(size_t rows, size_t parameters)
+    int trpo_kfac_block_count(size_t rows, size_t factor_items)
 
 cdef extern from "trpo/kernels.h" nogil:
     ctypedef struct trpo_kernels:
@@ -189,7 +189,7 @@ cdef extern from "trpo/kernels.h" nogil:
         void (*kronecker_diagonal)(const trpo_kronecker *plan, const void *factors, void *out) noexcept nogil
         int (*kronecker_invert)(const trpo_kronecker *plan, void *factors, double damping, double share, void *work,
                                 int threads) noexcept nogil
-        void (*shifted_reciprocal)(size_t n, double shift, void *x) noexcept nogil
+        int (*shifted_reciprocal)(size_t n, double shift, void *x) noexcept nogil
         void (*kronecker_apply)(const trpo_kronecker *plan, const void *factors, const void *diagonal, const void *v,
                                 void *out, void *work, int threads) noexcept nogil
         double (*critic_gradient)(const trpo_mlp *plan, const void *forward, const void *backward, size_t count,

@@ -1,6 +1,11 @@
+from libc.stdint cimport int64_t
+
 from trpo_fast._core.csrc cimport trpo_action_layout, trpo_actor, trpo_kernels, trpo_mlp, trpo_policy_batch
 from trpo_fast._core.library cimport Memory
 from trpo_fast._core.operator cimport Operator
+
+
+cdef const int64_t *checked_rows(object rows, Py_ssize_t bound) except NULL
 
 
 cdef class PolicyKernel:

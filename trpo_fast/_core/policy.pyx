@@ -3,6 +3,8 @@
 The mathematics is csrc/kernels/policy.h and act.h; here arrays are checked and memory is owned.
 """
 
+from operator import index
+
 import numpy as np
 
 from libc.math cimport INFINITY
@@ -72,7 +74,7 @@ cdef int make_layout(
         layout.mask_items = 2 * outputs
     if layout.distribution != TRPO_CATEGORICAL:
         return 0
-    cdef tuple counts = (outputs,) if nvec is None else tuple(nvec)
+    cdef tuple counts = (outputs,) if nvec is None else tuple(index(n) for n in nvec)
     if min(counts, default=0) < 1 or sum(counts) != outputs:
         raise ValueError(f"nvec: wanted positive sizes that add up to the {outputs} outputs, got {counts}")
     cdef size_t *sizes = <size_t *>memory.reserve(len(counts) * sizeof(size_t))
@@ -151,6 +153,20 @@ cdef int refuse_log_std(const void *log_std, size_t items, const trpo_kernels *k
         if not -limit <= value <= limit:
             raise ValueError(f"log_std: item {j} is {value}; wanted -{limit:g} to {limit:g} in this precision")
     return 0
+
+
+# Data of an array of rows of a batch, after checking that they are increasing and within `bound`.
+cdef const int64_t *checked_rows(object rows, Py_ssize_t bound) except NULL:
+    cdef const int64_t *items = <const int64_t *>data_of(rows, "rows", "q", 1, -1, -1, False)
+    cdef int64_t last = -1
+    cdef Py_ssize_t i, count = len(rows)
+    if count < 1:
+        raise ValueError("rows: wanted at least one row, got none")
+    for i in range(count):
+        if not last < items[i] < bound:
+            raise ValueError(f"rows: item {i} is {items[i]}; wanted increasing row numbers from 0 to {bound - 1}")
+        last = items[i]
+    return items
 
 
 cdef class PolicyKernel:
@@ -383,7 +399,12 @@ cdef class PolicyKernel:
     def entropy(self):
         """Mean entropy at theta_old over the bound batch, in nats."""
         self.require_batch()
-        return self.kernels.policy_entropy(&self.batch)
+        cdef double entropy
+        with nogil:
+            self.claim()  # rows whose activations were not kept pass through the work memory
+            entropy = self.kernels.policy_entropy(&self.batch)
+            trpo_release(&self.claimed)
+        return entropy
 
     def subset(self, rows, cache_bytes=TRPO_CACHE_BYTES):
         """A new kernel, bound to some rows of this batch at the same theta_old, for its Fisher information.
@@ -397,16 +418,10 @@ cdef class PolicyKernel:
             As for ``bind``.
         """
         self.require_batch()
-        cdef const int64_t *index = <const int64_t *>data_of(rows, "rows", "q", 1, -1, -1, False)
-        cdef Py_ssize_t i, count = len(rows), last = -1
-        if count < 1:
-            raise ValueError("rows: wanted at least one row, got none")
-        for i in range(count):
-            if not last < index[i] < <int64_t>self.batch.rows:
-                raise ValueError(
-                    f"rows: item {i} is {index[i]}; wanted increasing row numbers from 0 to {self.batch.rows - 1}"
-                )
-            last = index[i]
+        checked_rows(rows, self.batch.rows)
+        # Picking rows may let another thread bind: all that is of this batch is taken first.
+        cdef double total = len(rows) * (self.batch.total / self.batch.rows)
+        log_probs = self.log_probs()
         theta = np.empty(self.size, self.dtype)
         memcpy(data_of(theta, "theta", self.code, 1, -1, -1, True), self.batch.parameters, theta.nbytes)
         observations, actions, advantages, _, masks = self.bound
@@ -416,8 +431,8 @@ cdef class PolicyKernel:
             observations[rows],
             actions[rows],
             advantages[rows],
-            self.log_probs()[rows],
-            count * (self.batch.total / self.batch.rows),
+            log_probs[rows],
+            total,
             None if masks is None else masks[rows],
             cache_bytes=cache_bytes,
         )
@@ -495,7 +510,6 @@ cdef class Actor:
             raise ValueError(f"observation_clip: wanted a positive number, got {observation_clip!r}")
         if self.policy is not None:
             raise TypeError("Actor: already initialized; make a new one")
-        self.policy = kernel
         self.parameters = data_of(parameters, "parameters", kernel.code, 1, kernel.size, -1, False)
         mean, mean_data = doubles(observation_mean, "observation_mean", kernel.widths[0])
         scale, scale_data = doubles(observation_scale, "observation_scale", kernel.widths[0])
@@ -520,6 +534,7 @@ cdef class Actor:
         cdef size_t known = aligned(kernel.size * item), packed = aligned(kernel.plan.forward_items * item)
         cdef char *base = <char *>self.memory.reserve(known + packed + kernel.plan.scratch_items * item)
         self.known, self.packed, self.scratch = base, base + known, base + known + packed
+        self.policy = kernel  # last: an actor that has one is complete
 
     def act(
         self, observations, step, normalized, actions, log_probs, env_actions, deterministic=False, first_row=0,

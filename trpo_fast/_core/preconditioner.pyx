@@ -19,7 +19,7 @@ gain g'x / sqrt(x'Fx) after five products:
 
 import numpy as np
 
-from libc.stdint cimport SIZE_MAX, int64_t
+from libc.stdint cimport SIZE_MAX
 from libc.string cimport memcpy, memset
 
 from trpo_fast._core.csrc cimport (
@@ -36,7 +36,7 @@ from trpo_fast._core.csrc cimport (
 )
 from trpo_fast._core.library cimport Memory, aligned, code_of, data_of, threads
 from trpo_fast._core.operator cimport Operator
-from trpo_fast._core.policy cimport PolicyKernel
+from trpo_fast._core.policy cimport PolicyKernel, checked_rows
 
 # Share of the damping that the factors get.
 FACTORED_DAMPING = 0.15
@@ -80,7 +80,7 @@ cdef class KroneckerPreconditioner(Operator):
     ValueError
         Shapes; offsets that do not fit or overlap.
     FloatingPointError
-        A factor that is not finite, or not positive semi-definite.
+        A factor that is not finite, or not positive semi-definite; an entry of the diagonal that is not, or negative.
 
     References
     ----------
@@ -135,8 +135,10 @@ cdef class KroneckerPreconditioner(Operator):
             self.copy_in(G, layer.G, layer.output_pad)
         memset(self.inverse_diagonal, 0, n * self.kernels.item_size)
         if diagonal is not None:
+            data_of(diagonal, "diagonal", code, 1, n, -1, False)
+            others = np.where(used, self.dtype.type(0), diagonal)
             memcpy(
-                self.inverse_diagonal, data_of(diagonal, "diagonal", code, 1, n, -1, False), n * self.kernels.item_size
+                self.inverse_diagonal, data_of(others, "diagonal", code, 1, n, -1, False), n * self.kernels.item_size
             )
         self.finish(damping)
 
@@ -162,11 +164,13 @@ cdef class KroneckerPreconditioner(Operator):
         # Factors and inverse_diagonal hold F's; they become inverses.
         cdef double share = FACTORED_DAMPING
         cdef Memory memory = Memory()
-        cdef int most = threads() if self.plan.invert_operations > THREAD_OPERATIONS else 1, failed
+        cdef int most = threads() if self.plan.invert_operations > THREAD_OPERATIONS else 1, failed, fine
         cdef void *work = memory.reserve(most * self.plan.invert_items * self.kernels.item_size)
         with nogil:
-            self.kernels.shifted_reciprocal(self.size, damping, self.inverse_diagonal)
+            fine = self.kernels.shifted_reciprocal(self.size, damping, self.inverse_diagonal)
             failed = self.kernels.kronecker_invert(&self.plan, self.factors, damping, share, work, most)
+        if not fine:
+            raise FloatingPointError("diagonal: holds a value that is not finite, or negative")
         if failed >= 0:
             raise FloatingPointError(
                 f"layer {failed // 2}: the statistic {'AG'[failed % 2]} of its {('inputs', 'outputs')[failed % 2]} "
@@ -224,6 +228,11 @@ cdef class FisherFactors:
             layer.bias = policy.log_std_items + policy.plan.bias[index]
         policy.kernels.kronecker_plan(&self.plan)
 
+    cdef int require_batch(self) except -1:
+        if self.policy is None:  # made by __new__ alone
+            raise TypeError("FisherFactors: not initialized")
+        return self.policy.require_batch()
+
     cdef int compute(self, object rows, void *factors) except -1:
         # factors: plan.factor_items. The caller has claimed the policy.
         cdef trpo_kfac_sample sample
@@ -259,7 +268,7 @@ cdef class FisherFactors:
 
     def statistics(self, rows=None):
         """[(A, G), ...] of every layer, copies; A is (inputs + 1, inputs + 1), G (outputs, outputs)."""
-        self.policy.require_batch()
+        self.require_batch()
         cdef Memory memory = Memory()
         cdef char *factors = <char *>memory.reserve(self.plan.factor_items * self.policy.kernels.item_size)
         self.policy.claim()
@@ -303,7 +312,7 @@ cdef class FisherFactors:
             raise ValueError(f"kind: wanted 'kfac' or 'diagonal', got {kind!r}")
         if not 0 <= damping < np.inf:
             raise ValueError(f"damping: wanted a finite number >= 0, got {damping!r}")
-        self.policy.require_batch()
+        self.require_batch()
         cdef PolicyKernel policy = self.policy
         cdef KroneckerPreconditioner M = KroneckerPreconditioner.__new__(KroneckerPreconditioner)
         cdef Memory memory
@@ -334,14 +343,3 @@ cdef class FisherFactors:
                 (<double *>M.inverse_diagonal)[i] = log_std
         M.finish(damping)
         return M
-
-
-cdef const int64_t *checked_rows(object rows, Py_ssize_t bound) except NULL:
-    cdef const int64_t *items = <const int64_t *>data_of(rows, "rows", "q", 1, -1, -1, False)
-    cdef Py_ssize_t count = len(rows), i
-    if count == 0:
-        raise ValueError("rows: wanted at least one")
-    for i in range(count):
-        if not 0 <= items[i] < bound or (i > 0 and items[i] <= items[i - 1]):
-            raise ValueError(f"rows: wanted increasing indices below {bound}, got {items[i]} at {i}")
-    return items

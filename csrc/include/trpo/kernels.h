@@ -57,7 +57,7 @@ typedef struct {
     void (*kronecker_diagonal)(const trpo_kronecker *plan, const void *factors, void *out);
     int (*kronecker_invert)(const trpo_kronecker *plan, void *factors, double damping, double share, void *work,
                             int threads);
-    void (*shifted_reciprocal)(size_t n, double shift, void *x); /* x = 1 / (x + shift) */
+    int (*shifted_reciprocal)(size_t n, double shift, void *x); /* x = 1 / (x + shift) */
     void (*kronecker_apply)(const trpo_kronecker *plan, const void *factors, const void *diagonal, const void *v,
                             void *out, void *work, int threads);
 

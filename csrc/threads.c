@@ -22,7 +22,8 @@ static struct {
     pthread_mutex_t lock; /* guards all but tasks' work */
     pthread_cond_t wake, finished;
     int workers; /* threads that exist besides callers */
-    int spins;   /* whether every thread has a core to itself */
+    int cores;   /* that this process may use; 0: not yet determined */
+    int spins;   /* whether every thread of the last section has a core to itself */
     atomic_uint generation;
     int wanted; /* workers that may join the section under way */
     int joined;
@@ -45,7 +46,7 @@ static void after_fork_in_child(void) {
     pthread_mutex_init(&pool.lock, NULL);
     pthread_cond_init(&pool.wake, NULL);
     pthread_cond_init(&pool.finished, NULL);
-    pool.workers = pool.wanted = pool.joined = 0;
+    pool.workers = pool.cores = pool.wanted = pool.joined = 0;
     atomic_store(&pool.active, 0);
 }
 
@@ -191,13 +192,13 @@ static void *worker(void *unused) {
 
 /* With pool.lock held. Fewer workers than asked for is no error: the section still completes. */
 static void grow(int workers) {
+    if (pool.cores == 0) pool.cores = usable_cores();
     while (pool.workers < workers) {
         pthread_t thread;
         if (pthread_create(&thread, NULL, worker, NULL) != 0) return;
         pthread_detach(thread);
         pool.workers++;
     }
-    pool.spins = pool.workers < usable_cores();
 }
 
 void trpo_parallel(int tasks, int threads, void (*task)(void *, int, int), void *context) {
@@ -215,8 +216,9 @@ void trpo_parallel(int tasks, int threads, void (*task)(void *, int, int), void 
     atomic_store(&pool.next, 0);
     pool.joined = 0;
     pool.wanted = threads - 1;
+    pool.spins = threads <= pool.cores;
     pool.generation++;
-    pthread_cond_broadcast(&pool.wake);
+    for (int i = 1; i < threads; i++) pthread_cond_signal(&pool.wake); /* there may be more workers than are wanted */
     pthread_mutex_unlock(&pool.lock);
     run_tasks(0);
     pthread_mutex_lock(&pool.lock);

@@ -57,7 +57,8 @@ typedef struct {
     void (*kronecker_diagonal)(const trpo_kronecker *plan, const void *factors, void *out);
     int (*kronecker_invert)(const trpo_kronecker *plan, void *factors, double damping, double share, void *work,
                             int threads);
-    int (*shifted_reciprocal)(size_t n, double shift, void *x); /* x = 1 / (x + shift) */
+    /* x = 1 / (x + shift); returns 0 where an x is negative or not finite */
+    int (*shifted_reciprocal)(size_t n, double shift, void *x);
     void (*kronecker_apply)(const trpo_kronecker *plan, const void *factors, const void *diagonal, const void *v,
                             void *out, void *work, int threads);
 

@@ -107,9 +107,8 @@ static REAL *F(mlp_jvp)(const trpo_mlp *plan, const REAL *packed, const REAL *pa
     return tangent;
 }
 
-/* sums (+)= J' d for a tile: d is rows x padded[layers], zero in the padding, overwritten by nothing; scratch: two tile buffers, d
- * may lie in neither. With `first` the accumulator is stored to, so callers need not clear it. ahead: as for
- * mlp_jvp. */
+/* sums (+)= J' d for a tile: d is rows x padded[layers], zero in the padding, not modified; scratch: two tile buffers, d may
+ * lie in neither. With `first` the accumulator is stored to, so callers need not clear it. ahead: as for mlp_jvp. */
 static void F(mlp_vjp)(const trpo_mlp *plan, const REAL *packed_backward, size_t rows, const REAL *x, const REAL *tile,
                        const REAL *d, REAL *scratch, REAL *sums, int first, F(ahead_) * ahead) {
     const size_t buffer = plan->tile_activations / 4;

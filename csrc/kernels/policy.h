@@ -116,7 +116,8 @@ static void F(policy_bind)(const trpo_policy_batch *b) {
     trpo_parallel(b->blocks, b->threads, F(bind_block), &job);
 }
 
-/* d = gradient of row i's part of the objective with respect to its output, which is given with its metric; what log_std gets is added to its sums. */
+/* d = gradient of row i's part of the objective with respect to its output, which is given with its metric; what log_std
+ * gets is added to its sums. */
 INLINE void F(gradient_row)(const F(batch_job_) * job, size_t i, const REAL *output, const REAL *metric, REAL *d,
                             double *log_std_sums) {
     const trpo_policy_batch *b = job->batch;

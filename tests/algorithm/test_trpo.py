@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.rollout.environments import EnvironmentAdapter
 from trpo_fast.solvers.status import Status
@@ -102,6 +103,11 @@ def test_schedules_fall_over_the_training_and_never_to_nothing(make_agent):
     np.testing.assert_allclose([kl for kl, _ in seen], [0.02, 0.015, 0.01, 0.005])
     np.testing.assert_allclose([rate for _, rate in seen], 5e-4 * (1 + np.cos(np.pi * np.arange(4) / 4)))
     assert agent.last_update.kl <= 0.005
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_is_above_zero_until_the_last_timestep_of_the_longest_training(name):
+    assert 0 < SCHEDULES[name](1 - 1e-12) <= SCHEDULES[name](0.5) <= SCHEDULES[name](0.0) == 1
 
 
 def test_a_training_in_two_parts_follows_the_schedule_of_the_whole(make_agent, bits):
@@ -223,6 +229,7 @@ def test_interpreter_ends_without_waiting_for_a_long_fit():
 import os, time
 import numpy as np
 from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.algorithm.trpo import TRPO
 agent = TRPO("Pendulum-v1", seed=0, num_envs=1, steps_per_env=64, warm_up_steps=0, critic_epochs=100_000_000)
 agent.critic_trainer.start(np.zeros((64, 3), np.float32), np.ones(64, np.float32))

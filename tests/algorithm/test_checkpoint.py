@@ -226,6 +226,15 @@ def test_damaged_counter_is_refused_when_loaded_by_file_name_and_want(saved_file
         TRPO.load(tmp_path / "bad.trpo")
 
 
+# A file without own_networks is from before an agent could have some, and is read.
+@pytest.mark.parametrize("value", [None, "text", 3, [], {"policy": 3}, {"critic": ["name"]}])
+def test_damaged_names_of_own_networks_are_refused_when_loaded(saved_file, tmp_path, value):
+    tensors, metadata = saved_file
+    model_file.write(tmp_path / "bad.trpo", tensors, {**metadata, "own_networks": value})
+    with pytest.raises(model_file.ModelFileError, match=r"bad\.trpo: .*own_networks: .*; want an object"):
+        TRPO.load(tmp_path / "bad.trpo")
+
+
 @pytest.mark.parametrize("value", ["missing", None, "text", -1, 1.5, True, [1], {"id": 3}])
 @pytest.mark.parametrize("name", ["config", "seed", "observation_space", "action_space", "environment", "counters"])
 def test_damaged_description_is_refused_when_loaded_by_file_and_name(saved_file, tmp_path, name, value):

@@ -278,12 +278,11 @@ def _check_counters(where: str, counters: Any, wanted: Mapping[str, Any]) -> Non
 
 
 def _checked_own_networks(own: Any) -> dict[str, str | None]:
-    found = {name: own.get(name) for name in ("policy", "critic")} if isinstance(own, Mapping) else {"policy": own}
-    if not all(isinstance(name, (str, type(None))) for name in found.values()):
-        raise ValueError(
-            f"own_networks: {own!r} given; want an object with policy and critic, names of classes or null"
-        )
-    return found
+    if isinstance(own, Mapping):
+        found = {name: own.get(name) for name in ("policy", "critic")}
+        if all(isinstance(name, (str, type(None))) for name in found.values()):
+            return found
+    raise ValueError(f"own_networks: {own!r} given; want an object with policy and critic, names of classes or null")
 
 
 def _checked_recipe(recipe: Any) -> dict[str, Any] | None:

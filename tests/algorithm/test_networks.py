@@ -1,6 +1,7 @@
 """Images through a CNN, and policies and critics of the user's own."""
 
 import warnings
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -8,7 +9,14 @@ import pytest
 import torch
 from gymnasium import spaces
 from torch import nn
-from torch.distributions import Categorical, Normal
+from torch.distributions import (
+    Categorical,
+    Independent,
+    MixtureSameFamily,
+    Normal,
+    TanhTransform,
+    TransformedDistribution,
+)
 
 from tests.algorithm.images import Halves, OwnCritic, OwnPolicy
 from trpo_fast import TRPO
@@ -195,12 +203,18 @@ BAD_POLICIES = {
         ValueError,
         "policy: forward returned .* with NaN",
     ),
+    "no divergence": (
+        Returns(lambda y: MixtureSameFamily(Categorical(logits=y), Normal(y, 1.0))),
+        ValueError,
+        "policy: forward returned a MixtureSameFamily, for which torch has no KL divergence",
+    ),
     "another dtype": (OwnPolicy().double(), ValueError, "'body.0.weight' is torch.float64; want torch.float32"),
     "dropout": (
         nn.Sequential(nn.Dropout(0.5), OwnPolicy()),
         ValueError,
         "policy: '0', a Dropout in training mode, draws random numbers",
     ),
+    "a class with other arguments": (CNNPolicy, TypeError, "takes 3 positional arguments"),
     "a maker of something else": (lambda *arguments: 7, TypeError, "policy: the callable returned int; want a torch"),
 }
 
@@ -209,6 +223,40 @@ BAD_POLICIES = {
 def test_a_policy_that_cannot_serve_is_named(policy, error, message, make_agent):
     with pytest.raises(error, match=message):
         make_agent("Pendulum-v1", policy=policy)
+
+
+def test_an_entropy_bonus_for_a_distribution_without_entropy_is_refused_when_the_agent_is_made(make_agent):
+    squashed = Returns(lambda y: TransformedDistribution(Normal(y[:, 0], 1.0), [TanhTransform()]))
+    make_agent("Pendulum-v1", policy=squashed)
+    with pytest.raises(ValueError, match=r"entropy_coefficient: 0.1 given; want 0 .* TransformedDistribution"):
+        make_agent("Pendulum-v1", policy=squashed, entropy_coefficient=0.1)
+
+
+class Pairs(gymnasium.Env):
+    """Two choices of three, some of which are forbidden."""
+
+    observation_space = spaces.Box(-1, 1, (3,), np.float32)
+    action_space = spaces.MultiDiscrete([3, 3], start=[1, 0])
+    info: ClassVar = {"action_mask": (np.array([1, 0, 1], np.int8), np.array([0, 1, 1], np.int8))}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.np_random.uniform(-1, 1, 3).astype(np.float32), self.info
+
+    def step(self, action):
+        assert action[0] in (1, 3)
+        assert action[1] in (1, 2)
+        observation = self.np_random.uniform(-1, 1, 3).astype(np.float32)
+        return observation, float(action.sum()), False, bool(self.np_random.random() < 0.1), self.info
+
+
+def test_independent_categoricals_of_ones_own_serve_a_multidiscrete_with_masks(make_agent):
+    agent = make_agent(Pairs, policy=Returns(lambda y: Independent(Categorical(logits=y.unflatten(1, (2, 3))), 1), 6))
+    agent.learn(2 * UPDATE)
+    assert agent.last_update.status == 0
+    wrong = Returns(lambda y: Independent(Categorical(logits=y.unflatten(1, (2, 4))), 1), 8)
+    with pytest.raises(ValueError, match="want one over the actions of the environment, which are multicategorical"):
+        make_agent(Pairs, policy=wrong)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +269,7 @@ def test_a_policy_that_cannot_serve_is_named(policy, error, message, make_agent)
         ),
         (Returns(lambda y: [y]), TypeError, "critic: forward returned list; want a Tensor"),
         (Returns(lambda y: y[:, 0] / 0), ValueError, "critic: forward returned values that are not finite"),
+        (OwnCritic().requires_grad_(False), ValueError, "critic: every parameter is frozen"),
         ("mlp", TypeError, "critic: 'mlp' given; want a torch module"),
     ],
 )

@@ -10,7 +10,7 @@ from torch.distributions import (
     kl_divergence,
 )
 
-from trpo_fast.policies.distributions import MultiCategorical, divergence, family_of, with_masks
+from trpo_fast.policies.distributions import MultiCategorical, choices_of, divergence, family_of, with_masks
 
 B = 6
 
@@ -127,6 +127,18 @@ def test_masked_choices_of_a_component_take_no_part_at_all():
         divergence(restricted, with_masks(MultiCategorical(logits.flip(0), (2, 2)), masks)),
         divergence(smaller, MultiCategorical(logits.flip(0)[:, [0, 2, 3]], (1, 2))),
     )
+
+
+def test_masks_reach_the_components_of_torchs_own_independent_categoricals():
+    (logits,) = draws(1)
+    masks = torch.tensor([[True, False, True, True]] * B)
+    theirs = with_masks(Independent(Categorical(logits=logits.view(B, 2, 2)), 1), masks)
+    ours = with_masks(MultiCategorical(logits, (2, 2)), masks)
+    assert choices_of(theirs) == choices_of(ours) == (2, 2)
+    assert theirs.event_shape == ours.event_shape
+    actions = ours.sample()
+    torch.testing.assert_close(theirs.log_prob(actions), ours.log_prob(actions), rtol=0, atol=0)
+    torch.testing.assert_close(theirs.entropy(), ours.entropy(), rtol=0, atol=0)
 
 
 def test_a_masked_bernoulli_is_certain_where_one_value_is_left():

@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.policies.cnn import CNNCritic, CNNPolicy, is_image
-from trpo_fast.policies.distributions import choices_of, family_of
+from trpo_fast.policies.distributions import base_of, choices_of, divergence, family_of
 from trpo_fast.policies.mlp import MLPCritic, MLPPolicy
 from trpo_fast.rollout.spaces import ActionLayout, action_layout, observation_size
 
@@ -58,7 +58,8 @@ def make_networks(
     ------
     ValueError, TypeError
         What is given is no module, has another dtype than the configuration's, shares parameters with the other, or
-        does not return, for rows of zeros, a distribution over the actions or a value for each row.
+        does not return, for rows of zeros, a distribution over the actions, with the KL divergence and the entropy that
+        an update needs, or a value for each row.
     """
     dtype = getattr(torch, config.dtype)
     kind = config.policy
@@ -75,7 +76,9 @@ def make_networks(
             sizes = config.critic_hidden_sizes
             built[name] = MLPCritic(observation_space, sizes, config.activation, dtype=dtype, seed=seed)
         elif kind == "cnn":
-            built[name] = CNNPolicy(observation_space, action_space, config.log_std_init, dtype=dtype, seed=seed)
+            built[name] = CNNPolicy(
+                observation_space, action_space, log_std_init=config.log_std_init, dtype=dtype, seed=seed
+            )
         else:
             built[name] = MLPPolicy(
                 observation_space,
@@ -90,7 +93,7 @@ def make_networks(
     shape = observation_space.shape if isinstance(observation_space, gym.spaces.Box) else None
     rows = torch.zeros(2, *(shape or (observation_size(observation_space),)), dtype=dtype)
     if policy is not None:
-        _check_policy(built["policy"], rows, action_layout(action_space))
+        _check_policy(built["policy"], rows, action_layout(action_space), config.entropy_coefficient)
     if critic is not None:
         _check_critic(built["critic"], rows)
     own = {
@@ -149,7 +152,7 @@ def _check_nothing_shared(policy: nn.Module, critic: nn.Module) -> None:
             )
 
 
-def _check_policy(policy: nn.Module, rows: Tensor, layout: ActionLayout) -> None:
+def _check_policy(policy: nn.Module, rows: Tensor, layout: ActionLayout, entropy_coefficient: float) -> None:
     found = _tried("policy", policy, rows)
     if not isinstance(found, Distribution):
         raise TypeError(f"policy: forward returned {type(found).__name__}; want a torch.distributions.Distribution")
@@ -171,6 +174,23 @@ def _check_policy(policy: nn.Module, rows: Tensor, layout: ActionLayout) -> None
     family = family_of(found)
     if family is not None and any(values.isnan().any() for values in family.coordinates(found)):
         raise ValueError(f"policy: forward returned {found} with NaN for observations of zeros; want finite parameters")
+    name = type(base_of(found)).__name__
+    with torch.no_grad():
+        try:
+            divergence(found, found)
+        except NotImplementedError:
+            raise ValueError(
+                f"policy: forward returned a {name}, for which torch has no KL divergence; want another distribution, "
+                "or one registered with torch.distributions.kl.register_kl"
+            ) from None
+        try:
+            if entropy_coefficient:
+                found.entropy()
+        except NotImplementedError:
+            raise ValueError(
+                f"entropy_coefficient: {entropy_coefficient} given; want 0 for a policy that returns a {name}, whose "
+                "entropy torch does not know"
+            ) from None
 
 
 def _check_critic(critic: nn.Module, rows: Tensor) -> None:

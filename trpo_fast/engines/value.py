@@ -63,12 +63,15 @@ class TorchValueKernel:
     Raises
     ------
     ValueError
-        A layer that draws random numbers or changes itself, parameters of several dtypes or devices; all named.
+        A layer that draws random numbers or changes itself, parameters of several dtypes or devices, all named; or no
+        parameter that could be fitted.
     """
 
     def __init__(self, critic: nn.Module, *, observation_shape: Sequence[int] | None = None) -> None:
         check_deterministic("critic", critic)
         flat = flat_parameters(critic)
+        if not any(parameter.requires_grad for parameter in critic.parameters()):
+            raise ValueError("critic: every parameter is frozen, wanted one that requires gradients")
         self.size = len(flat)
         self.dtype = flat.numpy.dtype
         self._observation_shape = None if observation_shape is None else tuple(observation_shape)

@@ -153,6 +153,7 @@ class CNNPolicy(_CNN):
         self,
         observation_space: spaces.Space[Any],
         action_space: spaces.Space[Any],
+        *,
         log_std_init: float = 0.0,
         dtype: torch.dtype | str = torch.float32,
         seed: int | None = None,
@@ -191,6 +192,7 @@ class CNNCritic(_CNN):
     def __init__(
         self,
         observation_space: spaces.Space[Any],
+        *,
         dtype: torch.dtype | str = torch.float32,
         seed: int | None = None,
     ) -> None:

@@ -91,7 +91,7 @@ def with_masks(distribution: Distribution, masks: Tensor) -> Distribution:
 
     Parameters
     ----------
-    distribution : Categorical, MultiCategorical or Independent(Bernoulli)
+    distribution : Categorical or Bernoulli, alone or in Independent, or MultiCategorical
         Batch shape (B,).
     masks : bool Tensor
         K is the number of logits; of a Bernoulli twice that, pairs (may be 0, may be 1).
@@ -105,7 +105,7 @@ def with_masks(distribution: Distribution, masks: Tensor) -> Distribution:
     if sizes is None:
         raise ValueError(
             f"action_masks: got them for a policy that returns {distribution}, "
-            "wanted a Categorical, MultiCategorical or Independent(Bernoulli)"
+            "wanted a Categorical or Bernoulli, alone or in Independent, or a MultiCategorical"
         )
     assert isinstance(base, Categorical | Bernoulli)
     logits = base.logits
@@ -117,24 +117,30 @@ def with_masks(distribution: Distribution, masks: Tensor) -> Distribution:
         raise ValueError(f"action_masks: row {row} forbids every choice of component {component}")
     # The lowest finite number rather than -inf: probability and every derivative are exactly 0, and nothing is NaN.
     lowest = torch.finfo(logits.dtype).min
-    if type(base) is Bernoulli:
-        restricted = logits.masked_fill(~allowed[..., 0], -lowest).masked_fill(~allowed[..., 1], lowest)
-        return Independent(Bernoulli(logits=restricted, validate_args=False), 1, validate_args=False)
     if isinstance(distribution, MultiCategorical):
         return MultiCategorical(distribution.logits.masked_fill(~masks, lowest), sizes)
-    return Categorical(logits=logits.masked_fill(~masks, lowest), validate_args=False)
+    allowed = allowed.view(*base.batch_shape, -1)
+    restricted: Distribution
+    if type(base) is Bernoulli:
+        certain = logits.masked_fill(~allowed[..., 0], -lowest).masked_fill(~allowed[..., 1], lowest)
+        restricted = Bernoulli(logits=certain, validate_args=False)
+    else:
+        restricted = Categorical(logits=logits.masked_fill(~allowed, lowest), validate_args=False)
+    event_axes = len(distribution.event_shape)
+    return Independent(restricted, event_axes, validate_args=False) if event_axes else restricted
 
 
 def choices_of(distribution: Distribution) -> tuple[int, ...] | None:
-    """Choices of each component of a Categorical, MultiCategorical or Independent(Bernoulli); None for all others."""
-    base = base_of(distribution)
+    """Choices of each component of a Categorical or Bernoulli, alone or in Independent, or of a MultiCategorical.
+
+    None for all others; `distribution` has batch shape (B,), and every other axis of it is one of its event.
+    """
+    base, components = base_of(distribution), distribution.event_shape.numel()
     if isinstance(distribution, MultiCategorical):
         return distribution.nvec
-    if type(base) is Categorical and base.logits.ndim == 2:
-        return (base.logits.shape[1],)
-    if type(base) is Bernoulli and base.logits.ndim == 2:
-        return (2,) * base.logits.shape[1]
-    return None
+    if type(base) is Categorical:
+        return (base.logits.shape[-1],) * components
+    return (2,) * components if type(base) is Bernoulli else None
 
 
 def _blocks(rows: Tensor, sizes: Sequence[int], padding: float) -> Tensor:

@@ -3,7 +3,10 @@ import math
 import sys
 
 import pytest
+from torch import nn
+from torch.distributions import Independent, Normal
 
+from tests.algorithm.images import OwnPolicy
 from trpo_fast.algorithm.logging import COLUMNS, RunLogger, read_progress
 
 STEPS = 3 * 64
@@ -53,6 +56,26 @@ def test_overlap_changes_no_logged_number_but_times(make_agent, tmp_path):
         timed = ("time/time_elapsed", "time/fps", "timings/")
         logged.append([{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows])
     assert logged[0] == logged[1]
+
+
+def test_the_standard_deviation_is_logged_where_it_is_a_parameter_of_the_policy(make_agent, tmp_path):
+    class Layered(OwnPolicy):
+        def __init__(self):
+            super().__init__()
+            self.log_std = nn.Linear(3, 1)
+
+        def forward(self, observations):
+            mean = self.body(observations)[:, :1]
+            return Independent(Normal(mean, self.log_std(observations).exp()), 1)
+
+    stds = []
+    for policy in (None, Layered()):
+        folder = tmp_path / str(len(stds))
+        agent = make_agent("Pendulum-v1", policy=policy, log_std_init=-1.0)
+        agent.learn(STEPS, callback=RunLogger(folder, tensorboard=False))
+        stds.append(read_progress(folder / "progress.csv")[-1]["train/std"])
+    assert float(stds[0]) == pytest.approx(math.exp(-1.0), rel=0.3)
+    assert stds[1] == ""
 
 
 def test_row_is_written_although_training_was_interrupted(make_agent, tmp_path):

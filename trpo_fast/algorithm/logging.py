@@ -13,8 +13,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-
 from trpo_fast.algorithm.callbacks import Callback
 from trpo_fast.algorithm.report import TIMINGS, UpdateReport
 
@@ -130,7 +128,8 @@ class RunLogger(Callback):
 
     def _row(self, agent: TRPO, report: UpdateReport) -> dict[str, Any]:
         elapsed = time.perf_counter() - self._began
-        log_std = getattr(agent.policy, "log_std", None)
+        # What a module of the user's calls so may be a layer.
+        log_std = dict(agent.policy.named_parameters(recurse=False)).get("log_std")
         return {
             "time/iterations": agent.num_updates,
             "time/total_timesteps": agent.num_timesteps,
@@ -152,7 +151,7 @@ class RunLogger(Callback):
             "train/gradient_norm": report.gradient_norm,
             "train/step_norm": report.step_norm,
             "train/entropy_loss": -report.entropy,
-            "train/std": math.nan if log_std is None else float(np.exp(log_std.detach().numpy()).mean()),
+            "train/std": math.nan if log_std is None else float(log_std.detach().exp().mean()),
             "train/explained_variance": report.explained_variance,
             "train/max_kl": report.max_kl,
             "train/learning_rate": report.critic_learning_rate,

@@ -215,9 +215,11 @@ def main(argv: list[str] | None = None) -> int:
 
     torch.set_num_threads(arguments.threads)
     trpo_fast.set_num_threads(arguments.threads)
-    config = {"cg_iterations": arguments.cg_iterations, "overlap_critic": arguments.overlap_critic}
-    if arguments.preconditioner is not None:
-        config["preconditioner"] = arguments.preconditioner
+    config = {
+        "cg_iterations": arguments.cg_iterations,
+        "overlap_critic": arguments.overlap_critic,
+        "preconditioner": arguments.preconditioner,
+    }
     sides = (Ours(arguments.env, arguments.seed, config), Theirs(arguments.env, arguments.seed))
     shares: list[float] = []  # of its cores that each counted round had; 1 on a quiet machine
     rounds: dict[str, list[Round]] = {side.name: [] for side in sides}
@@ -244,7 +246,7 @@ def main(argv: list[str] | None = None) -> int:
     threads = f"{arguments.threads} thread{'s' if arguments.threads > 1 else ''} each"
     if arguments.overlap_critic:
         threads += ", trpo_fast's critic beside its rollout"
-    if config != {"cg_iterations": CG_ITERATIONS, "overlap_critic": arguments.overlap_critic}:
+    if (arguments.cg_iterations, arguments.preconditioner) != (CG_ITERATIONS, None):
         threads += f", trpo_fast with preconditioner {arguments.preconditioner} and {arguments.cg_iterations} products"
     isa = machine["instruction_set"]
     print(f"{arguments.env}, {ENVIRONMENTS} x {STEPS}, {threads}, {isa}, medians of {arguments.rounds} rounds")

@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 from bench.learning import Experiment, Run, _seeds, execute
 
 RESULTS = Path(__file__).with_name("results") / "solver_study"
+# Whatever the defaults are: they follow from this study.
 ARMS = {
-    "cg10": ("--cg-iterations", "10"),
-    "cg25": ("--cg-iterations", "25"),
+    "cg10": ("--preconditioner", "none", "--cg-iterations", "10"),
+    "cg25": ("--preconditioner", "none", "--cg-iterations", "25"),
     "kfac5": ("--preconditioner", "kfac", "--cg-iterations", "5"),
 }
 ENVIRONMENTS = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5")

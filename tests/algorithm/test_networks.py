@@ -278,6 +278,19 @@ def test_a_critic_that_cannot_serve_is_named(critic, error, message, make_agent)
         make_agent("Pendulum-v1", critic=critic)
 
 
+@pytest.mark.parametrize("critic", [None, OwnCritic])
+def test_parameters_of_a_critic_can_be_frozen_and_thawed_between_two_trainings(critic, make_agent):
+    agent = make_agent("Pendulum-v1", critic=None if critic is None else critic())
+    agent.learn(UPDATE)
+    first, *others = agent.critic.parameters()
+    for freeze in (True, False):
+        first.requires_grad_(not freeze)
+        before = [parameter.detach().clone() for parameter in (first, *others)]
+        agent.learn(UPDATE)
+        changed = [bool((a != b).any()) for a, b in zip(agent.critic.parameters(), before, strict=True)]
+        assert changed == [not freeze, *([True] * len(others))]
+
+
 def test_networks_that_share_a_parameter_are_refused(make_agent):
     policy, critic = OwnPolicy(), OwnCritic()
     critic.body[0].weight = policy.body[0].weight

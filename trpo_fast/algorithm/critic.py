@@ -118,7 +118,8 @@ class CriticTrainer:
         self._seed = seed
         self._flat = flat_parameters(critic)
         parameters = self._flat.numpy
-        self._kernel = make_value_kernel(critic, observation_shape=observation_shape)
+        self._observation_shape = observation_shape
+        self._make_kernel()
         self._first_moment = np.zeros_like(parameters)
         self._second_moment = np.zeros_like(parameters)
         self._adam_step = 0
@@ -138,6 +139,8 @@ class CriticTrainer:
         Both arrays must stay as they are until the fit is done. `learning_rate` is the config's where it is not given.
         """
         self.wait()
+        if self._trained != _trained(self.critic):
+            self._make_kernel()
         parameters = self._parameters().copy()
         first_moment, second_moment = self._first_moment.copy(), self._second_moment.copy()
         adam_step, first_epoch = self._adam_step, self._epochs
@@ -225,6 +228,11 @@ class CriticTrainer:
         self._second_moment = np.array(arrays["second_moment"])
         self._adam_step, self._epochs = counters["adam_step"], counters["epochs"]
 
+    def _make_kernel(self) -> None:
+        # A kernel is for what was frozen when it was made.
+        self._trained = _trained(self.critic)
+        self._kernel = make_value_kernel(self.critic, observation_shape=self._observation_shape)
+
     def _parameters(self) -> NDArray[Any]:
         """The critic's live flat buffer, after looking for what was written to the module behind it."""
         if not self._flat.is_intact():
@@ -235,3 +243,7 @@ class CriticTrainer:
     def pending(self) -> PendingFit | None:
         """The fit that nothing has waited for yet."""
         return self._pending
+
+
+def _trained(critic: nn.Module) -> list[bool]:
+    return [parameter.requires_grad for parameter in critic.parameters()]

@@ -118,11 +118,13 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def summarize() -> None:
-    """Print the table, write summary.json and draw study.png."""
+def summarize(timesteps: int) -> None:
+    """Print the table, write summary.json and draw study.png, of the runs of so many timesteps."""
     from matplotlib.figure import Figure
 
-    rows = _read()
+    rows = [row for row in _read() if int(row["timesteps"]) == timesteps]
+    if not rows:
+        raise SystemExit(f"--timesteps: {timesteps} given; no such run is in {RESULTS / 'runs.csv'}")
     envs = [env for env in ENVIRONMENTS if any(row["env"] == env for row in rows)]
     figure = Figure(figsize=(3.2 * len(envs), 3.2), layout="constrained")
     summary: dict[str, Any] = {}
@@ -170,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if not options.summarize:
         study(options.arms, options.envs, options.seeds, options.timesteps, options.processes, options.work)
-    summarize()
+    summarize(options.timesteps)
     return 0
 
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._core.library import get_num_threads, instruction_set, set_num_threads
+from ._core.preconditioner import KroneckerPreconditioner
 from .solvers import (
     CGResult,
     LineSearchResult,
@@ -46,6 +47,7 @@ __all__ = [
     "Batch",
     "CGResult",
     "EvaluationResult",
+    "KroneckerPreconditioner",
     "LineSearchResult",
     "MLPCritic",
     "MLPPolicy",

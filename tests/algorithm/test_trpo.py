@@ -240,7 +240,7 @@ print(time.time(), flush=True)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
-    assert time.time() - float(done.stdout) < 3  # what torch needs to end included
+    assert time.time() - float(done.stdout) < 30  # the fit would take hours
 
 
 @pytest.mark.parametrize("value", [3, "g=9", [1], {1: 2}])

@@ -51,7 +51,7 @@ def trust_region_step(
     *,
     max_kl: float = 0.02,
     damping: float = 0.1,
-    cg_iterations: int = 15,
+    cg_iterations: int = 10,
     cg_rtol: float = 1e-10,
     preconditioner: Any = None,
     cg_progress_tol: float = 0.0,
@@ -130,6 +130,7 @@ def trust_region_step(
 
     start = perf_counter()
     if isinstance(preconditioner, str):
+        require_choice("preconditioner", preconditioner, ("kfac", "diagonal"))
         if not callable(getattr(engine, "preconditioner", None)):
             raise TypeError(f"preconditioner: got {preconditioner!r}, but {type(engine).__name__} makes none")
         try:

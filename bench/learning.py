@@ -51,12 +51,14 @@ class Experiment(NamedTuple):
     settings: tuple[str, ...] = ()  # options of trpo-fast train
 
 
+DECAY = ("--max-kl-schedule", "linear", "--critic-learning-rate-schedule", "linear")
 TABLE = (
-    Experiment("CartPole-v1", 100_000, (0, 1, 2, 3, 4), 100),
+    # Without a decay, two of ten seeds end in a dip (253 and 395 instead of 500).
+    Experiment("CartPole-v1", 100_000, tuple(range(10)), 100, DECAY),
     Experiment("Pendulum-v1", 300_000, (0, 1, 2), 100, ("--gamma", "0.9")),
-    Experiment("HalfCheetah-v5", 1_000_000, (0, 1, 2, 3, 4), 20),
-    Experiment("Hopper-v5", 1_000_000, (0, 1, 2, 3, 4), 20),
-    Experiment("Walker2d-v5", 1_000_000, (0, 1, 2, 3, 4), 20),
+    Experiment("HalfCheetah-v5", 1_000_000, tuple(range(10)), 20),
+    Experiment("Hopper-v5", 1_000_000, tuple(range(10)), 20),
+    Experiment("Walker2d-v5", 1_000_000, tuple(range(10)), 20),
 )
 
 

@@ -94,6 +94,8 @@ def _core(results: Path) -> list[str]:
         )
     head = ["case", "n", "B", "dtype", "rate, 1 thread", "GFLOP/s", "of peak", "GB/s"]
     head += [f"GFLOP/s, {most} threads", "of peak", "speed-up"]
+    if most == 1:
+        head, rows = head[:8], [row[:8] for row in rows]
     return [*lines, *_table(head, rows)]
 
 

@@ -24,6 +24,7 @@ static struct {
     int workers; /* threads that exist besides callers */
     int cores;   /* that this process may use; 0: not yet determined */
     int spins;   /* whether every thread of the last section has a core to itself */
+    int core;    /* that the last section was begun on */
     atomic_uint generation;
     int wanted; /* workers that may join the section under way */
     int joined;
@@ -160,6 +161,29 @@ static void spin_until(atomic_uint *value, unsigned mark, int wanted) {
     while (nanoseconds_since(&start) < SPIN_NANOSECONDS);
 }
 
+/* Move the calling thread off a core that is taken. Schedulers may leave a woken worker on its caller's core for seconds,
+ * however idle the others are: a section then takes as long as on one thread. */
+static void leave_core(int taken) {
+#ifdef __linux__
+    cpu_set_t allowed, others;
+    if (taken < 0 || sched_getcpu() != taken || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    others = allowed;
+    CPU_CLR((size_t)taken, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0)
+        sched_setaffinity(0, sizeof allowed, &allowed); /* where it is now it stays by itself */
+#else
+    (void)taken;
+#endif
+}
+
+static int current_core(void) {
+#ifdef __linux__
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
 static void run_tasks(int thread) {
     for (int i; (i = atomic_fetch_add(&pool.next, 1)) < pool.tasks;) pool.task(pool.context, i, thread);
 }
@@ -182,7 +206,9 @@ static void *worker(void *unused) {
         pool.wanted--;
         pool.active++;
         const int thread = ++pool.joined;
+        const int taken = pool.spins ? pool.core : -1;
         pthread_mutex_unlock(&pool.lock);
+        leave_core(taken);
         run_tasks(thread);
         pthread_mutex_lock(&pool.lock);
         if (--pool.active == 0) pthread_cond_signal(&pool.finished);
@@ -217,6 +243,7 @@ void trpo_parallel(int tasks, int threads, void (*task)(void *, int, int), void 
     pool.joined = 0;
     pool.wanted = threads - 1;
     pool.spins = threads <= pool.cores;
+    pool.core = current_core();
     pool.generation++;
     for (int i = 1; i < threads; i++) pthread_cond_signal(&pool.wake); /* there may be more workers than are wanted */
     pthread_mutex_unlock(&pool.lock);

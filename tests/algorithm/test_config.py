@@ -162,8 +162,8 @@ CHANGES = {
     "engine": ("autograd", lambda agent, bits: agent.engine.name),
     "dtype": ("float64", _learned_bits),
 }
-# Large enough that the quadratic model of the KL is off and the line search has something to do; enough iterations for a
-# stop that judges by the last ten.
+# Large enough that the quadratic model of the KL is off and the line search has something to do; and enough iterations
+# for a stop that judges by the last ten.
 BASE = {"max_kl": 2.0, "cg_iterations": 15}
 
 

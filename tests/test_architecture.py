@@ -30,6 +30,7 @@ FLOORS = {
     "engines": 3,
     "rollout": 3,
     "algorithm": 4,
+    "sb3": 5,
     "cli": 6,
     "__main__": 6,
     "__init__": 6,

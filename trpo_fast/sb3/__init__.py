@@ -1,0 +1,1 @@
+"""A drop-in for sb3-contrib's TRPO."""

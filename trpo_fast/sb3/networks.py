@@ -1,0 +1,267 @@
+"""A policy of Stable-Baselines3 as kernels over flat buffers that its parameters are views of."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    MultiCategoricalDistribution,
+    StateDependentNoiseDistribution,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from torch import Tensor, nn
+
+from trpo_fast._core.critic import ValueKernel
+from trpo_fast._core.library import MAX_LAYERS
+from trpo_fast._core.policy import PolicyKernel
+from trpo_fast.policies.flat import FlatParameters
+
+# What the kernels stand in for: whoever overrides one of these means another policy.
+_METHODS = (
+    "__call__",
+    "forward",
+    "extract_features",
+    "get_distribution",
+    "predict_values",
+    "_get_action_dist_from_latent",
+)
+# What the kernels compute, with torch's default where an activation has a parameter.
+_ACTIVATIONS: dict[type[nn.Module], tuple[str, dict[str, float]]] = {
+    nn.Tanh: ("tanh", {}),
+    nn.ReLU: ("relu", {}),
+    nn.ELU: ("elu", {"alpha": 1.0}),
+    nn.LeakyReLU: ("leaky_relu", {"negative_slope": 0.01}),
+    nn.Sigmoid: ("sigmoid", {}),
+}
+_DISTRIBUTIONS: dict[type[object], str] = {
+    DiagGaussianDistribution: "gaussian",
+    CategoricalDistribution: "categorical",
+    MultiCategoricalDistribution: "multicategorical",
+    BernoulliDistribution: "bernoulli",
+}
+
+
+def obstacle_to_compiling(policy: BasePolicy) -> str | None:
+    """Why the kernels cannot serve `policy`, naming the culprit; None when they can."""
+    try:
+        _read(policy)
+    except _ObstacleError as obstacle:
+        return str(obstacle)
+    return None
+
+
+class CompiledNetworks:
+    """The actor and the critic of an MLP policy of Stable-Baselines3, as kernels over flat float32 buffers.
+
+    Every parameter of the policy becomes a view of one of two buffers. It stays the same Parameter, so that the
+    policy's optimizer, its ``state_dict`` and whoever else holds it see what is written to the buffer, and the other
+    way round.
+
+    Parameters
+    ----------
+    policy : stable_baselines3.common.policies.ActorCriticPolicy
+        One that `obstacle_to_compiling` has nothing against.
+
+    Attributes
+    ----------
+    actor : PolicyKernel
+    actor_parameters : float32 (n,)
+        Live: ``[log_std] W1 b1 W2 b2 ...``. Call `bump_versions` after writing.
+    actor_tensors : list of nn.Parameter
+        The policy's own, in the order of the buffer.
+    critic, critic_parameters, critic_tensors
+        The same of the value function: ValueKernel, float32 (m,) ``W1 b1 W2 b2 ...``, list of nn.Parameter.
+    action_dimensions : int
+        A, by which sb3-contrib divides its KL: dimensions of a Box, items of a MultiBinary, otherwise 1.
+
+    Raises
+    ------
+    ValueError
+        Saying why the kernels cannot serve `policy`.
+    """
+
+    actor: PolicyKernel
+    critic: ValueKernel
+
+    def __init__(self, policy: BasePolicy) -> None:
+        self._policy = policy
+        self._shape: tuple[object, ...] = ()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the policy again: where something replaced its parameters, they become views again, of new buffers.
+
+        ``load_state_dict`` and optimizers write into the views; ``parameter.data = ...`` and ``share_memory`` do not.
+
+        Raises
+        ------
+        ValueError
+            Saying why the kernels can no longer serve the policy.
+        """
+        actor, critic, distribution, nvec = _read(self._policy)
+        shape = (actor.widths, actor.activation, critic.widths, critic.activation, distribution, nvec)
+        if shape != self._shape:
+            self.actor = PolicyKernel(actor.widths, actor.activation, distribution, np.float32, nvec)
+            self.critic = ValueKernel(critic.widths, critic.activation, np.float32)
+            self.action_dimensions = actor.widths[-1] if distribution in ("gaussian", "bernoulli") else 1
+            self._shape = shape
+        self._flat = FlatParameters(actor), FlatParameters(critic)
+        self.actor_parameters, self.critic_parameters = (flat.numpy for flat in self._flat)
+        self.actor_tensors, self.critic_tensors = list(actor.parameters()), list(critic.parameters())
+        # Where the policy's own modules keep them: a parameter may be replaced as well as its data.
+        self._places = [(self._policy._parameters, "log_std")] if distribution == "gaussian" else []
+        for layer in (*actor.layers, *critic.layers):
+            self._places += [(layer._parameters, "weight"), (layer._parameters, "bias")]
+        self._addresses = self._read_addresses()
+
+    def is_intact(self) -> bool:
+        """Whether the parameters of the policy's layers still lie in the buffers; takes about a microsecond."""
+        return self._read_addresses() == self._addresses
+
+    def bump_versions(self) -> None:
+        """Tell autograd that the buffers were written, so that a graph recorded before fails loudly."""
+        for flat in self._flat:
+            flat.bump_versions()
+
+    def rows(self, observations: Tensor) -> NDArray[np.float32]:
+        """What the networks see of `observations` (B, ...), shape (B, D): preprocessed as Stable-Baselines3 does, flat.
+
+        Without a copy where they are flat float32 numbers already.
+        """
+        policy = self._policy
+        features = preprocess_obs(observations, policy.observation_space, normalize_images=policy.normalize_images)
+        # A Dict is an obstacle.
+        return np.ascontiguousarray(cast(Tensor, features).numpy()).reshape(len(observations), -1)
+
+    def _read_addresses(self) -> list[int]:
+        return [cast(Tensor, owner[name]).data_ptr() for owner, name in self._places]
+
+
+class _ObstacleError(ValueError):
+    """Why a policy cannot be compiled."""
+
+
+class _Network(nn.Module):
+    """Layers of a policy, so that ``named_parameters()`` gives theirs in the order of the kernels."""
+
+    def __init__(self, layers: list[nn.Linear], activation: str, log_std: nn.Parameter | None = None) -> None:
+        super().__init__()
+        if log_std is not None:
+            self.log_std = log_std
+        self.layers = nn.ModuleList(layers)
+        self.activation = activation
+        self.widths = (layers[0].in_features, *(layer.out_features for layer in layers))
+
+
+class _Networks(NamedTuple):
+    actor: _Network
+    critic: _Network
+    distribution: str
+    nvec: tuple[int, ...] | None
+
+
+def _read(policy: BasePolicy) -> _Networks:
+    """The networks of `policy`; `_ObstacleError` where it is anything but MLPs on flat observations."""
+    kind = type(policy)
+    if not isinstance(policy, ActorCriticPolicy):
+        raise _ObstacleError(f"{kind.__name__} is not an ActorCriticPolicy")
+    for method in _METHODS:
+        if getattr(kind, method) is not getattr(ActorCriticPolicy, method) or method in vars(policy):
+            raise _ObstacleError(f"{kind.__name__} has its own {method}")
+    if isinstance(policy.action_dist, StateDependentNoiseDistribution):
+        raise _ObstacleError("it explores by gSDE (use_sde=True)")
+    distribution = _DISTRIBUTIONS.get(type(policy.action_dist))
+    if distribution is None:
+        raise _ObstacleError(f"its action_dist is a {type(policy.action_dist).__name__}")
+    for name in ("pi_features_extractor", "vf_features_extractor"):
+        _check_type(name, getattr(policy, name), FlattenExtractor)
+        flatten = getattr(policy, name).flatten
+        _check_type(f"{name}.flatten", flatten, nn.Flatten)
+        if (flatten.start_dim, flatten.end_dim) != (1, -1):
+            raise _ObstacleError(f"{name}.flatten is a {flatten}")
+    _check_type("mlp_extractor", policy.mlp_extractor, MlpExtractor)
+    for name, module in policy.named_modules():
+        if module is not policy and "forward" in vars(module):
+            raise _ObstacleError(f"{name} has its own forward")
+        # Those of gradients too: the kernels know no backward pass that they could be called in.
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+            raise _ObstacleError(f"{name or kind.__name__} has a hook")
+    if nn.modules.module._has_any_global_hook():
+        raise _ObstacleError("torch has a hook on every module")
+
+    actor, actor_activation = _layers(policy, "mlp_extractor.policy_net", "action_net")
+    critic, critic_activation = _layers(policy, "mlp_extractor.value_net", "value_net")
+    log_std = policy.log_std if distribution == "gaussian" else None
+    networks = _Network(actor, actor_activation, log_std), _Network(critic, critic_activation)
+    if log_std is not None and log_std.shape != (networks[0].widths[-1],):
+        raise _ObstacleError(f"log_std has shape {tuple(log_std.shape)}, not ({networks[0].widths[-1]},)")
+    _check_parameters(policy)
+    choices = policy.action_dist
+    nvec = tuple(map(int, choices.action_dims)) if isinstance(choices, MultiCategoricalDistribution) else None
+    return _Networks(*networks, distribution, nvec)
+
+
+def _layers(policy: ActorCriticPolicy, hidden: str, last: str) -> tuple[list[nn.Linear], str]:
+    """Linear layers of one network, and the name of the activation between them."""
+    sequence = policy.get_submodule(hidden)
+    _check_type(hidden, sequence, nn.Sequential)
+    layers: list[nn.Linear] = []
+    activations = []
+    for index, module in enumerate(sequence.children()):
+        place = f"{hidden}.{index}"
+        if index % 2 == 0:
+            _check_type(place, module, nn.Linear)
+            layers.append(cast(nn.Linear, module))
+        else:
+            activations.append(_activation(place, module))
+    if len(activations) != len(layers):
+        raise _ObstacleError(f"{hidden} ends without an activation")
+    if len(set(activations)) > 1:
+        raise _ObstacleError(f"{hidden} has several activations: {', '.join(dict.fromkeys(activations))}")
+    output = policy.get_submodule(last)
+    _check_type(last, output, nn.Linear)
+    layers.append(cast(nn.Linear, output))
+    for layer in layers:
+        if layer.bias is None:
+            raise _ObstacleError(f"{hidden} or {last} has a layer without bias: {layer}")
+    if len(layers) > MAX_LAYERS:
+        raise _ObstacleError(f"{hidden} and {last} have {len(layers)} layers, more than {MAX_LAYERS}")
+    return layers, (activations or ["tanh"])[0]  # without a hidden layer it does not matter
+
+
+def _activation(place: str, module: nn.Module) -> str:
+    if type(module) not in _ACTIVATIONS:
+        names = ", ".join(kind.__name__ for kind in _ACTIVATIONS)
+        raise _ObstacleError(f"{place} is a {type(module).__name__}, not one of {names}")
+    activation, settings = _ACTIVATIONS[type(module)]
+    for setting, value in settings.items():
+        if getattr(module, setting) != value:
+            raise _ObstacleError(f"{place} has {setting} {getattr(module, setting)}, not {value}")
+    return activation
+
+
+def _check_type(place: str, module: nn.Module, wanted: type[nn.Module]) -> None:
+    if type(module) is not wanted:
+        raise _ObstacleError(f"{place} is a {type(module).__name__}, not a {wanted.__name__}")
+
+
+def _check_parameters(policy: ActorCriticPolicy) -> None:
+    owners: dict[int, str] = {}
+    for name, parameter in policy.named_parameters(remove_duplicate=False):
+        owner = owners.setdefault(parameter.data_ptr(), name)
+        if owner != name:
+            raise _ObstacleError(f"parameter {name} is tied to {owner}")
+        if not parameter.requires_grad:
+            raise _ObstacleError(f"parameter {name} is frozen")
+        if parameter.device.type != "cpu":
+            raise _ObstacleError(f"parameter {name} is on {parameter.device}")
+        if parameter.dtype != torch.float32:
+            raise _ObstacleError(f"parameter {name} is {parameter.dtype}, not torch.float32")

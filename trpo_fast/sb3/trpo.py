@@ -82,7 +82,8 @@ class TRPO(sb3_contrib.TRPO):
         Raises
         ------
         FloatingPointError
-            The compiled fit of the value function met a number that is not finite; it is what it was before the fit.
+            An advantage or a return is not finite, and nothing was changed; or the compiled fit of the value function
+            met a number that is not finite, and left the value function as it was.
         """
         generators = np.random.get_state(), torch.get_rng_state()
         self.policy.set_training_mode(True)
@@ -94,6 +95,9 @@ class TRPO(sb3_contrib.TRPO):
         # sb3-contrib's buffer yields one batch here, a buffer of one's own may yield several.
         for data in self.rollout_buffer.get(batch_size=None):
             observations, actions, log_probs, advantages = self._samples(data)
+            for name, values in (("advantages", advantages), ("returns", data.returns)):
+                if not values.isfinite().all():
+                    raise FloatingPointError(f"rollout_buffer: its {name} are not finite, so neither are its rewards")
             actor: CompiledActor | AutogradActor
             stepped: list[nn.Parameter]
             if networks is not None:
@@ -104,10 +108,10 @@ class TRPO(sb3_contrib.TRPO):
                 reason = self._backend.obstacle or ""
                 try:
                     actor = AutogradActor(self.policy, reason, observations, actions, advantages, log_probs)
-                except (TypeError, ValueError, NotImplementedError) as error:
+                except Exception as error:  # whatever a policy of someone's own does: nothing has been changed yet
                     np.random.set_state(generators[0])
                     torch.set_rng_state(generators[1])
-                    self._train_as_sb3_contrib(f"{reason}; {error}")
+                    self._train_as_sb3_contrib(f"{reason}; {type(error).__name__}: {error}")
                     return
                 averaged_over, stepped = actor.averaged_over, actor.tensors
                 self._backend.policy_engine, self._backend.policy_reason = "autograd", reason

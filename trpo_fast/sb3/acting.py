@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
+from trpo_fast._core.policy import gaussian_actions
+
 from .networks import CompiledNetworks
 
-_HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
-_MAX_LOG_STD = 43.0  # in size: beyond, squares of standard deviations leave float32
+_MAX_LOG_STD = 43.0  # half the logarithm of float32's least normal number: what the kernel takes
 
 
 @contextmanager
@@ -52,7 +53,7 @@ class _CompiledCall:
     def __init__(self, policy: ActorCriticPolicy, networks: CompiledNetworks) -> None:
         self._policy = policy
         self._networks = networks
-        self._shape = (-1, *cast(tuple[int, ...], policy.action_space.shape))
+        self._shape = cast(tuple[int, ...], policy.action_space.shape)
         self._choose = {
             "gaussian": self._gaussian,
             "categorical": self._categorical,
@@ -66,30 +67,23 @@ class _CompiledCall:
             return self._policy._call_impl(obs, deterministic)
         rows = networks.rows(obs)
         outputs = networks.actor.forward(networks.actor_parameters, rows)
-        # What is not finite, torch's distributions refuse, and before anything is drawn.
+        # What is not finite torch's distributions refuse, and before anything is drawn.
         chosen = self._choose(outputs, deterministic) if math.isfinite(np.vdot(outputs, outputs)) else None
         if chosen is None:
             return self._policy._call_impl(obs, deterministic)
-        actions, log_probs = chosen
-        values = torch.from_numpy(networks.critic.values(networks.critic_parameters, rows))
-        return actions.reshape(self._shape), values.unsqueeze(1), log_probs
+        values = networks.critic.values(networks.critic_parameters, rows)
+        return chosen[0], torch.from_numpy(values[:, np.newaxis]), chosen[1]
 
-    # Each draws as torch's distributions do for Stable-Baselines3: the same calls on tensors of the same shape.
+    # Each draws as torch's distributions do for Stable-Baselines3: the same calls, as many numbers, in the same order.
 
-    def _gaussian(self, mean: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor] | None:
-        log_std = self._networks.actor_parameters[: mean.shape[1]]
-        if not np.abs(log_std).max() < _MAX_LOG_STD:
+    def _gaussian(self, means: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor] | None:
+        log_std = self._networks.actor_parameters[: means.shape[1]]
+        if not np.vdot(log_std, log_std) < _MAX_LOG_STD**2:
             return None
-        std = np.exp(log_std)
-        actions = mean
-        if not deterministic:
-            actions = torch.empty(mean.shape).normal_().numpy()
-            actions *= std
-            actions += mean
-        noise = actions - mean  # as the action has it, rounded
-        noise /= std
-        log_probs = -0.5 * np.vecdot(noise, noise) - (log_std.sum() + len(log_std) * _HALF_LOG_2_PI)
-        return torch.from_numpy(actions), torch.from_numpy(log_probs)
+        shape = (len(means), *self._shape)
+        actions = torch.zeros(shape) if deterministic else torch.empty(shape).normal_()
+        log_probs = gaussian_actions(means, log_std, actions.numpy().reshape(means.shape))
+        return actions, torch.from_numpy(log_probs)
 
     def _categorical(self, outputs: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:
         parts = []
@@ -99,10 +93,11 @@ class _CompiledCall:
             action = p.argmax(1, keepdim=True) if deterministic else torch.multinomial(p, 1, True)
             parts.append((action, log_p.gather(1, action)))
         actions, log_probs = (torch.cat(columns, 1) for columns in zip(*parts, strict=True))
-        return actions, log_probs.sum(1)
+        return actions.reshape(-1, *self._shape), log_probs.sum(1)
 
     def _bernoulli(self, outputs: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:
         logits = torch.from_numpy(outputs)
         p = logits.sigmoid()
         actions = p.round() if deterministic else p.bernoulli()
-        return actions, -torch.nn.functional.binary_cross_entropy_with_logits(logits, actions, reduction="none").sum(1)
+        log_probs = -torch.nn.functional.binary_cross_entropy_with_logits(logits, actions, reduction="none").sum(1)
+        return actions.reshape(-1, *self._shape), log_probs

@@ -6,6 +6,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.distributions import (
     BernoulliDistribution,
@@ -116,6 +117,7 @@ class CompiledNetworks:
             self.choices = nvec or (actor.widths[-1],)
             self.action_dimensions = actor.widths[-1] if distribution in ("gaussian", "bernoulli") else 1
             self._shape = shape
+        self._flat_floats = isinstance(self._policy.observation_space, spaces.Box)
         self._flat = FlatParameters(actor), FlatParameters(critic)
         self.actor_parameters, self.critic_parameters = (flat.numpy for flat in self._flat)
         self.actor_tensors, self.critic_tensors = list(actor.parameters()), list(critic.parameters())
@@ -148,6 +150,8 @@ class CompiledNetworks:
 
         Without a copy where they are flat float32 numbers already.
         """
+        if self._flat_floats and observations.dtype == torch.float32 and observations.ndim == 2:
+            return observations.numpy()  # what the lines below come to
         policy = self._policy
         features = preprocess_obs(observations, policy.observation_space, normalize_images=policy.normalize_images)
         # A Dict is an obstacle.

@@ -254,3 +254,76 @@ def test_a_stopped_fit_leaves_every_array_as_it_was():
     assert [array.tobytes() for array in fit.state] != before
     with pytest.raises(ValueError, match="stop"):
         fit.run(stop=np.zeros(2, np.uint8))
+
+
+def keyless(fit, **settings):
+    """Settings of a fit whose order is given."""
+    without = {name: value for name, value in fit.settings.items() if name not in ("seed", "stream", "first_epoch")}
+    return without | settings
+
+
+@pytest.mark.parametrize("batch_size", [16, 25, 64])
+def test_a_fit_in_a_given_order_meets_the_rows_in_that_order_and_reports_every_minibatch(batch_size):
+    fit = Fit()
+    order = np.stack([np.random.default_rng(seed).permutation(50) for seed in range(3)])
+    losses = np.full((3, -(-50 // batch_size)), np.nan)
+    *expected, step, loss = reference.fit_values(
+        fit.network,
+        *fit.state,
+        fit.observations,
+        fit.returns,
+        order,
+        adam_step=4,
+        batch_size=batch_size,
+        learning_rate=1e-2,
+    )
+    settings = keyless(fit, order=order, losses=losses, adam_step=4, batch_size=batch_size)
+    assert fit.kernel.fit(*fit.state, fit.observations, fit.returns, **settings) == (step, pytest.approx(loss))
+    for ours, theirs in zip(fit.state, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-10)
+    sizes = np.minimum(batch_size, 50 - batch_size * np.arange(losses.shape[1]))
+    assert (losses[-1] * sizes).sum() / 50 == pytest.approx(loss)
+    # The first minibatch is met before any step.
+    fresh = Fit()
+    first = order[0, :batch_size]
+    errors = fresh.network.forward(fresh.parameters, fresh.observations[first])[0][:, 0] - fresh.returns[first]
+    assert losses[0, 0] == pytest.approx(np.mean(errors**2))
+
+
+def test_a_given_order_equal_to_the_drawn_one_gives_the_same_bits():
+    drawn, given = Fit(np.float32), Fit(np.float32)
+    order = np.stack([library.permutation(50, seed=5, stream=1, step=epoch) for epoch in range(3)])
+    outcome = drawn.run()
+    settings = keyless(given, order=order)
+    assert given.kernel.fit(*given.state, given.observations, given.returns, **settings) == outcome
+    for one, other in zip(drawn.state, given.state, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("row", [-1, 50])
+def test_an_order_that_leaves_the_rows_is_refused_and_leaves_everything_as_it_was(row):
+    fit = Fit()
+    before = [array.tobytes() for array in fit.state]
+    order = np.tile(np.arange(50), (3, 1))
+    order[1, 7] = row
+    with pytest.raises(ValueError, match=f"order: epoch 1 holds {row} at 7, wanted rows 0 to 49"):
+        fit.kernel.fit(*fit.state, fit.observations, fit.returns, **keyless(fit, order=order))
+    assert [array.tobytes() for array in fit.state] == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"order": np.zeros((2, 50), np.int64)}, ValueError, "order"),
+        ({"order": np.zeros((3, 50), np.int32)}, TypeError, "order"),
+        ({"losses": np.zeros((3, 5))}, ValueError, "losses"),
+        ({"losses": np.zeros((3, 4), np.float32)}, TypeError, "losses"),
+        ({"seed": 1}, TypeError, "order.*both"),
+        ({"order": None}, TypeError, "order"),
+    ],
+)
+def test_orders_and_losses_that_do_not_fit_are_named(settings, error, message):
+    fit = Fit()
+    settings = keyless(fit, order=np.tile(np.arange(50), (3, 1))) | settings
+    with pytest.raises(error, match=message):
+        fit.kernel.fit(*fit.state, fit.observations, fit.returns, **settings)

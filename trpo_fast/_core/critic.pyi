@@ -29,8 +29,10 @@ class ValueKernel:
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
-        seed: int,
-        stream: int,
-        first_epoch: int,
+        seed: int | None = None,
+        stream: int | None = None,
+        first_epoch: int | None = None,
+        order: NDArray[Any] | None = None,
+        losses: NDArray[Any] | None = None,
         stop: NDArray[Any] | None = None,
     ) -> tuple[int, float]: ...

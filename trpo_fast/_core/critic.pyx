@@ -43,19 +43,24 @@ cdef struct Fit:
 
 
 cdef double fit_epoch(
-    const trpo_kernels *k, const trpo_mlp *plan, Fit *f, const volatile uint8_t *stop, bint interruptible
+    const trpo_kernels *k, const trpo_mlp *plan, Fit *f, double *losses, const volatile uint8_t *stop,
+    bint interruptible
 ) except? -1 nogil:
-    # Mean squared error over the epoch's minibatches as they were met; NaN where a parameter came out non-finite.
+    # Mean squared error over the epoch's minibatches as they were met, and in losses (OUT, may be NULL) that of each;
+    # NaN where a parameter came out non-finite.
     cdef size_t start = 0, count
-    cdef double squares = 0
+    cdef double squares = 0, minibatch
     while start < f.rows and not stop[0]:
         count = min(f.batch_size, f.rows - start)
         k.mlp_pack_forward(plan, f.parameters, f.forward)
         k.mlp_pack_backward(plan, f.parameters, f.backward)
-        squares += k.critic_gradient(
+        minibatch = k.critic_gradient(
             plan, f.forward, f.backward, count, f.order + start, f.observations, f.returns, f.gathered, f.sums,
             f.scratch, f.gradient
         )
+        squares += minibatch
+        if losses != NULL:
+            losses[start // f.batch_size] = minibatch / <double>count
         f.adam_step += 1
         if not k.adam(
             plan.parameters, f.learning_rate, f.beta1, f.beta2, f.epsilon, f.adam_step, f.gradient, f.first_moment,
@@ -67,6 +72,17 @@ cdef double fit_epoch(
             with gil:
                 PyErr_CheckSignals()
     return squares / <double>f.rows
+
+
+cdef Py_ssize_t copy_order(const int64_t *given, size_t rows, int64_t *order) noexcept nogil:
+    # The place of the first row that is none of the `rows`, or -1. What is copied was checked: it indexes memory, and
+    # another thread may write to `given`.
+    cdef size_t i
+    for i in range(rows):
+        order[i] = given[i]
+        if not 0 <= order[i] < <int64_t>rows:
+            return i
+    return -1
 
 
 cdef class ValueKernel:
@@ -118,12 +134,13 @@ cdef class ValueKernel:
 
     def fit(
         self, parameters, first_moment, second_moment, observations, returns, *, adam_step, epochs, batch_size,
-        learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, seed, stream, first_epoch, stop=None
+        learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, seed=None, stream=None, first_epoch=None, order=None,
+        losses=None, stop=None
     ):
         """Minibatch Adam on ``mean (V(s) - R)^2``: all epochs, without the GIL.
 
-        Every epoch draws a fresh permutation, a function of (seed, stream, first_epoch + epoch); a last minibatch
-        smaller than `batch_size` is used with its own mean.
+        Every epoch draws a fresh permutation, a function of (seed, stream, first_epoch + epoch), or takes the rows in
+        the `order` given instead; a last minibatch smaller than `batch_size` is used with its own mean.
 
         Parameters
         ----------
@@ -133,6 +150,10 @@ cdef class ValueKernel:
         returns : ndarray (B,)
         adam_step : int
             Adam steps taken so far.
+        order : ndarray (epochs, B) int64, optional
+            The rows that each epoch meets, one after the other; then seed, stream and first_epoch are not wanted.
+        losses : ndarray (epochs, ceil(B / batch_size)) float64, optional, written
+            Mean squared error of every minibatch as it was met; undefined where the fit raises.
         stop : ndarray (1,) uint8, optional
             Looked at between minibatches: once another thread made it nonzero, the fit ends with a RuntimeError.
 
@@ -165,8 +186,10 @@ cdef class ValueKernel:
             raise ValueError(f"beta1, beta2: wanted numbers in [0, 1), got {beta1!r} and {beta2!r}")
         if not (epsilon > 0 and isfinite(epsilon)):
             raise ValueError(f"epsilon: wanted a finite number > 0, got {epsilon!r}")
-        if adam_step < 0 or first_epoch < 0:
-            raise ValueError(f"adam_step, first_epoch: wanted >= 0, got {adam_step!r} and {first_epoch!r}")
+        if adam_step < 0:
+            raise ValueError(f"adam_step: wanted >= 0, got {adam_step!r}")
+        if [order is None] * 3 != [key_part is not None for key_part in (seed, stream, first_epoch)]:
+            raise TypeError("order: wanted it, or seed, stream and first_epoch, but not both")
         f.observations = data_of(observations, "observations", self.code, 2, -1, self.widths[0], False)
         rows = observations.shape[0]
         if rows < 1:
@@ -181,8 +204,19 @@ cdef class ValueKernel:
         f.rows, f.batch_size = rows, batch_size
         f.learning_rate, f.beta1, f.beta2, f.epsilon = learning_rate, beta1, beta2, epsilon
         f.adam_step = adam_step
-        key.seed, key.stream = seed, stream
-        cdef uint64_t origin = first_epoch
+        cdef uint64_t origin = 0
+        cdef const int64_t *given = NULL
+        if order is not None:
+            given = <const int64_t *>data_of(order, "order", "q", 2, count, rows, False)
+        elif first_epoch < 0:
+            raise ValueError(f"first_epoch: wanted >= 0, got {first_epoch!r}")
+        else:
+            key.seed, key.stream, origin = seed, stream, first_epoch
+        cdef size_t minibatches = (rows + f.batch_size - 1) // f.batch_size
+        cdef double *epoch_losses = NULL
+        if losses is not None:
+            epoch_losses = <double *>data_of(losses, "losses", "d", 2, count, minibatches, True)
+        cdef Py_ssize_t misplaced = -1
 
         cdef size_t sizes[8]
         cdef size_t offsets[8]
@@ -216,11 +250,22 @@ cdef class ValueKernel:
         try:
             with nogil:
                 for epoch in range(count):
-                    key.step = origin + epoch
-                    permute(&key, rows, f.order)
-                    loss = fit_epoch(k, &self.plan, &f, stop_flag, interruptible)
+                    if given == NULL:
+                        key.step = origin + epoch
+                        permute(&key, rows, f.order)
+                    else:
+                        misplaced = copy_order(given + epoch * rows, rows, f.order)
+                        if misplaced >= 0:
+                            break
+                    loss = fit_epoch(k, &self.plan, &f, epoch_losses, stop_flag, interruptible)
+                    if epoch_losses != NULL:
+                        epoch_losses += minibatches
                     if stop_flag[0] or not isfinite(loss):
                         break
+            if misplaced >= 0:
+                raise ValueError(
+                    f"order: epoch {epoch} holds {f.order[misplaced]} at {misplaced}, wanted rows 0 to {rows - 1}"
+                )
             if stop_flag[0]:
                 raise RuntimeError("the value fit was stopped")
             if not isfinite(loss):

@@ -1,0 +1,159 @@
+"""The value function's half of an update, with the minibatches and the optimizer state of sb3-contrib's TRPO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Adam, Optimizer
+
+from .networks import CompiledNetworks
+
+# Of an Adam's group, what the kernel does not do.
+_UNSERVED = ("amsgrad", "weight_decay", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay")
+# Of a rollout buffer, what decides which minibatches there are and what is in them.
+_BUFFER_METHODS = ("get", "_get_samples", "swap_and_flatten", "to_torch")
+
+
+def fit_by_torch(
+    policy: ActorCriticPolicy, buffer: RolloutBuffer, *, epochs: int, batch_size: int, actor: Iterable[nn.Parameter]
+) -> list[float]:
+    """`epochs` passes of the policy's own optimizer over minibatches of `buffer`; the loss of each as it was met.
+
+    The parameters of the `actor` take no part, also where the value function shares them.
+    """
+    losses = []
+    for _ in range(epochs):
+        for data in buffer.get(batch_size):
+            loss = F.mse_loss(data.returns, policy.predict_values(data.observations).flatten())
+            losses.append(loss.item())
+            policy.optimizer.zero_grad()
+            loss.backward()
+            for parameter in actor:
+                parameter.grad = None
+            policy.optimizer.step()
+    return losses
+
+
+def obstacle_to_compiled_fit(networks: CompiledNetworks, optimizer: Optimizer, buffer: RolloutBuffer) -> str | None:
+    """Why `fit_compiled` would not be what `fit_by_torch` is, naming the culprit; None where it is."""
+    for method in _BUFFER_METHODS:
+        standard = getattr(RolloutBuffer, method, None)
+        if getattr(type(buffer), method, None) is not standard or method in vars(buffer):
+            return f"{type(buffer).__name__} has its own {method}"
+    if type(optimizer) is not Adam:
+        return f"the optimizer is {type(optimizer).__name__}, not Adam"
+    if "step" in vars(optimizer) or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        return "the optimizer has a hook on its step"
+    group = _group(optimizer, networks.critic_tensors)
+    if group is None:
+        return "the optimizer does not have all of the value function in one parameter group"
+    for setting in _UNSERVED:
+        if group.get(setting):
+            return f"the optimizer has {setting}={group[setting]}"
+    numbers = {"lr": group["lr"], "beta1": group["betas"][0], "beta2": group["betas"][1], "eps": group["eps"]}
+    for setting, value in numbers.items():
+        if not isinstance(value, float | int):
+            return f"the optimizer has {setting}={value!r}, not a number"
+    if not group["eps"] > 0:
+        return f"the optimizer has eps={group['eps']}"
+    steps = {float(optimizer.state[p]["step"]) if optimizer.state.get(p) else None for p in networks.critic_tensors}
+    if len(steps) > 1:
+        return "the optimizer took other numbers of steps with some parameters of the value function than with others"
+    return None
+
+
+def fit_compiled(
+    networks: CompiledNetworks, optimizer: Optimizer, buffer: RolloutBuffer, *, epochs: int, batch_size: int | None
+) -> NDArray[np.float64]:
+    """As `fit_by_torch`, in one compiled call: the same minibatches, drawn from NumPy's global generator.
+
+    Parameters
+    ----------
+    networks : CompiledNetworks
+        Whose critic is fitted in place.
+    optimizer : Optimizer
+        One that `obstacle_to_compiled_fit` has nothing against; its state is read and kept true.
+    buffer : RolloutBuffer
+        Full, and flattened by ``get``.
+
+    Returns
+    -------
+    float64, shape (epochs, ceil(B / batch_size))
+        Mean squared error of each minibatch as it was met.
+
+    Raises
+    ------
+    FloatingPointError
+        A loss or a parameter would have become non-finite; critic and optimizer are what they were before.
+    """
+    tensors = networks.critic_tensors
+    group = _group(optimizer, tensors)
+    assert group is not None
+    observations = networks.rows(torch.as_tensor(buffer.observations))
+    returns = np.ascontiguousarray(buffer.returns.reshape(-1), np.float32)
+    count = len(returns)
+    batch_size = count if batch_size is None else min(batch_size, count)
+    order = np.empty((epochs, count), np.int64)
+    for epoch in order:
+        epoch[:] = np.random.permutation(count)
+    losses = np.empty((epochs, -(-count // batch_size)))
+    step, first_moment, second_moment = _read_state(optimizer, tensors)
+    step, _ = networks.critic.fit(
+        networks.critic_parameters,
+        first_moment.numpy(),
+        second_moment.numpy(),
+        observations,
+        returns,
+        adam_step=step,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=group["lr"],
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        epsilon=group["eps"],
+        order=order,
+        losses=losses,
+    )
+    networks.bump_versions()
+    _write_state(optimizer, tensors, step, first_moment, second_moment)
+    return losses
+
+
+def _group(optimizer: Optimizer, tensors: Sequence[Tensor]) -> dict[str, Any] | None:
+    """The parameter group that holds all of `tensors`."""
+    wanted = set(tensors)
+    return next((group for group in optimizer.param_groups if wanted <= set(group["params"])), None)
+
+
+def _read_state(optimizer: Optimizer, tensors: Sequence[Tensor]) -> tuple[int, Tensor, Tensor]:
+    """Steps taken, and copies of Adam's m and v, flat; zeros before its first step."""
+    states = [optimizer.state[tensor] for tensor in tensors if optimizer.state.get(tensor)]
+    if not states:
+        size = sum(tensor.numel() for tensor in tensors)
+        return 0, torch.zeros(size), torch.zeros(size)
+    m, v = (torch.cat([state[key].reshape(-1) for state in states]) for key in ("exp_avg", "exp_avg_sq"))
+    return int(states[0]["step"]), m, v
+
+
+def _write_state(
+    optimizer: Optimizer, tensors: Sequence[Tensor], step: int, first_moment: Tensor, second_moment: Tensor
+) -> None:
+    """Leave in `optimizer` what its own steps would have left there."""
+    sizes = [tensor.numel() for tensor in tensors]
+    for tensor, m, v in zip(tensors, first_moment.split(sizes), second_moment.split(sizes), strict=True):
+        state = optimizer.state[tensor]
+        if not state:
+            # Made as torch makes it; a step is a float32 on the CPU.
+            state["step"] = torch.tensor(0.0, dtype=torch.float32)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(tensor), torch.zeros_like(tensor)
+        state["step"].fill_(step)
+        state["exp_avg"].copy_(m.view_as(tensor))
+        state["exp_avg_sq"].copy_(v.view_as(tensor))

@@ -1,0 +1,180 @@
+"""The policy's half of an update, with the mathematics of sb3-contrib's TRPO."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trpo_fast._core.operator import Operator
+from trpo_fast.solvers import Status, backtracking_line_search, conjugate_gradient
+
+from .networks import CompiledNetworks
+
+# sb3-contrib's conjugate_gradient_solver: scale of its random start, and what it compares r'r with.
+_START_SCALE = 1e-4
+_RESIDUAL_TOLERANCE = 1e-10
+# Reorthogonalization keeps one vector per iteration; beyond this many bytes CG does without.
+_MOST_KEPT = 2**31
+
+
+class PolicyStep(NamedTuple):
+    """How one policy update went."""
+
+    status: Status
+    """SUCCESS: a step was taken. Otherwise the policy is what it was, bit for bit."""
+    improvement: float
+    """Mean of A (ratio - 1) after the update; ratios are those to the log-probabilities in the buffer."""
+    kl: float
+    """Mean KL(new || old) of the accepted step, in the units of its limit; 0 where none was."""
+
+
+class BoundActor(Protocol):
+    """An actor at theta_old with its batch: of `trpo_fast.solvers.engine.Engine`, what an update asks for."""
+
+    def parameters(self) -> NDArray[Any]:
+        """The live flat buffer (n,)."""
+
+    def parameters_changed(self) -> None:
+        """Says that `parameters()` was written."""
+
+    def surrogate_gradient(self) -> NDArray[Any]:
+        """(n,) gradient of mean A ratio at theta_old."""
+
+    def fisher_operator(self) -> Operator:
+        """F of the joint action distribution at theta_old, undamped."""
+
+    def evaluate(self) -> tuple[float, float]:
+        """``(mean A (ratio - 1), mean KL(new || old) of the joint distribution)`` at the current parameters."""
+
+
+class CompiledActor:
+    """The actor of `networks`, bound to a batch.
+
+    Parameters
+    ----------
+    networks : CompiledNetworks
+    observations : float32 (B, D)
+    actions : Tensor (B,) or (B, A)
+        As the rollout buffer gives them: floats, whatever the action space.
+    advantages, log_probs : Tensor (B,)
+    """
+
+    def __init__(
+        self,
+        networks: CompiledNetworks,
+        observations: NDArray[np.float32],
+        actions: torch.Tensor,
+        advantages: torch.Tensor,
+        log_probs: torch.Tensor,
+    ) -> None:
+        self._networks = networks
+        self._kernel = networks.actor
+        dtype = np.float32 if self._kernel.distribution == "gaussian" else np.int64
+        shape = (-1,) if self._kernel.distribution == "categorical" else (len(observations), -1)
+        self._kernel.bind(
+            networks.actor_parameters,
+            observations,
+            np.ascontiguousarray(actions.numpy().reshape(shape), dtype),
+            np.ascontiguousarray(advantages.numpy()),
+            np.ascontiguousarray(log_probs.numpy()),
+        )
+
+    def parameters(self) -> NDArray[Any]:
+        """The live flat buffer (n,)."""
+        return self._networks.actor_parameters
+
+    def parameters_changed(self) -> None:
+        """Tell autograd."""
+        self._networks.bump_versions()
+
+    def surrogate_gradient(self) -> NDArray[Any]:
+        """(n,) gradient of mean A ratio at theta_old."""
+        return self._kernel.surrogate_gradient()
+
+    def fisher_operator(self) -> Operator:
+        """F at theta_old, undamped."""
+        return self._kernel.fisher_operator()
+
+    def evaluate(self) -> tuple[float, float]:
+        """``(mean A (ratio - 1), mean KL(new || old))`` at the current parameters."""
+        return self._kernel.evaluate(self._networks.actor_parameters)
+
+
+def update_policy(
+    actor: BoundActor,
+    *,
+    max_kl: float,
+    damping: float,
+    kl_divisor: int,
+    cg_max_steps: int,
+    shrinking_factor: float,
+    max_trials: int,
+    device: torch.device,
+) -> PolicyStep:
+    """What sb3-contrib's ``train()`` does to the policy, for one bound batch.
+
+    With a KL that is the joint one over A = `kl_divisor`: solve (F/A + lambda I) x = g from a random x of scale 1e-4
+    until r'r < 1e-10, step by sqrt(2 delta / x'(F/A + lambda I)x) x, take the first of `max_trials` trials with
+    KL/A < delta whose objective is above the one at theta_old. What is computed is the same in terms of y = x/A:
+    (F + A lambda I) y = g, of the same residual, and KL < A delta.
+
+    Parameters
+    ----------
+    max_kl, damping : float
+        delta and lambda.
+    device : torch.device
+        The one whose global generator gives the start.
+    """
+    g = actor.surrogate_gradient()
+    # Drawn whatever comes of it, so that the global generator is where sb3-contrib leaves it.
+    start = _START_SCALE / kl_divisor * torch.randn(g.size, dtype=torch.from_numpy(g).dtype, device=device)
+    before, _ = actor.evaluate()
+
+    def failed(status: Status) -> PolicyStep:
+        return PolicyStep(status, before, 0.0)
+
+    if not (np.isfinite(g).all() and math.isfinite(before)):
+        return failed(Status.NON_FINITE)
+    if not g.any():
+        return failed(Status.NO_GRADIENT)
+    max_kl, damping = kl_divisor * max_kl, kl_divisor * damping
+    cg = conjugate_gradient(
+        actor.fisher_operator(),
+        g,
+        max_iter=cg_max_steps,
+        rtol=0.0,
+        atol=math.sqrt(_RESIDUAL_TOLERANCE),
+        damping=damping,
+        x0=start.cpu().numpy(),
+        reorthogonalize=min(cg_max_steps, g.size) * g.nbytes <= _MOST_KEPT,
+    )
+    if cg.status < 0:
+        return failed(cg.status)
+    x = cg.x.astype(np.float64)
+    curvature = cg.curvature + damping * float(x @ x)
+    # Below this, the difference that gave x'Fx is rounding.
+    if not curvature > 8 * float(np.finfo(g.dtype).eps) * abs(float(x @ g)):
+        return failed(Status.NO_CURVATURE)
+
+    def objective(_: NDArray[Any]) -> tuple[float, float]:
+        improvement, kl = actor.evaluate()
+        return improvement - before, kl
+
+    try:
+        search = backtracking_line_search(
+            objective,
+            actor.parameters(),
+            (math.sqrt(2 * max_kl / curvature) * x).astype(g.dtype),
+            max_kl=math.nextafter(max_kl, 0.0),  # KL < delta, not <=
+            backtrack_factor=shrinking_factor,
+            max_backtracks=max_trials - 1,
+        )
+    finally:
+        actor.parameters_changed()
+    if search.status != Status.SUCCESS:
+        return failed(search.status)
+    return PolicyStep(search.status, before + search.improvement, search.kl / kl_divisor)

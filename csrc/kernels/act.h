@@ -26,6 +26,21 @@ static void F(sample)(const trpo_actor *actor, size_t rows, const void *outputs_
     }
 }
 
+/* Gaussian actions out of unit noise drawn elsewhere. means: rows x n.  log_std: n.  noise: rows x n, becomes the actions
+ * mean + noise std.  log_probs: rows, OUT: of the actions as they came out, rounded. */
+static void F(gaussian_actions)(size_t rows, size_t n, const void *means, const void *log_std, void *noise,
+                                void *log_probs) {
+    double inverse_std[TRPO_MAX_OUTPUTS], std[TRPO_MAX_OUTPUTS];
+    const double log_normalizer = F(gaussian_prepare)(n, log_std, inverse_std);
+    for (size_t j = 0; j < n; j++) std[j] = exp((double)((const REAL *)log_std)[j]);
+    for (size_t i = 0; i < rows; i++) {
+        const REAL *mean = (const REAL *)means + i * n;
+        REAL *action = (REAL *)noise + i * n;
+        for (size_t j = 0; j < n; j++) action[j] = (REAL)((double)mean[j] + (double)action[j] * std[j]);
+        ((REAL *)log_probs)[i] = F(gaussian_log_prob)(n, mean, action, inverse_std, log_normalizer);
+    }
+}
+
 /* Row i of what goes to the environment: clipped to the bounds, or with the start added. */
 INLINE void F(environment_row)(const trpo_actor *actor, const void *actions, size_t i, void *env_actions,
                                int env_double) {

@@ -42,6 +42,7 @@ static const trpo_kernels F(table) = {
     .policy_entropy = F(policy_entropy),
     .act = F(act),
     .sample = F(sample),
+    .gaussian_actions = F(gaussian_actions),
     .kronecker_plan = F(kronecker_plan),
     .kfac_statistics = F(kfac_statistics),
     .kronecker_diagonal = F(kronecker_diagonal),

@@ -291,7 +291,7 @@ def test_optimizer_steps_reach_the_buffer():
     before = networks.critic_parameters.copy()
     policy.predict_values(observations_of(BOX)).square().mean().backward()
     policy.optimizer.step()
-    assert networks.is_intact() and not np.array_equal(networks.critic_parameters, before)
+    assert networks.is_current() and not np.array_equal(networks.critic_parameters, before)
 
 
 def test_a_write_to_the_buffer_spoils_an_older_graph():
@@ -310,7 +310,7 @@ def test_load_state_dict_writes_into_the_views():
     with torch.no_grad():
         other.log_std.fill_(0.5)
     policy.load_state_dict(other.state_dict())
-    assert networks.is_intact() and networks.actor_parameters[0] == 0.5
+    assert networks.is_current() and networks.actor_parameters[0] == 0.5
 
 
 def replace_data(policy):
@@ -351,7 +351,7 @@ def test_replaced_parameters_become_views_again(replace):
     replace(policy)
     values = [parameter.detach().clone() for parameter in policy.parameters()]
     networks.refresh()
-    assert networks.is_intact()
+    assert networks.is_current()
     assert all(torch.equal(a, b) for a, b in zip(values, policy.parameters(), strict=True))
     assert_the_same_networks(networks, policy, observations_of(BOX))
     networks.actor_parameters[:] = 0
@@ -365,9 +365,9 @@ def test_replaced_parameters_become_views_again(replace):
 def test_replaced_parameters_are_noticed(replace):
     policy = make_policy()
     networks = CompiledNetworks(policy)
-    assert networks.is_intact()
+    assert networks.is_current()
     replace(policy)
-    assert not networks.is_intact()
+    assert not networks.is_current()
 
 
 def test_shared_memory_is_followed():
@@ -395,13 +395,13 @@ def test_a_deep_copy_stands_on_its_own():
     networks.actor_parameters[:] = 0
     assert twin.action_net.weight.any()
     assert_the_same_networks(CompiledNetworks(twin), twin, observations_of(BOX))
-    assert networks.is_intact()
+    assert networks.is_current()
 
 
 def test_a_second_wrapping_shares_the_buffers():
     policy = make_policy()
     first, second = CompiledNetworks(policy), CompiledNetworks(policy)
-    assert first.is_intact() and np.shares_memory(first.actor_parameters, second.actor_parameters)
+    assert first.is_current() and np.shares_memory(first.actor_parameters, second.actor_parameters)
 
 
 def test_a_saved_state_has_every_number_once():

@@ -184,6 +184,8 @@ cdef extern from "trpo/kernels.h" nogil:
                                 size_t *bad_row) noexcept nogil
         void (*sample)(const trpo_actor *actor, size_t rows, const void *outputs, const uint8_t *masks,
                        uint32_t first_row, void *actions, void *log_probs) noexcept nogil
+        void (*gaussian_actions)(size_t rows, size_t n, const void *means, const void *log_std, void *noise,
+                                 void *log_probs) noexcept nogil
         void (*kronecker_plan)(trpo_kronecker *plan) noexcept nogil
         void (*kfac_statistics)(const trpo_kfac_sample *sample, void *factors) noexcept nogil
         void (*kronecker_diagonal)(const trpo_kronecker *plan, const void *factors, void *out) noexcept nogil

@@ -656,3 +656,34 @@ def sample(
     cdef void *lp = data_of(log_probs, "log_probs", code, 1, rows, -1, True)
     with nogil:
         k.sample(&actor, rows, outputs, masks, first, a, lp)
+
+
+def gaussian_actions(means, log_std, noise):
+    """Actions out of unit noise that was drawn elsewhere, and their log-probabilities (E,).
+
+    Parameters
+    ----------
+    means : ndarray (E, A), float32 or float64
+    log_std : ndarray (A,) of the same dtype
+    noise : ndarray (E, A) of the same dtype, written
+        Becomes the actions, ``mean + noise std``. The log-probabilities are theirs as rounded, with the bits that
+        `PolicyKernel.log_probs` has for the same means.
+
+    Raises
+    ------
+    ValueError
+        log_std is out of range.
+    """
+    cdef const trpo_kernels *k = kernels_of(means, "means")
+    cdef str code = code_of(means.dtype)
+    cdef const void *mu = data_of(means, "means", code, 2, -1, -1, False)
+    cdef Py_ssize_t rows = means.shape[0], n = means.shape[1]
+    if not 1 <= n <= TRPO_MAX_OUTPUTS:
+        raise ValueError(f"means: wanted 1 to {TRPO_MAX_OUTPUTS} columns, got {n}")
+    cdef const void *scale = data_of(log_std, "log_std", code, 1, n, -1, False)
+    cdef void *actions = data_of(noise, "noise", code, 2, rows, n, True)
+    refuse_log_std(scale, n, k)
+    refuse_overlap("noise", actions, rows * n * k.item_size, "means", mu, rows * n * k.item_size)
+    log_probs = np.empty(rows, means.dtype)
+    k.gaussian_actions(rows, n, mu, scale, actions, data_of(log_probs, "log_probs", code, 1, rows, -1, True))
+    return log_probs

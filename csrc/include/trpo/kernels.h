@@ -50,6 +50,8 @@ typedef struct {
                             size_t *bad_row);
     void (*sample)(const trpo_actor *actor, size_t rows, const void *outputs, const uint8_t *masks, uint32_t first_row,
                    void *actions, void *log_probs);
+    void (*gaussian_actions)(size_t rows, size_t n, const void *means, const void *log_std, void *noise,
+                             void *log_probs);
 
     /* ---- Kronecker-factored preconditioners; see kfac.h ---- */
     void (*kronecker_plan)(trpo_kronecker *plan);

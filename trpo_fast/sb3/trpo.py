@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -18,6 +19,9 @@ from .backend import Backend
 from .critic import fit_by_torch, fit_compiled, obstacle_to_compiled_fit
 from .networks import CompiledNetworks
 from .update import BoundActor, CompiledActor, PolicyStep, Samples, update_policy
+
+# What sb3-contrib's train() calls: a subclass that overrides one of these means something by it.
+_OWN_MATHEMATICS = ("_compute_actor_grad", "hessian_vector_product")
 
 
 class TRPO(sb3_contrib.TRPO):
@@ -85,6 +89,10 @@ class TRPO(sb3_contrib.TRPO):
             An advantage or a return is not finite, and nothing was changed; or the compiled fit of the value function
             met a number that is not finite, and left the value function as it was.
         """
+        for method in _OWN_MATHEMATICS:
+            if getattr(type(self), method) is not getattr(sb3_contrib.TRPO, method) or method in vars(self):
+                self._train_as_sb3_contrib(f"{type(self).__name__} has its own {method}")
+                return
         generators = np.random.get_state(), torch.get_rng_state()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
@@ -132,7 +140,7 @@ class TRPO(sb3_contrib.TRPO):
 
     def _samples(self, data: Any) -> Samples:
         """What the policy is updated with, out of all that the buffer has."""
-        every = slice(None, None, self.sub_sampling_factor)
+        every = slice(None, None, max(self.sub_sampling_factor, 1))
         observations = data.observations
         if isinstance(observations, dict):
             observations = {key: tensor[every] for key, tensor in observations.items()}
@@ -166,7 +174,9 @@ class TRPO(sb3_contrib.TRPO):
         return actor
 
     def _fit_critic(self, networks: CompiledNetworks | None, stepped: list[nn.Parameter]) -> Any:
-        """The loss of every minibatch."""
+        """The loss of every minibatch; NaN without any."""
+        if self.n_critic_updates < 1:
+            return math.nan
         settings = {"epochs": self.n_critic_updates, "batch_size": self.batch_size}
         optimizer, backend = self.policy.optimizer, self._backend
         if networks is None:

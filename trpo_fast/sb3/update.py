@@ -149,6 +149,8 @@ def update_policy(
         return failed(Status.NON_FINITE)
     if not g.any():
         return failed(Status.NO_GRADIENT)
+    if max_trials < 1 or not max_kl > 0:
+        return failed(Status.KL_VIOLATED)  # sb3-contrib's answer: nothing can be accepted
     max_kl, damping = kl_divisor * max_kl, kl_divisor * damping
     cg = conjugate_gradient(
         actor.fisher_operator(),

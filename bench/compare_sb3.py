@@ -14,29 +14,34 @@ rollout's first, by a wrapper around each environment, the same for both.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import sb3_contrib
-import torch
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.logger import configure
-from stable_baselines3.common.vec_env import VecNormalize
 
 import trpo_fast
 from bench.machine import describe
-from trpo_fast.benchmarks import QUIET, measure_peak
+from bench.rounds import (
+    CG_ITERATIONS,
+    CRITIC_EPOCHS,
+    ENVIRONMENTS,
+    MINIBATCH,
+    STEPS,
+    alternate,
+    check_update,
+    learn_sb3,
+    medians,
+    parse,
+    parser_for,
+    sb3_model,
+    timed,
+    write,
+)
 
-ENVIRONMENTS, STEPS = 2, 1024
-CG_ITERATIONS, CRITIC_EPOCHS, MINIBATCH = 25, 20, 128
 UPDATE_TIMINGS = ("gradient", "solve", "line_search", "critic_fit")
 RESULT = Path(__file__).with_name("results") / "compare_sb3.json"
 
@@ -112,7 +117,7 @@ class Ours:
         """Learn for `updates` updates."""
         self.reports.clear()
         steps = updates * ENVIRONMENTS * STEPS
-        seconds = _timed(
+        seconds = timed(
             lambda: self.agent.learn(
                 steps,
                 callback=lambda agent: self.reports.append(agent.last_update),
@@ -121,7 +126,7 @@ class Ours:
         )
         accepted = [report for report in self.reports if report.status == trpo_fast.Status.SUCCESS]
         for report in accepted:
-            _check(report.kl, report.improvement, self.agent.config.max_kl)
+            check_update(report.kl, report.improvement, self.agent.config.max_kl)
         timings = [sum(report.timings[key] for key in UPDATE_TIMINGS) for report in self.reports]
         still = self.clock.still_seconds()
         return Round(statistics.fmean(timings), still, steps / seconds, len(accepted) / updates)
@@ -131,11 +136,11 @@ class _TimedTRPO(sb3_contrib.TRPO):
     trainings: list[tuple[float, bool]]  # seconds, accepted
 
     def train(self) -> None:
-        seconds = _timed(super().train)
+        seconds = timed(super().train)
         logged = self.logger.name_to_value
         accepted = bool(logged["train/is_line_search_success"])
         if accepted:
-            _check(logged["train/kl_divergence_loss"], logged["train/policy_objective"], self.target_kl)
+            check_update(logged["train/kl_divergence_loss"], logged["train/policy_objective"], self.target_kl)
         self.trainings.append((seconds, accepted))
 
 
@@ -146,31 +151,16 @@ class Theirs:
 
     def __init__(self, env: str, seed: int) -> None:
         self.clock = _Clock(env)
-        self.model = _TimedTRPO(
-            "MlpPolicy",
-            VecNormalize(make_vec_env(self.clock.make, ENVIRONMENTS, seed=seed)),
-            n_steps=STEPS,
-            batch_size=MINIBATCH,
-            cg_max_steps=CG_ITERATIONS,
-            n_critic_updates=CRITIC_EPOCHS,
-            device="cpu",
-            seed=seed,
-        )
-        self.model.set_logger(configure(None, []))
+        self.model = sb3_model(_TimedTRPO, self.clock.make, seed)
 
     def round(self, updates: int) -> Round:
         """Learn for `updates` updates."""
         self.model.trainings = []
-        steps = updates * ENVIRONMENTS * STEPS
-        seconds = _timed(lambda: self.model.learn(steps, log_interval=sys.maxsize, reset_num_timesteps=False))
+        seconds = learn_sb3(self.model, updates)
         trainings, accepted = zip(*self.model.trainings, strict=True)
         still = self.clock.still_seconds()
+        steps = updates * ENVIRONMENTS * STEPS
         return Round(statistics.fmean(trainings), still, steps / seconds, statistics.fmean(accepted))
-
-
-def _check(kl: float, improvement: float, max_kl: float) -> None:
-    if not (0 < kl <= max_kl and improvement > 0):
-        raise AssertionError(f"an update went wrong, so its time means nothing: KL {kl}, improvement {improvement}")
 
 
 def _action_dimensions(env: str) -> int:
@@ -182,75 +172,35 @@ def _action_dimensions(env: str) -> int:
     return int(shape[0])
 
 
-def _share_of(threads: int) -> float:
-    """What so many busy threads get of as many cores, just now."""
-    before = trpo_fast.get_num_threads()
-    trpo_fast.set_num_threads(threads)
-    share = measure_peak("float32", rounds=20_000_000).cpu_share
-    trpo_fast.set_num_threads(before)
-    return share
-
-
-def _timed(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
 def main(argv: list[str] | None = None) -> int:
     """Print the ratios and write every round as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m bench.compare_sb3", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--env", default="HalfCheetah-v5")
-    parser.add_argument("--rounds", type=int, default=9, help="counted rounds of each (at least 7)")
-    parser.add_argument("--updates", type=int, default=3, help="updates a round (at least 2)")
-    parser.add_argument("--threads", type=int, default=1, help="of both")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = parser_for("bench.compare_sb3", __doc__, RESULT)
     parser.add_argument("--overlap-critic", action="store_true", help="fit trpo_fast's critic on a second core")
     parser.add_argument("--preconditioner", help="of trpo_fast's conjugate gradient")
     parser.add_argument("--cg-iterations", type=int, default=CG_ITERATIONS, help="of trpo_fast (25)")
-    parser.add_argument("--out", type=Path, default=RESULT, help="JSON file")
-    arguments = parser.parse_args(argv)
-    if arguments.rounds < 7 or arguments.updates < 2:
-        parser.error("want --rounds of at least 7 and --updates of at least 2")
-
-    torch.set_num_threads(arguments.threads)
-    trpo_fast.set_num_threads(arguments.threads)
+    arguments = parse(parser, argv)
     config = {
         "cg_iterations": arguments.cg_iterations,
         "overlap_critic": arguments.overlap_critic,
         "preconditioner": arguments.preconditioner,
     }
     sides = (Ours(arguments.env, arguments.seed, config), Theirs(arguments.env, arguments.seed))
-    shares: list[float] = []  # of its cores that each counted round had; 1 on a quiet machine
-    rounds: dict[str, list[Round]] = {side.name: [] for side in sides}
-    for i in range(arguments.rounds + 1):
-        for side in sides:
-            wall, cpu = time.perf_counter(), time.process_time()
-            one = side.round(arguments.updates)
-            share = (time.process_time() - cpu) / (time.perf_counter() - wall)
-            if arguments.threads > 1 or arguments.overlap_critic:  # a round itself leaves cores idle; this does not
-                share = _share_of(min(arguments.threads + arguments.overlap_critic, len(os.sched_getaffinity(0))))
-            if i:  # the first warms up
-                rounds[side.name].append(one)
-                shares.append(share)
-
-    medians = {
-        name: Round(*(statistics.median(column) for column in zip(*counted, strict=True)))
-        for name, counted in rounds.items()
-    }
-    ours, theirs = medians["trpo_fast"], medians["sb3-contrib"]
+    rounds, cpu_share = alternate(
+        sides, arguments.rounds, arguments.updates, arguments.threads + arguments.overlap_critic
+    )
+    middle = medians(rounds)
+    ours, theirs = middle["trpo_fast"], middle["sb3-contrib"]
     still_ratio = theirs.still_seconds / ours.still_seconds
     update_ratio = theirs.update_seconds / ours.update_seconds
     speed_ratio = ours.steps_per_second / theirs.steps_per_second
-    machine = describe()
     threads = f"{arguments.threads} thread{'s' if arguments.threads > 1 else ''} each"
     if arguments.overlap_critic:
         threads += ", trpo_fast's critic beside its rollout"
     if (arguments.cg_iterations, arguments.preconditioner) != (CG_ITERATIONS, None):
         threads += f", trpo_fast with preconditioner {arguments.preconditioner} and {arguments.cg_iterations} products"
-    isa = machine["instruction_set"]
+    isa = describe()["instruction_set"]
     print(f"{arguments.env}, {ENVIRONMENTS} x {STEPS}, {threads}, {isa}, medians of {arguments.rounds} rounds")
-    for name, median in medians.items():
+    for name, median in middle.items():
         accepted = statistics.fmean(one.accepted for one in rounds[name])
         print(
             f"  {name:<12} update {1e3 * median.update_seconds:7.1f} ms   still {1e3 * median.still_seconds:7.1f} ms"
@@ -258,25 +208,17 @@ def main(argv: list[str] | None = None) -> int:
         )
     print(f"  ratio        update {update_ratio:7.2f} x    still {still_ratio:7.2f} x    {speed_ratio:8.2f} x")
 
-    cpu_share = statistics.median(shares)
-    if cpu_share < QUIET:
-        print(f"  NOT TO BE QUOTED: the machine was busy, this process got {cpu_share:.0%} of its cores")
-
-    result = {
-        "command": " ".join(["python -m bench.compare_sb3", *(sys.argv[1:] if argv is None else argv)]),
-        "threads": threads,
-        "machine": machine,
-        "cpu_share": cpu_share,
-        "quiet": cpu_share >= QUIET,
-        "update_ratio": update_ratio,
-        "still_ratio": still_ratio,
-        "steps_per_second_ratio": speed_ratio,
-        "medians": {name: median._asdict() for name, median in medians.items()},
-        "rounds": {name: [one._asdict() for one in counted] for name, counted in rounds.items()},
-    }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"  written to {os.path.relpath(arguments.out)}")
+    write(
+        arguments.out,
+        "bench.compare_sb3",
+        argv,
+        rounds,
+        cpu_share,
+        threads=threads,
+        update_ratio=update_ratio,
+        still_ratio=still_ratio,
+        steps_per_second_ratio=speed_ratio,
+    )
     return 0
 
 

@@ -90,6 +90,11 @@ def test_kernels_give_what_the_policy_gives(actions, observations):
     assert_the_same_networks(networks, policy, observations_of(policy.observation_space))
 
 
+def test_every_other_observation_is_a_batch():
+    policy = make_policy()
+    assert_the_same_networks(CompiledNetworks(policy), policy, observations_of(BOX)[::2])
+
+
 @pytest.mark.parametrize("actions", ["box", "multidiscrete"])
 @pytest.mark.parametrize(
     "kwargs",

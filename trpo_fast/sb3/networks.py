@@ -151,7 +151,7 @@ class CompiledNetworks:
         Without a copy where they are flat float32 numbers already.
         """
         if self._flat_floats and observations.dtype == torch.float32 and observations.ndim == 2:
-            return observations.numpy()  # what the lines below come to
+            return np.ascontiguousarray(observations.numpy())  # what the lines below come to
         policy = self._policy
         features = preprocess_obs(observations, policy.observation_space, normalize_images=policy.normalize_images)
         # A Dict is an obstacle.

@@ -14,6 +14,7 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.utils import explained_variance
 from torch import nn
 
+from .acting import compiled_acting
 from .autograd import AutogradActor
 from .backend import Backend
 from .critic import fit_by_torch, fit_compiled, obstacle_to_compiled_fit
@@ -79,6 +80,11 @@ class TRPO(sb3_contrib.TRPO):
     def critic_reason(self) -> str | None:
         """Why it was not the compiled one."""
         return self._backend.critic_reason
+
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
+        """Stable-Baselines3's own, with a policy that acts with compiled networks where it can."""
+        with compiled_acting(self.policy, self._backend.networks(self.policy)):
+            return super().collect_rollouts(*args, **kwargs)
 
     def train(self) -> None:
         """Update policy and value function with the rollout buffer.

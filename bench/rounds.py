@@ -1,0 +1,152 @@
+"""Alternating rounds of whole training in one process: what the comparisons with sb3-contrib share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import sb3_contrib
+import torch
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecNormalize
+
+import trpo_fast
+from bench.machine import describe
+from trpo_fast.benchmarks import QUIET, measure_peak
+
+# sb3-contrib's tuned settings for HalfCheetah.
+ENVIRONMENTS, STEPS = 2, 1024
+CG_ITERATIONS, CRITIC_EPOCHS, MINIBATCH = 25, 20, 128
+
+
+class Side(Protocol):
+    """One of those compared."""
+
+    name: str
+
+    def round(self, updates: int) -> Any:
+        """Learn for `updates` updates; a NamedTuple of figures."""
+
+
+def parser_for(module: str, documentation: str | None, out: Path) -> argparse.ArgumentParser:
+    """With the options of every comparison."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=(documentation or "").splitlines()[0])
+    parser.add_argument("--env", default="HalfCheetah-v5")
+    parser.add_argument("--rounds", type=int, default=9, help="counted rounds of each (at least 7)")
+    parser.add_argument("--updates", type=int, default=3, help="updates a round (at least 2)")
+    parser.add_argument("--threads", type=int, default=1, help="of both")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=out, help="JSON file")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments, with their threads set."""
+    arguments = parser.parse_args(argv)
+    if arguments.rounds < 7 or arguments.updates < 2:
+        parser.error("want --rounds of at least 7 and --updates of at least 2")
+    torch.set_num_threads(arguments.threads)
+    trpo_fast.set_num_threads(arguments.threads)
+    return arguments
+
+
+def sb3_model(kind: type[sb3_contrib.TRPO], make: str | Callable[[], Any], seed: int) -> Any:
+    """A model of sb3-contrib's class, or one in its place, with the tuned settings; it logs to nowhere."""
+    model = kind(
+        "MlpPolicy",
+        VecNormalize(make_vec_env(make, ENVIRONMENTS, seed=seed)),
+        n_steps=STEPS,
+        batch_size=MINIBATCH,
+        cg_max_steps=CG_ITERATIONS,
+        n_critic_updates=CRITIC_EPOCHS,
+        device="cpu",
+        seed=seed,
+    )
+    model.set_logger(configure(None, []))
+    return model
+
+
+def learn_sb3(model: Any, updates: int) -> float:
+    """Seconds that `updates` more updates of an sb3 model take."""
+    steps = updates * ENVIRONMENTS * STEPS
+    return timed(lambda: model.learn(steps, log_interval=sys.maxsize, reset_num_timesteps=False))
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def check_update(kl: float, improvement: float, max_kl: float) -> None:
+    """An error where an accepted update is not one."""
+    if not (0 < kl <= max_kl and improvement > 0):
+        raise AssertionError(f"an update went wrong, so its time means nothing: KL {kl}, improvement {improvement}")
+
+
+def alternate(sides: Iterable[Side], rounds: int, updates: int, threads: int = 1) -> tuple[dict[str, list[Any]], float]:
+    """`rounds` counted rounds of each side in turn after one that warms up; and the share of its cores that this had.
+
+    `threads` that are busy at times leave cores idle at others, so that with several the share is measured between the
+    rounds.
+    """
+    sides = list(sides)
+    shares: list[float] = []  # 1 on a quiet machine
+    counted: dict[str, list[Any]] = {side.name: [] for side in sides}
+    for i in range(rounds + 1):
+        for side in sides:
+            wall, cpu = time.perf_counter(), time.process_time()
+            one = side.round(updates)
+            share = (time.process_time() - cpu) / (time.perf_counter() - wall)
+            if threads > 1:
+                share = _share_of(min(threads, len(os.sched_getaffinity(0))))
+            if i:
+                counted[side.name].append(one)
+                shares.append(share)
+    return counted, statistics.median(shares)
+
+
+def medians(counted: dict[str, list[Any]]) -> dict[str, Any]:
+    """The median of every figure, each side's."""
+    return {
+        name: type(rounds[0])(*(statistics.median(column) for column in zip(*rounds, strict=True)))
+        for name, rounds in counted.items()
+    }
+
+
+def write(
+    out: Path, module: str, argv: Sequence[str] | None, counted: dict[str, list[Any]], cpu_share: float, **more: Any
+) -> None:
+    """The JSON file: how, where, `more`, and every round."""
+    if cpu_share < QUIET:
+        print(f"  NOT TO BE QUOTED: the machine was busy, this process got {cpu_share:.0%} of its cores")
+    result = {
+        "command": " ".join([f"python -m {module}", *(sys.argv[1:] if argv is None else argv)]),
+        "machine": describe(),
+        "cpu_share": cpu_share,
+        "quiet": cpu_share >= QUIET,
+        **more,
+        "medians": {name: median._asdict() for name, median in medians(counted).items()},
+        "rounds": {name: [one._asdict() for one in rounds] for name, rounds in counted.items()},
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"  written to {os.path.relpath(out)}")
+
+
+def _share_of(threads: int) -> float:
+    """What so many busy threads get of as many cores, just now."""
+    before = trpo_fast.get_num_threads()
+    trpo_fast.set_num_threads(threads)
+    share = measure_peak("float32", rounds=20_000_000).cpu_share
+    trpo_fast.set_num_threads(before)
+    return share

@@ -203,6 +203,40 @@ def test_the_number_of_trials_is_that_of_sb3_contrib(trials, success):
         assert model.logger.name_to_value["train/is_line_search_success"] == success
 
 
+@pytest.mark.parametrize("settings", [{"line_search_max_iter": 0}, {"target_kl": 0.0}, {"cg_max_steps": 0}], ids=str)
+def test_settings_that_allow_no_step_end_as_there(settings):
+    ours, theirs = pair(**settings)
+    before = flat(ours, False)
+    for model in (ours, theirs):
+        train(model)
+        assert model.logger.name_to_value["train/is_line_search_success"] == 0
+        np.testing.assert_array_equal(flat(model, False), before)
+
+
+def test_no_fit_of_the_value_function_is_no_error():
+    ours, _ = pair(n_critic_updates=0)
+    value = flat(ours, True)
+    train(ours)
+    np.testing.assert_array_equal(flat(ours, True), value)
+    assert np.isnan(ours.logger.name_to_value["train/value_loss"])
+
+
+class OwnProducts(TRPO):
+    """A Fisher product of someone's own."""
+
+    def hessian_vector_product(self, params, grad_kl, vector, retain_graph=True):
+        self.products = getattr(self, "products", 0) + 1
+        return super().hessian_vector_product(params, grad_kl, vector, retain_graph)
+
+
+def test_a_subclass_with_mathematics_of_its_own_keeps_them():
+    model = make(OwnProducts)
+    collect(model)
+    with pytest.warns(UserWarning, match="OwnProducts has its own hessian_vector_product"):
+        train(model)
+    assert model.products == 7  # five iterations, the start and the step
+
+
 def test_without_a_gradient_the_policy_stays_and_the_generators_move_on():
     ours, theirs = pair(normalize_advantage=False)
     for model in (ours, theirs):

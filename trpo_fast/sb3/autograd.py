@@ -17,11 +17,11 @@ from trpo_fast.engines.binding import check_deterministic
 from trpo_fast.policies.distributions import MultiCategorical
 from trpo_fast.rollout.batch import Batch
 
-Observations = Tensor | dict[str, Tensor]
+from .update import Observations, Samples
 
 
 class AutogradActor:
-    """The actor of `policy` as an engine bound to a batch.
+    """The actor of `policy` as an engine bound to `samples`.
 
     Parameters
     ----------
@@ -29,10 +29,7 @@ class AutogradActor:
         In the mode in which it is updated.
     reason : str
         Why not the kernels.
-    observations : Tensor (B, ...), or a dict of them
-    actions : Tensor (B, ...)
-        int64 where they are choices.
-    advantages, log_probs : Tensor (B,)
+    samples : Samples
 
     Attributes
     ----------
@@ -43,28 +40,20 @@ class AutogradActor:
 
     Raises
     ------
-    ValueError, TypeError
-        The engine cannot serve this policy.
+    Exception
+        Of any kind: the engine cannot serve this policy, of which nothing was changed.
     """
 
-    def __init__(
-        self,
-        policy: ActorCriticPolicy,
-        reason: str,
-        observations: Observations,
-        actions: Tensor,
-        advantages: Tensor,
-        log_probs: Tensor,
-    ) -> None:
+    def __init__(self, policy: ActorCriticPolicy, reason: str, samples: Samples) -> None:
         check_deterministic("policy", policy)
-        module = _Actor(policy, observations)
+        module = _Actor(policy, samples.observations)
         self.tensors = list(module.parameters())
         if not self.tensors:
             raise ValueError("policy: its KL divergence depends on no parameter that could be stepped")
         self.averaged_over = module.averaged_over
         self._engine = AutogradEngine(module, reason)
-        rows = torch.zeros(len(actions), 1, dtype=self.tensors[0].dtype)  # the module has the observations
-        self._engine.bind(Batch(rows, actions.cpu(), advantages.cpu(), log_probs.cpu()))
+        rows = torch.zeros(len(samples.actions), 1, dtype=self.tensors[0].dtype)  # the module has the observations
+        self._engine.bind(Batch(rows, samples.actions.cpu(), samples.advantages.cpu(), samples.log_probs.cpu()))
         self._fisher = self._engine.fisher_operator()
         self.parameters = self._engine.parameters
         self.parameters_changed = self._engine.parameters_changed

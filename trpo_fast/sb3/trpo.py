@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -11,14 +12,17 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.utils import explained_variance
-from torch import Tensor, nn
+from torch import nn
 
 from .acting import compiled_acting
 from .autograd import AutogradActor
 from .backend import Backend
 from .critic import fit_by_torch, fit_compiled, obstacle_to_compiled_fit
 from .networks import CompiledNetworks
-from .update import CompiledActor, PolicyStep, update_policy
+from .update import BoundActor, CompiledActor, PolicyStep, Samples, update_policy
+
+# What sb3-contrib's train() calls: a subclass that overrides one of these means something by it.
+_OWN_MATHEMATICS = ("_compute_actor_grad", "hessian_vector_product")
 
 
 class TRPO(sb3_contrib.TRPO):
@@ -91,6 +95,10 @@ class TRPO(sb3_contrib.TRPO):
             An advantage or a return is not finite, and nothing was changed; or the compiled fit of the value function
             met a number that is not finite, and left the value function as it was.
         """
+        for method in _OWN_MATHEMATICS:
+            if getattr(type(self), method) is not getattr(sb3_contrib.TRPO, method) or method in vars(self):
+                self._train_as_sb3_contrib(f"{type(self).__name__} has its own {method}")
+                return
         generators = np.random.get_state(), torch.get_rng_state()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
@@ -100,43 +108,29 @@ class TRPO(sb3_contrib.TRPO):
         steps, objectives = [], []
         # sb3-contrib's buffer yields one batch here, a buffer of one's own may yield several.
         for data in self.rollout_buffer.get(batch_size=None):
-            observations, actions, log_probs, advantages = self._samples(data)
-            for name, values in (("advantages", advantages), ("returns", data.returns)):
-                if not values.isfinite().all():
-                    raise FloatingPointError(f"rollout_buffer: its {name} are not finite, so neither are its rewards")
-            actor: CompiledActor | AutogradActor
-            stepped: list[nn.Parameter]
-            if networks is not None:
-                actor = CompiledActor(networks, networks.rows(observations), actions, advantages, log_probs)
-                averaged_over, stepped = networks.action_dimensions, networks.actor_tensors
-                self._backend.policy_engine, self._backend.policy_reason = "compiled", None
-            else:
-                reason = self._backend.obstacle or ""
-                try:
-                    actor = AutogradActor(self.policy, reason, observations, actions, advantages, log_probs)
-                except Exception as error:  # whatever a policy of someone's own does: nothing has been changed yet
-                    np.random.set_state(generators[0])
-                    torch.set_rng_state(generators[1])
-                    self._train_as_sb3_contrib(f"{reason}; {type(error).__name__}: {error}")
-                    return
-                averaged_over, stepped = actor.averaged_over, actor.tensors
-                self._backend.policy_engine, self._backend.policy_reason = "autograd", reason
-                self._tell(f"The policy is not updated by compiled kernels but by autograd: {reason}")
+            samples = self._samples(data)
+            try:
+                actor = self._bind(networks, samples)
+            except _UnservedError as obstacle:
+                np.random.set_state(generators[0])
+                torch.set_rng_state(generators[1])
+                self._train_as_sb3_contrib(str(obstacle))
+                return
             step = update_policy(
                 actor,
+                kl_divisor=1 if self.paper_kl else actor.averaged_over,
                 max_kl=self.target_kl,
                 damping=self.cg_damping,
-                kl_divisor=1 if self.paper_kl else averaged_over,
                 cg_max_steps=self.cg_max_steps,
                 shrinking_factor=self.line_search_shrinking_factor,
                 max_trials=self.line_search_max_iter,
                 device=self.policy.device,
             )
             steps.append(step)
-            objectives.append(float(advantages.double().mean()) + step.improvement)
+            objectives.append(float(samples.advantages.double().mean()) + step.improvement)
 
         self.last_step = steps[-1]
-        losses = self._fit_critic(networks, stepped)
+        losses = self._fit_critic(networks, actor.tensors)
         self._n_updates += 1
         self.logger.record("train/policy_objective", np.mean(objectives))
         self.logger.record("train/value_loss", np.mean(losses))
@@ -150,9 +144,9 @@ class TRPO(sb3_contrib.TRPO):
             self.logger.record("train/std", torch.exp(self.policy.log_std).mean().item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
-    def _samples(self, data: Any) -> tuple[Any, Tensor, Tensor, Tensor]:
-        """Observations, actions, log-probabilities and advantages that the policy is updated with."""
-        every = slice(None, None, self.sub_sampling_factor)
+    def _samples(self, data: Any) -> Samples:
+        """What the policy is updated with, out of all that the buffer has."""
+        every = slice(None, None, max(self.sub_sampling_factor, 1))
         observations = data.observations
         if isinstance(observations, dict):
             observations = {key: tensor[every] for key, tensor in observations.items()}
@@ -165,10 +159,30 @@ class TRPO(sb3_contrib.TRPO):
             actions = actions.flatten()
         if self.normalize_advantage:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        return observations, actions, data.old_log_prob[every], advantages
+        for name, values in (("advantages", advantages), ("returns", data.returns)):
+            if not values.isfinite().all():
+                raise FloatingPointError(f"rollout_buffer: wanted {name} that are finite numbers")
+        return Samples(observations, actions, data.old_log_prob[every], advantages)
+
+    def _bind(self, networks: CompiledNetworks | None, samples: Samples) -> BoundActor:
+        """The policy's actor and `samples`, by the best engine that serves; `_UnservedError` where none does."""
+        backend = self._backend
+        if networks is not None:
+            backend.policy_engine, backend.policy_reason = "compiled", None
+            return CompiledActor(networks, samples)
+        reason = str(backend.obstacle)
+        try:
+            actor = AutogradActor(self.policy, reason, samples)
+        except Exception as error:  # a policy of someone's own may do anything
+            raise _UnservedError(f"{reason}; {type(error).__name__}: {error}") from error
+        backend.policy_engine, backend.policy_reason = "autograd", reason
+        self._tell(f"The policy is not updated by compiled kernels but by autograd: {reason}")
+        return actor
 
     def _fit_critic(self, networks: CompiledNetworks | None, stepped: list[nn.Parameter]) -> Any:
-        """The loss of every minibatch."""
+        """The loss of every minibatch; NaN without any."""
+        if self.n_critic_updates < 1:
+            return math.nan
         settings = {"epochs": self.n_critic_updates, "batch_size": self.batch_size}
         optimizer, backend = self.policy.optimizer, self._backend
         if networks is None:
@@ -214,3 +228,7 @@ class TRPO(sb3_contrib.TRPO):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_backend", "last_step"]
+
+
+class _UnservedError(Exception):
+    """No engine can serve the policy, of which nothing was changed."""

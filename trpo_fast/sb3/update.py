@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from trpo_fast._core.operator import Operator
 from trpo_fast.solvers import Status, backtracking_line_search, conjugate_gradient
@@ -19,6 +20,22 @@ _START_SCALE = 1e-4
 _RESIDUAL_TOLERANCE = 1e-10
 # Reorthogonalization keeps one vector per iteration; beyond this many bytes CG does without.
 _MOST_KEPT = 2**31
+
+
+Observations = torch.Tensor | dict[str, torch.Tensor]
+
+
+class Samples(NamedTuple):
+    """What a policy is updated with; B rows of each."""
+
+    observations: Observations
+    """Tensor (B, ...), or a dict of them, as the rollout buffer gives them."""
+    actions: torch.Tensor
+    """(B,) or (B, A); int64 where they are choices of a Discrete or MultiDiscrete space."""
+    log_probs: torch.Tensor
+    """(B,), as written while acting."""
+    advantages: torch.Tensor
+    """(B,), normalized where that is wanted."""
 
 
 class PolicyStep(NamedTuple):
@@ -33,7 +50,12 @@ class PolicyStep(NamedTuple):
 
 
 class BoundActor(Protocol):
-    """An actor at theta_old with its batch: of `trpo_fast.solvers.engine.Engine`, what an update asks for."""
+    """An actor at theta_old with its samples: of `trpo_fast.solvers.engine.Engine`, what an update asks for."""
+
+    averaged_over: int
+    """A, by which sb3-contrib divides the joint KL of the distribution."""
+    tensors: list[nn.Parameter]
+    """The parameters that sb3-contrib steps."""
 
     def parameters(self) -> NDArray[Any]:
         """The live flat buffer (n,)."""
@@ -52,35 +74,21 @@ class BoundActor(Protocol):
 
 
 class CompiledActor:
-    """The actor of `networks`, bound to a batch.
+    """The actor of `networks`, bound to `samples`."""
 
-    Parameters
-    ----------
-    networks : CompiledNetworks
-    observations : float32 (B, D)
-    actions : Tensor (B,) or (B, A)
-        As the rollout buffer gives them: floats, whatever the action space.
-    advantages, log_probs : Tensor (B,)
-    """
-
-    def __init__(
-        self,
-        networks: CompiledNetworks,
-        observations: NDArray[np.float32],
-        actions: torch.Tensor,
-        advantages: torch.Tensor,
-        log_probs: torch.Tensor,
-    ) -> None:
+    def __init__(self, networks: CompiledNetworks, samples: Samples) -> None:
+        self.averaged_over = networks.action_dimensions
+        self.tensors = networks.actor_tensors
         self._networks = networks
         self._kernel = networks.actor
-        dtype = np.float32 if self._kernel.distribution == "gaussian" else np.int64
-        shape = (-1,) if self._kernel.distribution == "categorical" else (len(observations), -1)
+        assert isinstance(samples.observations, torch.Tensor)
         self._kernel.bind(
             networks.actor_parameters,
-            observations,
-            np.ascontiguousarray(actions.numpy().reshape(shape), dtype),
-            np.ascontiguousarray(advantages.numpy()),
-            np.ascontiguousarray(log_probs.numpy()),
+            np.ascontiguousarray(networks.rows(samples.observations)),
+            # A buffer has floats for the bits of a MultiBinary, too.
+            np.ascontiguousarray(samples.actions, np.float32 if self._kernel.distribution == "gaussian" else np.int64),
+            np.ascontiguousarray(samples.advantages),
+            np.ascontiguousarray(samples.log_probs),
         )
 
     def parameters(self) -> NDArray[Any]:
@@ -107,15 +115,15 @@ class CompiledActor:
 def update_policy(
     actor: BoundActor,
     *,
+    kl_divisor: int,
     max_kl: float,
     damping: float,
-    kl_divisor: int,
     cg_max_steps: int,
     shrinking_factor: float,
     max_trials: int,
     device: torch.device,
 ) -> PolicyStep:
-    """What sb3-contrib's ``train()`` does to the policy, for one bound batch.
+    """What sb3-contrib's ``train()`` does to the policy.
 
     With a KL that is the joint one over A = `kl_divisor`: solve (F/A + lambda I) x = g from a random x of scale 1e-4
     until r'r < 1e-10, step by sqrt(2 delta / x'(F/A + lambda I)x) x, take the first of `max_trials` trials with
@@ -141,6 +149,8 @@ def update_policy(
         return failed(Status.NON_FINITE)
     if not g.any():
         return failed(Status.NO_GRADIENT)
+    if max_trials < 1 or not max_kl > 0:
+        return failed(Status.KL_VIOLATED)  # sb3-contrib's answer: nothing can be accepted
     max_kl, damping = kl_divisor * max_kl, kl_divisor * damping
     cg = conjugate_gradient(
         actor.fisher_operator(),

@@ -21,7 +21,6 @@ _RESIDUAL_TOLERANCE = 1e-10
 # Reorthogonalization keeps one vector per iteration; beyond this many bytes CG does without.
 _MOST_KEPT = 2**31
 
-
 Observations = torch.Tensor | dict[str, torch.Tensor]
 
 
@@ -171,6 +170,7 @@ def update_policy(
         return failed(Status.NO_CURVATURE)
 
     def objective(_: NDArray[Any]) -> tuple[float, float]:
+        actor.parameters_changed()  # what is on a GPU gets them by this
         improvement, kl = actor.evaluate()
         return improvement - before, kl
 

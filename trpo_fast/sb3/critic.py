@@ -97,7 +97,7 @@ def fit_compiled(
     tensors = kernels.critic_tensors
     group = _group(optimizer, tensors)
     assert group is not None
-    observations = np.ascontiguousarray(kernels.rows(torch.as_tensor(buffer.observations)))
+    observations = kernels.rows(torch.as_tensor(buffer.observations))
     returns = np.ascontiguousarray(buffer.returns.reshape(-1), np.float32)
     count = len(returns)
     batch_size = count if batch_size is None else min(batch_size, count)

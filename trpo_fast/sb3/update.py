@@ -83,7 +83,7 @@ class CompiledActor:
         assert isinstance(samples.observations, torch.Tensor)
         self._kernel.bind(
             networks.actor_parameters,
-            np.ascontiguousarray(networks.rows(samples.observations)),
+            networks.rows(samples.observations),
             # A buffer has floats for the bits of a MultiBinary, too.
             np.ascontiguousarray(samples.actions, np.float32 if self._kernel.distribution == "gaussian" else np.int64),
             np.ascontiguousarray(samples.advantages),

@@ -112,7 +112,7 @@ def test_every_other_observation_is_a_batch():
         {"log_std_init": -1.0, "ortho_init": False},
         {"optimizer_class": torch.optim.RMSprop},
     ],
-    ids=str,
+    ids=lambda kwargs: re.sub(" at 0x[0-9a-f]+", "", str(kwargs)),  # xdist wants the same in every worker
 )
 def test_kernels_follow_the_architecture(actions, kwargs):
     policy = make_policy(ACTIONS[actions], **kwargs)

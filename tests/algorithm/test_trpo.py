@@ -139,7 +139,20 @@ def test_learn_trains_whole_rollouts_and_counts_additional_steps(make_agent):
     assert (agent.num_timesteps, agent.num_updates) == (STEPS, 4)
 
 
-@pytest.mark.parametrize("value", [0, -5, 1.5, "100", True])
+def test_whole_numbers_are_timesteps_however_they_are_written(make_agent):
+    agent = make_agent()
+    agent.learn(float(STEPS))
+    assert agent.num_timesteps == STEPS and type(agent.num_timesteps) is int
+
+
+def test_an_agent_says_what_it_is(make_agent):
+    agent = make_agent(seed=3)
+    agent.learn(STEPS)
+    text = repr(agent)
+    assert "\n" not in text and "MLPPolicy (native engine" in text and "seed=3" in text and f"{STEPS:,} steps" in text
+
+
+@pytest.mark.parametrize("value", [0, -5, 1.5, math.inf, "100", True])
 def test_bad_total_timesteps_are_refused_by_name(make_agent, value):
     with pytest.raises(ValueError, match=r"total_timesteps: .*want an integer >= 1"):
         make_agent().learn(value)

@@ -175,6 +175,19 @@ def test_a_policy_that_is_frozen_altogether_is_refused():
         make_engine(Head(*HEADS["Bernoulli"]).requires_grad_(False))
 
 
+def test_a_policy_that_computes_without_a_graph_is_refused():
+    class Detached(Head):
+        def forward(self, observations):
+            with torch.no_grad():
+                return super().forward(observations)
+
+    policy = Detached(*HEADS["Bernoulli"])
+    engine = make_engine(policy)
+    engine.bind(problem_of(policy))
+    with pytest.raises(ValueError, match=r"policy: nothing connects its log-probabilities to its parameters"):
+        engine.surrogate_gradient()
+
+
 def test_tied_weights_get_the_sum_of_their_uses():
     torch.manual_seed(0)
     tied = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)).double()

@@ -1,7 +1,9 @@
 """Importing the drop-in where Stable-Baselines3 is missing or too old."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,17 @@ def test_what_is_missing_or_too_old_is_named_with_the_command_that_helps(version
 def test_a_later_version_will_do():
     pytest.importorskip("sb3_contrib")
     assert import_with({"stable-baselines3": "2.10.0", "sb3-contrib": "3.0.1"}) == ""
+
+
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("sb3_contrib")
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).resolve().parents[2] / "docs" / "sb3.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+    names = {}
+    exec(compile(block.replace("10_000", "2_048"), "sb3.md", "exec"), names)
+    assert names["model"].update_engine == "compiled"
+    assert (tmp_path / "cartpole.zip").exists()
 
 
 def test_trpo_fast_itself_does_not_load_it():

@@ -17,7 +17,7 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticP
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from trpo_fast._core.library import MAX_LAYERS
-from trpo_fast.sb3.networks import CompiledNetworks, obstacle_to_compiling
+from trpo_fast.sb3.networks import CompiledCritic, CompiledNetworks, obstacle_to_compiling
 
 BOX = spaces.Box(-1.0, 1.0, (5,), np.float32)
 ACTIONS = {
@@ -112,7 +112,7 @@ def test_every_other_observation_is_a_batch():
         {"log_std_init": -1.0, "ortho_init": False},
         {"optimizer_class": torch.optim.RMSprop},
     ],
-    ids=str,
+    ids=lambda kwargs: re.sub(" at 0x[0-9a-f]+", "", str(kwargs)),  # xdist wants the same in every worker
 )
 def test_kernels_follow_the_architecture(actions, kwargs):
     policy = make_policy(ACTIONS[actions], **kwargs)
@@ -420,3 +420,25 @@ def test_a_saved_state_has_every_number_once():
     other = make_policy(log_std_init=2.0)
     other.load_state_dict(torch.load(file))
     assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), other.parameters(), strict=True))
+
+
+def test_a_critic_has_its_kernel_where_the_actor_has_none():
+    policy = make_policy(use_sde=True)
+    compiled = CompiledCritic(policy)
+    observations = observations_of(BOX)
+    with torch.no_grad():
+        wanted = policy.predict_values(observations).flatten()
+    values = compiled.critic.values(compiled.critic_parameters, compiled.rows(observations))
+    np.testing.assert_allclose(values, wanted, rtol=1e-5, atol=1e-5)
+    compiled.critic_parameters[-1] += 1.0  # the last bias
+    with torch.no_grad():
+        torch.testing.assert_close(policy.predict_values(observations).flatten(), wanted + 1.0)
+    policy.value_net.bias.data = policy.value_net.bias.data.clone()
+    compiled.refresh()
+    assert policy.value_net.bias.data_ptr() == compiled.critic_parameters[-1:].ctypes.data
+
+
+def test_a_critic_on_features_of_its_own_has_none():
+    policy = make_policy(policy_class=ActorCriticCnnPolicy, observation_space=spaces.Box(0, 255, (1, 36, 36), np.uint8))
+    with pytest.raises(ValueError, match="vf_features_extractor is a NatureCNN"):
+        CompiledCritic(policy)

@@ -34,6 +34,7 @@ from tests.sb3.pairs import (
     train,
 )
 from trpo_fast import Status
+from trpo_fast.policies.flat import GatheredParameters
 from trpo_fast.sb3 import TRPO
 
 DICT = spaces.Dict({"a": spaces.Box(-1.0, 1.0, (3,), np.float32), "b": spaces.Discrete(3), "image": IMAGES})
@@ -289,10 +290,19 @@ def test_policies_without_kernels_are_updated_by_autograd(case, capsys):
     ours, theirs = pair(**AUTOGRAD[case])
     ours.verbose = 1
     assert_one_update_agrees(ours, theirs)
-    assert (ours.update_engine, ours.critic_engine) == ("autograd", "torch")
+    # A value function of no features extractor has a kernel whatever the actor is.
+    assert (ours.update_engine, ours.critic_engine) == ("autograd", "compiled" if "gSDE" in case else "torch")
     assert ours.update_reason
     train(ours)
-    assert capsys.readouterr().out.count(ours.update_reason) == 1
+    assert capsys.readouterr().out.count(f"by autograd: {ours.update_reason}") == 1
+
+
+def test_parameters_that_are_copied_to_and_fro_reach_every_trial(monkeypatch):
+    # as those on a GPU are
+    monkeypatch.setattr("trpo_fast.engines.autograd.flat_parameters", GatheredParameters)
+    ours, theirs = pair(use_sde=True, target_kl=0.05)
+    assert_one_update_agrees(ours, theirs)
+    assert ours.update_engine == "autograd"
 
 
 def test_what_the_value_function_has_to_itself_is_fitted_though_it_is_not_called_value():

@@ -219,7 +219,7 @@ class TRPO:
 
     def learn(
         self,
-        total_timesteps: int,
+        total_timesteps: float,
         callback: CallbackLike = None,
         progress_bar: bool = False,
         reset_num_timesteps: bool = True,
@@ -240,11 +240,14 @@ class TRPO:
         reset_num_timesteps : bool
             Count timesteps from 0 again. What was learned, Adam, statistics and random streams go on in either case.
         """
-        total_timesteps = checked("total_timesteps", total_timesteps, POSITIVE_INTEGER)
+        whole = isinstance(total_timesteps, float) and total_timesteps.is_integer()  # 1e6, as people write it
+        timesteps: int = checked(
+            "total_timesteps", int(total_timesteps) if whole else total_timesteps, POSITIVE_INTEGER
+        )
         _, collector = self._with_environments()
         if reset_num_timesteps:
             self.num_timesteps = 0
-        self._end = end = self.num_timesteps + total_timesteps
+        self._end = end = self.num_timesteps + timesteps
         callbacks = CallbackList([callback, ProgressBar() if progress_bar else None])
         complete = checkpoint.capture(self)
         try:
@@ -498,6 +501,11 @@ class TRPO:
         if environments is not None:
             agent._attach(environments)
         return agent
+
+    def __repr__(self) -> str:
+        env = self.recipe["id"] if self.recipe else f"{self.observation_space} -> {self.action_space}"
+        policy = f"{type(self.policy).__name__} ({self.engine.name} engine, {self.engine.size:,} parameters)"
+        return f"TRPO({env}, {policy}, num_envs={self.config.num_envs}, seed={self.seed}, {self.num_timesteps:,} steps)"
 
     def close(self) -> None:
         """Close the training environments, and end the critic's fit: it gets 0.3 s, then it is abandoned."""

@@ -211,6 +211,11 @@ class _Bound:
         if self._gradient is None:
             distribution = self._recorded(None)
             log_probs = distribution.log_prob(self._actions)
+            if not log_probs.requires_grad:
+                raise ValueError(
+                    "policy: nothing connects its log-probabilities to its parameters, wanted a forward without "
+                    "torch.no_grad() and detach()"
+                )
             weights = (log_probs.detach() - self._log_probs).exp() * self._advantages / self._total
             terms, cotangents = [log_probs], [weights]
             if self._entropy_coefficient:

@@ -109,7 +109,8 @@ class TorchValueKernel:
     ) -> tuple[int, float]:
         """Minibatch Adam on ``mean (V(s) - R)^2``, of the same minibatches as the compiled kernel's.
 
-        Arguments, results and errors are those of `ValueKernel.fit`; the three arrays change only at the end.
+        Arguments, results and errors are those of `ValueKernel.fit`, which takes an order and reports losses besides;
+        the three arrays change only at the end.
         """
         check_deterministic("critic", self._critic)
         self._take_buffers()

@@ -12,6 +12,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
+from trpo_fast._core.operator import Operator
 from trpo_fast.engines.autograd import AutogradEngine
 from trpo_fast.engines.binding import check_deterministic
 from trpo_fast.policies.distributions import MultiCategorical
@@ -54,13 +55,13 @@ class AutogradActor:
         self._engine = AutogradEngine(module, reason)
         rows = torch.zeros(len(samples.actions), 1, dtype=self.tensors[0].dtype)  # the module has the observations
         self._engine.bind(Batch(rows, samples.actions.cpu(), samples.advantages.cpu(), samples.log_probs.cpu()))
-        self._fisher = self._engine.fisher_operator()
+        self._fisher = self._engine.fisher_operator()  # now: what cannot be differentiated twice has to fail here
         self.parameters = self._engine.parameters
         self.parameters_changed = self._engine.parameters_changed
         self.surrogate_gradient = self._engine.surrogate_gradient
         self.evaluate = self._engine.evaluate
 
-    def fisher_operator(self) -> Any:
+    def fisher_operator(self) -> Operator:
         """F at theta_old, undamped."""
         return self._fisher
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from stable_baselines3.common.policies import BasePolicy
 
-from .networks import CompiledNetworks
+from .networks import CompiledCritic, CompiledNetworks
+
+Kernels = TypeVar("Kernels", bound=CompiledCritic)
 
 
 class Backend:
@@ -12,8 +16,6 @@ class Backend:
 
     Attributes
     ----------
-    obstacle : str or None
-        Why `networks` last gave None.
     policy_engine, critic_engine : str or None
         What did the halves of the last update: "compiled", "autograd" or "sb3_contrib"; "compiled" or "torch".
     policy_reason, critic_reason : str or None
@@ -23,27 +25,34 @@ class Backend:
     """
 
     def __init__(self) -> None:
-        self.obstacle: str | None = None
         self.policy_engine: str | None = None
         self.policy_reason: str | None = None
         self.critic_engine: str | None = None
         self.critic_reason: str | None = None
         self.told: set[str] = set()
-        self._policy: BasePolicy | None = None
-        self._networks: CompiledNetworks | None = None
+        self._networks: CompiledNetworks | str | None = None
+        self._critic: CompiledCritic | str | None = None
 
     def __reduce__(self) -> tuple[type[Backend], tuple[()]]:
         """A copy, or what a pickle gives, is a new one."""
         return Backend, ()
 
-    def networks(self, policy: BasePolicy) -> CompiledNetworks | None:
-        """The kernels of `policy` over the parameters that it has now, or None where they cannot serve."""
-        try:
-            if self._networks is None or self._policy is not policy:
-                self._networks, self._policy = CompiledNetworks(policy), policy
-            else:
-                self._networks.refresh()
-            self.obstacle = None
-        except ValueError as obstacle:
-            self._networks, self.obstacle = None, str(obstacle)
+    def networks(self, policy: BasePolicy) -> CompiledNetworks | str:
+        """The kernels of `policy` over the parameters that it has now, or why they cannot serve."""
+        self._networks = _refreshed(CompiledNetworks, self._networks, policy)
         return self._networks
+
+    def critic(self, policy: BasePolicy) -> CompiledCritic | str:
+        """The kernel of the value function alone, for policies whose actor has none, or why it cannot serve."""
+        self._critic = _refreshed(CompiledCritic, self._critic, policy)
+        return self._critic
+
+
+def _refreshed(kind: type[Kernels], known: Kernels | str | None, policy: BasePolicy) -> Kernels | str:
+    try:
+        if not isinstance(known, kind) or known.policy is not policy:
+            return kind(policy)
+        known.refresh()
+    except ValueError as obstacle:
+        return str(obstacle)
+    return known

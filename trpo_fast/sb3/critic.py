@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
-from .networks import CompiledNetworks
+from .networks import CompiledCritic
 
 # Of an Adam's group, what the kernel does not do.
 _UNSERVED = ("amsgrad", "weight_decay", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay")
@@ -42,7 +42,7 @@ def fit_by_torch(
     return losses
 
 
-def obstacle_to_compiled_fit(networks: CompiledNetworks, optimizer: Optimizer, buffer: RolloutBuffer) -> str | None:
+def obstacle_to_compiled_fit(kernels: CompiledCritic, optimizer: Optimizer, buffer: RolloutBuffer) -> str | None:
     """Why `fit_compiled` would not be what `fit_by_torch` is, naming the culprit; None where it is."""
     for method in _BUFFER_METHODS:
         standard = getattr(RolloutBuffer, method, None)
@@ -52,7 +52,7 @@ def obstacle_to_compiled_fit(networks: CompiledNetworks, optimizer: Optimizer, b
         return f"the optimizer is {type(optimizer).__name__}, not Adam"
     if "step" in vars(optimizer) or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         return "the optimizer has a hook on its step"
-    group = _group(optimizer, networks.critic_tensors)
+    group = _group(optimizer, kernels.critic_tensors)
     if group is None:
         return "the optimizer does not have all of the value function in one parameter group"
     for setting in _UNSERVED:
@@ -64,20 +64,20 @@ def obstacle_to_compiled_fit(networks: CompiledNetworks, optimizer: Optimizer, b
             return f"the optimizer has {setting}={value!r}, not a number"
     if not group["eps"] > 0:
         return f"the optimizer has eps={group['eps']}"
-    steps = {float(optimizer.state[p]["step"]) if optimizer.state.get(p) else None for p in networks.critic_tensors}
+    steps = {float(optimizer.state[p]["step"]) if optimizer.state.get(p) else None for p in kernels.critic_tensors}
     if len(steps) > 1:
         return "the optimizer took other numbers of steps with some parameters of the value function than with others"
     return None
 
 
 def fit_compiled(
-    networks: CompiledNetworks, optimizer: Optimizer, buffer: RolloutBuffer, *, epochs: int, batch_size: int | None
+    kernels: CompiledCritic, optimizer: Optimizer, buffer: RolloutBuffer, *, epochs: int, batch_size: int | None
 ) -> NDArray[np.float64]:
     """As `fit_by_torch`, in one compiled call: the same minibatches, drawn from NumPy's global generator.
 
     Parameters
     ----------
-    networks : CompiledNetworks
+    kernels : CompiledCritic
         Whose critic is fitted in place.
     optimizer : Optimizer
         One that `obstacle_to_compiled_fit` has nothing against; its state is read and kept true.
@@ -94,10 +94,10 @@ def fit_compiled(
     FloatingPointError
         A loss or a parameter would have become non-finite; critic and optimizer are what they were before.
     """
-    tensors = networks.critic_tensors
+    tensors = kernels.critic_tensors
     group = _group(optimizer, tensors)
     assert group is not None
-    observations = np.ascontiguousarray(networks.rows(torch.as_tensor(buffer.observations)))
+    observations = kernels.rows(torch.as_tensor(buffer.observations))
     returns = np.ascontiguousarray(buffer.returns.reshape(-1), np.float32)
     count = len(returns)
     batch_size = count if batch_size is None else min(batch_size, count)
@@ -106,8 +106,8 @@ def fit_compiled(
         epoch[:] = np.random.permutation(count)
     losses = np.empty((epochs, -(-count // batch_size)))
     step, first_moment, second_moment = _read_state(optimizer, tensors)
-    step, _ = networks.critic.fit(
-        networks.critic_parameters,
+    step, _ = kernels.critic.fit(
+        kernels.critic_parameters,
         first_moment.numpy(),
         second_moment.numpy(),
         observations,
@@ -122,7 +122,7 @@ def fit_compiled(
         order=order,
         losses=losses,
     )
-    networks.bump_versions()
+    kernels.bump_versions()
     _write_state(optimizer, tensors, step, first_moment, second_moment)
     return losses
 

@@ -59,7 +59,77 @@ def obstacle_to_compiling(policy: BasePolicy) -> str | None:
     return None
 
 
-class CompiledNetworks:
+class CompiledCritic:
+    """The critic of an MLP policy of Stable-Baselines3 as a kernel over a flat float32 buffer.
+
+    For policies whose actor has no kernel, for instance one that explores by gSDE. The critic's parameters become views
+    of the buffer, as in `CompiledNetworks`.
+
+    Parameters
+    ----------
+    policy : stable_baselines3.common.policies.ActorCriticPolicy
+
+    Attributes
+    ----------
+    critic : ValueKernel
+    critic_parameters : float32 (m,)
+        Live: ``W1 b1 W2 b2 ...``. Call `bump_versions` after writing.
+    critic_tensors : list of nn.Parameter
+        The policy's own, in the order of the buffer.
+
+    Raises
+    ------
+    ValueError
+        Saying why the kernel cannot serve the critic of `policy`.
+    """
+
+    critic: ValueKernel
+
+    def __init__(self, policy: BasePolicy) -> None:
+        self.policy = policy
+        self._flat: tuple[FlatParameters, ...] = ()
+        self._critic_shape: tuple[object, ...] = ()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the policy again, with parameters made views where something replaced them.
+
+        Raises
+        ------
+        ValueError
+            Saying why the kernels can no longer serve.
+        """
+        self._take_critic(_read_critic(self.policy))
+
+    def bump_versions(self) -> None:
+        """Tell autograd that the buffers were written, so that a graph recorded before fails loudly."""
+        for flat in self._flat:
+            flat.bump_versions()
+
+    def rows(self, observations: Tensor) -> NDArray[np.float32]:
+        """What the networks see of `observations` (B, ...), shape (B, D): preprocessed as Stable-Baselines3 does, flat.
+
+        Without a copy where they are flat float32 numbers already.
+        """
+        if self._flat_floats and observations.dtype == torch.float32 and observations.ndim == 2:
+            return np.ascontiguousarray(observations.numpy())  # what the lines below come to
+        policy = self.policy
+        features = preprocess_obs(observations, policy.observation_space, normalize_images=policy.normalize_images)
+        # A Dict is an obstacle.
+        return np.ascontiguousarray(cast(Tensor, features).numpy()).reshape(len(observations), -1)
+
+    def _take_critic(self, network: _Network) -> None:
+        shape = (network.widths, network.activation)
+        if shape != self._critic_shape:
+            self.critic = ValueKernel(network.widths, network.activation, np.float32)
+            self._critic_shape = shape
+        flat = FlatParameters(network)
+        self._flat = (flat,)
+        self.critic_parameters, self.critic_tensors = flat.numpy, list(network.parameters())
+        self._flat_floats = isinstance(self.policy.observation_space, spaces.Box)
+
+
+class CompiledNetworks(CompiledCritic):
     """The actor and the critic of an MLP policy of Stable-Baselines3, as kernels over flat float32 buffers.
 
     Every parameter of the policy becomes a view of one of two buffers. It stays the same Parameter, so that the
@@ -79,7 +149,7 @@ class CompiledNetworks:
     actor_tensors : list of nn.Parameter
         The policy's own, in the order of the buffer.
     critic, critic_parameters, critic_tensors
-        The same of the value function: ValueKernel, float32 (m,) ``W1 b1 W2 b2 ...``, list of nn.Parameter.
+        As of `CompiledCritic`.
     choices : tuple of int
         Choices of each categorical component; all outputs in one where there is none.
     action_dimensions : int
@@ -92,12 +162,10 @@ class CompiledNetworks:
     """
 
     actor: PolicyKernel
-    critic: ValueKernel
 
     def __init__(self, policy: BasePolicy) -> None:
-        self._policy = policy
-        self._shape: tuple[object, ...] = ()
-        self.refresh()
+        self._actor_shape: tuple[object, ...] = ()
+        super().__init__(policy)
 
     def refresh(self) -> None:
         """Read the policy again: where something replaced its parameters, they become views again, of new buffers.
@@ -109,20 +177,19 @@ class CompiledNetworks:
         ValueError
             Saying why the kernels can no longer serve the policy.
         """
-        actor, critic, distribution, nvec = _read(self._policy)
-        shape = (actor.widths, actor.activation, critic.widths, critic.activation, distribution, nvec)
-        if shape != self._shape:
+        actor, critic, distribution, nvec = _read(self.policy)
+        self._take_critic(critic)
+        shape = (actor.widths, actor.activation, distribution, nvec)
+        if shape != self._actor_shape:
             self.actor = PolicyKernel(actor.widths, actor.activation, distribution, np.float32, nvec)
-            self.critic = ValueKernel(critic.widths, critic.activation, np.float32)
             self.choices = nvec or (actor.widths[-1],)
             self.action_dimensions = actor.widths[-1] if distribution in ("gaussian", "bernoulli") else 1
-            self._shape = shape
-        self._flat_floats = isinstance(self._policy.observation_space, spaces.Box)
-        self._flat = FlatParameters(actor), FlatParameters(critic)
-        self.actor_parameters, self.critic_parameters = (flat.numpy for flat in self._flat)
-        self.actor_tensors, self.critic_tensors = list(actor.parameters()), list(critic.parameters())
+            self._actor_shape = shape
+        flat = FlatParameters(actor)
+        self._flat += (flat,)
+        self.actor_parameters, self.actor_tensors = flat.numpy, list(actor.parameters())
         # The dictionaries in which the policy's modules keep parameters, modules and hooks stay the same.
-        modules = list(self._policy.modules())
+        modules = list(self.policy.modules())
         self._owned = [module._parameters for module in modules if module._parameters]
         self._addresses = self._read_addresses()
         self._children = [module._modules for module in modules if module._modules]
@@ -139,23 +206,6 @@ class CompiledNetworks:
             and self._children == self._known_children
             and not any(self._hooks)
         )
-
-    def bump_versions(self) -> None:
-        """Tell autograd that the buffers were written, so that a graph recorded before fails loudly."""
-        for flat in self._flat:
-            flat.bump_versions()
-
-    def rows(self, observations: Tensor) -> NDArray[np.float32]:
-        """What the networks see of `observations` (B, ...), shape (B, D): preprocessed as Stable-Baselines3 does, flat.
-
-        Without a copy where they are flat float32 numbers already.
-        """
-        if self._flat_floats and observations.dtype == torch.float32 and observations.ndim == 2:
-            return np.ascontiguousarray(observations.numpy())  # what the lines below come to
-        policy = self._policy
-        features = preprocess_obs(observations, policy.observation_space, normalize_images=policy.normalize_images)
-        # A Dict is an obstacle.
-        return np.ascontiguousarray(cast(Tensor, features).numpy()).reshape(len(observations), -1)
 
     def _read_addresses(self) -> list[int]:
         return [cast(Tensor, parameter).data_ptr() for owner in self._owned for parameter in owner.values()]
@@ -186,23 +236,44 @@ class _Networks(NamedTuple):
 
 def _read(policy: BasePolicy) -> _Networks:
     """The networks of `policy`; `_ObstacleError` where it is anything but MLPs on flat observations."""
-    kind = type(policy)
-    if not isinstance(policy, ActorCriticPolicy):
-        raise _ObstacleError(f"{kind.__name__} is not an ActorCriticPolicy")
-    for method in _METHODS:
-        if getattr(kind, method) is not getattr(ActorCriticPolicy, method) or method in vars(policy):
-            raise _ObstacleError(f"{kind.__name__} has its own {method}")
+    policy = _checked(policy, _METHODS)
     if isinstance(policy.action_dist, StateDependentNoiseDistribution):
         raise _ObstacleError("it explores by gSDE (use_sde=True)")
     distribution = _DISTRIBUTIONS.get(type(policy.action_dist))
     if distribution is None:
         raise _ObstacleError(f"its action_dist is a {type(policy.action_dist).__name__}")
-    for name in ("pi_features_extractor", "vf_features_extractor"):
-        _check_type(name, getattr(policy, name), FlattenExtractor)
-        flatten = getattr(policy, name).flatten
-        _check_type(f"{name}.flatten", flatten, nn.Flatten)
-        if (flatten.start_dim, flatten.end_dim) != (1, -1):
-            raise _ObstacleError(f"{name}.flatten is a {flatten}")
+    _check_extractor("pi_features_extractor", policy.pi_features_extractor)
+    layers, activation = _layers(policy, "mlp_extractor.policy_net", "action_net")
+    log_std = policy.log_std if distribution == "gaussian" else None
+    actor = _Network(layers, activation, log_std)
+    if log_std is not None and log_std.shape != (actor.widths[-1],):
+        raise _ObstacleError(f"log_std has shape {tuple(log_std.shape)}, not ({actor.widths[-1]},)")
+    _check_parameters(policy, actor)
+    choices = policy.action_dist
+    nvec = tuple(map(int, choices.action_dims)) if isinstance(choices, MultiCategoricalDistribution) else None
+    return _Networks(actor, _critic_of(policy), distribution, nvec)
+
+
+def _read_critic(policy: BasePolicy) -> _Network:
+    """The critic of `policy`; `_ObstacleError` where it is anything but an MLP on flat observations."""
+    return _critic_of(_checked(policy, ("predict_values",)))
+
+
+def _critic_of(policy: ActorCriticPolicy) -> _Network:
+    _check_extractor("vf_features_extractor", policy.vf_features_extractor)
+    critic = _Network(*_layers(policy, "mlp_extractor.value_net", "value_net"))
+    _check_parameters(policy, critic)
+    return critic
+
+
+def _checked(policy: BasePolicy, methods: tuple[str, ...]) -> ActorCriticPolicy:
+    """`policy`, whose `methods` are those of Stable-Baselines3 and whose modules nothing listens to."""
+    kind = type(policy)
+    if not isinstance(policy, ActorCriticPolicy):
+        raise _ObstacleError(f"{kind.__name__} is not an ActorCriticPolicy")
+    for method in methods:
+        if getattr(kind, method) is not getattr(ActorCriticPolicy, method) or method in vars(policy):
+            raise _ObstacleError(f"{kind.__name__} has its own {method}")
     _check_type("mlp_extractor", policy.mlp_extractor, MlpExtractor)
     for name, module in policy.named_modules():
         if module is not policy and "forward" in vars(module):
@@ -212,17 +283,15 @@ def _read(policy: BasePolicy) -> _Networks:
             raise _ObstacleError(f"{name or kind.__name__} has a hook")
     if nn.modules.module._has_any_global_hook():
         raise _ObstacleError("torch has a hook on every module")
+    return policy
 
-    actor, actor_activation = _layers(policy, "mlp_extractor.policy_net", "action_net")
-    critic, critic_activation = _layers(policy, "mlp_extractor.value_net", "value_net")
-    log_std = policy.log_std if distribution == "gaussian" else None
-    networks = _Network(actor, actor_activation, log_std), _Network(critic, critic_activation)
-    if log_std is not None and log_std.shape != (networks[0].widths[-1],):
-        raise _ObstacleError(f"log_std has shape {tuple(log_std.shape)}, not ({networks[0].widths[-1]},)")
-    _check_parameters(policy)
-    choices = policy.action_dist
-    nvec = tuple(map(int, choices.action_dims)) if isinstance(choices, MultiCategoricalDistribution) else None
-    return _Networks(*networks, distribution, nvec)
+
+def _check_extractor(name: str, extractor: nn.Module) -> None:
+    _check_type(name, extractor, FlattenExtractor)
+    flatten = cast(FlattenExtractor, extractor).flatten
+    _check_type(f"{name}.flatten", flatten, nn.Flatten)
+    if (flatten.start_dim, flatten.end_dim) != (1, -1):
+        raise _ObstacleError(f"{name}.flatten is a {flatten}")
 
 
 def _layers(policy: ActorCriticPolicy, hidden: str, last: str) -> tuple[list[nn.Linear], str]:
@@ -269,15 +338,20 @@ def _check_type(place: str, module: nn.Module, wanted: type[nn.Module]) -> None:
         raise _ObstacleError(f"{place} is a {type(module).__name__}, not a {wanted.__name__}")
 
 
-def _check_parameters(policy: ActorCriticPolicy) -> None:
-    owners: dict[int, str] = {}
+def _check_parameters(policy: ActorCriticPolicy, network: _Network) -> None:
+    owners: dict[int, list[str]] = {}
     for name, parameter in policy.named_parameters(remove_duplicate=False):
-        owner = owners.setdefault(parameter.data_ptr(), name)
-        if owner != name:
-            raise _ObstacleError(f"parameter {name} is tied to {owner}")
+        owners.setdefault(parameter.data_ptr(), []).append(name)
+    own = set(network.parameters())
+    for name, parameter in policy.named_parameters():
+        if parameter not in own:
+            continue
         if not parameter.requires_grad:
             raise _ObstacleError(f"parameter {name} is frozen")
         if parameter.device.type != "cpu":
             raise _ObstacleError(f"parameter {name} is on {parameter.device}")
         if parameter.dtype != torch.float32:
             raise _ObstacleError(f"parameter {name} is {parameter.dtype}, not torch.float32")
+        first, *others = owners[parameter.data_ptr()]
+        if others:
+            raise _ObstacleError(f"parameter {others[0]} is tied to {first}")

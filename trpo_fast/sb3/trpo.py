@@ -83,7 +83,8 @@ class TRPO(sb3_contrib.TRPO):
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """Stable-Baselines3's own, with a policy that acts with compiled networks where it can."""
-        with compiled_acting(self.policy, self._backend.networks(self.policy)):
+        networks = self._backend.networks(self.policy)
+        with compiled_acting(self.policy, None if isinstance(networks, str) else networks):
             return super().collect_rollouts(*args, **kwargs)
 
     def train(self) -> None:
@@ -164,37 +165,34 @@ class TRPO(sb3_contrib.TRPO):
                 raise FloatingPointError(f"rollout_buffer: wanted {name} that are finite numbers")
         return Samples(observations, actions, data.old_log_prob[every], advantages)
 
-    def _bind(self, networks: CompiledNetworks | None, samples: Samples) -> BoundActor:
+    def _bind(self, networks: CompiledNetworks | str, samples: Samples) -> BoundActor:
         """The policy's actor and `samples`, by the best engine that serves; `_UnservedError` where none does."""
         backend = self._backend
-        if networks is not None:
+        if not isinstance(networks, str):
             backend.policy_engine, backend.policy_reason = "compiled", None
             return CompiledActor(networks, samples)
-        reason = str(backend.obstacle)
         try:
-            actor = AutogradActor(self.policy, reason, samples)
+            actor = AutogradActor(self.policy, networks, samples)
         except Exception as error:  # a policy of someone's own may do anything
-            raise _UnservedError(f"{reason}; {type(error).__name__}: {error}") from error
-        backend.policy_engine, backend.policy_reason = "autograd", reason
-        self._tell(f"The policy is not updated by compiled kernels but by autograd: {reason}")
+            raise _UnservedError(f"{networks}; {type(error).__name__}: {error}") from error
+        backend.policy_engine, backend.policy_reason = "autograd", networks
+        self._tell(f"The policy is not updated by compiled kernels but by autograd: {networks}")
         return actor
 
-    def _fit_critic(self, networks: CompiledNetworks | None, stepped: list[nn.Parameter]) -> Any:
+    def _fit_critic(self, networks: CompiledNetworks | str, stepped: list[nn.Parameter]) -> Any:
         """The loss of every minibatch; NaN without any."""
         if self.n_critic_updates < 1:
             return math.nan
         settings = {"epochs": self.n_critic_updates, "batch_size": self.batch_size}
-        optimizer, backend = self.policy.optimizer, self._backend
-        if networks is None:
-            backend.critic_reason = backend.obstacle
-        else:
-            backend.critic_reason = obstacle_to_compiled_fit(networks, optimizer, self.rollout_buffer)
-            if backend.critic_reason is None:
-                backend.critic_engine = "compiled"
-                return fit_compiled(networks, optimizer, self.rollout_buffer, **settings)
-            self._tell(f"The value function is not fitted by compiled kernels but by torch: {backend.critic_reason}")
-        backend.critic_engine = "torch"
-        return fit_by_torch(self.policy, self.rollout_buffer, actor=stepped, **settings)
+        optimizer, buffer, backend = self.policy.optimizer, self.rollout_buffer, self._backend
+        # Where the actor has no kernel, the value function may still have one.
+        kernels = backend.critic(self.policy) if isinstance(networks, str) else networks
+        reason = kernels if isinstance(kernels, str) else obstacle_to_compiled_fit(kernels, optimizer, buffer)
+        backend.critic_engine, backend.critic_reason = "compiled" if reason is None else "torch", reason
+        if not isinstance(kernels, str) and reason is None:
+            return fit_compiled(kernels, optimizer, buffer, **settings)
+        self._tell(f"The value function is not fitted by compiled kernels but by torch: {reason}")
+        return fit_by_torch(self.policy, buffer, actor=stepped, **settings)
 
     def _train_as_sb3_contrib(self, reason: str) -> None:
         """The parent's ``train()``, with its averaged KL made joint where that is wanted."""

@@ -21,7 +21,6 @@ _RESIDUAL_TOLERANCE = 1e-10
 # Reorthogonalization keeps one vector per iteration; beyond this many bytes CG does without.
 _MOST_KEPT = 2**31
 
-
 Observations = torch.Tensor | dict[str, torch.Tensor]
 
 
@@ -84,7 +83,7 @@ class CompiledActor:
         assert isinstance(samples.observations, torch.Tensor)
         self._kernel.bind(
             networks.actor_parameters,
-            np.ascontiguousarray(networks.rows(samples.observations)),
+            networks.rows(samples.observations),
             # A buffer has floats for the bits of a MultiBinary, too.
             np.ascontiguousarray(samples.actions, np.float32 if self._kernel.distribution == "gaussian" else np.int64),
             np.ascontiguousarray(samples.advantages),
@@ -171,6 +170,7 @@ def update_policy(
         return failed(Status.NO_CURVATURE)
 
     def objective(_: NDArray[Any]) -> tuple[float, float]:
+        actor.parameters_changed()  # what is on a GPU gets them by this
         improvement, kl = actor.evaluate()
         return improvement - before, kl
 

@@ -24,6 +24,7 @@ FLOORS = {
     "solvers": 2,
     "model_file": 2,
     "normalizers": 2,
+    "spaces": 2,
     "threadpool": 2,
     "benchmarks": 2,
     "policies": 3,

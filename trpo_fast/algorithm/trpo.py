@@ -25,7 +25,7 @@ from torch import nn
 
 from trpo_fast._core.library import permutation
 from trpo_fast.algorithm import checkpoint
-from trpo_fast.algorithm.acting import Player, as_rows
+from trpo_fast.algorithm.acting import Player
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
 from trpo_fast.algorithm.config import POSITIVE_INTEGER, SEED, TRPOConfig, checked
 from trpo_fast.algorithm.critic import CriticTrainer
@@ -394,8 +394,8 @@ class TRPO:
             Ready for the environment: inside the bounds of a Box, ``start`` of a discrete space included.
         state
         """
-        rows, single = as_rows(observation, self._observation_layout)
-        masks = None if action_masks is None else self._checked_masks(action_masks, len(rows), single)
+        rows, single = self._observation_layout.finite_rows(observation)
+        masks = self._mask_format.rows_for(action_masks, len(rows), single)
         try:
             actions = self._player.act(rows, self.num_predictions, deterministic=deterministic, action_masks=masks)
         except ValueError as error:
@@ -512,15 +512,6 @@ class TRPO:
         self.critic_trainer.finish_within(FIT_PATIENCE)
         if self.environments is not None:
             self.environments.close()
-
-    def _checked_masks(self, action_masks: Any, rows: int, single: bool) -> NDArray[np.bool_]:
-        if not self._mask_format.size:
-            raise ValueError(f"action_masks: given for {self.action_space}; want None, masks are for discrete actions")
-        masks = [action_masks] if single else action_masks
-        if not hasattr(masks, "__len__") or len(masks) != rows:
-            given = f"{len(masks)} masks" if hasattr(masks, "__len__") else repr(masks)
-            raise ValueError(f"action_masks: {given} given; want one for each of {rows} observations")
-        return self._mask_format.rows(masks, name="observation")
 
     def _make_player(self, seed: int, stream: int) -> Player:
         return Player(self.engine, self.action_space, self.observation_normalizer, seed=seed, stream=stream)

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from trpo_fast import model_file
 from trpo_fast._core.library import permutation
 from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.acting import Player
@@ -33,6 +34,7 @@ from trpo_fast.algorithm.evaluation import EvaluationResult, play_episodes
 from trpo_fast.algorithm.networks import Network, check_given, make_networks
 from trpo_fast.algorithm.report import UpdateReport
 from trpo_fast.algorithm.schedules import SCHEDULES
+from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.engines import make_engine
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.collector import Collector
@@ -44,8 +46,7 @@ from trpo_fast.solvers.trust_region import trust_region_step
 
 # Streams 0 (acting) and 2 (environments) belong to the collector, 1 (minibatches) to the critic's trainer.
 INITIALIZATION_STREAM = 3
-EVALUATION_STREAM = 4
-PREDICTION_STREAM = 5
+EVALUATION_STREAM = 4  # 5 is PREDICTION_STREAM
 FISHER_STREAM = 6
 
 FIT_PATIENCE = 0.3  # seconds that a critic's fit in progress is given where it is not to be waited for
@@ -480,7 +481,7 @@ class TRPO:
         try:
             check_given(saved.own_networks, policy, critic)
             # What a module of the user's raises says nothing about the file.
-            with nullcontext() if policy is not None or critic is not None else checkpoint.damage_named(path):
+            with nullcontext() if policy is not None or critic is not None else model_file.damage_named(path):
                 agent._build(
                     config,
                     saved.seed,
@@ -491,7 +492,7 @@ class TRPO:
                     critic=critic,
                 )
                 checkpoint.check_networks(agent, saved.snapshot)
-            with checkpoint.damage_named(path):
+            with model_file.damage_named(path):
                 checkpoint.check(agent, saved.snapshot)
                 checkpoint.restore(agent, saved.snapshot)
         except BaseException:

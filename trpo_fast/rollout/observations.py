@@ -7,7 +7,7 @@ from typing import Any
 from gymnasium import Space
 from gymnasium.spaces import Dict, Tuple
 
-from trpo_fast.rollout.spaces import check_observation_space, described
+from trpo_fast.rollout.spaces import described
 from trpo_fast.spaces import observations
 
 
@@ -15,7 +15,7 @@ class ObservationLayout(observations.ObservationLayout):
     """`trpo_fast.spaces.ObservationLayout` of a Gymnasium space; ValueError names what in it is not supported."""
 
     def __init__(self, space: Space[Any]) -> None:
-        super().__init__(described(check_observation_space(space)))
+        super().__init__(described(space))
 
 
 def same_columns(one: Space[Any], other: Space[Any]) -> bool:

@@ -64,7 +64,7 @@ class ObservationLayout:
     Parameters
     ----------
     space : Space
-        Of one environment, with at least one item.
+        Of one environment. ValueError where it has no item.
 
     Attributes
     ----------
@@ -84,7 +84,9 @@ class ObservationLayout:
         for leaf in leaves(space):
             parts.append(Part.of(leaf, parts[-1].columns.stop if parts else 0))
         self.parts = tuple(parts)
-        self.size: int = parts[-1].columns.stop
+        self.size: int = parts[-1].columns.stop if parts else 0
+        if self.size == 0:
+            raise ValueError(f"observation space must have at least one item, got {space}")
         wide = np.result_type(np.float32, *[part.space.dtype for part in parts if isinstance(part.space, Box)])
         self.dtype = np.dtype(np.float64 if wide.itemsize > 4 else np.float32)
 

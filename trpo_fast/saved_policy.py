@@ -98,6 +98,8 @@ def read_policy(path: str | os.PathLike[str]) -> SavedPolicy:
         raise ModelFileError(f"{source}: holds {metadata.get('kind')!r}; want an agent saved by TRPO.save")
     with model_file.damage_named(source):
         own = _field(metadata, "own_networks", dict, default={}).get("policy")  # older files lack it
+        if not isinstance(own, (str, type(None))):
+            raise ValueError(f"own_networks: policy is {own!r}; want the name of a class or null")
     if own is not None:
         raise ValueError(
             f"{source}: its policy is a module of its own, {own}, which needs torch; want a policy that TRPO built. "

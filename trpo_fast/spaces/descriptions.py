@@ -43,7 +43,8 @@ class Discrete:
     shape = ()
 
     def __repr__(self) -> str:
-        return f"Discrete({self.n}, start={self.start})" if self.start else f"Discrete({self.n})"
+        start = f", start={self.start}" if self.start else ""
+        return f"Discrete({self.n}{start}{'' if self.dtype == np.int64 else f', dtype={self.dtype}'})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -11,6 +11,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 
 from tests.algorithm.test_every_space import Anything
 from trpo_fast import TRPO
+from trpo_fast.rollout.observations import ObservationLayout
 
 ACTIONS = [
     Box(np.array([-1.0, -0.1, -np.inf], np.float32), np.array([1.0, 0.2, 0.0], np.float32)),
@@ -49,12 +50,12 @@ def random_agent(
     rng = np.random.default_rng(1)
     with torch.no_grad():
         for parameter in agent.policy.parameters():
-            # Convolutions over bright pixels grow: smaller weights keep their outputs of order one.
-            size = 0.1 if parameter.ndim > 2 else 0.7
+            # Small biases, so that no choice is always the best; convolutions over bright pixels need little weight.
+            size = 0.7 if parameter.ndim == 2 else 0.1
             parameter.copy_(torch.from_numpy(size * rng.normal(size=parameter.shape)))
     if agent.observation_normalizer is not None:
-        size = len(agent.observation_normalizer.mean)
-        agent.observation_normalizer.merge(3.0 + 2.0 * rng.normal(size=(50, size)))
+        rows, _ = ObservationLayout(observation_space).flatten_any(observations_of(agent, 50)[1])
+        agent.observation_normalizer.merge(rows)
     return agent
 
 

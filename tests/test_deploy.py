@@ -41,6 +41,8 @@ def assert_same(one, other):
 def assert_agree(agent, actor):
     """Single observations and batches, deterministic and not: the same bits, and noise that goes on in step."""
     samples, batch = observations_of(agent, 9)
+    assert len({action.tobytes() for action in actor(batch)}) > 1
+    actor.num_predictions = 0
     for deterministic in True, False:
         for observation in samples:
             expected, _ = agent.predict(observation, deterministic=deterministic)

@@ -54,6 +54,11 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], met
     header = json.dumps({"version": FORMAT_VERSION, "metadata": dict(metadata)})
     content = safetensors.numpy.save(arrays, metadata={_KEY: header})
 
+    replace_file(path, content)
+
+
+def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file; an existing one is replaced in one step, or left as it was when anything fails (OSError)."""
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot write {target}: folder {target.parent} does not exist")

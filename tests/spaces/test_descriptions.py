@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple, flatdim
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Tuple, flatdim
 
 from tests.agents import ACTIONS, OBSERVATIONS
 from trpo_fast import spaces

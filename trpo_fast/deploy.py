@@ -96,11 +96,12 @@ class LoadedActor:
             seed=self.seed,
             stream=PREDICTION_STREAM,
         )
-        # For a single observation that is an array: made once, so that acting allocates nothing but its result.
+        # Work arrays are made once, for a single observation that is an array and for the size of the latest batch, so
+        # that acting allocates little but its result.
         self._lock = threading.Lock()
         self._plain_shape = self._observations.parts[0].shape if self._observations.is_plain else None
         self._row = np.empty((1, self._observations.size))
-        self._arrays = self._make_arrays(1)
+        self._arrays, self._several = self._make_arrays(1), self._make_arrays(0)
         self._in_place = self._row.reshape(self._plain_shape or -1)
         self._action = self._arrays[-1].reshape(self.action_space.shape)
 
@@ -139,10 +140,12 @@ class LoadedActor:
                 return self._action.astype(self.action_space.dtype)
         rows, single = self._observations.finite_rows(observation)
         masks = self._masks.rows_for(action_masks, len(rows), single)
-        arrays = self._make_arrays(len(rows))
         with self._lock:
-            self._act(rows, observation, arrays, deterministic, masks)
-        actions = arrays[-1].reshape(len(rows), *self.action_space.shape).astype(self.action_space.dtype)
+            if len(self._several[0]) != len(rows):
+                self._several = self._make_arrays(len(rows))
+            self._act(rows, observation, self._several, deterministic, masks)
+            env_actions = self._several[-1].reshape(len(rows), *self.action_space.shape)
+            actions = env_actions.astype(self.action_space.dtype)
         return actions[0, ...] if single else actions
 
     def predict(

@@ -47,7 +47,8 @@ def load_actor(path: str | os.PathLike[str], *, seed: int | None = None) -> Load
             f"{saved.path}: its policy is a CNN, for which there are no compiled kernels; want an MLP. Act with "
             "TRPO.load(path).predict, or anywhere with onnxruntime after trpo-fast export --format onnx"
         )
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
+    is_integer = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+    if seed is not None and not (is_integer and 0 <= seed < 2**32):
         raise ValueError(f"seed: {seed!r} given; want an integer from 0 to 2**32 - 1, or None")
     with model_file.damage_named(saved.path):
         return LoadedActor(saved, seed)
@@ -68,7 +69,7 @@ class LoadedActor:
     normalizer : trpo_fast.normalizers.ObservationNormalizer or None
         Applied to every observation; ``mean`` and ``scale`` are read at every call.
     seed, num_predictions : int
-        Noise is a function of these two and the row; every call counts. Set both to have it again.
+        Noise is a function of these two and the row. Every call counts; set the counter back to have noise again.
     metadata : dict
         What the file says: "environment" (with "id"), "versions", "counters" (with "num_timesteps"), "config" ...
     """

@@ -22,7 +22,7 @@ from trpo_fast.saved_policy import SavedPolicy, read_policy
 from trpo_fast.spaces.images import convolutions, image_layout
 
 OPSET = 13
-"""Of ONNX 1.8 (2020): the first in which the operators needed have all their types."""
+"""Of ONNX 1.8 (2020): old enough for every runtime that is still in use."""
 _IR_VERSION = 7
 
 _CHECKED_ROWS = 256

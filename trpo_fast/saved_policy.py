@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from trpo_fast import model_file, spaces
 from trpo_fast.model_file import ModelFileError
 from trpo_fast.normalizers import ObservationNormalizer
-from trpo_fast.spaces.images import convolutions, image_layout
+from trpo_fast.spaces.images import ImageLayout, convolutions, image_layout
 
 KIND = "TRPO"
 """What the metadata of an agent's file call it."""
 
 _LARGEST_COUNTER = 2**63 - 1
+_Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,13 @@ def read_policy(path: str | os.PathLike[str]) -> SavedPolicy:
         parameters = {
             name.removeprefix("policy."): array for name, array in arrays.items() if name.startswith("policy.")
         }
+        actions = spaces.action_layout(action_space)
         network = "cnn" if "convolutions.0.weight" in parameters else "mlp"
-        wanted = _mlp_shapes if network == "mlp" else _cnn_shapes
+        shapes: _Shapes = {"log_std": (actions.outputs,)} if actions.distribution == "gaussian" else {}
+        if network == "mlp":
+            shapes |= _mlp_shapes(parameters, spaces.ObservationLayout(observation_space).size, actions.outputs)
+        else:
+            shapes |= _cnn_shapes(image_layout(observation_space), actions.outputs)
         return SavedPolicy(
             path=source,
             network=network,
@@ -125,9 +131,7 @@ def read_policy(path: str | os.PathLike[str]) -> SavedPolicy:
             action_space=cast(spaces.Leaf, action_space),  # or its layout would not have been found
             activation=_field(config, "activation", str, "config."),
             dtype=np.dtype(dtype),
-            parameters=_checked_parameters(
-                parameters, wanted(parameters, observation_space, action_space), np.dtype(dtype)
-            ),
+            parameters=_checked_parameters(parameters, shapes, np.dtype(dtype)),
             normalizer=_normalizer(arrays, config, observation_space) if network == "mlp" else None,
             seed=_counter(metadata, "seed", 2**32 - 1),
             num_predictions=_counter(_field(metadata, "counters", dict), "num_predictions", _LARGEST_COUNTER, 0),
@@ -135,37 +139,31 @@ def read_policy(path: str | os.PathLike[str]) -> SavedPolicy:
         )
 
 
-def _mlp_shapes(
-    parameters: Mapping[str, NDArray[Any]], observation_space: spaces.Space, action_space: spaces.Space
-) -> dict[str, tuple[int, ...]]:
-    """Shapes by name; those of hidden layers are what the weights say."""
-    layers = sum(name.endswith(".weight") for name in parameters)
-    inputs, actions = spaces.ObservationLayout(observation_space).size, spaces.action_layout(action_space)
-    shapes: dict[str, tuple[int, ...]] = {"log_std": (actions.outputs,)} if actions.distribution == "gaussian" else {}
-    for index in range(max(layers, 1)):
+def _mlp_shapes(parameters: Mapping[str, NDArray[Any]], inputs: int, outputs: int) -> _Shapes:
+    """By name; the widths of hidden layers are what the weights say."""
+    layers = max(1, sum(name.endswith(".weight") for name in parameters))
+    shapes: _Shapes = {}
+    for index in range(layers):
         weight = parameters.get(f"layers.{index}.weight")
-        outputs = actions.outputs if index == layers - 1 or weight is None else len(weight)
-        shapes |= {f"layers.{index}.weight": (outputs, inputs), f"layers.{index}.bias": (outputs,)}
-        inputs = outputs
+        width = outputs if index == layers - 1 or weight is None else len(weight)
+        shapes |= {f"layers.{index}.weight": (width, inputs), f"layers.{index}.bias": (width,)}
+        inputs = width
     return shapes
 
 
-def _cnn_shapes(
-    parameters: Mapping[str, NDArray[Any]], observation_space: spaces.Space, action_space: spaces.Space
-) -> dict[str, tuple[int, ...]]:
-    image, actions = image_layout(observation_space), spaces.action_layout(action_space)
+def _cnn_shapes(image: ImageLayout, outputs: int) -> _Shapes:
     network, channels = convolutions(image), image.channels
-    shapes: dict[str, tuple[int, ...]] = {"log_std": (actions.outputs,)} if actions.distribution == "gaussian" else {}
+    shapes: _Shapes = {}
     for index, (filters, kernel, _) in enumerate(network.stack):
         shapes[f"convolutions.{index}.weight"] = (filters, channels, kernel, kernel)
         shapes[f"convolutions.{index}.bias"] = (filters,)
         channels = filters
     shapes |= {"dense.weight": (network.dense, network.features), "dense.bias": (network.dense,)}
-    return shapes | {"head.weight": (actions.outputs, network.dense), "head.bias": (actions.outputs,)}
+    return shapes | {"head.weight": (outputs, network.dense), "head.bias": (outputs,)}
 
 
 def _checked_parameters(
-    parameters: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]
+    parameters: Mapping[str, NDArray[Any]], shapes: _Shapes, dtype: np.dtype[Any]
 ) -> dict[str, NDArray[Any]]:
     for name in {**shapes, **parameters}:
         array, shape = parameters.get(name), shapes.get(name)

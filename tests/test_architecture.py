@@ -129,7 +129,6 @@ def test_low_floors_run_where_torch_and_gymnasium_are_not_installed():
 import sys
 sys.modules["torch"] = sys.modules["gymnasium"] = None  # importing them raises ImportError
 import numpy, trpo_fast, trpo_fast.benchmarks, trpo_fast.model_file, trpo_fast.normalizers, trpo_fast.solvers
-import trpo_fast.deploy, trpo_fast.onnx_export
 result = trpo_fast.conjugate_gradient(numpy.diag([1.0, 2.0]), numpy.array([1.0, 1.0]))
 assert abs(result.x - [1.0, 0.5]).max() < 1e-12, result
 """

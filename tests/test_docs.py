@@ -34,15 +34,11 @@ def test_files_that_a_page_points_at_exist(page):
         assert (page.parent / target).exists(), target
 
 
-def blocks(page: str, language: str) -> list[str]:
+def blocks(page: str, language: str = "python") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
 
 
-def readme_blocks(language: str) -> list[str]:
-    return blocks("README.md", language)
-
-
-@pytest.mark.parametrize("block", readme_blocks("python"), ids=lambda b: b.splitlines()[0][:40])
+@pytest.mark.parametrize("block", blocks("README.md"), ids=lambda b: b.splitlines()[0][:40])
 def test_python_in_the_readme_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shorter = re.sub(r"\.learn\([\d_]+\)", ".learn(4_096)", block)
@@ -52,14 +48,14 @@ def test_python_in_the_readme_runs(block, tmp_path, monkeypatch):
 
 def test_make_targets_in_the_readme_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    named = set(re.findall(r"^make (\w+)", "\n".join(readme_blocks("sh")), re.M))
+    named = set(re.findall(r"^make (\w+)", "\n".join(blocks("README.md", "sh")), re.M))
     assert named
     assert named <= targets
 
 
 def test_the_example_of_a_custom_policy_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (block,) = blocks("docs/custom_policies.md", "python")
+    (block,) = blocks("docs/custom_policies.md")
     names = {}
     exec(compile(block.replace("20_000", "2_048"), "custom_policies.md", "exec"), names)
     assert names["agent"].engine.name == "autograd"
@@ -77,7 +73,7 @@ def test_the_examples_of_deployment_run(tmp_path, monkeypatch):
     (export,) = (line for line in commands if line.startswith("trpo-fast export"))
     assert main(export.split()[1:]) == 0
     names = {}
-    for block in blocks("docs/deployment.md", "python"):
+    for block in blocks("docs/deployment.md"):
         exec(compile(block, "deployment.md", "exec"), names)
     np.testing.assert_array_equal(names["actions"][0], agent.predict(np.zeros(17), deterministic=True)[0])
     np.testing.assert_allclose(names["mean"][0].clip(-1, 1), names["actions"][0], rtol=1e-5)

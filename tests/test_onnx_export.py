@@ -239,6 +239,8 @@ def test_what_cannot_be_exported_is_named(tmp_path, monkeypatch):
         ValueError, match=r"out: the folder .* given; want the name of a file, e\.g\. model\.onnx in it"
     ):
         export_onnx(tmp_path / "model.trpo", tmp_path)
+    with pytest.raises(ValueError, match=r"out: .*model\.trpo given, the model itself; want another file"):
+        export_onnx(tmp_path / "model.trpo", tmp_path / "model.trpo")
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match=r"onnx is not installed, .*pip install 'trpo-fast\[export\]'"):
         export_onnx(tmp_path / "model.trpo")

@@ -62,6 +62,8 @@ def export_onnx(model: str | os.PathLike[str], out: str | os.PathLike[str] | Non
     target = saved.path.with_suffix(".onnx") if out is None else Path(out)
     if target.is_dir():
         raise ValueError(f"out: the folder {target} given; want the name of a file, e.g. model.onnx in it")
+    if target.resolve() == saved.path.resolve():
+        raise ValueError(f"out: {target} given, the model itself; want another file")
     graph = onnx_model(saved).SerializeToString()
     difference = None
     if saved.network == "mlp" and importlib.util.find_spec("onnxruntime") is not None:

@@ -189,22 +189,25 @@ def test_noise_goes_on_where_the_saved_agent_stopped_or_is_that_of_the_seed(tmp_
 
 
 def test_threads_share_an_actor(saved):
-    agent, actor = saved(PLAIN, Box(-1, 1, (2,), np.float32))
+    # A network large enough that a thread is still at work in the core when the next one wants to begin.
+    agent, actor = saved(PLAIN, Box(-1, 1, (2,), np.float32), hidden_sizes=(400, 400))
     _, batch = observations_of(agent, 400)
     expected = actor(batch)
-    wrong = []
+    right = [0] * 4
+    start = threading.Barrier(4)
 
     def act(first):
+        start.wait()
         for i in range(first, len(batch), 4):
-            if (actor(batch[i]) != expected[i]).any() or (actor(batch[i : i + 2]) != expected[i : i + 2]).any():
-                wrong.append(i)
+            pair = slice(i, i + 1 + first % 2)
+            right[first] += (actor(batch[i]) == expected[i]).all() and (actor(batch[pair]) == expected[pair]).all()
 
     threads = [threading.Thread(target=act, args=(first,)) for first in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong
+    assert right == [100] * 4
     assert actor.num_predictions == 1 + 2 * len(batch)
 
 

@@ -6,9 +6,13 @@ import re
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gymnasium.spaces import Box
 
 from bench import report
+from tests.agents import random_agent
+from trpo_fast.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -30,11 +34,11 @@ def test_files_that_a_page_points_at_exist(page):
         assert (page.parent / target).exists(), target
 
 
-def readme_blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+def blocks(page: str, language: str = "python") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
 
 
-@pytest.mark.parametrize("block", readme_blocks("python"), ids=lambda b: b.splitlines()[0][:40])
+@pytest.mark.parametrize("block", blocks("README.md"), ids=lambda b: b.splitlines()[0][:40])
 def test_python_in_the_readme_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shorter = re.sub(r"\.learn\([\d_]+\)", ".learn(4_096)", block)
@@ -44,19 +48,32 @@ def test_python_in_the_readme_runs(block, tmp_path, monkeypatch):
 
 def test_make_targets_in_the_readme_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    named = set(re.findall(r"^make (\w+)", "\n".join(readme_blocks("sh")), re.M))
+    named = set(re.findall(r"^make (\w+)", "\n".join(blocks("README.md", "sh")), re.M))
     assert named
     assert named <= targets
 
 
 def test_the_example_of_a_custom_policy_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "docs" / "custom_policies.md").read_text("utf-8"), re.M | re.S
-    )
+    (block,) = blocks("docs/custom_policies.md")
     names = {}
     exec(compile(block.replace("20_000", "2_048"), "custom_policies.md", "exec"), names)
     assert names["agent"].engine.name == "autograd"
     assert names["agent"].last_update.status == 0
     for ours, theirs in zip(names["agent"].policy.parameters(), names["again"].policy.parameters(), strict=True):
         assert (ours == theirs).all()
+
+
+def test_the_examples_of_deployment_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "cheetah").mkdir(parents=True)
+    agent = random_agent(Box(-np.inf, np.inf, (17,), np.float64), Box(-1, 1, (6,), np.float32))
+    agent.save("runs/cheetah/model.trpo")
+    commands = "\n".join(blocks("docs/deployment.md", "sh")).splitlines()
+    (export,) = (line for line in commands if line.startswith("trpo-fast export"))
+    assert main(export.split()[1:]) == 0
+    names = {}
+    for block in blocks("docs/deployment.md"):
+        exec(compile(block, "deployment.md", "exec"), names)
+    np.testing.assert_array_equal(names["actions"][0], agent.predict(np.zeros(17), deterministic=True)[0])
+    np.testing.assert_allclose(names["mean"][0].clip(-1, 1), names["actions"][0], rtol=1e-5)

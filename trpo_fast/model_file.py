@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], met
     header = json.dumps({"version": FORMAT_VERSION, "metadata": dict(metadata)})
     content = safetensors.numpy.save(arrays, metadata={_KEY: header})
 
+    replace_file(path, content)
+
+
+def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file; an existing one is replaced in one step, or left as it was when anything fails (OSError)."""
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot write {target}: folder {target.parent} does not exist")
@@ -95,6 +101,17 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
     except safetensors.SafetensorError as error:
         raise ModelFileError(f"{source} is truncated, or not a model file: {error}") from error
     return tensors, metadata
+
+
+@contextmanager
+def damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn a ValueError or TypeError about an agent's file into a ModelFileError that names ``path``."""
+    try:
+        yield
+    except ModelFileError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"{os.fspath(path)}: damaged description of an agent: {error}") from error
 
 
 def _metadata(source: Path, header: str) -> dict[str, Any]:

@@ -125,6 +125,17 @@ static void acting(const trpo_kernels *k) {
                 if (mask) mask += choices;
             }
         }
+        if (distribution == TRPO_GAUSSIAN) {
+            void *means = random_values(k, count, 1, 3), *noise = random_values(k, count, 1, 4);
+            void *given = malloc(count * k->item_size);
+            memcpy(given, noise, count * k->item_size);
+            k->gaussian_actions(ROWS, m, means, f.batch.parameters, noise, log_probs);
+            for (size_t i = 0; i < count; i++) {
+                const double wanted = item(k, means, i) + item(k, given, i) * exp(item(k, f.batch.parameters, i % m));
+                CHECK(fabs(item(k, noise, i) - wanted) <= 1e-6 * (1 + fabs(wanted)), "%s item %zu", k->isa, i);
+            }
+            free(means), free(noise), free(given);
+        }
         void *observations = (void *)f.batch.observations;
         set_item(k, observations, 5 * 40 + 2, NAN);
         CHECK(k->act(&actor, f.batch.forward, ROWS, observations, is_double, f.batch.masks, 0, normalized, actions,

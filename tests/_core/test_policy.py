@@ -7,7 +7,8 @@ import pytest
 
 from tests import reference
 from trpo_fast import get_num_threads, set_num_threads
-from trpo_fast._core.policy import Actor, PolicyKernel, sample
+from trpo_fast._core.critic import ValueKernel
+from trpo_fast._core.policy import Actor, ActorCritic, PolicyKernel, gaussian_actions, sample
 
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 WIDTHS = (5, 16, 9, 3)
@@ -718,3 +719,76 @@ def test_an_actor_that_could_not_be_made_does_not_act():
 def test_a_negative_budget_is_named():
     with pytest.raises(ValueError, match="cache_bytes: wanted >= 0, got -1"):
         Setting().bind(cache_bytes=-1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gaussian_actions_are_mean_and_scaled_noise_with_the_kernels_log_probabilities(dtype):
+    s = Setting(dtype=dtype)
+    means, log_std = s.kernel.forward(s.theta, s.observations), s.theta[:3].copy()
+    noise = np.random.default_rng(3).normal(size=means.shape).astype(dtype)
+    actions = noise.copy()
+    log_probs = gaussian_actions(means, log_std, actions)
+    std = np.exp(log_std.astype(np.float64))
+    np.testing.assert_allclose(actions, means + noise * std, rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).eps)
+    np.testing.assert_array_equal(log_probs, s.bind(actions=actions).log_probs())
+
+
+def test_gaussian_actions_refuse_what_does_not_fit_by_name():
+    means, log_std, noise = np.zeros((4, 3)), np.zeros(3), np.zeros((4, 3))
+    with pytest.raises(ValueError, match="log_std"):
+        gaussian_actions(means, log_std[:2], noise)
+    with pytest.raises(ValueError, match="noise"):
+        gaussian_actions(means, log_std, noise[:3])
+    with pytest.raises(TypeError, match="noise"):
+        gaussian_actions(means, log_std, noise.astype(np.float32))
+    with pytest.raises(ValueError, match="noise"):
+        gaussian_actions(means, log_std, means)
+    with pytest.raises(ValueError, match="log_std: item 1 is 400"):
+        gaussian_actions(means, np.array([0.0, 400.0, 0.0]), noise)
+    with pytest.raises(ValueError, match="means: wanted 1 to"):
+        gaussian_actions(np.zeros((4, 0)), np.zeros(0), np.zeros((4, 0)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_actor_and_critic_give_what_their_kernels_give_at_the_parameters_of_now(dtype, distribution):
+    s = Setting(distribution, dtype)
+    critic = ValueKernel((s.kernel.widths[0], 9, 1), "relu", dtype)
+    phi = np.random.default_rng(4).normal(size=critic.size).astype(dtype)
+    both = ActorCritic(s.kernel, s.theta, critic, phi)
+    for change in (lambda: None, lambda: s.theta.__imul__(0.5), lambda: phi.__imul__(-2.0)):
+        change()
+        outputs, values = both.forward(s.observations)
+        np.testing.assert_array_equal(outputs, s.kernel.forward(s.theta, s.observations))
+        np.testing.assert_array_equal(values, critic.values(phi, s.observations))
+
+
+def test_actor_and_critic_give_nothing_where_there_is_no_distribution(distribution):
+    s = Setting(distribution, np.float32)
+    critic = ValueKernel((s.kernel.widths[0], 1), "tanh", np.float32)
+    both = ActorCritic(s.kernel, s.theta, critic, np.zeros(critic.size, np.float32))
+    assert both.forward(s.observations) is not None
+    at = -1
+    for value in (np.nan, np.inf):
+        kept, s.theta[at] = s.theta[at], value
+        assert both.forward(s.observations) is None
+        s.theta[at] = kept
+    if distribution == "gaussian":
+        s.theta[1] = 44.0
+        assert both.forward(s.observations) is None
+
+
+def test_actor_and_critic_refuse_what_does_not_fit_by_name():
+    s = Setting(dtype=np.float32)
+    inputs = s.kernel.widths[0]
+    critic = ValueKernel((inputs, 1), "tanh", np.float32)
+    phi = np.zeros(critic.size, np.float32)
+    with pytest.raises(ValueError, match="critic: wanted"):
+        ActorCritic(s.kernel, s.theta, ValueKernel((inputs + 1, 1), "tanh", np.float32), phi)
+    with pytest.raises(ValueError, match="critic: wanted"):
+        ActorCritic(s.kernel, s.theta, ValueKernel((inputs, 1), "tanh", np.float64), phi)
+    with pytest.raises(ValueError, match="parameters"):
+        ActorCritic(s.kernel, s.theta[1:], critic, phi)
+    with pytest.raises(ValueError, match="critic_parameters"):
+        ActorCritic(s.kernel, s.theta, critic, phi[1:])
+    with pytest.raises(ValueError, match="observations"):
+        ActorCritic(s.kernel, s.theta, critic, phi).forward(s.observations[:, 1:].copy())

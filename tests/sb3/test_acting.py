@@ -230,6 +230,12 @@ def policy_replaced(model):
     in_place(model)
 
 
+def refreshed(model):
+    data(model)
+    if isinstance(model, TRPO):
+        model._backend.networks(model.policy)
+
+
 def hooked(model):
     model.policy.action_net.register_forward_hook(lambda module, args, output: output + 1.0)
 
@@ -241,7 +247,17 @@ def memory_shared(model):
 
 @pytest.mark.parametrize(
     "change",
-    [in_place, data, parameter_replaced, module_replaced, state_loaded, policy_replaced, hooked, memory_shared],
+    [
+        in_place,
+        data,
+        parameter_replaced,
+        module_replaced,
+        state_loaded,
+        policy_replaced,
+        refreshed,
+        hooked,
+        memory_shared,
+    ],
 )
 def test_what_a_callback_changes_counts_from_the_next_step(change):
     ours, theirs = two()

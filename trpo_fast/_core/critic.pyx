@@ -98,6 +98,7 @@ cdef class ValueKernel:
 
     cdef readonly object dtype
     cdef readonly tuple widths
+    cdef readonly str activation
     cdef readonly Py_ssize_t size
     cdef const trpo_kernels *kernels
     cdef str code
@@ -108,6 +109,7 @@ cdef class ValueKernel:
         self.dtype = np.dtype(dtype)
         self.code = code_of(self.dtype)
         self.widths = tuple(int(width) for width in widths)
+        self.activation = activation
         make_plan(self.kernels, self.widths, activation, &self.plan)
         if self.widths[-1] != 1:
             raise ValueError(f"widths: a critic has one output, got {self.widths[-1]}")

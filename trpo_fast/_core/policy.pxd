@@ -48,3 +48,17 @@ cdef class Actor:
     cdef void *scratch
     cdef int claimed
     cdef bint is_packed
+
+
+cdef class ActorCritic:
+    cdef PolicyKernel policy
+    cdef trpo_mlp critic
+    cdef Memory memory, work
+    cdef tuple held                     # the arrays of parameters
+    # of policy and value function
+    cdef const trpo_mlp *plans[2]
+    cdef const void *live[2]            # parameters
+    cdef size_t bytes[2]                # how many
+    cdef void *known[2]                 # the parameters that `packed` was made from
+    cdef void *packed[2]
+    cdef bint is_packed[2]

@@ -3,6 +3,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from .critic import ValueKernel
 from .operator import Operator
 
 class PolicyKernel:
@@ -77,6 +78,16 @@ class Actor:
         first_row: int = 0,
         action_masks: NDArray[Any] | None = None,
     ) -> None: ...
+
+class ActorCritic:
+    def __init__(
+        self,
+        kernel: PolicyKernel,
+        parameters: NDArray[Any],
+        critic: ValueKernel,
+        critic_parameters: NDArray[Any],
+    ) -> None: ...
+    def forward(self, observations: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]] | None: ...
 
 def sample(
     distribution: str,

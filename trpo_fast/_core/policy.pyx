@@ -7,7 +7,7 @@ from operator import index
 
 import numpy as np
 
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -143,15 +143,30 @@ cdef str place(const trpo_action_layout *layout, Py_ssize_t row, Py_ssize_t comp
     return f"row {row}" if layout.components == 1 else f"row {row}, component {component}"
 
 
-# The squares of standard deviation and its inverse must be normal numbers, or curvature turns into 0 and infinity.
-cdef int refuse_log_std(const void *log_std, size_t items, const trpo_kernels *kernels) except -1:
+# The squares of standard deviation and its inverse must be normal numbers, or curvature turns into 0 and infinity: half
+# the logarithm of the least normal number.
+cdef double log_std_limit(const trpo_kernels *kernels) noexcept:
+    return 43 if kernels.item_size == sizeof(float) else 354
+
+
+# The first item that is out of range, or -1.
+cdef Py_ssize_t bad_log_std(const void *log_std, size_t items, const trpo_kernels *kernels) noexcept:
     cdef bint single = kernels.item_size == sizeof(float)
-    cdef double limit = 43 if single else 354, value  # half the logarithm of the least normal number
+    cdef double limit = log_std_limit(kernels), value
     cdef size_t j
     for j in range(items):
         value = (<const float *>log_std)[j] if single else (<const double *>log_std)[j]
         if not -limit <= value <= limit:
-            raise ValueError(f"log_std: item {j} is {value}; wanted -{limit:g} to {limit:g} in this precision")
+            return j
+    return -1
+
+
+cdef int refuse_log_std(const void *log_std, size_t items, const trpo_kernels *kernels) except -1:
+    cdef Py_ssize_t j = bad_log_std(log_std, items, kernels)
+    if j >= 0:
+        value = (<const float *>log_std)[j] if kernels.item_size == sizeof(float) else (<const double *>log_std)[j]
+        limit = log_std_limit(kernels)
+        raise ValueError(f"log_std: item {j} is {value}; wanted -{limit:g} to {limit:g} in this precision")
     return 0
 
 
@@ -656,6 +671,84 @@ def sample(
     cdef void *lp = data_of(log_probs, "log_probs", code, 1, rows, -1, True)
     with nogil:
         k.sample(&actor, rows, outputs, masks, first, a, lp)
+
+
+cdef class ActorCritic:
+    """What a policy and a value function give at an environment step, for actions that are drawn elsewhere.
+
+    Parameters
+    ----------
+    kernel : PolicyKernel
+        float32 or float64.
+    parameters : ndarray (n,)
+        Of the policy; shared and read at every call, as `critic_parameters` are.
+    critic : ValueKernel
+        Of the same observations and dtype.
+    critic_parameters : ndarray (m,)
+    """
+
+    def __init__(self, PolicyKernel kernel not None, parameters, critic, critic_parameters):
+        cdef const trpo_kernels *k = kernel.kernels
+        cdef size_t item = k.item_size
+        if self.policy is not None:
+            raise TypeError("ActorCritic: already initialized; make a new one")
+        if (critic.widths[0], critic.dtype) != (kernel.widths[0], kernel.dtype):
+            raise ValueError(
+                f"critic: wanted {kernel.widths[0]} inputs in {kernel.dtype}, got {critic.widths[0]} in {critic.dtype}"
+            )
+        make_plan(k, critic.widths, critic.activation, &self.critic)
+        self.live[0] = data_of(parameters, "parameters", kernel.code, 1, kernel.size, -1, False)
+        self.live[1] = data_of(
+            critic_parameters, "critic_parameters", kernel.code, 1, self.critic.parameters, -1, False
+        )
+        self.held = (parameters, critic_parameters)
+        self.bytes[0], self.bytes[1] = kernel.size * item, self.critic.parameters * item
+        self.plans[0], self.plans[1] = &kernel.plan, &self.critic
+        self.memory, self.work = Memory(), Memory()
+        cdef size_t sizes[4]
+        cdef int i
+        for i in range(2):
+            sizes[2 * i] = aligned(self.bytes[i])
+            sizes[2 * i + 1] = aligned(self.plans[i].forward_items * item)
+        cdef char *base = <char *>self.memory.reserve(sizes[0] + sizes[1] + sizes[2] + sizes[3])
+        for i in range(2):
+            self.known[i], self.packed[i] = base, base + sizes[2 * i]
+            base += sizes[2 * i] + sizes[2 * i + 1]
+        self.policy = kernel  # last: one that has it is complete
+
+    def forward(self, observations):
+        """Means or logits (E, A), and values (E,), of ``observations`` (E, D).
+
+        None where the former are not finite, or log_std is out of range: that is no distribution.
+        """
+        cdef PolicyKernel kernel = self.policy
+        if kernel is None:
+            raise TypeError("ActorCritic: not initialized")
+        cdef const trpo_kernels *k = kernel.kernels
+        cdef const void *x = data_of(observations, "observations", kernel.code, 2, -1, kernel.widths[0], False)
+        cdef Py_ssize_t rows = observations.shape[0], n = kernel.widths[-1]
+        cdef size_t item = k.item_size, scratch = max(kernel.plan.scratch_items, self.critic.scratch_items)
+        cdef int most = threads(), i
+        outputs, values = np.empty((rows, n), kernel.dtype), np.empty(rows, kernel.dtype)
+        cdef size_t[2] first = [kernel.log_std_items, 0]  # of the weights
+        cdef void *out[2]
+        out[0] = data_of(outputs, "outputs", kernel.code, 2, rows, n, True)
+        out[1] = data_of(values, "values", kernel.code, 1, rows, -1, True)
+        # With the GIL, which keeps a second thread away: these are microseconds.
+        cdef void *work = self.work.reserve(most * scratch * item)
+        for i in range(2):
+            # Comparing is cheaper than packing; the parameters change once per rollout.
+            if not self.is_packed[i] or memcmp(self.known[i], self.live[i], self.bytes[i]) != 0:
+                memcpy(self.known[i], self.live[i], self.bytes[i])
+                k.mlp_pack_forward(self.plans[i], <const char *>self.known[i] + first[i] * item, self.packed[i])
+                self.is_packed[i] = True
+            k.mlp_outputs(self.plans[i], self.packed[i], rows, x, out[i], work, most)
+        # In double, the sum is finite for all finite floats, and for doubles of any use.
+        if not isfinite(k.dot(rows * n, out[0], out[0])):
+            return None
+        if bad_log_std(self.live[0], kernel.log_std_items, k) >= 0:
+            return None
+        return outputs, values
 
 
 def gaussian_actions(means, log_std, noise):

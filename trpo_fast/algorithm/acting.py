@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast.normalizers import ObservationNormalizer
-from trpo_fast.rollout.observations import ObservationLayout
 from trpo_fast.rollout.spaces import action_layout
 
 
@@ -93,17 +92,3 @@ class Player:
             return normalized, np.empty(shape, np.int64), log_probs, np.empty(shape, np.int64)
         bounds = np.float64 if self._space.dtype == np.float64 else np.float32
         return normalized, np.empty(shape, self._dtype), log_probs, np.empty(shape, bounds)
-
-
-def as_rows(observation: Any, layout: ObservationLayout) -> tuple[NDArray[np.float64], bool]:
-    """Flatten one observation or a batch of them to rows (N, D); also whether it was a single one.
-
-    Raises ValueError naming the shape given and the shapes wanted, or the first entry that is not finite.
-    """
-    rows, single = layout.flatten_any(observation)
-    finite = np.isfinite(rows)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        where = "" if single else f"row {row}, "
-        raise ValueError(f"observation: {where}column {column} is {rows[row, column]}; want finite numbers")
-    return rows, single

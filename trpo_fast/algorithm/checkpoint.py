@@ -9,8 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +23,11 @@ from trpo_fast.algorithm.config import COUNTER, SEED, TRPOConfig, checked
 from trpo_fast.algorithm.critic import PendingFit
 from trpo_fast.algorithm.report import UpdateReport
 from trpo_fast.rollout.spaces import space_from_json, space_to_json
+from trpo_fast.saved_policy import KIND
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
 
-_KIND = "TRPO"
 _COUNTERS: dict[str, Any] = {
     "num_timesteps": COUNTER,
     "num_updates": COUNTER,
@@ -155,17 +154,6 @@ def check_networks(agent: TRPO, snapshot: Snapshot) -> None:
                 )
 
 
-@contextmanager
-def damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn a ValueError or TypeError into a ModelFileError that names ``path``."""
-    try:
-        yield
-    except model_file.ModelFileError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise model_file.ModelFileError(f"{os.fspath(path)}: damaged description of an agent: {error}") from error
-
-
 def save(agent: TRPO, path: str | os.PathLike[str]) -> None:
     """Write the agent to ``path``, atomically, after waiting for the critic's fit.
 
@@ -183,7 +171,7 @@ def save(agent: TRPO, path: str | os.PathLike[str]) -> None:
                 f"critic.{name}: of {array.dtype} or not finite; want finite numbers of {agent.config.dtype}"
             )
     metadata = {
-        "kind": _KIND,
+        "kind": KIND,
         "config": agent.config.to_dict(),
         "seed": agent.seed,
         "observation_space": space_to_json(agent.observation_space),
@@ -212,11 +200,11 @@ class SavedAgent:
 def read(path: str | os.PathLike[str]) -> SavedAgent:
     """Read a file that :func:`save` wrote; FileNotFoundError or ModelFileError says what is wrong with it."""
     arrays, metadata = model_file.read(path)
-    if metadata.get("kind") != _KIND:
+    if metadata.get("kind") != KIND:
         raise model_file.ModelFileError(
             f"{os.fspath(path)}: holds {metadata.get('kind')!r}; want an agent saved by TRPO.save"
         )
-    with damage_named(path):
+    with model_file.damage_named(path):
         for name, (kinds, want) in _DESCRIPTION.items():
             if name not in metadata:
                 raise ValueError(f"{name}: missing; want {want}")

@@ -16,7 +16,8 @@ from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.policies.cnn import CNNCritic, CNNPolicy, is_image
 from trpo_fast.policies.distributions import base_of, choices_of, divergence, family_of
 from trpo_fast.policies.mlp import MLPCritic, MLPPolicy
-from trpo_fast.rollout.spaces import ActionLayout, action_layout, observation_size
+from trpo_fast.rollout.spaces import action_layout, observation_size
+from trpo_fast.spaces import ActionLayout
 
 Network = nn.Module | Callable[[gym.Space[Any], gym.Space[Any], int], nn.Module]
 """A module, or what makes one from (observation_space, action_space, seed); a class for example."""

@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from trpo_fast import model_file
 from trpo_fast._core.library import permutation
 from trpo_fast.algorithm import checkpoint
-from trpo_fast.algorithm.acting import Player, as_rows
+from trpo_fast.algorithm.acting import Player
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
 from trpo_fast.algorithm.config import POSITIVE_INTEGER, SEED, TRPOConfig, checked
 from trpo_fast.algorithm.critic import CriticTrainer
@@ -33,6 +34,7 @@ from trpo_fast.algorithm.evaluation import EvaluationResult, play_episodes
 from trpo_fast.algorithm.networks import Network, check_given, make_networks
 from trpo_fast.algorithm.report import UpdateReport
 from trpo_fast.algorithm.schedules import SCHEDULES
+from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.engines import make_engine
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.collector import Collector
@@ -44,8 +46,7 @@ from trpo_fast.solvers.trust_region import trust_region_step
 
 # Streams 0 (acting) and 2 (environments) belong to the collector, 1 (minibatches) to the critic's trainer.
 INITIALIZATION_STREAM = 3
-EVALUATION_STREAM = 4
-PREDICTION_STREAM = 5
+EVALUATION_STREAM = 4  # 5 is PREDICTION_STREAM
 FISHER_STREAM = 6
 
 FIT_PATIENCE = 0.3  # seconds that a critic's fit in progress is given where it is not to be waited for
@@ -394,8 +395,8 @@ class TRPO:
             Ready for the environment: inside the bounds of a Box, ``start`` of a discrete space included.
         state
         """
-        rows, single = as_rows(observation, self._observation_layout)
-        masks = None if action_masks is None else self._checked_masks(action_masks, len(rows), single)
+        rows, single = self._observation_layout.finite_rows(observation)
+        masks = self._mask_format.rows_for(action_masks, len(rows), single)
         try:
             actions = self._player.act(rows, self.num_predictions, deterministic=deterministic, action_masks=masks)
         except ValueError as error:
@@ -480,7 +481,7 @@ class TRPO:
         try:
             check_given(saved.own_networks, policy, critic)
             # What a module of the user's raises says nothing about the file.
-            with nullcontext() if policy is not None or critic is not None else checkpoint.damage_named(path):
+            with nullcontext() if policy is not None or critic is not None else model_file.damage_named(path):
                 agent._build(
                     config,
                     saved.seed,
@@ -491,7 +492,7 @@ class TRPO:
                     critic=critic,
                 )
                 checkpoint.check_networks(agent, saved.snapshot)
-            with checkpoint.damage_named(path):
+            with model_file.damage_named(path):
                 checkpoint.check(agent, saved.snapshot)
                 checkpoint.restore(agent, saved.snapshot)
         except BaseException:
@@ -512,15 +513,6 @@ class TRPO:
         self.critic_trainer.finish_within(FIT_PATIENCE)
         if self.environments is not None:
             self.environments.close()
-
-    def _checked_masks(self, action_masks: Any, rows: int, single: bool) -> NDArray[np.bool_]:
-        if not self._mask_format.size:
-            raise ValueError(f"action_masks: given for {self.action_space}; want None, masks are for discrete actions")
-        masks = [action_masks] if single else action_masks
-        if not hasattr(masks, "__len__") or len(masks) != rows:
-            given = f"{len(masks)} masks" if hasattr(masks, "__len__") else repr(masks)
-            raise ValueError(f"action_masks: {given} given; want one for each of {rows} observations")
-        return self._mask_format.rows(masks, name="observation")
 
     def _make_player(self, seed: int, stream: int) -> Player:
         return Player(self.engine, self.action_space, self.observation_normalizer, seed=seed, stream=stream)

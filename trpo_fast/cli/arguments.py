@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_eval(commands)
     _add_plot(commands)
+    _add_export(commands)
     _add_bench(commands)
     info = commands.add_parser("info", help="versions, instruction set and threads of this installation")
     info.set_defaults(module="info")
@@ -88,6 +89,14 @@ def _add_plot(commands: Any) -> None:
     plot.set_defaults(module="plot")
     plot.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, one curve each")
     plot.add_argument("--out", metavar="PNG", help="(default RUN/curve.png; curves.png here for several runs)")
+
+
+def _add_export(commands: Any) -> None:
+    export = commands.add_parser("export", help="write a trained policy for other runtimes")
+    export.set_defaults(module="export")
+    export.add_argument("run", metavar="RUN", help="folder of a run, or a model file")
+    export.add_argument("--format", choices=("onnx",), required=True, help="onnx: docs/deployment.md has its contents")
+    export.add_argument("--out", metavar="FILE", help="(default the model file's name with the suffix .onnx)")
 
 
 def _add_bench(commands: Any) -> None:

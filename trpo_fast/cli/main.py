@@ -1,4 +1,4 @@
-"""Where the command line begins: ``trpo-fast train``, ``eval``, ``plot``, ``bench`` and ``info``."""
+"""Where the command line begins: ``trpo-fast train``, ``eval``, ``plot``, ``export``, ``bench`` and ``info``."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from torch.distributions import Distribution
 
 from trpo_fast.policies.flat import FlatBuffer
 from trpo_fast.policies.mlp import MLPPolicy
-from trpo_fast.rollout.spaces import ActionLayout, action_layout
+from trpo_fast.rollout.spaces import action_layout
+from trpo_fast.spaces import ActionLayout
 
 
 def checked_parameters(flat: FlatBuffer, expected: NDArray[Any] | None) -> NDArray[Any]:

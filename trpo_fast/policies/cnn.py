@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from trpo_fast.rollout.spaces import action_layout
+from trpo_fast.rollout.spaces import action_layout, described
+from trpo_fast.spaces import images
+from trpo_fast.spaces.images import ImageLayout
 
 from .heads import action_distribution, checked_dtype, initial_log_std, initialize_orthogonally
 
-_NATURE_LEAST = 36
-_SMALL_LEAST = 3
-
-
-class ImageLayout(NamedTuple):
-    """How an image observation lies in memory."""
-
-    channels: int
-    height: int
-    width: int
-    channels_last: bool
-
 
 def image_layout(space: spaces.Space[Any]) -> ImageLayout:
-    """The layout of a space of images; a ValueError says why `space` is none that a CNN can take.
-
-    An image is a Box of uint8 from 0 to 255 with three axes, of which the shortest is the channels' (or stacked
-    frames'), the first or the last, as in Stable-Baselines3; on a tie it is the first.
-    """
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) != 3:
-        raise ValueError(f"observation space: got {space}, wanted a Box of uint8 with three axes for a CNN")
-    if (space.low != 0).any() or (space.high != 255).any():
-        raise ValueError(f"observation space: got {space}, wanted bounds of 0 and 255 for a CNN, which divides by 255")
-    shape = tuple(map(int, space.shape))
-    axis = shape.index(min(shape))
-    if axis == 1:
-        raise ValueError(f"observation space: got shape {shape}, wanted channels first or last for a CNN")
-    channels = shape[axis]
-    height, width = shape[1:] if axis == 0 else shape[:2]
-    if min(height, width) < _SMALL_LEAST:
-        least = f"{_SMALL_LEAST} x {_SMALL_LEAST}"
-        raise ValueError(f"observation space: got images of {height} x {width}, wanted {least} pixels for a CNN")
-    return ImageLayout(channels, height, width, channels_last=axis == 2)
+    """`trpo_fast.spaces.images.image_layout` of a Gymnasium space."""
+    return images.image_layout(described(space))
 
 
 def is_image(space: spaces.Space[Any]) -> bool:
@@ -74,19 +46,14 @@ class _CNN(nn.Module):
         super().__init__()
         self.observation_space = space
         self.image = image_layout(space)
-        channels, height, width, _ = self.image
-        # (filters, kernel, stride) of each convolution, and the width of the dense layer.
-        stack: tuple[tuple[int, int, int], ...] = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-        dense = 512
-        if min(height, width) < _NATURE_LEAST:
-            stack, dense = ((16, 3, 1),), 128
+        network, channels = images.convolutions(self.image), self.image.channels
         self.convolutions = nn.ModuleList()
-        for filters, kernel, stride in stack:
+        for filters, kernel, stride in network.stack:
             convolution = nn.utils.skip_init(nn.Conv2d, channels, filters, kernel, stride, dtype=dtype)
             self.convolutions.append(convolution)
-            channels, height, width = filters, (height - kernel) // stride + 1, (width - kernel) // stride + 1
-        self.dense = nn.utils.skip_init(nn.Linear, channels * height * width, dense, dtype=dtype)
-        self.head = nn.utils.skip_init(nn.Linear, dense, outputs, dtype=dtype)
+            channels = filters
+        self.dense = nn.utils.skip_init(nn.Linear, network.features, network.dense, dtype=dtype)
+        self.head = nn.utils.skip_init(nn.Linear, network.dense, outputs, dtype=dtype)
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         for layer in (*self.convolutions, self.dense):
             initialize_orthogonally(layer, math.sqrt(2.0), generator)

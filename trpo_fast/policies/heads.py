@@ -15,7 +15,7 @@ from .distributions import MultiCategorical
 def action_distribution(
     distribution: str, outputs: Tensor, *, log_std: Tensor | None = None, nvec: Sequence[int] = ()
 ) -> Distribution:
-    """The distribution that `trpo_fast.rollout.spaces.ActionLayout` calls `distribution`, batch shape (B,).
+    """The distribution that `trpo_fast.spaces.ActionLayout` calls `distribution`, batch shape (B,).
 
     Arguments are not validated: parameters that are not finite are for the caller to notice.
 

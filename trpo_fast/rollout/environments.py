@@ -28,8 +28,9 @@ from gymnasium.vector.utils import concatenate
 from numpy.typing import NDArray
 
 from trpo_fast.rollout.masks import MaskFormat
-from trpo_fast.rollout.observations import ObservationLayout, Part
+from trpo_fast.rollout.observations import ObservationLayout
 from trpo_fast.rollout.spaces import action_layout, check_action_space
+from trpo_fast.spaces import Part
 
 VECTORIZATIONS = ("sync", "async", "vector")
 

@@ -1,161 +1,21 @@
-"""Observations of any supported space as flat rows of floats, in the order of ``gymnasium.spaces.utils.flatten``.
-
-A batch is what a gymnasium VectorEnv returns: the structure of one observation with an axis more in front of every
-array. It is flattened part by part, without a loop over the environments.
-"""
+"""Observations of Gymnasium's spaces as flat rows of floats, in the order of ``gymnasium.spaces.utils.flatten``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from gymnasium import Space
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
-from numpy.typing import NDArray
+from gymnasium.spaces import Dict, Tuple
 
-from trpo_fast.rollout.spaces import Leaf, check_observation_space, flat_size, observation_leaves
-
-
-@dataclass(frozen=True)
-class Part:
-    """Where the observations of one space without parts lie in a row."""
-
-    space: Leaf
-    shape: tuple[int, ...]
-    """Of one observation of it."""
-    columns: slice
-    counts: NDArray[np.int64] | None
-    """(m,) choices of each of its one-hot components; None where the values stay as they are."""
-    starts: NDArray[np.int64]
-    """(m,) first choice of each component."""
-    offsets: NDArray[np.int64]
-    """(m,) column of each component's first choice, counted from the part's first."""
-
-    @classmethod
-    def of(cls, space: Leaf, first_column: int) -> Part:
-        """The part that begins at `first_column`."""
-        columns = slice(first_column, first_column + flat_size(space))
-        if not isinstance(space, Discrete | MultiDiscrete):
-            none = np.empty(0, np.int64)
-            return cls(space, space.shape, columns, None, none, none)
-        counts = np.array(space.n if isinstance(space, Discrete) else space.nvec, np.int64).reshape(-1)
-        starts = np.array(space.start, np.int64).reshape(-1)
-        return cls(space, tuple(space.shape or ()), columns, counts, starts, np.cumsum(counts) - counts)
-
-    def write(self, values: NDArray[Any], out: NDArray[Any], name: str) -> None:
-        """Flatten `values` (N, *shape) into this part's columns of `out` (N, D); ValueError for no choice of it."""
-        rows = out[:, self.columns]
-        if self.counts is None:
-            rows[...] = values.reshape(rows.shape)
-            return
-        if values.dtype.kind not in "iub":
-            raise TypeError(f"{name}: dtype {values.dtype} given; want the integers of {self.space}")
-        choices = values.reshape(len(rows), -1).astype(np.int64) - self.starts
-        strange = (choices < 0) | (choices >= self.counts)
-        if strange.any():
-            raise ValueError(f"{name}: {(choices + self.starts)[strange][0]} is no choice of {self.space}")
-        rows[...] = 0
-        np.put_along_axis(rows, choices + self.offsets, 1, axis=1)
+from trpo_fast.rollout.spaces import described
+from trpo_fast.spaces import observations
 
 
-class ObservationLayout:
-    """How the observations of a space become rows.
-
-    Parameters
-    ----------
-    space : Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these, nested as deep as wanted
-        Of one environment. ValueError names what else is in it.
-
-    Attributes
-    ----------
-    size : int
-        D.
-    dtype : numpy.dtype
-        float32 where that holds every value of the space (float16, uint8, one-hot columns), float64 where it does not.
-    is_plain : bool
-        A Box: observations are arrays themselves, and rows a view of them where they have `dtype`.
-    parts : tuple of Part
-    """
+class ObservationLayout(observations.ObservationLayout):
+    """`trpo_fast.spaces.ObservationLayout` of a Gymnasium space; ValueError names what in it is not supported."""
 
     def __init__(self, space: Space[Any]) -> None:
-        self.space = check_observation_space(space)
-        self.is_plain = isinstance(space, Box)
-        parts: list[Part] = []
-        for leaf in observation_leaves(space):
-            parts.append(Part.of(leaf, parts[-1].columns.stop if parts else 0))
-        self.parts = tuple(parts)
-        self.size: int = parts[-1].columns.stop
-        wide = np.result_type(np.float32, *[part.space.dtype for part in parts if isinstance(part.space, Box)])
-        self.dtype = np.dtype(np.float64 if wide.itemsize > 4 else np.float32)
-
-    def values(self, observation: Any, name: str) -> Iterator[tuple[Part, Any, str]]:
-        """Each part with its value in `observation`, one or a batch, and what to call it where `observation` is `name`.
-
-        ValueError where the observation is not built as the space is; the values themselves are not looked at.
-        """
-        if self.is_plain:
-            return iter(((self.parts[0], observation, name),))
-        return zip(self.parts, *zip(*_values(self.space, observation, name), strict=True), strict=True)
-
-    def flatten(self, observations: Any, count: int, out: NDArray[Any], call: str) -> None:
-        """Write a batch of `count` observations, which `call` returned, into `out` (count, D); ValueError names it."""
-        for part, value, name in self.values(observations, "observations"):
-            wanted, shape = (count, *part.shape), np.shape(value)
-            if shape != wanted:
-                raise ValueError(f"{name} must have shape {wanted}, as their space says; {call} returned {shape}")
-            part.write(np.asarray(value), out, name)
-
-    def flatten_some(self, observations: Any, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """Rows of the environments at `indices`, of a batch or of a sequence with one observation for each."""
-        rows = np.empty((len(indices), self.size), self.dtype)
-        is_batch = (
-            observations.dtype != object if isinstance(observations, np.ndarray) else self._is_batch(observations)
-        )
-        if is_batch:
-            for part, value, name in self.values(observations, "final observations"):
-                part.write(np.asarray(value)[indices], rows, name)
-            return rows
-        for row, index in zip(rows, indices, strict=True):
-            for part, value, name in self.values(observations[index], f"final observation of environment {index}"):
-                part.write(np.asarray(value)[None], row[None], name)
-        return rows
-
-    def _is_batch(self, observations: Any) -> bool:
-        return isinstance(observations, Mapping) or (isinstance(observations, tuple) and isinstance(self.space, Tuple))
-
-    def flatten_any(self, observation: Any) -> tuple[NDArray[np.float64], bool]:
-        """Rows (N, D) of one observation or a batch of them; also whether it was a single one.
-
-        Arrays may be lists. ValueError names what was given and what is wanted where it is neither.
-        """
-        named = []
-        for part, value, name in self.values(observation, "observation"):
-            try:
-                array = np.asarray(value)
-            except ValueError as error:  # lists of different lengths
-                raise ValueError(f"{name}: no array can be made of it ({error})") from error
-            if array.shape != part.shape and array.shape[1:] != part.shape:
-                batch = ", ".join(["n", *map(str, part.shape)]) + ("" if part.shape else ",")
-                raise ValueError(
-                    f"{name}: shape {array.shape} given; want {part.shape} for one observation or ({batch}) for several"
-                )
-            if array.dtype.kind not in "fiub":
-                raise TypeError(f"{name}: dtype {array.dtype} given; want real numbers")
-            named.append((part, array, name))
-        first, array, _ = named[0]
-        single = array.shape == first.shape
-        count = 1 if single else len(array)
-        rows = np.empty((count, self.size))
-        for part, array, name in named:
-            wanted = part.shape if single else (count, *part.shape)
-            if array.shape != wanted:
-                raise ValueError(
-                    f"{name}: shape {array.shape} given; want {wanted}, as of the observation's first part"
-                )
-            part.write(array.reshape(count, *part.shape), rows, name)
-        return rows, single
+        super().__init__(described(space))
 
 
 def same_columns(one: Space[Any], other: Space[Any]) -> bool:
@@ -168,22 +28,3 @@ def same_columns(one: Space[Any], other: Space[Any]) -> bool:
     if isinstance(one, Tuple):
         return isinstance(other, Tuple) and all(map(same_columns, one.spaces, other.spaces))
     return True
-
-
-def _values(space: Space[Any], observation: Any, name: str) -> Iterator[tuple[Any, str]]:
-    if isinstance(space, Dict):
-        if not isinstance(observation, Mapping) or not observation.keys() >= space.spaces.keys():
-            keys = sorted(map(str, observation)) if isinstance(observation, Mapping) else type(observation).__name__
-            raise ValueError(f"{name}: {keys} given; want a dict with {', '.join(map(str, space.spaces))}")
-        for key, part in space.spaces.items():
-            yield from _values(part, observation[key], f"{name}[{key!r}]")
-    elif isinstance(space, Tuple):
-        if not isinstance(observation, tuple) or len(observation) != len(space.spaces):
-            given = f"a {type(observation).__name__}" + (
-                f" of {len(observation)} items" if isinstance(observation, Sequence) else ""
-            )
-            raise ValueError(f"{name}: {given} given; want a tuple of {len(space.spaces)} items")
-        for index, part in enumerate(space.spaces):
-            yield from _values(part, observation[index], f"{name}[{index}]")
-    else:
-        yield observation, name

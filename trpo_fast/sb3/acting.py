@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -13,11 +12,9 @@ from numpy.typing import NDArray
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
-from trpo_fast._core.policy import gaussian_actions
+from trpo_fast._core.policy import ActorCritic, gaussian_actions
 
 from .networks import CompiledNetworks
-
-_MAX_LOG_STD = 43.0  # half the logarithm of float32's least normal number: what the kernel takes
 
 
 @contextmanager
@@ -54,6 +51,11 @@ class _CompiledCall:
         self._policy = policy
         self._networks = networks
         self._shape = cast(tuple[int, ...], policy.action_space.shape)
+        self._parameters = networks.actor_parameters
+        self._log_std = self._parameters[: networks.actor.log_std_items]
+        self._forward = ActorCritic(
+            networks.actor, self._parameters, networks.critic, networks.critic_parameters
+        ).forward
         self._choose = {
             "gaussian": self._gaussian,
             "categorical": self._categorical,
@@ -63,26 +65,25 @@ class _CompiledCall:
 
     def __call__(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         networks = self._networks
-        if torch.is_grad_enabled() or obs.requires_grad or not networks.is_current():
+        serves = (
+            not torch.is_grad_enabled()
+            and not obs.requires_grad
+            and networks.actor_parameters is self._parameters  # another, once they are refreshed within the rollout
+            and networks.is_current()
+        )
+        given = self._forward(networks.rows(obs)) if serves else None
+        if given is None:  # or no distribution, which torch may refuse, and does before anything is drawn
             return self._policy._call_impl(obs, deterministic)
-        rows = networks.rows(obs)
-        outputs = networks.actor.forward(networks.actor_parameters, rows)
-        # What is not finite torch's distributions refuse, and before anything is drawn.
-        chosen = self._choose(outputs, deterministic) if math.isfinite(np.vdot(outputs, outputs)) else None
-        if chosen is None:
-            return self._policy._call_impl(obs, deterministic)
-        values = networks.critic.values(networks.critic_parameters, rows)
-        return chosen[0], torch.from_numpy(values[:, np.newaxis]), chosen[1]
+        outputs, values = given
+        actions, log_probs = self._choose(outputs, deterministic)
+        return actions, torch.from_numpy(values[:, np.newaxis]), log_probs
 
     # Each draws as torch's distributions do for Stable-Baselines3: the same calls, as many numbers, in the same order.
 
-    def _gaussian(self, means: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor] | None:
-        log_std = self._networks.actor_parameters[: means.shape[1]]
-        if not np.vdot(log_std, log_std) < _MAX_LOG_STD**2:
-            return None
+    def _gaussian(self, means: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:
         shape = (len(means), *self._shape)
         actions = torch.zeros(shape) if deterministic else torch.empty(shape).normal_()
-        log_probs = gaussian_actions(means, log_std, actions.numpy().reshape(means.shape))
+        log_probs = gaussian_actions(means, self._log_std, actions.numpy().reshape(means.shape))
         return actions, torch.from_numpy(log_probs)
 
     def _categorical(self, outputs: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,66 @@
+"""Plain spaces beside Gymnasium's. What is damaged, and how observations become rows: tests/rollout."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Tuple, flatdim
+
+from tests.agents import ACTIONS, OBSERVATIONS
+from trpo_fast import spaces
+from trpo_fast.rollout.spaces import described, space_to_json
+
+SPACES = [
+    *ACTIONS,
+    *OBSERVATIONS,
+    Box(np.arange(6.0).reshape(2, 3) - 9, np.full((2, 3), np.inf), dtype=np.float64),
+    Box(-(2**40), 2**40, (2,), np.int64),
+    Discrete(3, start=-1, dtype=np.int8),
+    MultiBinary([3]),
+    Tuple([Discrete(2), Dict(z=Box(0, 1, (1,)), y=Discrete(3))]),
+]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_a_plain_space_prints_and_behaves_as_gymnasiums(space):
+    plain = described(space)
+    assert str(plain) == str(space)
+    assert sum(map(spaces.flat_size, spaces.leaves(plain))) == flatdim(space)
+    if not isinstance(space, (Dict, Tuple)):
+        assert plain.shape == space.shape and plain.dtype == space.dtype
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_a_plain_space_survives_json(space):
+    text = json.dumps(space_to_json(space), allow_nan=False)
+    plain = spaces.from_json(json.loads(text))
+    assert str(plain) == str(space)
+    assert json.dumps(spaces.to_json(plain)) == text
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        {"type": "Box", "low": 2, "high": 1, "shape": [2], "dtype": "float32"},
+        {"type": "Box", "low": "nan", "high": 1, "shape": [2], "dtype": "float32"},
+        {"type": "Box", "low": "-inf", "high": 1, "shape": [2], "dtype": "int64"},
+        {"type": "Box", "low": 0, "high": 1, "shape": [-2], "dtype": "float32"},
+        {"type": "Box", "low": [0, 0, 0], "high": 1, "shape": [2], "dtype": "float32"},
+        {"type": "Box", "low": 0, "high": 1, "shape": [2], "dtype": "complex64"},
+        {"type": "Discrete", "n": 0, "start": 0},
+        {"type": "Discrete", "n": True, "start": 0},
+    ],
+    ids=str,
+)
+def test_what_no_space_can_be_is_refused(description):
+    with pytest.raises(ValueError, match="damaged description of a space"):
+        spaces.from_json(description)
+
+
+def test_a_dict_without_string_keys_serves_but_cannot_be_saved():
+    plain = described(Dict({1: Discrete(2)}))
+    assert spaces.ObservationLayout(plain).size == 2
+    with pytest.raises(ValueError, match=r"key 1 of Dict\(1: Discrete\(2\)\) is not a string"):
+        spaces.to_json(plain)

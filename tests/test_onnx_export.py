@@ -1,0 +1,246 @@
+"""Exported graphs in onnxruntime beside the agents that they come from, and beside the float64 oracle."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import gymnasium
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+
+from tests import reference
+from tests.agents import ACTIONS, OBSERVATIONS, PLAIN, observations_of, random_agent
+from tests.algorithm.images import OwnPolicy
+from trpo_fast import TRPO, onnx_export
+from trpo_fast.model_file import ModelFileError
+from trpo_fast.onnx_export import export_onnx
+from trpo_fast.rollout.spaces import space_from_json
+
+ROWS = 200
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """``exported(agent)``: an onnxruntime session of the agent's policy."""
+
+    def make(agent):
+        agent.save(tmp_path / "model.trpo")
+        export = export_onnx(tmp_path / "model.trpo")
+        assert export.path == tmp_path / "model.onnx"
+        onnx.checker.check_model(onnx.load(export.path), full_check=True)
+        session = onnxruntime.InferenceSession(export.path, providers=["CPUExecutionProvider"])
+        session.export = export
+        return session
+
+    return make
+
+
+def parts(value, name="observation"):
+    """Arrays by the names of the graph's inputs."""
+    if isinstance(value, dict):
+        return {full: array for key, part in value.items() for full, array in parts(part, f"{name}/{key}").items()}
+    if isinstance(value, tuple):
+        return {full: array for key, part in enumerate(value) for full, array in parts(part, f"{name}/{key}").items()}
+    return {name: value}
+
+
+def run(session, observations):
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, parts(observations)), strict=True))
+
+
+def assert_agree(agent, session, rows=ROWS):
+    _, batch = observations_of(agent, rows)
+    expected, _ = agent.predict(batch, deterministic=True)
+    found = run(session, batch)
+    actions = found["action"]
+    assert actions.shape == expected.shape and actions.dtype == expected.dtype
+    if isinstance(agent.action_space, Box):
+        rtol = max(1e-5, np.finfo(actions.dtype).eps)
+        np.testing.assert_allclose(actions, expected, rtol=rtol, atol=1e-6)
+        assert np.ptp(expected.astype(np.float64)) > 0.01
+    else:
+        np.testing.assert_array_equal(actions, expected)
+        assert (expected != expected[0]).any()
+    assert all(np.asarray(action) in agent.action_space for action in actions)
+    return found
+
+
+@pytest.mark.parametrize("space", ACTIONS, ids=str)
+def test_actions_of_every_space_are_the_agents(exported, space):
+    agent = random_agent(PLAIN, space)
+    session = exported(agent)
+    found = assert_agree(agent, session)
+    assert session.export.difference <= (1e-3 if space.dtype == np.float16 else 1e-5)
+    if isinstance(space, Box):
+        assert found["mean"].shape == (ROWS, *space.shape)
+        np.testing.assert_array_equal(found["log_std"].ravel(), agent.policy.log_std.detach().numpy())
+        clipped = np.clip(found["mean"].astype(np.float64), space.low, space.high).astype(space.dtype)
+        np.testing.assert_allclose(found["action"], clipped, rtol=1e-3 if space.dtype == np.float16 else 1e-6)
+
+
+@pytest.mark.parametrize("space", OBSERVATIONS, ids=str)
+def test_actions_on_every_observation_space_are_the_agents(exported, space):
+    agent = random_agent(space, Box(-9, 9, (2,), np.float32))
+    assert_agree(agent, exported(agent))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "leaky_relu", "sigmoid"])
+def test_every_activation_in_both_precisions(exported, activation, dtype):
+    agent = random_agent(PLAIN, Box(-99, 99, (2,), np.float64), activation=activation, dtype=dtype)
+    found = assert_agree(agent, exported(agent))
+    assert found["mean"].dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"normalize_observations": False}, {"observation_clip": np.inf}, {"observation_clip": 0.3}, {"hidden_sizes": ()}],
+    ids=str,
+)
+def test_actions_under_every_setting_are_the_agents(exported, settings):
+    agent = random_agent(PLAIN, Box(-99, 99, (2,), np.float32), **settings)
+    assert_agree(agent, exported(agent))
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "categorical", "multicategorical", "bernoulli"])
+def test_distribution_parameters_are_the_oracles(exported, kind):
+    space = {
+        "gaussian": Box(-1, 1, (3,), np.float32),
+        "categorical": Discrete(4, start=2),
+        "multicategorical": MultiDiscrete([2, 3]),
+        "bernoulli": MultiBinary(3),
+    }[kind]
+    agent = random_agent(PLAIN, space, dtype="float64", normalize_observations=False)
+    nvec = (2, 3) if kind == "multicategorical" else ()
+    oracle = reference.Policy(agent.policy.widths, "tanh", kind, nvec)
+    theta = np.concatenate([p.detach().numpy().ravel() for p in agent.policy.parameters()])
+    _, batch = observations_of(agent, 20)
+    found = run(exported(agent), batch)
+    np.testing.assert_allclose(found["mean" if kind == "gaussian" else "logits"], oracle.forward(theta, batch), 1e-9)
+
+
+def test_observations_far_from_zero_keep_their_digits(exported):
+    """As float32, a mean of a million would leave a spread of one with 4 bits."""
+    agent = random_agent(Box(-np.inf, np.inf, (3,), np.float64), Box(-9, 9, (2,), np.float64))
+    rng = np.random.default_rng(4)
+    agent.observation_normalizer.load_state({"count": 1000.0, "mean": np.full(3, 1e6), "m2": np.full(3, 1000.0)})
+    batch = 1e6 + rng.normal(size=(ROWS, 3))
+    expected, _ = agent.predict(batch, deterministic=True)
+    assert np.ptp(expected) > 0.5
+    np.testing.assert_allclose(run(exported(agent), batch)["action"], expected, rtol=1e-5, atol=1e-6)
+
+
+IMAGES = [(1, 8, 8), (8, 9, 3), (2, 40, 36), (36, 44, 1)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", IMAGES, ids=str)
+def test_convolutional_policies(exported, shape, dtype):
+    agent = random_agent(Box(0, 255, shape, np.uint8), Box(-99, 99, (2,), np.float32), dtype=dtype)
+    assert type(agent.policy).__name__ == "CNNPolicy"
+    session = exported(agent)
+    assert session.export.difference is None
+    assert_agree(agent, session, rows=20)
+
+
+def test_convolutional_policy_of_choices(exported):
+    agent = random_agent(Box(0, 255, (1, 8, 8), np.uint8), Discrete(3, start=1))
+    assert_agree(agent, exported(agent), rows=50)
+
+
+def test_the_graph_names_its_inputs_and_outputs_and_where_it_comes_from(exported):
+    space = Dict(far=Box(-1, 1, (2,), np.float32), here=gymnasium.spaces.Tuple([Discrete(3), MultiBinary((2, 2))]))
+    agent = random_agent(space, MultiDiscrete([2, 3]))
+    agent.num_timesteps = 7
+    agent.recipe = {"id": "Somewhere-v1", "vectorization": None, "env_kwargs": {}}
+    session = exported(agent)
+    assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
+        ("observation/far", "tensor(float)", ["batch", 2]),
+        ("observation/here/0", "tensor(int64)", ["batch"]),
+        ("observation/here/1", "tensor(int8)", ["batch", 2, 2]),
+    ]
+    assert [(o.name, o.type, o.shape) for o in session.get_outputs()] == [
+        ("action", "tensor(int64)", ["batch", 2]),
+        ("logits", "tensor(float)", ["batch", 5]),
+    ]
+    properties = session.get_modelmeta().custom_metadata_map
+    assert (properties["environment"], properties["num_timesteps"]) == ("Somewhere-v1", "7")
+    assert space_from_json(json.loads(properties["observation_space"])) == space
+    assert space_from_json(json.loads(properties["action_space"])) == MultiDiscrete([2, 3])
+    assert json.loads(properties["versions"])["torch"]
+    (opset,) = onnx.load(session.export.path).opset_import
+    assert opset.version == 13
+
+
+def test_a_graph_that_acts_otherwise_is_not_written(tmp_path, monkeypatch):
+    random_agent(PLAIN, Box(-1, 1, (2,), np.float32)).save(tmp_path / "model.trpo")
+    (tmp_path / "model.onnx").write_text("old")
+    activate = onnx_export._activate
+    monkeypatch.setattr(onnx_export, "_activate", lambda graph, _, *rest: activate(graph, "sigmoid", *rest))
+    with pytest.raises(
+        RuntimeError, match=r"model\.trpo: onnxruntime .* other actions than the compiled actor: off by"
+    ):
+        export_onnx(tmp_path / "model.trpo")
+    assert (tmp_path / "model.onnx").read_text() == "old"
+
+
+@pytest.mark.parametrize("space", [Discrete(3), MultiBinary(2)], ids=str)
+def test_a_graph_that_chooses_otherwise_is_not_written(tmp_path, monkeypatch, space):
+    random_agent(PLAIN, space).save(tmp_path / "model.trpo")
+    activate = onnx_export._activate
+    monkeypatch.setattr(onnx_export, "_activate", lambda graph, _, *rest: activate(graph, "sigmoid", *rest))
+    with pytest.raises(RuntimeError, match="other actions than the compiled actor"):
+        export_onnx(tmp_path / "model.trpo")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_exports_where_torch_and_gymnasium_are_not_installed_and_unchecked_without_onnxruntime(tmp_path):
+    agent = random_agent()
+    agent.save(tmp_path / "model.trpo")
+    program = """
+import importlib.util, sys
+for name in ("torch", "gymnasium"):
+    sys.modules[name] = None  # importing them raises ImportError
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name == "onnxruntime" else find_spec(name, *more)
+from trpo_fast.onnx_export import export_onnx
+print(export_onnx(sys.argv[1], sys.argv[2]).difference)
+"""
+    arguments = [sys.executable, "-c", program, str(tmp_path / "model.trpo"), str(tmp_path / "out.onnx")]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "None"), done.stderr
+    session = onnxruntime.InferenceSession(tmp_path / "out.onnx", providers=["CPUExecutionProvider"])
+    assert_agree(agent, session)
+
+
+def test_what_cannot_be_exported_is_named(tmp_path, monkeypatch):
+    own = TRPO("Pendulum-v1", policy=OwnPolicy(), num_envs=2, seed=0)
+    own.save(tmp_path / "own.trpo")
+    own.close()
+    with pytest.raises(ValueError, match=r"own\.trpo: its policy is a module of its own, .*OwnPolicy.*torch\.onnx"):
+        export_onnx(tmp_path / "own.trpo")
+    keys = Dict({"a/0": Discrete(2), "a": gymnasium.spaces.Tuple([Discrete(2)])})
+    random_agent(keys).save(tmp_path / "keys.trpo")
+    with pytest.raises(ValueError, match="want keys that give every part its own name"):
+        export_onnx(tmp_path / "keys.trpo")
+    (tmp_path / "foreign.trpo").write_text("{}")
+    with pytest.raises(ModelFileError, match=r"foreign\.trpo is truncated, or not a model file"):
+        export_onnx(tmp_path / "foreign.trpo")
+    random_agent().save(tmp_path / "model.trpo")
+    with pytest.raises(FileNotFoundError, match=r"folder .*nowhere does not exist"):
+        export_onnx(tmp_path / "model.trpo", tmp_path / "nowhere" / "model.onnx")
+    with pytest.raises(
+        ValueError, match=r"out: the folder .* given; want the name of a file, e\.g\. model\.onnx in it"
+    ):
+        export_onnx(tmp_path / "model.trpo", tmp_path)
+    with pytest.raises(ValueError, match=r"out: .*model\.trpo given, the model itself; want another file"):
+        export_onnx(tmp_path / "model.trpo", tmp_path / "model.trpo")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match=r"onnx is not installed, .*pip install 'trpo-fast\[export\]'"):
+        export_onnx(tmp_path / "model.trpo")

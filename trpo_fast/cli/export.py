@@ -1,0 +1,17 @@
+"""``trpo-fast export``."""
+
+from __future__ import annotations
+
+import argparse
+
+from trpo_fast.cli.errors import user_errors
+from trpo_fast.cli.run_folder import model_of
+from trpo_fast.onnx_export import export_onnx
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the policy for other runtimes; the file's name on stdout."""
+    with user_errors(RuntimeError):
+        written = export_onnx(model_of(arguments.run), arguments.out)
+    print(written.path)
+    return 0

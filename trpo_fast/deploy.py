@@ -1,0 +1,197 @@
+"""Acting with a trained agent where neither torch nor Gymnasium is installed: NumPy, safetensors and the compiled core.
+
+```python
+actor = load_actor("model.trpo")
+action = actor(observation)
+```
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trpo_fast import model_file, spaces
+from trpo_fast._core.policy import Actor, PolicyKernel
+from trpo_fast.saved_policy import SavedPolicy, read_policy
+
+PREDICTION_STREAM = 5
+"""Of the noise of ``agent.predict``, and of an actor's."""
+
+
+def load_actor(path: str | os.PathLike[str], *, seed: int | None = None) -> LoadedActor:
+    """The policy of a saved agent, ready to act.
+
+    Parameters
+    ----------
+    path : path
+        A file that ``TRPO.save`` wrote, or the folder of a run: its model.trpo, or else its latest checkpoint.
+    seed : int from 0 to 2**32 - 1, optional
+        Of stochastic actions. By default noise goes on where the saved agent's ``predict`` stopped: the actor's actions
+        are those that the loaded agent would predict, call by call.
+
+    Raises
+    ------
+    FileNotFoundError, ModelFileError
+        No file; or one that is truncated, damaged, foreign, or from a future version.
+    ValueError
+        A policy that is a CNN or a torch module of the user's own: the message says what can act with it.
+    """
+    saved = read_policy(path)
+    if saved.network != "mlp":
+        raise ValueError(
+            f"{saved.path}: its policy is a CNN, for which there are no compiled kernels; want an MLP. Act with "
+            "TRPO.load(path).predict, or anywhere with onnxruntime after trpo-fast export --format onnx"
+        )
+    is_integer = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+    if seed is not None and not (is_integer and 0 <= seed < 2**32):
+        raise ValueError(f"seed: {seed!r} given; want an integer from 0 to 2**32 - 1, or None")
+    with model_file.damage_named(saved.path):
+        return LoadedActor(saved, seed)
+
+
+class LoadedActor:
+    """Acts as the agent that was saved does. Made by :func:`load_actor`.
+
+    Deterministic actions are those of ``agent.predict`` with the native engine bit for bit, stochastic ones too where
+    no seed was given; with the autograd engine up to rounding.
+
+    Threads may share an actor. They take turns: to act on several cores at once, load one actor for each.
+
+    Attributes
+    ----------
+    observation_space, action_space : Space of trpo_fast.spaces
+        With the names and the attributes of Gymnasium's: ``shape``, ``dtype``, ``low``, ``n``, ``spaces`` ...
+    normalizer : trpo_fast.normalizers.ObservationNormalizer or None
+        Applied to every observation; ``mean`` and ``scale`` are read at every call.
+    seed, num_predictions : int
+        Noise is a function of these two and the row. Every call counts; set the counter back to have noise again.
+    metadata : dict
+        What the file says: "environment" (with "id"), "versions", "counters" (with "num_timesteps"), "config" ...
+    """
+
+    def __init__(self, saved: SavedPolicy, seed: int | None) -> None:
+        self.observation_space, self.action_space = saved.observation_space, saved.action_space
+        self.normalizer, self.metadata = saved.normalizer, saved.metadata
+        self.seed = saved.seed if seed is None else seed
+        self.num_predictions = saved.num_predictions if seed is None else 0
+        self._observations = spaces.ObservationLayout(saved.observation_space)
+        self._layout = layout = spaces.action_layout(saved.action_space)
+        self._masks = spaces.MaskFormat(saved.action_space)
+        self._dtype = saved.dtype
+        nvec = layout.nvec if layout.distribution == "multicategorical" else None
+        kernel = PolicyKernel(saved.widths, saved.activation, layout.distribution, saved.dtype, nvec)
+        self._actor = Actor(
+            kernel,
+            np.concatenate([array.ravel() for array in saved.parameters.values()]),
+            observation_mean=None if self.normalizer is None else self.normalizer.mean,
+            observation_scale=None if self.normalizer is None else self.normalizer.scale,
+            observation_clip=np.inf if self.normalizer is None else self.normalizer.clip,
+            action_low=layout.low,
+            action_high=layout.high,
+            action_start=layout.start if layout.low is None else None,
+            seed=self.seed,
+            stream=PREDICTION_STREAM,
+        )
+        # Work arrays are made once, for a single observation that is an array and for the size of the latest batch, so
+        # that acting allocates little but its result.
+        self._lock = threading.Lock()
+        self._plain_shape = self._observations.parts[0].shape if self._observations.is_plain else None
+        self._row = np.empty((1, self._observations.size))
+        self._arrays, self._several = self._make_arrays(1), self._make_arrays(0)
+        self._in_place = self._row.reshape(self._plain_shape or -1)
+        self._action = self._arrays[-1].reshape(self.action_space.shape)
+
+    def __call__(self, observation: Any, deterministic: bool = True, action_masks: Any = None) -> NDArray[Any]:
+        """The action for one observation, or the actions for several.
+
+        Parameters
+        ----------
+        observation : as the environment, or a vector environment with n copies, gives it
+            For a Box array_like of shape ``observation_space.shape`` or ``(n, *observation_space.shape)``.
+            Normalization is done here.
+        deterministic : bool
+            The mode of the distribution instead of a sample.
+        action_masks : optional
+            What is allowed, as the environment's ``action_masks()`` or ``info["action_mask"]`` has it: one mask, or n.
+
+        Returns
+        -------
+        ndarray, shape ``action_space.shape`` or ``(n, *action_space.shape)``
+            A new array, ready for the environment: inside the bounds of a Box, ``start`` of a discrete space included.
+
+        Raises
+        ------
+        ValueError, TypeError
+            An observation or masks that do not fit the space, or are not finite, named.
+        """
+        if (
+            type(observation) is np.ndarray
+            and observation.shape == self._plain_shape
+            and observation.dtype.kind in "fiub"
+            and action_masks is None
+        ):
+            with self._lock:
+                self._in_place[...] = observation
+                self._act(self._row, observation, self._arrays, deterministic, None)
+                return self._action.astype(self.action_space.dtype)
+        rows, single = self._observations.finite_rows(observation)
+        masks = self._masks.rows_for(action_masks, len(rows), single)
+        with self._lock:
+            if len(self._several[0]) != len(rows):
+                self._several = self._make_arrays(len(rows))
+            self._act(rows, observation, self._several, deterministic, masks)
+            env_actions = self._several[-1].reshape(len(rows), *self.action_space.shape)
+            actions = env_actions.astype(self.action_space.dtype)
+        return actions[0, ...] if single else actions
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_masks: Any = None,
+    ) -> tuple[NDArray[Any], Any]:
+        """As calling the actor, with the signature of Stable-Baselines3; `state` is handed back.
+
+        Unlike there, `deterministic` is True unless said otherwise.
+        """
+        return self(observation, deterministic, action_masks), state
+
+    def _act(
+        self,
+        rows: NDArray[np.float64],
+        observation: Any,
+        arrays: tuple[NDArray[Any], ...],
+        deterministic: bool,
+        masks: NDArray[np.bool_] | None,
+    ) -> None:
+        normalized, actions, log_probs, env_actions = arrays
+        try:
+            self._actor.act(
+                rows, self.num_predictions, normalized, actions, log_probs, env_actions, deterministic, 0, masks
+            )
+        except FloatingPointError as error:
+            self._observations.finite_rows(observation)  # names the entry where one is NaN or infinite
+            raise ValueError(
+                f"observation: it, or the action that comes of it, is beyond {self._dtype}; want smaller numbers"
+            ) from error
+        self.num_predictions += 1
+
+    def _make_arrays(self, rows: int) -> tuple[NDArray[Any], ...]:
+        """What acting writes: normalized observations, actions, log-probabilities, and the environment's actions."""
+        shape = (rows, *self._layout.shape)
+        inner, outer = np.dtype(np.int64), np.dtype(np.int64)
+        if self._layout.distribution == "gaussian":
+            inner, outer = self._dtype, np.result_type(self.action_space.dtype, np.float32)
+        return (
+            np.empty((rows, self._observations.size), self._dtype),
+            np.empty(shape, inner),
+            np.empty(rows, self._dtype),
+            np.empty(shape, outer),
+        )

@@ -1,0 +1,309 @@
+"""A policy as an ONNX graph: raw observations in, actions for the environment out.
+
+Made with onnx alone, from a model file: neither torch nor Gymnasium takes part.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trpo_fast import model_file, spaces
+from trpo_fast.deploy import LoadedActor
+from trpo_fast.saved_policy import SavedPolicy, read_policy
+from trpo_fast.spaces.images import convolutions, image_layout
+
+OPSET = 13
+"""Of ONNX 1.8 (2020): old enough for every runtime that is still in use."""
+_IR_VERSION = 7
+
+_CHECKED_ROWS = 256
+_TIES = 0.02  # of the rows: choices that are as likely as each other but for rounding
+
+
+class Export(NamedTuple):
+    """What was written, and whether it was tried."""
+
+    path: Path
+    difference: float | None
+    """Of onnxruntime's actions to the compiled actor's over 256 random observations: the largest, relative where an
+    action is above 1, or the fraction of other discrete choices. None where they were not compared, because onnxruntime
+    is not installed or the policy is a CNN."""
+
+
+def export_onnx(model: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Export:
+    """Write the policy of a saved agent as an ONNX file, atomically, and compare it with the compiled actor.
+
+    Parameters
+    ----------
+    model : path
+        A file that ``TRPO.save`` wrote, or the folder of a run.
+    out : path, optional
+        Beside the model, with the suffix .onnx, by default. An existing file is replaced.
+
+    Raises
+    ------
+    ImportError
+        onnx is not installed; the message says how to.
+    FileNotFoundError, ModelFileError, ValueError
+        As of `trpo_fast.deploy.load_actor`, but that a CNN is exported.
+    RuntimeError
+        onnxruntime computes other actions than the actor: nothing is written.
+    """
+    saved = read_policy(model)
+    target = saved.path.with_suffix(".onnx") if out is None else Path(out)
+    if target.is_dir():
+        raise ValueError(f"out: the folder {target} given; want the name of a file, e.g. model.onnx in it")
+    if target.resolve() == saved.path.resolve():
+        raise ValueError(f"out: {target} given, the model itself; want another file")
+    graph = onnx_model(saved).SerializeToString()
+    difference = None
+    if saved.network == "mlp" and importlib.util.find_spec("onnxruntime") is not None:
+        difference = _difference(graph, saved)
+    model_file.replace_file(target, graph)
+    return Export(target, difference)
+
+
+def onnx_model(saved: SavedPolicy) -> Any:
+    """The ``onnx.ModelProto`` of a policy, checked by onnx.
+
+    Inputs, with an axis "batch" in front: "observation" of the space's shape and dtype; of a Dict or Tuple one for
+    each part, named after its place, "observation/camera/0" for example.
+
+    Outputs: "action", the deterministic one, of the action space's shape and dtype, ready for the environment; and
+    what it is the mode of: "mean" and "log_std" (without "batch") of a Gaussian, else "logits", those of all components
+    one after the other.
+
+    Observations are normalized in float64 and rounded once to the policy's dtype, as training does. A discrete
+    observation that is none of its space has no hot column. Convolutions are float32, for which alone onnxruntime has
+    them; all else has the policy's dtype.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError("onnx is not installed, which exports: pip install 'trpo-fast[export]'") from error
+    graph = _Graph()
+    inputs = list(_named_leaves(saved.observation_space, "observation"))
+    if len(dict(inputs)) < len(inputs):
+        raise ValueError(f"observation space: {saved.observation_space}; want keys that give every part its own name")
+    outputs = (_cnn if saved.network == "cnn" else _mlp)(graph, saved, dict(inputs))
+    shapes = _act(graph, saved, outputs)
+
+    def described(name: str, dtype: Any, shape: tuple[int | str, ...]) -> Any:
+        return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+
+    body = onnx.helper.make_graph(
+        graph.nodes,
+        "policy",
+        [described(name, leaf.dtype, ("batch", *leaf.shape)) for name, leaf in inputs],
+        [described(name, *shape) for name, shape in shapes.items()],
+        [onnx.numpy_helper.from_array(array, name) for name, array in graph.constants.items()],
+    )
+    made = onnx.helper.make_model(
+        body,
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="trpo_fast",
+    )
+    onnx.helper.set_model_props(made, _properties(saved))
+    onnx.checker.check_model(made, full_check=True)
+    return made
+
+
+class _Graph:
+    """Nodes in the order of the calculation, and the constants that they read."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: dict[str, NDArray[Any]] = {}
+
+    def add(self, operator: str, *inputs: str | NDArray[Any], name: str | None = None, **attributes: Any) -> str:
+        """Append a node; arrays among its inputs become constants. Returns its output's name."""
+        import onnx
+
+        name = name or f"{operator}_{len(self.nodes)}"
+        read = [
+            given if isinstance(given, str) else self.constant(f"{name}.{index}", given)
+            for index, given in enumerate(inputs)
+        ]
+        self.nodes.append(onnx.helper.make_node(operator, read, [name], **attributes))
+        return name
+
+    def constant(self, name: str, array: NDArray[Any]) -> str:
+        self.constants[name] = array
+        return name
+
+    def cast(self, value: str, dtype: Any, **more: Any) -> str:
+        import onnx
+
+        return self.add("Cast", value, to=onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), **more)
+
+    def reshape(self, value: str, *shape: int, **more: Any) -> str:
+        return self.add("Reshape", value, np.array((-1, *shape), np.int64), **more)
+
+
+def _named_leaves(space: spaces.Space, name: str) -> Iterator[tuple[str, spaces.Leaf]]:
+    if isinstance(space, spaces.Leaf):
+        yield name, space
+        return
+    parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+    for key, part in parts:
+        yield from _named_leaves(part, f"{name}/{key}")
+
+
+def _rows(graph: _Graph, name: str, leaf: spaces.Leaf) -> str:
+    """The part's columns of the flat observation, (batch, n) of float64."""
+    if not isinstance(leaf, (spaces.Discrete, spaces.MultiDiscrete)):
+        return graph.reshape(graph.cast(name, np.float64), spaces.flat_size(leaf))
+    part = spaces.Part.of(leaf, 0)
+    assert part.counts is not None
+    choices = graph.reshape(graph.cast(name, np.int64), len(part.counts))
+    # Each column's component, and the choice that it stands for.
+    component = np.repeat(np.arange(len(part.counts)), part.counts)
+    choice = np.arange(len(component)) - part.offsets[component] + part.starts[component]
+    return graph.cast(graph.add("Equal", graph.add("Gather", choices, component, axis=1), choice[None]), np.float64)
+
+
+def _mlp(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -> str:
+    columns = [_rows(graph, name, leaf) for name, leaf in inputs.items() if spaces.flat_size(leaf)]
+    x = graph.add("Concat", *columns, axis=1) if len(columns) > 1 else columns[0]
+    normalizer = saved.normalizer
+    if normalizer is not None:
+        x = graph.add("Mul", graph.add("Sub", x, normalizer.mean), normalizer.scale)
+        x = graph.add("Clip", x, np.array(-normalizer.clip), np.array(normalizer.clip))
+    x = graph.cast(x, saved.dtype, name="normalized_observation")
+    layers = len(saved.widths) - 1
+    for index in range(layers):
+        x = _dense(graph, saved, x, f"layers.{index}")
+        if index < layers - 1:
+            x = _activate(graph, saved.activation, x, saved.dtype.type)
+    return x
+
+
+def _cnn(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -> str:
+    image = image_layout(saved.observation_space)
+    (name,) = inputs
+    x = graph.add("Div", graph.cast(name, np.float32), np.array(255, np.float32))
+    if image.channels_last:
+        x = graph.add("Transpose", x, perm=(0, 3, 1, 2))
+    for index, (_, _, stride) in enumerate(convolutions(image).stack):
+        parameters = [saved.parameters[f"convolutions.{index}.{kind}"] for kind in ("weight", "bias")]
+        weight, bias = (array.astype(np.float32) for array in parameters)
+        x = graph.add("Relu", graph.add("Conv", x, weight, bias, strides=(stride, stride)))
+    x = graph.cast(graph.add("Flatten", x), saved.dtype)
+    return _dense(graph, saved, graph.add("Relu", _dense(graph, saved, x, "dense")), "head")
+
+
+def _dense(graph: _Graph, saved: SavedPolicy, x: str, name: str) -> str:
+    weight, bias = (graph.constant(f"{name}.{kind}", saved.parameters[f"{name}.{kind}"]) for kind in ("weight", "bias"))
+    return graph.add("Gemm", x, weight, bias, transB=1)
+
+
+def _activate(graph: _Graph, activation: str, x: str, real: type) -> str:
+    if activation in ("tanh", "relu", "sigmoid"):
+        return graph.add(activation.capitalize(), x)
+    # onnxruntime has Elu and LeakyRelu for float32 only.
+    if activation == "leaky_relu":
+        return graph.add("Max", x, graph.add("Mul", x, np.array(0.01, real)))
+    below = graph.add("Sub", graph.add("Exp", graph.add("Min", x, np.array(0, real))), np.array(1, real))
+    return graph.add("Add", graph.add("Relu", x), below)
+
+
+def _act(graph: _Graph, saved: SavedPolicy, outputs: str) -> dict[str, tuple[Any, tuple[int | str, ...]]]:
+    """Append what follows the network; dtype and shape of the graph's outputs, by name."""
+    space, layout = saved.action_space, spaces.action_layout(saved.action_space)
+    shape: tuple[int | str, ...] = ("batch", *space.shape)
+    if layout.distribution == "gaussian":
+        assert layout.low is not None and layout.high is not None
+        graph.reshape(outputs, *space.shape, name="mean")
+        graph.add("Identity", saved.parameters["log_std"].reshape(space.shape), name="log_std")
+        clipped = graph.add("Min", graph.add("Max", graph.cast(outputs, np.float64), layout.low), layout.high)
+        if space.dtype == np.float16:  # through float32, as the actor rounds
+            clipped = graph.cast(clipped, np.float32)
+        graph.cast(graph.reshape(clipped, *space.shape), space.dtype, name="action")
+        return {
+            "action": (space.dtype, shape),
+            "mean": (saved.dtype, shape),
+            "log_std": (saved.dtype, space.shape),
+        }
+    graph.add("Identity", outputs, name="logits")
+    if layout.distribution == "bernoulli":
+        choices = graph.cast(graph.add("Greater", outputs, np.array(0, saved.dtype)), np.int64)
+    else:
+        edges = np.cumsum((0, *layout.nvec))
+        chosen = [
+            graph.add("ArgMax", graph.add("Slice", outputs, *np.array([[first], [last], [1]])), axis=1, keepdims=1)
+            for first, last in pairwise(edges)
+        ]
+        choices = graph.add("Concat", *chosen, axis=1)
+    choices = graph.add("Add", choices, layout.start)
+    graph.cast(graph.reshape(choices, *space.shape), space.dtype, name="action")
+    return {"action": (space.dtype, shape), "logits": (saved.dtype, ("batch", layout.outputs))}
+
+
+def _properties(saved: SavedPolicy) -> dict[str, str]:
+    environment, counters = (saved.metadata.get(name) for name in ("environment", "counters"))
+    found = {
+        "environment": environment.get("id") if isinstance(environment, dict) else None,
+        "num_timesteps": counters.get("num_timesteps") if isinstance(counters, dict) else None,
+        "observation_space": spaces.to_json(saved.observation_space),
+        "action_space": spaces.to_json(saved.action_space),
+        "versions": saved.metadata.get("versions"),
+    }
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
+
+
+def _difference(graph: bytes, saved: SavedPolicy) -> float:
+    """Of onnxruntime's actions to the actor's; RuntimeError where that is more than rounding can explain."""
+    import onnxruntime
+
+    rng, layout = np.random.default_rng(0), spaces.ObservationLayout(saved.observation_space)
+    mean, scale = np.zeros(layout.size), np.ones(layout.size)
+    if saved.normalizer is not None:
+        mean, scale = saved.normalizer.mean, saved.normalizer.scale
+    rows = mean + rng.normal(size=(_CHECKED_ROWS, layout.size)) / scale
+    named = dict(_named_leaves(saved.observation_space, "observation"))
+    inputs = {name: _observed(part, rows[:, part.columns], rng) for name, part in zip(named, layout.parts, strict=True)}
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    (found,) = session.run(["action"], inputs)
+    expected = LoadedActor(saved, None)(_nested(saved.observation_space, iter(inputs.values())))
+    if isinstance(saved.action_space, spaces.Box):
+        difference = np.abs(found - expected.astype(np.float64)) / np.maximum(1, np.abs(expected))
+        worst, allowed = float(difference.max()), max(1e-5, float(np.finfo(saved.action_space.dtype).eps))
+    else:
+        worst, allowed = float((found != expected).reshape(_CHECKED_ROWS, -1).any(axis=1).mean()), _TIES
+    if not worst <= allowed:
+        raise RuntimeError(
+            f"{saved.path}: onnxruntime {onnxruntime.__version__} computes other actions than the compiled actor: off "
+            f"by {worst:g}, more than {allowed:g}; nothing was written"
+        )
+    return worst
+
+
+def _observed(part: spaces.Part, rows: NDArray[np.float64], rng: np.random.Generator) -> NDArray[Any]:
+    """Random observations (N, *shape) of the part's space; those of a Box are `rows`, as far as it allows them."""
+    space, shape = part.space, (len(rows), *part.shape)
+    if isinstance(space, spaces.Box):
+        return np.clip(rows.reshape(shape), space.low, space.high).astype(space.dtype)
+    if isinstance(space, spaces.MultiBinary):
+        return rng.integers(0, 2, shape).astype(space.dtype)
+    return (
+        (part.starts + rng.integers(0, part.counts, (len(rows), len(part.starts)))).reshape(shape).astype(space.dtype)
+    )
+
+
+def _nested(space: spaces.Space, values: Iterator[NDArray[Any]]) -> Any:
+    """The observation of which `values` are the parts, in order."""
+    if isinstance(space, spaces.Dict):
+        return {key: _nested(part, values) for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_nested(part, values) for part in space.spaces)
+    return next(values)

@@ -1,0 +1,44 @@
+"""Observation and action spaces without Gymnasium: what a model file says of them, and how their values become rows.
+
+`trpo_fast.rollout.spaces` turns Gymnasium's own into these, so that training and acting without it share every rule.
+"""
+
+from .actions import ActionLayout, action_layout
+from .descriptions import (
+    Box,
+    Dict,
+    Discrete,
+    Leaf,
+    MultiBinary,
+    MultiDiscrete,
+    Space,
+    Tuple,
+    flat_size,
+    from_json,
+    leaves,
+    numeric_columns,
+    to_json,
+)
+from .masks import MaskFormat
+from .observations import ObservationLayout, Part
+
+__all__ = [
+    "ActionLayout",
+    "Box",
+    "Dict",
+    "Discrete",
+    "Leaf",
+    "MaskFormat",
+    "MultiBinary",
+    "MultiDiscrete",
+    "ObservationLayout",
+    "Part",
+    "Space",
+    "Tuple",
+    "action_layout",
+    "flat_size",
+    "from_json",
+    "leaves",
+    "numeric_columns",
+    "to_json",
+]

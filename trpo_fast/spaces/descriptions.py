@@ -1,0 +1,254 @@
+"""The supported spaces as plain data, named and printed as Gymnasium's, and how they are written to JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Box:
+    """Arrays of numbers between two bounds."""
+
+    low: NDArray[Any]
+    high: NDArray[Any]
+    """Of one shape and dtype, those of the values."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one value."""
+        return self.low.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        return self.low.dtype
+
+    def __repr__(self) -> str:
+        return f"Box({_short(self.low)}, {_short(self.high)}, {self.shape}, {self.dtype})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Discrete:
+    """The `n` integers from `start` on."""
+
+    n: int
+    start: int
+    dtype: np.dtype[Any]
+    shape = ()
+
+    def __repr__(self) -> str:
+        start = f", start={self.start}" if self.start else ""
+        return f"Discrete({self.n}{start}{'' if self.dtype == np.int64 else f', dtype={self.dtype}'})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MultiDiscrete:
+    """Arrays of integers, `nvec` choices for each, from `start` on."""
+
+    nvec: NDArray[np.integer[Any]]
+    start: NDArray[np.integer[Any]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one value."""
+        return self.nvec.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        return self.nvec.dtype
+
+    def __repr__(self) -> str:
+        return f"MultiDiscrete({self.nvec}, start={self.start})" if self.start.any() else f"MultiDiscrete({self.nvec})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MultiBinary:
+    """Arrays of 0 and 1."""
+
+    n: int | tuple[int, ...]
+    """Items, or the shape."""
+    dtype = np.dtype(np.int8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one value."""
+        return (self.n,) if isinstance(self.n, int) else self.n
+
+    def __repr__(self) -> str:
+        return f"MultiBinary({self.n})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dict:
+    """A value of every space, by key."""
+
+    spaces: Mapping[Any, Space]
+    """In the order of their columns."""
+
+    def __repr__(self) -> str:
+        return f"Dict({', '.join(f'{key!r}: {space}' for key, space in self.spaces.items())})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tuple:
+    """A value of every space, in order."""
+
+    spaces: tuple[Space, ...]
+
+    def __repr__(self) -> str:
+        return f"Tuple({', '.join(map(str, self.spaces))})"
+
+
+Leaf = Box | Discrete | MultiDiscrete | MultiBinary
+Space = Leaf | Dict | Tuple
+
+
+def leaves(space: Space) -> Iterator[Leaf]:
+    """The spaces without parts inside `space`, in the order of their columns."""
+    if isinstance(space, Leaf):
+        yield space
+        return
+    for part in space.spaces.values() if isinstance(space, Dict) else space.spaces:
+        yield from leaves(part)
+
+
+def flat_size(leaf: Leaf) -> int:
+    """Columns that an observation of `leaf` takes: one for each item of a Box, one for each choice of the discrete."""
+    if isinstance(leaf, Discrete):
+        return leaf.n
+    return int(leaf.nvec.sum()) if isinstance(leaf, MultiDiscrete) else math.prod(leaf.shape)
+
+
+def numeric_columns(space: Space) -> NDArray[np.bool_]:
+    """Which of the D columns are numbers (of a Box), and not one-hot or binary: those worth normalizing."""
+    return np.concatenate([np.full(flat_size(leaf), isinstance(leaf, Box)) for leaf in leaves(space)])
+
+
+def to_json(space: Space) -> dict[str, Any]:
+    """Describe `space` by what ``json.dumps`` accepts; infinite bounds become strings, as JSON has none."""
+    if isinstance(space, Box):
+        return {
+            "type": "Box",
+            "low": _bounds_to_json(space.low),
+            "high": _bounds_to_json(space.high),
+            "shape": list(space.shape),
+            "dtype": space.dtype.name,
+        }
+    if isinstance(space, Discrete):
+        return {"type": "Discrete", "n": space.n, "start": space.start, "dtype": space.dtype.name}
+    if isinstance(space, MultiDiscrete):
+        return {
+            "type": "MultiDiscrete",
+            "nvec": space.nvec.tolist(),
+            "start": space.start.tolist(),
+            "dtype": space.dtype.name,
+        }
+    if isinstance(space, MultiBinary):
+        return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
+    if isinstance(space, Tuple):
+        return {"type": "Tuple", "spaces": [to_json(part) for part in space.spaces]}
+    for key in space.spaces:
+        if not isinstance(key, str):
+            raise ValueError(f"space: key {key!r} of {space} is not a string, so that it cannot be saved")
+    # A list, because the order of the keys is the order of the columns.
+    return {"type": "Dict", "spaces": [[key, to_json(part)] for key, part in space.spaces.items()]}
+
+
+def from_json(description: Mapping[str, Any]) -> Space:
+    """Inverse of `to_json`; ValueError when `description` is not one of its results."""
+    try:
+        kind = description["type"]
+        if kind in _FROM_JSON:
+            return _FROM_JSON[kind](description)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"damaged description of a space, {error!r}: {description}") from error
+    raise ValueError(f"space type must be one of {', '.join(_FROM_JSON)}, got {kind!r}")
+
+
+def _box_from_json(description: Mapping[str, Any]) -> Box:
+    shape, dtype = tuple(_integers(description["shape"], least=0).tolist()), np.dtype(description["dtype"])
+    if dtype.kind not in "fiub":
+        raise ValueError(f"want the dtype of numbers, got {dtype}")
+    low, high = (_bounds_from_json(description[name], shape, dtype) for name in ("low", "high"))
+    if not (low <= high).all():
+        raise ValueError(f"want low <= high, got {low} and {high}")
+    return Box(low, high)
+
+
+def _discrete_from_json(description: Mapping[str, Any]) -> Discrete:
+    dtype = _integer_dtype(description.get("dtype", "int64"))  # files written before it was noted are of this one
+    return Discrete(int(_integers(description["n"], least=1)), int(_integers(description["start"])), dtype)
+
+
+def _multi_discrete_from_json(description: Mapping[str, Any]) -> MultiDiscrete:
+    dtype = _integer_dtype(description["dtype"])
+    nvec, start = _integers(description["nvec"], least=1), _integers(description["start"])
+    if nvec.shape != start.shape:
+        raise ValueError(f"want as many starts as choices, got {start} and {nvec}")
+    return MultiDiscrete(nvec.astype(dtype), start.astype(dtype))
+
+
+def _multi_binary_from_json(description: Mapping[str, Any]) -> MultiBinary:
+    n = _integers(description["n"], least=1)
+    return MultiBinary(tuple(n.tolist()) if n.ndim else int(n))
+
+
+def _tuple_from_json(description: Mapping[str, Any]) -> Tuple:
+    return Tuple(tuple(from_json(part) for part in description["spaces"]))
+
+
+def _dict_from_json(description: Mapping[str, Any]) -> Dict:
+    parts = [(key, from_json(part)) for key, part in description["spaces"]]
+    if len({str(key) for key, _ in parts}) < len(parts) or not all(isinstance(key, str) for key, _ in parts):
+        raise ValueError("the keys of a Dict must be different strings")
+    return Dict(dict(parts))
+
+
+_FROM_JSON: dict[str, Callable[[Mapping[str, Any]], Space]] = {
+    "Box": _box_from_json,
+    "Discrete": _discrete_from_json,
+    "MultiDiscrete": _multi_discrete_from_json,
+    "MultiBinary": _multi_binary_from_json,
+    "Dict": _dict_from_json,
+    "Tuple": _tuple_from_json,
+}
+KINDS = ", ".join(_FROM_JSON)
+"""Names of the supported spaces, for messages."""
+
+
+def _integers(described: Any, least: float = -math.inf) -> NDArray[np.int64]:
+    array = np.array(described)
+    if array.size and (array.dtype.kind != "i" or (array < least).any()):
+        raise ValueError(f"want integers{f' >= {least}' if math.isfinite(least) else ''}, got {described}")
+    return array.astype(np.int64)
+
+
+def _integer_dtype(name: Any) -> np.dtype[Any]:
+    dtype = np.dtype(name)
+    if dtype.kind not in "iu":
+        raise ValueError(f"want the dtype of integers, got {dtype}")
+    return dtype
+
+
+def _bounds_to_json(bounds: NDArray[Any]) -> Any:
+    # One number where all are equal: images have thousands.
+    values = bounds.ravel()[:1] if (bounds == bounds.flat[0]).all() else bounds.ravel()
+    described = [value if math.isfinite(value) else str(value) for value in values.tolist()]
+    return described[0] if len(described) == 1 else described
+
+
+def _bounds_from_json(described: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    values = described if isinstance(described, list) else [described] * math.prod(shape)
+    numbers = [float(value) if isinstance(value, str) else value for value in values]
+    return np.array(numbers, dtype=dtype).reshape(shape)
+
+
+def _short(bounds: NDArray[Any]) -> str:
+    return str(bounds.flat[0] if bounds.size and (bounds == bounds.flat[0]).all() else bounds)

@@ -37,7 +37,7 @@ def as_numpy(value: Any, name: str) -> Any:
         if value.device.type != "cpu":
             raise TypeError(f"{name}: wanted a tensor on the CPU, as .cpu() makes one, got one on {value.device}")
         read = value.detach().numpy
-    elif hasattr(value, "__dlpack__"):
+    elif hasattr(value, "__dlpack_device__"):
         device, _ = value.__dlpack_device__()
         if device != _DLPACK_CPU:
             raise TypeError(f"{name}: wanted an array on the CPU, got one on DLPack's device {device}")

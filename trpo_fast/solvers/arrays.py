@@ -34,9 +34,9 @@ def as_numpy(value: Any, name: str) -> Any:
         return value
     read: Callable[[], NDArray[Any]]
     if is_tensor(value):
-        if value.device.type != "cpu":
+        if not value.is_cpu:
             raise TypeError(f"{name}: wanted a tensor on the CPU, as .cpu() makes one, got one on {value.device}")
-        read = value.detach().numpy
+        read = (value.detach() if value.requires_grad else value).numpy
     elif hasattr(value, "__dlpack_device__"):
         device, _ = value.__dlpack_device__()
         if device != _DLPACK_CPU:

@@ -10,7 +10,7 @@ from .._core import cg
 from .._core.operator import CallableOperator, DenseOperator, Operator
 from .arrays import as_numpy, in_kind, maker
 from .status import Status
-from .validation import require_count, require_number
+from .validation import require_bool, require_count, require_number
 
 
 class CGResult(NamedTuple):
@@ -132,8 +132,6 @@ def conjugate_gradient(
     if rhs.ndim != 1:
         raise ValueError(f"b: wanted shape (n,), got {rhs.shape}")
     make = maker(b, "b")
-    if not isinstance(reorthogonalize, bool | np.bool_):
-        raise TypeError(f"reorthogonalize: wanted True or False, got {reorthogonalize!r}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: wanted a callable, got {type(callback).__name__}")
     rhs = np.ascontiguousarray(rhs)
@@ -163,7 +161,7 @@ def conjugate_gradient(
         progress_tol=require_number("progress_tol", progress_tol, low=0),
         preconditioner=inverse,
         start_from_x=x0 is not None,
-        reorthogonalize=reorthogonalize,
+        reorthogonalize=require_bool("reorthogonalize", reorthogonalize),
         callback=callback if callback is None or make is None else lambda x: callback(make(x.copy())),
     )
     return CGResult(x if make is None else make(x), Status(status), iterations, residual_norm, curvature)

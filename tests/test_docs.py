@@ -30,11 +30,19 @@ def test_files_that_a_page_points_at_exist(page):
         assert (page.parent / target).exists(), target
 
 
-def readme_blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+def blocks(page: str, language: str = "python") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
 
 
-@pytest.mark.parametrize("block", readme_blocks("python"), ids=lambda b: b.splitlines()[0][:40])
+@pytest.mark.parametrize("block", blocks("docs/backend.md"), ids=lambda b: b.splitlines()[0][:40])
+def test_python_in_the_backend_page_runs_and_is_right(block):
+    if "import jax" in block:
+        pytest.importorskip("jax", reason="jax is not installed")
+    assert re.search("^assert ", block, re.M)
+    exec(compile(block, "backend.md", "exec"), {})
+
+
+@pytest.mark.parametrize("block", blocks("README.md"), ids=lambda b: b.splitlines()[0][:40])
 def test_python_in_the_readme_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shorter = re.sub(r"\.learn\([\d_]+\)", ".learn(4_096)", block)
@@ -44,16 +52,14 @@ def test_python_in_the_readme_runs(block, tmp_path, monkeypatch):
 
 def test_make_targets_in_the_readme_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    named = set(re.findall(r"^make (\w+)", "\n".join(readme_blocks("sh")), re.M))
+    named = set(re.findall(r"^make (\w+)", "\n".join(blocks("README.md", "sh")), re.M))
     assert named
     assert named <= targets
 
 
 def test_the_example_of_a_custom_policy_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "docs" / "custom_policies.md").read_text("utf-8"), re.M | re.S
-    )
+    (block,) = blocks("docs/custom_policies.md")
     names = {}
     exec(compile(block.replace("20_000", "2_048"), "custom_policies.md", "exec"), names)
     assert names["agent"].engine.name == "autograd"

@@ -6,6 +6,7 @@ Read from the sources alone, so that a branch that no test runs counts too.
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,16 +127,56 @@ def test_low_floors_import_neither_torch_nor_gymnasium(path):
     assert outside <= LOW_FLOOR_PACKAGES | EXTRA_PACKAGES.get(room_of(path), set())
 
 
-def test_low_floors_run_where_torch_and_gymnasium_are_not_installed():
+@pytest.fixture
+def bare_python(tmp_path):
+    """Run Python where nothing but the standard library, numpy, safetensors and this package can be found."""
+    for name in ("numpy", "numpy.libs", "safetensors"):
+        installed = Path(np.__file__).parent.parent / name
+        if installed.exists():
+            (tmp_path / name).symlink_to(installed)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+        command = [sys.executable, "-S", *arguments]  # -S: without site-packages
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+
+    return run
+
+
+def test_low_floors_run_where_torch_and_gymnasium_are_not_installed(bare_python):
     program = """
-import sys
-sys.modules["torch"] = sys.modules["gymnasium"] = None  # importing them raises ImportError
-import numpy, trpo_fast, trpo_fast.benchmarks, trpo_fast.model_file, trpo_fast.normalizers, trpo_fast.solvers
-result = trpo_fast.conjugate_gradient(numpy.diag([1.0, 2.0]), numpy.array([1.0, 1.0]))
+import importlib.util, numpy as np, trpo_fast
+assert not any(map(importlib.util.find_spec, ("torch", "gymnasium", "scipy", "tqdm", "threadpoolctl")))
+import trpo_fast.benchmarks, trpo_fast.model_file, trpo_fast.normalizers, trpo_fast.solvers
+M = trpo_fast.KroneckerPreconditioner([(np.eye(2), np.ones((1, 1)), 0, None)], 2, "float64", 0.0)
+result = trpo_fast.conjugate_gradient(np.diag([1.0, 2.0]), np.array([1.0, 1.0]), preconditioner=M)
 assert abs(result.x - [1.0, 0.5]).max() < 1e-12, result
+theta = np.zeros(2)
+search = trpo_fast.backtracking_line_search(lambda x: (1.0, x @ x), theta, result.x, max_kl=1.0)
+assert search.status == 0 and search.backtracks == 1 and theta[0] == 0.8, search
+benchmarks = trpo_fast.benchmarks.run("update", threads=[1], dtypes=["float32"], quick=True)  # trust_region_step, too
+assert benchmarks.figures
+try:
+    trpo_fast.TRPO
+except ImportError as error:
+    print(error)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = bare_python("-c", program)
     assert done.returncode == 0, done.stderr
+    assert "trpo_fast.TRPO needs " in done.stdout and "pip install torch gymnasium" in done.stdout
+
+
+def test_commands_that_need_numpy_alone_run_where_nothing_else_is_installed(bare_python):
+    bench = bare_python("-m", "trpo_fast", "bench", "fisher", "--quick", "--dtype", "float32", "--threads", "1")
+    assert bench.returncode == 0, bench.stderr
+    assert "F v 17-64-64-6" in bench.stdout
+    info = bare_python("-m", "trpo_fast", "info")
+    assert info.returncode == 0, info.stderr
+    assert re.search(r"^torch +not installed$", info.stdout, re.M)
+    train = bare_python("-m", "trpo_fast", "train", "CartPole-v1")
+    assert train.returncode == 2
+    (line,) = train.stderr.splitlines()
+    assert re.fullmatch(r"trpo-fast train: error: needs (torch|gymnasium|tqdm), which is not installed", line)
 
 
 def test_kernels_know_neither_python_nor_the_allocator():

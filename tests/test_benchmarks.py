@@ -135,6 +135,23 @@ def test_unknown_kinds_and_dtypes_are_refused_by_name():
         benchmarks.run("cg", dtypes=["float16"])
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"threads": 2}, TypeError, "threads: wanted a sequence of at least one, got 2"),
+        ({"threads": []}, TypeError, r"threads: wanted a sequence of at least one, got \[\]"),
+        ({"threads": [0]}, ValueError, "threads: wanted at least 1, got 0"),
+        ({"threads": [257]}, ValueError, "threads: wanted at most 256, got 257"),
+        ({"threads": ["2"]}, TypeError, "threads: wanted an integer, got '2'"),
+        ({"dtypes": "float32"}, TypeError, "dtypes: wanted a sequence of at least one, got 'float32'"),
+        ({"dtypes": ()}, TypeError, r"dtypes: wanted a sequence of at least one, got \(\)"),
+    ],
+)
+def test_what_to_measure_on_is_checked_before_anything_is_measured(change, error, message):
+    with pytest.raises(error, match=message):
+        benchmarks.run("cg", quick=True, progress=lambda _: pytest.fail("measured"), **change)
+
+
 @pytest.mark.parametrize("dtype", benchmarks.DTYPES)
 def test_peak_counts_what_it_does(dtype):
     assert library.multiply_adds(dtype, 2_000) == 2 * library.multiply_adds(dtype, 1_000) > 0

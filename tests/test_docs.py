@@ -38,6 +38,14 @@ def blocks(page: str, language: str = "python") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
 
 
+@pytest.mark.parametrize("block", blocks("docs/backend.md"), ids=lambda b: b.splitlines()[0][:40])
+def test_python_in_the_backend_page_runs_and_is_right(block):
+    if "import jax" in block:
+        pytest.importorskip("jax", reason="jax is not installed")
+    assert re.search("^assert ", block, re.M)
+    exec(compile(block, "backend.md", "exec"), {})
+
+
 @pytest.mark.parametrize("block", blocks("README.md"), ids=lambda b: b.splitlines()[0][:40])
 def test_python_in_the_readme_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -43,6 +44,9 @@ SIGNATURES = {
     "trust_region_step": "engine max_kl damping cg_iterations",
 }
 
+HEAVY = {"torch", "gymnasium", "scipy", "jax", "safetensors", "matplotlib", "tqdm", "tensorboard", "stable_baselines3"}
+NEED_TORCH = ("TRPO", "EvaluationResult", "MLPPolicy", "MLPCritic", "make_engine", "fisher_matrix")
+
 
 def loaded_after(statement: str) -> set[str]:
     program = f"import sys\n{statement}\nprint(*sys.modules)"
@@ -54,7 +58,10 @@ def loaded_after(statement: str) -> set[str]:
 def test_importing_the_package_loads_no_heavy_library():
     loaded = loaded_after("import trpo_fast")
     assert "trpo_fast" in loaded
-    assert not loaded & {"torch", "gymnasium", "matplotlib", "safetensors", "tqdm", "tensorboard", "scipy"}
+    assert not loaded & HEAVY
+    # ours: the kernels' table, and what tells threadpoolctl of their threads
+    ours = {name for name in loaded if name.split(".")[0] == "trpo_fast"}
+    assert ours == {"trpo_fast", "trpo_fast._core", "trpo_fast._core.library", "trpo_fast.threadpool"}
 
 
 def test_solving_loads_no_torch():
@@ -62,7 +69,7 @@ def test_solving_loads_no_torch():
         "import numpy, trpo_fast\n"
         "trpo_fast.conjugate_gradient(numpy.eye(3), numpy.ones(3)); trpo_fast.get_num_threads()"
     )
-    assert not loaded & {"torch", "gymnasium", "matplotlib"}
+    assert not loaded & HEAVY
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -75,6 +82,24 @@ def test_name_exists_and_is_listed(name):
 def test_every_listed_name_exists():
     for name in trpo_fast.__all__:
         assert hasattr(trpo_fast, name), name
+
+
+def test_nothing_but_public_names_is_listed():
+    assert sorted(dir(trpo_fast)) == sorted([*trpo_fast.__all__, "__version__"])
+    assert len(set(dir(trpo_fast))) == len(dir(trpo_fast))
+
+
+@pytest.mark.parametrize("name", trpo_fast.__all__)
+def test_a_name_that_cannot_be_loaded_says_what_to_install_and_no_other_name_needs_it(name):
+    program = f"import sys; sys.modules['torch'] = sys.modules['gymnasium'] = None\nfrom trpo_fast import {name}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if name not in NEED_TORCH:
+        assert done.returncode == 0, done.stderr
+        return
+    *_, last = done.stderr.splitlines()
+    assert re.fullmatch(
+        rf"ImportError: trpo_fast\.{name} needs (torch|gymnasium), .*pip install torch gymnasium.*", last
+    )
 
 
 def test_unknown_name_is_an_attribute_error():

@@ -1,45 +1,54 @@
 """Trust Region Policy Optimization with a compiled core.
 
-Importing this package is quick: torch and gymnasium load only when a name that needs them is first used.
+Importing this package costs what importing numpy costs: a name is loaded when it is first used, and torch and gymnasium
+with the first one that needs them.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
 
 from ._core.library import get_num_threads, instruction_set, set_num_threads
-from ._core.preconditioner import KroneckerPreconditioner
-from .solvers import (
-    CGResult,
-    LineSearchResult,
-    Status,
-    TrustRegionReport,
-    backtracking_line_search,
-    conjugate_gradient,
-    trust_region_step,
-)
-from .threadpool import register_with_threadpoolctl
+from .threadpool import register_with_threadpoolctl as _register_with_threadpoolctl
 
 if TYPE_CHECKING:
+    from ._core.preconditioner import KroneckerPreconditioner
     from .algorithm.config import TRPOConfig
     from .algorithm.evaluation import EvaluationResult
     from .algorithm.trpo import TRPO
     from .engines import fisher_matrix, make_engine
     from .policies import MLPCritic, MLPPolicy
     from .rollout.batch import Batch
+    from .solvers import (
+        CGResult,
+        LineSearchResult,
+        Status,
+        TrustRegionReport,
+        backtracking_line_search,
+        conjugate_gradient,
+        trust_region_step,
+    )
 
 __version__ = "0.1.0"
 
-register_with_threadpoolctl(__version__)
+_register_with_threadpoolctl(__version__)
 
-_LAZY = {
-    "TRPO": ".algorithm.trpo",
-    "TRPOConfig": ".algorithm.config",
-    "EvaluationResult": ".algorithm.evaluation",
-    "MLPPolicy": ".policies",
-    "MLPCritic": ".policies",
-    "Batch": ".rollout.batch",
-    "make_engine": ".engines",
-    "fisher_matrix": ".engines",
+_HOMES = {
+    "TRPO": "algorithm.trpo",
+    "TRPOConfig": "algorithm.config",
+    "EvaluationResult": "algorithm.evaluation",
+    "MLPPolicy": "policies",
+    "MLPCritic": "policies",
+    "Batch": "rollout.batch",
+    "make_engine": "engines",
+    "fisher_matrix": "engines",
+    "KroneckerPreconditioner": "_core.preconditioner",
+    "CGResult": "solvers",
+    "LineSearchResult": "solvers",
+    "Status": "solvers",
+    "TrustRegionReport": "solvers",
+    "backtracking_line_search": "solvers",
+    "conjugate_gradient": "solvers",
+    "trust_region_step": "solvers",
 }
 
 __all__ = [
@@ -65,13 +74,22 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_LAZY[name], __name__), name)
+    try:
+        home = _import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == __name__:
+            raise
+        raise ImportError(
+            f"trpo_fast.{name} needs {error.name}, which is not installed: pip install torch gymnasium tqdm. "
+            "The solvers need numpy alone."
+        ) from error
+    value: object = getattr(home, name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__, "__version__"]

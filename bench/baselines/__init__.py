@@ -64,12 +64,14 @@ TORCH_WAYS = (
 MODULES = {
     "trpo_fast": "bench.baselines.ours",
     "trpo_fast-autograd": "bench.baselines.ours_autograd",
+    "trpo_fast-tensors": "bench.baselines.ours_tensors",
+    "trpo_fast-jax": "bench.baselines.ours_jax",
     "scipy": "bench.baselines.scipy_cg",
     "torch": "bench.baselines.plain_torch",
     "sb3-contrib": "bench.baselines.sb3_contrib_trpo",
 }
 OFFERS = {
-    "solver": ("trpo_fast", "scipy", "torch", "sb3-contrib"),
+    "solver": ("trpo_fast", "trpo_fast-tensors", "trpo_fast-jax", "scipy", "torch", "sb3-contrib"),
     "fisher_solver": ("trpo_fast", "torch", "sb3-contrib"),
     "fisher_product": ("trpo_fast", "trpo_fast-autograd", *TORCH_WAYS, "sb3-contrib"),
     "update": ("trpo_fast", "sb3-contrib"),

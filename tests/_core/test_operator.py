@@ -6,7 +6,7 @@ import scipy.sparse.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trpo_fast import conjugate_gradient
+from trpo_fast import KroneckerPreconditioner, conjugate_gradient
 from trpo_fast._core.operator import CallableOperator, DenseOperator, Operator
 from trpo_fast._core.policy import FisherOperator, PolicyKernel
 
@@ -74,6 +74,7 @@ def test_an_operator_describes_itself(kind, dtype):
     np.testing.assert_array_equal(out, A @ v)
     np.testing.assert_array_equal(A @ v.astype(np.float64), out)
     np.testing.assert_array_equal(A @ np.repeat(v, 2)[::2], out)
+    np.testing.assert_array_equal(A @ v.astype(int).tolist(), out)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -105,6 +106,48 @@ def test_scipy_accepts_an_operator(kind):
     assert info == 0
     ours = conjugate_gradient(A, b, damping=0.1, max_iter=500, rtol=1e-10).x
     np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-8)
+
+
+SOLVERS = {
+    "cg": lambda A, b, M: scipy.sparse.linalg.cg(A, b, rtol=1e-5, M=M)[0],
+    "minres": lambda A, b, M: scipy.sparse.linalg.minres(A, b, rtol=1e-7, M=M)[0],
+    "bicg": lambda A, b, M: scipy.sparse.linalg.bicg(A, b, rtol=1e-5, M=M)[0],
+    "gmres": lambda A, b, M: scipy.sparse.linalg.gmres(A, b, rtol=1e-5, M=M)[0],
+    "lsqr": lambda A, b, M: scipy.sparse.linalg.lsqr(A, b, atol=1e-7, btol=1e-7)[0],
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_scipys_solvers_take_compiled_operators_and_preconditioners(solver, dtype):
+    n = 37
+    matrix = symmetric(n, dtype) + np.eye(n, dtype=dtype)
+    A, M = DenseOperator(matrix), KroneckerPreconditioner([], n, dtype, 0.0, np.diag(matrix).copy())
+    b = np.random.default_rng(2).normal(size=n).astype(dtype)
+    exact = np.linalg.solve(matrix.astype(np.float64), b.astype(np.float64))
+    np.testing.assert_allclose(SOLVERS[solver](A, b, M), exact, rtol=0, atol=1e-4 * np.abs(exact).max())
+    # a right-hand side of the other precision
+    np.testing.assert_allclose(SOLVERS[solver](A, b.astype(np.float64), M), exact, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_scipys_view_of_an_operator_multiplies_whatever_scipy_multiplies(kind, dtype):
+    A = make(kind, dtype)
+    assert A.T is A and A.H is A
+    wrapped = scipy.sparse.linalg.aslinearoperator(A)
+    V = np.random.default_rng(3).normal(size=(A.size, 4)).astype(dtype)
+    products = np.stack([A @ column for column in V.T], axis=1)
+    assert products.shape == V.shape and products.dtype == dtype
+    for same in (A @ V, A.matmat(V), A.rmatmat(V), wrapped @ V, wrapped.T @ V, wrapped.H @ V):
+        np.testing.assert_array_equal(same, products)
+    for column in (A.rmatvec(V[:, 1]), wrapped @ V[:, 1], wrapped.T @ V[:, 1], wrapped.rmatvec(V[:, 1])):
+        np.testing.assert_array_equal(column, products[:, 1])
+    np.testing.assert_array_equal(wrapped @ V[:, 1:2], products[:, 1:2])
+    assert (A @ V[:, :0]).shape == (A.size, 0)
+    largest = np.linalg.eigvalsh(A.matmat(np.eye(A.size)).astype(np.float64))[-1]
+    found = scipy.sparse.linalg.eigsh(A, k=1, v0=np.ones(A.size), return_eigenvectors=False)
+    np.testing.assert_allclose(found, largest, rtol=1e3 * np.finfo(dtype).eps)
 
 
 def test_a_callable_gets_its_own_array_and_its_result_is_copied():
@@ -183,10 +226,21 @@ def read_only(array):
 def test_arrays_that_do_not_fit_are_named(kind):
     A = make(kind, np.float64)
     n = A.size
-    good = np.ones(n)
+    good, free = np.ones(n), np.empty(n)
     for v in (np.ones(n - 1), np.ones((n, 1)), np.ones(n, np.float32), np.ones(2 * n)[::2], good.tolist(), None):
         with pytest.raises((TypeError, ValueError), match=r"v: wanted a C-contiguous float64 array of shape \(\d+,\)"):
+            A.matvec(v, free)
+    for v in (np.ones(n - 1), np.ones((1, n)), np.ones((n, 1, 1)), 1.0):
+        with pytest.raises(ValueError, match=r"v: wanted a .* float64 array of shape \(\d+,\)"):
             A.matvec(v)
+    for v in (None, good * 1j, ["a"] * n):
+        with pytest.raises(TypeError, match="v: wanted real numbers, got"):
+            A.matvec(v)
+    for V in (good, np.ones((n + 1, 2)), np.ones((1, n, 1))):
+        with pytest.raises(ValueError, match=r"V: wanted shape \(\d+, k\)"):
+            A.matmat(V)
+    with pytest.raises(TypeError, match="V: wanted real numbers, got complex128"):
+        A @ np.ones((n, 2), complex)
     for out in (np.ones(n - 1), np.ones((n, 1)), np.ones(n, np.float32), np.ones(2 * n)[::2], read_only(np.ones(n))):
         with pytest.raises((TypeError, ValueError), match="out: wanted a C-contiguous writable float64 array"):
             A.matvec(good, out)
@@ -200,6 +254,6 @@ def test_arrays_that_do_not_fit_are_named(kind):
 def test_a_wrong_dtype_is_a_type_error_and_a_wrong_shape_a_value_error():
     A = DenseOperator(np.eye(3))
     with pytest.raises(TypeError, match="float32"):
-        A.matvec(np.ones(3, np.float32))
+        A.matvec(np.ones(3, np.float32), np.empty(3))
     with pytest.raises(ValueError, match=r"\(4,\)"):
-        A.matvec(np.ones(4))
+        A.matvec(np.ones(4), np.empty(3))

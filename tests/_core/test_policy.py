@@ -308,7 +308,7 @@ def test_bad_outputs_are_refused():
             kernel.fisher_operator().matvec(np.ones(kernel.size), out)
     for v in (np.zeros(kernel.size - 1), np.zeros(kernel.size, np.float32), np.zeros((kernel.size, 1))):
         with pytest.raises((ValueError, TypeError)):
-            kernel.fisher_operator().matvec(v)
+            kernel.fisher_operator().matvec(v, np.zeros(kernel.size))
         with pytest.raises((ValueError, TypeError)):
             kernel.evaluate(v)
 

@@ -339,6 +339,8 @@ def test_no_global_random_number_is_drawn_and_two_steps_give_the_same_bits():
         ({"backtrack_factor": 1}, ValueError, "backtrack_factor: .*1"),
         ({"backtrack_factor": 0.0}, ValueError, "backtrack_factor: .*0.0"),
         ({"max_backtracks": -1}, ValueError, "max_backtracks: .*-1"),
+        ({"reorthogonalize": 1}, TypeError, "reorthogonalize: wanted True or False, got 1"),
+        ({"line_search": "no"}, TypeError, "line_search: wanted True or False, got 'no'"),
     ],
 )
 def test_misuse_is_named_and_changes_nothing(change, error, message):
@@ -346,6 +348,23 @@ def test_misuse_is_named_and_changes_nothing(change, error, message):
     with pytest.raises(error, match=message):
         trust_region_step(engine, **change)
     assert engine.untouched()
+    assert engine.evaluations == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "error", "message"),
+    [
+        ("surrogate_gradient", [1.0] * 8, TypeError, r"engine.surrogate_gradient\(\): wanted an ndarray, got list"),
+        ("fisher_operator", DenseOperator(np.eye(3)), ValueError, r"engine.fisher_operator\(\): wanted size 8.*got 3"),
+        ("fisher_operator", lambda v: v[:3], ValueError, r"engine.fisher_operator\(\): .*shape \(3,\)"),
+        ("parameters", np.zeros(3), ValueError, r"engine.parameters\(\): wanted shape \(8,\) .* got \(3,\)"),
+    ],
+)
+def test_an_engine_that_answers_something_else_is_named(method, answer, error, message):
+    engine = problem()
+    setattr(engine, method, lambda: answer)
+    with pytest.raises(error, match=message):
+        trust_region_step(engine)
     assert engine.evaluations == 0
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from trpo_fast.solvers.validation import (
     LARGEST_COUNT,
+    require_bool,
     require_choice,
     require_count,
     require_fraction,
@@ -67,6 +68,16 @@ def test_counts_are_whole_and_bounded():
         require_count("steps", 0, low=1)
     with pytest.raises(ValueError, match="steps: wanted at most 2147483647, got"):
         require_count("steps", LARGEST_COUNT + 1, low=1)
+    with pytest.raises(ValueError, match="steps: wanted at most 3, got 4"):
+        require_count("steps", 4, low=1, most=3)
+
+
+def test_flags_are_true_or_false():
+    for value in (True, np.bool_(True)):
+        assert require_bool("plain", value) is True
+    for value in (1, None, "no"):
+        with pytest.raises(TypeError, match="plain: wanted True or False, got"):
+            require_bool("plain", value)
 
 
 @pytest.mark.parametrize("value", ["third", "", None, 1])

@@ -35,10 +35,27 @@ cdef class Operator:
     def shape(self):
         return (self.size, self.size)
 
+    @property
+    def T(self):
+        """The operator itself: it is symmetric."""
+        return self
+
+    @property
+    def H(self):
+        """The operator itself: it is real and symmetric."""
+        return self
+
     def matvec(self, v, out=None):
-        """``A v`` for ``v`` (n,) of this dtype, into `out` where given, which may share no memory with `v`."""
+        """``A v``, (n,), for any real ``v`` of shape (n,) or (n, 1), in this dtype.
+
+        With `out`, an (n,) of this dtype that shares no memory with `v`, nothing is allocated or converted: `v` is to
+        be a C-contiguous (n,) of this dtype, too.
+        """
         if out is None:
-            out = np.empty(self.size, self.dtype)
+            v = as_real(v, "v", self.dtype)
+            if v.ndim == 2 and v.shape[1] == 1:
+                v = v[:, 0]
+            v, out = np.ascontiguousarray(v), np.empty(self.size, self.dtype)
         cdef str code = code_of(self.dtype)
         cdef size_t bytes = self.size * self.kernels.item_size
         cdef const void *operand = data_of(v, "v", code, 1, self.size, -1, False)
@@ -48,8 +65,33 @@ cdef class Operator:
             self.apply(operand, result)
         return out
 
+    def rmatvec(self, v):
+        """``A' v``, which is ``A v``."""
+        return self.matvec(v)
+
+    def matmat(self, V):
+        """``A V`` for any real ``V`` of shape (n, k), column by column."""
+        V = as_real(V, "V", self.dtype)
+        if V.ndim != 2 or V.shape[0] != self.size:
+            raise ValueError(f"V: wanted shape ({self.size}, k), got {V.shape}")
+        columns, out = np.ascontiguousarray(V.T), np.empty((V.shape[1], self.size), self.dtype)
+        for column, product in zip(columns, out):
+            self.matvec(column, product)
+        return out.T
+
+    def rmatmat(self, V):
+        """``A' V``, which is ``A V``."""
+        return self.matmat(V)
+
     def __matmul__(self, v):
-        return self.matvec(np.ascontiguousarray(v, dtype=self.dtype))
+        return self.matmat(v) if np.ndim(v) == 2 else self.matvec(v)
+
+
+cdef object as_real(object array, str name, object dtype):
+    array = np.asarray(array)
+    if array.dtype != dtype and not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise TypeError(f"{name}: wanted real numbers, got {array.dtype}")
+    return array.astype(dtype, copy=False)
 
 
 cdef class CallableOperator(Operator):

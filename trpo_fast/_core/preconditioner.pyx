@@ -17,6 +17,9 @@ gain g'x / sqrt(x'Fx) after five products:
   0.73: little, and both are hardly better than no preconditioner.
 """
 
+from collections.abc import Iterable
+from numbers import Real
+
 import numpy as np
 
 from libc.stdint cimport SIZE_MAX
@@ -98,21 +101,31 @@ cdef class KroneckerPreconditioner(Operator):
     cdef Py_ssize_t binding
 
     def __init__(self, blocks, size, dtype, damping, diagonal=None):
-        cdef Py_ssize_t n = size, index
+        cdef Py_ssize_t n, index
         cdef trpo_kronecker_layer *layer
         if self.memory is not None:
             raise TypeError("KroneckerPreconditioner: already initialized; make a new one")
-        if not 0 <= damping < np.inf:
-            raise ValueError(f"damping: wanted a finite number >= 0, got {damping!r}")
+        check_damping(damping)
+        check_integer(size, "size")
+        n = size
         if n < 0:
             raise ValueError(f"size: wanted >= 0, got {size}")
+        if not isinstance(blocks, Iterable):
+            raise TypeError(f"blocks: wanted a sequence of (A, G, weight, bias), got {type(blocks).__name__}")
         blocks = list(blocks)
         if len(blocks) > TRPO_MAX_LAYERS:
             raise ValueError(f"blocks: wanted at most {TRPO_MAX_LAYERS}, got {len(blocks)}")
         self.setup(n, dtype)
         cdef str code = code_of(self.dtype)
         used = np.zeros(n, bool)
-        for index, (A, G, weight, bias) in enumerate(blocks):
+        for index, block in enumerate(blocks):
+            if not isinstance(block, (tuple, list)) or len(block) != 4:
+                what = f"{len(block)} items" if isinstance(block, (tuple, list)) else type(block).__name__
+                raise TypeError(f"blocks[{index}]: wanted (A, G, weight, bias), got {what}")
+            A, G, weight, bias = block
+            check_integer(weight, f"blocks[{index}]: weight")
+            if bias is not None:
+                check_integer(bias, f"blocks[{index}]: bias")
             check_square(A, f"blocks[{index}]: A", self.dtype)
             check_square(G, f"blocks[{index}]: G", self.dtype)
             inputs, outputs = len(A) - (bias is not None), len(G)
@@ -192,6 +205,20 @@ cdef class KroneckerPreconditioner(Operator):
         self.kernels.kronecker_apply(&self.plan, self.factors, self.inverse_diagonal, v, out, self.work, most)
         trpo_release(&self.claimed)
         return 0
+
+
+cdef int check_integer(object value, str name) except -1:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: wanted an integer, got {value!r}")
+    return 0
+
+
+cdef int check_damping(object damping) except -1:
+    if isinstance(damping, bool) or not isinstance(damping, Real):
+        raise TypeError(f"damping: wanted a number, got {damping!r}")
+    if not 0 <= damping < np.inf:
+        raise ValueError(f"damping: wanted a finite number >= 0, got {damping!r}")
+    return 0
 
 
 cdef int check_square(object matrix, str name, object dtype) except -1:
@@ -310,8 +337,7 @@ cdef class FisherFactors:
         """
         if kind not in ("kfac", "diagonal"):
             raise ValueError(f"kind: wanted 'kfac' or 'diagonal', got {kind!r}")
-        if not 0 <= damping < np.inf:
-            raise ValueError(f"damping: wanted a finite number >= 0, got {damping!r}")
+        check_damping(damping)
         self.require_batch()
         cdef PolicyKernel policy = self.policy
         cdef KroneckerPreconditioner M = KroneckerPreconditioner.__new__(KroneckerPreconditioner)

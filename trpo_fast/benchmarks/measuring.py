@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from .._core import library
+from ..solvers.validation import require_count
 from .cases import KINDS, Case, make_cases
 from .limits import QUIET, Peak, measure_bandwidth, measure_peak
 from .machine import describe_machine
@@ -187,9 +188,14 @@ def run(
     """
     if kind not in (*KINDS, "all"):
         raise ValueError(f"kind: wanted all or one of {', '.join(KINDS)}, got {kind!r}")
+    _require_sequence("dtypes", dtypes)
     if unknown := set(dtypes) - set(DTYPES):
         raise ValueError(f"dtypes: wanted some of {', '.join(DTYPES)}, got {', '.join(sorted(map(str, unknown)))}")
-    counts = sorted({1, library.get_num_threads()} if threads is None else set(threads))
+    counts = [1, library.get_num_threads()]
+    if threads is not None:
+        _require_sequence("threads", threads)
+        counts = [require_count("threads", count, low=1, most=library.MAX_THREADS) for count in threads]
+    counts = sorted(set(counts))
     report = Report(describe_machine())
 
     def add(known: list[Any], one: Limit | Figure) -> None:
@@ -204,6 +210,11 @@ def run(
             for figure in measure(case, counts, rounds=7 if quick else 9, round_seconds=0.002 if quick else 0.02):
                 add(report.figures, figure)
     return report
+
+
+def _require_sequence(name: str, value: Any) -> None:
+    if isinstance(value, str) or not isinstance(value, Iterable) or not list(value):
+        raise TypeError(f"{name}: wanted a sequence of at least one, got {value!r}")
 
 
 def _limits(counts: Sequence[int], dtypes: Sequence[str], quick: bool) -> Iterator[Limit]:

@@ -20,8 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Without it an ending interpreter spends up to a second on collecting what torch and matplotlib leave behind.
     atexit.register(gc.freeze)
     try:
-        # Loaded only now, so that --help and a misspelt option answer at once.
-        return int(importlib.import_module(f"trpo_fast.cli.{arguments.module}").run(arguments))
+        # Loaded only now, so that --help and a misspelt option answer at once; bench and info need numpy alone.
+        command = importlib.import_module(f"trpo_fast.cli.{arguments.module}")
+    except ModuleNotFoundError as error:
+        print(f"trpo-fast {arguments.command}: error: needs {error.name}, which is not installed", file=sys.stderr)
+        return 2
+    try:
+        return int(command.run(arguments))
     except CommandError as error:
         print(f"trpo-fast {arguments.command}: error: {error}", file=sys.stderr)
         return 2

@@ -8,15 +8,16 @@ from numpy.typing import NDArray
 
 from .._core import cg
 from .._core.operator import CallableOperator, DenseOperator, Operator
+from .arrays import as_numpy, in_kind, maker
 from .status import Status
-from .validation import require_count, require_number
+from .validation import require_bool, require_count, require_number
 
 
 class CGResult(NamedTuple):
     """Outcome of `conjugate_gradient`."""
 
-    x: NDArray[Any]
-    """(n,) solution, or the last good iterate."""
+    x: Any
+    """(n,) solution, or the last good iterate: an array of b's library and dtype, without an autograd graph."""
     status: Status
     """``> 0`` stopped early and usable, ``< 0`` failed."""
     iterations: int
@@ -27,25 +28,31 @@ class CGResult(NamedTuple):
     """``x' A x``, without damping."""
 
 
-def as_operator(A: Any, size: int, dtype: Any, name: str = "A") -> Operator:
-    """`A` as a compiled operator of `size` and `dtype`: a callable, dense array, scipy LinearOperator, or Operator."""
+def as_operator(
+    A: Any, size: int, dtype: Any, name: str = "A", make: Callable[[NDArray[Any]], Any] | None = None
+) -> Operator:
+    """`A` as a compiled operator of `size` and `dtype`.
+
+    A callable is given what `make` makes of an ndarray, see `arrays.maker`; everything else multiplies ndarrays.
+    """
     if isinstance(A, Operator):
         operator = A
-    elif isinstance(A, np.ndarray):
-        if A.ndim != 2 or A.shape[0] != A.shape[1]:
-            raise ValueError(f"{name}: wanted a square matrix, got shape {A.shape}")
-        if not np.can_cast(A.dtype, dtype, "same_kind"):
-            raise TypeError(f"{name}: wanted real numbers, got a matrix of {A.dtype}")
-        operator = DenseOperator(np.ascontiguousarray(A, dtype=dtype))
-    elif hasattr(A, "matvec") and hasattr(A, "shape"):  # scipy's protocol, without importing scipy
+    elif isinstance(matrix := as_numpy(A, name), np.ndarray):
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise ValueError(f"{name}: wanted a square matrix, got shape {matrix.shape}")
+        if not np.can_cast(matrix.dtype, dtype, "same_kind"):
+            raise TypeError(f"{name}: wanted real numbers, got a matrix of {matrix.dtype}")
+        operator = DenseOperator(np.ascontiguousarray(matrix, dtype=dtype))
+    elif hasattr(A, "shape") and (hasattr(A, "matvec") or hasattr(A, "__matmul__")):
+        # scipy's LinearOperator and its sparse arrays, without importing scipy
         if tuple(A.shape) != (size, size):
             raise ValueError(f"{name}: wanted shape ({size}, {size}), got {tuple(A.shape)}")
-        operator = CallableOperator(A.matvec, size, dtype, name)
+        operator = CallableOperator(A.matvec if hasattr(A, "matvec") else A.__matmul__, size, dtype, name)
     elif callable(A):
-        operator = CallableOperator(A, size, dtype, name)
+        operator = CallableOperator(A if make is None else in_kind(A, make, name), size, dtype, name)
     else:
         raise TypeError(
-            f"{name}: wanted a callable v -> A v, a dense array, a scipy LinearOperator or an Operator, "
+            f"{name}: wanted a callable v -> A v, a dense or sparse array, a scipy LinearOperator or an Operator, "
             f"got {type(A).__name__}"
         )
     if operator.size != size:
@@ -57,16 +64,16 @@ def as_operator(A: Any, size: int, dtype: Any, name: str = "A") -> Operator:
 
 def conjugate_gradient(
     A: Any,
-    b: NDArray[Any],
+    b: Any,
     *,
     max_iter: int = 10,
     rtol: float = 1e-10,
     atol: float = 0.0,
     damping: float = 0.0,
     preconditioner: Any = None,
-    x0: NDArray[Any] | None = None,
+    x0: Any = None,
     reorthogonalize: bool = False,
-    callback: Callable[[NDArray[Any]], Any] | None = None,
+    callback: Callable[[Any], Any] | None = None,
     progress_tol: float = 0.0,
 ) -> CGResult:
     """Approximately solve ``(A + damping I) x = b`` for a symmetric positive definite ``A``.
@@ -75,10 +82,12 @@ def conjugate_gradient(
 
     Parameters
     ----------
-    A : callable, ndarray, scipy LinearOperator or Operator
-        A callable maps ``v`` of shape ``(n,)`` to ``A @ v``.
-    b : ndarray of float32 or float64, shape (n,)
-        Right-hand side; not modified. Its dtype is the dtype of the solve.
+    A : callable, dense array, scipy LinearOperator or sparse array, or Operator
+        A callable maps ``v`` of shape ``(n,)`` to ``A @ v``. It is given an array of its own, of b's library, and may
+        return one of any.
+    b : ndarray, CPU tensor of torch, or JAX array; float32 or float64, shape (n,)
+        Right-hand side; not modified. Its dtype is the dtype of the solve. A tensor is read where it lies, and so is
+        the array of any library that speaks the array API and DLPack. No gradient flows through the solve.
     max_iter : int
         Most iterations; each takes one product with `A`.
     rtol, atol : float
@@ -87,14 +96,15 @@ def conjugate_gradient(
         Added to the diagonal, ``>= 0``.
     preconditioner : same kinds as `A`, optional
         Approximates ``(A + damping I)^-1``; symmetric positive definite.
-    x0 : ndarray (n,), optional
+    x0 : array (n,), optional
         Start; costs one product more. Not modified.
     reorthogonalize : bool
         Keep the earlier residuals (``max_iter n`` items, twice that with a preconditioner) and project them out of each
         new one. In float32 plain CG loses orthogonality after about ten products, and with it digits of x. The solve
         ends after n iterations at the latest: they span the space.
     callback : callable, optional
-        Called with the current x (the solver's own array: copy it to keep it) after every iteration.
+        Called with the current x after every iteration: the solver's own ndarray (copy it to keep it), or a copy as
+        an array of b's library.
     progress_tol : float
         Stop after iteration i, with status NO_PROGRESS, when ``phi(x) = x'(A + damping I)x / 2 - b'x`` fell by less
         than ``k progress_tol |phi|`` over the last ``k = max(10, i / 10)`` iterations [2]_; 0 never does. Martens uses
@@ -115,32 +125,34 @@ def conjugate_gradient(
     .. [1] Nocedal & Wright, *Numerical Optimization*, 2nd ed., sec. 7.1; preconditioned form: algorithm 5.3.
     .. [2] Martens, "Deep learning via Hessian-free optimization", ICML 2010, sec. 4.4.
     """
-    if not isinstance(b, np.ndarray) or b.dtype not in (np.float32, np.float64):
-        what = f"{b.dtype} array" if isinstance(b, np.ndarray) else type(b).__name__
-        raise TypeError(f"b: wanted an ndarray of float32 or float64, got {what}")
-    if b.ndim != 1:
-        raise ValueError(f"b: wanted shape (n,), got {b.shape}")
-    if not isinstance(reorthogonalize, bool | np.bool_):
-        raise TypeError(f"reorthogonalize: wanted True or False, got {reorthogonalize!r}")
+    rhs = as_numpy(b, "b")
+    if not isinstance(rhs, np.ndarray) or rhs.dtype not in (np.float32, np.float64):
+        what = f"{rhs.dtype} array" if isinstance(rhs, np.ndarray) else type(b).__name__
+        raise TypeError(f"b: wanted an ndarray, tensor or JAX array of float32 or float64, got {what}")
+    if rhs.ndim != 1:
+        raise ValueError(f"b: wanted shape (n,), got {rhs.shape}")
+    make = maker(b, "b")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: wanted a callable, got {type(callback).__name__}")
-    b = np.ascontiguousarray(b)
-    operator = as_operator(A, b.size, b.dtype)
-    inverse = None if preconditioner is None else as_operator(preconditioner, b.size, b.dtype, "preconditioner")
-    x = np.zeros_like(b)
+    rhs = np.ascontiguousarray(rhs)
+    operator = as_operator(A, rhs.size, rhs.dtype, "A", make)
+    inverse = None
+    if preconditioner is not None:
+        inverse = as_operator(preconditioner, rhs.size, rhs.dtype, "preconditioner", make)
+    x = np.zeros_like(rhs)
     if x0 is not None:
-        start = np.asarray(x0)
-        if not np.can_cast(start.dtype, b.dtype, "same_kind"):
+        start = np.asarray(as_numpy(x0, "x0"))
+        if not np.can_cast(start.dtype, rhs.dtype, "same_kind"):
             raise TypeError(f"x0: wanted real numbers, got {start.dtype}")
-        if start.shape != b.shape:
-            raise ValueError(f"x0: wanted shape {b.shape}, got {start.shape}")
+        if start.shape != rhs.shape:
+            raise ValueError(f"x0: wanted shape {rhs.shape}, got {start.shape}")
         with np.errstate(over="ignore"):
             x[:] = start
         if not np.isfinite(x).all():
-            raise ValueError(f"x0: holds a value that is not finite as {b.dtype}")
+            raise ValueError(f"x0: holds a value that is not finite as {rhs.dtype}")
     status, iterations, residual_norm, curvature = cg.solve(
         operator,
-        b,
+        rhs,
         x,
         max_iter=require_count("max_iter", max_iter, low=0),
         rtol=require_number("rtol", rtol, low=0, finite=False),
@@ -149,7 +161,7 @@ def conjugate_gradient(
         progress_tol=require_number("progress_tol", progress_tol, low=0),
         preconditioner=inverse,
         start_from_x=x0 is not None,
-        reorthogonalize=reorthogonalize,
-        callback=callback,
+        reorthogonalize=require_bool("reorthogonalize", reorthogonalize),
+        callback=callback if callback is None or make is None else lambda x: callback(make(x.copy())),
     )
-    return CGResult(x, Status(status), iterations, residual_norm, curvature)
+    return CGResult(x if make is None else make(x), Status(status), iterations, residual_norm, curvature)

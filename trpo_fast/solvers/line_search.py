@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._core import linesearch
+from .arrays import as_numpy, is_tensor, mark_written, without_graph
 from .status import Status
 from .validation import require_count, require_fraction, require_number
 
@@ -28,9 +29,9 @@ class LineSearchResult(NamedTuple):
 
 
 def backtracking_line_search(
-    objective: Callable[[NDArray[Any]], tuple[float, float]],
-    theta: NDArray[Any],
-    step: NDArray[Any],
+    objective: Callable[[Any], tuple[float, float]],
+    theta: Any,
+    step: Any,
     *,
     max_kl: float,
     backtrack_factor: float = 0.8,
@@ -45,9 +46,10 @@ def backtracking_line_search(
     ----------
     objective : callable
         ``objective(theta) -> (improvement, kl)`` at trial parameters; it is given `theta` itself.
-    theta : ndarray of float32 or float64, shape (n,)
-        Updated in place; left as it was, bit for bit, where no trial is accepted or `objective` raises.
-    step : ndarray (n,), same dtype
+    theta : ndarray or CPU tensor of float32 or float64, shape (n,)
+        Updated in place; left as it was, bit for bit, where no trial is accepted or `objective` raises. A tensor's
+        version goes up with every change, so that an autograd graph that needs the old numbers fails.
+    step : array (n,), same dtype
         The full step; not modified.
     max_kl : float
         ``> 0``; infinity asks for improvement alone.
@@ -63,17 +65,29 @@ def backtracking_line_search(
     """
     if not callable(objective):
         raise TypeError(f"objective: wanted a callable theta -> (improvement, kl), got {type(objective).__name__}")
-    if not isinstance(theta, np.ndarray) or theta.dtype not in (np.float32, np.float64):
-        what = f"{theta.dtype} array" if isinstance(theta, np.ndarray) else type(theta).__name__
-        raise TypeError(f"theta: wanted an ndarray of float32 or float64, got {what}")
-    status, backtracks, improvement, kl, fraction = linesearch.backtrack(
-        objective,
-        theta,
-        step,
-        max_kl=require_number("max_kl", max_kl, low=0, inclusive=False, finite=False),
-        backtrack_factor=require_fraction("backtrack_factor", backtrack_factor),
-        max_backtracks=require_count("max_backtracks", max_backtracks, low=0),
-    )
+    tensor = is_tensor(theta)
+    values = as_numpy(theta, "theta") if tensor else theta  # of other libraries none may be written
+    if not isinstance(values, np.ndarray) or values.dtype not in (np.float32, np.float64):
+        what = f"{values.dtype} array" if isinstance(values, np.ndarray) else type(theta).__name__
+        raise TypeError(f"theta: wanted an ndarray or CPU tensor of float32 or float64 to update in place, got {what}")
+
+    def trial(_: NDArray[Any]) -> Any:
+        if tensor:
+            mark_written(theta)
+        return without_graph(objective(theta))
+
+    try:
+        status, backtracks, improvement, kl, fraction = linesearch.backtrack(
+            trial,
+            values,
+            as_numpy(step, "step"),
+            max_kl=require_number("max_kl", max_kl, low=0, inclusive=False, finite=False),
+            backtrack_factor=require_fraction("backtrack_factor", backtrack_factor),
+            max_backtracks=require_count("max_backtracks", max_backtracks, low=0),
+        )
+    finally:
+        if tensor:
+            mark_written(theta)
     return LineSearchResult(Status(status), backtracks, improvement, kl, fraction)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .conjugate_gradient import conjugate_gradient
+from .conjugate_gradient import as_operator, conjugate_gradient
 from .engine import Engine
 from .line_search import LineSearchResult, backtracking_line_search, full_step
 from .status import Status
-from .validation import require_choice, require_count, require_fraction, require_number
+from .validation import require_bool, require_choice, require_count, require_fraction, require_number
 
 # Of the protocol, what a step calls: whoever binds is the caller.
 _ENGINE_METHODS = ("surrogate_gradient", "fisher_operator", "parameters", "parameters_changed", "evaluate")
@@ -110,11 +110,15 @@ def trust_region_step(
     cg_progress_tol = require_number("cg_progress_tol", cg_progress_tol, low=0)
     backtrack_factor = require_fraction("backtrack_factor", backtrack_factor)
     max_backtracks = require_count("max_backtracks", max_backtracks, low=0)
+    reorthogonalize = require_bool("reorthogonalize", reorthogonalize)
+    line_search = require_bool("line_search", line_search)
     require_choice("step_curvature", step_curvature, ("fisher", "damped"))
     require_choice("kl_direction", kl_direction, ("new_old", "old_new"))
 
     start = perf_counter()
     g = engine.surrogate_gradient()
+    if not isinstance(g, np.ndarray):
+        raise TypeError(f"engine.surrogate_gradient(): wanted an ndarray, got {type(g).__name__}")
     gradient_norm = float(np.linalg.norm(g.astype(np.float64)))
     timings = {"gradient": perf_counter() - start, "solve": 0.0, "line_search": 0.0}
 
@@ -138,8 +142,9 @@ def trust_region_step(
         except FloatingPointError:  # a statistic overflowed
             return report(Status.NON_FINITE)
     kept_bytes = (1 if preconditioner is None else 2) * min(cg_iterations, g.size) * g.nbytes
+    fisher = engine.fisher_operator() if fisher_rows is None else engine.fisher_operator(fisher_rows)
     cg = conjugate_gradient(
-        engine.fisher_operator() if fisher_rows is None else engine.fisher_operator(fisher_rows),
+        as_operator(fisher, g.size, g.dtype, "engine.fisher_operator()"),
         g,
         max_iter=cg_iterations,
         rtol=cg_rtol,
@@ -169,6 +174,8 @@ def trust_region_step(
     beta = math.sqrt(2 * max_kl / curvature)
     step = (beta * x).astype(g.dtype)
     theta = engine.parameters()
+    if theta.shape != g.shape:
+        raise ValueError(f"engine.parameters(): wanted shape {g.shape} as the gradient has, got {theta.shape}")
 
     def objective(_: Any) -> tuple[float, float]:
         engine.parameters_changed()

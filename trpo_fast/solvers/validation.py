@@ -4,6 +4,8 @@ import math
 import numbers
 from typing import Any
 
+import numpy as np
+
 LARGEST_COUNT = 2**31 - 1  # the compiled loops count in C ints
 
 
@@ -31,16 +33,23 @@ def require_fraction(name: str, value: Any) -> float:
     return number
 
 
-def require_count(name: str, value: Any, *, low: int) -> int:
-    """`value` as an int in `low` to `LARGEST_COUNT`, or an error that names it."""
+def require_count(name: str, value: Any, *, low: int, most: int = LARGEST_COUNT) -> int:
+    """`value` as an int in `low` to `most`, or an error that names it."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: wanted an integer, got {value!r}")
     count = int(value)
     if count < low:
         raise ValueError(f"{name}: wanted at least {low}, got {value}")
-    if count > LARGEST_COUNT:
-        raise ValueError(f"{name}: wanted at most {LARGEST_COUNT}, got {value}")
+    if count > most:
+        raise ValueError(f"{name}: wanted at most {most}, got {value}")
     return count
+
+
+def require_bool(name: str, value: Any) -> bool:
+    """`value` as a bool if it is one, or an error that names it."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: wanted True or False, got {value!r}")
+    return bool(value)
 
 
 def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:

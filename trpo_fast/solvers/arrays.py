@@ -1,0 +1,94 @@
+"""Arrays of other libraries at a solver's door: read where they lie, and answered in kind.
+
+Torch tensors, and what speaks the array API and DLPack, as JAX arrays do. Nothing is imported for them: where there is
+an array, its library is loaded.
+"""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_DLPACK_CPU = 1  # kDLCPU of dlpack.h
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether `value` is a torch tensor."""
+    return isinstance(value, getattr(sys.modules.get("torch"), "Tensor", ()))
+
+
+def as_numpy(value: Any, name: str) -> Any:
+    """An ndarray over the memory of `value` if that is another library's array, else `value` itself.
+
+    Of a tensor with an autograd graph the numbers count; what JAX has still to compute is waited for.
+
+    Raises
+    ------
+    TypeError
+        On another device, or of a layout or dtype that NumPy does not have; the message begins with `name`.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    read: Callable[[], NDArray[Any]]
+    if is_tensor(value):
+        if not value.is_cpu:
+            raise TypeError(f"{name}: wanted a tensor on the CPU, as .cpu() makes one, got one on {value.device}")
+        read = (value.detach() if value.requires_grad else value).numpy
+    elif hasattr(value, "__dlpack_device__"):
+        device, _ = value.__dlpack_device__()
+        if device != _DLPACK_CPU:
+            raise TypeError(f"{name}: wanted an array on the CPU, got one on DLPack's device {device}")
+        read = partial(np.from_dlpack, value)
+    else:
+        return value
+    try:
+        return read()
+    except (TypeError, RuntimeError, BufferError) as error:
+        raise TypeError(f"{name}: wanted an array that NumPy can read, got one of {value.dtype}: {error}") from error
+
+
+def maker(like: Any, name: str) -> Callable[[NDArray[Any]], Any] | None:
+    """What turns an ndarray into an array of the library of `like`, which `as_numpy` could read; None for NumPy's own.
+
+    The new array may take over the ndarray's memory, which nobody may write from then on unless the library itself
+    allows it: JAX takes its arrays for immutable, and reads them later.
+    """
+    if isinstance(like, np.ndarray):
+        return None
+    if is_tensor(like):
+        from_numpy: Callable[[NDArray[Any]], Any] = sys.modules["torch"].from_numpy
+        return from_numpy
+    if not hasattr(like, "__array_namespace__"):
+        raise TypeError(f"{name}: wanted an array with __array_namespace__, got {type(like).__name__}")
+    from_dlpack: Callable[[NDArray[Any]], Any] = like.__array_namespace__().from_dlpack
+    return from_dlpack
+
+
+def in_kind(
+    function: Callable[[Any], Any], make: Callable[[NDArray[Any]], Any], name: str
+) -> Callable[[NDArray[Any]], Any]:
+    """`function`, which takes and returns the arrays that `make` makes, on ndarrays that it may keep."""
+    result = f"{name}(v)"
+
+    def product(v: NDArray[Any]) -> Any:
+        return as_numpy(function(make(v)), result)
+
+    return product
+
+
+def without_graph(answer: Any) -> Any:
+    """`answer`, a tensor or a tuple of some, without the autograd graph that would make `float` of it a warning."""
+    if is_tensor(answer):
+        return answer.detach()
+    if isinstance(answer, tuple):
+        return tuple(map(without_graph, answer))
+    return answer
+
+
+def mark_written(tensor: Any) -> None:
+    """Say to autograd that the memory of `tensor` was written, so that a graph that needs the old numbers fails."""
+    if not tensor.is_inference():  # these are in no graph, and count no versions
+        sys.modules["torch"].autograd.graph.increment_version(tensor)

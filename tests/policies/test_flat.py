@@ -90,6 +90,29 @@ def test_a_replaced_parameter_is_noticed_and_made_a_view_again_of_the_same_buffe
     np.testing.assert_array_equal(buffer, expected)
 
 
+def test_memory_that_share_memory_moved_is_noticed_and_the_array_made_again():
+    # torch moves the storage below its tensors; an array made before points to memory that was given back.
+    module = nn.Linear(3, 2)
+    flat = FlatParameters(module)
+    before = flat.numpy.copy()
+    module.share_memory()
+    assert not flat.is_intact()
+    flat.restore()
+    assert flat.is_intact() and module.weight.is_shared()
+    np.testing.assert_array_equal(flat.numpy, before)
+    flat.numpy[0] = 5.0
+    assert module.weight[0, 0] == 5.0
+
+
+def test_a_parameter_less_makes_a_shorter_array_of_the_same_buffer():
+    module = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    flat = FlatParameters(module)
+    del module[1]
+    flat.restore()
+    assert flat.numpy.shape == flat.tensor.shape == (8,)
+    np.testing.assert_array_equal(flat.numpy, values_of(module))
+
+
 def test_two_parameters_that_swapped_their_places_keep_their_values():
     module = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     flat = FlatParameters(module)

@@ -26,7 +26,9 @@ def checked_parameters(flat: FlatBuffer, expected: NDArray[Any] | None) -> NDArr
         flat.restore()
     buffer = flat.numpy
     if expected is not None and buffer is not expected:
-        raise ValueError("policy: its parameters changed dtype or size since the engine was made; make another engine")
+        raise ValueError(
+            "policy: its parameters changed dtype, size or memory since the engine was made; make another engine"
+        )
     if not np.isfinite(buffer).all():
         index = int(np.flatnonzero(~np.isfinite(buffer))[0])
         raise ValueError(f"policy: parameter {flat.name_at(index)!r} contains {buffer[index]}, wanted finite numbers")

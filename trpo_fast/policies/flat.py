@@ -99,17 +99,20 @@ class FlatParameters(FlatBuffer):
         parameter over the same memory (flattening would silently untie the two).
     """
 
+    _address = 0  # of what the array shows
+
     def is_intact(self) -> bool:
-        """Whether every parameter of the module still is a view of its place in the buffer."""
+        """Whether every parameter of the module still is a view of its place in the buffer, and the array one of it."""
         named = list(self._module.named_parameters())
         return tuple(name for name, _ in named) == self._names and _lies_at(
-            [parameter for _, parameter in named], self._tensor.data_ptr(), self._tensor.dtype, len(self)
+            [parameter for _, parameter in named], self._address, self._tensor.dtype, len(self)
         )
 
     def restore(self) -> None:
         """Make every parameter a view of the buffer again, with the values that the module has now.
 
-        The buffer stays the same tensor, unless the parameters' dtype or number changed.
+        The buffer stays the same tensor, unless the parameters' dtype or number changed, and the same array, unless
+        ``share_memory`` moved what lies below all of them.
         """
         named = list(self._module.named_parameters())
         _check(named, torch.device("cpu"))
@@ -120,6 +123,9 @@ class FlatParameters(FlatBuffer):
         if self._tensor.dtype != first.dtype or len(self) != size:
             adoptable = _lies_at(parameters, first.data_ptr(), first.dtype, size)
             self._tensor = first.as_strided((size,), (1,)) if adoptable else torch.empty(size, dtype=first.dtype)
+            self._address = 0
+        if self._tensor.data_ptr() != self._address:
+            self._address = self._tensor.data_ptr()
             self._array = self._tensor.numpy()
         if self.is_intact():
             return

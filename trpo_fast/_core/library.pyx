@@ -6,8 +6,6 @@ Other modules of this floor reach them by cimport, so there is one table and one
 import os
 from operator import index
 
-import numpy as np
-
 from cpython.buffer cimport PyBUF_RECORDS_RO, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.stdlib cimport free, malloc
@@ -35,21 +33,6 @@ from trpo_fast._core.csrc cimport (
     trpo_set_threads,
 )
 
-MAX_LAYERS = TRPO_MAX_LAYERS
-MAX_THREADS = TRPO_MAX_THREADS
-
-cdef object float32 = np.dtype(np.float32)
-cdef object float64 = np.dtype(np.float64)
-cdef object ndarray = np.ndarray
-cdef dict names = {c"f": "float32", c"d": "float64", c"q": "int64", c"?": "bool", c"B": "uint8"}
-
-cdef dict activations = {
-    "tanh": TRPO_TANH, "relu": TRPO_RELU, "elu": TRPO_ELU, "leaky_relu": TRPO_LEAKY_RELU, "sigmoid": TRPO_SIGMOID
-}
-
-cdef enum:
-    ALIGNMENT = 64
-
 
 def available_instruction_sets():
     """Instruction sets that are built in and that this CPU runs, lowest first."""
@@ -73,6 +56,23 @@ def _choose_instruction_set():
 
 
 _choose_instruction_set()
+
+import numpy as np  # only now: numpy's own code is above x86-64-v2, too, and may end the process on a lesser CPU
+
+MAX_LAYERS = TRPO_MAX_LAYERS
+MAX_THREADS = TRPO_MAX_THREADS
+
+cdef object float32 = np.dtype(np.float32)
+cdef object float64 = np.dtype(np.float64)
+cdef object ndarray = np.ndarray
+cdef dict names = {c"f": "float32", c"d": "float64", c"q": "int64", c"?": "bool", c"B": "uint8"}
+
+cdef dict activations = {
+    "tanh": TRPO_TANH, "relu": TRPO_RELU, "elu": TRPO_ELU, "leaky_relu": TRPO_LEAKY_RELU, "sigmoid": TRPO_SIGMOID
+}
+
+cdef enum:
+    ALIGNMENT = 64
 
 
 def instruction_set():

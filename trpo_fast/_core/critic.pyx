@@ -211,7 +211,7 @@ cdef class ValueKernel:
         cdef uint8_t never = 0
         cdef const volatile uint8_t *stop_flag = &never
         if stop is not None:
-            stop_flag = <const volatile uint8_t *>data_of(stop, "stop", c"B", 1, 1, -1, False)
+            stop_flag = <const volatile uint8_t *>data_of(stop, "stop", "B", 1, 1, -1, False)
         cdef bint done = False
         try:
             with nogil:

@@ -112,7 +112,7 @@ def permutation(size, *, seed, stream, step):
     order = np.empty(size, np.int64)
     cdef trpo_random_key key
     key.seed, key.stream, key.step = seed, stream, step
-    cdef int64_t *items = <int64_t *>data_of(order, "order", c"q", 1, size, -1, True)
+    cdef int64_t *items = <int64_t *>data_of(order, "order", "q", 1, size, -1, True)
     trpo_random_permutation(&key, size, items)
     return order
 

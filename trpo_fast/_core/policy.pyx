@@ -92,7 +92,7 @@ cdef void *actions_of(
     object array, str name, const trpo_action_layout *layout, bint flat, char code, Py_ssize_t rows, bint writable
 ) except? NULL:
     if layout.distribution != TRPO_GAUSSIAN:
-        code = c"q"
+        code = "q"
     return data_of(array, name, code, 1 if flat else 2, rows, -1 if flat else layout.components, writable)
 
 
@@ -102,7 +102,7 @@ cdef const uint8_t *masks_of(object array, const trpo_action_layout *layout, Py_
         return NULL
     if layout.mask_items == 0:
         raise ValueError("action_masks: a gaussian policy takes none")
-    return <const uint8_t *>data_of(array, "action_masks", c"?", 2, rows, layout.mask_items, False)
+    return <const uint8_t *>data_of(array, "action_masks", "?", 2, rows, layout.mask_items, False)
 
 
 # Discrete only: every component of every mask allows something, and every action is in range and allowed. Either may be
@@ -157,7 +157,7 @@ cdef int refuse_log_std(const void *log_std, size_t items, const trpo_kernels *k
 
 # Data of an array of rows of a batch, after checking that they are increasing and within `bound`.
 cdef const int64_t *checked_rows(object rows, Py_ssize_t bound) except NULL:
-    cdef const int64_t *items = <const int64_t *>data_of(rows, "rows", c"q", 1, -1, -1, False)
+    cdef const int64_t *items = <const int64_t *>data_of(rows, "rows", "q", 1, -1, -1, False)
     cdef int64_t last = -1
     cdef Py_ssize_t i, count = len(rows)
     if count < 1:
@@ -476,7 +476,7 @@ cdef class FisherOperator(Operator):
 cdef tuple doubles(object array, str name, Py_ssize_t size):
     if array is None:
         return None, 0
-    return array, <size_t>data_of(array, name, c"d", 1, size, -1, False)
+    return array, <size_t>data_of(array, name, "d", 1, size, -1, False)
 
 
 cdef class Actor:
@@ -517,7 +517,7 @@ cdef class Actor:
         high, high_data = doubles(action_high, "action_high", outputs)
         if action_start is not None:
             self.actor.start = <const int64_t *>data_of(
-                action_start, "action_start", c"q", 1, kernel.layout.components, -1, False
+                action_start, "action_start", "q", 1, kernel.layout.components, -1, False
             )
         self.held = (parameters, mean, scale, low, high, action_start)
         self.actor.network = &kernel.plan
@@ -576,12 +576,12 @@ cdef class Actor:
         cdef bint is_double = observations.dtype == np.float64
         cdef bint flat = kernel.distribution == "categorical"
         cdef bint env_double = env_actions.dtype == np.float64
-        cdef const void *x = data_of(observations, "observations", c"d" if is_double else c"f", 2, rows, inputs, False)
+        cdef const void *x = data_of(observations, "observations", "d" if is_double else "f", 2, rows, inputs, False)
         cdef void *seen = data_of(normalized, "normalized", kernel.code, 2, rows, inputs, True)
         cdef void *lp = data_of(log_probs, "log_probs", kernel.code, 1, rows, -1, True)
         cdef void *a = actions_of(actions, "actions", &kernel.layout, flat, kernel.code, rows, True)
         cdef void *e = actions_of(
-            env_actions, "env_actions", &kernel.layout, flat, c"d" if env_double else c"f", rows, True
+            env_actions, "env_actions", &kernel.layout, flat, "d" if env_double else "f", rows, True
         )
         cdef const uint8_t *masks = masks_of(action_masks, &kernel.layout, rows)
         cdef size_t bad = 0

@@ -27,8 +27,8 @@ def generalized_advantages(
     cdef size_t steps = values.shape[0], envs = values.shape[1], bytes = values.nbytes
     cdef const void *r = data_of(rewards, "rewards", code, 2, steps, envs, False)
     cdef const void *following = data_of(next_values, "next_values", code, 2, steps, envs, False)
-    cdef const void *end = data_of(terminated, "terminated", c"?", 2, steps, envs, False)
-    cdef const void *cut = data_of(truncated, "truncated", c"?", 2, steps, envs, False)
+    cdef const void *end = data_of(terminated, "terminated", "?", 2, steps, envs, False)
+    cdef const void *cut = data_of(truncated, "truncated", "?", 2, steps, envs, False)
     cdef void *a = data_of(advantages, "advantages", code, 2, steps, envs, True)
     cdef void *out = data_of(returns, "returns", code, 2, steps, envs, True)
     refuse_overlap("returns", out, bytes, "advantages", a, bytes)
@@ -64,12 +64,12 @@ def discounted_returns(rewards, done, valid, carry, out, *, double gamma):
     carry : ndarray (E,) float64, updated in place
     out : ndarray (T, E) float64, written
     """
-    cdef const double *r = <const double *>data_of(rewards, "rewards", c"d", 2, -1, -1, False)
+    cdef const double *r = <const double *>data_of(rewards, "rewards", "d", 2, -1, -1, False)
     cdef Py_ssize_t steps = rewards.shape[0], envs = rewards.shape[1], t, e, i
-    cdef const uint8_t *d = <const uint8_t *>data_of(done, "done", c"?", 2, steps, envs, False)
-    cdef const uint8_t *ok = <const uint8_t *>data_of(valid, "valid", c"?", 2, steps, envs, False)
-    cdef double *c = <double *>data_of(carry, "carry", c"d", 1, envs, -1, True)
-    cdef double *o = <double *>data_of(out, "out", c"d", 2, steps, envs, True)
+    cdef const uint8_t *d = <const uint8_t *>data_of(done, "done", "?", 2, steps, envs, False)
+    cdef const uint8_t *ok = <const uint8_t *>data_of(valid, "valid", "?", 2, steps, envs, False)
+    cdef double *c = <double *>data_of(carry, "carry", "d", 1, envs, -1, True)
+    cdef double *o = <double *>data_of(out, "out", "d", 2, steps, envs, True)
     refuse_overlap("out", o, out.nbytes, "rewards", r, rewards.nbytes)
     refuse_overlap("out", o, out.nbytes, "carry", c, carry.nbytes)
     refuse_overlap("carry", c, carry.nbytes, "rewards", r, rewards.nbytes)
@@ -104,8 +104,8 @@ def merge_moments(data, mean, m2, double count):
     cdef const trpo_kernels *k = kernels_of(data, "data")
     cdef const void *rows = data_of(data, "data", code_of(data.dtype), 2, -1, -1, False)
     cdef size_t n = data.shape[0], columns = data.shape[1], bad
-    cdef double *center = <double *>data_of(mean, "mean", c"d", 1, columns, -1, True)
-    cdef double *squares = <double *>data_of(m2, "m2", c"d", 1, columns, -1, True)
+    cdef double *center = <double *>data_of(mean, "mean", "d", 1, columns, -1, True)
+    cdef double *squares = <double *>data_of(m2, "m2", "d", 1, columns, -1, True)
     refuse_overlap("m2", squares, m2.nbytes, "mean", center, mean.nbytes)
     refuse_overlap("mean", center, mean.nbytes, "data", rows, data.nbytes)
     refuse_overlap("m2", squares, m2.nbytes, "data", rows, data.nbytes)

@@ -23,7 +23,8 @@ SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) se
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help train test bench report lint format asan valgrind aarch64 instructions instructions-update wheel clean
+.PHONY: help train test bench report lint format asan valgrind aarch64 instructions instructions-update wheel \
+	check-wheel clean
 
 help:
 	@echo 'make train    train ENV=$(ENV) for STEPS=$(STEPS) and evaluate the result'
@@ -35,7 +36,8 @@ help:
 	@echo 'make asan     the C tests under the address and undefined-behaviour sanitizers'
 	@echo 'make valgrind aarch64   the C tests under memcheck; cross-compiled, under qemu-user'
 	@echo 'make instructions       the hot kernels against committed instruction counts (instructions-update renews them)'
-	@echo 'make wheel    source distribution and wheel into dist/'
+	@echo 'make wheel    source distribution and, from it, a wheel for every CPython >= 3.11, into dist/, checked'
+	@echo 'make check-wheel   that wheel installed without a compiler for each PYTHONS=..., and its self-test'
 	@echo 'make clean    remove what building and testing left, but for $(VENV)'
 
 train: $(STAMPS)/core $(STAMPS)/extras-mujoco,plot,tensorboard
@@ -69,8 +71,25 @@ asan:
 valgrind aarch64 instructions instructions-update:
 	$(MAKE) -C csrc/tests $@
 
-wheel: $(STAMPS)/extras-dev
+# On Linux the symbols asked for decide how old a system the wheel is for; without its own LDSHARED an interpreter may add
+# the folder where it was installed to the path that libraries are searched on.
+wheel: $(STAMPS)/extras-release
+	rm -rf dist
+ifeq ($(shell uname),Linux)
+	LDSHARED='$(CC) -shared' $(BIN)/python -m build --no-isolation --outdir dist
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --strip --plat manylinux_2_28_$(shell uname -m) --wheel-dir dist \
+		dist/*-linux_*.whl
+	rm dist/*-linux_*.whl
+else
 	$(BIN)/python -m build --no-isolation --outdir dist
+endif
+	$(BIN)/abi3audit --strict --summary dist/*.whl
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/twine check --strict dist/*
+	@ls -l dist
+
+check-wheel:
+	.ci/check-wheel dist/*.whl
 
 clean:
 	$(MAKE) -C csrc/tests clean
@@ -85,7 +104,9 @@ $(STAMPS)/build: constraints.txt
 	$(PIP) setuptools wheel cython
 	@mkdir -p $(STAMPS) && touch $@
 
+# A module of one Python version, as earlier builds left them, would be found before that of all versions.
 $(STAMPS)/core: $(SOURCES) $(STAMPS)/build
+	rm -f trpo_fast/_core/*.so
 	$(BIN)/python setup.py --quiet build_clib build_ext --inplace
 	@touch $@
 

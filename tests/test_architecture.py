@@ -32,6 +32,7 @@ FLOORS = {
     "onnx_export": 2,
     "threadpool": 2,
     "benchmarks": 2,
+    "selftest": 2,
     "policies": 3,
     "engines": 3,
     "rollout": 3,

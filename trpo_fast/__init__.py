@@ -7,7 +7,16 @@ with the first one that needs them.
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
-from ._core.library import get_num_threads, instruction_set, set_num_threads
+try:
+    from ._core.library import get_num_threads, instruction_set, set_num_threads
+except ImportError as error:
+    import sys
+
+    # The command imports this package before any of its own lines could catch what its user is to read.
+    if not sys.argv[0].endswith("trpo-fast"):
+        raise
+    print(f"trpo-fast: error: {error}", file=sys.stderr)
+    sys.exit(2)
 from .threadpool import register_with_threadpoolctl as _register_with_threadpoolctl
 
 if TYPE_CHECKING:

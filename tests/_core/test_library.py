@@ -1,6 +1,8 @@
 """Random numbers against Random123, elementary functions against mpmath, instruction sets, threads, forks."""
 
 import os
+import platform
+import shutil
 import subprocess
 import sys
 
@@ -204,6 +206,21 @@ def test_an_unknown_instruction_set_is_an_import_error_that_lists_the_available(
     assert isa in last
     for available in library.available_instruction_sets():
         assert available in last
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the CPU of the test is an x86-64")
+@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="qemu-x86_64 is not installed (Debian: qemu-user)")
+def test_a_cpu_below_all_instruction_sets_is_an_import_error_and_not_a_crash():
+    # numpy must not have been loaded before: its own code ends the process on such a CPU.
+    done = subprocess.run(
+        ["qemu-x86_64", "-cpu", "core2duo", sys.executable, "-c", "import trpo_fast"],
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("ImportError: this CPU is below x86-64-v2 (SSE4.2)")
 
 
 def test_an_empty_choice_of_instruction_set_is_none():

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -115,3 +116,18 @@ def test_help_and_mistakes_are_answered_without_loading_torch():
         "sys.exit('torch' in sys.modules or 'gymnasium' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+
+
+def test_an_instruction_set_that_is_not_there_is_one_line(tmp_path):
+    script = tmp_path / "trpo-fast"  # as installers write it
+    script.write_text("import sys\nfrom trpo_fast.cli.main import main\nsys.exit(main())\n")
+    done = subprocess.run(
+        [sys.executable, script, "info"],
+        env={**os.environ, "TRPO_FAST_ISA": "x86-64-v9", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("trpo-fast: error: TRPO_FAST_ISA='x86-64-v9' is not available here; wanted one of ")

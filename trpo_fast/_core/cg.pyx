@@ -147,7 +147,7 @@ def solve(
     """Overwrite ``x``; return ``(status, iterations, residual_norm, curvature)``; see solvers.conjugate_gradient."""
     cdef const trpo_kernels *k = A.kernels
     cdef size_t n = A.size, row = A.size * k.item_size
-    cdef str code = code_of(A.dtype)
+    cdef char code = code_of(A.dtype)
     cdef const void *rhs = data_of(b, "b", code, 1, n, -1, False)
     cdef Memory memory = Memory()
     cdef Work w

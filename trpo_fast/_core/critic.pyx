@@ -101,7 +101,7 @@ cdef class ValueKernel:
     cdef readonly str activation
     cdef readonly Py_ssize_t size
     cdef const trpo_kernels *kernels
-    cdef str code
+    cdef char code
     cdef trpo_mlp plan
 
     def __init__(self, widths, activation, dtype):

@@ -11,13 +11,15 @@ cdef void permute(const trpo_random_key *key, int64_t n, int64_t *order) noexcep
 
 # The data of `array` after checking it: a C-contiguous ndarray of `code` ('f', 'd', 'q' int64, '?' bool, 'B' uint8),
 # with `ndim` dimensions of sizes d0, d1 (-1: any), writable where asked. Valid while the caller holds the array.
-cdef void *data_of(object array, str name, str code, int ndim, Py_ssize_t d0, Py_ssize_t d1, bint writable) except? NULL
+cdef void *data_of(
+    object array, str name, char code, int ndim, Py_ssize_t d0, Py_ssize_t d1, bint writable
+) except? NULL
 
 # Plan of a network for these kernels, after checking widths (inputs first) and the activation's name.
 cdef int make_plan(const trpo_kernels *kernels, tuple widths, str activation, trpo_mlp *plan) except -1
 
 # 'f' or 'd'.
-cdef str code_of(object dtype)
+cdef char code_of(object dtype) except 0
 
 # Raises ValueError where the `bytes` at p and the `other_bytes` at q share memory.
 cdef int refuse_overlap(

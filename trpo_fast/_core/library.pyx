@@ -6,9 +6,7 @@ Other modules of this floor reach them by cimport, so there is one table and one
 import os
 from operator import index
 
-import numpy as np
-
-from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_RECORDS_RO, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
@@ -35,20 +33,6 @@ from trpo_fast._core.csrc cimport (
     trpo_set_threads,
 )
 
-MAX_LAYERS = TRPO_MAX_LAYERS
-MAX_THREADS = TRPO_MAX_THREADS
-
-cdef object float32 = np.dtype(np.float32)
-cdef object float64 = np.dtype(np.float64)
-cdef dict names = {"f": "float32", "d": "float64", "q": "int64", "?": "bool", "B": "uint8"}
-
-cdef dict activations = {
-    "tanh": TRPO_TANH, "relu": TRPO_RELU, "elu": TRPO_ELU, "leaky_relu": TRPO_LEAKY_RELU, "sigmoid": TRPO_SIGMOID
-}
-
-cdef enum:
-    ALIGNMENT = 64
-
 
 def available_instruction_sets():
     """Instruction sets that are built in and that this CPU runs, lowest first."""
@@ -72,6 +56,23 @@ def _choose_instruction_set():
 
 
 _choose_instruction_set()
+
+import numpy as np  # only now: numpy's own code is above x86-64-v2, too, and may end the process on a lesser CPU
+
+MAX_LAYERS = TRPO_MAX_LAYERS
+MAX_THREADS = TRPO_MAX_THREADS
+
+cdef object float32 = np.dtype(np.float32)
+cdef object float64 = np.dtype(np.float64)
+cdef object ndarray = np.ndarray
+cdef dict names = {c"f": "float32", c"d": "float64", c"q": "int64", c"?": "bool", c"B": "uint8"}
+
+cdef dict activations = {
+    "tanh": TRPO_TANH, "relu": TRPO_RELU, "elu": TRPO_ELU, "leaky_relu": TRPO_LEAKY_RELU, "sigmoid": TRPO_SIGMOID
+}
+
+cdef enum:
+    ALIGNMENT = 64
 
 
 def instruction_set():
@@ -126,7 +127,7 @@ cdef const trpo_kernels *kernels_for(object dtype) except NULL:
 
 
 cdef const trpo_kernels *kernels_of(object array, str name) except NULL:
-    if not isinstance(array, np.ndarray) or array.dtype not in (float32, float64):
+    if not isinstance(array, ndarray) or array.dtype not in (float32, float64):
         raise TypeError(f"{name}: wanted a float32 or float64 array, got {_describe(array)}")
     return kernels_for(array.dtype)
 
@@ -160,7 +161,7 @@ def elementary(activation, x):
         raise ValueError(f"activation: wanted one of {', '.join(activations)}, got {activation!r}")
     cdef const trpo_kernels *kernels = kernels_of(x, "x")
     flat, y = np.ascontiguousarray(x).reshape(-1), np.empty(x.size, x.dtype)
-    cdef str code = code_of(x.dtype)
+    cdef char code = code_of(x.dtype)
     kernels.elementary(
         <trpo_activation><int>activations[activation],
         flat.size,
@@ -186,19 +187,19 @@ def multiply_adds(dtype, rounds):
     return operations
 
 
-cdef str code_of(object dtype):
-    return "f" if dtype == float32 else "d"
+cdef char code_of(object dtype) except 0:
+    return c"f" if dtype == float32 else c"d"
 
 
-cdef bint _is_code(const char *format, Py_ssize_t itemsize, str code):
+cdef bint _is_code(const char *format, Py_ssize_t itemsize, char code) noexcept:
     # numpy says 'l' or 'q' for int64, as the platform has it
-    if code == "q":
+    if code == c"q":
         return itemsize == 8 and format[0] in (c"l", c"q")
-    return format[0] == <char>ord(code) and format[1] == 0
+    return format[0] == code and format[1] == 0
 
 
 cdef object _describe(object array):
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, ndarray):
         return f"{type(array).__name__}"
     layout = "" if array.flags.c_contiguous else " not C-contiguous"
     access = "" if array.flags.writeable else " read-only"
@@ -206,33 +207,32 @@ cdef object _describe(object array):
 
 
 cdef void *data_of(
-    object array, str name, str code, int ndim, Py_ssize_t d0, Py_ssize_t d1, bint writable
+    object array, str name, char code, int ndim, Py_ssize_t d0, Py_ssize_t d1, bint writable
 ) except? NULL:
+    # Every call from Python begins with a handful of these: nothing but the buffer's own description is looked at.
     cdef Py_buffer view
     cdef bint fits = False
     cdef void *data = NULL
-    if isinstance(array, np.ndarray) and array.flags.c_contiguous and (array.flags.writeable or not writable):
-        PyObject_GetBuffer(array, &view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0))
+    if isinstance(array, ndarray):
+        PyObject_GetBuffer(array, &view, PyBUF_RECORDS_RO)
         fits = (
             view.ndim == ndim
             and _is_code(view.format, view.itemsize, code)
             and (d0 < 0 or view.shape[0] == d0)
             and (ndim < 2 or d1 < 0 or view.shape[1] == d1)
+            and not (writable and view.readonly)
+            and PyBuffer_IsContiguous(&view, c"C")
         )
         data = view.buf
         PyBuffer_Release(&view)
     if fits:
         return data
     sizes = ", ".join("any" if d < 0 else str(d) for d in (d0, d1)[:ndim]) + ("," if ndim == 1 else "")
-    error = TypeError if not isinstance(array, np.ndarray) or not _same_type(array, code) else ValueError
+    error = ValueError if isinstance(array, ndarray) and array.dtype == names[code] else TypeError
     raise error(
         f"{name}: wanted a C-contiguous{' writable' if writable else ''} {names[code]} array of shape ({sizes}), "
         f"got {_describe(array)}"
     )
-
-
-cdef bint _same_type(object array, str code):
-    return array.dtype == np.dtype(names[code])
 
 
 cdef int refuse_overlap(

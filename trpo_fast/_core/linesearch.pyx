@@ -29,7 +29,7 @@ def backtrack(objective, theta, step, *, double max_kl, double backtrack_factor,
     step, or of the last trial.
     """
     cdef const trpo_kernels *k = kernels_of(theta, "theta")
-    cdef str code = code_of(theta.dtype)
+    cdef char code = code_of(theta.dtype)
     cdef size_t n = theta.size, bytes = theta.size * k.item_size
     cdef void *current = data_of(theta, "theta", code, 1, n, -1, True)
     cdef const void *direction = data_of(step, "step", code, 1, n, -1, False)

@@ -56,7 +56,7 @@ cdef class Operator:
             if v.ndim == 2 and v.shape[1] == 1:
                 v = v[:, 0]
             v, out = np.ascontiguousarray(v), np.empty(self.size, self.dtype)
-        cdef str code = code_of(self.dtype)
+        cdef char code = code_of(self.dtype)
         cdef size_t bytes = self.size * self.kernels.item_size
         cdef const void *operand = data_of(v, "v", code, 1, self.size, -1, False)
         cdef void *result = data_of(out, "out", code, 1, self.size, -1, True)
@@ -119,7 +119,7 @@ cdef class CallableOperator(Operator):
     cdef int call(self, const void *v, void *out) except -1:
         # A fresh array: what the function keeps or changes cannot reach the loop's own vectors.
         operand = np.empty(self.size, self.dtype)
-        cdef str code = code_of(self.dtype)
+        cdef char code = code_of(self.dtype)
         cdef size_t bytes = self.size * self.kernels.item_size
         memcpy(data_of(operand, "v", code, 1, self.size, -1, True), v, bytes)
         result = np.asarray(self.function(operand))

@@ -16,7 +16,7 @@ cdef class PolicyKernel:
     cdef readonly Py_ssize_t size           # parameters
     cdef readonly Py_ssize_t log_std_items  # A for a Gaussian, 0 else
     cdef const trpo_kernels *kernels
-    cdef str code
+    cdef char code
     cdef trpo_mlp plan
     cdef trpo_action_layout layout
     cdef Memory layout_memory

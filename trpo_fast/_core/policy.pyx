@@ -89,7 +89,7 @@ cdef int make_layout(
 
 # Data of an action array after checking it; (B,) for a categorical, (B, m) else.
 cdef void *actions_of(
-    object array, str name, const trpo_action_layout *layout, bint flat, str code, Py_ssize_t rows, bint writable
+    object array, str name, const trpo_action_layout *layout, bint flat, char code, Py_ssize_t rows, bint writable
 ) except? NULL:
     if layout.distribution != TRPO_GAUSSIAN:
         code = "q"
@@ -650,7 +650,7 @@ def sample(
     """
     cdef const trpo_kernels *k = kernels_of(distribution_parameters, "distribution_parameters")
     dtype = distribution_parameters.dtype
-    cdef str code = code_of(dtype)
+    cdef char code = code_of(dtype)
     cdef const void *outputs = data_of(distribution_parameters, "distribution_parameters", code, 2, -1, -1, False)
     cdef size_t rows = distribution_parameters.shape[0]
     cdef trpo_actor actor

@@ -116,7 +116,7 @@ cdef class KroneckerPreconditioner(Operator):
         if len(blocks) > TRPO_MAX_LAYERS:
             raise ValueError(f"blocks: wanted at most {TRPO_MAX_LAYERS}, got {len(blocks)}")
         self.setup(n, dtype)
-        cdef str code = code_of(self.dtype)
+        cdef char code = code_of(self.dtype)
         used = np.zeros(n, bool)
         for index, block in enumerate(blocks):
             if not isinstance(block, (tuple, list)) or len(block) != 4:

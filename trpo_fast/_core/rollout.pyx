@@ -22,7 +22,7 @@ def generalized_advantages(
     advantages, returns : ndarray (T, E), written
     """
     cdef const trpo_kernels *k = kernels_of(values, "values")
-    cdef str code = code_of(values.dtype)
+    cdef char code = code_of(values.dtype)
     cdef const void *v = data_of(values, "values", code, 2, -1, -1, False)
     cdef size_t steps = values.shape[0], envs = values.shape[1], bytes = values.nbytes
     cdef const void *r = data_of(rewards, "rewards", code, 2, steps, envs, False)

@@ -1,0 +1,107 @@
+"""What is shipped: the source distribution builds, the wheel holds the package and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import trpo_fast
+from trpo_fast._core import library
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def setup(*command: str) -> None:
+    pytest.importorskip("Cython", reason="setup.py needs Cython")
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def known_to_git() -> list[Path]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git repository here")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [Path(name) for name in listed.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def in_sdist(tmp_path_factory) -> set[str]:
+    folder = tmp_path_factory.mktemp("egg")
+    setup("egg_info", "--egg-base", str(folder))
+    (listing,) = folder.glob("*.egg-info/SOURCES.txt")
+    return set(listing.read_text().splitlines())
+
+
+@pytest.fixture(scope="module")
+def in_wheel(tmp_path_factory) -> set[Path]:
+    """All but the compiled modules."""
+    folder = tmp_path_factory.mktemp("lib")
+    setup("build_py", "--build-lib", str(folder))
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_source_distribution_has_every_source(in_sdist, known_to_git):
+    wanted = {
+        str(path)
+        for path in known_to_git
+        if path.parts[0] == "trpo_fast" or (path.parts[0] == "csrc" and path.parts[1] != "tests")
+    }
+    assert any(name.endswith(".pyx") for name in wanted) and "csrc/threads.c" in wanted
+    assert wanted <= in_sdist, sorted(wanted - in_sdist)
+    assert {"setup.py", "pyproject.toml", "README.md", "LICENSE"} <= in_sdist
+
+
+def test_the_source_distribution_has_nothing_that_was_built(in_sdist):
+    assert not {name for name in in_sdist if Path(name).suffix in {".so", ".o", ".a", ".pyc"} or "build/" in name}
+
+
+def test_the_wheel_has_every_module_and_its_types_but_no_sources_of_compiled_code(in_wheel, known_to_git):
+    wanted = {path for path in known_to_git if path.parts[0] == "trpo_fast" and path.suffix in {".py", ".pyi"}}
+    assert in_wheel == wanted | {Path("trpo_fast/py.typed")}
+
+
+def test_there_is_a_stub_for_every_compiled_module():
+    core = ROOT / "trpo_fast" / "_core"
+    assert {path.stem for path in core.glob("*.pyi")} == {path.stem for path in core.glob("*.pyx")}
+
+
+@pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="no limited API without a GIL")
+def test_what_is_tested_is_the_build_for_every_python():
+    assert Path(library.__file__).name.split(".", 1)[1] == "abi3.so"
+
+
+def test_the_version_stands_in_one_place_where_no_import_is_needed_to_read_it():
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "trpo_fast.__version__"}
+    tree = ast.parse((ROOT / "trpo_fast" / "__init__.py").read_text())
+    (value,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__version__"]
+    )
+    assert isinstance(value, ast.Constant) and value.value == trpo_fast.__version__
+
+
+def test_every_requirement_is_pinned_for_the_tests():
+    def normal(name: str) -> str:
+        return re.sub(r"[-_.]+", "-", name).lower()
+
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {normal(line.split("==")[0]) for line in lines if not line.startswith("#")}
+    project = PROJECT["project"]
+    wanted = [*project["dependencies"], *PROJECT["build-system"]["requires"]]
+    for requirements in project["optional-dependencies"].values():
+        wanted += requirements
+    names = {normal(re.match(r"[\w.-]+", requirement)[0]) for requirement in wanted} - {"trpo-fast"}
+    assert names <= pinned, sorted(names - pinned)

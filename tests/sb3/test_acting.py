@@ -172,6 +172,18 @@ def test_gradients_are_recorded_by_torch():
             assert policy(observations.requires_grad_())[1].shape == (4, 1)
 
 
+def test_torchs_default_dtype_does_not_matter():
+    policy = two()[0].policy
+    observations = torch.randn(4, 9)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad(), compiled_acting(policy, CompiledNetworks(policy)):
+            given = policy(observations)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert [tensor.dtype for tensor in given] == [torch.float32] * 3
+
+
 def nan_bias(model):
     with torch.no_grad():
         model.policy.action_net.bias.fill_(float("nan"))

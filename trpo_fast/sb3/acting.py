@@ -81,9 +81,11 @@ class _CompiledCall:
     # Each draws as torch's distributions do for Stable-Baselines3: the same calls, as many numbers, in the same order.
 
     def _gaussian(self, means: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:
-        shape = (len(means), *self._shape)
-        actions = torch.zeros(shape) if deterministic else torch.empty(shape).normal_()
-        log_probs = gaussian_actions(means, self._log_std, actions.numpy().reshape(means.shape))
+        noise = np.zeros(means.shape, np.float32)
+        actions = torch.from_numpy(noise.reshape(-1, *self._shape))  # the same memory
+        if not deterministic:
+            actions.normal_()
+        log_probs = gaussian_actions(means, self._log_std, noise)
         return actions, torch.from_numpy(log_probs)
 
     def _categorical(self, outputs: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:

@@ -768,7 +768,7 @@ def gaussian_actions(means, log_std, noise):
         log_std is out of range.
     """
     cdef const trpo_kernels *k = kernels_of(means, "means")
-    cdef str code = code_of(means.dtype)
+    cdef char code = code_of(means.dtype)
     cdef const void *mu = data_of(means, "means", code, 2, -1, -1, False)
     cdef Py_ssize_t rows = means.shape[0], n = means.shape[1]
     if not 1 <= n <= TRPO_MAX_OUTPUTS:

@@ -48,11 +48,10 @@ def _choose_instruction_set():
     cdef int outcome = trpo_dispatch(<const char *>name if wanted else NULL)
     if outcome == 0:
         return
-    if wanted:
-        raise ImportError(
-            f"TRPO_FAST_ISA={wanted!r} is not available here; wanted one of {', '.join(available_instruction_sets())}"
-        )
-    raise ImportError("this CPU is below x86-64-v2 (SSE4.2), the least that trpo_fast has kernels for")
+    available = available_instruction_sets()
+    if not available:
+        raise ImportError("this CPU is below x86-64-v2 (SSE4.2), the least that trpo_fast has kernels for")
+    raise ImportError(f"TRPO_FAST_ISA={wanted!r} is not available here; wanted one of {', '.join(available)}")
 
 
 _choose_instruction_set()

@@ -445,6 +445,30 @@ def test_adams_state_is_made_as_torch_makes_it():
     assert all(p.grad is None for n, p in ours.policy.named_parameters() if "value" not in n)
 
 
+@pytest.mark.parametrize("settings", [{}, {"use_sde": True}], ids=["compiled", "autograd"])
+def test_hooks_on_parameters_are_called_as_there(settings):
+    ours, theirs = pair(**settings)
+    calls = []
+    for model in (ours, theirs):
+        calls.append([])
+        for name, parameter in model.policy.named_parameters():
+            parameter.register_hook(lambda gradient, name=name, seen=calls[-1]: seen.append(name) or 0.5 * gradient)
+    with pytest.warns(UserWarning, match=r"sb3-contrib's own train\(\).*has a hook"):
+        train(ours)
+    train(theirs)
+    assert calls[0] == calls[1] and len(set(calls[0])) == len(list(ours.policy.parameters()))
+    for value in (False, True):
+        np.testing.assert_array_equal(flat(ours, value), flat(theirs, value))
+
+
+def test_hooks_on_the_value_function_leave_the_policy_to_autograd():
+    ours, theirs = pair()
+    for model in (ours, theirs):
+        model.policy.value_net.weight.register_hook(lambda gradient: 0.5 * gradient)
+    assert_one_update_agrees(ours, theirs)
+    assert (ours.update_engine, ours.critic_engine) == ("autograd", "torch")
+
+
 def test_a_graph_from_before_the_update_fails_loudly():
     ours, _ = pair()
     observations = torch.zeros(1, 9)

@@ -18,6 +18,7 @@ from trpo_fast.engines.binding import check_deterministic
 from trpo_fast.policies.distributions import MultiCategorical
 from trpo_fast.rollout.batch import Batch
 
+from .networks import has_hook
 from .update import Observations, Samples
 
 
@@ -83,6 +84,9 @@ class _Actor(nn.Module):
             for name, parameter in policy.named_parameters()
             if "value" not in name and parameter.requires_grad
         }
+        for name, parameter in candidates.items():
+            if has_hook(parameter):  # the engine differentiates by copies, which have none
+                raise ValueError(f"{name} has a hook")
         with torch.enable_grad():
             old = _detached(policy, _first(observations, 2))  # first: the policy changes one object at every pass
             divergence = sb3.kl_divergence(policy.get_distribution(_first(observations, 2)), old)

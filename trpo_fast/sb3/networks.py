@@ -50,13 +50,9 @@ _DISTRIBUTIONS: dict[type[object], str] = {
 }
 
 
-def obstacle_to_compiling(policy: BasePolicy) -> str | None:
-    """Why the kernels cannot serve `policy`, naming the culprit; None when they can."""
-    try:
-        _read(policy)
-    except _ObstacleError as obstacle:
-        return str(obstacle)
-    return None
+def has_hook(parameter: nn.Parameter) -> bool:
+    """Whether torch calls something with every gradient of `parameter`, which may change it, too."""
+    return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
 
 
 class CompiledCritic:
@@ -352,6 +348,8 @@ def _check_parameters(policy: ActorCriticPolicy, network: _Network) -> None:
             raise _ObstacleError(f"parameter {name} is on {parameter.device}")
         if parameter.dtype != torch.float32:
             raise _ObstacleError(f"parameter {name} is {parameter.dtype}, not torch.float32")
+        if has_hook(parameter):
+            raise _ObstacleError(f"parameter {name} has a hook")
         first, *others = owners[parameter.data_ptr()]
         if others:
             raise _ObstacleError(f"parameter {others[0]} is tied to {first}")

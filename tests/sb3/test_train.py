@@ -124,6 +124,7 @@ def test_an_update_is_that_of_sb3_contrib(actions):
     "settings",
     [
         {"sub_sampling_factor": 3},
+        {"sub_sampling_factor": 1.0},
         {"normalize_advantage": False},
         {"batch_size": 256},
         {"cg_damping": 0.01, "target_kl": 0.003, "line_search_shrinking_factor": 0.5},
@@ -467,6 +468,24 @@ def test_hooks_on_the_value_function_leave_the_policy_to_autograd():
         model.policy.value_net.weight.register_hook(lambda gradient: 0.5 * gradient)
     assert_one_update_agrees(ours, theirs)
     assert (ours.update_engine, ours.critic_engine) == ("autograd", "torch")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("line_search_shrinking_factor", 1.0),
+        ("line_search_shrinking_factor", 0.0),
+        ("cg_damping", -1e-5),
+        ("cg_max_steps", -1),
+    ],
+)
+def test_settings_that_the_solver_refuses_are_left_to_sb3_contrib_by_name(setting, value):
+    ours, theirs = pair(**{setting: value})
+    with pytest.warns(UserWarning, match=rf"sb3-contrib's own train\(\).*{setting} is {value}"):
+        train(ours)
+    train(theirs)
+    for half in (False, True):
+        np.testing.assert_array_equal(flat(ours, half), flat(theirs, half))
 
 
 def test_a_graph_from_before_the_update_fails_loudly():

@@ -324,6 +324,14 @@ def test_a_policy_that_the_user_compiled_is_left_alone():
     assert calls == [("observations",)] and "_compiled_call_impl" in vars(policy)
 
 
+def test_torchs_default_device_does_not_matter():
+    ours, theirs = two()
+    with torch.device("meta"):  # where nothing can be computed
+        rollout(ours)
+    rollout(theirs)
+    assert_the_same_rollout(ours, theirs)
+
+
 def test_a_policy_that_cannot_be_compiled_acts_in_torch():
     ours, theirs = two(use_sde=True)
     for model in (ours, theirs):

@@ -488,6 +488,20 @@ def test_settings_that_the_solver_refuses_are_left_to_sb3_contrib_by_name(settin
         np.testing.assert_array_equal(flat(ours, half), flat(theirs, half))
 
 
+@pytest.mark.parametrize("settings", [{}, {"use_sde": True}], ids=["compiled", "autograd"])
+def test_torchs_default_device_does_not_matter(settings):
+    ours, theirs = pair(**settings)
+    with torch.device("meta"):  # where nothing can be computed
+        train(ours)
+    assert ours.update_engine == ("autograd" if settings else "compiled")
+    train(theirs)
+    for value in (False, True):
+        assert relative(flat(ours, value), flat(theirs, value)) < 1e-4
+    assert {tensor.device.type for tensor in ours.policy.optimizer.state[ours.policy.value_net.weight].values()} == {
+        "cpu"
+    }
+
+
 def test_a_graph_from_before_the_update_fails_loudly():
     ours, _ = pair()
     observations = torch.zeros(1, 9)

@@ -54,7 +54,8 @@ class AutogradActor:
             raise ValueError("policy: its KL divergence depends on no parameter that could be stepped")
         self.averaged_over = module.averaged_over
         self._engine = AutogradEngine(module, reason)
-        rows = torch.zeros(len(samples.actions), 1, dtype=self.tensors[0].dtype)  # the module has the observations
+        # The module has the observations.
+        rows = torch.zeros(len(samples.actions), 1, dtype=self.tensors[0].dtype, device="cpu")
         self._engine.bind(Batch(rows, samples.actions.cpu(), samples.advantages.cpu(), samples.log_probs.cpu()))
         self._fisher = self._engine.fisher_operator()  # now: what cannot be differentiated twice has to fail here
         self.parameters = self._engine.parameters

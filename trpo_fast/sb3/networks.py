@@ -135,7 +135,6 @@ class CompiledNetworks(CompiledCritic):
     Parameters
     ----------
     policy : stable_baselines3.common.policies.ActorCriticPolicy
-        One that `obstacle_to_compiling` has nothing against.
 
     Attributes
     ----------
@@ -154,7 +153,7 @@ class CompiledNetworks(CompiledCritic):
     Raises
     ------
     ValueError
-        Saying why the kernels cannot serve `policy`.
+        Saying why the kernels cannot serve `policy`, and naming the culprit.
     """
 
     actor: PolicyKernel
@@ -201,6 +200,7 @@ class CompiledNetworks(CompiledCritic):
             self._read_addresses() == self._addresses
             and self._children == self._known_children
             and not any(self._hooks)
+            and not nn.modules.module._has_any_global_hook()
         )
 
     def _read_addresses(self) -> list[int]:

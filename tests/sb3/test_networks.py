@@ -228,6 +228,10 @@ OBSTACLES = {
     "torch.float64": lambda: make_policy().double(),
     "is on meta": lambda: make_policy().to("meta"),
     "action_net has its own forward": lambda: changed(own_forward_of_a_layer),
+    "mlp_extractor has its own forward_critic": lambda: changed(
+        lambda p: setattr(p.mlp_extractor, "forward_critic", torch.abs)
+    ),
+    "its action_dist has its own log_prob": lambda: changed(lambda p: setattr(p.action_dist, "log_prob", torch.sum)),
     "action_net has a hook": lambda: changed(lambda p: p.action_net.register_forward_hook(lambda *_: None)),
     "ActorCriticPolicy has a hook": lambda: changed(lambda p: p.register_forward_pre_hook(lambda *_: None)),
     "value_net has a hook": lambda: changed(lambda p: p.value_net.register_full_backward_hook(lambda *_: None)),

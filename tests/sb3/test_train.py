@@ -7,6 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 pytest.importorskip("sb3_contrib")
 
@@ -414,6 +415,17 @@ def test_optimizers_that_the_kernel_would_not_keep_true_are_left_to_torch(spoil,
         train(model)
     assert reason in ours.critic_reason
     np.testing.assert_array_equal(flat(ours, True), flat(theirs, True))
+
+
+def test_a_hook_on_every_optimizer_is_called():
+    ours, _ = pair()
+    calls = []
+    handle = register_optimizer_step_post_hook(lambda *_: calls.append(1))
+    try:
+        train(ours)
+    finally:
+        handle.remove()
+    assert ours.critic_reason == "torch has a hook on every optimizer" and len(calls) == 12
 
 
 def test_an_optimizer_of_the_users_own_is_taken_up_and_kept_true():

@@ -13,6 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from .networks import CompiledCritic
 
@@ -52,6 +53,8 @@ def obstacle_to_compiled_fit(kernels: CompiledCritic, optimizer: Optimizer, buff
         return f"the optimizer is {type(optimizer).__name__}, not Adam"
     if "step" in vars(optimizer) or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         return "the optimizer has a hook on its step"
+    if _global_optimizer_pre_hooks or _global_optimizer_post_hooks:
+        return "torch has a hook on every optimizer"
     group = _group(optimizer, kernels.critic_tensors)
     if group is None:
         return "the optimizer does not have all of the value function in one parameter group"

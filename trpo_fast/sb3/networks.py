@@ -235,6 +235,9 @@ def _read(policy: BasePolicy) -> _Networks:
     policy = _checked(policy, _METHODS)
     if isinstance(policy.action_dist, StateDependentNoiseDistribution):
         raise _ObstacleError("it explores by gSDE (use_sde=True)")
+    for method in vars(policy.action_dist):
+        if hasattr(type(policy.action_dist), method):
+            raise _ObstacleError(f"its action_dist has its own {method}")
     distribution = _DISTRIBUTIONS.get(type(policy.action_dist))
     if distribution is None:
         raise _ObstacleError(f"its action_dist is a {type(policy.action_dist).__name__}")
@@ -272,8 +275,9 @@ def _checked(policy: BasePolicy, methods: tuple[str, ...]) -> ActorCriticPolicy:
             raise _ObstacleError(f"{kind.__name__} has its own {method}")
     _check_type("mlp_extractor", policy.mlp_extractor, MlpExtractor)
     for name, module in policy.named_modules():
-        if module is not policy and "forward" in vars(module):
-            raise _ObstacleError(f"{name} has its own forward")
+        for method in ("forward", "forward_actor", "forward_critic"):
+            if module is not policy and method in vars(module):
+                raise _ObstacleError(f"{name} has its own {method}")
         # Those of gradients too: the kernels know no backward pass that they could be called in.
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
             raise _ObstacleError(f"{name or kind.__name__} has a hook")

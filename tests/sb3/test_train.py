@@ -514,6 +514,25 @@ def test_torchs_default_device_does_not_matter(settings):
     }
 
 
+@pytest.mark.parametrize("settings", [{}, {"use_sde": True}], ids=["compiled", "autograd"])
+def test_torchs_default_dtype_does_not_matter(settings):
+    ours, theirs = pair(**settings)
+    torch.set_default_dtype(torch.float64)
+    try:
+        train(ours)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (ours.update_engine, ours.critic_engine) == ("autograd" if settings else "compiled", "compiled")
+    train(theirs)
+    for value in (False, True):
+        assert relative(flat(ours, value), flat(theirs, value)) < 1e-4
+
+
+def test_a_rollout_of_one_step_is_an_update():
+    ours, theirs = pair(n_steps=1, normalize_advantage=False, batch_size=1)
+    assert_one_update_agrees(ours, theirs)
+
+
 def test_a_graph_from_before_the_update_fails_loudly():
     ours, _ = pair()
     observations = torch.zeros(1, 9)

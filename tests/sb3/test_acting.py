@@ -324,6 +324,33 @@ def test_a_policy_that_the_user_compiled_is_left_alone():
     assert calls == [("observations",)] and "_compiled_call_impl" in vars(policy)
 
 
+def test_a_policy_that_is_compiled_within_a_rollout_stays_so():
+    model = make(TRPO)
+    rollout(model, callback=Each(3, lambda model: model.policy.compile(backend="eager")))
+    assert model.policy._compiled_call_impl is not None
+
+
+def test_a_hook_on_every_module_counts_from_the_next_step():
+    seen, handles = [], []
+
+    def listen(_):
+        handles.append(nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(type(module))))
+
+    try:
+        rollout(make(TRPO), callback=Each(20, listen))
+    finally:
+        handles[0].remove()
+    assert seen.count(ActorCriticPolicy) == 128 - 20
+
+
+def test_torchs_default_device_does_not_matter():
+    ours, theirs = two()
+    with torch.device("meta"):  # where nothing can be computed
+        rollout(ours)
+    rollout(theirs)
+    assert_the_same_rollout(ours, theirs)
+
+
 def test_a_policy_that_cannot_be_compiled_acts_in_torch():
     ours, theirs = two(use_sde=True)
     for model in (ours, theirs):

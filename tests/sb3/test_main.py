@@ -17,7 +17,7 @@ def test_it_trains_with_both_and_prints_the_ratio(capsys):
     printed = capsys.readouterr().out
     theirs, ours = (int(speed.replace(",", "")) for speed in re.findall(r"TRPO\s+([\d,]+) steps/s", printed))
     ratio = float(re.search(r"ratio\s+([\d.]+)", printed)[1])
-    assert ratio == pytest.approx(ours / theirs, rel=0.01)
+    assert ratio == pytest.approx(ours / theirs, abs=0.02)  # all three are rounded
 
 
 @pytest.mark.parametrize("option", ["--rounds", "--updates"])

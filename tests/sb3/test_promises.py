@@ -1,5 +1,7 @@
 """What the tests of sb3-contrib and Stable-Baselines3 promise of TRPO and of on-policy algorithms, kept by ours."""
 
+import inspect
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -289,6 +291,11 @@ def test_a_policy_is_saved_by_itself(tmp_path):
 def test_names_of_policies_and_arguments_are_those_of_sb3_contrib():
     assert TRPO.policy_aliases == sb3_contrib.TRPO.policy_aliases
     assert issubclass(TRPO, sb3_contrib.TRPO)
+    ours, theirs = (inspect.signature(kind).parameters for kind in (TRPO, sb3_contrib.TRPO))
+    assert list(ours.values())[:-1] == list(theirs.values())
+    assert list(ours)[-1] == "paper_kl" and ours["paper_kl"].kind is inspect.Parameter.KEYWORD_ONLY
+    for method in ("learn", "load", "save", "predict"):
+        assert inspect.signature(getattr(TRPO, method)) == inspect.signature(getattr(sb3_contrib.TRPO, method))
 
 
 def test_tensorboard_gets_the_same_tags(tmp_path):

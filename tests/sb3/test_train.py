@@ -7,6 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 pytest.importorskip("sb3_contrib")
 
@@ -124,6 +125,7 @@ def test_an_update_is_that_of_sb3_contrib(actions):
     "settings",
     [
         {"sub_sampling_factor": 3},
+        {"sub_sampling_factor": 1.0},
         {"normalize_advantage": False},
         {"batch_size": 256},
         {"cg_damping": 0.01, "target_kl": 0.003, "line_search_shrinking_factor": 0.5},
@@ -415,6 +417,17 @@ def test_optimizers_that_the_kernel_would_not_keep_true_are_left_to_torch(spoil,
     np.testing.assert_array_equal(flat(ours, True), flat(theirs, True))
 
 
+def test_a_hook_on_every_optimizer_is_called():
+    ours, _ = pair()
+    calls = []
+    handle = register_optimizer_step_post_hook(lambda *_: calls.append(1))
+    try:
+        train(ours)
+    finally:
+        handle.remove()
+    assert ours.critic_reason == "torch has a hook on every optimizer" and len(calls) == 12
+
+
 def test_an_optimizer_of_the_users_own_is_taken_up_and_kept_true():
     ours, theirs = pair()
     train(ours)
@@ -443,6 +456,81 @@ def test_adams_state_is_made_as_torch_makes_it():
     for key, tensor in wanted.items():
         assert (state[key].dtype, state[key].shape, state[key].device) == (tensor.dtype, tensor.shape, tensor.device)
     assert all(p.grad is None for n, p in ours.policy.named_parameters() if "value" not in n)
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_sde": True}], ids=["compiled", "autograd"])
+def test_hooks_on_parameters_are_called_as_there(settings):
+    ours, theirs = pair(**settings)
+    calls = []
+    for model in (ours, theirs):
+        calls.append([])
+        for name, parameter in model.policy.named_parameters():
+            parameter.register_hook(lambda gradient, name=name, seen=calls[-1]: seen.append(name) or 0.5 * gradient)
+    with pytest.warns(UserWarning, match=r"sb3-contrib's own train\(\).*has a hook"):
+        train(ours)
+    train(theirs)
+    assert calls[0] == calls[1] and len(set(calls[0])) == len(list(ours.policy.parameters()))
+    for value in (False, True):
+        np.testing.assert_array_equal(flat(ours, value), flat(theirs, value))
+
+
+def test_hooks_on_the_value_function_leave_the_policy_to_autograd():
+    ours, theirs = pair()
+    for model in (ours, theirs):
+        model.policy.value_net.weight.register_hook(lambda gradient: 0.5 * gradient)
+    assert_one_update_agrees(ours, theirs)
+    assert (ours.update_engine, ours.critic_engine) == ("autograd", "torch")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("line_search_shrinking_factor", 1.0),
+        ("line_search_shrinking_factor", 0.0),
+        ("cg_damping", -1e-5),
+        ("cg_max_steps", -1),
+    ],
+)
+def test_settings_that_the_solver_refuses_are_left_to_sb3_contrib_by_name(setting, value):
+    ours, theirs = pair(**{setting: value})
+    with pytest.warns(UserWarning, match=rf"sb3-contrib's own train\(\).*{setting} is {value}"):
+        train(ours)
+    train(theirs)
+    for half in (False, True):
+        np.testing.assert_array_equal(flat(ours, half), flat(theirs, half))
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_sde": True}], ids=["compiled", "autograd"])
+def test_torchs_default_device_does_not_matter(settings):
+    ours, theirs = pair(**settings)
+    with torch.device("meta"):  # where nothing can be computed
+        train(ours)
+    assert ours.update_engine == ("autograd" if settings else "compiled")
+    train(theirs)
+    for value in (False, True):
+        assert relative(flat(ours, value), flat(theirs, value)) < 1e-4
+    assert {tensor.device.type for tensor in ours.policy.optimizer.state[ours.policy.value_net.weight].values()} == {
+        "cpu"
+    }
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_sde": True}], ids=["compiled", "autograd"])
+def test_torchs_default_dtype_does_not_matter(settings):
+    ours, theirs = pair(**settings)
+    torch.set_default_dtype(torch.float64)
+    try:
+        train(ours)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (ours.update_engine, ours.critic_engine) == ("autograd" if settings else "compiled", "compiled")
+    train(theirs)
+    for value in (False, True):
+        assert relative(flat(ours, value), flat(theirs, value)) < 1e-4
+
+
+def test_a_rollout_of_one_step_is_an_update():
+    ours, theirs = pair(n_steps=1, normalize_advantage=False, batch_size=1)
+    assert_one_update_agrees(ours, theirs)
 
 
 def test_a_graph_from_before_the_update_fails_loudly():

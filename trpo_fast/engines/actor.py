@@ -117,7 +117,7 @@ class TorchActor:
         _check_rows("observation", normalized, first_row)
         with torch.no_grad():
             # A copy, since a policy may keep what it is given.
-            distribution = self._distribution(torch.tensor(normalized))
+            distribution = self._distribution(torch.tensor(normalized, device=self._device))
             if action_masks is not None:
                 distribution = with_masks(distribution, torch.from_numpy(action_masks).to(self._device))
             chosen = self._choose(distribution, step, deterministic, first_row)

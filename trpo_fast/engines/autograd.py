@@ -247,7 +247,7 @@ class _Bound:
     def fisher_product(self, v: NDArray[Any], rows: Tensor | None) -> NDArray[Any]:
         fisher = self.linearize(rows)
         # A copy: the caller's vector may be read-only, which torch does not know.
-        whole = torch.tensor(v).to(self._device)
+        whole = torch.tensor(v, device=self._device)
         product = fisher([whole[s].view(leaf.shape) for s, leaf in zip(self._spans, self._leaves, strict=True)])
         result = self._joined(product)
         result /= self._total if rows is None else self._total * (len(rows) / self.count)

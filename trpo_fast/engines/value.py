@@ -119,8 +119,11 @@ class TorchValueKernel:
             torch.from_numpy(as_rows(name, array, self.dtype)).to(self._device)
             for name, array in (("observations", observations), ("returns", returns))
         )
-        frozen = [torch.full((part.numel(),), not part.requires_grad) for part in self._worker.parameters()]
-        m[torch.cat(frozen).to(self._device)] = 0.0  # nothing moves on by what it was doing when it was frozen
+        frozen = [
+            part.new_full((part.numel(),), not part.requires_grad, dtype=torch.bool)
+            for part in self._worker.parameters()
+        ]
+        m[torch.cat(frozen)] = 0.0  # nothing moves on by what it was doing when it was frozen
         loss = math.nan
         for epoch in range(first_epoch, first_epoch + epochs):
             order = torch.from_numpy(permutation(len(rows), seed=seed, stream=stream, step=epoch)).to(self._device)

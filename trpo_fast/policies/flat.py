@@ -31,7 +31,7 @@ class FlatBuffer(ABC):
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._tensor = torch.empty(0)
+        self._tensor = torch.empty(0, device="cpu")  # whatever torch's default device is
         self._array: NDArray[Any] = self._tensor.numpy()
         self._names: tuple[str, ...] = ()
         self.restore()
@@ -122,7 +122,7 @@ class FlatParameters(FlatBuffer):
         size = sum(parameter.numel() for parameter in parameters)
         if self._tensor.dtype != first.dtype or len(self) != size:
             adoptable = _lies_at(parameters, first.data_ptr(), first.dtype, size)
-            self._tensor = first.as_strided((size,), (1,)) if adoptable else torch.empty(size, dtype=first.dtype)
+            self._tensor = first.as_strided((size,), (1,)) if adoptable else first.new_empty(size)
             self._address = 0
         if self._tensor.data_ptr() != self._address:
             self._address = self._tensor.data_ptr()
@@ -167,7 +167,7 @@ class GatheredParameters(FlatBuffer):
         self._names = tuple(name for name, _ in named)
         values = _joined([parameter for _, parameter in named])
         if self._tensor.dtype != values.dtype or len(self) != len(values):
-            self._tensor = torch.empty(len(values), dtype=values.dtype)
+            self._tensor = torch.empty(len(values), dtype=values.dtype, device="cpu")
             self._array = self._tensor.numpy()
         self._tensor.copy_(values)
         self._seen = self._state()

@@ -37,11 +37,12 @@ def compiled_acting(policy: ActorCriticPolicy, networks: CompiledNetworks | None
     if networks is None or policy._compiled_call_impl is not None:
         yield
         return
-    policy._compiled_call_impl = _CompiledCall(policy, networks)
+    ours = policy._compiled_call_impl = _CompiledCall(policy, networks)
     try:
         yield
     finally:
-        vars(policy).pop("_compiled_call_impl", None)
+        if policy._compiled_call_impl is ours:  # and not what the user has compiled since
+            del policy._compiled_call_impl
 
 
 class _CompiledCall:

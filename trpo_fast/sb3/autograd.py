@@ -18,6 +18,7 @@ from trpo_fast.engines.binding import check_deterministic
 from trpo_fast.policies.distributions import MultiCategorical
 from trpo_fast.rollout.batch import Batch
 
+from .networks import has_hook
 from .update import Observations, Samples
 
 
@@ -53,7 +54,8 @@ class AutogradActor:
             raise ValueError("policy: its KL divergence depends on no parameter that could be stepped")
         self.averaged_over = module.averaged_over
         self._engine = AutogradEngine(module, reason)
-        rows = torch.zeros(len(samples.actions), 1, dtype=self.tensors[0].dtype)  # the module has the observations
+        # The module has the observations.
+        rows = torch.zeros(len(samples.actions), 1, dtype=self.tensors[0].dtype, device="cpu")
         self._engine.bind(Batch(rows, samples.actions.cpu(), samples.advantages.cpu(), samples.log_probs.cpu()))
         self._fisher = self._engine.fisher_operator()  # now: what cannot be differentiated twice has to fail here
         self.parameters = self._engine.parameters
@@ -83,6 +85,9 @@ class _Actor(nn.Module):
             for name, parameter in policy.named_parameters()
             if "value" not in name and parameter.requires_grad
         }
+        for name, parameter in candidates.items():
+            if has_hook(parameter):  # the engine differentiates by copies, which have none
+                raise ValueError(f"{name} has a hook")
         with torch.enable_grad():
             old = _detached(policy, _first(observations, 2))  # first: the policy changes one object at every pass
             divergence = sb3.kl_divergence(policy.get_distribution(_first(observations, 2)), old)

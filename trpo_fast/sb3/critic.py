@@ -13,6 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from .networks import CompiledCritic
 
@@ -52,6 +53,8 @@ def obstacle_to_compiled_fit(kernels: CompiledCritic, optimizer: Optimizer, buff
         return f"the optimizer is {type(optimizer).__name__}, not Adam"
     if "step" in vars(optimizer) or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         return "the optimizer has a hook on its step"
+    if _global_optimizer_pre_hooks or _global_optimizer_post_hooks:
+        return "torch has a hook on every optimizer"
     group = _group(optimizer, kernels.critic_tensors)
     if group is None:
         return "the optimizer does not have all of the value function in one parameter group"
@@ -97,7 +100,7 @@ def fit_compiled(
     tensors = kernels.critic_tensors
     group = _group(optimizer, tensors)
     assert group is not None
-    observations = kernels.rows(torch.as_tensor(buffer.observations))
+    observations = kernels.rows(torch.as_tensor(buffer.observations, device="cpu"))
     returns = np.ascontiguousarray(buffer.returns.reshape(-1), np.float32)
     count = len(returns)
     batch_size = count if batch_size is None else min(batch_size, count)
@@ -138,7 +141,7 @@ def _read_state(optimizer: Optimizer, tensors: Sequence[Tensor]) -> tuple[int, T
     states = [optimizer.state[tensor] for tensor in tensors if optimizer.state.get(tensor)]
     if not states:
         size = sum(tensor.numel() for tensor in tensors)
-        return 0, torch.zeros(size), torch.zeros(size)
+        return 0, tensors[0].new_zeros(size), tensors[0].new_zeros(size)
     m, v = (torch.cat([state[key].reshape(-1) for state in states]) for key in ("exp_avg", "exp_avg_sq"))
     return int(states[0]["step"]), m, v
 
@@ -152,7 +155,7 @@ def _write_state(
         state = optimizer.state[tensor]
         if not state:
             # Made as torch makes it; a step is a float32 on the CPU.
-            state["step"] = torch.tensor(0.0, dtype=torch.float32)
+            state["step"] = torch.tensor(0.0, dtype=torch.float32, device="cpu")
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(tensor), torch.zeros_like(tensor)
         state["step"].fill_(step)
         state["exp_avg"].copy_(m.view_as(tensor))

@@ -50,13 +50,9 @@ _DISTRIBUTIONS: dict[type[object], str] = {
 }
 
 
-def obstacle_to_compiling(policy: BasePolicy) -> str | None:
-    """Why the kernels cannot serve `policy`, naming the culprit; None when they can."""
-    try:
-        _read(policy)
-    except _ObstacleError as obstacle:
-        return str(obstacle)
-    return None
+def has_hook(parameter: nn.Parameter) -> bool:
+    """Whether torch calls something with every gradient of `parameter`, which may change it, too."""
+    return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
 
 
 class CompiledCritic:
@@ -139,7 +135,6 @@ class CompiledNetworks(CompiledCritic):
     Parameters
     ----------
     policy : stable_baselines3.common.policies.ActorCriticPolicy
-        One that `obstacle_to_compiling` has nothing against.
 
     Attributes
     ----------
@@ -158,7 +153,7 @@ class CompiledNetworks(CompiledCritic):
     Raises
     ------
     ValueError
-        Saying why the kernels cannot serve `policy`.
+        Saying why the kernels cannot serve `policy`, and naming the culprit.
     """
 
     actor: PolicyKernel
@@ -205,6 +200,7 @@ class CompiledNetworks(CompiledCritic):
             self._read_addresses() == self._addresses
             and self._children == self._known_children
             and not any(self._hooks)
+            and not nn.modules.module._has_any_global_hook()
         )
 
     def _read_addresses(self) -> list[int]:
@@ -239,6 +235,9 @@ def _read(policy: BasePolicy) -> _Networks:
     policy = _checked(policy, _METHODS)
     if isinstance(policy.action_dist, StateDependentNoiseDistribution):
         raise _ObstacleError("it explores by gSDE (use_sde=True)")
+    for method in vars(policy.action_dist):
+        if hasattr(type(policy.action_dist), method):
+            raise _ObstacleError(f"its action_dist has its own {method}")
     distribution = _DISTRIBUTIONS.get(type(policy.action_dist))
     if distribution is None:
         raise _ObstacleError(f"its action_dist is a {type(policy.action_dist).__name__}")
@@ -276,8 +275,9 @@ def _checked(policy: BasePolicy, methods: tuple[str, ...]) -> ActorCriticPolicy:
             raise _ObstacleError(f"{kind.__name__} has its own {method}")
     _check_type("mlp_extractor", policy.mlp_extractor, MlpExtractor)
     for name, module in policy.named_modules():
-        if module is not policy and "forward" in vars(module):
-            raise _ObstacleError(f"{name} has its own forward")
+        for method in ("forward", "forward_actor", "forward_critic"):
+            if module is not policy and method in vars(module):
+                raise _ObstacleError(f"{name} has its own {method}")
         # Those of gradients too: the kernels know no backward pass that they could be called in.
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
             raise _ObstacleError(f"{name or kind.__name__} has a hook")
@@ -352,6 +352,8 @@ def _check_parameters(policy: ActorCriticPolicy, network: _Network) -> None:
             raise _ObstacleError(f"parameter {name} is on {parameter.device}")
         if parameter.dtype != torch.float32:
             raise _ObstacleError(f"parameter {name} is {parameter.dtype}, not torch.float32")
+        if has_hook(parameter):
+            raise _ObstacleError(f"parameter {name} has a hook")
         first, *others = owners[parameter.data_ptr()]
         if others:
             raise _ObstacleError(f"parameter {others[0]} is tied to {first}")

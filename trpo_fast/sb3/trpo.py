@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import sb3_contrib
@@ -23,6 +25,16 @@ from .update import BoundActor, CompiledActor, PolicyStep, Samples, update_polic
 
 # What sb3-contrib's train() calls: a subclass that overrides one of these means something by it.
 _OWN_MATHEMATICS = ("_compute_actor_grad", "hessian_vector_product")
+
+Init = TypeVar("Init", bound=Callable[..., None])
+
+
+def _with_arguments_of_sb3_contrib(init: Init) -> Init:
+    """`init` as ``help`` and whoever reads signatures shall see it: with the arguments of sb3-contrib's by name."""
+    theirs = inspect.signature(sb3_contrib.TRPO.__init__)
+    own = [one for one in inspect.signature(init).parameters.values() if one.kind is one.KEYWORD_ONLY]
+    vars(init)["__signature__"] = theirs.replace(parameters=[*theirs.parameters.values(), *own])
+    return init
 
 
 class TRPO(sb3_contrib.TRPO):
@@ -55,6 +67,7 @@ class TRPO(sb3_contrib.TRPO):
 
     last_step: PolicyStep | None
 
+    @_with_arguments_of_sb3_contrib
     def __init__(self, *args: Any, paper_kl: bool = False, **kwargs: Any) -> None:
         self.paper_kl = paper_kl
         self.last_step = None
@@ -96,10 +109,10 @@ class TRPO(sb3_contrib.TRPO):
             An advantage or a return is not finite, and nothing was changed; or the compiled fit of the value function
             met a number that is not finite, and left the value function as it was.
         """
-        for method in _OWN_MATHEMATICS:
-            if getattr(type(self), method) is not getattr(sb3_contrib.TRPO, method) or method in vars(self):
-                self._train_as_sb3_contrib(f"{type(self).__name__} has its own {method}")
-                return
+        obstacle = self._obstacle()
+        if obstacle is not None:
+            self._train_as_sb3_contrib(obstacle)
+            return
         generators = np.random.get_state(), torch.get_rng_state()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
@@ -145,9 +158,23 @@ class TRPO(sb3_contrib.TRPO):
             self.logger.record("train/std", torch.exp(self.policy.log_std).mean().item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
+    def _obstacle(self) -> str | None:
+        """Why no engine can do as sb3-contrib does, whatever the policy; None where one can."""
+        for method in _OWN_MATHEMATICS:
+            if getattr(type(self), method) is not getattr(sb3_contrib.TRPO, method) or method in vars(self):
+                return f"{type(self).__name__} has its own {method}"
+        # What the solver refuses by names of its own, sb3-contrib makes something of.
+        if self.cg_max_steps < 0:
+            return f"cg_max_steps is {self.cg_max_steps}, not at least 0"
+        if not 0 <= self.cg_damping < math.inf:
+            return f"cg_damping is {self.cg_damping}, not a finite number of at least 0"
+        if not 0 < self.line_search_shrinking_factor < 1:
+            return f"line_search_shrinking_factor is {self.line_search_shrinking_factor}, not between 0 and 1"
+        return None
+
     def _samples(self, data: Any) -> Samples:
         """What the policy is updated with, out of all that the buffer has."""
-        every = slice(None, None, max(self.sub_sampling_factor, 1))
+        every = slice(None, None, self.sub_sampling_factor if self.sub_sampling_factor > 1 else None)
         observations = data.observations
         if isinstance(observations, dict):
             observations = {key: tensor[every] for key, tensor in observations.items()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -74,6 +76,26 @@ def test_the_wheel_has_every_module_and_its_types_but_no_sources_of_compiled_cod
 def test_there_is_a_stub_for_every_compiled_module():
     core = ROOT / "trpo_fast" / "_core"
     assert {path.stem for path in core.glob("*.pyi")} == {path.stem for path in core.glob("*.pyx")}
+
+
+@pytest.mark.parametrize("stub", sorted((ROOT / "trpo_fast" / "_core").glob("*.pyi")), ids=lambda path: path.stem)
+def test_compiled_functions_take_the_arguments_that_their_stubs_say(stub):
+    module = importlib.import_module(f"trpo_fast._core.{stub.stem}")
+    checked = 0
+    for node in ast.walk(ast.parse(stub.read_text())):
+        for function in getattr(node, "body", []) if isinstance(node, (ast.Module, ast.ClassDef)) else []:
+            if not isinstance(function, ast.FunctionDef) or function.name.startswith("__") or function.decorator_list:
+                continue
+            owner = module if isinstance(node, ast.Module) else getattr(module, node.name)
+            signature = inspect.signature(getattr(owner, function.name))
+            positional, named = function.args.posonlyargs + function.args.args, function.args.kwonlyargs
+            kinds = [parameter.kind for parameter in signature.parameters.values()]
+            assert list(signature.parameters) == [argument.arg for argument in positional + named]
+            assert kinds.count(inspect.Parameter.KEYWORD_ONLY) == len(named)
+            optional = [p.default is not p.empty for p in signature.parameters.values()]
+            assert sum(optional) == len(function.args.defaults) + sum(d is not None for d in function.args.kw_defaults)
+            checked += 1
+    assert checked
 
 
 @pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="no limited API without a GIL")

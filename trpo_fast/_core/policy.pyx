@@ -238,7 +238,7 @@ cdef class PolicyKernel:
 
     def bind(
         self, parameters, observations, actions, advantages, log_probs=None, total=None, action_masks=None,
-        entropy_coefficient=0.0, cache_bytes=TRPO_CACHE_BYTES
+        entropy_coefficient=0.0, cache_bytes=None
     ):
         """Cache the forward pass at theta_old = ``parameters`` (n,), which are copied.
 
@@ -256,7 +256,7 @@ cdef class PolicyKernel:
             be 1).
         entropy_coefficient : float
             The objective is the surrogate plus this times the mean entropy.
-        cache_bytes : int
+        cache_bytes : int, by default 1 GiB
             Activations kept, at most; those of the rows beyond are computed again wherever they are needed, to the same
             bits.
 
@@ -281,6 +281,8 @@ cdef class PolicyKernel:
             raise ValueError(f"total: wanted at least the {rows} rows of this batch, got {total}")
         if not -INFINITY < coefficient < INFINITY:
             raise ValueError(f"entropy_coefficient: wanted a finite number, got {entropy_coefficient!r}")
+        if cache_bytes is None:
+            cache_bytes = TRPO_CACHE_BYTES
         if cache_bytes < 0:
             raise ValueError(f"cache_bytes: wanted >= 0, got {cache_bytes}")
         cdef const void *theta = data_of(parameters, "parameters", self.code, 1, self.size, -1, False)
@@ -421,7 +423,7 @@ cdef class PolicyKernel:
             trpo_release(&self.claimed)
         return entropy
 
-    def subset(self, rows, cache_bytes=TRPO_CACHE_BYTES):
+    def subset(self, rows, cache_bytes=None):
         """A new kernel, bound to some rows of this batch at the same theta_old, for its Fisher information.
 
         Parameters

@@ -251,6 +251,16 @@ def test_arrays_that_do_not_fit_are_named(kind):
     np.testing.assert_array_equal(both, 1)
 
 
+def test_what_has_no_buffer_or_no_alignment_is_named_like_the_rest():
+    A, free = DenseOperator(np.eye(3)), np.empty(3)
+    for v in (np.zeros(3, "M8[s]"), np.zeros(3, "m8[s]"), np.zeros(3, object), np.zeros(3, ">f8"), np.zeros(3, "V8")):
+        with pytest.raises(TypeError, match="v: wanted a C-contiguous float64 array"):
+            A.matvec(v, free)
+    between = np.zeros(25, np.uint8)[1:].view(np.float64)
+    with pytest.raises(ValueError, match=r"v: wanted .*, got float64 array of shape \(3,\) misaligned in memory"):
+        A.matvec(between, free)
+
+
 def test_a_wrong_dtype_is_a_type_error_and_a_wrong_shape_a_value_error():
     A = DenseOperator(np.eye(3))
     with pytest.raises(TypeError, match="float32"):

@@ -69,6 +69,7 @@ cdef dict names = {c"f": "float32", c"d": "float64", c"q": "int64", c"?": "bool"
 cdef dict activations = {
     "tanh": TRPO_TANH, "relu": TRPO_RELU, "elu": TRPO_ELU, "leaky_relu": TRPO_LEAKY_RELU, "sigmoid": TRPO_SIGMOID
 }
+ACTIVATIONS = tuple(activations)
 
 cdef enum:
     ALIGNMENT = 64
@@ -201,8 +202,9 @@ cdef object _describe(object array):
     if not isinstance(array, ndarray):
         return f"{type(array).__name__}"
     layout = "" if array.flags.c_contiguous else " not C-contiguous"
+    place = "" if array.flags.aligned else " misaligned in memory"
     access = "" if array.flags.writeable else " read-only"
-    return f"{array.dtype} array of shape {array.shape}{layout}{access}"
+    return f"{array.dtype} array of shape {array.shape}{layout}{place}{access}"
 
 
 cdef void *data_of(
@@ -213,17 +215,21 @@ cdef void *data_of(
     cdef bint fits = False
     cdef void *data = NULL
     if isinstance(array, ndarray):
-        PyObject_GetBuffer(array, &view, PyBUF_RECORDS_RO)
-        fits = (
-            view.ndim == ndim
-            and _is_code(view.format, view.itemsize, code)
-            and (d0 < 0 or view.shape[0] == d0)
-            and (ndim < 2 or d1 < 0 or view.shape[1] == d1)
-            and not (writable and view.readonly)
-            and PyBuffer_IsContiguous(&view, c"C")
-        )
-        data = view.buf
-        PyBuffer_Release(&view)
+        try:
+            PyObject_GetBuffer(array, &view, PyBUF_RECORDS_RO)
+        except ValueError:  # of dates, and whatever else has no code
+            pass
+        else:
+            fits = (
+                view.ndim == ndim
+                and _is_code(view.format, view.itemsize, code)
+                and (d0 < 0 or view.shape[0] == d0)
+                and (ndim < 2 or d1 < 0 or view.shape[1] == d1)
+                and not (writable and view.readonly)
+                and PyBuffer_IsContiguous(&view, c"C")
+            )
+            data = view.buf
+            PyBuffer_Release(&view)
     if fits:
         return data
     sizes = ", ".join("any" if d < 0 else str(d) for d in (d0, d1)[:ndim]) + ("," if ndim == 1 else "")

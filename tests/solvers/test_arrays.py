@@ -169,9 +169,11 @@ def test_whatever_multiplies_serves_every_right_hand_side(kind, name):
     assert type(result.x) is type(right)
 
 
-def test_a_function_of_arrays_may_answer_in_tensors():
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_function_of_arrays_may_answer_in_tensors(graph):
     matrix, b = problem()
-    result = conjugate_gradient(lambda v: torch.from_numpy(matrix) @ torch.from_numpy(v), b, max_iter=100)
+    A = torch.tensor(matrix, requires_grad=graph)
+    result = conjugate_gradient(lambda v: A @ torch.from_numpy(v), b, max_iter=100)
     assert type(result.x) is np.ndarray
     np.testing.assert_allclose(result.x, np.linalg.solve(matrix, b), rtol=1e-8)
 
@@ -313,6 +315,13 @@ def test_a_line_search_moves_a_tensor_in_place(make, dtype):
     assert theta.tolist() == seen[-1] and theta.data_ptr() == memory
     assert (result.improvement, result.kl) == (6.0, 30.0)
     assert step.tolist() == [4, 4, 8]
+
+
+@pytest.mark.parametrize("pair", [tuple, list, torch.stack])
+def test_a_line_search_takes_two_numbers_with_a_graph(pair):
+    theta = torch.ones(3, requires_grad=True)
+    result = backtracking_line_search(lambda x: pair([x.sum(), x.sum() * 0]), theta, torch.ones(3), max_kl=1.0)
+    assert (result.status, result.improvement, result.kl) == (Status.SUCCESS, 6, 0)
 
 
 @pytest.mark.parametrize("step", [np.ones(3, np.float32), torch.ones(3), torch.nn.Parameter(torch.ones(3))])

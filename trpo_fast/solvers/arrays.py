@@ -68,22 +68,22 @@ def maker(like: Any, name: str) -> Callable[[NDArray[Any]], Any] | None:
 
 
 def in_kind(
-    function: Callable[[Any], Any], make: Callable[[NDArray[Any]], Any], name: str
+    function: Callable[[Any], Any], make: Callable[[NDArray[Any]], Any] | None, name: str
 ) -> Callable[[NDArray[Any]], Any]:
-    """`function`, which takes and returns the arrays that `make` makes, on ndarrays that it may keep."""
+    """`function`, which takes what `make` makes and returns arrays of any library, on ndarrays that it may keep."""
     result = f"{name}(v)"
 
     def product(v: NDArray[Any]) -> Any:
-        return as_numpy(function(make(v)), result)
+        return as_numpy(function(v if make is None else make(v)), result)
 
     return product
 
 
 def without_graph(answer: Any) -> Any:
-    """`answer`, a tensor or a tuple of some, without the autograd graph that would make `float` of it a warning."""
+    """`answer`, a tensor or several, without the autograd graph that would make `float` of it a warning."""
     if is_tensor(answer):
         return answer.detach()
-    if isinstance(answer, tuple):
+    if isinstance(answer, (tuple, list)):
         return tuple(map(without_graph, answer))
     return answer
 

@@ -49,7 +49,7 @@ def as_operator(
             raise ValueError(f"{name}: wanted shape ({size}, {size}), got {tuple(A.shape)}")
         operator = CallableOperator(A.matvec if hasattr(A, "matvec") else A.__matmul__, size, dtype, name)
     elif callable(A):
-        operator = CallableOperator(A if make is None else in_kind(A, make, name), size, dtype, name)
+        operator = CallableOperator(in_kind(A, make, name), size, dtype, name)
     else:
         raise TypeError(
             f"{name}: wanted a callable v -> A v, a dense or sparse array, a scipy LinearOperator or an Operator, "

@@ -106,7 +106,9 @@ def test_file_of_a_future_version_says_so(path):
 
 
 @pytest.mark.parametrize(
-    "header", ["not json", "[]", "{}", '{"version": "1", "metadata": {}}', '{"version": 1, "metadata": 3}']
+    "header",
+    ["not json", "[]", "{}", '{"version": "1", "metadata": {}}', '{"version": 1, "metadata": 3}', "[" * 10**5],
+    ids=lambda header: header[:40],
 )
 def test_damaged_header_is_refused(path, header):
     safetensors.numpy.save_file({}, path, metadata={"trpo_fast": header})

@@ -105,12 +105,12 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
 
 @contextmanager
 def damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn a ValueError or TypeError about an agent's file into a ModelFileError that names ``path``."""
+    """Turn what a damaged description of an agent raises into a ModelFileError that names ``path``."""
     try:
         yield
     except ModelFileError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{os.fspath(path)}: damaged description of an agent: {error}") from error
 
 
@@ -120,7 +120,7 @@ def _metadata(source: Path, header: str) -> dict[str, Any]:
         version, metadata = content["version"], content["metadata"]
         if type(version) is not int or type(metadata) is not dict:
             raise TypeError("version must be an integer and metadata an object")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{source} has a damaged trpo_fast header: {error}") from error
     if version > FORMAT_VERSION:
         raise ModelFileError(

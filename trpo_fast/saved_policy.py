@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast import model_file, spaces
+from trpo_fast._core.library import ACTIVATIONS
 from trpo_fast.model_file import ModelFileError
 from trpo_fast.normalizers import ObservationNormalizer
 from trpo_fast.spaces.images import ImageLayout, convolutions, image_layout
@@ -114,6 +115,9 @@ def read_policy(path: str | os.PathLike[str]) -> SavedPolicy:
         dtype = _field(config, "dtype", str, "config.")
         if dtype not in ("float32", "float64"):
             raise ValueError(f"config.dtype: {dtype!r} given; want 'float32' or 'float64'")
+        activation = _field(config, "activation", str, "config.")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"config.activation: {activation!r} given; want one of {', '.join(ACTIVATIONS)}")
         parameters = {
             name.removeprefix("policy."): array for name, array in arrays.items() if name.startswith("policy.")
         }
@@ -129,7 +133,7 @@ def read_policy(path: str | os.PathLike[str]) -> SavedPolicy:
             network=network,
             observation_space=observation_space,
             action_space=cast(spaces.Leaf, action_space),  # or its layout would not have been found
-            activation=_field(config, "activation", str, "config."),
+            activation=activation,
             dtype=np.dtype(dtype),
             parameters=_checked_parameters(parameters, shapes, np.dtype(dtype)),
             normalizer=_normalizer(arrays, config, observation_space) if network == "mlp" else None,
@@ -188,7 +192,9 @@ def _normalizer(
     # As TRPOConfig writes it: JSON has no infinity.
     normalizer = ObservationNormalizer(len(columns), clip=math.inf if clip == "inf" else clip, columns=columns)
     prefix = "observation_normalizer."
-    normalizer.load_state({name.removeprefix(prefix): array for name, array in arrays.items() if prefix in name})
+    normalizer.load_state(
+        {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    )
     return normalizer
 
 

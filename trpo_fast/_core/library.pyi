@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 MAX_LAYERS: int
 """Most layers of a network that the compiled core serves, the output layer among them."""
 MAX_THREADS: int
+ACTIVATIONS: tuple[str, ...]
 
 def instruction_set() -> str: ...
 def available_instruction_sets() -> tuple[str, ...]: ...

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_MOST_ITEMS = 2**26
+"""Of a Box or MultiBinary in a file: far above every observation, and below what exhausts memory if it is damage."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Box:
@@ -164,16 +167,22 @@ def to_json(space: Space) -> dict[str, Any]:
 def from_json(description: Mapping[str, Any]) -> Space:
     """Inverse of `to_json`; ValueError when `description` is not one of its results."""
     try:
-        kind = description["type"]
-        if kind in _FROM_JSON:
-            return _FROM_JSON[kind](description)
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise ValueError(f"damaged description of a space, {error!r}: {description}") from error
-    raise ValueError(f"space type must be one of {', '.join(_FROM_JSON)}, got {kind!r}")
+        return _read(description)
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        # Of a description that is nested without end, as damage may be, no text can be made.
+        given = type(description).__name__ if isinstance(error, RecursionError) else description
+        raise ValueError(f"damaged description of a space, {error!r}: {given}") from error
+
+
+def _read(description: Mapping[str, Any]) -> Space:
+    kind = description["type"]
+    if kind not in _FROM_JSON:
+        raise ValueError(f"want one of {', '.join(_FROM_JSON)} as type, got {kind!r}")
+    return _FROM_JSON[kind](description)
 
 
 def _box_from_json(description: Mapping[str, Any]) -> Box:
-    shape, dtype = tuple(_integers(description["shape"], least=0).tolist()), np.dtype(description["dtype"])
+    shape, dtype = _shape(description["shape"], least=0), _dtype(description["dtype"])
     if dtype.kind not in "fiub":
         raise ValueError(f"want the dtype of numbers, got {dtype}")
     low, high = (_bounds_from_json(description[name], shape, dtype) for name in ("low", "high"))
@@ -196,16 +205,16 @@ def _multi_discrete_from_json(description: Mapping[str, Any]) -> MultiDiscrete:
 
 
 def _multi_binary_from_json(description: Mapping[str, Any]) -> MultiBinary:
-    n = _integers(description["n"], least=1)
-    return MultiBinary(tuple(n.tolist()) if n.ndim else int(n))
+    shape = _shape(description["n"], least=1)
+    return MultiBinary(shape if isinstance(description["n"], list) else shape[0])
 
 
 def _tuple_from_json(description: Mapping[str, Any]) -> Tuple:
-    return Tuple(tuple(from_json(part) for part in description["spaces"]))
+    return Tuple(tuple(_read(part) for part in description["spaces"]))
 
 
 def _dict_from_json(description: Mapping[str, Any]) -> Dict:
-    parts = [(key, from_json(part)) for key, part in description["spaces"]]
+    parts = [(key, _read(part)) for key, part in description["spaces"]]
     if len({str(key) for key, _ in parts}) < len(parts) or not all(isinstance(key, str) for key, _ in parts):
         raise ValueError("the keys of a Dict must be different strings")
     return Dict(dict(parts))
@@ -230,8 +239,21 @@ def _integers(described: Any, least: float = -math.inf) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
+def _shape(described: Any, least: int) -> tuple[int, ...]:
+    shape = tuple(_integers(described, least).ravel().tolist())
+    if math.prod(shape) > _MOST_ITEMS:
+        raise ValueError(f"want at most {_MOST_ITEMS} items, got {described}")
+    return shape
+
+
+def _dtype(name: Any) -> np.dtype[Any]:
+    if not isinstance(name, str):  # NumPy takes None for float64
+        raise TypeError(f"want the name of a dtype, got {name!r}")
+    return np.dtype(name)
+
+
 def _integer_dtype(name: Any) -> np.dtype[Any]:
-    dtype = np.dtype(name)
+    dtype = _dtype(name)
     if dtype.kind not in "iu":
         raise ValueError(f"want the dtype of integers, got {dtype}")
     return dtype
@@ -245,9 +267,9 @@ def _bounds_to_json(bounds: NDArray[Any]) -> Any:
 
 
 def _bounds_from_json(described: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    values = described if isinstance(described, list) else [described] * math.prod(shape)
-    numbers = [float(value) if isinstance(value, str) else value for value in values]
-    return np.array(numbers, dtype=dtype).reshape(shape)
+    values = described if isinstance(described, list) else [described]
+    bounds = np.array([float(value) if isinstance(value, str) else value for value in values], dtype=dtype)
+    return bounds.reshape(shape) if isinstance(described, list) else np.full(shape, bounds[0])
 
 
 def _short(bounds: NDArray[Any]) -> str:

@@ -12,8 +12,9 @@ try:
 except ImportError as error:
     import sys
 
-    # The command imports this package before any of its own lines could catch what its user is to read.
-    if not sys.argv[0].endswith("trpo-fast"):
+    # The command imports this package before any of its own lines could catch what its user is to read. For
+    # python -m trpo_fast, "-m" still stands where the file's name will.
+    if not (sys.argv[0].endswith("trpo-fast") or (sys.argv[0] == "-m" and "trpo_fast" in sys.orig_argv)):
         raise
     print(f"trpo-fast: error: {error}", file=sys.stderr)
     sys.exit(2)

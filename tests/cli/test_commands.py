@@ -118,11 +118,12 @@ def test_help_and_mistakes_are_answered_without_loading_torch():
     assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
 
 
-def test_an_instruction_set_that_is_not_there_is_one_line(tmp_path):
+@pytest.mark.parametrize("command", ["trpo-fast", "-m trpo_fast"])
+def test_an_instruction_set_that_is_not_there_is_one_line(tmp_path, command):
     script = tmp_path / "trpo-fast"  # as installers write it
     script.write_text("import sys\nfrom trpo_fast.cli.main import main\nsys.exit(main())\n")
     done = subprocess.run(
-        [sys.executable, script, "info"],
+        [sys.executable, *(command.split() if command.startswith("-m") else [script]), "info"],
         env={**os.environ, "TRPO_FAST_ISA": "x86-64-v9", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,

@@ -6,7 +6,8 @@ Other modules of this floor reach them by cimport, so there is one table and one
 import os
 from operator import index
 
-from cpython.buffer cimport PyBUF_RECORDS_RO, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_RECORDS_RO, PyBuffer_IsContiguous, PyBuffer_Release
+from cpython.exc cimport PyErr_Clear
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
@@ -207,6 +208,11 @@ cdef object _describe(object array):
     return f"{array.dtype} array of shape {array.shape}{layout}{place}{access}"
 
 
+cdef extern from "Python.h":
+    # Its outcome is looked at here: a try block takes longer than the whole call.
+    int get_buffer "PyObject_GetBuffer"(object array, Py_buffer *view, int flags) noexcept
+
+
 cdef void *data_of(
     object array, str name, char code, int ndim, Py_ssize_t d0, Py_ssize_t d1, bint writable
 ) except? NULL:
@@ -215,10 +221,8 @@ cdef void *data_of(
     cdef bint fits = False
     cdef void *data = NULL
     if isinstance(array, ndarray):
-        try:
-            PyObject_GetBuffer(array, &view, PyBUF_RECORDS_RO)
-        except ValueError:  # of dates, and whatever else has no code
-            pass
+        if get_buffer(array, &view, PyBUF_RECORDS_RO) < 0:
+            PyErr_Clear()  # of dates, and of whatever else has no code
         else:
             fits = (
                 view.ndim == ndim

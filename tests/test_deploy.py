@@ -319,6 +319,13 @@ def test_masks_that_do_not_fit_are_named(saved):
         actor(one, action_masks=np.ones(2, bool))
 
 
+@pytest.mark.parametrize("count", [-1, 2**63, 1.5, True, "1", None])
+def test_a_count_of_predictions_that_cannot_be_is_refused_where_it_is_set(saved, count):
+    _, actor = saved()
+    with pytest.raises(ValueError, match=r"num_predictions: .* want an integer"):
+        actor.num_predictions = count
+
+
 @pytest.mark.parametrize("seed", [-1, 2**32, 1.0, "3", True])
 def test_a_seed_that_is_none_is_named(saved, tmp_path, seed):
     saved()

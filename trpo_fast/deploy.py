@@ -78,7 +78,7 @@ class LoadedActor:
         self.observation_space, self.action_space = saved.observation_space, saved.action_space
         self.normalizer, self.metadata = saved.normalizer, saved.metadata
         self.seed = saved.seed if seed is None else seed
-        self.num_predictions = saved.num_predictions if seed is None else 0
+        self._num_predictions = saved.num_predictions if seed is None else 0
         self._observations = spaces.ObservationLayout(saved.observation_space)
         self._layout = layout = spaces.action_layout(saved.action_space)
         self._masks = spaces.MaskFormat(saved.action_space)
@@ -105,6 +105,17 @@ class LoadedActor:
         self._arrays, self._several = self._make_arrays(1), self._make_arrays(0)
         self._in_place = self._row.reshape(self._plain_shape or -1)
         self._action = self._arrays[-1].reshape(self.action_space.shape)
+
+    @property
+    def num_predictions(self) -> int:
+        """Calls so far, those of the saved agent included where no seed was given; can be set, 0 to 2**63 - 1."""
+        return self._num_predictions
+
+    @num_predictions.setter
+    def num_predictions(self, count: int) -> None:
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 2**63:
+            raise ValueError(f"num_predictions: {count!r} given; want an integer from 0 to 2**63 - 1")
+        self._num_predictions = count
 
     def __call__(self, observation: Any, deterministic: bool = True, action_masks: Any = None) -> NDArray[Any]:
         """The action for one observation, or the actions for several.
@@ -174,14 +185,14 @@ class LoadedActor:
         normalized, actions, log_probs, env_actions = arrays
         try:
             self._actor.act(
-                rows, self.num_predictions, normalized, actions, log_probs, env_actions, deterministic, 0, masks
+                rows, self._num_predictions, normalized, actions, log_probs, env_actions, deterministic, 0, masks
             )
         except FloatingPointError as error:
             self._observations.finite_rows(observation)  # names the entry where one is NaN or infinite
             raise ValueError(
                 f"observation: it, or the action that comes of it, is beyond {self._dtype}; want smaller numbers"
             ) from error
-        self.num_predictions += 1
+        self._num_predictions += 1
 
     def _make_arrays(self, rows: int) -> tuple[NDArray[Any], ...]:
         """What acting writes: normalized observations, actions, log-probabilities, and the environment's actions."""

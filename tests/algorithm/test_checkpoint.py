@@ -76,6 +76,17 @@ def test_loaded_agent_predicts_and_evaluates_as_the_saved_one(make_agent, tmp_pa
     loaded.close()
 
 
+def test_a_runs_folder_is_loaded_as_its_model_or_its_latest_checkpoint(make_agent, bits, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    agent = make_agent().learn(STEPS)
+    agent.save(tmp_path / "checkpoints" / "000000000001.trpo")
+    assert bits(TRPO.load(tmp_path)) == bits(agent)
+    agent.learn(STEPS).save(tmp_path / "model.trpo")
+    assert bits(TRPO.load(tmp_path)) == bits(agent)
+    with pytest.raises(FileNotFoundError, match=r"folder .* given; want a model file, or the folder of a run"):
+        TRPO.load(tmp_path / "checkpoints")
+
+
 def test_agent_of_a_callable_loads_to_predict_and_asks_for_its_environment_to_learn(make_agent, tmp_path):
     make_agent(lambda: gym.make("Pendulum-v1")).save(tmp_path / "a.trpo")
     loaded = TRPO.load(tmp_path / "a.trpo")

@@ -19,7 +19,7 @@ def trained(command, small, tmp_path):
 
 def test_export_writes_beside_the_model_what_plays_as_the_agent(command, trained):
     result = command("export", "run", "--format", "onnx")
-    assert (result.code, result.out.strip()) == (0, "run/model.onnx")
+    assert (result.code, result.out.strip(), result.err) == (0, "run/model.onnx", "")
     agent = TRPO.load(trained / "model.trpo")
     observations = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     session = onnxruntime.InferenceSession(trained / "model.onnx", providers=["CPUExecutionProvider"])

@@ -187,6 +187,11 @@ def drop_bias(policy):
     policy.action_net.bias = None
 
 
+def constant_log_std(policy):
+    value = policy._parameters.pop("log_std").detach()
+    policy.register_buffer("log_std", value)
+
+
 def one_log_std(policy):
     policy.log_std = nn.Parameter(torch.zeros(1))
 
@@ -225,6 +230,7 @@ OBSTACLES = {
     "value_net.0.weight is tied": lambda: changed(tie_data),
     "layer without bias": lambda: changed(drop_bias),
     "log_std has shape (1,), not (3,)": lambda: changed(one_log_std),
+    "log_std is no parameter": lambda: changed(constant_log_std),
     "torch.float64": lambda: make_policy().double(),
     "is on meta": lambda: make_policy().to("meta"),
     "action_net has its own forward": lambda: changed(own_forward_of_a_layer),

@@ -42,6 +42,7 @@ from trpo_fast.rollout.environments import EnvironmentAdapter, make_vector_env
 from trpo_fast.rollout.masks import MaskFormat
 from trpo_fast.rollout.observations import ObservationLayout, same_columns
 from trpo_fast.rollout.spaces import numeric_columns
+from trpo_fast.saved_policy import find_model
 from trpo_fast.solvers.trust_region import trust_region_step
 
 # Streams 0 (acting) and 2 (environments) belong to the collector, 1 (minibatches) to the critic's trainer.
@@ -452,6 +453,8 @@ class TRPO:
 
         Parameters
         ----------
+        path : path
+            A model file, or the folder of a run: its model.trpo, or else its latest checkpoint.
         env : as in the constructor, optional
             Without it the environment is made again from the id that the file names, once it is needed.
         policy, critic : as in the constructor
@@ -465,6 +468,7 @@ class TRPO:
         ValueError
             ``env`` has other spaces than the saved agent; a module is missing, or has other parameters than the saved.
         """
+        path = find_model(path)
         saved = checkpoint.read(path)
         config, recipe, environments = saved.config, saved.recipe, None
         if env is not None:

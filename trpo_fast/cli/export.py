@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from trpo_fast.cli.errors import user_errors
 from trpo_fast.cli.run_folder import model_of
@@ -14,4 +15,6 @@ def run(arguments: argparse.Namespace) -> int:
     with user_errors(RuntimeError):
         written = export_onnx(model_of(arguments.run), arguments.out)
     print(written.path)
+    if written.difference is None:
+        print("trpo-fast export: not compared with the policy in onnxruntime", file=sys.stderr)
     return 0

@@ -244,6 +244,8 @@ def _read(policy: BasePolicy) -> _Networks:
     _check_extractor("pi_features_extractor", policy.pi_features_extractor)
     layers, activation = _layers(policy, "mlp_extractor.policy_net", "action_net")
     log_std = policy.log_std if distribution == "gaussian" else None
+    if log_std is not None and not isinstance(log_std, nn.Parameter):
+        raise _ObstacleError("log_std is no parameter")
     actor = _Network(layers, activation, log_std)
     if log_std is not None and log_std.shape != (actor.widths[-1],):
         raise _ObstacleError(f"log_std has shape {tuple(log_std.shape)}, not ({actor.widths[-1]},)")

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import trpo_fast
 from trpo_fast import model_file
 from trpo_fast.algorithm.trpo import TRPO
 
@@ -99,8 +100,9 @@ def test_plot_without_matplotlib_says_what_to_install(command, trained, monkeypa
 def test_info_names_versions_instruction_set_and_threads(command):
     result = command("info")
     assert result.code == 0
-    for name in ("trpo-fast", "python", "instruction set", "threads", "torch", "gymnasium"):
-        assert f"{name:<16} " in result.out
+    for name in ("trpo-fast", "python", "instruction set", "threads", "torch", "gymnasium", "sb3-contrib"):
+        assert f"{name:<18} " in result.out
+    assert command("--version").out == f"trpo-fast {trpo_fast.__version__}\n"
 
 
 def test_module_runs_as_the_command_does():

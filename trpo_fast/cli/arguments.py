@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import trpo_fast
 from trpo_fast.algorithm.config import TRPOConfig
 
 TIMESTEPS = 1_000_000
@@ -24,6 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser; ``arguments.module`` names the module of :mod:`trpo_fast.cli` whose ``run`` does the work."""
     description = "Trust Region Policy Optimization with a compiled core."
     parser = _Parser(prog="trpo-fast", description=description)
+    parser.add_argument("--version", action="version", version=f"trpo-fast {trpo_fast.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_eval(commands)

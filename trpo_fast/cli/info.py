@@ -10,6 +10,7 @@ import platform
 from trpo_fast._core import library
 
 _PACKAGES = ("numpy", "torch", "gymnasium", "safetensors", "tqdm", "mujoco", "tensorboard", "matplotlib")
+_PACKAGES += ("stable-baselines3", "sb3-contrib", "onnx", "onnxruntime", "scipy", "jax")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     lines |= {package: _version(package) for package in _PACKAGES}
     for name, value in lines.items():
-        print(f"{name:<16} {value}")
+        print(f"{name:<18} {value}")
     return 0
 
 

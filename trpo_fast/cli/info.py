@@ -9,8 +9,10 @@ import platform
 
 from trpo_fast._core import library
 
-_PACKAGES = ("numpy", "torch", "gymnasium", "safetensors", "tqdm", "mujoco", "tensorboard", "matplotlib")
-_PACKAGES += ("stable-baselines3", "sb3-contrib", "onnx", "onnxruntime", "scipy", "jax")
+_PACKAGES = (
+    *("numpy", "torch", "gymnasium", "safetensors", "tqdm", "mujoco", "tensorboard", "matplotlib"),
+    *("stable-baselines3", "sb3-contrib", "onnx", "onnxruntime", "scipy", "jax"),
+)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -138,6 +138,29 @@ def test_tensors_are_those_of_the_policy(actions, count, deterministic):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("actions", SPACES)
+@pytest.mark.parametrize("look", [lambda one: one, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_callbacks_see_the_distribution_of_the_step(actions, look, no_torch_forward):
+    seen = []
+
+    def compare(model):
+        observations = model.policy.obs_to_tensor(callback.locals["obs_tensor"].numpy())[0]
+        ours = look(model.policy.action_dist.distribution)
+        theirs = model.policy.get_distribution(observations).distribution
+        pairs = zip(ours, theirs, strict=True) if isinstance(theirs, list) else [(ours, theirs)]
+        for one, other in pairs:
+            assert isinstance(one, type(other))
+            torch.testing.assert_close(one.entropy(), other.entropy(), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(one.mean, other.mean, rtol=1e-4, atol=1e-5, equal_nan=True)
+            assert type(one) is type(other) and repr(one) == repr(other) and set(vars(other)) <= set(vars(one))
+        seen.append(actions)
+
+    model, _ = two(SPACES[actions])
+    callback = Each(2, compare)
+    rollout(model, callback=callback)
+    assert seen == [actions]
+
+
 def test_log_probabilities_are_the_bits_that_the_update_computes():
     policy = two()[0].policy
     networks = CompiledNetworks(policy)

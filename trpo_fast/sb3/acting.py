@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, ClassVar, SupportsIndex, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
 from trpo_fast._core.policy import ActorCritic, gaussian_actions
 
@@ -22,9 +23,9 @@ def compiled_acting(policy: ActorCriticPolicy, networks: CompiledNetworks | None
     """While it lasts, ``policy(observations)`` computes with `networks`, unless gradients are recorded.
 
     Actions, values and log-probabilities are Stable-Baselines3's up to rounding, of the same shapes and dtypes, and
-    torch's global generator is used in the same way. ``policy.forward`` and every other method stay what they are, and
-    so do copies and pickles of the policy. Once something replaces a parameter or a module, or adds a hook, torch does
-    the rest. Only ``policy.action_dist`` keeps the distribution of the last call that was not compiled.
+    torch's global generator is used in the same way. ``policy.action_dist`` has the distribution of the latest call.
+    ``policy.forward`` and every other method stay what they are, and so do copies and pickles of the policy. Once
+    something replaces a parameter or a module, or adds a hook, torch does the rest.
 
     Parameters
     ----------
@@ -45,6 +46,58 @@ def compiled_acting(policy: ActorCriticPolicy, networks: CompiledNetworks | None
             del policy._compiled_call_impl
 
 
+class _Late:
+    """A torch distribution that is made when something looks at it, since few do and making one takes 10 us.
+
+    From then on it is one of the plain class `kind`, with the parameters that `make` gives for what is `known`.
+    """
+
+    kind: ClassVar[type[Distribution]]
+    make: ClassVar[Callable[..., dict[str, Tensor]]]
+
+    def __init__(self, *known: Any) -> None:
+        self.__dict__["known"] = known
+
+    def __getattribute__(self, name: str) -> Any:
+        # What Python itself looks up asks nothing of the distribution.
+        return object.__getattribute__(self, name) if name.startswith("__") else getattr(_made(self), name)
+
+    def __repr__(self) -> str:
+        return repr(_made(self))
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        return _made(self).__reduce_ex__(protocol)
+
+
+def _made(late: _Late) -> Distribution:
+    kind, parameters = type(late).kind, type(late).make(*late.__dict__.pop("known"))
+    late.__class__ = kind  # type: ignore[assignment]  # here `_Late` ends
+    kind.__init__(late, **parameters)  # type: ignore[arg-type]
+    return cast(Distribution, late)
+
+
+class _LateNormal(_Late, Normal):
+    kind = Normal
+
+    @staticmethod
+    def make(means: NDArray[np.float32], log_std: NDArray[np.float32]) -> dict[str, Tensor]:
+        loc = torch.from_numpy(means)
+        return {"loc": loc, "scale": torch.from_numpy(log_std).exp().expand_as(loc)}
+
+
+class _LateCategorical(_Late, Categorical):
+    kind = Categorical
+
+    @staticmethod
+    def make(logits: Tensor) -> dict[str, Tensor]:
+        return {"logits": logits}
+
+
+class _LateBernoulli(_Late, Bernoulli):
+    kind = Bernoulli
+    make = _LateCategorical.make
+
+
 class _CompiledCall:
     """``policy(observations, deterministic)``: actions (B, *shape), values (B, 1), log-probabilities (B,)."""
 
@@ -57,6 +110,7 @@ class _CompiledCall:
         self._forward = ActorCritic(
             networks.actor, self._parameters, networks.critic, networks.critic_parameters
         ).forward
+        self._action_dist = policy.action_dist
         self._choose = {
             "gaussian": self._gaussian,
             "categorical": self._categorical,
@@ -87,11 +141,15 @@ class _CompiledCall:
         if not deterministic:
             actions.normal_()
         log_probs = gaussian_actions(means, self._log_std, noise)
+        self._action_dist.distribution = _LateNormal(means, self._log_std.copy())
         return actions, torch.from_numpy(log_probs)
 
     def _categorical(self, outputs: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:
         parts = []
-        for logits in torch.from_numpy(outputs).split(self._networks.choices, dim=1):
+        several = torch.from_numpy(outputs).split(self._networks.choices, dim=1)
+        late: list[Any] = [_LateCategorical(logits) for logits in several]
+        self._action_dist.distribution = late if self._networks.actor.distribution == "multicategorical" else late[0]
+        for logits in several:
             log_p = logits.log_softmax(1)
             p = log_p.softmax(1)
             action = p.argmax(1, keepdim=True) if deterministic else torch.multinomial(p, 1, True)
@@ -101,6 +159,7 @@ class _CompiledCall:
 
     def _bernoulli(self, outputs: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:
         logits = torch.from_numpy(outputs)
+        self._action_dist.distribution = _LateBernoulli(logits)
         p = logits.sigmoid()
         actions = p.round() if deterministic else p.bernoulli()
         log_probs = -torch.nn.functional.binary_cross_entropy_with_logits(logits, actions, reduction="none").sum(1)

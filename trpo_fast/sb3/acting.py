@@ -110,7 +110,6 @@ class _CompiledCall:
         self._forward = ActorCritic(
             networks.actor, self._parameters, networks.critic, networks.critic_parameters
         ).forward
-        self._action_dist = policy.action_dist
         self._choose = {
             "gaussian": self._gaussian,
             "categorical": self._categorical,
@@ -141,14 +140,16 @@ class _CompiledCall:
         if not deterministic:
             actions.normal_()
         log_probs = gaussian_actions(means, self._log_std, noise)
-        self._action_dist.distribution = _LateNormal(means, self._log_std.copy())
+        self._policy.action_dist.distribution = _LateNormal(means, self._log_std.copy())
         return actions, torch.from_numpy(log_probs)
 
     def _categorical(self, outputs: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:
         parts = []
         several = torch.from_numpy(outputs).split(self._networks.choices, dim=1)
         late: list[Any] = [_LateCategorical(logits) for logits in several]
-        self._action_dist.distribution = late if self._networks.actor.distribution == "multicategorical" else late[0]
+        self._policy.action_dist.distribution = (
+            late if self._networks.actor.distribution == "multicategorical" else late[0]
+        )
         for logits in several:
             log_p = logits.log_softmax(1)
             p = log_p.softmax(1)
@@ -159,7 +160,7 @@ class _CompiledCall:
 
     def _bernoulli(self, outputs: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:
         logits = torch.from_numpy(outputs)
-        self._action_dist.distribution = _LateBernoulli(logits)
+        self._policy.action_dist.distribution = _LateBernoulli(logits)
         p = logits.sigmoid()
         actions = p.round() if deterministic else p.bernoulli()
         log_probs = -torch.nn.functional.binary_cross_entropy_with_logits(logits, actions, reduction="none").sum(1)

@@ -12,14 +12,13 @@ from torch import nn
 
 from trpo_fast._core.operator import Operator
 from trpo_fast.solvers import Status, backtracking_line_search, conjugate_gradient
+from trpo_fast.solvers.trust_region import can_keep, is_curvature
 
 from .networks import CompiledNetworks
 
 # sb3-contrib's conjugate_gradient_solver: scale of its random start, and what it compares r'r with.
 _START_SCALE = 1e-4
 _RESIDUAL_TOLERANCE = 1e-10
-# Reorthogonalization keeps one vector per iteration; beyond this many bytes CG does without.
-_MOST_KEPT = 2**31
 
 Observations = torch.Tensor | dict[str, torch.Tensor]
 
@@ -159,14 +158,13 @@ def update_policy(
         atol=math.sqrt(_RESIDUAL_TOLERANCE),
         damping=damping,
         x0=start.cpu().numpy(),
-        reorthogonalize=min(cg_max_steps, g.size) * g.nbytes <= _MOST_KEPT,
+        reorthogonalize=can_keep(g, cg_max_steps),
     )
     if cg.status < 0:
         return failed(cg.status)
     x = cg.x.astype(np.float64)
     curvature = cg.curvature + damping * float(x @ x)
-    # Below this, the difference that gave x'Fx is rounding.
-    if not curvature > 8 * float(np.finfo(g.dtype).eps) * abs(float(x @ g)):
+    if not is_curvature(curvature, x, g):
         return failed(Status.NO_CURVATURE)
 
     def objective(_: NDArray[Any]) -> tuple[float, float]:

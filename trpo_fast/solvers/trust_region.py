@@ -141,7 +141,6 @@ def trust_region_step(
             preconditioner = engine.preconditioner(preconditioner, damping=damping, rows=fisher_rows)
         except FloatingPointError:  # a statistic overflowed
             return report(Status.NON_FINITE)
-    kept_bytes = (1 if preconditioner is None else 2) * min(cg_iterations, g.size) * g.nbytes
     fisher = engine.fisher_operator() if fisher_rows is None else engine.fisher_operator(fisher_rows)
     cg = conjugate_gradient(
         as_operator(fisher, g.size, g.dtype, "engine.fisher_operator()"),
@@ -151,7 +150,7 @@ def trust_region_step(
         progress_tol=cg_progress_tol,
         damping=damping,
         preconditioner=preconditioner,
-        reorthogonalize=reorthogonalize and kept_bytes <= 2**31,
+        reorthogonalize=reorthogonalize and can_keep(g, cg_iterations, preconditioner),
     )
     timings["solve"] = perf_counter() - start
     found: dict[str, Any] = {
@@ -165,9 +164,7 @@ def trust_region_step(
     x = cg.x.astype(np.float64)
     squared_norm = float(x @ x)
     curvature = cg.curvature + (damping * squared_norm if step_curvature == "damped" else 0.0)
-    # below this the difference that gave the curvature is rounding
-    rounding = 8 * float(np.finfo(g.dtype).eps) * float(x @ g)
-    if not curvature > rounding:
+    if not is_curvature(curvature, x, g):
         return report(Status.NO_CURVATURE, **found)
 
     start = perf_counter()
@@ -202,3 +199,13 @@ def trust_region_step(
         "step_norm": search.step_fraction * beta * math.sqrt(squared_norm),
     }
     return report(search.status, **found)
+
+
+def can_keep(g: NDArray[Any], iterations: int, preconditioner: Any = None) -> bool:
+    """Whether what reorthogonalization keeps, a vector an iteration or two with a preconditioner, fits in 2 GiB."""
+    return (1 if preconditioner is None else 2) * min(iterations, g.size) * g.nbytes <= 2**31
+
+
+def is_curvature(curvature: float, x: NDArray[np.float64], g: NDArray[Any]) -> bool:
+    """Whether x'Fx, a difference of numbers of the size of x'g in g's precision, is more than rounding; not for NaN."""
+    return curvature > 8 * float(np.finfo(g.dtype).eps) * abs(float(x @ g))

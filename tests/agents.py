@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 
 from tests.algorithm.test_every_space import Anything
 from trpo_fast import TRPO
-from trpo_fast.rollout.observations import ObservationLayout
+from trpo_fast.environments.observations import ObservationLayout
 
 ACTIONS = [
     Box(np.array([-1.0, -0.1, -np.inf], np.float32), np.array([1.0, 0.2, 0.0], np.float32)),

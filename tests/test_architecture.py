@@ -35,6 +35,7 @@ FLOORS = {
     "selftest": 2,
     "policies": 3,
     "engines": 3,
+    "environments": 3,
     "rollout": 3,
     "algorithm": 4,
     "sb3": 5,

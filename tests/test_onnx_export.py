@@ -17,9 +17,10 @@ from tests import reference
 from tests.agents import ACTIONS, OBSERVATIONS, PLAIN, observations_of, random_agent
 from tests.algorithm.images import OwnPolicy
 from trpo_fast import TRPO, onnx_export
+from trpo_fast.environments.recipe import EnvironmentRecipe
+from trpo_fast.environments.spaces import space_from_json
 from trpo_fast.model_file import ModelFileError
 from trpo_fast.onnx_export import export_onnx
-from trpo_fast.rollout.spaces import space_from_json
 
 ROWS = 200
 
@@ -158,7 +159,7 @@ def test_the_graph_names_its_inputs_and_outputs_and_where_it_comes_from(exported
     space = Dict(far=Box(-1, 1, (2,), np.float32), here=gymnasium.spaces.Tuple([Discrete(3), MultiBinary((2, 2))]))
     agent = random_agent(space, MultiDiscrete([2, 3]))
     agent.num_timesteps = 7
-    agent.recipe = {"id": "Somewhere-v1", "vectorization": None, "env_kwargs": {}}
+    agent.recipe = EnvironmentRecipe("Somewhere-v1")
     session = exported(agent)
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
         ("observation/far", "tensor(float)", ["batch", 2]),

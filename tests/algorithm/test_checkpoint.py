@@ -12,7 +12,7 @@ from trpo_fast import model_file
 from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.trpo import TRPO
-from trpo_fast.rollout.environments import EnvironmentAdapter
+from trpo_fast.environments.in_process import InProcessEnvironments
 
 STEPS = 3 * 64
 
@@ -110,7 +110,7 @@ def test_load_takes_another_number_of_environments(make_agent, tmp_path):
 
 def test_load_refuses_an_environment_with_other_spaces(make_agent, tmp_path):
     make_agent().save(tmp_path / "a.trpo")
-    with pytest.raises(ValueError, match=r"env: observation_space .* want .* the saved agent's"):
+    with pytest.raises(ValueError, match=r"(?s)env CartPole-v1: observation_space .* want .*, the agent's"):
         TRPO.load(tmp_path / "a.trpo", env="CartPole-v1")
 
 
@@ -265,7 +265,7 @@ def test_load_of_a_damaged_file_closes_the_environment_that_it_made(saved_file, 
     del (kept := dict(tensors))["policy.log_std"]
     model_file.write(tmp_path / "bad.trpo", kept, metadata)
     closed = []
-    monkeypatch.setattr(EnvironmentAdapter, "close", lambda self: closed.append(self))
+    monkeypatch.setattr(InProcessEnvironments, "close", lambda self: closed.append(self))
     with pytest.raises(model_file.ModelFileError, match=r"policy\.log_std: missing"):
         TRPO.load(tmp_path / "bad.trpo", env="Pendulum-v1")
     assert len(closed) == 1

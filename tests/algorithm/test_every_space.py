@@ -80,7 +80,7 @@ def test_every_action_space_trains_evaluates_and_survives_a_file(make_agent, tmp
     same_after_loading(agent, tmp_path / "model", make, np.zeros(3))
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync"])
 @pytest.mark.parametrize("space", OBSERVATIONS, ids=str)
 def test_every_observation_space_trains_evaluates_and_survives_a_file(make_agent, tmp_path, space, vectorization):
     make = functools.partial(Anything, space, Discrete(3))
@@ -157,7 +157,7 @@ def test_observations_whose_columns_lie_in_another_order_are_refused(make_agent,
     spaces = [Dict([(key, Discrete(2)) for key in keys]) for keys in ("ab", "ba")]
     agent = make_agent(functools.partial(Anything, spaces[0], Discrete(2)), **SMALL)
     agent.save(tmp_path / "model")
-    with pytest.raises(ValueError, match=r"env: observation_space .* given; want"):
+    with pytest.raises(ValueError, match=r"env .*: observation_space .* given; want .* the order of its keys"):
         TRPO.load(tmp_path / "model", env=functools.partial(Anything, spaces[1], Discrete(2)))
 
 

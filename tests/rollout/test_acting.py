@@ -8,13 +8,12 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
-from tests.rollout.toys import Walk, walks
+from tests.rollout.toys import Walk, copies_of, make_environments, walks
 from trpo_fast.algorithm.acting import Player
 from trpo_fast.engines import make_engine
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.policies.mlp import MLPPolicy
 from trpo_fast.rollout.collector import Collector
-from trpo_fast.rollout.environments import make_vector_env
 
 
 def collect(adapter, steps, *, engine="native", dtype=torch.float32, rollouts=1, **options):
@@ -47,8 +46,8 @@ def zeros(rows):
     [
         lambda: walks(5),
         lambda: walks(5, AutoresetMode.NEXT_STEP),
-        lambda: make_vector_env("CartPole-v1", num_envs=5),
-        lambda: make_vector_env("CartPole-v1", num_envs=5, vectorization="vector"),
+        lambda: make_environments("CartPole-v1", num_envs=5),
+        lambda: make_environments("CartPole-v1", num_envs=5, vectorization="vector"),
     ],
     ids=["walk", "walk, next step", "CartPole", "CartPole, vector"],
 )
@@ -86,11 +85,11 @@ class Door(Walk):
 
 
 def test_actions_are_clipped_at_the_door_and_not_in_the_rollout():
-    adapter = make_vector_env(Door, num_envs=2)
-    for env in adapter._env.envs:
+    adapter = make_environments(Door, num_envs=2)
+    for env in copies_of(adapter):
         env.seen = []
     _, _, rollout = collect(adapter, 30, log_std_init=1.0)
-    seen = np.stack([env.seen[10:] for env in adapter._env.envs], axis=1)  # after the warm-up
+    seen = np.stack([env.seen[10:] for env in copies_of(adapter)], axis=1)  # after the warm-up
     assert (np.abs(rollout.actions) > 1).mean() > 0.2
     np.testing.assert_array_equal(seen, np.clip(rollout.actions, -1, 1))
 
@@ -123,7 +122,7 @@ def test_observation_that_is_not_finite_is_named_with_environment_and_step():
         def step(self, action):
             return np.full(2, np.nan if self.index == 1 else 0, np.float32), 0.0, False, False, {}
 
-    adapter = make_vector_env(Lost, num_envs=3)
+    adapter = make_environments(Lost, num_envs=3)
     engine = make_engine(MLPPolicy(adapter.observation_space, adapter.action_space, seed=1))
     with pytest.raises(ValueError, match="observation of environment 1 at step 1 must be finite, got"):
         Collector(adapter, engine, steps_per_env=5, seed=5).collect()

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from tests.rollout.toys import Walk, follow, value, walks
+from tests.rollout.toys import Walk, copies_of, follow, make_environments, value, walks
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
-from trpo_fast.rollout.environments import make_vector_env
 
 SAME, NEXT = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP
 GAMMA, LAMBDA = 0.9, 0.8
@@ -121,7 +120,7 @@ def test_dummy_rows_count_in_no_statistic_and_no_step_count(mode):
     normalizer, scaler = ObservationNormalizer(3), RewardScaler(4, GAMMA)
     adapter = walks(4, mode)
     collector = follow(adapter, 10, observation_normalizer=normalizer, reward_scaler=scaler)
-    walkers = adapter._env.envs
+    walkers = copies_of(adapter)
     steps, raw = 0, []
     for _ in range(5):
         raw.append((normalizer.mean.copy(), normalizer.scale.copy()))
@@ -191,7 +190,7 @@ def test_episodes_are_accounted_for_across_rollouts(mode):
         returns.extend(rollout.episode_returns)
         lengths.extend(rollout.episode_lengths)
     expected = []
-    for walker in adapter._env.envs:
+    for walker in copies_of(adapter):
         total, length = 0.0, 0
         for reward, terminated, truncated in walker.history:
             total, length = total + reward, length + 1
@@ -312,7 +311,7 @@ class Faulty(Walk):
 )
 def test_what_is_not_finite_is_named_with_environment_and_step(what, at, named):
     faults = iter([("reward", 0), ("reward", 0), (what, at)])
-    collector = follow(make_vector_env(lambda: Faulty(*next(faults)), num_envs=3), 10)
+    collector = follow(make_environments(lambda: Faulty(*next(faults)), num_envs=3), 10)
     with pytest.raises(ValueError, match=rf"{what} of environment 2 at step {named} must be finite, got"):
         collector.collect()
 
@@ -337,7 +336,7 @@ def test_what_is_too_large_for_the_policys_dtype_is_named_without_a_warning(what
             "reward_scaler": RewardScaler(3, 0.9, clip),
         }
     faults = iter([("reward", 0), ("reward", 0), (what, at)])
-    adapter = make_vector_env(lambda: TooLarge(*next(faults)), num_envs=3)
+    adapter = make_environments(lambda: TooLarge(*next(faults)), num_envs=3)
     collector = follow(adapter, 10, dtype=np.float32, **options)
     with pytest.raises(
         ValueError, match=rf"{what} of environment 2 at step {named} must be finite in float32, got .*1"
@@ -361,7 +360,7 @@ def test_rewards_too_large_for_their_sums_are_named_without_a_warning(size, dtyp
 
     lates = iter([False, True])
     scaler = RewardScaler(2, 0.99) if scaled else None
-    collector = follow(make_vector_env(make, num_envs=2), 20, dtype=dtype, reward_scaler=scaler)
+    collector = follow(make_environments(make, num_envs=2), 20, dtype=dtype, reward_scaler=scaler)
     if scaled and dtype is np.float32:
         assert np.isfinite(finish(collector, collector.collect())[1]).all()  # clipped to a size that serves
     else:
@@ -379,7 +378,7 @@ def test_observations_too_large_for_their_statistics_are_named():
         def _observe(self):
             return super()._observe() * (1e300 if self.steps == 2 else 1)
 
-    collector = follow(make_vector_env(Large, num_envs=1), 4, observation_normalizer=normalizer)
+    collector = follow(make_environments(Large, num_envs=1), 4, observation_normalizer=normalizer)
     with pytest.raises(ValueError, match=r"observation of environment 0 at step 2, .* is too large for its norm"):
         collector.collect()
     assert normalizer.count == 0
@@ -388,7 +387,7 @@ def test_observations_too_large_for_their_statistics_are_named():
 
 def test_rewards_that_their_scaler_clips_may_be_of_any_size(recwarn):
     faults = iter([("reward", 0), ("reward", 5)])
-    adapter = make_vector_env(lambda: TooLarge(*next(faults)), num_envs=2)
+    adapter = make_environments(lambda: TooLarge(*next(faults)), num_envs=2)
     collector = follow(adapter, 10, dtype=np.float32, reward_scaler=RewardScaler(2, 0.9))
     _, returns, _ = finish(collector, collector.collect())
     assert np.isfinite(returns).all()
@@ -423,7 +422,7 @@ def test_action_that_is_not_finite_is_named_with_environment_and_step():
 
 def test_statistics_do_not_change_in_a_rollout_that_failed():
     normalizer, scaler = ObservationNormalizer(3), RewardScaler(1, GAMMA)
-    adapter = make_vector_env(lambda: Faulty("reward", 5), num_envs=1)
+    adapter = make_environments(lambda: Faulty("reward", 5), num_envs=1)
     collector = follow(adapter, 10, observation_normalizer=normalizer, reward_scaler=scaler)
     with pytest.raises(ValueError, match="reward"):
         collector.collect()
@@ -442,14 +441,14 @@ class Interrupted(Walk):
 
 
 def test_interrupted_rollout_is_dropped_and_the_next_starts_fresh_episodes():
-    adapter = make_vector_env(Interrupted, num_envs=2)
+    adapter = make_environments(Interrupted, num_envs=2)
     collector = follow(adapter, 6)
     kept, _, _ = finish(collector, collector.collect())
     before = kept.observations.copy()
-    adapter._env.envs[1].at = 9
+    copies_of(adapter)[1].at = 9
     with pytest.raises(KeyboardInterrupt):
         collector.collect()
-    adapter._env.envs[1].at = -1
+    copies_of(adapter)[1].at = -1
     rollout = collector.collect()
     np.testing.assert_array_equal(rollout.observations[0, :, 1], 0)  # steps in the episode
     np.testing.assert_array_equal(kept.observations, before)
@@ -470,7 +469,7 @@ class KeepsAction(Walk):
 
 
 def test_environments_may_keep_the_action_they_were_given():
-    collector = follow(make_vector_env(KeepsAction, num_envs=2), 10)  # the environments compare at every step
+    collector = follow(make_environments(KeepsAction, num_envs=2), 10)  # the environments compare at every step
     assert collector.collect().steps == 20
 
 
@@ -488,7 +487,7 @@ class Choices(gymnasium.Env):
 
 
 def test_integer_observations_and_discrete_actions_have_their_places():
-    adapter = make_vector_env(Choices, num_envs=3)
+    adapter = make_environments(Choices, num_envs=3)
     collector = follow(adapter, 4, dtype=np.float32)
 
     def act(observations, step, normalized, actions, log_probs, env_actions):

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import batch_space
 
+from trpo_fast.environments.base import Environments
+from trpo_fast.environments.recipe import EnvironmentRecipe
+from trpo_fast.environments.spaces import action_layout
+from trpo_fast.environments.vector import VectorAdapter
 from trpo_fast.rollout.collector import Collector
-from trpo_fast.rollout.environments import EnvironmentAdapter, SyncEnvironments
-from trpo_fast.rollout.spaces import action_layout
+
+
+def make_environments(env: Any, num_envs: int = 8, **recipe: Any) -> Environments:
+    """Copies of an environment, by a recipe."""
+    return EnvironmentRecipe(env, **recipe).make(num_envs)
+
+
+def copies_of(environments: Environments) -> list[gymnasium.Env]:
+    """The single environments behind `environments` of this process."""
+    own = getattr(environments, "copies", None)
+    return environments._env.envs if own is None else own.envs
 
 
 class Walk(gymnasium.Env):
@@ -48,14 +61,72 @@ class Walk(gymnasium.Env):
         return self._observe(), reward, terminated, truncated, {"position": self.position}
 
 
+class Parts(Walk):
+    """The same walk, seen in parts."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "moved": gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64),
+            "count": gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(9), gymnasium.spaces.MultiBinary(2)]),
+        }
+    )
+
+    def _observe(self):
+        position, steps, episode = super()._observe()
+        signs = np.array([position > 0, episode % 2], np.int8)
+        return {"moved": np.array([position, episode]), "count": (int(steps), signs)}
+
+
+def pushes(adapter, steps, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.uniform(-1, 1, adapter.action_shape).astype(adapter.action_dtype) for _ in range(steps)]
+
+
+def play(adapter, steps=60):
+    """Everything that happens in `steps` steps, copied."""
+    observations = [adapter.reset(11).copy()]
+    rewards, flags, finals = [], [], []
+    for t, action in enumerate(pushes(adapter, steps)):
+        result = adapter.step(action)
+        observations.append(result.observations.copy())
+        rewards.append(result.rewards.copy())
+        flags.append(np.stack([result.terminated, result.truncated]))
+        if result.final_observations is not None:
+            rows, indices = result.final_observations
+            finals.extend((t, int(i), tuple(row)) for i, row in zip(indices, rows, strict=True))
+    adapter.close()
+    return np.array(observations), np.array(rewards), np.array(flags), finals
+
+
+class Ending(VectorEnv):
+    """Two environments that are truncated at every step; `final` is what the infos hold."""
+
+    num_envs = 2
+    single_observation_space = gymnasium.spaces.Box(-9, 9, (2, 2), np.float32)
+    single_action_space = gymnasium.spaces.Box(-1, 1, (2, 1), np.float64)
+
+    def __init__(self, final=None, mode=AutoresetMode.SAME_STEP):
+        self.observation_space = batch_space(self.single_observation_space, 2)
+        self.action_space = batch_space(self.single_action_space, 2)
+        self.metadata = {} if mode is None else {"autoreset_mode": mode}
+        self.final = final or {}
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros((2, 2, 2), np.float32), {}
+
+    def step(self, actions):
+        assert actions in self.action_space
+        terminated = np.array([True, False])
+        return np.zeros((2, 2, 2), np.float32), np.zeros(2), terminated, np.ones(2, bool), self.final
+
+
 def walks(
     num_envs: int = 4, mode: AutoresetMode = AutoresetMode.SAME_STEP, limit: int = 7, edge: float = 1.5
-) -> EnvironmentAdapter:
+) -> Environments:
     """`num_envs` walks; SAME_STEP are our own vector environment, NEXT_STEP gymnasium's."""
-    env_fns: list[Callable[[], gymnasium.Env]] = [lambda: Walk(limit, edge)] * num_envs
     if mode is AutoresetMode.SAME_STEP:
-        return EnvironmentAdapter(SyncEnvironments(env_fns))
-    return EnvironmentAdapter(SyncVectorEnv(env_fns, autoreset_mode=mode))
+        return make_environments(Walk, num_envs, env_kwargs={"limit": limit, "edge": edge})
+    return VectorAdapter(SyncVectorEnv([lambda: Walk(limit, edge)] * num_envs, autoreset_mode=mode))
 
 
 class FollowingActor:
@@ -93,7 +164,7 @@ class FollowingEngine:
         return self.last_actor
 
 
-def follow(adapter: EnvironmentAdapter, steps_per_env: int, seed: int = 3, dtype: type = np.float64, **options: Any):
+def follow(adapter: Environments, steps_per_env: int, seed: int = 3, dtype: type = np.float64, **options: Any):
     """Collector of a policy that follows its observations, with its actor as an attribute."""
     engine = FollowingEngine(dtype)
     collector = Collector(adapter, engine, steps_per_env=steps_per_env, seed=seed, **options)

@@ -8,8 +8,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from trpo_fast.environments.spaces import action_layout
 from trpo_fast.normalizers import ObservationNormalizer
-from trpo_fast.rollout.spaces import action_layout
 
 
 class Player:

@@ -7,7 +7,6 @@ Environments cannot be saved; after a load they start new episodes, with seeds t
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from trpo_fast import model_file
 from trpo_fast.algorithm.config import COUNTER, SEED, TRPOConfig, checked
 from trpo_fast.algorithm.critic import PendingFit
 from trpo_fast.algorithm.report import UpdateReport
-from trpo_fast.rollout.spaces import space_from_json, space_to_json
+from trpo_fast.environments.recipe import EnvironmentRecipe
+from trpo_fast.environments.spaces import space_from_json, space_to_json
 from trpo_fast.saved_policy import KIND
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def save(agent: TRPO, path: str | os.PathLike[str]) -> None:
         "seed": agent.seed,
         "observation_space": space_to_json(agent.observation_space),
         "action_space": space_to_json(agent.action_space),
-        "environment": _json_or_none(agent.recipe),
+        "environment": None if agent.recipe is None else agent.recipe.to_json(),
         "own_networks": agent.networks.own,
         "counters": snapshot.counters,
         "versions": versions(),
@@ -193,7 +193,7 @@ class SavedAgent:
     observation_space: gym.Space[Any]
     action_space: gym.Space[Any]
     own_networks: dict[str, str | None]  # class of "policy" and of "critic" where the user gave them
-    recipe: dict[str, Any] | None  # how the environments were made, where an id was given
+    recipe: EnvironmentRecipe | None  # how the environments were made, where an id was given
     snapshot: Snapshot
 
 
@@ -217,7 +217,7 @@ def read(path: str | os.PathLike[str]) -> SavedAgent:
             space_from_json(metadata["observation_space"]),
             space_from_json(metadata["action_space"]),
             _checked_own_networks(metadata.get("own_networks", {})),  # older files lack it
-            _checked_recipe(metadata["environment"]),
+            None if metadata["environment"] is None else EnvironmentRecipe.from_json(metadata["environment"]),
             Snapshot(arrays, counters),
         )
 
@@ -271,21 +271,3 @@ def _checked_own_networks(own: Any) -> dict[str, str | None]:
         if all(isinstance(name, (str, type(None))) for name in found.values()):
             return found
     raise ValueError(f"own_networks: {own!r} given; want an object with policy and critic, names of classes or null")
-
-
-def _checked_recipe(recipe: Any) -> dict[str, Any] | None:
-    if recipe is None:
-        return None
-    kinds: dict[str, Any] = {"id": str, "vectorization": (str, type(None)), "env_kwargs": dict}
-    for name, kind in kinds.items():
-        if name not in recipe or not isinstance(recipe[name], kind):
-            raise ValueError(f"environment: {recipe!r} given; want an object with id, vectorization and env_kwargs")
-    return dict(recipe)
-
-
-def _json_or_none(recipe: Any) -> Any:
-    try:
-        json.dumps(recipe)
-    except TypeError:  # an environment argument that JSON cannot hold: the file then asks for env= when loaded
-        return None
-    return recipe

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast.algorithm.acting import Player
-from trpo_fast.rollout.environments import EnvironmentAdapter
+from trpo_fast.environments.base import Environments
 
 
 class EvaluationResult(NamedTuple):
@@ -23,7 +23,7 @@ class EvaluationResult(NamedTuple):
 
 
 def play_episodes(
-    environments: EnvironmentAdapter, player: Player, episodes: int, *, deterministic: bool, seed: int
+    environments: Environments, player: Player, episodes: int, *, deterministic: bool, seed: int
 ) -> EvaluationResult:
     """Play ``episodes`` episodes and stop.
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.environments.spaces import action_layout, observation_size
 from trpo_fast.policies.cnn import CNNCritic, CNNPolicy, is_image
 from trpo_fast.policies.distributions import base_of, choices_of, divergence, family_of
 from trpo_fast.policies.mlp import MLPCritic, MLPPolicy
-from trpo_fast.rollout.spaces import action_layout, observation_size
 from trpo_fast.spaces import ActionLayout
 
 Network = nn.Module | Callable[[gym.Space[Any], gym.Space[Any], int], nn.Module]

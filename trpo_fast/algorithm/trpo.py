@@ -20,6 +20,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import nn
 
@@ -36,12 +37,13 @@ from trpo_fast.algorithm.report import UpdateReport
 from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.engines import make_engine
+from trpo_fast.environments.base import Environments
+from trpo_fast.environments.masks import MaskFormat
+from trpo_fast.environments.observations import ObservationLayout
+from trpo_fast.environments.recipe import EnvironmentRecipe
+from trpo_fast.environments.spaces import numeric_columns
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.collector import Collector
-from trpo_fast.rollout.environments import EnvironmentAdapter, make_vector_env
-from trpo_fast.rollout.masks import MaskFormat
-from trpo_fast.rollout.observations import ObservationLayout, same_columns
-from trpo_fast.rollout.spaces import numeric_columns
 from trpo_fast.saved_policy import find_model
 from trpo_fast.solvers.trust_region import trust_region_step
 
@@ -62,7 +64,7 @@ class TRPO:
         An environment id, a function that makes one environment, or environments that are vectorized already.
     num_envs : int, optional
         Environments stepped together; the config's by default, a VectorEnv's own number where one is given.
-    vectorization : {"sync", "async", "vector"}, optional
+    vectorization : {"sync", "vector"}, optional
         How an id or a callable becomes several environments: in this process, one process each, or the environment's
         own vectorized version.
     env_kwargs : mapping, optional
@@ -119,29 +121,26 @@ class TRPO:
         if num_envs is not None:
             overrides["num_envs"] = num_envs
         config = (config or TRPOConfig()).replace(**overrides)
-        if env_kwargs is not None and not (
-            isinstance(env_kwargs, Mapping) and all(isinstance(k, str) for k in env_kwargs)
-        ):
-            raise TypeError(f"env_kwargs: {env_kwargs!r} given; want a mapping of argument names to values")
-        recipe = {"id": env, "vectorization": vectorization, "env_kwargs": dict(env_kwargs or {})}
-        adapter = _make_environments(env, config.num_envs, recipe)
-        if num_envs is not None and num_envs != adapter.num_envs:
-            adapter.close()
-            raise ValueError(f"num_envs: {num_envs} given; want it left out or {adapter.num_envs}, the VectorEnv's own")
+        recipe = EnvironmentRecipe(env, vectorization, {} if env_kwargs is None else env_kwargs)
+        environments = recipe.make(config.num_envs)
         try:
+            if num_envs not in (None, environments.num_envs):
+                raise ValueError(
+                    f"num_envs: {num_envs} given; want it left out or {environments.num_envs}, the VectorEnv's own"
+                )
             self._build(
-                config.replace(num_envs=adapter.num_envs),
+                config.replace(num_envs=environments.num_envs),
                 _checked_seed(seed),
-                adapter.observation_space,
-                adapter.action_space,
-                recipe if isinstance(env, str) else None,
+                environments.observation_space,
+                environments.action_space,
+                recipe,
                 policy=policy,
                 critic=critic,
             )
+            self._attach(environments)
         except BaseException:
-            adapter.close()
+            environments.close()
             raise
-        self._attach(adapter)
 
     def _build(
         self,
@@ -149,7 +148,7 @@ class TRPO:
         seed: int,
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
-        recipe: Mapping[str, Any] | None,
+        recipe: EnvironmentRecipe | None,
         *,
         policy: Network | None = None,
         critic: Network | None = None,
@@ -189,7 +188,7 @@ class TRPO:
         self.reward_scaler = (
             RewardScaler(config.num_envs, config.gamma, clip=config.reward_clip) if config.scale_rewards else None
         )
-        self.environments: EnvironmentAdapter | None = None
+        self.environments: Environments | None = None
         self.collector: Collector | None = None
         self.collector_state: Mapping[str, Any] | None = None
         self._observation_layout = ObservationLayout(observation_space)
@@ -197,9 +196,8 @@ class TRPO:
         self._player = self._make_player(seed, PREDICTION_STREAM)
         self.num_predictions = 0
 
-    def _attach(self, environments: EnvironmentAdapter) -> None:
-        self.environments = environments
-        self.collector = Collector(
+    def _attach(self, environments: Environments) -> None:
+        collector = Collector(
             environments,
             self.engine,
             steps_per_env=self.config.steps_per_env,
@@ -208,16 +206,25 @@ class TRPO:
             reward_scaler=self.reward_scaler,
         )
         if self.collector_state is not None:
-            self.collector.load_state_dict(self.collector_state)
+            collector.load_state_dict(self.collector_state)
+        self.environments, self.collector = environments, collector  # both or, after an error, neither
 
-    def _with_environments(self) -> tuple[EnvironmentAdapter, Collector]:
-        """Environments and collector, made now where the agent was loaded without them."""
-        if self.environments is None:
-            if self.recipe is None:
-                raise ValueError("env: this agent was loaded without its environment; want TRPO.load(path, env=...)")
-            self._attach(_make_environments(self.recipe["id"], self.config.num_envs, self.recipe))
-        assert self.environments is not None and self.collector is not None
-        return self.environments, self.collector
+    def _with_collector(self) -> Collector:
+        """The collector, with environments made now where the agent was loaded without them."""
+        if self.collector is None:
+            environments = self._known_recipe().make_again(self.config.num_envs, like=self)
+            try:
+                self._attach(environments)
+            except BaseException:
+                environments.close()
+                raise
+        assert self.collector is not None
+        return self.collector
+
+    def _known_recipe(self) -> EnvironmentRecipe:
+        if self.recipe is None:
+            raise ValueError("env: this agent was loaded without its environment; want TRPO.load(path, env=...)")
+        return self.recipe
 
     def learn(
         self,
@@ -246,7 +253,7 @@ class TRPO:
         timesteps: int = checked(
             "total_timesteps", int(total_timesteps) if whole else total_timesteps, POSITIVE_INTEGER
         )
-        _, collector = self._with_environments()
+        collector = self._with_collector()
         if reset_num_timesteps:
             self.num_timesteps = 0
         self._end = end = self.num_timesteps + timesteps
@@ -409,7 +416,9 @@ class TRPO:
         self.num_predictions += 1
         return (actions[0, ...] if single else actions), state
 
-    def evaluate(self, episodes: int = 10, deterministic: bool = True, seed: int | None = None) -> EvaluationResult:
+    def evaluate(
+        self, episodes: int = 10, deterministic: bool = True, seed: int | None = None, *, env: Any = None
+    ) -> EvaluationResult:
         """Play whole episodes in environments of their own; the training is not touched, statistics stay frozen.
 
         The number of episodes of each environment is fixed beforehand, so short ones are not over-represented.
@@ -418,10 +427,20 @@ class TRPO:
         ----------
         seed : int, optional
             Of environments and noise; the agent's by default. The same seed gives the same episodes.
+        env : as in the constructor, optional
+            Environments to play in, with the agent's spaces, instead of new ones like those of the training; a
+            VectorEnv is used as it is, and left open.
+
+        Raises
+        ------
+        ValueError
+            The environments have other spaces than the agent, or the training's cannot be made again.
         """
         episodes = checked("episodes", episodes, POSITIVE_INTEGER)
         seed = self.seed if seed is None else _checked_seed(seed)
-        environments = self._with_environments()[0].make_evaluation(min(episodes, self.num_envs))
+        recipe = self._known_recipe() if env is None else EnvironmentRecipe(env)
+        count = min(episodes, self.num_envs)
+        environments = recipe.make_again(count, like=self) if env is None else recipe.make_like(count, like=self)
         try:
             player = self._make_player(seed, EVALUATION_STREAM)
             # Not the seed itself: the training's environments may have been seeded with it.
@@ -446,6 +465,7 @@ class TRPO:
         path: str | os.PathLike[str],
         env: Any = None,
         *,
+        env_kwargs: Mapping[str, Any] | None = None,
         policy: Network | None = None,
         critic: Network | None = None,
     ) -> TRPO:
@@ -457,6 +477,9 @@ class TRPO:
             A model file, or the folder of a run: its model.trpo, or else its latest checkpoint.
         env : as in the constructor, optional
             Without it the environment is made again from the id that the file names, once it is needed.
+        env_kwargs : mapping, optional
+            Arguments for making each environment. Those in the file hold where the id is the file's, too; for another
+            environment they have to be given where the file has some.
         policy, critic : as in the constructor
             Modules, or what makes them, where the agent was saved with such; they take over the saved parameters.
 
@@ -471,16 +494,10 @@ class TRPO:
         path = find_model(path)
         saved = checkpoint.read(path)
         config, recipe, environments = saved.config, saved.recipe, None
-        if env is not None:
-            recipe = {"id": env, "vectorization": None, "env_kwargs": {}}
-            environments = _make_environments(env, config.num_envs, recipe)
-            for name in ("observation_space", "action_space"):
-                given, wanted = getattr(environments, name), getattr(saved, name)
-                if given != wanted or not same_columns(given, wanted):
-                    environments.close()
-                    raise ValueError(f"env: {name} {given} given; want {wanted}, the saved agent's")
+        if env is not None or env_kwargs is not None:
+            recipe = _replaced_recipe(recipe, env, env_kwargs)
+            environments = recipe.make_like(config.num_envs, like=saved)
             config = config.replace(num_envs=environments.num_envs)
-            recipe = recipe if isinstance(env, str) else None
         agent = cls.__new__(cls)
         try:
             check_given(saved.own_networks, policy, critic)
@@ -499,16 +516,16 @@ class TRPO:
             with model_file.damage_named(path):
                 checkpoint.check(agent, saved.snapshot)
                 checkpoint.restore(agent, saved.snapshot)
+            if environments is not None:
+                agent._attach(environments)
         except BaseException:
             if environments is not None:
                 environments.close()
             raise
-        if environments is not None:
-            agent._attach(environments)
         return agent
 
     def __repr__(self) -> str:
-        env = self.recipe["id"] if self.recipe else f"{self.observation_space} -> {self.action_space}"
+        env = self.recipe.name if self.recipe else f"{self.observation_space} -> {self.action_space}"
         policy = f"{type(self.policy).__name__} ({self.engine.name} engine, {self.engine.size:,} parameters)"
         return f"TRPO({env}, {policy}, num_envs={self.config.num_envs}, seed={self.seed}, {self.num_timesteps:,} steps)"
 
@@ -551,10 +568,22 @@ class _Stopwatch:
         self._last = time.perf_counter()
 
 
-def _make_environments(env: Any, num_envs: int, recipe: Mapping[str, Any]) -> EnvironmentAdapter:
-    return make_vector_env(
-        env, num_envs=num_envs, vectorization=recipe["vectorization"], env_kwargs=recipe["env_kwargs"] or None
-    )
+def _replaced_recipe(saved: EnvironmentRecipe | None, env: Any, env_kwargs: Any) -> EnvironmentRecipe:
+    """The recipe of a file with another environment or other arguments."""
+    if env is None:
+        if saved is None:
+            raise ValueError("env_kwargs: given, but the file names no environment; want env=..., too")
+        return EnvironmentRecipe(saved.source, saved.vectorization, env_kwargs)
+    same = saved is not None and saved.source == env
+    if env_kwargs is None and saved is not None and saved.env_kwargs and not isinstance(env, VectorEnv):
+        if not same:
+            raise ValueError(
+                f"env_kwargs: none given for env={env!r}; the saved agent's {saved.name} was made with "
+                f"{dict(saved.env_kwargs)}; want env_kwargs=..., {{}} for none"
+            )
+        env_kwargs = saved.env_kwargs
+    vectorization = saved.vectorization if saved is not None and same else None
+    return EnvironmentRecipe(env, vectorization, {} if env_kwargs is None else env_kwargs)
 
 
 def _checked_seed(seed: Any) -> int:

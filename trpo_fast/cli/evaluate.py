@@ -17,7 +17,7 @@ def run(arguments: argparse.Namespace) -> int:
         agent = TRPO.load(path)
         result = agent.evaluate(arguments.episodes, deterministic=not arguments.stochastic, seed=arguments.seed)
     agent.close()
-    env = agent.recipe["id"] if agent.recipe else None
+    env = agent.recipe.id if agent.recipe else None
     if arguments.json:
         line = {
             "mean": result.mean,

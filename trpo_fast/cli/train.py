@@ -60,7 +60,7 @@ def _new(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
         folder.make()
         folder.write_config(
             {
-                "environment": agent.recipe,
+                "environment": agent.recipe.to_json() if agent.recipe else None,
                 "seed": seed,
                 "timesteps": timesteps,
                 "config": agent.config.to_dict(),
@@ -140,7 +140,7 @@ def _lack_of_memory_named(config: TRPOConfig) -> Iterator[None]:
 
 
 def _train(agent: TRPO, folder: RunFolder, timesteps: int, arguments: argparse.Namespace) -> int:
-    env = agent.recipe["id"] if agent.recipe else "environment"
+    env = agent.recipe.name if agent.recipe else "environment"
     _say(f"{env}: {timesteps:,} steps, {agent.engine.name} engine, {folder.path}")
     checkpoints = CheckpointCallback(folder.checkpoints, arguments.checkpoint_every or max(timesteps // 10, 1))
     began, first, failed = time.perf_counter(), agent.num_timesteps, True

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.distributions import Distribution
 
+from trpo_fast.environments.spaces import action_layout
 from trpo_fast.policies.flat import FlatBuffer
 from trpo_fast.policies.mlp import MLPPolicy
-from trpo_fast.rollout.spaces import action_layout
 from trpo_fast.spaces import ActionLayout
 
 

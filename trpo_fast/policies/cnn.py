@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from trpo_fast.rollout.spaces import action_layout, described
+from trpo_fast.environments.spaces import action_layout, described
 from trpo_fast.spaces import images
 from trpo_fast.spaces.images import ImageLayout
 

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from trpo_fast.rollout.spaces import action_layout, check_observation_space, observation_size
+from trpo_fast.environments.spaces import action_layout, check_observation_space, observation_size
 
 from .flat import FlatParameters
 from .heads import action_distribution, checked_dtype, initial_log_std, initialize_orthogonally

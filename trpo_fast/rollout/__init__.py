@@ -1,4 +1,4 @@
-"""Collecting experience: environments, rollouts, batches.
+"""Collecting experience: rollouts and batches.
 
-Import from the submodules; `batch` needs NumPy alone, the others need gymnasium.
+Import from the submodules; `batch` needs NumPy alone, the collector needs gymnasium.
 """

@@ -16,9 +16,9 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from trpo_fast._core.rollout import discounted_returns, generalized_advantages, normalize_advantages
+from trpo_fast.environments.base import Environments
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.batch import Batch
-from trpo_fast.rollout.environments import EnvironmentAdapter
 
 _ACTING_STREAM = 0
 _ENVIRONMENT_STREAM = 2
@@ -67,7 +67,7 @@ class AdvantageStatistics(NamedTuple):
 
 
 class _Buffer:
-    def __init__(self, steps: int, adapter: EnvironmentAdapter, dtype: np.dtype[Any]) -> None:
+    def __init__(self, steps: int, adapter: Environments, dtype: np.dtype[Any]) -> None:
         rows = (steps, adapter.num_envs)
         size = steps * adapter.num_envs
         # Room for every step to be truncated; memory that is never written is never really allocated.
@@ -87,7 +87,7 @@ class Collector:
 
     Parameters
     ----------
-    adapter : EnvironmentAdapter
+    adapter : Environments
     engine : Engine
         Its policy acts, with the parameters of the moment.
     steps_per_env : int
@@ -102,7 +102,7 @@ class Collector:
 
     def __init__(
         self,
-        adapter: EnvironmentAdapter,
+        adapter: Environments,
         engine: Any,
         *,
         steps_per_env: int,

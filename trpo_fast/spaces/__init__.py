@@ -1,6 +1,7 @@
 """Observation and action spaces without Gymnasium: what a model file says of them, and how their values become rows.
 
-`trpo_fast.rollout.spaces` turns Gymnasium's own into these, so that training and acting without it share every rule.
+`trpo_fast.environments.spaces` turns Gymnasium's own into these, so that training and acting without it share every
+rule.
 """
 
 from .actions import ActionLayout, action_layout

@@ -57,7 +57,7 @@ class MaskFormat:
         return self.rows(masks, name="observation")
 
     def rows(
-        self, masks: Any, present: NDArray[np.bool_] | None = None, *, name: str, when: str = ""
+        self, masks: Any, present: NDArray[np.bool_] | None = None, *, name: str, when: str = "", first: int = 0
     ) -> NDArray[np.bool_]:
         """One row for each of `masks`: an array with an axis in front, or a sequence.
 
@@ -69,6 +69,8 @@ class MaskFormat:
             Everything is allowed where this is False, too.
         name, when : str
             How errors call the owner of a mask, and its time.
+        first : int
+            Number of the first mask's owner, for errors.
 
         Returns
         -------
@@ -85,14 +87,16 @@ class MaskFormat:
             rows = np.ones((len(masks), self.size), np.bool_)
             for i, mask in enumerate(masks):
                 if mask is not None and (present is None or present[i]):
-                    rows[i] = self._row(mask, f"{name} {i}{when}")
+                    rows[i] = self._row(mask, f"{name} {first + i}{when}")
         elif present is not None:
             rows[np.logical_not(present)] = True
         possible = np.logical_or.reduceat(rows, self._starts, axis=1)
         if not possible.all():
             i, component = np.argwhere(~possible)[0]
             where = f" of component {component}" if len(self._starts) > 1 else ""
-            raise ValueError(f"action mask of {name} {i}{when} forbids every choice{where}; want at least one allowed")
+            raise ValueError(
+                f"action mask of {name} {first + i}{when} forbids every choice{where}; want at least one allowed"
+            )
         return rows
 
     def _together(self, masks: Any) -> NDArray[np.bool_] | None:

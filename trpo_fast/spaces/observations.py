@@ -6,7 +6,9 @@ array. It is flattened part by part, without a loop over the environments.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +43,12 @@ class Part:
         counts = np.array(space.n if isinstance(space, Discrete) else space.nvec, np.int64).reshape(-1)
         starts = np.array(space.start, np.int64).reshape(-1)
         return cls(space, space.shape, columns, counts, starts, np.cumsum(counts) - counts)
+
+    def check_kind(self, dtype: np.dtype[Any], name: str, call: str) -> None:
+        """TypeError where values of `dtype` would lose something as numbers of the space: fractions, or a sign."""
+        wanted = np.dtype(self.space.dtype)
+        if not np.can_cast(dtype, wanted, "same_kind"):
+            raise TypeError(f"{name} must be {wanted}, as its space says; {call} returned {dtype}")
 
     def write(self, values: NDArray[Any], out: NDArray[Any], name: str) -> None:
         """Flatten `values` (N, *shape) into this part's columns of `out` (N, D); ValueError for no choice of it."""
@@ -84,6 +92,7 @@ class ObservationLayout:
         for leaf in leaves(space):
             parts.append(Part.of(leaf, parts[-1].columns.stop if parts else 0))
         self.parts = tuple(parts)
+        self._paths = list(_paths(space))
         self.size: int = parts[-1].columns.stop if parts else 0
         if self.size == 0:
             raise ValueError(f"observation space must have at least one item, got {space}")
@@ -105,7 +114,39 @@ class ObservationLayout:
             wanted, shape = (count, *part.shape), np.shape(value)
             if shape != wanted:
                 raise ValueError(f"{name} must have shape {wanted}, as their space says; {call} returned {shape}")
-            part.write(np.asarray(value), out, name)
+            array = np.asarray(value)
+            part.check_kind(array.dtype, name, call)
+            part.write(array, out, name)
+
+    def flatten_each(self, observations: Sequence[Any], out: NDArray[Any], call: str, first: int = 0) -> None:
+        """Write single observations, which `call` of environment `first` and the next ones returned, into `out` (n, D).
+
+        ValueError or TypeError names the environment whose observation does not fit.
+        """
+        for part, path in zip(self.parts, self._paths, strict=True):
+            try:
+                array = np.array([functools.reduce(operator.getitem, path, one) for one in observations])
+                fits = array.shape == (len(observations), *part.shape)
+            except (LookupError, TypeError, ValueError):  # another structure; lists of different lengths
+                fits = False
+            if not fits or not np.can_cast(array.dtype, part.space.dtype, "same_kind"):
+                for index, observation in enumerate(observations, first):
+                    self.check(observation, f"observation of environment {index}", call)
+            part.write(array, out, "observations")
+
+    def check(self, observation: Any, name: str, call: str) -> None:
+        """ValueError or TypeError where a part of one observation has not the shape and kind that its space says."""
+        for part, value, part_name in self.values(observation, name):
+            try:
+                shape: Any = np.shape(value)
+            except ValueError:
+                shape = "lists of different lengths"
+            if shape != part.shape:
+                raise ValueError(
+                    f"{part_name} must have shape {part.shape}, as its space says; {call} returned "
+                    f"{type(value).__name__} of shape {shape}"
+                )
+            part.check_kind(np.asarray(value).dtype, part_name, call)
 
     def flatten_some(self, observations: Any, indices: NDArray[np.int64]) -> NDArray[Any]:
         """Rows of the environments at `indices`, of a batch or of a sequence with one observation for each."""
@@ -166,6 +207,19 @@ class ObservationLayout:
             where = "" if single else f"row {row}, "
             raise ValueError(f"observation: {where}column {column} is {rows[row, column]}; want finite numbers")
         return rows, single
+
+
+def _paths(space: Space) -> Iterator[tuple[Any, ...]]:
+    """Keys and indices that lead to each part of an observation."""
+    parts: Iterable[tuple[Any, Space]] = ()
+    if isinstance(space, Dict):
+        parts = space.spaces.items()
+    elif isinstance(space, Tuple):
+        parts = enumerate(space.spaces)
+    else:
+        yield ()
+    for key, part in parts:
+        yield from ((key, *rest) for rest in _paths(part))
 
 
 def _values(space: Space, observation: Any, name: str) -> Iterator[tuple[Any, str]]:

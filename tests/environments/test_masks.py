@@ -13,12 +13,11 @@ from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import TimeLimit
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
-from tests.rollout.toys import Gate, LuckyEngine, Walk
+from tests.rollout.toys import Gate, LuckyEngine, Walk, copies_of, make_environments
 from trpo_fast.algorithm.acting import Player
 from trpo_fast.algorithm.evaluation import play_episodes
+from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.rollout.collector import Collector
-from trpo_fast.rollout.environments import make_vector_env
-from trpo_fast.rollout.masks import MaskFormat
 
 SAME, NEXT = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP
 SPACES = [
@@ -63,19 +62,19 @@ def wrapped(make):
 def vectorized(kind, make, num_envs=3, source="method"):
     makers = [make] * num_envs
     return {
-        "ours": lambda: make_vector_env(make, num_envs=num_envs),
-        "wrapped": lambda: make_vector_env(functools.partial(wrapped, make), num_envs=num_envs),
-        "async": lambda: make_vector_env(make, num_envs=num_envs, vectorization="async"),
-        "sync, same step": lambda: make_vector_env(SyncVectorEnv(makers, autoreset_mode=SAME)),
-        "sync, next step": lambda: make_vector_env(SyncVectorEnv(makers, autoreset_mode=NEXT)),
-        "async, next step": lambda: make_vector_env(AsyncVectorEnv(makers, autoreset_mode=NEXT)),
-        "statistics": lambda: make_vector_env(RecordEpisodeStatistics(SyncVectorEnv(makers, autoreset_mode=SAME))),
-        "custom": lambda: make_vector_env(VectorGate(make, num_envs, source)),
+        "ours": lambda: make_environments(make, num_envs=num_envs),
+        "wrapped": lambda: make_environments(functools.partial(wrapped, make), num_envs=num_envs),
+        "async, same step": lambda: make_environments(AsyncVectorEnv(makers, autoreset_mode=SAME)),
+        "sync, same step": lambda: make_environments(SyncVectorEnv(makers, autoreset_mode=SAME)),
+        "sync, next step": lambda: make_environments(SyncVectorEnv(makers, autoreset_mode=NEXT)),
+        "async, next step": lambda: make_environments(AsyncVectorEnv(makers, autoreset_mode=NEXT)),
+        "statistics": lambda: make_environments(RecordEpisodeStatistics(SyncVectorEnv(makers, autoreset_mode=SAME))),
+        "custom": lambda: make_environments(VectorGate(make, num_envs, source)),
     }[kind]()
 
 
 KINDS = ["ours", "wrapped", "sync, same step", "sync, next step", "statistics", "custom"]
-WORKERS = ["async", "async, next step"]
+WORKERS = ["async, same step", "async, next step"]
 
 
 def collector_of(adapter, steps=40):
@@ -107,7 +106,7 @@ def test_everything_that_is_allowed_stays_so(space, flat, kind, source):
     collector = collector_of(adapter, 1)
     for _ in range(20):
         collector.collect()
-        np.testing.assert_array_equal(adapter.action_masks, [env.canonical() for env in adapter._env.envs])
+        np.testing.assert_array_equal(adapter.action_masks, [env.canonical() for env in copies_of(adapter)])
 
 
 @pytest.mark.parametrize("source", ["method", "info"])
@@ -148,7 +147,7 @@ def test_masks_in_the_batch_are_those_that_each_action_was_chosen_under(mode, so
             return self.canonical().astype(np.float32), *answer[1:]
 
     envs = SyncVectorEnv([lambda: Counting(Discrete(5), source)] * 3, autoreset_mode=mode)
-    collector = collector_of(make_vector_env(envs))
+    collector = collector_of(make_environments(envs))
     dropped = 0
     for _ in range(3):
         rollout = collector.collect()
@@ -168,7 +167,7 @@ def test_a_method_goes_before_the_info():
         def _info(self):
             return {"action_mask": "nonsense"}
 
-    collector_of(make_vector_env(lambda: Both(Discrete(4), None), num_envs=2)).collect()
+    collector_of(make_environments(lambda: Both(Discrete(4), None), num_envs=2)).collect()
 
 
 def test_masks_of_a_box_are_not_looked_for():
@@ -176,7 +175,7 @@ def test_masks_of_a_box_are_not_looked_for():
         def action_masks(self):
             raise AssertionError
 
-    adapter = make_vector_env(Pushed, num_envs=2)
+    adapter = make_environments(Pushed, num_envs=2)
     adapter.reset(0)
     assert adapter.action_masks is None
 
@@ -200,7 +199,7 @@ class Telling(Gate):
 def told(*lists, space=None):
     """One environment for each list."""
     iterator = iter(lists)
-    return make_vector_env(lambda: Telling(next(iterator), space), num_envs=len(lists))
+    return make_environments(lambda: Telling(next(iterator), space), num_envs=len(lists))
 
 
 @pytest.mark.parametrize(
@@ -263,7 +262,7 @@ def test_mask_that_comes_with_a_step_only_is_refused():
     lists = [[None, mask]] * 2
     iterator = iter(lists)
     gymnasiums = SyncVectorEnv([lambda: Telling(next(iterator))] * 2, autoreset_mode=SAME)
-    for adapter in told(*lists), make_vector_env(gymnasiums):
+    for adapter in told(*lists), make_environments(gymnasiums):
         adapter.reset(0)
         with pytest.raises(ValueError, match=r"info\['action_mask'\] came with a step, but with no reset"):
             adapter.step(np.zeros(2, np.int64))
@@ -271,7 +270,7 @@ def test_mask_that_comes_with_a_step_only_is_refused():
 
 def test_method_that_only_some_environments_have_is_refused():
     sources = iter(["method", "method", "info"])
-    adapter = make_vector_env(lambda: Gate(Discrete(3), next(sources)), num_envs=3)
+    adapter = make_environments(lambda: Gate(Discrete(3), next(sources)), num_envs=3)
     with pytest.raises(ValueError, match="action_masks: environment 2 has no such method, others have"):
         adapter.reset(0)
 
@@ -281,7 +280,7 @@ def test_vector_environments_method_must_give_one_mask_for_each(answer, given):
     env = VectorGate(functools.partial(Gate, Discrete(4)), 3, "method")
     env.action_masks = lambda: answer
     with pytest.raises(ValueError, match=f"action_masks: {given} given; want one for each of 3 environments"):
-        make_vector_env(env).reset(0)
+        make_environments(env).reset(0)
 
 
 def test_gymnasiums_own_masks_of_multibinary_mean_what_its_sample_makes_of_them():
@@ -294,7 +293,7 @@ def test_gymnasiums_own_masks_of_multibinary_mean_what_its_sample_makes_of_them(
 
 def test_masks_of_gymnasiums_own_taxi_are_found():
     taxi = next(id for id in gymnasium.registry if id.startswith("Taxi-v"))
-    adapter = make_vector_env(taxi, num_envs=2)
+    adapter = make_environments(taxi, num_envs=2)
     rollout = collector_of(adapter, 30).collect()
     assert rollout.observations.shape == (30, 2, 500)
     np.testing.assert_array_equal(rollout.observations.sum(-1), 1)

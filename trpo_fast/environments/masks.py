@@ -6,7 +6,7 @@ from typing import Any
 
 from gymnasium import Space
 
-from trpo_fast.rollout.spaces import check_action_space, described
+from trpo_fast.environments.spaces import check_action_space, described
 from trpo_fast.spaces import masks
 
 

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from tests.rollout.toys import Parts, Walk, make_environments, play
+
+SAME, NEXT, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
+
+
+def test_reset_starts_every_copy_with_a_generator_of_its_own():
+    adapter = make_environments(Walk, num_envs=5)
+    first = adapter.reset(3).copy()
+    assert len(np.unique(first[:, 0])) == 5
+    np.testing.assert_array_equal(adapter.reset(3)[:, 0], first[:, 0])
+    assert not np.isin(adapter.reset(50)[:, 0], first[:, 0]).any()
+
+
+class Reuses(Walk):
+    """Hands out the same array at every step and reset."""
+
+    def __init__(self):
+        super().__init__(limit=3)
+        self.memory = np.zeros(3)
+
+    def _observe(self):
+        self.memory[...] = super()._observe()
+        return self.memory
+
+
+def test_final_observation_survives_an_environment_that_reuses_its_memory():
+    finals = play(make_environments(Reuses, num_envs=2))[3]
+    assert len(finals) > 5
+    assert all(row[1] == 3 for _, _, row in finals)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wanted"),
+    [
+        (np.uint8, np.float32),
+        (np.float16, np.float32),
+        (np.float32, np.float32),
+        (np.int64, np.float64),
+        (bool, np.float32),
+    ],
+)
+def test_observations_become_float_rows(dtype, wanted):
+    class Image(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0, 1, (2, 3), dtype)
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return np.asfortranarray(np.eye(2, 3).astype(dtype)), {}
+
+    adapter = make_environments(Image, num_envs=4)
+    rows = adapter.reset(0)
+    assert rows.dtype == adapter.observation_dtype == wanted
+    assert rows.shape == (4, 6)
+    np.testing.assert_array_equal(rows, np.tile([1, 0, 0, 0, 1, 0], (4, 1)))
+
+
+def test_callable_that_returns_one_object_twice_is_refused():
+    one = Walk()
+    with pytest.raises(ValueError, match="a new environment at every call"):
+        make_environments(lambda: one, num_envs=2)
+
+
+class Careless(Walk):
+    """Answers what it is told, in the copy that is told so."""
+
+    def __init__(self, reset=None, step=None):
+        super().__init__(limit=2, edge=np.inf)
+        self.changed_reset = reset
+        self.changed_step = step
+
+    def reset(self, *, seed=None, options=None):
+        answer = super().reset(seed=seed)
+        return answer if self.changed_reset is None or self.episode == 0 else self.changed_reset(*answer)
+
+    def step(self, action):
+        answer = super().step(action)
+        return answer if self.changed_step is None else self.changed_step(*answer)
+
+
+def careless(**changes):
+    """Three copies of which the second is careless from its second episode or its first step on."""
+    made = iter([{}, changes, {}])
+    return make_environments(lambda: Careless(**next(made)), num_envs=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"step": lambda o, *others: (o[0], *others)},
+            ValueError,
+            r"observation of environment 1 must have shape \(3,\), .*step returned float64 of shape \(\)",
+        ),
+        (
+            {"step": lambda o, *others: (o[None], *others)},
+            ValueError,
+            r"observation of environment 1 must have .*step returned ndarray of shape \(1, 3\)",
+        ),
+        (
+            {"step": lambda o, *others: ([[1], [2, 3], []], *others)},
+            ValueError,
+            "observation of environment 1 must have .*of shape lists of different lengths",
+        ),
+        (
+            {"step": lambda *answer: answer[:4]},
+            ValueError,
+            r"step of environment 1 must return \(observation, reward.*got tuple of 4 items",
+        ),
+        ({"step": lambda *answer: None}, ValueError, "step of environment 1 must return .*got None"),
+        (
+            {"step": lambda o, r, *others: (o, None, *others)},
+            TypeError,
+            "reward of environment 1 must be a number, got None",
+        ),
+        (
+            {"step": lambda o, r, *others: (o, np.ones(2), *others)},
+            TypeError,
+            r"reward of environment 1 must be a number, got array\(\[1., 1.\]\)",
+        ),
+        (
+            {"reset": lambda o, info: o},
+            ValueError,
+            r"reset of environment 1 must return \(observation, info\), got ndarray of 3 items",
+        ),
+        (
+            {"reset": lambda o, info: (o[:2], info)},
+            ValueError,
+            r"observation of environment 1 must have .*reset returned ndarray of shape \(2,\)",
+        ),
+        (
+            {"reset": lambda o, info: (o.astype(complex), info)},
+            TypeError,
+            "observation of environment 1 must be float64, .*reset returned complex128",
+        ),
+    ],
+)
+def test_answers_against_the_contract_name_environment_and_what_is_wanted(changes, error, message):
+    adapter = careless(**changes)
+    adapter.reset(0)
+    with pytest.raises(error, match=message):
+        for _ in range(2):  # the second step ends the first episode
+            adapter.step(np.zeros((3, 1), np.float32))
+    if "reset" in changes:
+        with pytest.raises(error, match=message):
+            adapter.reset(0)
+    adapter.close()
+
+
+def test_reward_may_be_an_array_of_one_item():
+    adapter = careless(step=lambda o, r, *others: (o, np.array([[2.5]]), *others))
+    adapter.reset(0)
+    assert adapter.step(np.zeros((3, 1), np.float32)).rewards[1] == 2.5
+    adapter.close()
+
+
+def test_errors_of_the_environment_itself_reach_the_caller_as_they_are():
+    class Failing(Walk):
+        def step(self, action):
+            raise ValueError("of the environment")
+
+    adapter = make_environments(Failing, num_envs=2)
+    adapter.reset(0)
+    with pytest.raises(ValueError, match="of the environment") as raised:
+        adapter.step(np.zeros((2, 1), np.float32))
+    assert str(raised.value) == "of the environment"
+    assert raised.value.__notes__ == ["environment 0, step 1 after the reset"]
+
+
+class WithoutSpace(Walk):
+    observation_space = None
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: 3, "environment 0 must be a gymnasium.Env, got 3"),
+        (
+            lambda: SyncVectorEnv([Walk], autoreset_mode=SAME),
+            "environment 0 must be a gymnasium.Env, got SyncVectorEnv",
+        ),
+        (WithoutSpace, "observation_space of environment 0 must be a gymnasium Space, got None"),
+    ],
+    ids=["number", "vector", "space"],
+)
+def test_callable_that_makes_no_environment_is_named(make, message):
+    with pytest.raises(TypeError, match=message):
+        make_environments(make, num_envs=2)
+
+
+class CarelessParts(Parts):
+    """Answers what it is told from its first step on."""
+
+    def __init__(self, change=None):
+        super().__init__()
+        self.change = change
+
+    def _observe(self):
+        observation = super()._observe()
+        return observation if self.change is None or self.steps == 0 else self.change(observation)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda o: {"moved": o["moved"]}, r"environment 1: \['moved'\] given; want a dict with count, moved"),
+        (lambda o: {**o, "moved": o["moved"][:1]}, r"environment 1\['moved'\] must have shape \(2,\).*step returned"),
+        (lambda o: {**o, "count": o["count"][:1]}, r"environment 1\['count'\]: a tuple of 1 items given; want a tuple"),
+    ],
+)
+def test_parts_against_the_contract_name_environment_and_what_is_wanted(change, message):
+    made = iter([None, change, None])
+    adapter = make_environments(lambda: CarelessParts(next(made)), num_envs=3)
+    adapter.reset(0)
+    with pytest.raises(ValueError, match=f"observation of {message}"):
+        adapter.step(np.zeros((3, 1), np.float32))
+    adapter.close()
+
+
+@pytest.mark.parametrize(
+    ("space", "action", "wanted"),
+    [
+        (gymnasium.spaces.MultiBinary((2, 2)), [1, 0, 0, 1], np.array([[1, 0], [0, 1]], np.int8)),
+        (
+            gymnasium.spaces.MultiDiscrete([[2, 3]], start=[[4, 5]], dtype=np.int32),
+            [5, 6],
+            np.array([[5, 6]], np.int32),
+        ),
+        (gymnasium.spaces.Discrete(3, start=-1, dtype=np.int32), -1, np.int32(-1)),
+        (gymnasium.spaces.Box(-1, 1, (1, 2), np.float64), [0.1, 0.2], np.array([[0.1, 0.2]])),
+        (gymnasium.spaces.Box(-1, 1, (2,), np.float16), [0.5, 0.25], np.array([0.5, 0.25], np.float16)),
+    ],
+    ids=str,
+)
+def test_the_environment_gets_what_its_action_space_wants(space, action, wanted):
+    class Receiving(Walk):
+        action_space = space
+
+        def step(self, action):
+            assert action in self.action_space
+            assert action.dtype == wanted.dtype
+            assert action.shape == wanted.shape
+            np.testing.assert_array_equal(action, wanted)
+            return self._observe(), 7.0, False, False, {}
+
+    adapter = make_environments(Receiving, num_envs=2)
+    adapter.reset(0)
+    actions = np.array([action, action], adapter.action_dtype)
+    assert actions.shape == adapter.action_shape
+    assert adapter.step(actions).rewards.tolist() == [7.0, 7.0]
+    adapter.close()

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import time
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import concatenate, create_empty_array
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
+
+from tests.rollout.toys import Ending, Parts, Walk, make_environments, play
+from trpo_fast.environments.vector import VectorAdapter
+
+SAME, NEXT, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
+
+
+def same_step(kind):
+    return kind([Walk] * 3, autoreset_mode=SAME)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: make_environments(same_step(SyncVectorEnv)),
+        lambda: make_environments(same_step(AsyncVectorEnv)),
+    ],
+    ids=["sync", "async"],
+)
+def test_vectorizations_agree_bit_for_bit(make):
+    ours, others = play(make_environments(Walk, num_envs=3)), play(make())
+    for mine, other in zip(ours[:3], others[:3], strict=True):
+        np.testing.assert_array_equal(mine, other)
+    assert ours[3] == others[3]
+    terminated, truncated = ours[2][:, 0], ours[2][:, 1]
+    assert terminated.any()
+    assert len(ours[3]) == (truncated & ~terminated).sum() > 0
+    assert all(row[1] == 7 for _, _, row in ours[3])  # the final observation, not the one after the reset
+
+
+def test_mujoco_steps_as_gymnasium_steps_it():
+    pytest.importorskip("mujoco")
+    adapters = [
+        make_environments("HalfCheetah-v5", num_envs=2),
+        make_environments(gymnasium.make_vec("HalfCheetah-v5", 2, vectorization_mode="sync")),
+    ]
+    ours, others = (play(adapter, 5) for adapter in adapters)
+    for mine, other in zip(ours[:3], others[:3], strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_final_observations_may_be_dense_or_objects(dense):
+    rows = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+    final = {"final_obs": rows}
+    if not dense:
+        objects = np.full(2, None, dtype=object)
+        objects[1] = rows[1]
+        final = {"final_obs": objects, "_final_obs": np.array([False, True])}
+    adapter = make_environments(Ending(final))
+    adapter.reset(0)
+    rows_given, indices = adapter.step(np.zeros((2, 2))).final_observations
+    np.testing.assert_array_equal(indices, [1])  # the other one was terminated as well: nothing to bootstrap from
+    np.testing.assert_array_equal(rows_given, [[4, 5, 6, 7]])
+
+
+@pytest.mark.parametrize("final", [{}, {"final_obs": np.full(2, None), "_final_obs": np.array([True, False])}])
+def test_truncation_without_final_observation_is_an_error(final):
+    adapter = make_environments(Ending(final))
+    adapter.reset(0)
+    with pytest.raises(
+        ValueError, match=r"environment 1 was truncated without a final observation.*infos\['final_obs'\]"
+    ):
+        adapter.step(np.zeros((2, 2)))
+
+
+def test_autoreset_modes_are_refused_by_name():
+    with pytest.raises(ValueError, match="autoreset mode DISABLED of SyncVectorEnv is not supported"):
+        make_environments(SyncVectorEnv([Walk], autoreset_mode=DISABLED))
+    with pytest.raises(ValueError, match=r"metadata\['autoreset_mode'\] of Ending must be .*, got None"):
+        make_environments(Ending(mode=None))
+    with pytest.raises(ValueError, match="got 'Sometimes'"):
+        make_environments(Ending(mode="Sometimes"))
+    assert make_environments(Ending(mode="NextStep")).autoreset_mode is NEXT
+
+
+def test_wrapped_vector_environment_keeps_its_mode():
+    adapter = make_environments(RecordEpisodeStatistics(same_step(SyncVectorEnv)))
+    assert adapter.autoreset_mode is SAME
+    assert adapter.num_envs == 3
+
+
+def test_reset_of_another_shape_than_the_space_says_is_an_error():
+    class Liar(Ending):
+        def reset(self, *, seed=None, options=None):
+            return np.zeros((2, 5), np.float32), {}
+
+    with pytest.raises(ValueError, match=r"observations must have shape \(2, 2, 2\).*reset returned \(2, 5\)"):
+        make_environments(Liar()).reset(0)
+
+
+class InterruptedPipe:
+    """Ctrl-C at the first call of one method."""
+
+    def __init__(self, pipe, method):
+        self._pipe = pipe
+        self._method = method
+
+    def __getattr__(self, name):
+        if name == self._method:
+            self._method = None
+            raise KeyboardInterrupt
+        return getattr(self._pipe, name)
+
+
+def interrupt(adapter, method):
+    pipes = list(adapter._env.unwrapped.parent_pipes)
+    adapter._env.unwrapped.parent_pipes = [pipes[0], InterruptedPipe(pipes[1], method)]
+
+
+@pytest.mark.filterwarnings("ignore:.*pending call")
+@pytest.mark.parametrize("call", ["step", "reset"])
+@pytest.mark.parametrize("method", ["send", "recv"])  # between two requests, between two answers
+def test_worker_processes_of_an_interrupted_call_are_replaced_at_the_next_reset(method, call):
+    given = AsyncVectorEnv([Walk] * 2, autoreset_mode=NEXT)
+    adapter = make_environments(given)
+    fresh = adapter.reset(1).copy()
+    abandoned = adapter._env
+    interrupt(adapter, method)
+    with pytest.raises(KeyboardInterrupt):
+        adapter.reset(1) if call == "reset" else adapter.step(np.zeros((2, 1), np.float32))
+    np.testing.assert_array_equal(adapter.reset(1), fresh)
+    assert adapter._env is not abandoned
+    assert type(adapter._env) is AsyncVectorEnv
+    assert adapter._env.metadata["autoreset_mode"] is adapter.autoreset_mode is NEXT
+    assert not any(process.is_alive() for process in abandoned.processes)
+    kept = adapter._env
+    adapter.step(np.zeros((2, 1), np.float32))
+    np.testing.assert_array_equal(adapter.reset(1)[:, :2], fresh[:, :2])  # the rest counts episodes
+    assert adapter._env is kept
+    adapter.close()
+
+
+@pytest.mark.parametrize("method", ["send", "recv"])
+@pytest.mark.filterwarnings("ignore:.*pending call")
+def test_interrupted_worker_processes_without_a_recipe_are_refused_and_can_be_closed(method):
+    environments = RecordEpisodeStatistics(AsyncVectorEnv([Walk] * 2, autoreset_mode=SAME))
+    adapter = VectorAdapter(environments)
+    adapter.reset(1)
+    interrupt(adapter, method)
+    with pytest.raises(KeyboardInterrupt):
+        adapter.step(np.zeros((2, 1), np.float32))
+    with pytest.raises(
+        RuntimeError,
+        match=r"step or reset of RecordEpisodeStatistics was interrupted.*nothing says how to make new ones",
+    ):
+        adapter.reset(1)
+    adapter.close()
+    assert not any(process.is_alive() for process in environments.unwrapped.processes)
+
+
+def test_closing_ends_workers_that_do_not_answer():
+    class Slow(Walk):
+        def step(self, action):
+            time.sleep(60)
+
+    adapter = VectorAdapter(AsyncVectorEnv([Slow] * 2, autoreset_mode=SAME))
+    adapter.reset(0)
+    processes = adapter._env.processes
+    adapter._env.step_async(np.zeros((2, 1), np.float32))
+    began = time.perf_counter()
+    with pytest.warns(UserWarning, match="pending call"):
+        adapter.close()
+    assert time.perf_counter() - began < 10
+    assert not any(process.is_alive() for process in processes)
+
+
+def test_adapter_describes_one_environment():
+    adapter = VectorAdapter(AsyncVectorEnv([Walk] * 2, autoreset_mode=SAME))
+    assert adapter.observation_space == Walk.observation_space
+    assert adapter.action_space == Walk.action_space
+    assert (adapter.observation_size, adapter.action_shape, adapter.action_dtype) == (3, (2, 1), np.float32)
+    adapter.close()
+
+
+def test_vector_environments_step_of_another_shape_is_an_error():
+    environment = Ending()
+    adapter = make_environments(environment)
+    adapter.reset(0)
+    environment.step = lambda actions: (np.zeros((2, 4)), np.zeros(2), np.zeros(2, bool), np.zeros(2, bool), {})
+    with pytest.raises(ValueError, match=r"observations must have shape \(2, 2, 2\).*step returned \(2, 4\)"):
+        adapter.step(np.zeros((2, 2)))
+
+
+class VectorParts(VectorEnv):
+    """A VectorEnv of no known kind, whose final observations are one batch of arrays."""
+
+    metadata = {"autoreset_mode": SAME}  # noqa: RUF012 -- as gymnasium has it
+
+    def __init__(self):
+        self.inner = SyncVectorEnv([Parts] * 3, autoreset_mode=SAME)
+        self.num_envs = 3
+        self.single_observation_space = self.inner.single_observation_space
+        self.single_action_space = self.inner.single_action_space
+
+    def reset(self, *, seed=None, options=None):
+        return self.inner.reset(seed=seed)
+
+    def step(self, actions):
+        *answer, infos = self.inner.step(actions)
+        if "final_obs" in infos:
+            dense = create_empty_array(self.single_observation_space, 3)
+            some = next(final for final in infos["final_obs"] if final is not None)
+            finals = [some if final is None else final for final in infos["final_obs"]]
+            infos["final_obs"] = concatenate(self.single_observation_space, finals, dense)
+        return *answer, infos
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: make_environments(Parts, num_envs=3),
+        lambda: make_environments(AsyncVectorEnv([Parts] * 3, autoreset_mode=SAME)),
+        lambda: make_environments(SyncVectorEnv([Parts] * 3, autoreset_mode=SAME)),
+        lambda: make_environments(VectorParts()),
+    ],
+    ids=["ours", "async", "sync", "custom"],
+)
+def test_observations_in_parts_are_flattened_alike_by_all_vectorizations(make):
+    whole, parts = play(make_environments(Walk, num_envs=3)), play(make())
+
+    def expected(rows):
+        position, steps, episode = np.moveaxis(np.asarray(rows), -1, 0)
+        count = [steps == n for n in range(9)]
+        return np.stack([*count, position > 0, episode % 2, position, episode], axis=-1)
+
+    np.testing.assert_array_equal(parts[0], expected(whole[0]))  # a Dict's keys are sorted: count, moved
+    np.testing.assert_array_equal(parts[1], whole[1])
+    np.testing.assert_array_equal(parts[2], whole[2])
+    assert [final[:2] for final in parts[3]] == [final[:2] for final in whole[3]]
+    finals = expected([row for _, _, row in whole[3]])
+    np.testing.assert_array_equal([row for _, _, row in parts[3]], finals)
+    assert finals[:, 7].all()  # seven steps: not the observation after the reset

@@ -1,0 +1,109 @@
+"""What collecting and evaluation see of several copies of an environment."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from trpo_fast.environments.masks import MaskFormat
+from trpo_fast.environments.observations import ObservationLayout
+from trpo_fast.environments.spaces import action_layout, check_action_space
+
+
+class StepResult(NamedTuple):
+    """One step of every copy, or of one part of them; the arrays are valid until the next step."""
+
+    observations: NDArray[Any]
+    """(E, D) float32 or float64, C-contiguous; in SAME_STEP the first of the next episode where one ended."""
+    rewards: NDArray[np.float64]
+    """(E,)"""
+    terminated: NDArray[np.bool_]
+    """(E,)"""
+    truncated: NDArray[np.bool_]
+    """(E,)"""
+    final_observations: tuple[NDArray[Any], NDArray[np.int64]] | None
+    """SAME_STEP: ``(rows (n, D), indices (n,))`` of the copies that were truncated and not terminated, whose value is
+    needed; None when there is none. Indices count over all copies, also in a part's result."""
+
+
+class Environments(ABC):
+    """Copies of one environment that are stepped together.
+
+    ValueError where the observation or the action space is not supported.
+
+    Parameters
+    ----------
+    observation_space, action_space : gymnasium.Space
+        Of one copy.
+    num_envs : int
+        E.
+    autoreset_mode : gymnasium.vector.AutoresetMode
+        SAME_STEP: an episode's end and the next one's start fall in one step. NEXT_STEP: the step after an end only
+        resets, and its row counts for nothing.
+
+    Attributes
+    ----------
+    action_masks : bool ndarray (E, K), or None
+        Which actions are allowed in the step that comes next; None where the environments have no masks. The first
+        reset decides. Where an episode has ended and the next step only resets everything is allowed.
+    observation_size : int
+        D.
+    observation_dtype, action_dtype : numpy.dtype
+        Of the observations returned, and of the actions wanted.
+    action_shape : tuple
+        Of one step's actions: ``(E,)`` for Discrete, ``(E, A)`` for other spaces.
+    parts : tuple of slice
+        Copies that answer together: all at once, or one slice for each worker process. Actions may be sent to one part
+        while another is still stepping.
+    """
+
+    def __init__(
+        self,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        num_envs: int,
+        autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
+    ) -> None:
+        self._layout = ObservationLayout(observation_space)
+        self.observation_space = observation_space
+        self.action_space = check_action_space(action_space)
+        self.num_envs = num_envs
+        self.autoreset_mode = autoreset_mode
+        self.observation_size = self._layout.size
+        self.observation_dtype = self._layout.dtype
+        actions = action_layout(action_space)
+        discrete = actions.distribution != "gaussian"
+        wide = np.float64 if action_space.dtype == np.float64 else np.float32
+        self.action_dtype = np.dtype(np.int64 if discrete else wide)
+        self.action_shape: tuple[int, ...] = (num_envs, *actions.shape)
+        self._mask_format = MaskFormat(action_space) if discrete else None
+        self.action_masks: NDArray[np.bool_] | None = None
+        self.parts: tuple[slice, ...] = (slice(0, num_envs),)
+        self._sent: NDArray[Any] | None = None
+
+    @abstractmethod
+    def reset(self, seed: int | None = None) -> NDArray[Any]:
+        """Start new episodes everywhere; observations ``(E, D)``. Copy i is seeded with ``seed + i``."""
+
+    @abstractmethod
+    def step(self, actions: NDArray[Any]) -> StepResult:
+        """Step with `actions` of shape `action_shape` and dtype `action_dtype`; the environments may keep the array."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the environments that were made here; those that a user handed in, a user closes."""
+
+    def send(self, part: int, actions: NDArray[Any]) -> None:
+        """Let the copies of ``parts[part]`` begin a step with `actions`, the rows of these copies."""
+        self._sent = actions
+
+    def receive(self, part: int) -> StepResult:
+        """The result of the step that `send` began in this part: arrays of its rows alone."""
+        actions, self._sent = self._sent, None
+        assert actions is not None
+        return self.step(actions)

@@ -1,0 +1,137 @@
+"""What environments give, looked at where it comes in: every error names the environment, what came and what is wanted.
+
+`Copies` looks at shapes and types at every step by the cheapest test there is and comes here only where that fails.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+
+from trpo_fast.environments.observations import ObservationLayout
+
+
+def made_by(make_one: Callable[[], Any], index: int) -> gymnasium.Env[Any, Any]:
+    """Environment `index`; TypeError where it is none, or has no spaces."""
+    env = make_one()
+    if not isinstance(env, gymnasium.Env):
+        raise TypeError(f"env: environment {index} must be a gymnasium.Env, got {env!r}")
+    for name in ("observation_space", "action_space"):
+        space = getattr(env, name, None)
+        if not isinstance(space, gymnasium.Space):
+            raise TypeError(f"env: {name} of environment {index} must be a gymnasium Space, got {space!r}")
+    return env
+
+
+def require_same_spaces(given: Any, wanted: Any, *, whose: str, wanted_by: str) -> None:
+    """ValueError where the spaces of `given` are not those of `wanted`, in the same order of columns.
+
+    Parameters
+    ----------
+    given, wanted
+        Anything with ``observation_space`` and ``action_space``.
+    whose : str
+        How the error calls `given`, "env" for example.
+    wanted_by : str
+        How it calls `wanted`, "the saved agent's" for example.
+    """
+    for name in ("observation_space", "action_space"):
+        one, other = getattr(given, name), getattr(wanted, name)
+        difference = _difference(one, other, name.replace("_space", ""))
+        if difference is not None:
+            raise ValueError(f"{whose}: {name} {one} given; want {other}, {wanted_by}: {difference}")
+
+
+def _difference(given: Space[Any], wanted: Space[Any], name: str) -> str | None:
+    """What tells two spaces apart for a policy: structure, order, shapes, choices, bounds; not the type of floats."""
+    if isinstance(given, Dict) and isinstance(wanted, Dict):
+        ours, others = list(given.spaces), list(wanted.spaces)
+        if ours != others:
+            what = "the order of its keys" if sorted(map(str, ours)) == sorted(map(str, others)) else "its keys"
+            return f"{what}, {', '.join(map(str, ours))} instead of {', '.join(map(str, others))}"
+        return _first(_difference(given[key], wanted[key], f"{name}[{key!r}]") for key in ours)
+    if isinstance(given, Tuple) and isinstance(wanted, Tuple):
+        if len(given.spaces) != len(wanted.spaces):
+            return f"{name} has {len(given.spaces)} parts instead of {len(wanted.spaces)}"
+        parts = enumerate(zip(given.spaces, wanted.spaces, strict=True))
+        return _first(_difference(one, other, f"{name}[{i}]") for i, (one, other) in parts)
+    if isinstance(given, Box) and isinstance(wanted, Box):
+        if given.shape != wanted.shape:
+            return f"{name} has shape {given.shape} instead of {wanted.shape}"
+        floats = given.dtype.kind == wanted.dtype.kind == "f"
+        if given.dtype != wanted.dtype and not floats:
+            return f"{name} is of {given.dtype} instead of {wanted.dtype}"
+        narrow = min(given.dtype, wanted.dtype, key=lambda dtype: dtype.itemsize)
+        for bound in ("low", "high"):
+            one, other = (getattr(box, bound).astype(narrow) for box in (given, wanted))
+            if not np.array_equal(one, other):
+                at = np.flatnonzero(one.ravel() != other.ravel())[0]
+                return f"{bound} of {name} is {one.flat[at]} instead of {other.flat[at]} at item {at}"
+        return None
+    if isinstance(given, Discrete) and isinstance(wanted, Discrete):
+        same = (given.n, given.start) == (wanted.n, wanted.start)
+    elif isinstance(given, MultiDiscrete) and isinstance(wanted, MultiDiscrete):
+        same = np.array_equal(given.nvec, wanted.nvec) and np.array_equal(given.start, wanted.start)
+    elif isinstance(given, MultiBinary) and isinstance(wanted, MultiBinary):
+        same = given.shape == wanted.shape
+    else:
+        same = given == wanted
+    return None if same else f"{name} is {given} instead of {wanted}"
+
+
+def _first(differences: Any) -> str | None:
+    return next((difference for difference in differences if difference is not None), None)
+
+
+def reset_of(env: gymnasium.Env[Any, Any], index: int, seed: int | None, options: Any = None) -> Any:
+    """What ``env.reset(seed=seed)`` returns; TypeError where it takes no seed, as before Gymnasium's interface."""
+    try:
+        return env.reset(seed=seed, options=options)
+    except TypeError as error:
+        try:
+            taken = inspect.signature(env.unwrapped.reset).parameters
+        except (TypeError, ValueError):
+            raise error from None
+        if "seed" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+            raise
+        raise TypeError(
+            f"reset of environment {index} ({type(env.unwrapped).__name__}) takes no seed: it is written for an "
+            "interface older than Gymnasium's, reset(*, seed=None, options=None) -> (observation, info); wrap it, for "
+            "example in shimmy's GymV21CompatibilityV0, or give its reset these arguments"
+        ) from error
+
+
+def checked_reset(answer: Any, index: int, layout: ObservationLayout) -> tuple[Any, Any]:
+    """What reset of environment `index` returned, or an error that says what is wrong with it."""
+    # An array of two items or rows unpacks as well.
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise ValueError(f"reset of environment {index} must return (observation, info), got {_described(answer)}")
+    layout.check(answer[0], f"observation of environment {index}", "reset")
+    return answer
+
+
+def checked_step(answer: Any, index: int, layout: ObservationLayout) -> tuple[Any, float, Any, Any, Any]:
+    """What step of environment `index` returned, with a number as reward, or an error that says what is wrong."""
+    if not isinstance(answer, tuple | list) or len(answer) != 5:
+        raise ValueError(
+            f"step of environment {index} must return (observation, reward, terminated, truncated, info), "
+            f"got {_described(answer)}"
+        )
+    observation, reward, terminated, truncated, info = answer
+    try:
+        number = float(np.asarray(reward).item())
+    except (TypeError, ValueError):
+        several = np.ndim(reward) == 1 and np.size(reward) > 1 and np.asarray(reward).dtype.kind in "fiu"
+        hint = "; several objectives have to become one, as mo_gymnasium.wrappers.LinearReward does" if several else ""
+        raise TypeError(f"reward of environment {index} must be a number, got {reward!r}{hint}") from None
+    layout.check(observation, f"observation of environment {index}", "step")
+    return observation, number, terminated, truncated, info
+
+
+def _described(answer: Any) -> str:
+    return f"{type(answer).__name__} of {len(answer)} items" if hasattr(answer, "__len__") else repr(answer)

@@ -1,0 +1,239 @@
+"""What an environment is: all that is needed to make copies of it, to make them again, and to write it down."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import gymnasium
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+
+from trpo_fast.environments.base import Environments
+from trpo_fast.environments.checks import require_same_spaces
+from trpo_fast.environments.in_process import InProcessEnvironments
+from trpo_fast.environments.registry import find_spec, hint, load_entry_point
+from trpo_fast.environments.vector import VectorAdapter
+
+VECTORIZATIONS = ("sync", "vector")
+
+
+@dataclass(frozen=True)
+class EnvironmentRecipe:
+    """How environments are made: once for training, and again for evaluation, after a load or an interruption.
+
+    Parameters
+    ----------
+    source : str, callable or VectorEnv
+        A registered id (``"module:Name-v0"`` imports the module first), a callable that makes one environment per call,
+        or a gymnasium VectorEnv, which is used as it is.
+    vectorization : {"sync", "vector"}, optional
+        "sync" steps the copies in turn in this process, "vector" uses the vector version that an environment brings
+        (CartPole-v1 does). The default is "sync": it works for every environment. A vector version pays from a few
+        dozen copies on, but may reset in the step after an episode's end (NEXT_STEP), which wastes that step, and may
+        not take the same arguments.
+    env_kwargs : mapping
+        Passed to the environment's constructor, or to the callable.
+
+    Raises
+    ------
+    ValueError
+        An unknown `vectorization`, or settings that do nothing for this source.
+    TypeError
+        A source that is none of the three, for example one environment; arguments that are no mapping of names.
+    """
+
+    source: Any
+    vectorization: str | None = None
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        source, kwargs = self.source, self.env_kwargs
+        if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+            raise TypeError(f"env_kwargs must be a mapping from names to values, got {kwargs!r}")
+        object.__setattr__(self, "env_kwargs", MappingProxyType(dict(kwargs)))
+        if isinstance(source, VectorEnv):
+            if self.vectorization is not None or kwargs:
+                raise ValueError(
+                    "vectorization and env_kwargs must be left out with a VectorEnv, which is used as it is"
+                )
+            return
+        if isinstance(source, gymnasium.Env) or not (isinstance(source, str) or callable(source)):
+            raise TypeError(f"env must be an id, a callable that makes one environment, or a VectorEnv, got {source!r}")
+        if self.vectorization not in (None, *VECTORIZATIONS):
+            raise ValueError(f"vectorization must be one of {', '.join(VECTORIZATIONS)}, got {self.vectorization!r}")
+        if self.vectorization == "vector" and not isinstance(source, str):
+            raise ValueError(
+                f"vectorization='vector' needs a registered id as env, got {source!r}; a VectorEnv serves too"
+            )
+
+    @property
+    def id(self) -> str | None:
+        """The registered id; a VectorEnv's own where it carries one, None for a callable."""
+        if isinstance(self.source, VectorEnv):
+            return self.source.spec.id if self.source.spec is not None else None
+        return self.source if isinstance(self.source, str) else None
+
+    @property
+    def name(self) -> str:
+        """What to call the environment."""
+        return self.id or getattr(self.source, "__name__", None) or type(self.source).__name__
+
+    def make(self, num_envs: int) -> Environments:
+        """`num_envs` copies; a VectorEnv itself, which has its own number.
+
+        Raises
+        ------
+        ValueError
+            An unknown id (near names are suggested), a simulator that is not installed (the extra is named), an
+            unsupported space or autoreset mode, a bad `num_envs`.
+        TypeError
+            A callable that returns something else than an environment with two spaces.
+        """
+        if isinstance(self.source, VectorEnv):
+            again = self._vector_again()
+            number = self.source.num_envs
+            return VectorAdapter(
+                self.source, again=None if again is None else functools.partial(again, number), owned=False
+            )
+        return self._make_copies(_checked_number(num_envs))
+
+    def make_again(self, num_envs: int, like: Any) -> Environments:
+        """New copies for what was trained on others.
+
+        Parameters
+        ----------
+        num_envs : int
+        like
+            Anything with ``observation_space`` and ``action_space``: what the copies have to have, in the same order of
+            columns.
+
+        Raises
+        ------
+        ValueError
+            As `make`; the spaces are not those of `like`, since what an id or a function stands for may change; or it
+            is a VectorEnv that cannot be made again (`reason_against_making_again`).
+        """
+        num_envs = _checked_number(num_envs)
+        if not isinstance(self.source, VectorEnv):
+            return self.make_like(num_envs, like)
+        again = self._vector_again()
+        if again is None:
+            raise ValueError(f"env: {self.reason_against_making_again}")
+        return _required(VectorAdapter(again(num_envs), again=functools.partial(again, num_envs)), like, self.name)
+
+    def make_like(self, num_envs: int, like: Any) -> Environments:
+        """`make`; ValueError where the spaces are not those of `like`, in the same order of columns."""
+        return _required(self.make(num_envs), like, self.name)
+
+    @property
+    def reason_against_making_again(self) -> str | None:
+        """Why `make_again` is not possible, and what would be; None where it is."""
+        if not isinstance(self.source, VectorEnv) or self._vector_again() is not None:
+            return None
+        return (
+            f"cannot make new environments like {type(self.source).__name__}, which carries no recipe (a spec from "
+            "gymnasium.make_vec, or env_fns of a plain SyncVectorEnv or AsyncVectorEnv); pass an id or a callable that "
+            "makes one environment, or evaluate(env=...)"
+        )
+
+    def to_json(self) -> dict[str, Any] | None:
+        """What a file keeps, exactly; None where there is no id or the arguments are not the same after JSON."""
+        if not isinstance(self.source, str):
+            return None
+        description = {
+            "id": self.source,
+            "vectorization": self.vectorization,
+            "env_kwargs": dict(self.env_kwargs),
+        }
+        try:
+            same = json.loads(json.dumps(description)) == description
+        except (TypeError, ValueError):
+            return None
+        return description if same else None
+
+    @classmethod
+    def from_json(cls, description: Any) -> EnvironmentRecipe:
+        """Inverse of `to_json`; ValueError for anything else."""
+        kinds: dict[str, Any] = {"id": str, "vectorization": (str, type(None)), "env_kwargs": dict}
+        if not isinstance(description, Mapping) or any(
+            not isinstance(description.get(name, 0), kind) for name, kind in kinds.items()
+        ):
+            raise ValueError(f"environment: {description!r} given; want an object with {', '.join(kinds)}")
+        return cls(description["id"], description["vectorization"], description["env_kwargs"])
+
+    def _make_copies(self, num_envs: int) -> Environments:
+        env, kwargs = self.source, dict(self.env_kwargs)
+        if not isinstance(env, str):
+            return InProcessEnvironments([functools.partial(env, **kwargs)] * num_envs)
+        spec = find_spec(env)
+        entry_point: Any = spec.entry_point
+        if self.vectorization == "vector":
+            entry_point = spec.vector_entry_point
+            if entry_point is None:
+                raise ValueError(f"vectorization: {env} has no vector version of its own; use 'sync'")
+        try:
+            if isinstance(entry_point, str):
+                load_entry_point(entry_point)
+            if self.vectorization == "vector":
+                again = functools.partial(
+                    gymnasium.make_vec, env, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs
+                )
+                return VectorAdapter(again(), again=again)
+            # The checker looks at an environment's first step only, and its wrapper stays in the way of all others.
+            make_one = functools.partial(gymnasium.make, env, **{"disable_env_checker": True, **kwargs})
+            return InProcessEnvironments([make_one] * num_envs)
+        except (ImportError, gymnasium.error.Error) as error:
+            raise ValueError(f"env {env!r} cannot be made: {error}{hint(env)}") from error
+
+    def _vector_again(self) -> Callable[[int], VectorEnv[Any, Any, Any]] | None:
+        """How to make more of a user's VectorEnv; None when wrappers or an unknown class would be lost on the way."""
+        env = self.source
+        if env.unwrapped is not env:
+            return None
+        if env.spec is not None:
+            return functools.partial(_made_from_spec, env.spec, type(env), env.metadata.get("autoreset_mode"))
+        if type(env) in (SyncVectorEnv, AsyncVectorEnv):  # a subclass may change anything
+            return functools.partial(_made_from_functions, type(env), list(env.env_fns), env.metadata["autoreset_mode"])
+        return None
+
+
+def _required(made: Environments, like: Any, name: str) -> Environments:
+    try:
+        require_same_spaces(made, like, whose=f"env {name}", wanted_by="the agent's")
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _made_from_spec(spec: Any, kind: type, mode: Any, num_envs: int) -> VectorEnv[Any, Any, Any]:
+    spec = copy.deepcopy(spec)
+    spec.kwargs.pop("num_envs", None)
+    made = gymnasium.make_vec(spec, num_envs=num_envs)
+    if type(made) is not kind or made.metadata.get("autoreset_mode") != mode:
+        made.close()
+        raise ValueError(
+            f"env: the spec of the {kind.__name__} given makes {type(made).__name__} of autoreset mode "
+            f"{made.metadata.get('autoreset_mode')}; want the same kind and mode, {mode}"
+        )
+    return made
+
+
+def _made_from_functions(kind: Any, functions: list[Any], mode: Any, num_envs: int) -> VectorEnv[Any, Any, Any]:
+    makers = [functions[i % len(functions)] for i in range(num_envs)]
+    made: VectorEnv[Any, Any, Any] = kind(makers, autoreset_mode=mode)
+    return made
+
+
+def _checked_number(num_envs: int) -> int:
+    if isinstance(num_envs, bool) or not hasattr(num_envs, "__index__"):
+        raise TypeError(f"num_envs must be an integer, got {num_envs!r}")
+    if num_envs < 1:
+        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+    return operator.index(num_envs)

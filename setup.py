@@ -53,6 +53,9 @@ def static_libraries():
     ]
 
 
+EXTENSIONS = ("library", "operator", "cg", "linesearch", "policy", "preconditioner", "critic", "rollout", "stepping")
+
+
 def extension(name):
     """One extension module. Only `library` refers to symbols of csrc; the others reach its tables through cimport."""
     link_args = ["-pthread", "-lm"]
@@ -76,7 +79,17 @@ setup(
     ext_modules=cythonize(
         [
             extension(name)
-            for name in ("library", "operator", "cg", "linesearch", "policy", "preconditioner", "critic", "rollout")
+            for name in (
+                "library",
+                "operator",
+                "cg",
+                "linesearch",
+                "policy",
+                "preconditioner",
+                "critic",
+                "rollout",
+                "stepping",
+            )
         ],
         build_dir="build",
         compiler_directives={

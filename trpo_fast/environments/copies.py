@@ -13,10 +13,11 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from trpo_fast._core.stepping import CopyLoop
 from trpo_fast.environments.checks import checked_reset, checked_step, made_by, require_same_spaces, reset_of
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
-from trpo_fast.environments.spaces import check_action_space
+from trpo_fast.environments.spaces import action_layout, check_action_space
 
 
 class Copies:
@@ -63,47 +64,68 @@ class Copies:
         self._find_mask: Callable[[int, Any], Any] | None = None
         self._decided = False  # whether the environments have masks
         self._steps = 0  # since the reset, for errors
-        self._shape = self.observation_space.shape or ()
-        self._dtype: np.dtype[Any] | None = None  # of the observations, once one has been looked at
         self._action_shape = self.action_space.shape or ()
         self._action_dtype = self.action_space.dtype
+        stored = action_layout(self.action_space)
+        as_stored = np.dtype(np.float32 if stored.distribution == "gaussian" else np.int64)
+        self._actions_differ = stored.shape != self._action_shape or as_stored != self._action_dtype
+        self._written: list[int] = []
 
-    def reset(self, seeds: Iterable[int | None], rows: NDArray[Any], options: dict[str, Any] | None = None) -> None:
-        """Start new episodes; observations into `rows` (n, D), C-contiguous."""
-        self._steps, self._dtype = 0, None
-        infos = []
-        for i, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
-            index = self.first + i
-            observation, info = checked_reset(reset_of(env, index, seed, options), index, self.layout)
-            self.layout.flatten_each([observation], rows[i : i + 1], "reset", index)
-            infos.append(info)
-        if not self._decided:
-            self._find_mask = self._mask_source(infos)
-            self._decided = True
-        if self._find_mask is not None:
-            self._take_masks([self._find_mask(i, info) for i, info in enumerate(infos)])
-
-    def step(
+    def bind(
         self,
-        actions: NDArray[Any],
         rows: NDArray[Any],
         rewards: NDArray[np.float64],
         terminated: NDArray[np.bool_],
         truncated: NDArray[np.bool_],
         finals: NDArray[Any],
     ) -> None:
-        """Step every copy.
+        """The arrays that every `reset` and `step` write from now on.
 
         Parameters
         ----------
-        actions : ndarray, shape (n,) or (n, A)
-            The environments may keep the array.
-        rows : OUT, shape (n, D)
+        rows : OUT, shape (n, D), C-contiguous, of ``layout.dtype``
             Observations; where an episode ended, the first one of the next.
         rewards, terminated, truncated : OUT, shape (n,)
         finals : OUT, shape (n, D)
             The last observation of an episode that was truncated and not terminated, in the row of its copy; other rows
             stay as they were.
+        """
+        self._rows, self._finals = rows, finals
+        self._rewards, self._terminated, self._truncated = rewards, terminated, truncated
+        self._loop = CopyLoop(
+            rows,
+            rewards,
+            terminated,
+            truncated,
+            shape=self.observation_space.shape or (),
+            gather=not self.layout.is_plain,
+            other=self._other,
+        )
+
+    def reset(self, seeds: Iterable[int | None], options: dict[str, Any] | None = None) -> None:
+        """Start new episodes everywhere."""
+        self._steps = 0
+        self._loop.dtype = None
+        self._loop.methods = [env.step for env in self.envs]
+        infos = []
+        for i, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
+            index = self.first + i
+            observation, info = checked_reset(reset_of(env, index, seed, options), index, self.layout)
+            self.layout.flatten_each([observation], self._rows[i : i + 1], "reset", index)
+            infos.append(info)
+        if not self._decided:
+            self._find_mask = self._mask_source(infos)
+            self._decided = True
+        if self._find_mask is not None:
+            self._take_masks(infos)
+
+    def step(self, actions: NDArray[Any]) -> list[int]:
+        """Step every copy with `actions` (n,) or (n, A), an array that the environments may keep.
+
+        Returns
+        -------
+        list of int
+            The rows of `finals` that were written.
 
         Raises
         ------
@@ -111,51 +133,44 @@ class Copies:
             An answer against Gymnasium's contract; what an environment raises travels on, with a note that names the
             environment and its step.
         """
-        actions = actions.reshape((len(self.envs), *self._action_shape)).astype(self._action_dtype, copy=False)
-        plain, wanted, dtype, find_mask = self.layout.is_plain, self._shape, self._dtype, self._find_mask
-        shaped = rows.reshape((len(self.envs), *wanted)) if plain else None
-        observations: list[Any] = []
-        masks: list[Any] = []
-        looked_at = self._steps > 0  # observations with parts are looked at in the first step, and by `flatten_each`
+        if self._actions_differ:
+            actions = actions.reshape((len(self.envs), *self._action_shape)).astype(self._action_dtype, copy=False)
+        loop, self._written = self._loop, []
         self._steps += 1
-        info: Any = None
-        i = 0
         try:
-            for i, env in enumerate(self.envs):
-                answer = env.step(actions[i])
-                try:
-                    observation, reward, terminated[i], truncated[i], info = answer
-                    rewards[i] = float(reward)
-                    fits = observation.dtype is dtype and observation.shape == wanted if plain else looked_at
-                except (AttributeError, TypeError, ValueError):  # lists have no shape
-                    fits = False
-                if not fits:
-                    observation, rewards[i], terminated[i], truncated[i], info = checked_step(
-                        answer, self.first + i, self.layout
-                    )
-                    self._dtype = dtype = getattr(observation, "dtype", None)
-                if terminated[i] or truncated[i]:
-                    if not terminated[i]:
-                        self.layout.flatten_each([observation], finals[i : i + 1], "step", self.first + i)
-                    observation, info = checked_reset(env.reset(), self.first + i, self.layout)
-                if shaped is not None:
-                    shaped[i] = observation
-                else:
-                    observations.append(observation)
-                if find_mask is not None:
-                    masks.append(find_mask(i, info))
+            loop.step(actions)
         except Exception as error:
-            error.add_note(f"environment {self.first + i}, step {self._steps} after the reset")
+            error.add_note(f"environment {self.first + loop.at}, step {self._steps} after the reset")
             raise
-        if shaped is None:
-            self.layout.flatten_each(observations, rows, "step", self.first)
-        if find_mask is not None:
-            self._take_masks(masks)
-        elif info and _mask_in(info) is not None and self._mask_format.size:
+        if not self.layout.is_plain:
+            loop.dtype = True  # parts are looked at one by one in the first step only, and by `flatten_each`
+            self.layout.flatten_each(loop.observations, self._rows, "step", self.first)
+        if self._find_mask is not None:
+            self._take_masks(loop.infos)
+        elif loop.infos[-1] and _mask_in(loop.infos[-1]) is not None and self._mask_format.size:
             raise ValueError(
                 "info['action_mask'] came with a step, but with no reset before it, so that the first actions went "
                 "unmasked; want it in the info of reset, too"
             )
+        return self._written
+
+    def _other(self, i: int, answer: Any) -> None:
+        """An answer of copy i that is not of the usual form: look at it closely, and start again after an end."""
+        loop, index = self._loop, self.first + i
+        observation, reward, terminated, truncated, info = checked_step(answer, index, self.layout)
+        self._rewards[i], self._terminated[i], self._truncated[i] = reward, terminated, truncated
+        if self.layout.is_plain:
+            loop.dtype = getattr(observation, "dtype", None)
+        if terminated or truncated:
+            if not terminated:
+                self.layout.flatten_each([observation], self._finals[i : i + 1], "step", index)
+                self._written.append(i)
+            observation, info = checked_reset(self.envs[i].reset(), index, self.layout)
+        loop.infos[i] = info
+        if self.layout.is_plain:
+            self.layout.flatten_each([observation], self._rows[i : i + 1], "step", index)
+        else:
+            loop.observations[i] = observation
 
     def close(self) -> None:
         """Close every environment; the first exception travels on once all have been asked."""
@@ -185,7 +200,9 @@ class Copies:
             return lambda _, info: _mask_in(info)
         return None
 
-    def _take_masks(self, masks: list[Any]) -> None:
+    def _take_masks(self, infos: list[Any]) -> None:
+        assert self._find_mask is not None
+        masks = [self._find_mask(i, info) for i, info in enumerate(infos)]
         when = f" at step {self._steps} after the reset"
         self.masks = self._mask_format.rows(masks, name="environment", when=when, first=self.first)
 

@@ -33,30 +33,21 @@ class InProcessEnvironments(Environments):
         self._rewards = np.zeros(self.num_envs)
         self._terminated = np.zeros(self.num_envs, np.bool_)
         self._truncated = np.zeros(self.num_envs, np.bool_)
+        self.copies.bind(self._rows, self._rewards, self._terminated, self._truncated, self._finals)
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start new episodes everywhere; observations ``(E, D)``. Copy i is seeded with ``seed + i``."""
-        self.copies.reset(seeds_from(seed, 0, self.num_envs), self._rows)
+        self.copies.reset(seeds_from(seed, 0, self.num_envs))
         self.action_masks = self.copies.masks
         return self._rows
 
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Step every copy; see :class:`Environments`."""
-        self.copies.step(actions, self._rows, self._rewards, self._terminated, self._truncated, self._finals)
+        written = self.copies.step(actions)
         self.action_masks = self.copies.masks
-        final = final_rows(self._finals, self._terminated, self._truncated)
+        final = (self._finals[written], np.array(written, np.int64)) if written else None
         return StepResult(self._rows, self._rewards, self._terminated, self._truncated, final)
 
     def close(self) -> None:
         """Close every copy."""
         self.copies.close()
-
-
-def final_rows(
-    finals: NDArray[Any], terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], first: int = 0
-) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
-    """Rows of `finals` (n, D), copied, where an episode was truncated and not terminated, and the copies' indices."""
-    if not truncated.any():
-        return None
-    cut = np.flatnonzero(truncated & ~terminated)
-    return (finals[cut], cut + first) if len(cut) else None

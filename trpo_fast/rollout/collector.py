@@ -305,7 +305,7 @@ class Collector:
                 raise _too_large("reward", rollout.rewards, first_step, f"the reward scale: {error}") from error
         if self._normalizer is not None and raw is not None:
             try:
-                self._normalizer.merge(raw[rollout.valid])
+                self._normalizer.merge(raw.reshape(-1, raw.shape[-1]) if rollout.valid.all() else raw[rollout.valid])
             except OverflowError as error:
                 raise _too_large("observation", raw, first_step, f"its normalization: {error}") from error
         self._observations = observations

@@ -1,0 +1,106 @@
+"""The loop over copies of an environment: one call of Python for each, and everything around it compiled."""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.string cimport memcpy
+
+
+cdef class CopyLoop:
+    """Steps copies of an environment one after the other into arrays that it keeps.
+
+    What is of the usual form is written here: a tuple of five with an observation of the dtype and shape that the last
+    one had, a number as reward, and no episode's end. Anything else goes to `other`, which writes it or raises.
+
+    Parameters
+    ----------
+    rows : ndarray (n, D), C-contiguous
+        Where observations are written. Those whose bytes are not a row's go to `assign`.
+    rewards : float64 ndarray (n,)
+    terminated, truncated : bool ndarray (n,)
+    gather : bool
+        Keep the observations in `observations` and write no rows: they have parts, and are put together afterwards.
+    other : callable (i, answer) -> None
+        For what is not of the usual form; it writes rows, flags, `infos` and `observations` itself.
+
+    Attributes
+    ----------
+    methods : list of callables
+        ``env.step`` of each copy.
+    dtype : numpy.dtype or None
+        That an observation must have, the very object, to be of the usual form; None: none is. True: any is (`gather`).
+    shape : tuple
+    infos, observations : list
+        Of the latest step; `observations` only with `gather`.
+    at : int
+        The copy that was stepped last, also after an exception.
+    """
+
+    cdef public list methods, infos, observations
+    cdef public object dtype
+    cdef public tuple shape
+    cdef readonly Py_ssize_t at
+    cdef object other, assigned, row_dtype
+    cdef bint gather
+    cdef unsigned char[:, ::1] bytes
+    cdef double[::1] rewards
+    cdef unsigned char[::1] terminated, truncated
+
+    def __init__(self, rows, rewards, terminated, truncated, *, shape, bint gather, other):
+        cdef Py_ssize_t n = len(rows)
+        self.methods, self.infos, self.observations = [], [None] * n, [None] * n
+        self.dtype, self.shape, self.other, self.gather = None, shape, other, gather
+        self.row_dtype = rows.dtype
+        self.bytes = rows.view("u1").reshape(n, -1)
+        self.rewards, self.terminated, self.truncated = rewards, terminated.view("u1"), truncated.view("u1")
+        if len(rewards) != n or len(terminated) != n or len(truncated) != n:
+            raise ValueError(f"rewards, terminated, truncated: wanted {n} items each, as rows has")
+        self.assigned = None if gather else rows.reshape(n, *shape)
+
+    def step(self, actions):
+        """Step copy i with ``actions[i]``, for all of them; what a copy raises travels on."""
+        cdef Py_ssize_t i, n = len(self.methods)
+        cdef object answer, observation, dtype = self.dtype
+        cdef tuple fields
+        cdef double reward
+        cdef bint usual
+        if n != self.rewards.shape[0] or len(actions) != n:
+            raise ValueError(f"actions: {len(actions)} given; want one for each of {self.rewards.shape[0]} copies")
+        for i in range(n):
+            self.at = i
+            answer = self.methods[i](actions[i])
+            if type(answer) is not tuple or len(<tuple>answer) != 5:
+                self.other(i, answer)
+                dtype = self.dtype
+                continue
+            fields = <tuple>answer
+            observation = fields[0]
+            try:
+                reward = fields[1]
+                usual = not fields[2] and not fields[3] and (
+                    dtype is True or (observation.dtype is dtype and observation.shape == self.shape)
+                )
+            except (AttributeError, TypeError, ValueError):  # lists have no shape; whatever it is, it is not usual
+                usual = False
+            if not usual:
+                self.other(i, answer)
+                dtype = self.dtype
+                continue
+            self.rewards[i] = reward
+            self.terminated[i] = self.truncated[i] = 0
+            self.infos[i] = fields[4]
+            if self.gather:
+                self.observations[i] = observation
+            elif dtype is not self.row_dtype or not self.copied(i, observation):
+                self.assigned[i] = observation
+
+    cdef bint copied(self, Py_ssize_t i, object observation) except -1:
+        """Whether the observation's bytes were copied, which takes that they lie as a row does."""
+        cdef Py_buffer view
+        try:
+            PyObject_GetBuffer(observation, &view, PyBUF_SIMPLE)
+        except (BufferError, ValueError):  # not contiguous
+            return False
+        cdef bint fits = view.len == self.bytes.shape[1]
+        if fits:
+            memcpy(&self.bytes[i, 0], view.buf, view.len)
+        PyBuffer_Release(&view)
+        return fits

@@ -26,6 +26,7 @@ import re
 import shlex
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -42,7 +43,9 @@ RESULTS = Path(__file__).with_name("results") / "learning"
 EVALUATION_SEED = 1_000_000
 CLASSIC_CONTROL = ("CartPole", "Acrobot", "MountainCar", "Pendulum", "LunarLander")
 SCORE = ("mean", "std", "min", "max", "mean_length", "episodes")
-RUN_COLUMNS = ("arm", "task", "seed", "timesteps", *SCORE, "seconds", "commit")
+# Of the 100 latest training episodes: at the end, and averaged over all updates.
+TRAINING = ("training_last", "training_mean")
+RUN_COLUMNS = ("arm", "task", "seed", "timesteps", *SCORE, *TRAINING, "seconds", "commit")
 CURVE_COLUMNS = {  # in curves/TASK.csv, and in progress.csv
     "timesteps": "time/total_timesteps",
     "seconds": "time/time_elapsed",
@@ -261,10 +264,13 @@ class Workers:
     def __init__(self, lock: Any) -> None:
         self._lock = lock
         self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = False
 
     def call(self, arguments: Sequence[str], log: Path) -> str:
         """What the command prints; Failure where it ends with an error."""
         command = [sys.executable, "-m", *arguments]
+        if self._stopped:
+            raise Failure(f"{shlex.join(command)} was not begun, the study ends", not_finite=False)
         with log.open("w", encoding="utf-8") as errors:
             process = subprocess.Popen(
                 command,
@@ -289,7 +295,8 @@ class Workers:
         return output
 
     def stop(self) -> None:
-        """End what runs."""
+        """End what runs, and begin nothing more."""
+        self._stopped = True
         for process in list(self._running):
             process.terminate()
 
@@ -318,9 +325,13 @@ def execute(run: Run, folder: Path, workers: Workers) -> tuple[dict[str, Any], l
         if not failure.not_finite:
             raise
         score = {"mean": float("nan")}
-    progress = _read(folder / "progress.csv")
-    curve = [{name: _short(row.get(column) or "") for name, column in CURVE_COLUMNS.items()} for row in progress]
-    return score, thinned([point for point in curve if point["timesteps"]])
+    progress = [row for row in _read(folder / "progress.csv") if row["time/total_timesteps"]]
+    returns = [float(row["rollout/ep_rew_mean"]) for row in progress if row["rollout/ep_rew_mean"]]
+    if returns:
+        score |= dict(zip(TRAINING, (returns[-1], statistics.fmean(returns)), strict=True))
+    return score, [
+        {name: _short(row.get(column) or "") for name, column in CURVE_COLUMNS.items()} for row in thinned(progress)
+    ]
 
 
 def thinned(rows: Sequence[dict[str, str]], most: int = CURVE_ROWS) -> list[dict[str, str]]:
@@ -381,7 +392,7 @@ def carry_out(study: Study, runs: Sequence[Run], work: Path, processes: int) -> 
                 folder = folder.with_name(f"{folder.name}-{run.timesteps}")
             score, curve = execute(run, folder, workers)
             row: dict[str, Any] = dict(zip(RUN_COLUMNS, run.key, strict=False))
-            row |= {name: _short(score.get(name, "")) for name in SCORE}
+            row |= {name: _short(score.get(name, "")) for name in (*SCORE, *TRAINING)}
             row |= {"seconds": curve[-1]["seconds"] if curve else "", "commit": made[run.arm.name]["commit"]}
             study.add(run, row, curve, made[run.arm.name])
             print(f"{run}: {row['mean']} +- {row['std'] or 'nothing'}", flush=True)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from trpo_fast.statistics import estimate, interquartile_mean, lowest_for_nan, normalized
+from trpo_fast.statistics import estimate, interquartile_mean, lowest_for_nan, normalized, on_one_grid
 
 
 def test_interquartile_mean_of_a_multiple_of_four_is_the_mean_of_the_middle_half():
@@ -97,3 +97,9 @@ def test_a_failed_run_counts_as_the_lowest_score():
 
 def test_normalized_scores_are_neither_cut_at_0_nor_at_1():
     assert normalized([-10.0, 0.0, 50.0, 300.0], low=0.0, high=100.0).tolist() == [-0.1, 0.0, 0.5, 3.0]
+
+
+def test_curves_meet_on_the_steps_that_all_of_them_have():
+    grid, values = on_one_grid([([0, 10, 20], [0, 10, 20]), ([5, 25], [1, 3])], points=4)
+    assert grid.tolist() == [5, 10, 15, 20]
+    assert values.tolist() == [[5, 10, 15, 20], [1, 1.5, 2, 2.5]]

@@ -81,6 +81,18 @@ def estimate(
     return Estimate(value, (np.asarray(low), np.asarray(high)))
 
 
+def on_one_grid(
+    curves: Sequence[tuple[ArrayLike, ArrayLike]], points: int = 200
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Curves (steps, values) of several runs, interpolated between the last of their beginnings and the first end.
+
+    Returns the steps (points,) and the values (runs, points).
+    """
+    arrays = [(np.asarray(steps, np.float64), np.asarray(values, np.float64)) for steps, values in curves]
+    grid = np.linspace(max(steps[0] for steps, _ in arrays), min(steps[-1] for steps, _ in arrays), points)
+    return grid, np.stack([np.interp(grid, steps, values) for steps, values in arrays])
+
+
 def normalized(scores: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
     """Scores in units of a task: ``low`` becomes 0 and ``high`` 1; nothing is cut off."""
     return (np.asarray(scores, np.float64) - low) / (high - low)

@@ -21,7 +21,7 @@ from trpo_fast import statistics
 
 PAGE = RESULTS.parent.parent.parent / "docs" / "learning.md"
 # 0: the mean return of actions drawn uniformly from the box (100 episodes; HalfCheetah and Swimmer 20). 1: this
-# project's goal for the task, the best published figures of on-policy methods or more; Pusher has none, and a round one.
+# project's goal for the task, the best published figures of on-policy methods or more; for Pusher a round figure.
 SCALES: dict[str, tuple[float, float]] = {
     "Hopper-v5": (18, 3450),
     "HalfCheetah-v5": (-307, 6500),

@@ -115,6 +115,7 @@ def train(arguments: argparse.Namespace) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     model.set_logger(configure(str(arguments.out), ["csv"]))
     model.learn(int(arguments.timesteps), log_interval=1)
+    model.logger.close()
     normalized.save(str(arguments.out / "normalization.pkl"))
     described = {"algorithm": arguments.algorithm, "task": arguments.task}
     (arguments.out / "peer.json").write_text(json.dumps(described) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 
 import pytest
 
@@ -40,8 +41,6 @@ def test_a_peer_leaves_the_columns_of_the_study_and_a_score_of_raw_rewards(train
 
 
 def test_the_discount_is_that_of_the_reward_normalization_too(trained):
-    import pickle
-
     with (trained / "normalization.pkl").open("rb") as file:
         assert pickle.load(file).gamma == 0.9
 

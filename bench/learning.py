@@ -1,241 +1,458 @@
-"""Learning curves: a table of environments and seeds through ``trpo-fast train`` and ``trpo-fast eval``.
+"""Learning studies: named arms on tasks and seeds, trained and evaluated alike; stopped and gone on with at any time.
 
-    python -m bench.learning                                       # the whole table
-    python -m bench.learning Hopper-v5 --seeds 0-2 --timesteps 300000
-    python -m bench.learning Hopper-v5 -- --max-kl 0.01            # what follows -- goes to every trpo-fast train
-    python -m bench.learning --plot                                # draw what is there, train nothing
+    python -m bench.learning search                    # what bench/results/learning/search/plan.toml asks for
+    python -m bench.learning search --plan-only        # only print what is missing, and the hours it takes
+    python -m bench.learning search --arms default std-1 --seeds 0-2 --tasks Hopper-v5 --timesteps 1e6
 
-At most two runs at a time, one thread each. For every environment, under results/learning/: ``<env>.csv``, progress.csv
-of all seeds thinned to at most 100 rows a run, ``<env>.png``, and an entry in summary.json with the exact commands, the
-final evaluations, versions and machine.
+A plan names tasks, seeds, timesteps and arms: `[arms]` are options of ``trpo-fast train``, `[peers]` algorithms of
+bench.peer_learning. Every run is a process of its own with one thread, two at a time on two cores, seed by seed, so
+that a part of a study compares its arms alike. The score is that of the final policy: deterministic, 20 episodes (100
+of classic control), from a seed that no training has.
+
+As each run ends, beside the plan: ``runs.csv`` gets a row for its final evaluation, ``curves/TASK.csv`` the rows of its
+updates (at most 150 a run), ``study.json`` what its arm was made with; an arm that was made with something else is
+refused. What a kill interrupts goes on from its last checkpoint, a peer's run from its start; a run of more timesteps
+goes on from one of fewer. bench.learning_report makes tables and pictures of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import fcntl
 import json
 import os
+import re
 import shlex
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, NamedTuple
+from threading import Lock
+from typing import Any, NamedTuple, NoReturn
+
+import trpo_fast
+from bench.machine import describe
 
 RESULTS = Path(__file__).with_name("results") / "learning"
-ROWS = 100
-COLUMNS = (
-    "time/total_timesteps",
-    "rollout/ep_rew_mean",
-    "rollout/ep_len_mean",
-    "train/kl_divergence_loss",
-    "train/explained_variance",
-    "train/std",
-    "time/fps",
-)
-# Training reports means of the last 100 episodes; the evaluation's seed differs from every training seed.
 EVALUATION_SEED = 1_000_000
+CLASSIC_CONTROL = ("CartPole", "Acrobot", "MountainCar", "Pendulum", "LunarLander")
+SCORE = ("mean", "std", "min", "max", "mean_length", "episodes")
+# Of the 100 latest training episodes: at the end, and averaged over all updates.
+TRAINING = ("training_last", "training_mean")
+RUN_COLUMNS = ("arm", "task", "seed", "timesteps", *SCORE, *TRAINING, "seconds", "commit")
+CURVE_COLUMNS = {  # in curves/TASK.csv, and in progress.csv
+    "timesteps": "time/total_timesteps",
+    "seconds": "time/time_elapsed",
+    "return": "rollout/ep_rew_mean",
+    "length": "rollout/ep_len_mean",
+    "kl": "train/kl_divergence_loss",
+    "explained_variance": "train/explained_variance",
+    "std": "train/std",
+}
+CURVE_ROWS = 150
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+# What a training or an evaluation that met NaN says; anything else that ends a run is a fault of the study's.
+NOT_FINITE = re.compile(r"\bnan\b|\binf\b|finite", re.IGNORECASE)
 
 
-class Experiment(NamedTuple):
-    """What is run for one environment."""
+class Arm(NamedTuple):
+    """One way to train."""
 
-    env: str
-    timesteps: int
-    seeds: tuple[int, ...]
-    episodes: int  # of the final deterministic evaluation
-    settings: tuple[str, ...] = ()  # options of trpo-fast train
+    name: str
+    options: tuple[str, ...]  # of trpo-fast train, or of bench.peer_learning train
+    peer: bool = False
 
+    def train(self, task: str, seed: int | str, timesteps: int | str, folder: Path | str) -> list[str]:
+        """The command after ``python -m``."""
+        common = ["--timesteps", str(timesteps), "--seed", str(seed), "--out", str(folder), *self.options]
+        if self.peer:
+            return ["bench.peer_learning", "train", task, *common]
+        return ["trpo_fast", "train", task, "--threads", "1", "--eval-episodes", "0", *common]
 
-DECAY = ("--max-kl-schedule", "linear", "--critic-learning-rate-schedule", "linear")
-TABLE = (
-    # Without a decay, two of ten seeds end in a dip (253 and 395 instead of 500).
-    Experiment("CartPole-v1", 100_000, tuple(range(10)), 100, DECAY),
-    Experiment("Pendulum-v1", 300_000, (0, 1, 2), 100, ("--gamma", "0.9")),
-    Experiment("HalfCheetah-v5", 1_000_000, tuple(range(10)), 20),
-    Experiment("Hopper-v5", 1_000_000, tuple(range(10)), 20),
-    Experiment("Walker2d-v5", 1_000_000, tuple(range(10)), 20),
-)
+    def resume(self, timesteps: int, folder: Path) -> list[str]:
+        """As ``train``, from the latest checkpoint."""
+        numbers = ["--timesteps", str(timesteps), "--threads", "1", "--eval-episodes", "0"]
+        return ["trpo_fast", "train", "--resume", str(folder), *numbers]
+
+    def evaluate(self, task: str, folder: Path | str) -> list[str]:
+        """The command that prints the score."""
+        episodes = 100 if task.startswith(CLASSIC_CONTROL) else 20
+        common = [str(folder), "--episodes", str(episodes), "--seed", str(EVALUATION_SEED)]
+        return ["bench.peer_learning", "eval", *common] if self.peer else ["trpo_fast", "eval", *common, "--json"]
 
 
 class Run(NamedTuple):
-    """One seed of one experiment."""
+    """One seed of one arm on one task."""
 
-    experiment: Experiment
+    arm: Arm
+    task: str
     seed: int
-    folder: Path
+    timesteps: int
 
-    def train_command(self, folder: str) -> list[str]:
-        """The command as a user would type it."""
-        experiment = self.experiment
-        numbers = ["--timesteps", str(experiment.timesteps), "--seed", str(self.seed), "--threads", "1"]
-        return ["train", experiment.env, *numbers, "--eval-episodes", "0", "--out", folder, *experiment.settings]
+    def __str__(self) -> str:
+        return f"{self.arm.name} {self.task} seed {self.seed} {self.timesteps:,}"
 
-    def eval_command(self, folder: str) -> list[str]:
-        """The command as a user would type it."""
-        return ["eval", folder, "--episodes", str(self.experiment.episodes), "--seed", str(EVALUATION_SEED), "--json"]
+    @property
+    def key(self) -> tuple[str, ...]:
+        """As the first columns of runs.csv have it."""
+        return (self.arm.name, self.task, str(self.seed), str(self.timesteps))
 
 
-def execute(run: Run) -> dict[str, Any]:
-    """Train and evaluate in processes of their own; the evaluation, with the seed."""
-    folder = str(run.folder)
-    _trpo_fast(run.train_command(folder), log=run.folder.with_suffix(".log"))
-    output = _trpo_fast(run.eval_command(folder), log=run.folder.with_suffix(".eval.log"))
-    evaluation = json.loads(output.splitlines()[-1])
-    print(f"{run.experiment.env} seed {run.seed}: {evaluation['mean']:.1f} +- {evaluation['std']:.1f}", flush=True)
+class Study:
+    """A folder of results with its plan.
+
+    Raises SystemExit where the plan cannot be read or says something that means nothing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = folder / "plan.toml"
+        try:
+            plan = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            known = sorted(found.parent.name for found in RESULTS.glob("*/plan.toml"))
+            _refuse(f"study: {folder} given; want a folder with plan.toml, or one of {', '.join(known)}")
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            _refuse(f"{path}: {error}")
+        unknown = set(plan) - {"tasks", "seeds", "timesteps", "arms", "peers"}
+        if unknown:
+            _refuse(f"{path}: {', '.join(sorted(unknown))} given; want tasks, seeds, timesteps, arms and peers")
+        try:
+            self.tasks: list[str] = list(plan["tasks"])
+            self.seeds = seeds_of(plan["seeds"])
+            self.timesteps = int(plan["timesteps"])
+            self.arms = [Arm(name, tuple(shlex.split(options))) for name, options in plan.get("arms", {}).items()]
+            self.arms += [
+                Arm(name, ("--algorithm", algorithm), peer=True) for name, algorithm in plan.get("peers", {}).items()
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            _refuse(f"{path}: {error!r}; want tasks, seeds as '0-4', timesteps, and tables arms and peers of strings")
+        for arm in self.arms:
+            if not re.fullmatch(r"[\w.+-]+", arm.name):
+                _refuse(f"{path}: arm {arm.name!r} given; want a name of letters, digits and . _ + -")
+        if len({arm.name for arm in self.arms}) < len(self.arms):
+            _refuse(f"{path}: arms and peers share a name; want different ones")
+        self._lock = Lock()
+
+    def runs(self) -> list[dict[str, str]]:
+        """The rows of runs.csv."""
+        return _read(self.folder / "runs.csv")
+
+    def curves(self, task: str) -> list[dict[str, str]]:
+        """The rows of a task's updates, of all arms and seeds."""
+        return _read(self.folder / "curves" / f"{task}.csv")
+
+    def check(self, arms: Iterable[Arm], made_with: Mapping[str, Mapping[str, Any]]) -> None:
+        """SystemExit naming what differs, where an arm has rows that were made with something else."""
+        have = {row["arm"] for row in self.runs()}
+        known = self._described()
+        for arm in arms:
+            if arm.name not in have or arm.name not in known:
+                continue
+            before, now = _flat(known[arm.name]), _flat(made_with[arm.name])
+            differing = [
+                f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
+                for name in sorted(before.keys() | now.keys())
+                if before.get(name) != now.get(name)
+            ]
+            if differing:
+                _refuse(
+                    f"arm {arm.name}: the rows in {self.folder} were made with other settings: {'; '.join(differing)}; "
+                    "want the same ones, or another name for the arm"
+                )
+
+    def add(
+        self, run: Run, row: Mapping[str, Any], curve: Sequence[Mapping[str, Any]], made: Mapping[str, Any]
+    ) -> None:
+        """Record one run; a kill leaves each file as it was or as it will be."""
+        with self._lock:
+            known = self._described()
+            if known.get(run.arm.name) != made:
+                text = json.dumps({**known, run.arm.name: made}, indent=1, sort_keys=True) + "\n"
+                _replace(self.folder / "study.json", text)
+            path = self.folder / "curves" / f"{run.task}.csv"
+            identity = {"arm": run.arm.name, "seed": str(run.seed)}
+            others = [line for line in _read(path) if any(line[name] != value for name, value in identity.items())]
+            _write(path, ("arm", "seed", *CURVE_COLUMNS), [*others, *({**identity, **point} for point in curve)])
+            # Last: a run without a row here is made again.
+            _write(self.folder / "runs.csv", RUN_COLUMNS, [*self.runs(), row])
+
+    def _described(self) -> dict[str, Any]:
+        path = self.folder / "study.json"
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return found
+
+
+def _refuse(message: str) -> NoReturn:
+    raise SystemExit(f"bench.learning: error: {message}")
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_suffix(".new")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _flat(described: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in described.items():
+        flat |= _flat(value, f"{prefix}{name} ") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def source() -> str:
+    """The commit of the trpo_fast that is imported; SystemExit where it is not what a commit has."""
+    root = Path(trpo_fast.__file__).resolve().parent.parent
+    sources = ["trpo_fast", "csrc", "setup.py"]
+    try:
+        git = ["git", "-C", str(root)]
+        changed = subprocess.run([*git, "status", "--porcelain", "--", *sources], capture_output=True, check=True)
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, check=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return f"version {trpo_fast.__version__}"
+    if changed.stdout:
+        _refuse(f"{root} has changes that no commit has; want a commit, as every row names the one it was made with")
+    return commit.stdout.strip()
+
+
+def made_with(arm: Arm, commit: str) -> dict[str, Any]:
+    """What decides an arm's numbers, for study.json."""
+    machine = describe()
+    kept = {name: machine[name] for name in ("cpu", "instruction_set", "python", "versions")}
+    commands = (arm.train("TASK", "SEED", "TIMESTEPS", "FOLDER"), arm.evaluate("TASK", "FOLDER"))
     return {
-        "training_seed": run.seed,
-        **{k: evaluation[k] for k in ("mean", "std", "min", "max", "mean_length", "episodes")},
+        "commit": "" if arm.peer else commit,
+        **{name: f"python -m {shlex.join(command)}" for name, command in zip(("train", "eval"), commands, strict=True)},
+        **kept,
     }
 
 
-def _trpo_fast(arguments: Sequence[str], log: Path) -> str:
-    one_thread = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    command = [sys.executable, "-m", "trpo_fast", *arguments]
-    with log.open("w", encoding="utf-8") as errors:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=os.environ | one_thread,
-        )
-    if done.returncode:
-        tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-20:])
-        raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}:\n{tail}")
-    return done.stdout
+class Failure(RuntimeError):
+    """A command ended with an error; the text is the end of its log."""
+
+    def __init__(self, text: str, *, not_finite: bool) -> None:
+        super().__init__(text)
+        self.not_finite = not_finite
 
 
-def thinned(rows: Sequence[dict[str, str]], most: int = ROWS) -> list[dict[str, str]]:
+class Workers:
+    """Runs commands, and ends those that still run when the study is stopped."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = False
+
+    def call(self, arguments: Sequence[str], log: Path) -> str:
+        """What the command prints; Failure where it ends with an error."""
+        command = [sys.executable, "-m", *arguments]
+        if self._stopped:
+            raise Failure(f"{shlex.join(command)} was not begun, the study ends", not_finite=False)
+        with log.open("w", encoding="utf-8") as errors:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=os.environ | ONE_THREAD,
+                pass_fds=(self._lock.fileno(),),  # held as long as any run lives, also one that outlives the study
+            )
+            self._running.add(process)
+            try:
+                output, _ = process.communicate()
+            finally:
+                self._running.discard(process)
+        if process.returncode:
+            tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
+            # Negative: a signal ended it, which says nothing about its numbers.
+            not_finite = process.returncode > 0 and bool(tail and NOT_FINITE.search(tail[-1]))
+            text = "\n".join([f"{shlex.join(command)} ended with {process.returncode}:", *tail])
+            raise Failure(text, not_finite=not_finite)
+        return output
+
+    def stop(self) -> None:
+        """End what runs, and begin nothing more."""
+        self._stopped = True
+        for process in list(self._running):
+            process.terminate()
+
+
+def execute(run: Run, folder: Path, workers: Workers) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """Train and evaluate: the score and the curve. NaN, in training or evaluation, is a score of NaN."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    log = folder.with_suffix(".log")
+
+    def evaluation() -> dict[str, Any]:
+        output = workers.call(run.arm.evaluate(run.task, folder), log=folder.with_suffix(".eval.log"))
+        found: dict[str, Any] = json.loads(output.splitlines()[-1])
+        return found
+
+    try:
+        complete = any((folder / name).exists() for name in ("model.trpo", "model.zip"))
+        score = evaluation() if complete else {"num_timesteps": 0}
+        if score["num_timesteps"] < run.timesteps:
+            if not run.arm.peer and any((folder / "checkpoints").glob("*.trpo")):
+                workers.call(run.arm.resume(run.timesteps, folder), log)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+                workers.call(run.arm.train(run.task, run.seed, run.timesteps, folder), log)
+            score = evaluation()
+    except Failure as failure:
+        if not failure.not_finite:
+            raise
+        score = {"mean": float("nan")}
+    progress = [row for row in _read(folder / "progress.csv") if row["time/total_timesteps"]]
+    returns = [float(row["rollout/ep_rew_mean"]) for row in progress if row["rollout/ep_rew_mean"]]
+    if returns:
+        score |= dict(zip(TRAINING, (returns[-1], statistics.fmean(returns)), strict=True))
+    return score, [
+        {name: _short(row.get(column) or "") for name, column in CURVE_COLUMNS.items()} for row in thinned(progress)
+    ]
+
+
+def thinned(rows: Sequence[dict[str, str]], most: int = CURVE_ROWS) -> list[dict[str, str]]:
     """At most `most` rows, evenly spaced, with the last one."""
     if len(rows) <= most:
         return list(rows)
     return [rows[round((i + 1) * len(rows) / most) - 1] for i in range(most)]
 
 
-def _write_curves(experiment: Experiment, runs: Iterable[Run]) -> None:
-    with (RESULTS / f"{experiment.env}.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ("seed", *COLUMNS), extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        for run in runs:
-            with (run.folder / "progress.csv").open(newline="", encoding="utf-8") as progress:
-                for row in thinned(list(csv.DictReader(progress))):
-                    writer.writerow({"seed": run.seed, **{name: _short(row.get(name, "")) for name in COLUMNS}})
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if not text or text.lstrip("-").isdigit() else f"{float(text):.5g}"
 
 
-def _short(text: str) -> str:
-    return text if not text or text.isdigit() else f"{float(text):.6g}"
-
-
-def _write_summary(experiment: Experiment, runs: Sequence[Run], evaluations: Sequence[dict[str, Any]]) -> None:
-    from bench.machine import describe
-
-    path = RESULTS / "summary.json"
-    summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    means = [evaluation["mean"] for evaluation in evaluations]
-    first = runs[0]
-    folder = f"runs/{experiment.env}-seed{first.seed}"
-    summary[experiment.env] = {
-        "commands": [
-            shlex.join(["trpo-fast", *command(folder)]) for command in (first.train_command, first.eval_command)
-        ],
-        "seeds": [run.seed for run in runs],
-        "timesteps": experiment.timesteps,
-        "mean": statistics.fmean(means),
-        "std_between_seeds": statistics.pstdev(means),
-        "worst": min(means),
-        "evaluations": list(evaluations),
-        "config": json.loads((first.folder / "config.json").read_text(encoding="utf-8"))["config"],
-        "machine": describe(),
-    }
-    path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-
-
-def run_experiments(experiments: Sequence[Experiment], processes: int, keep: Path | None) -> None:
-    """Run the table, longest first, and write the results of an environment once all its seeds are there."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(processes) as workers:
-        where = keep or Path(temporary)
-        where.mkdir(parents=True, exist_ok=True)
-        waiting = []
-        for experiment in sorted(experiments, key=lambda e: -e.timesteps):
-            runs = [Run(experiment, seed, where / f"{experiment.env}-seed{seed}") for seed in experiment.seeds]
-            waiting.append((experiment, runs, [workers.submit(execute, run) for run in runs]))
-        try:
-            for experiment, runs, futures in waiting:
-                evaluations = [future.result() for future in futures]
-                _write_curves(experiment, runs)
-                _write_summary(experiment, runs, evaluations)
-                plot(experiment.env)
-                mean = statistics.fmean(evaluation["mean"] for evaluation in evaluations)
-                print(f"{experiment.env}: mean {mean:.1f} of seeds {', '.join(map(str, experiment.seeds))}", flush=True)
-        except BaseException:
-            workers.shutdown(cancel_futures=True)
-            raise
-
-
-def plot(env: str) -> None:
-    """Draw ``<env>.png`` from ``<env>.csv``: one line a seed, with the final evaluations where they are known."""
-    from matplotlib.figure import Figure
-
-    with (RESULTS / f"{env}.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["rollout/ep_rew_mean"]]
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    for seed in dict.fromkeys(row["seed"] for row in rows):
-        own = [row for row in rows if row["seed"] == seed]
-        steps = [int(row["time/total_timesteps"]) for row in own]
-        axes.plot(steps, [float(row["rollout/ep_rew_mean"]) for row in own], lw=1.2, label=f"seed {seed}")
-    summary = RESULTS / "summary.json"
-    known = json.loads(summary.read_text(encoding="utf-8")).get(env) if summary.exists() else None
-    if known:
-        axes.axhline(known["mean"], color="0.3", ls="--", lw=1, label=f"deterministic, mean {known['mean']:,.0f}")
-    axes.set(title=env, xlabel="timesteps", ylabel="training return (last 100 episodes)")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    figure.savefig(RESULTS / f"{env}.png", dpi=110)
-
-
-def _seeds(text: str) -> tuple[int, ...]:
+def seeds_of(text: str) -> list[int]:
+    """Of ``0-4`` or ``0,3,7``."""
     seeds: list[int] = []
-    for part in text.split(","):
+    for part in str(text).split(","):
         first, _, last = part.partition("-")
         seeds.extend(range(int(first), int(last or first) + 1))
-    return tuple(seeds)
+    return seeds
+
+
+def hours(runs: Sequence[Run], rows: Sequence[Mapping[str, str]]) -> tuple[float, int]:
+    """Of one core for the runs, at the rates of the rows nearest to each; and how many have none to go by."""
+    total, unknown = 0.0, 0
+    peers = {run.arm.name for run in runs if run.arm.peer}
+    for run in runs:
+        alike = [row for row in rows if float(row["seconds"] or 0) and (row["arm"] in peers) == run.arm.peer]
+        same_task = [row for row in alike if row["task"] == run.task]
+        same = [row for row in same_task if row["arm"] == run.arm.name]
+        nearest = same or same_task or alike
+        if not nearest:
+            unknown += 1
+            continue
+        seconds = sum(float(row["seconds"]) for row in nearest) / sum(int(row["timesteps"]) for row in nearest)
+        total += run.timesteps * seconds / 3600
+    return total, unknown
+
+
+def carry_out(study: Study, runs: Sequence[Run], work: Path, processes: int) -> None:
+    """Make the runs, `processes` at a time."""
+    commit = source()
+    arms = list(dict.fromkeys(run.arm for run in runs))
+    made = {arm.name: made_with(arm, commit) for arm in arms}
+    study.check(arms, made)
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            _refuse(f"--work: {work} is at work already, or a run of it outlived its study; want another, or wait")
+        workers = Workers(lock)
+
+        def one(run: Run) -> Run:
+            folder = work / run.arm.name / f"{run.task}-seed{run.seed}"
+            if any("schedule" in option for option in run.arm.options):  # a longer run is another one from the start
+                folder = folder.with_name(f"{folder.name}-{run.timesteps}")
+            score, curve = execute(run, folder, workers)
+            row: dict[str, Any] = dict(zip(RUN_COLUMNS, run.key, strict=False))
+            row |= {name: _short(score.get(name, "")) for name in (*SCORE, *TRAINING)}
+            row |= {"seconds": curve[-1]["seconds"] if curve else "", "commit": made[run.arm.name]["commit"]}
+            study.add(run, row, curve, made[run.arm.name])
+            print(f"{run}: {row['mean']} +- {row['std'] or 'nothing'}", flush=True)
+            return run
+
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        with ThreadPoolExecutor(processes) as pool:
+            futures = [pool.submit(one, run) for run in runs]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                workers.stop()
+                raise
+
+
+def chosen(study: Study, options: argparse.Namespace) -> list[Run]:
+    """The runs that are asked for and not there; SystemExit where a name is not in the plan."""
+    arms = {arm.name: arm for arm in study.arms}
+    for option, names, known in (("--arms", options.arms, arms), ("--tasks", options.tasks, study.tasks)):
+        missing = [name for name in names or () if name not in known]
+        if missing:
+            _refuse(f"{option}: {', '.join(missing)} given; want some of {', '.join(known)}")
+    done = {tuple(row[name] for name in RUN_COLUMNS[:4]) for row in study.runs()}
+    timesteps = int(options.timesteps or study.timesteps)
+    runs = [
+        Run(arms[name], task, seed, timesteps)
+        for seed in options.seeds or study.seeds
+        for task in options.tasks or study.tasks
+        for name in options.arms or arms
+    ]
+    return [run for run in runs if run.key not in done]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run or draw the chosen rows of the table."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    settings: tuple[str, ...] = ()
-    if "--" in arguments:
-        at = arguments.index("--")
-        arguments, settings = arguments[:at], tuple(arguments[at + 1 :])
+    """Go on with a study."""
     parser = argparse.ArgumentParser(prog="python -m bench.learning", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("env", nargs="*", help=f"default: {' '.join(e.env for e in TABLE)}")
-    parser.add_argument("--seeds", type=_seeds, help="as 0-4 or 0,3,7")
-    parser.add_argument("--timesteps", type=int)
-    parser.add_argument("--episodes", type=int, help="of the final evaluation")
-    parser.add_argument("--processes", type=int, choices=(1, 2), default=2)
-    parser.add_argument("--keep", type=Path, help="leave the runs' folders here")
-    parser.add_argument("--plot", action="store_true", help="only draw the results that are there")
-    options = parser.parse_args(arguments)
-
-    known = {experiment.env: experiment for experiment in TABLE}
-    chosen = [known.get(env, Experiment(env, 1_000_000, (0, 1, 2, 3, 4), 20)) for env in options.env or known]
-    if options.plot:
-        for experiment in chosen:
-            if options.env or (RESULTS / f"{experiment.env}.csv").exists():
-                plot(experiment.env)
-        return 0
-    changes = {name: getattr(options, name) for name in ("seeds", "timesteps", "episodes") if getattr(options, name)}
-    chosen = [e._replace(**changes, settings=(*e.settings, *settings)) for e in chosen]
-    run_experiments(chosen, options.processes, options.keep)
+    parser.add_argument("study", help=f"a name under {os.path.relpath(RESULTS)}, or a folder with plan.toml")
+    parser.add_argument("--arms", nargs="+", help="only these, in this order")
+    parser.add_argument("--tasks", nargs="+", help="only these, in this order")
+    parser.add_argument("--seeds", type=seeds_of, help="instead of the plan's, as 0-4 or 0,3,7")
+    parser.add_argument("--timesteps", type=float, help="instead of the plan's")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time (default: cores)")
+    parser.add_argument("--work", type=Path, help="the runs' own folders (default runs/learning/STUDY)")
+    parser.add_argument("--plan-only", action="store_true", help="train nothing")
+    options = parser.parse_args(argv)
+    named = RESULTS / options.study
+    study = Study(named if named.is_dir() else Path(options.study))
+    runs = chosen(study, options)
+    total, unknown = hours(runs, study.runs())
+    print(f"{study.folder.name}: {len(runs)} runs are missing, {sum(run.timesteps for run in runs):,} steps")
+    for arm in dict.fromkeys(run.arm for run in runs):
+        own = [run for run in runs if run.arm == arm]
+        tasks, seeds = (dict.fromkeys(getattr(run, name) for run in own) for name in ("task", "seed"))
+        print(f"  {arm.name}: {shlex.join(arm.options) or 'the defaults'}; {', '.join(tasks)}; seeds {list(seeds)}")
+    known = f"{total / options.processes:.1f} hours of {options.processes} processes at the rates of the runs so far"
+    print(f"  {known}{f', and {unknown} runs that none of them is like' if unknown else ''}", flush=True)
+    if runs and not options.plan_only:
+        carry_out(study, runs, options.work or Path("runs/learning") / study.folder.name, options.processes)
     return 0
 
 

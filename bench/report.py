@@ -38,7 +38,8 @@ def _load(path: Path) -> dict[str, Any]:
     return found
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of Markdown."""
     return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
 
 
@@ -68,7 +69,7 @@ def _core(results: Path) -> list[str]:
     limits = [
         [str(x["threads"]), x["dtype"], f"{x['gflops']:.0f}", f"{x['gbytes_per_second']:.0f}"] for x in result["limits"]
     ]
-    lines += [*_table(["threads", "dtype", "multiply-adds, GFLOP/s", "c = a + b, GB/s"], limits), ""]
+    lines += [*table(["threads", "dtype", "multiply-adds, GFLOP/s", "c = a + b, GB/s"], limits), ""]
     if (results / "peers.json").exists():  # which the picture needs, too
         lines += ["![Roofline](roofline.png)", ""]
     keys = dict.fromkeys((f["name"], f["size"], f["batch"], f["dtype"]) for f in figures)
@@ -96,7 +97,7 @@ def _core(results: Path) -> list[str]:
     head += [f"GFLOP/s, {most} threads", "of peak", "speed-up"]
     if most == 1:
         head, rows = head[:8], [row[:8] for row in rows]
-    return [*lines, *_table(head, rows)]
+    return [*lines, *table(head, rows)]
 
 
 def _peers(results: Path) -> list[str]:
@@ -127,7 +128,7 @@ def _peers(results: Path) -> list[str]:
                     f"{duration(others[sb3])} ({others[sb3] / seconds[OURS]:.1f})" if sb3 in others else "",
                 ]
             )
-        lines += [*_table(["case", OURS, "best peer", "ratio", "sb3-contrib (ratio)"], rows), ""]
+        lines += [*table(["case", OURS, "best peer", "ratio", "sb3-contrib (ratio)"], rows), ""]
     return lines[:-1]
 
 
@@ -152,7 +153,7 @@ def _training(results: Path) -> list[str]:
         still_ratio = f"{result['still_ratio']:.1f}" if "still_ratio" in result else ""
         rows.append(["ratio", f"{result['update_ratio']:.1f}", still_ratio, f"{result['steps_per_second_ratio']:.1f}"])
         head = ["", "update", "simulator stands still", "steps per second"]
-        lines += [*_origin(result, result["quiet"]), f"{result['threads'].capitalize()}.", "", *_table(head, rows), ""]
+        lines += [*_origin(result, result["quiet"]), f"{result['threads'].capitalize()}.", "", *table(head, rows), ""]
     return lines[:-1]
 
 

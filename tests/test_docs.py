@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
-from bench import report
+from bench import learning_report, report
 from tests.agents import random_agent
 from trpo_fast.cli.main import main
 
@@ -26,6 +26,11 @@ def test_configuration_page_is_the_one_that_the_declarations_make():
 def test_benchmark_tables_are_those_that_the_results_make():
     page = report.PAGE.read_text(encoding="utf-8")
     assert page == report.render(page, report.RESULTS), "run `make report`"
+
+
+def test_learning_tables_are_those_that_the_results_make():
+    page = learning_report.PAGE.read_text(encoding="utf-8")
+    assert page == learning_report.render(page), "run `python -m bench.learning_report`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -153,7 +153,7 @@ class TRPOConfig:
         10,
         _SIZE,
         "largest number of conjugate-gradient iterations, one Fisher product each",
-        why="over ten seeds of Hopper, HalfCheetah and Walker2d (bench/results/solver_study) training returns are at "
+        why="over ten seeds of Hopper, HalfCheetah and Walker2d (docs/learning.md) training returns are at "
         "least those of 25 iterations on all three, 1.2 times on HalfCheetah, at less cost; the intervals of the final "
         "policies overlap",
     )

@@ -90,6 +90,12 @@ def _add_plot(commands: Any) -> None:
     plot = commands.add_parser("plot", help="draw learning curves")
     plot.set_defaults(module="plot")
     plot.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, one curve each")
+    plot.add_argument(
+        "--group",
+        choices=("seed",),
+        help="seed: one curve for the runs that differ in nothing but their seed, the interquartile mean with a 95%% "
+        "bootstrap interval",
+    )
     plot.add_argument("--out", metavar="PNG", help="(default RUN/curve.png; curves.png here for several runs)")
 
 

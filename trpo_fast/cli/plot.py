@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trpo_fast import statistics
 from trpo_fast.algorithm.logging import read_progress
 from trpo_fast.cli.errors import CommandError, describe
 from trpo_fast.cli.run_folder import RunFolder
+
+RESAMPLES = 2_000  # for every point of a curve; its band is wider than their error
 
 
 class MatplotlibMissing(CommandError):
@@ -23,9 +31,25 @@ def run(arguments: argparse.Namespace) -> int:
     """Draw one picture of all runs."""
     folders = [RunFolder(path) for path in arguments.runs]
     out = Path(arguments.out) if arguments.out else folders[0].curve if len(folders) == 1 else Path("curves.png")
-    draw(folders, out)
+    grouped = _grouped(folders) if arguments.group else None
+    if grouped is None:
+        draw(folders, out)
+    else:
+        _save(grouped, folders, out, "return (mean of the last 100 episodes, interquartile mean of seeds)")
+        for curve in grouped:
+            print(curve.summary)
     print(out)
     return 0
+
+
+class Curve(NamedTuple):
+    """One line of the picture."""
+
+    label: str
+    steps: ArrayLike
+    returns: ArrayLike
+    interval: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    summary: str = ""
 
 
 def draw(folders: Sequence[RunFolder], out: Path) -> None:
@@ -33,6 +57,11 @@ def draw(folders: Sequence[RunFolder], out: Path) -> None:
 
     Raises MatplotlibMissing, or CommandError for a run without progress or a file that cannot be written.
     """
+    curves = [Curve(_name(folder), *_curve(folder)) for folder in folders]
+    _save(curves, folders, out, "return (mean of the last 100 episodes)")
+
+
+def _save(curves: Sequence[Curve], folders: Sequence[RunFolder], out: Path, what: str) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -40,14 +69,13 @@ def draw(folders: Sequence[RunFolder], out: Path) -> None:
     # A figure of its own, without pyplot: no window system, and nothing left open.
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    environments = []
-    for folder in folders:
-        steps, returns = _curve(folder)
-        axes.plot(steps, returns, label=os.path.basename(os.path.abspath(folder.path)))
-        environments.append(folder.environment_id())
+    for curve in curves:
+        (line,) = axes.plot(curve.steps, curve.returns, label=curve.label)
+        if curve.interval is not None:
+            axes.fill_between(curve.steps, *curve.interval, color=line.get_color(), alpha=0.2, lw=0)
     axes.set_xlabel("timesteps")
-    axes.set_ylabel("return (mean of the last 100 episodes)")
-    axes.set_title(", ".join(dict.fromkeys(environments)))
+    axes.set_ylabel(what)
+    axes.set_title(", ".join(dict.fromkeys(folder.environment_id() for folder in folders)))
     axes.grid(alpha=0.3)
     if len(folders) > 1:
         axes.legend()
@@ -55,6 +83,86 @@ def draw(folders: Sequence[RunFolder], out: Path) -> None:
         figure.savefig(out, format="png", dpi=150)
     except OSError as error:
         raise CommandError(f"--out: {out} cannot be written: {error.strerror or error}") from error
+
+
+def _grouped(folders: Sequence[RunFolder]) -> list[Curve]:
+    """One curve for the runs that differ in nothing but their seed, with a 95% interval over the seeds."""
+    groups: dict[str, list[RunFolder]] = {}
+    contents = {id(folder): folder.read_config() for folder in folders}
+    for folder in folders:
+        settings = _settings(contents[id(folder)])
+        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(folder)
+    for group in groups.values():
+        by_seed: dict[Any, RunFolder] = {}
+        for folder in group:
+            seed = contents[id(folder)].get("seed")
+            if seed in by_seed:
+                raise CommandError(
+                    f"--group seed: {by_seed[seed].path} and {folder.path} have the same settings and the same seed, "
+                    f"{seed}; want one of them"
+                )
+            by_seed[seed] = folder
+    curves = {id(folder): _numbers(folder) for folder in folders}
+    lowest: dict[str, float] = {}  # return of each environment, for what is NaN
+    for folder in folders:
+        known, env = curves[id(folder)][1], folder.environment_id()
+        lowest[env] = min([lowest.get(env, np.inf), *known[~np.isnan(known)]])
+    unknown = [env for env, value in lowest.items() if np.isinf(value)]
+    if unknown:
+        raise CommandError(f"run: every return of {', '.join(unknown)} is NaN; want runs with a return to draw")
+    labels = _labels([json.loads(key) for key in groups])
+    made = []
+    for label, group in zip(labels, groups.values(), strict=True):
+        own = [curves[id(folder)] for folder in group]
+        grid, returns = statistics.on_one_grid(own)
+        notes = [
+            f"{folder.path} has NaN, which counts as the lowest return, {lowest[folder.environment_id()]:,.4g}"
+            for folder, (_, values) in zip(group, own, strict=True)
+            if np.isnan(values).any()
+        ]
+        returns[np.isnan(returns)] = lowest[group[0].environment_id()]
+        found = statistics.estimate([returns], resamples=RESAMPLES)
+        seeds = f"{len(group)} seed{'s' if len(group) > 1 else ''}"
+        summary = f"{label}: {found.value[-1]:,.4g} at {grid[-1]:,.0f} timesteps, interquartile mean of {seeds}"
+        if found.interval is None:
+            notes.append(f"no interval, which needs {statistics.FEWEST_SEEDS} seeds")
+        else:
+            summary += f", 95% interval {found.interval[0][-1]:,.4g} to {found.interval[1][-1]:,.4g}"
+        named = f"{label}, {seeds}" if found.interval is not None else f"{label}, {seeds}, no interval"
+        made.append(Curve(named, grid, found.value, found.interval, "; ".join([summary, *notes])))
+    return made
+
+
+def _settings(content: dict[str, Any]) -> dict[str, Any]:
+    """What a run did but for its seed and its length."""
+    config = content.get("config")
+    return {"environment": content.get("environment"), **(config if isinstance(config, dict) else {})}
+
+
+def _labels(groups: Sequence[dict[str, Any]]) -> list[str]:
+    """The environment of each group, and the settings in which not all groups agree."""
+    names = dict.fromkeys(name for settings in groups for name in settings if name != "environment")
+    differing = [name for name in names if any(settings.get(name) != groups[0].get(name) for settings in groups)]
+    return [
+        ", ".join([_environment(settings), *(f"{name} {settings.get(name)}" for name in differing)])
+        for settings in groups
+    ]
+
+
+def _environment(settings: dict[str, Any]) -> str:
+    recipe = settings["environment"]
+    return str(recipe["id"]) if isinstance(recipe, dict) and "id" in recipe else "environment"
+
+
+def _name(folder: RunFolder) -> str:
+    return os.path.basename(os.path.abspath(folder.path))
+
+
+def _numbers(folder: RunFolder) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    steps, returns = (np.array(values, np.float64) for values in _curve(folder))
+    if not len(returns):
+        raise CommandError(f"run: {folder.path} has no finished episode; want runs with a return to draw")
+    return steps, returns
 
 
 def _curve(folder: RunFolder) -> tuple[list[int], list[float]]:

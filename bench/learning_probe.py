@@ -1,0 +1,87 @@
+"""Why is a seed stuck? What an agent's noise costs, and how much of an update is signal, from a checkpoint.
+
+    python -m bench.learning_probe runs/hopper/checkpoints/000000251904.trpo [--batches 5]
+
+Prints episodes with the policy's noise multiplied, and for batches of the training's size, each from the same policy:
+how large the advantages are, and the mean cosine between the updates that they would make. Independent batches share
+the signal alone: a mean cosine c says that c of an update's squared length is signal, and the rest sampling noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+import trpo_fast
+
+FACTORS = (0.0, 1.0, 1.5, 2.0, 3.0)
+
+
+def noise(agent: Any, episodes: int = 16) -> list[str]:
+    """Returns and lengths of episodes with the policy's standard deviation times each of FACTORS."""
+    log_std = agent.policy.log_std
+    own = log_std.detach().clone()
+    lines = []
+    for factor in FACTORS:
+        with torch.no_grad():
+            log_std.copy_(own + math.log(factor or 1.0))
+        found = agent.evaluate(episodes, deterministic=factor == 0, seed=1_000_000)
+        lengths = f"{found.lengths.min()} to {found.lengths.max()} steps"
+        lines.append(f"std x {factor:<4} return {found.mean:8.1f} +- {found.std:6.1f}   {lengths}")
+    with torch.no_grad():
+        log_std.copy_(own)
+    return lines
+
+
+def updates(agent: Any, batches: int) -> tuple[list[str], float]:
+    """What independent batches say, and the mean cosine between their updates; the policy stays as it is."""
+    config, engine = agent.config, agent.engine
+    _, collector = agent._with_environments()
+    parameters = engine.parameters()
+    own, lines, steps = parameters.copy(), [], []
+    for _ in range(batches):
+        rollout = collector.collect()
+        gae = (config.gamma, config.gae_lambda, False)
+        batch, _, statistics = collector.finish(rollout, agent.critic_trainer.values, *gae)
+        spread = float(batch.advantages.std())
+        batch.advantages[...] = (batch.advantages - batch.advantages.mean()) / spread
+        engine.bind(batch)
+        report = trpo_fast.trust_region_step(
+            engine, max_kl=config.max_kl, damping=config.damping, cg_iterations=config.cg_iterations
+        )
+        steps.append((parameters - own).astype(np.float64))
+        parameters[...] = own
+        engine.parameters_changed()
+        lines.append(
+            f"advantages' std {spread:.3g}, explained variance {statistics.explained_variance:.5f}, "
+            f"improvement {report.improvement:.3g}, KL {report.kl:.3g}"
+        )
+    unit = np.array([step / np.linalg.norm(step) for step in steps if step.any()])
+    return lines, float((unit @ unit.T)[np.triu_indices(len(unit), 1)].mean())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print what is found."""
+    parser = argparse.ArgumentParser(prog="python -m bench.learning_probe", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("model", help="a checkpoint of a task with a Box of actions")
+    parser.add_argument("--batches", type=int, default=5)
+    options = parser.parse_args(argv)
+    agent = trpo_fast.TRPO.load(options.model)
+    policy: Any = agent.policy
+    std = policy.log_std.detach().exp().numpy().round(3)
+    print(f"{options.model}: {agent.num_timesteps:,} timesteps, std {std}")
+    print("\n".join(noise(agent)))
+    lines, cosine = updates(agent, options.batches)
+    print("\n".join([*lines, f"mean cosine between updates of independent batches {cosine:.3f}"]))
+    agent.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

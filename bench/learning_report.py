@@ -1,0 +1,155 @@
+"""Tables and pictures of docs/learning.md from the studies in bench/results/learning.
+
+    python -m bench.learning_report              # rewrite them
+    python -m bench.learning_report --check      # exit code 1 where the page is not what the results make
+
+A table has for every arm and task the interquartile mean of the final scores over seeds, its 95% interval from the
+bootstrap over seeds, the worst seed and the number of seeds; for an arm that has all tasks of its table also the
+interquartile mean of all scores, normalized by SCALES. A run that met NaN counts as the task's lowest score.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.learning import RESULTS, Study
+from bench.report import MARKS, table
+from trpo_fast import statistics
+
+PAGE = RESULTS.parent.parent.parent / "docs" / "learning.md"
+# 0: the mean return of actions drawn uniformly from the box (100 episodes; HalfCheetah and Swimmer 20). 1: this
+# project's goal for the task, the best published figures of on-policy methods or more; for Pusher a round figure.
+SCALES: dict[str, tuple[float, float]] = {
+    "Hopper-v5": (18, 3450),
+    "HalfCheetah-v5": (-307, 6500),
+    "Walker2d-v5": (2, 4900),
+    "Ant-v5": (-55, 3500),
+    "Humanoid-v5": (112, 1600),
+    "Swimmer-v5": (-4, 350),
+    "Reacher-v5": (-43, -4.5),
+    "Pusher-v5": (-150, -30),
+    "InvertedPendulum-v5": (5, 1000),
+    "InvertedDoublePendulum-v5": (52, 9240),
+}
+
+
+def render(page: str, results: Path = RESULTS) -> str:
+    """The page with what stands between its marks made again."""
+
+    def made(name: str) -> list[str]:
+        return _scales() if name == "scales" else list(_study(Study(results / name)))
+
+    return MARKS.sub(lambda match: match[1] + "\n".join(["", *made(match[2]), ""]) + "\n" + match[3], page)
+
+
+def _scales() -> list[str]:
+    return table(["task", "0", "1"], [[task, f"{low:,}", f"{high:,}"] for task, (low, high) in SCALES.items()])
+
+
+def _study(study: Study) -> Iterator[str]:
+    rows = study.runs()
+    if not rows:
+        yield "No run has ended yet."
+    for timesteps in sorted({int(row["timesteps"]) for row in rows}, reverse=True):
+        own = [row for row in rows if int(row["timesteps"]) == timesteps]
+        yield from [f"{timesteps:,} timesteps:", "", *_table_of(study, own), ""]
+    failed = [f"{row['arm']} {row['task']} seed {row['seed']}" for row in rows if row["mean"] == "nan"]
+    if failed:
+        yield from [f"NaN, counted as the task's lowest score: {', '.join(failed)}.", ""]
+    commits = sorted({row["commit"] for row in rows if row["commit"]})
+    if commits:
+        yield f"Commits: {', '.join(commits)}."
+
+
+def scores(rows: Sequence[dict[str, str]]) -> dict[tuple[str, str], list[float]]:
+    """Final scores by (arm, task), with the task's lowest for NaN."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for task in dict.fromkeys(row["task"] for row in rows):
+        own = [row for row in rows if row["task"] == task]
+        for row, value in zip(own, statistics.lowest_for_nan([float(row["mean"]) for row in own]), strict=True):
+            found.setdefault((row["arm"], task), []).append(float(value))
+    return found
+
+
+def _table_of(study: Study, rows: Sequence[dict[str, str]]) -> list[str]:
+    found = scores(rows)
+    tasks = [task for task in study.tasks if any(task == known for _, known in found)]
+    arms = dict.fromkeys(row["arm"] for row in rows)
+    lines = []
+    for arm in [one.name for one in study.arms if one.name in arms]:
+        cells = [_cell(found.get((arm, task), [])) for task in tasks]
+        everything = [found.get((arm, task), []) for task in tasks]
+        whole = ""
+        if len(tasks) > 1 and all(everything) and all(task in SCALES for task in tasks):
+            pairs = zip(tasks, everything, strict=True)
+            whole = _cell([statistics.normalized(values, *SCALES[task]) for task, values in pairs], normalized=True)
+        lines.append([arm, *cells, whole])
+    return table(["arm", *tasks, "all, normalized"], lines)
+
+
+def _cell(values: Sequence[object], normalized: bool = False) -> str:
+    if not len(values):
+        return ""
+    strata = list(values) if normalized else [values]
+    value, interval = statistics.estimate(strata)  # type: ignore[arg-type]
+    show = "{:.2f}".format if normalized else _number
+    between = f"[{show(float(interval[0]))}, {show(float(interval[1]))}]" if interval else "no interval"
+    if normalized:
+        return f"{show(float(value))} {between}"
+    return f"{show(float(value))} {between}, worst {show(min(map(float, values)))} ({len(values)})"  # type: ignore[arg-type]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def draw(study: Study, out: Path) -> None:
+    """Training returns of every arm over its seeds, a panel a task."""
+    from matplotlib.figure import Figure
+
+    tasks = [task for task in study.tasks if study.curves(task)]
+    figure = Figure(figsize=(4 * len(tasks), 3.6), layout="constrained")
+    for position, task in enumerate(tasks):
+        axes = figure.add_subplot(1, len(tasks), position + 1)
+        for color, arm in enumerate(study.arms):
+            rows = [row for row in study.curves(task) if row["arm"] == arm.name and row["return"]]
+            curves = []
+            for seed in dict.fromkeys(row["seed"] for row in rows):
+                own = [row for row in rows if row["seed"] == seed]
+                curves.append(([float(row["timesteps"]) for row in own], [float(row["return"]) for row in own]))
+            if not curves:
+                continue
+            steps, returns = statistics.on_one_grid(curves, points=100)
+            value, interval = statistics.estimate([returns], resamples=1_000)
+            axes.plot(steps, value, color=f"C{color}", label=f"{arm.name} ({len(curves)})")
+            if interval is not None:
+                axes.fill_between(steps, *interval, color=f"C{color}", alpha=0.15, lw=0)
+        axes.set(title=task, xlabel="timesteps")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="x-small")
+    figure.savefig(out, format="png", dpi=90, metadata={"Software": None})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(prog="python -m bench.learning_report", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    arguments = parser.parse_args(argv)
+    page = PAGE.read_text(encoding="utf-8")
+    made = render(page)
+    if arguments.check:
+        return int(page != made)
+    PAGE.write_text(made, encoding="utf-8")
+    for name in [match[2] for match in MARKS.finditer(page) if match[2] != "scales"]:
+        study = Study(RESULTS / name)
+        if study.runs():
+            draw(study, PAGE.with_name(f"learning-{name}.png"))
+    print(PAGE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

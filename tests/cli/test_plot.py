@@ -1,0 +1,85 @@
+"""Curves of several seeds; what ``trpo-fast plot`` does for single runs is in test_commands."""
+
+import json
+
+import pytest
+
+HEADER = "time/total_timesteps,time/time_elapsed,rollout/ep_rew_mean\n"
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """A run's folder with a constant training return at 1,000 and 2,000 timesteps."""
+
+    def make(name, seed, value, env="Hopper-v5", **settings):
+        folder = tmp_path / name
+        folder.mkdir()
+        content = {"environment": {"id": env}, "seed": seed, "config": {"gamma": 0.99, **settings}}
+        (folder / "config.json").write_text(json.dumps(content))
+        rows = [f"{steps},1.0,{value}\n" for steps in (1000, 2000)]
+        (folder / "progress.csv").write_text(HEADER + "500,0.5,\n" + "".join(rows))
+
+    return make
+
+
+def test_seeds_of_one_setting_are_one_curve_with_an_interval(command, make_run, tmp_path):
+    for seed, value in enumerate((1.0, 2.0, 3.0, 4.0)):
+        make_run(f"a{seed}", seed, value)
+    result = command("plot", "a0", "a1", "a2", "a3", "--group", "seed")
+    line, out = result.out.splitlines()
+    # The middle half of 1, 2, 3, 4 is 2 and 3; resamples of four reach from near all 1 to near all 4.
+    assert line.startswith("Hopper-v5: 2.5 at 2,000 timesteps, interquartile mean of 4 seeds, 95% interval 1")
+    assert out == "curves.png" and (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_groups_are_named_by_the_settings_in_which_they_differ(command, make_run):
+    for seed in range(3):
+        make_run(f"a{seed}", seed, 1.0)
+        make_run(f"b{seed}", seed, 2.0, gamma=0.9)
+    result = command("plot", "a0", "b0", "a1", "b1", "a2", "b2", "--group", "seed")
+    first, second, _ = result.out.splitlines()
+    assert first.startswith("Hopper-v5, gamma 0.99: 1 at") and "interval 1 to 1" in first
+    assert second.startswith("Hopper-v5, gamma 0.9: 2 at") and "interval 2 to 2" in second
+
+
+def test_fewer_than_three_seeds_get_no_interval_and_it_says_so(command, make_run):
+    make_run("a", 0, 1.0)
+    make_run("b", 1, 3.0)
+    line = command("plot", "a", "b", "--group", "seed").out.splitlines()[0]
+    assert line.endswith("2 at 2,000 timesteps, interquartile mean of 2 seeds; no interval, which needs 3 seeds")
+
+
+def test_the_same_run_twice_is_refused(command, make_run):
+    make_run("a", 7, 1.0)
+    make_run("b", 7, 1.0)
+    result = command("plot", "a", "b", "--group", "seed")
+    assert result.code == 2
+    assert "a and b have the same settings and the same seed, 7; want one of them" in result.err
+
+
+def test_nan_counts_as_the_lowest_return_of_the_environment_and_is_named(command, make_run):
+    for seed, value in enumerate((4.0, 6.0, float("nan"))):
+        make_run(f"a{seed}", seed, value)
+    make_run("other", 0, -5.0, gamma=0.9)
+    line = command("plot", "a0", "a1", "a2", "other", "--group", "seed").out.splitlines()[0]
+    assert "a2 has NaN, which counts as the lowest return, -5" in line
+    # Of -5, 4, 6: the middle third, and a quarter of either other one.
+    assert line.startswith(f"Hopper-v5, gamma 0.99: {(-5 / 4 + 4 + 6 / 4) / 1.5:.4g} at")
+
+
+def test_runs_without_any_return_are_refused(command, make_run):
+    make_run("a", 0, float("nan"))
+    result = command("plot", "a", "--group", "seed")
+    assert result.code == 2 and "every return of Hopper-v5 is NaN" in result.err
+    with open("a/progress.csv", "w") as file:
+        file.write(HEADER + "1000,1.0,\n")
+    result = command("plot", "a", "--group", "seed")
+    assert result.code == 2 and "a has no finished episode" in result.err
+
+
+def test_a_run_that_is_shorter_ends_the_curve(command, make_run):
+    for seed in range(3):
+        make_run(f"a{seed}", seed, 1.0)
+    with open("a1/progress.csv", "w") as file:
+        file.write(HEADER + "1000,1.0,1\n1500,2.0,1\n")
+    assert " at 1,500 timesteps" in command("plot", "a0", "a1", "a2", "--group", "seed").out

@@ -1,0 +1,300 @@
+"""The study that bench/learning.py makes: restart, refusals, and what its report says. Training is stood in for."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fcntl", reason="the study locks its folder with POSIX locks")
+
+from bench import learning, learning_report
+from trpo_fast.statistics import interquartile_mean
+
+PLAN = """
+tasks = ["Hopper-v5", "CartPole-v1"]
+seeds = "0-2"
+timesteps = 2000
+
+[arms]
+default = ""
+wide = "--max-kl 0.05"
+"""
+
+
+class FakeCommands:
+    """Stands in for the processes: a training is a progress.csv and a model of so many timesteps."""
+
+    def __init__(self):
+        self.calls = []
+        self.scores = {}  # by (arm, task, seed); an exception is raised
+        self.stop_after = 10**9
+
+    def __call__(self, workers, arguments, log):
+        self.calls.append(list(arguments))
+        if len(self.calls) > self.stop_after:
+            raise KeyboardInterrupt
+        option = dict(pairwise(arguments))
+        if arguments[1] == "train":
+            folder = Path(option.get("--resume") or option["--out"])
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            rows = [
+                f"{steps},{steps / 100},{steps / 10},9,0.01,0.5,1.0"
+                for steps in range(0, int(option["--timesteps"]) + 1, 500)
+            ]
+            text = "\n".join([",".join(learning.CURVE_COLUMNS.values()), *rows])
+            (folder / "progress.csv").write_text(text + "\n")
+            (folder / "checkpoints" / "1.trpo").write_text("")
+            (folder / "model.trpo").write_text(option["--timesteps"])
+            return ""
+        folder = Path(arguments[2])
+        task, _, seed = folder.name.partition("-seed")
+        seed = seed.partition("-")[0]  # from the timesteps
+        score = self.scores.get((folder.parent.name, task, int(seed)), 100.0 + int(seed))
+        if isinstance(score, Exception):
+            raise score
+        steps = int((folder / "model.trpo").read_text())
+        return json.dumps({"mean": score, "std": 1.0, "num_timesteps": steps, "episodes": int(option["--episodes"])})
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    fake = FakeCommands()
+    monkeypatch.setattr(learning.Workers, "call", lambda self, arguments, log: fake(self, arguments, log))
+    monkeypatch.setattr(learning, "source", lambda: "abc")
+    monkeypatch.setattr(learning.signal, "signal", lambda *_: None)
+    return fake
+
+
+@pytest.fixture
+def go_on(tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+
+    def run(*options):
+        return learning.main([str(tmp_path), "--work", str(tmp_path / "work"), "--processes", "1", *options])
+
+    return run
+
+
+def trainings(commands):
+    return [call for call in commands.calls if call[1] == "train"]
+
+
+def test_every_run_of_the_plan_has_a_row_and_a_curve(commands, go_on, tmp_path):
+    go_on()
+    study = learning.Study(tmp_path)
+    rows = study.runs()
+    assert len(rows) == len({tuple(row[name] for name in learning.RUN_COLUMNS[:4]) for row in rows}) == 12
+    row = next(row for row in rows if (row["arm"], row["task"], row["seed"]) == ("wide", "Hopper-v5", "2"))
+    assert float(row["mean"]) == 102 and row["commit"] == "abc" and float(row["seconds"]) == 20
+    assert float(row["training_last"]) == 200 and float(row["training_mean"]) == 100
+    curve = [row for row in study.curves("Hopper-v5") if (row["arm"], row["seed"]) == ("wide", "2")]
+    assert [int(row["timesteps"]) for row in curve] == [0, 500, 1000, 1500, 2000]
+    assert {call[call.index("--max-kl") + 1] for call in trainings(commands) if "--max-kl" in call} == {"0.05"}
+
+
+def test_classic_control_is_evaluated_over_a_hundred_episodes_and_mujoco_over_twenty(commands, go_on, tmp_path):
+    go_on("--seeds", "0", "--arms", "default")
+    episodes = {row["task"]: row["episodes"] for row in learning.Study(tmp_path).runs()}
+    assert episodes == {"Hopper-v5": "20", "CartPole-v1": "100"}
+
+
+def test_a_study_that_was_stopped_makes_only_what_is_missing(commands, go_on, tmp_path):
+    commands.stop_after = 7  # in the fourth run, after its training: train and eval are two calls
+    with pytest.raises(KeyboardInterrupt):
+        go_on()
+    assert len(learning.Study(tmp_path).runs()) == 3
+    commands.calls.clear()
+    commands.stop_after = 10**9
+    go_on()
+    assert len(learning.Study(tmp_path).runs()) == 12
+    # The fourth run had been trained: it is only evaluated.
+    assert len(trainings(commands)) == 8
+    commands.calls.clear()
+    go_on()
+    assert not commands.calls
+
+
+def test_an_interrupted_training_goes_on_from_its_checkpoint(commands, go_on, tmp_path):
+    folder = tmp_path / "work" / "default" / "Hopper-v5-seed0"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "1.trpo").write_text("")
+    go_on("--seeds", "0", "--arms", "default", "--tasks", "Hopper-v5")
+    (call,) = trainings(commands)
+    assert call[call.index("--resume") + 1] == str(folder) and "--seed" not in call
+
+
+def test_a_longer_run_goes_on_from_the_shorter_one_unless_a_schedule_ends_with_it(commands, go_on, tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN + 'decay = "--max-kl-schedule linear"\n')
+    selection = ["--seeds", "0", "--arms", "default", "decay", "--tasks", "Hopper-v5"]
+    go_on(*selection)
+    commands.calls.clear()
+    go_on(*selection, "--timesteps", "1e4")
+    first, second = trainings(commands)
+    assert "--resume" in first and first[first.index("--timesteps") + 1] == "10000"
+    assert "--resume" not in second
+    rows = learning.Study(tmp_path).runs()
+    assert [row["timesteps"] for row in rows] == ["2000", "2000", "10000", "10000"]
+    last = [row for row in learning.Study(tmp_path).curves("Hopper-v5") if row["arm"] == "default"][-1]
+    assert last["timesteps"] == "10000"
+
+
+def test_a_changed_arm_is_refused_with_what_differs(commands, go_on, tmp_path, monkeypatch):
+    go_on("--seeds", "0")
+    (tmp_path / "plan.toml").write_text(PLAN.replace("0.05", "0.04"))
+    with pytest.raises(SystemExit, match=r"arm wide: .*train was .*--max-kl 0.05', is .*--max-kl 0.04'; want"):
+        go_on()
+    go_on("--arms", "default")  # which did not change
+    monkeypatch.setattr(learning, "source", lambda: "def")
+    with pytest.raises(SystemExit, match=r"arm default: .*commit was 'abc', is 'def'"):
+        go_on("--arms", "default", "--seeds", "3")
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ("tasks = [", "plan.toml: "),
+        ("tasks = ['x']", "KeyError.'seeds'"),
+        (PLAN + "\n[armz]\na = ''", "armz given; want tasks, seeds, timesteps, arms and peers"),
+        (PLAN + "'a b' = ''", "arm 'a b' given; want a name of letters"),
+        (PLAN + "[peers]\nwide = 'trpo'", "arms and peers share a name"),
+    ],
+)
+def test_a_plan_that_means_nothing_is_refused(go_on, tmp_path, plan, message):
+    (tmp_path / "plan.toml").write_text(plan)
+    with pytest.raises(SystemExit, match=message):
+        go_on()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--arms", "default", "narrow"], "--arms: narrow given; want some of default, wide"),
+        (["--tasks", "Ant-v5"], "--tasks: Ant-v5 given; want some of Hopper-v5, CartPole-v1"),
+    ],
+)
+def test_what_is_not_in_the_plan_is_refused(go_on, options, message):
+    with pytest.raises(SystemExit, match=message):
+        go_on(*options)
+
+
+def test_a_folder_without_a_plan_is_refused_with_the_studies_that_there_are(tmp_path):
+    with pytest.raises(SystemExit, match=r"nothing given; want a folder with plan.toml, or one of .*search"):
+        learning.main([str(tmp_path / "nothing")])
+
+
+def test_runs_that_are_at_work_keep_a_second_study_out(commands, go_on, tmp_path):
+    (tmp_path / "work").mkdir()
+    with (tmp_path / "work" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(SystemExit, match="is at work already"):
+            go_on()
+    assert not commands.calls
+
+
+def test_plan_and_hours_are_said_before_anything_runs(commands, go_on, capsys):
+    go_on("--seeds", "0", "--plan-only")
+    said = capsys.readouterr().out
+    assert "4 runs are missing, 8,000 steps" in said and "4 runs that none of them is like" in said
+    assert not commands.calls
+    go_on("--seeds", "0")  # 20 seconds for 2,000 steps
+    capsys.readouterr()
+    go_on("--seeds", "1-2", "--timesteps", "360000", "--plan-only")
+    assert "8.0 hours of 1 processes" in capsys.readouterr().out  # 8 runs of 3,600 seconds
+
+
+def test_a_run_that_met_nan_is_the_lowest_score_of_its_task_and_named(commands, go_on, tmp_path):
+    failure = learning.Failure("ValueError: returns must be finite", not_finite=True)
+    commands.scores = {("wide", "Hopper-v5", 0): failure, ("default", "Hopper-v5", 1): -7.0}
+    go_on("--tasks", "Hopper-v5")
+    (row,) = [row for row in learning.Study(tmp_path).runs() if row["mean"] == "nan"]
+    assert (row["arm"], row["task"], row["seed"]) == ("wide", "Hopper-v5", "0")
+    found = learning_report.scores(learning.Study(tmp_path).runs())
+    assert sorted(found["wide", "Hopper-v5"]) == [-7.0, 101.0, 102.0]
+    page = learning_report.render(f"<!-- begin {tmp_path.name} -->\n<!-- end {tmp_path.name} -->", tmp_path.parent)
+    assert "NaN, counted as the task's lowest score: wide Hopper-v5 seed 0." in page
+
+
+def test_any_other_failure_ends_the_study(commands, go_on, tmp_path):
+    commands.scores = {("default", "Hopper-v5", 0): learning.Failure("No space left on device", not_finite=False)}
+    with pytest.raises(learning.Failure, match="No space left"):
+        go_on()
+    # One thread may be a run ahead of the one that sees the failure.
+    assert [row["arm"] for row in learning.Study(tmp_path).runs()] in ([], ["wide"])
+
+
+@pytest.mark.parametrize(
+    ("program", "not_finite"),
+    [
+        ("raise ValueError('reward of environment 0 at step 3 must be finite, got inf')", True),
+        ("raise OSError('No space left on device')", False),
+        ("import os, signal, sys; sys.stderr.write('return=nan'); os.kill(os.getpid(), signal.SIGTERM)", False),
+    ],
+)
+def test_only_what_a_command_says_of_its_numbers_makes_a_score_of_nan(tmp_path, monkeypatch, program, not_finite):
+    (tmp_path / "failing_command.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with (tmp_path / "lock").open("w") as lock, pytest.raises(learning.Failure) as raised:
+        learning.Workers(lock).call(["failing_command"], tmp_path / "log")
+    assert raised.value.not_finite is not_finite
+
+
+def test_tables_have_the_interquartile_mean_and_no_interval_for_fewer_than_three_seeds(commands, go_on, tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN.replace('"CartPole-v1"', '"Walker2d-v5"'))
+    commands.scores = {("default", "Hopper-v5", seed): value for seed, value in enumerate((0.0, 1734.0, 3450.0))}
+    go_on("--arms", "default")
+    go_on("--arms", "wide", "--seeds", "0-1")
+    mark = tmp_path.name
+    page = learning_report.render(f"<!-- begin {mark} -->\n<!-- end {mark} -->", tmp_path.parent)
+    default, wide = (line for line in page.splitlines() if line.startswith(("| default", "| wide")))
+    assert f"{float(interquartile_mean([0.0, 1734.0, 3450.0])):,.0f} [0, 3,450], worst 0 (3)" in default
+    assert wide.startswith("| wide | 100 no interval, worst 100 (2) |")  # 100.5, rounded to even
+    low, high = learning_report.SCALES["Hopper-v5"]
+    hopper = [(value - low) / (high - low) for value in (0.0, 1734.0, 3450.0)]
+    low, high = learning_report.SCALES["Walker2d-v5"]
+    walker = [(value - low) / (high - low) for value in (100.0, 101.0, 102.0)]
+    assert f"{float(interquartile_mean(hopper + walker)):.2f} [" in default
+
+
+def test_curves_are_thinned_evenly_and_keep_their_end():
+    rows = [{"step": str(i)} for i in range(1000)]
+    kept = [int(row["step"]) for row in learning.thinned(rows, 150)]
+    assert len(kept) == 150 and kept[-1] == 999
+    assert {b - a for a, b in pairwise(kept)} <= {6, 7}
+    assert learning.thinned(rows[:150], 150) == rows[:150]
+
+
+def test_changes_that_no_commit_has_are_refused(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
+
+    (tmp_path / "trpo_fast").mkdir()
+    (tmp_path / "trpo_fast" / "__init__.py").write_text("")
+    git("init")
+    git("add", "-A")
+    git("commit", "-m", "first")
+    monkeypatch.setattr(learning.trpo_fast, "__file__", str(tmp_path / "trpo_fast" / "__init__.py"))
+    assert len(learning.source()) == 12
+    (tmp_path / "trpo_fast" / "__init__.py").write_text("changed = True\n")
+    with pytest.raises(SystemExit, match="has changes that no commit has"):
+        learning.source()
+
+
+def test_a_study_trains_and_evaluates_for_real(tmp_path, monkeypatch):
+    small = "--num-envs 2 --steps-per-env 32 --warm-up-steps 4 --hidden-sizes 8 --critic-hidden-sizes 8"
+    (tmp_path / "plan.toml").write_text(
+        f"tasks = ['CartPole-v1']\nseeds = '0'\ntimesteps = 128\n[arms]\nsmall = '{small} --critic-epochs 1'\n"
+    )
+    monkeypatch.setattr(learning, "source", lambda: "abc")
+    monkeypatch.setattr(learning.signal, "signal", lambda *_: None)
+    learning.main([str(tmp_path), "--work", str(tmp_path / "work"), "--processes", "1"])
+    (row,) = learning.Study(tmp_path).runs()
+    assert 8 <= float(row["mean"]) <= 500 and row["episodes"] == "100"
+    assert [point["timesteps"] for point in learning.Study(tmp_path).curves("CartPole-v1")] == ["64", "128"]
+    described = json.loads((tmp_path / "study.json").read_text())["small"]
+    assert described["commit"] == "abc" and described["versions"]["numpy"] and described["cpu"]

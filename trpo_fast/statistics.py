@@ -1,0 +1,109 @@
+"""Scores of several training seeds: interquartile means and their bootstrap intervals, after Agarwal et al. [1]_.
+
+NumPy only. ``trpo-fast plot --group seed`` and the learning study of this repository read off the same functions.
+
+References
+----------
+.. [1] Agarwal, Schwarzer, Castro, Courville, Bellemare, "Deep reinforcement learning at the edge of the statistical
+   precipice", NeurIPS 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FEWEST_SEEDS = 3
+"""With fewer the bootstrap repeats one or two numbers, and its interval means nothing."""
+RESAMPLES = 10_000
+
+
+class Estimate(NamedTuple):
+    """An interquartile mean with its interval; both are scalars, or have one item for each point of a curve."""
+
+    value: NDArray[np.float64]
+    interval: tuple[NDArray[np.float64], NDArray[np.float64]] | None  # None: fewer than FEWEST_SEEDS seeds
+
+
+def interquartile_mean(scores: ArrayLike) -> NDArray[np.float64]:
+    """Mean of the middle half along the first axis, (n, ...) -> (...); a score on the border counts by its part."""
+    ordered = np.sort(np.asarray(scores, np.float64), axis=0)
+    n = len(ordered)
+    if n == 0:
+        raise ValueError("scores: none given; want at least one")
+    edges = np.arange(n + 1) / n
+    weights = np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0.0, None)
+    return np.asarray(np.tensordot(weights / weights.sum(), ordered, axes=1))
+
+
+def estimate(
+    tasks: Sequence[ArrayLike], *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """Interquartile mean over all runs of all tasks, with the percentile interval of the stratified bootstrap.
+
+    Parameters
+    ----------
+    tasks : sequence of array_like, each of shape (seeds, ...)
+        The scores of one task each; of several tasks in one unit (:func:`normalized`). Resampling draws whole seeds,
+        each task's from its own. With ``...``, points of curves, every point gets the same draws.
+    seed : int
+        Of the draws: the same scores give the same interval.
+
+    Raises
+    ------
+    ValueError
+        There is no score, or one is NaN (:func:`lowest_for_nan`).
+    """
+    strata = [np.asarray(scores, np.float64) for scores in tasks]
+    pooled = np.concatenate(strata) if strata else np.empty(0)
+    if np.isnan(pooled).any():
+        raise ValueError("scores: NaN given; want numbers, see lowest_for_nan")
+    value = interquartile_mean(pooled)
+    if min(map(len, strata)) < FEWEST_SEEDS:
+        return Estimate(value, None)
+    generator = np.random.default_rng(seed)
+    draws = [generator.integers(len(scores), size=(len(scores), resamples)) for scores in strata]
+    if pooled.ndim == 1:
+        means = interquartile_mean(np.concatenate([scores[rows] for scores, rows in zip(strata, draws, strict=True)]))
+    else:  # one point at a time, as resamples of whole curves are large
+        points = [scores.reshape(len(scores), -1) for scores in strata]
+        columns = (
+            np.concatenate([scores[rows, i] for scores, rows in zip(points, draws, strict=True)])
+            for i in range(points[0].shape[1])
+        )
+        means = np.stack([interquartile_mean(column) for column in columns], axis=-1)
+        means = means.reshape(resamples, *value.shape)
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(means, [tail, 100 - tail], axis=0)
+    return Estimate(value, (np.asarray(low), np.asarray(high)))
+
+
+def on_one_grid(
+    curves: Sequence[tuple[ArrayLike, ArrayLike]], points: int = 200
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Curves (steps, values) of several runs, interpolated between the last of their beginnings and the first end.
+
+    Returns the steps (points,) and the values (runs, points).
+    """
+    arrays = [(np.asarray(steps, np.float64), np.asarray(values, np.float64)) for steps, values in curves]
+    grid = np.linspace(max(steps[0] for steps, _ in arrays), min(steps[-1] for steps, _ in arrays), points)
+    return grid, np.stack([np.interp(grid, steps, values) for steps, values in arrays])
+
+
+def normalized(scores: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
+    """Scores in units of a task: ``low`` becomes 0 and ``high`` 1; nothing is cut off."""
+    return (np.asarray(scores, np.float64) - low) / (high - low)
+
+
+def lowest_for_nan(scores: ArrayLike) -> NDArray[np.float64]:
+    """Scores with the lowest number among them in place of every NaN, so that a run that failed is not left out.
+
+    Raises ValueError where all are NaN.
+    """
+    values = np.asarray(scores, np.float64)
+    if np.isnan(values).all():
+        raise ValueError("scores: only NaN given; want a number among them")
+    return np.where(np.isnan(values), np.nanmin(values), values)

@@ -130,7 +130,8 @@ class TorchActor:
                 distribution = with_masks(distribution, torch.from_numpy(action_masks).to(self._device))
             chosen = self._choose(distribution, step, deterministic, first_row)
             log_probs[:] = distribution.log_prob(chosen).cpu().numpy()
-        actions[...] = chosen.reshape(actions.shape).cpu().numpy()
+        # A mode may be a view of a parameter, for which autograd would answer outside of no_grad.
+        actions[...] = chosen.detach().reshape(actions.shape).cpu().numpy()
         _check_rows("action", actions, first_row)
         _check_rows("log-probability of action", log_probs, first_row)
         if self._low is None or self._high is None:

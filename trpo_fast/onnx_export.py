@@ -34,10 +34,10 @@ class Export(NamedTuple):
 
     path: Path
     difference: float | None
-    """Of onnxruntime's actions to the compiled actor's over 256 random observations: the largest, in units of the policy
-    (half the width of a side of a Box under an affine map), relative where an action is above one of them; or the
-    fraction of other discrete choices. None where they were not compared, because onnxruntime is not installed or the
-    policy is a CNN."""
+    """Of onnxruntime's actions to the compiled actor's over 256 random observations: the largest, in units of the
+    policy (half the width of a Box under an affine map), relative where an action is above one of them; or the fraction
+    of other discrete choices. None where they were not compared, because onnxruntime is not installed or the policy is
+    a CNN."""
 
 
 def export_onnx(model: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Export:
@@ -280,9 +280,9 @@ def _difference(graph: bytes, saved: SavedPolicy) -> float:
     (found,) = session.run(["action"], inputs)
     expected = LoadedActor(saved, None)(_nested(saved.observation_space, iter(inputs.values())))
     if isinstance(saved.action_space, spaces.Box):
-        scale = spaces.action_layout(saved.action_space, saved.action_map).scale
-        # Rounding in the network grows with the scale; a side without a width has nothing to round.
-        unit = 1.0 if scale is None else np.where(scale > 0, scale, 1.0).reshape(saved.action_space.shape)
+        half = spaces.action_layout(saved.action_space, saved.action_map).scale
+        # The map scales what the network rounds; a box without a width has nothing to round.
+        unit = np.ones(()) if half is None else np.where(half > 0, half, 1.0).reshape(saved.action_space.shape)
         difference = np.abs(found - expected.astype(np.float64)) / np.maximum(unit, np.abs(expected))
         worst, allowed = float(difference.max()), max(1e-5, float(np.finfo(saved.action_space.dtype).eps))
     else:

@@ -508,8 +508,8 @@ cdef class Actor:
     action_low, action_high : float64 (A,), optional
         Bounds applied to what goes to the environment (Gaussian); the log-probability is that of the unclipped action.
     action_scale, action_offset : float64 (A,), optional
-        An action a goes to the environment as ``action_scale * a + action_offset``, before the bounds (Gaussian). Both or
-        neither.
+        An action a goes to the environment as ``action_scale * a + action_offset``, before the bounds (Gaussian). Both
+        or neither.
     action_start : int64 (m,), optional
         Added to what goes to the environment, one item per component (discrete).
     seed, stream : int

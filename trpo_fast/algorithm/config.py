@@ -361,10 +361,7 @@ class TRPOConfig:
 
     @classmethod
     def from_saved(cls, values: Mapping[str, Any]) -> TRPOConfig:
-        """As :meth:`from_dict`, of an agent or a run: what it was, if it is older than a field, is what that field says.
-
-        Its default may be something else.
-        """
+        """As :meth:`from_dict`, of a saved agent or run: a field that it lacks is what there was before the field."""
         return cls.from_dict({"action_map": "clip", **values})
 
 

@@ -31,7 +31,7 @@ class Rollout:
     observations: NDArray[Any]
     """(T, E, D) as the policy saw them: normalized, in its dtype."""
     actions: NDArray[Any]
-    """(T, E, A) in the policy's dtype, before map and clipping; (T, E) or (T, E, A) int64, counted from 0, where discrete."""
+    """(T, E, A) as the policy drew them, in its dtype; (T, E) or (T, E, A) int64, counted from 0, where discrete."""
     log_probs: NDArray[Any]
     """(T, E)"""
     rewards: NDArray[np.float64]

@@ -18,6 +18,9 @@ ACTIONS = [
     Box(-0.3, 0.3, (2, 2), np.float64),
     Box(-0.3, 0.3, (2,), np.float16),
     Box(-0.5, 0.5, (), np.float32),
+    Box(np.array([0.0, -0.1, -1.0], np.float32), np.array([200.0, 0.1, 1.0], np.float32)),  # the affine map by default
+    Box(8, 40, (2, 1), np.float64),
+    Box(-5, 90, (2,), np.float16),
     Discrete(5, start=-2),
     Discrete(3, dtype=np.int32),
     MultiDiscrete([2, 4, 3], start=[5, 0, -1]),

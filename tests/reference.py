@@ -277,6 +277,14 @@ class Policy:
         return result / total
 
 
+def environment_action(action, low, high, action_map):
+    """What the environment gets of a Gaussian action: "affine" takes [-1, 1] to [low, high]; then both are clipped."""
+    action, low, high = (np.asarray(array, np.float64) for array in (action, low, high))
+    if action_map == "affine":
+        action = low + (high - low) * (action + 1) / 2
+    return np.minimum(np.maximum(action, low), high)
+
+
 def log_softmax(logits):
     shifted = logits - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

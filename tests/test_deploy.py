@@ -11,6 +11,7 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 from tests import reference
@@ -172,7 +173,7 @@ def test_arrays_of_any_layout_and_lists_are_observations(saved, observation):
 
 
 def test_noise_goes_on_where_the_saved_agent_stopped_or_is_that_of_the_seed(tmp_path):
-    agent = random_agent(PLAIN, Box(-9, 9, (2,), np.float32))
+    agent = random_agent(PLAIN, Box(-np.inf, np.inf, (2,), np.float32))
     observation = np.zeros(4)
     for _ in range(3):
         agent.predict(observation)
@@ -391,6 +392,8 @@ def content(tmp_path_factory):
         ("config.dtype", "float16"),
         ("config.dtype", "float64"),
         ("config.normalize_observations", "yes"),
+        ("config.action_map", "tanh"),
+        ("config.action_map", 3),
         ("config.observation_clip", -1),
         ("config.observation_clip", "wide"),
         ("observation_space", {"type": "Graph"}),
@@ -450,6 +453,44 @@ def test_damaged_arrays_are_refused_by_file_and_name(content, tmp_path, name, ar
     model_file.write(tmp_path / "bad.trpo", tensors, metadata)
     with pytest.raises(ModelFileError, match=rf"bad\.trpo: damaged description of an agent: .*{message}"):
         load_actor(tmp_path / "bad.trpo")
+
+
+@pytest.mark.parametrize("action_map", ["affine", "clip"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_actions_are_mapped_as_the_oracle_does(saved, action_map, dtype):
+    space = Box(np.array([-3, -0.3, 0], dtype), np.array([2, 0.1, 0.5], dtype), dtype=dtype)
+    agent, actor = saved(PLAIN, space, action_map=action_map, dtype="float64")
+    assert_agree(agent, actor)
+    _, batch = observations_of(agent, 50)
+    means = agent.policy(torch.from_numpy(agent.observation_normalizer.normalize(batch, np.dtype(float)))).mean
+    expected = reference.environment_action(means.detach(), space.low, space.high, action_map)
+    np.testing.assert_allclose(actor(batch), expected, rtol=1e-6 if dtype == np.float32 else 1e-12, atol=1e-9)
+
+
+def test_a_file_from_before_there_was_a_map_is_clipped_to_the_same_bits(saved, tmp_path):
+    agent, actor = saved(PLAIN, Box(-0.3, 0.5, (2,), np.float32), action_map="clip")
+    tensors, metadata = model_file.read(tmp_path / "model.trpo")
+    assert metadata["config"]["action_map"] == "clip"
+    del metadata["config"]["action_map"]
+    model_file.write(tmp_path / "old.trpo", tensors, metadata)
+    _, batch = observations_of(agent, 20)
+    old, loaded = load_actor(tmp_path / "old.trpo"), TRPO.load(tmp_path / "old.trpo")
+    assert loaded.config.action_map == "clip"
+    for deterministic in True, False:
+        expected = actor(batch, deterministic)
+        assert_same(old(batch, deterministic), expected)
+        assert_same(loaded.predict(batch, deterministic=deterministic)[0], expected)
+
+
+def test_a_file_from_before_there_was_a_map_is_clipped_where_the_default_is_another_now(content, tmp_path):
+    tensors, metadata = copy.deepcopy(content)
+    metadata["action_space"] = {"type": "Box", "low": 0, "high": 200, "shape": [2], "dtype": "float32"}
+    assert metadata["config"].pop("action_map") == "clip"
+    model_file.write(tmp_path / "old.trpo", tensors, metadata)
+    observations = np.random.default_rng(0).normal(size=(20, 4))
+    actions = load_actor(tmp_path / "old.trpo")(observations)
+    assert (actions == 0).any() and actions.max() < 10
+    assert_same(TRPO.load(tmp_path / "old.trpo").predict(observations, deterministic=True)[0], actions)
 
 
 def test_a_file_from_before_predictions_were_counted_is_read(content, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 
 import gymnasium
 import numpy as np
@@ -55,6 +56,12 @@ def run(session, observations):
     return dict(zip(names, session.run(names, parts(observations)), strict=True))
 
 
+def unit_of(agent):
+    """How much of an action one of the policy's own is."""
+    space = agent.action_space
+    return (space.high.astype(np.float64) - space.low) / 2 if agent.config.action_map == "affine" else 1.0
+
+
 def assert_agree(agent, session, rows=ROWS):
     _, batch = observations_of(agent, rows)
     expected, _ = agent.predict(batch, deterministic=True)
@@ -63,7 +70,8 @@ def assert_agree(agent, session, rows=ROWS):
     assert actions.shape == expected.shape and actions.dtype == expected.dtype
     if isinstance(agent.action_space, Box):
         rtol = max(1e-5, np.finfo(actions.dtype).eps)
-        np.testing.assert_allclose(actions, expected, rtol=rtol, atol=1e-6)
+        # Rounding in the network is of the policy's unit.
+        assert (abs(actions - expected.astype(np.float64)) <= 1e-6 * unit_of(agent) + rtol * abs(expected)).all()
         assert np.ptp(expected.astype(np.float64)) > 0.01
     else:
         np.testing.assert_array_equal(actions, expected)
@@ -81,8 +89,9 @@ def test_actions_of_every_space_are_the_agents(exported, space):
     if isinstance(space, Box):
         assert found["mean"].shape == (ROWS, *space.shape)
         np.testing.assert_array_equal(found["log_std"].ravel(), agent.policy.log_std.detach().numpy())
-        clipped = np.clip(found["mean"].astype(np.float64), space.low, space.high).astype(space.dtype)
-        np.testing.assert_allclose(found["action"], clipped, rtol=1e-3 if space.dtype == np.float16 else 1e-6)
+        mapped = reference.environment_action(found["mean"], space.low, space.high, agent.config.action_map)
+        rtol = 1e-3 if space.dtype == np.float16 else 1e-6
+        assert (abs(found["action"] - mapped) <= rtol * abs(mapped) + 1e-15 * unit_of(agent)).all()
 
 
 @pytest.mark.parametrize("space", OBSERVATIONS, ids=str)
@@ -128,7 +137,7 @@ def test_distribution_parameters_are_the_oracles(exported, kind):
 
 def test_observations_far_from_zero_keep_their_digits(exported):
     """As float32, a mean of a million would leave a spread of one with 4 bits."""
-    agent = random_agent(Box(-np.inf, np.inf, (3,), np.float64), Box(-9, 9, (2,), np.float64))
+    agent = random_agent(Box(-np.inf, np.inf, (3,), np.float64), Box(-np.inf, np.inf, (2,), np.float64))
     rng = np.random.default_rng(4)
     agent.observation_normalizer.load_state({"count": 1000.0, "mean": np.full(3, 1e6), "m2": np.full(3, 1000.0)})
     batch = 1e6 + rng.normal(size=(ROWS, 3))
@@ -148,6 +157,24 @@ def test_convolutional_policies(exported, shape, dtype):
     session = exported(agent)
     assert session.export.difference is None
     assert_agree(agent, session, rows=20)
+
+
+@pytest.mark.parametrize("action_map", ["affine", "clip"])
+def test_convolutional_policies_hand_on_actions_by_the_agents_map(exported, action_map):
+    space = Box(np.array([0.5, -3], np.float32), np.array([3, 2], np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that 0.5 is far from 0
+        agent = random_agent(Box(0, 255, (1, 8, 8), np.uint8), space, action_map=action_map)
+    found = assert_agree(agent, exported(agent), rows=20)
+    mapped = reference.environment_action(found["mean"], space.low, space.high, action_map)
+    np.testing.assert_allclose(found["action"], mapped, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("high", [1e-6, 1e6])
+def test_the_comparison_before_an_export_is_in_the_policys_unit(exported, high):
+    """Else a wide box would never pass, and a narrow one always."""
+    agent = random_agent(PLAIN, Box(0, high, (2,), np.float32), action_map="affine")
+    assert 1e-12 < exported(agent).export.difference < 1e-5
 
 
 def test_convolutional_policy_of_choices(exported):

@@ -80,7 +80,7 @@ class LoadedActor:
         self.seed = saved.seed if seed is None else seed
         self._num_predictions = saved.num_predictions if seed is None else 0
         self._observations = spaces.ObservationLayout(saved.observation_space)
-        self._layout = layout = spaces.action_layout(saved.action_space)
+        self._layout = layout = spaces.action_layout(saved.action_space, saved.action_map)
         self._masks = spaces.MaskFormat(saved.action_space)
         self._dtype = saved.dtype
         nvec = layout.nvec if layout.distribution == "multicategorical" else None
@@ -93,6 +93,8 @@ class LoadedActor:
             observation_clip=np.inf if self.normalizer is None else self.normalizer.clip,
             action_low=layout.low,
             action_high=layout.high,
+            action_scale=layout.scale,
+            action_offset=layout.offset,
             action_start=layout.start if layout.low is None else None,
             seed=self.seed,
             stream=PREDICTION_STREAM,

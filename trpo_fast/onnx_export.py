@@ -34,9 +34,10 @@ class Export(NamedTuple):
 
     path: Path
     difference: float | None
-    """Of onnxruntime's actions to the compiled actor's over 256 random observations: the largest, relative where an
-    action is above 1, or the fraction of other discrete choices. None where they were not compared, because onnxruntime
-    is not installed or the policy is a CNN."""
+    """Of onnxruntime's actions to the compiled actor's over 256 random observations: the largest, in units of the
+    policy (half the width of a Box under an affine map), relative where an action is above one of them; or the fraction
+    of other discrete choices. None where they were not compared, because onnxruntime is not installed or the policy is
+    a CNN."""
 
 
 def export_onnx(model: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Export:
@@ -219,13 +220,16 @@ def _activate(graph: _Graph, activation: str, x: str, real: type) -> str:
 
 def _act(graph: _Graph, saved: SavedPolicy, outputs: str) -> dict[str, tuple[Any, tuple[int | str, ...]]]:
     """Append what follows the network; dtype and shape of the graph's outputs, by name."""
-    space, layout = saved.action_space, spaces.action_layout(saved.action_space)
+    space, layout = saved.action_space, spaces.action_layout(saved.action_space, saved.action_map)
     shape: tuple[int | str, ...] = ("batch", *space.shape)
     if layout.distribution == "gaussian":
         assert layout.low is not None and layout.high is not None
         graph.reshape(outputs, *space.shape, name="mean")
         graph.add("Identity", saved.parameters["log_std"].reshape(space.shape), name="log_std")
-        clipped = graph.add("Min", graph.add("Max", graph.cast(outputs, np.float64), layout.low), layout.high)
+        mapped = graph.cast(outputs, np.float64)
+        if layout.scale is not None and layout.offset is not None:
+            mapped = graph.add("Add", graph.add("Mul", mapped, layout.scale), layout.offset)
+        clipped = graph.add("Min", graph.add("Max", mapped, layout.low), layout.high)
         if space.dtype == np.float16:  # through float32, as the actor rounds
             clipped = graph.cast(clipped, np.float32)
         graph.cast(graph.reshape(clipped, *space.shape), space.dtype, name="action")
@@ -276,7 +280,10 @@ def _difference(graph: bytes, saved: SavedPolicy) -> float:
     (found,) = session.run(["action"], inputs)
     expected = LoadedActor(saved, None)(_nested(saved.observation_space, iter(inputs.values())))
     if isinstance(saved.action_space, spaces.Box):
-        difference = np.abs(found - expected.astype(np.float64)) / np.maximum(1, np.abs(expected))
+        half = spaces.action_layout(saved.action_space, saved.action_map).scale
+        # The map scales what the network rounds; a box without a width has nothing to round.
+        unit = np.ones(()) if half is None else np.where(half > 0, half, 1.0).reshape(saved.action_space.shape)
+        difference = np.abs(found - expected.astype(np.float64)) / np.maximum(unit, np.abs(expected))
         worst, allowed = float(difference.max()), max(1e-5, float(np.finfo(saved.action_space.dtype).eps))
     else:
         worst, allowed = float((found != expected).reshape(_CHECKED_ROWS, -1).any(axis=1).mean()), _TIES

@@ -36,6 +36,8 @@ class SavedPolicy:
     network : {"mlp", "cnn"}
     observation_space : Space
     action_space : Leaf
+    action_map : {"affine", "clip"}
+        How the policy's actions become those of a Box.
     activation : str
         Between the layers of an MLP.
     dtype : numpy.dtype
@@ -53,6 +55,7 @@ class SavedPolicy:
     network: str
     observation_space: spaces.Space
     action_space: spaces.Leaf
+    action_map: str
     activation: str
     dtype: np.dtype[Any]
     parameters: dict[str, NDArray[Any]]
@@ -121,7 +124,8 @@ def read_policy(path: str | os.PathLike[str]) -> SavedPolicy:
         parameters = {
             name.removeprefix("policy."): array for name, array in arrays.items() if name.startswith("policy.")
         }
-        actions = spaces.action_layout(action_space)
+        action_map = _field(config, "action_map", str, "config.", default="clip")  # what older files lack
+        actions = spaces.action_layout(action_space, action_map)
         network = "cnn" if "convolutions.0.weight" in parameters else "mlp"
         shapes: _Shapes = {"log_std": (actions.outputs,)} if actions.distribution == "gaussian" else {}
         if network == "mlp":
@@ -133,6 +137,7 @@ def read_policy(path: str | os.PathLike[str]) -> SavedPolicy:
             network=network,
             observation_space=observation_space,
             action_space=cast(spaces.Leaf, action_space),  # or its layout would not have been found
+            action_map=spaces.resolved_action_map(action_space, action_map),
             activation=activation,
             dtype=np.dtype(dtype),
             parameters=_checked_parameters(parameters, shapes, np.dtype(dtype)),

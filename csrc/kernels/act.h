@@ -41,7 +41,8 @@ static void F(gaussian_actions)(size_t rows, size_t n, const void *means, const 
     }
 }
 
-/* Row i of what goes to the environment: clipped to the bounds, or with the start added. */
+/* Row i of what goes to the environment: scaled and shifted where that is wanted and clipped to the bounds, or with the
+ * start added. Without a scale nothing is multiplied, so that every bit of an action inside the bounds is the policy's. */
 INLINE void F(environment_row)(const trpo_actor *actor, const void *actions, size_t i, void *env_actions,
                                int env_double) {
     const size_t n = actor->layout.components;
@@ -51,6 +52,7 @@ INLINE void F(environment_row)(const trpo_actor *actor, const void *actions, siz
             continue;
         }
         double a = (double)((const REAL *)actions)[at];
+        if (actor->action_scale) a = actor->action_scale[j] * a + actor->action_offset[j];
         if (actor->low) a = a < actor->low[j] ? actor->low[j] : (a > actor->high[j] ? actor->high[j] : a);
         if (env_double)
             ((double *)env_actions)[at] = a;

@@ -365,6 +365,37 @@ def test_actors_take_and_give_either_precision(dtype, raw, env):
     np.testing.assert_array_equal(env_actions, np.clip(actions.astype(np.float64), low, high).astype(env))
 
 
+@pytest.mark.parametrize("env", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_actors_map_what_goes_to_the_environment_and_nothing_else(dtype, env):
+    s = Setting(dtype=dtype)
+    low, high = np.array([0.0, 8.0, -0.1]), np.array([200.0, 40.0, 0.1])
+    scale, offset = (high - low) / 2, (high + low) / 2
+    plain, mapped = outputs_for(s, env=env), outputs_for(s, env=env)
+    Actor(s.kernel, s.theta, seed=2).act(s.observations, 0, *plain)
+    bounds = {"action_low": low, "action_high": high, "action_scale": scale, "action_offset": offset}
+    Actor(s.kernel, s.theta, seed=2, **bounds).act(s.observations, 0, *mapped)
+    for without, with_map in zip(plain[:3], mapped[:3], strict=True):
+        assert without.tobytes() == with_map.tobytes()
+    expected = reference.environment_action(mapped[1], low, high, "affine")
+    np.testing.assert_allclose(mapped[3], expected, rtol=1e-15 if env == np.float64 else 6e-8, atol=1e-14)
+    assert (abs(mapped[1]) < 1).mean() > 0.3 and (abs(mapped[1]) > 1).mean() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_without_a_map_an_action_inside_the_bounds_keeps_every_bit(dtype):
+    kernel = PolicyKernel((1, 1), "tanh", "gaussian", dtype)
+    values = np.array([-0.0, 0.0, np.finfo(dtype).smallest_subnormal, -np.finfo(dtype).tiny, 1 / 3, -0.1, 2.0], dtype)
+    for value in values:
+        theta = np.array([0, value, 0], dtype)  # log_std, weight, bias
+        out = np.empty((1, 1), dtype), np.empty((1, 1), dtype), np.empty(1, dtype), np.empty((1, 1), dtype)
+        actor = Actor(kernel, theta, action_low=np.full(1, -2.0), action_high=np.full(1, 2.0))
+        actor.act(np.ones((1, 1), dtype), 0, *out, deterministic=True)
+        assert out[3].tobytes() == out[1].tobytes()
+    # With weights of 0 the mean is the bias, but that a sum of zeros has no sign; written into the rollout it has one.
+    assert out[1] == 2
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_sample_is_what_the_actor_does(dtype, distribution):
     s = Setting(distribution, dtype)
@@ -438,6 +469,9 @@ def test_the_environments_actions_may_not_be_the_policys_own(distribution):
         ({"observation_mean": np.zeros(5)}, "observation_scale"),
         ({"action_low": np.zeros(2), "action_high": np.ones(3)}, "action_low"),
         ({"action_low": np.zeros(3)}, "action_high"),
+        ({"action_scale": np.zeros(2), "action_offset": np.zeros(3)}, "action_scale"),
+        ({"action_scale": np.zeros(3), "action_offset": np.zeros(2)}, "action_offset"),
+        ({"action_scale": np.zeros(3)}, "action_offset"),
     ],
 )
 def test_an_actor_that_cannot_be_is_refused_by_name(settings, message):

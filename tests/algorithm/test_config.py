@@ -52,6 +52,7 @@ BAD = {
     "hidden_sizes": [(0,), (64, -1), (10**11,), 64, "64", (64.0,), None],
     "critic_hidden_sizes": [(0,), 3],
     "activation": ["gelu", None],
+    "action_map": ["tanh", None, True],
     "log_std_init": [math.nan, math.inf, "0"],
     "normalize_observations": ["true"],
     "observation_clip": [0, -1.0, math.nan],
@@ -98,6 +99,14 @@ def test_json_round_trip_keeps_every_field_and_infinity():
     config = TRPOConfig(observation_clip=math.inf, hidden_sizes=(), dtype="float64")
     text = json.dumps(config.to_dict(), allow_nan=False)
     assert TRPOConfig.from_dict(json.loads(text)) == config
+
+
+def test_a_saved_configuration_that_is_older_than_a_field_keeps_what_there_was():
+    values = TRPOConfig().to_dict()
+    assert TRPOConfig.from_saved(values) == TRPOConfig()
+    del values["action_map"]
+    assert TRPOConfig.from_dict(values).action_map == "auto"
+    assert TRPOConfig.from_saved(values).action_map == "clip"
 
 
 def _learned_bits(agent, bits):
@@ -150,6 +159,7 @@ CHANGES = {
     "critic_hidden_sizes": ((8, 8), _learned_bits),
     "activation": ("relu", _learned_bits),
     "log_std_init": (-1.0, _learned_bits),
+    "action_map": ("affine", _learned_bits),
     "normalize_observations": (False, _learned_bits),
     "observation_clip": (0.5, _learned_bits),
     "scale_rewards": (False, _learned_bits),

@@ -7,6 +7,7 @@ from gymnasium import spaces
 from torch import nn
 from torch.distributions import Beta, Categorical, Independent, Normal
 
+from tests import reference
 from tests.engines.cases import KINDS, make_case
 from trpo_fast.engines import make_engine
 
@@ -49,6 +50,37 @@ def test_gaussian_actions_carry_their_log_probabilities(dtype, name):
     np.testing.assert_allclose(log_probs, expected, rtol=case.tolerance, atol=case.tolerance)
     np.testing.assert_array_equal(env_actions, np.clip(actions, -1, 1))
     assert (np.abs(actions) > 1).any()
+
+
+@pytest.mark.parametrize("action_map", ["affine", "clip"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_actions_are_mapped_for_the_environment_and_carry_the_log_probabilities_of_the_policys_own(
+    dtype, action_map, name
+):
+    case = case_of(dtype=dtype)
+    low, high = np.array([-40.0, 0.0, -0.5]), np.array([7.0, 1.0, 0.25])
+    actor = actor_of(case, name, spaces.Box(low, high, dtype=np.float64), action_map=action_map)
+    _, actions, log_probs, env_actions = act(actor, case.observations, dtype=dtype)
+    plain = act(actor_of(case, name), case.observations, dtype=dtype)
+    np.testing.assert_array_equal(actions, plain[1])
+    np.testing.assert_array_equal(log_probs, plain[2])
+    expected = reference.environment_action(actions, low, high, action_map)
+    np.testing.assert_allclose(env_actions, expected, rtol=1e-14 if dtype == "float64" else 1e-6, atol=1e-7)
+
+
+def test_an_action_that_overflows_under_a_map_ends_at_the_bound_without_a_warning(name):
+    case = case_of()
+    largest = np.finfo(np.float64).max
+    actor = actor_of(case, name, spaces.Box(-largest, largest, (3,), np.float64), action_map="affine")
+    _, actions, _, env_actions = act(actor, case.observations * 3)
+    outside = abs(actions) > 1
+    assert outside.any()
+    np.testing.assert_array_equal(env_actions[outside], np.sign(actions[outside]) * largest)
+
+
+def test_a_map_that_a_space_cannot_have_is_refused(name):
+    with pytest.raises(ValueError, match=r"action_map: 'affine' given, but dimension 0 of .* goes from 0 to inf"):
+        actor_of(case_of(), name, spaces.Box(0, np.inf, (3,)), action_map="affine")
 
 
 def test_discrete_actions_carry_their_log_probabilities_and_start_where_the_space_does(name):

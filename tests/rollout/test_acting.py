@@ -8,6 +8,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
+from tests import reference
 from tests.rollout.toys import Walk, copies_of, make_environments, walks
 from trpo_fast.algorithm.acting import Player
 from trpo_fast.engines import make_engine
@@ -16,7 +17,7 @@ from trpo_fast.policies.mlp import MLPPolicy
 from trpo_fast.rollout.collector import Collector
 
 
-def collect(adapter, steps, *, engine="native", dtype=torch.float32, rollouts=1, **options):
+def collect(adapter, steps, *, engine="native", dtype=torch.float32, rollouts=1, action_map="clip", **options):
     """Engine, collector, and the last of some rollouts."""
     policy = MLPPolicy(
         adapter.observation_space, adapter.action_space, hidden_sizes=(16, 16), dtype=dtype, seed=1, **options
@@ -27,6 +28,7 @@ def collect(adapter, steps, *, engine="native", dtype=torch.float32, rollouts=1,
         made,
         steps_per_env=steps,
         seed=5,
+        action_map=action_map,
         observation_normalizer=ObservationNormalizer(adapter.observation_size),
         reward_scaler=RewardScaler(adapter.num_envs, 0.99),
     )
@@ -92,6 +94,25 @@ def test_actions_are_clipped_at_the_door_and_not_in_the_rollout():
     seen = np.stack([env.seen[10:] for env in copies_of(adapter)], axis=1)  # after the warm-up
     assert (np.abs(rollout.actions) > 1).mean() > 0.2
     np.testing.assert_array_equal(seen, np.clip(rollout.actions, -1, 1))
+
+
+class Pump(Door):
+    """In the units of its machine."""
+
+    action_space = gymnasium.spaces.Box(8, 40, (1,), np.float32)
+
+
+@pytest.mark.parametrize("engine", ["native", "autograd"])
+def test_actions_are_mapped_at_the_door_and_not_in_the_rollout(engine):
+    adapter = make_environments(Pump, num_envs=2)
+    for env in copies_of(adapter):
+        env.seen = []
+    made, collector, rollout = collect(adapter, 30, engine=engine, action_map="affine", dtype=torch.float64)
+    seen = np.stack([env.seen[10:] for env in copies_of(adapter)], axis=1)  # after the warm-up
+    assert 0.1 < (np.abs(rollout.actions) > 1).mean() < 0.6
+    np.testing.assert_allclose(seen, reference.environment_action(rollout.actions, 8, 40, "affine"), rtol=1e-7)
+    made.bind(collector.finish(rollout, zeros, 0.99, 0.95, True)[0])
+    np.testing.assert_allclose(made.evaluate(), 0, atol=1e-12)
 
 
 def test_final_observations_are_normalized_as_the_actor_does():

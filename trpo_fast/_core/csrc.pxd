@@ -107,6 +107,8 @@ cdef extern from "trpo/policy.h" nogil:
         double clip
         const double *low
         const double *high
+        const double *action_scale
+        const double *action_offset
         const int64_t *start
         trpo_random_key key
         int deterministic

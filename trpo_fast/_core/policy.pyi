@@ -62,6 +62,8 @@ class Actor:
         observation_clip: float = ...,
         action_low: NDArray[Any] | None = None,
         action_high: NDArray[Any] | None = None,
+        action_scale: NDArray[Any] | None = None,
+        action_offset: NDArray[Any] | None = None,
         action_start: NDArray[Any] | None = None,
         seed: int = 0,
         stream: int = 0,

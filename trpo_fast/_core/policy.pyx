@@ -507,6 +507,9 @@ cdef class Actor:
         Bound on a normalized observation.
     action_low, action_high : float64 (A,), optional
         Bounds applied to what goes to the environment (Gaussian); the log-probability is that of the unclipped action.
+    action_scale, action_offset : float64 (A,), optional
+        An action a goes to the environment as ``action_scale * a + action_offset``, before the bounds (Gaussian). Both
+        or neither.
     action_start : int64 (m,), optional
         Added to what goes to the environment, one item per component (discrete).
     seed, stream : int
@@ -515,7 +518,8 @@ cdef class Actor:
 
     def __init__(
         self, PolicyKernel kernel not None, parameters, *, observation_mean=None, observation_scale=None,
-        observation_clip=INFINITY, action_low=None, action_high=None, action_start=None, seed=0, stream=0
+        observation_clip=INFINITY, action_low=None, action_high=None, action_scale=None, action_offset=None,
+        action_start=None, seed=0, stream=0
     ):
         cdef size_t item = kernel.kernels.item_size
         cdef Py_ssize_t outputs = kernel.widths[-1]
@@ -523,6 +527,8 @@ cdef class Actor:
             raise ValueError("observation_mean, observation_scale: wanted both or neither")
         if (action_low is None) != (action_high is None):
             raise ValueError("action_low, action_high: wanted both or neither")
+        if (action_scale is None) != (action_offset is None):
+            raise ValueError("action_scale, action_offset: wanted both or neither")
         if not observation_clip > 0:
             raise ValueError(f"observation_clip: wanted a positive number, got {observation_clip!r}")
         if self.policy is not None:
@@ -532,11 +538,13 @@ cdef class Actor:
         scale, scale_data = doubles(observation_scale, "observation_scale", kernel.widths[0])
         low, low_data = doubles(action_low, "action_low", outputs)
         high, high_data = doubles(action_high, "action_high", outputs)
+        stretch, stretch_data = doubles(action_scale, "action_scale", outputs)
+        offset, offset_data = doubles(action_offset, "action_offset", outputs)
         if action_start is not None:
             self.actor.start = <const int64_t *>data_of(
                 action_start, "action_start", "q", 1, kernel.layout.components, -1, False
             )
-        self.held = (parameters, mean, scale, low, high, action_start)
+        self.held = (parameters, mean, scale, low, high, stretch, offset, action_start)
         self.actor.network = &kernel.plan
         self.actor.layout = kernel.layout
         self.actor.log_std = self.parameters
@@ -545,6 +553,8 @@ cdef class Actor:
         self.actor.clip = observation_clip
         self.actor.low = <const double *><size_t>low_data
         self.actor.high = <const double *><size_t>high_data
+        self.actor.action_scale = <const double *><size_t>stretch_data
+        self.actor.action_offset = <const double *><size_t>offset_data
         self.actor.key.seed = seed
         self.actor.key.stream = stream
         self.memory = Memory()
@@ -570,7 +580,7 @@ cdef class Actor:
         actions : ndarray (E, A), or int64 (E,) for a categorical, (E, m) for the other discrete ones, written
         log_probs : ndarray (E,), written
         env_actions : ndarray (E, A) float32 or float64, or int64 as `actions`, written
-            Clipped to the bounds, or with the start added.
+            Scaled, shifted and clipped to the bounds, or with the start added.
         deterministic : bool
             Mean or mode instead of a sample.
         first_row : int

@@ -19,6 +19,8 @@ class Player:
     ----------
     engine : NativeEngine or AutogradEngine
         Owner of the policy; parameters are read at every call.
+    action_map : str
+        How the policy's actions become those of a Box.
     normalizer : ObservationNormalizer or None
         Read at every call, never updated.
     seed, stream : int
@@ -31,6 +33,7 @@ class Player:
         action_space: gym.Space[Any],
         normalizer: ObservationNormalizer | None,
         *,
+        action_map: str = "clip",
         seed: int,
         stream: int,
     ) -> None:
@@ -40,6 +43,7 @@ class Player:
         self._dtype = engine.dtype
         self._actor = engine.actor(
             action_space,
+            action_map=action_map,
             observation_mean=None if normalizer is None else normalizer.mean,
             observation_scale=None if normalizer is None else normalizer.scale,
             observation_clip=np.inf if normalizer is None else normalizer.clip,

@@ -212,7 +212,7 @@ def read(path: str | os.PathLike[str]) -> SavedAgent:
                 raise ValueError(f"{name}: {metadata[name]!r} given; want {want}")
         counters = {"num_predictions": 0, **metadata["counters"]}  # files written before it was counted lack it
         return SavedAgent(
-            TRPOConfig.from_dict(metadata["config"]),
+            TRPOConfig.from_saved(metadata["config"]),
             checked("seed", metadata["seed"], SEED),
             space_from_json(metadata["observation_space"]),
             space_from_json(metadata["action_space"]),

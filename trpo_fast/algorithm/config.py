@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trpo_fast.algorithm.schedules import SCHEDULES
+from trpo_fast.spaces import ACTION_MAPS
 
 
 @dataclass(frozen=True)
@@ -265,6 +266,16 @@ class TRPOConfig:
         why="standard deviation 1 covers the usual action range of [-1, 1]; with -0.5, HalfCheetah-v5 learned better "
         "gaits but four of four Hopper-v5 runs stopped exploring and stayed below 2,100",
     )
+    action_map: str = _setting(
+        "auto",
+        _choice(*ACTION_MAPS),
+        "how Gaussian actions become those of a Box: affine takes the policy's [-1, 1] to the box, whose sides must be "
+        "finite, clip takes its numbers as they are; both end at the bounds, and actions are stored, and their "
+        "probabilities taken, before. auto is affine where all sides are finite and one of them is farther than 3 from "
+        "0 or has 0 beyond it, and clip elsewhere and for a policy module of your own; what it chose is what is saved",
+        why="a standard normal clipped to 0..200 or 8..40 is a constant, and learns nothing "
+        "(docs/environments.md has both maps on raw-unit environments); boxes up to [-3, 3] stay as they were measured",
+    )
     # Statistics
     normalize_observations: bool = _setting(
         True,
@@ -347,6 +358,11 @@ class TRPOConfig:
         check_field_names(values)
         fields: dict[str, Any] = {name: math.inf if value == "inf" else value for name, value in values.items()}
         return cls(**fields)
+
+    @classmethod
+    def from_saved(cls, values: Mapping[str, Any]) -> TRPOConfig:
+        """As :meth:`from_dict`, of a saved agent or run: a field that it lacks is what there was before the field."""
+        return cls.from_dict({"action_map": "clip", **values})
 
 
 def _to_json(value: Any) -> Any:

@@ -13,6 +13,7 @@ import math
 import os
 import secrets
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -41,11 +42,12 @@ from trpo_fast.environments.base import Environments
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.recipe import EnvironmentRecipe
-from trpo_fast.environments.spaces import numeric_columns
+from trpo_fast.environments.spaces import numeric_columns, resolved_action_map, unreached_sides
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.collector import Collector
 from trpo_fast.saved_policy import find_model
 from trpo_fast.solvers.trust_region import trust_region_step
+from trpo_fast.spaces import REACH
 
 # Streams 0 (acting) and 2 (environments) belong to the collector, 1 (minibatches) to the critic's trainer.
 INITIALIZATION_STREAM = 3
@@ -137,6 +139,8 @@ class TRPO:
                 policy=policy,
                 critic=critic,
             )
+            if policy is None:
+                _warn_of_unreached_sides(self.action_space, self.config)
             self._attach(environments)
         except BaseException:
             environments.close()
@@ -154,7 +158,9 @@ class TRPO:
         critic: Network | None = None,
     ) -> None:
         """Make everything but the environments, which an agent loaded to act may never need."""
-        self.config = config
+        # A module of the user's own may well emit the environment's units.
+        wanted = "clip" if policy is not None and config.action_map == "auto" else config.action_map
+        self.config = config = config.replace(action_map=resolved_action_map(action_space, wanted))
         self.seed = seed
         self.observation_space = observation_space
         self.action_space = action_space
@@ -204,6 +210,7 @@ class TRPO:
             seed=self.seed,
             observation_normalizer=self.observation_normalizer,
             reward_scaler=self.reward_scaler,
+            action_map=self.config.action_map,
         )
         if self.collector_state is not None:
             collector.load_state_dict(self.collector_state)
@@ -536,7 +543,14 @@ class TRPO:
             self.environments.close()
 
     def _make_player(self, seed: int, stream: int) -> Player:
-        return Player(self.engine, self.action_space, self.observation_normalizer, seed=seed, stream=stream)
+        return Player(
+            self.engine,
+            self.action_space,
+            self.observation_normalizer,
+            action_map=self.config.action_map,
+            seed=seed,
+            stream=stream,
+        )
 
 
 @contextmanager
@@ -584,6 +598,24 @@ def _replaced_recipe(saved: EnvironmentRecipe | None, env: Any, env_kwargs: Any)
         env_kwargs = saved.env_kwargs
     vectorization = saved.vectorization if saved is not None and same else None
     return EnvironmentRecipe(env, vectorization, {} if env_kwargs is None else env_kwargs)
+
+
+def _warn_of_unreached_sides(space: gym.Space[Any], config: TRPOConfig) -> None:
+    """Say which sides of a Box the built-in policy, clipped to it, is far away from when the training begins."""
+    spread = math.exp(min(config.log_std_init, 100.0))  # far above what the engines accept, far below an overflow
+    sides = unreached_sides(space, REACH * max(1.0, spread)) if config.action_map == "clip" else []
+    if not sides:
+        return
+    named = ", ".join(f"{bound:g} of {name}" for name, bound in sides[:3])
+    others = f" and {len(sides) - 3} more" if len(sides) > 3 else ""
+    bounded = isinstance(space, gym.spaces.Box) and space.is_bounded()
+    way_out = "action_map='affine'" if bounded else "a wrapper that gives every side of the box a bound, or rescales it"
+    warnings.warn(
+        f"action_map: 'clip' takes what the policy emits, at first of mean 0 and standard deviation {spread:g}, as "
+        f"actions of {space}, whose sides {named}{others} are far from that: the policy may learn nothing; "
+        f"want {way_out}",
+        stacklevel=3,
+    )
 
 
 def _checked_seed(seed: Any) -> int:

@@ -216,7 +216,9 @@ def _read_settings(path: str | None) -> TRPOConfig:
         raise CommandError(f"--config: {path} holds a {type(content).__name__}; want a JSON object of settings")
     # A run's own config.json keeps the settings under one key, beside what else the run was.
     try:
-        return TRPOConfig.from_dict(content["config"] if isinstance(content.get("config"), dict) else content)
+        if isinstance(content.get("config"), dict):
+            return TRPOConfig.from_saved(content["config"])
+        return TRPOConfig.from_dict(content)
     except (TypeError, ValueError) as error:
         raise CommandError(f"--config: {path}: {error}") from error
 

@@ -37,6 +37,8 @@ class TorchActor:
         Bound on normalized observations.
     action_low, action_high : float64, shape (A,), optional
         The environment's bounds; None for discrete actions.
+    action_scale, action_offset : float64, shape (A,), optional
+        An action a goes to the environment as ``action_scale * a + action_offset``, before the bounds; None: as it is.
     action_start : int64, shape (m,), optional
         First action of each component; None for a Box.
     seed, stream : int
@@ -54,17 +56,22 @@ class TorchActor:
         observation_clip: float,
         action_low: NDArray[np.float64] | None,
         action_high: NDArray[np.float64] | None,
+        action_scale: NDArray[np.float64] | None,
+        action_offset: NDArray[np.float64] | None,
         action_start: NDArray[np.int64] | None,
         seed: int,
         stream: int,
     ) -> None:
         if (observation_mean is None) != (observation_scale is None):
             raise ValueError("observation_mean and observation_scale: got one, wanted both or neither")
+        if (action_scale is None) != (action_offset is None):
+            raise ValueError("action_scale and action_offset: got one, wanted both or neither")
         self._distribution = distribution
         self._dtype = dtype
         self._device = device
         self._mean, self._scale, self._clip = observation_mean, observation_scale, observation_clip
         self._low, self._high = action_low, action_high
+        self._action_scale, self._action_offset = action_scale, action_offset
         self._start = 0 if action_start is None else action_start
         self._seed, self._stream = seed, stream
 
@@ -91,7 +98,8 @@ class TorchActor:
         normalized : OUT, policy's dtype, shape (E, D)
         actions : OUT, policy's dtype, shape (E, A), or int64, shape (E,) or (E, m)
         log_probs : OUT, policy's dtype, shape (E,)
-        env_actions : OUT, float32 or float64, shape (E, A), clipped to the Box, or int64 as `actions`, with start added
+        env_actions : OUT, float32 or float64, shape (E, A), mapped and clipped to the Box, or int64 as `actions`, with
+            start added
         deterministic : bool
             The mode instead of a sample.
         first_row : int
@@ -122,13 +130,18 @@ class TorchActor:
                 distribution = with_masks(distribution, torch.from_numpy(action_masks).to(self._device))
             chosen = self._choose(distribution, step, deterministic, first_row)
             log_probs[:] = distribution.log_prob(chosen).cpu().numpy()
-        actions[...] = chosen.reshape(actions.shape).cpu().numpy()
+        # A mode may be a view of a parameter, for which autograd would answer outside of no_grad.
+        actions[...] = chosen.detach().reshape(actions.shape).cpu().numpy()
         _check_rows("action", actions, first_row)
         _check_rows("log-probability of action", log_probs, first_row)
         if self._low is None or self._high is None:
             np.add(actions, self._start, out=env_actions)
         else:
-            np.clip(actions, self._low, self._high, out=env_actions, casting="same_kind")
+            mapped = actions
+            if self._action_scale is not None and self._action_offset is not None:
+                with np.errstate(over="ignore"):  # an infinity is clipped like any other number
+                    mapped = self._action_scale * actions + self._action_offset
+            np.clip(mapped, self._low, self._high, out=env_actions, casting="same_kind")
 
     def _choose(self, distribution: Distribution, step: int, deterministic: bool, first_row: int) -> Tensor:
         base = base_of(distribution)

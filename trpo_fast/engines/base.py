@@ -67,6 +67,7 @@ class PolicyEngine(ABC):
         self,
         action_space: spaces.Space,
         *,
+        action_map: str = "clip",
         observation_mean: NDArray[np.float64] | None = None,
         observation_scale: NDArray[np.float64] | None = None,
         observation_clip: float = math.inf,
@@ -81,6 +82,8 @@ class PolicyEngine(ABC):
         ----------
         action_space : gymnasium.spaces.Box, Discrete, MultiDiscrete or MultiBinary
             A Box clips what goes to the environment, the others add their start.
+        action_map : {"clip", "affine", "auto"}
+            How an action of the policy becomes one of a Box; see `trpo_fast.spaces.resolved_action_map`.
         observation_mean, observation_scale : float64, shape (D,), optional
             Observations become ``clip((observation - mean) * scale)``; both arrays are read at every call.
         observation_clip : float
@@ -92,15 +95,17 @@ class PolicyEngine(ABC):
         Raises
         ------
         ValueError
-            The space is not supported, or not what the policy was made for.
+            The space is not supported, or not what the policy was made for; or no `action_map` of that name fits it.
         """
-        layout = checked_action_layout(action_space, self._policy)
+        layout = checked_action_layout(action_space, self._policy, action_map)
         return self._make_actor(
             observation_mean=observation_mean,
             observation_scale=observation_scale,
             observation_clip=observation_clip,
             action_low=layout.low,
             action_high=layout.high,
+            action_scale=layout.scale,
+            action_offset=layout.offset,
             action_start=None if layout.distribution == "gaussian" else layout.start,
             seed=seed,
             stream=stream,

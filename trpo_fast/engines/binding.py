@@ -75,9 +75,9 @@ def as_rows(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any
     return np.ascontiguousarray(array, dtype)
 
 
-def checked_action_layout(space: spaces.Space[Any], policy: nn.Module) -> ActionLayout:
+def checked_action_layout(space: spaces.Space[Any], policy: nn.Module, action_map: str) -> ActionLayout:
     """The layout of `space`; ValueError when it is not supported, or not what an MLPPolicy was made for."""
-    layout = action_layout(space)
+    layout = action_layout(space, action_map)
     if isinstance(policy, MLPPolicy):
         made_for = policy.distribution, policy.widths[-1], policy.nvec
         if made_for != (layout.distribution, layout.outputs, layout.nvec):

@@ -58,9 +58,19 @@ def numeric_columns(space: Space[Any]) -> NDArray[np.bool_]:
     return spaces.numeric_columns(described(space))
 
 
-def action_layout(space: Space[Any]) -> ActionLayout:
-    """The layout of a supported action space; a ValueError names any other."""
-    return spaces.action_layout(described(_with_kind_checked(space)))
+def action_layout(space: Space[Any], action_map: str = "clip") -> ActionLayout:
+    """The layout of a supported action space; a ValueError names any other, and an `action_map` that it cannot have."""
+    return spaces.action_layout(described(_with_kind_checked(space)), action_map)
+
+
+def resolved_action_map(space: Space[Any], action_map: str) -> str:
+    """As `trpo_fast.spaces.resolved_action_map`."""
+    return spaces.resolved_action_map(described(_with_kind_checked(space)), action_map)
+
+
+def unreached_sides(space: Space[Any], reach: float = spaces.REACH) -> list[tuple[str, float]]:
+    """As `trpo_fast.spaces.unreached_sides`."""
+    return spaces.unreached_sides(described(_with_kind_checked(space)), reach)
 
 
 def check_action_space(space: Space[Any]) -> Box | Discrete | MultiDiscrete | MultiBinary:

@@ -31,7 +31,7 @@ class Rollout:
     observations: NDArray[Any]
     """(T, E, D) as the policy saw them: normalized, in its dtype."""
     actions: NDArray[Any]
-    """(T, E, A) in the policy's dtype, before clipping; (T, E) or (T, E, A) int64, counted from 0, where discrete."""
+    """(T, E, A) as the policy drew them, in its dtype; (T, E) or (T, E, A) int64, counted from 0, where discrete."""
     log_probs: NDArray[Any]
     """(T, E)"""
     rewards: NDArray[np.float64]
@@ -94,6 +94,9 @@ class Collector:
         T, steps of each environment in a rollout.
     seed : int
         Of the acting noise and of the environments, not negative.
+    action_map : str
+        How the policy's actions become those of a Box, see `trpo_fast.spaces.resolved_action_map`; a rollout keeps the
+        policy's own.
     observation_normalizer : ObservationNormalizer, optional
         Frozen during a rollout; the rollout's raw observations are merged at its end.
     reward_scaler : RewardScaler, optional
@@ -107,6 +110,7 @@ class Collector:
         *,
         steps_per_env: int,
         seed: int,
+        action_map: str = "clip",
         observation_normalizer: ObservationNormalizer | None = None,
         reward_scaler: RewardScaler | None = None,
     ) -> None:
@@ -123,6 +127,7 @@ class Collector:
         self._dtype = np.dtype(engine.dtype)
         self._actor = engine.actor(
             adapter.action_space,
+            action_map=action_map,
             observation_mean=None if normalizer is None else normalizer.mean,
             observation_scale=None if normalizer is None else normalizer.scale,
             observation_clip=float("inf") if normalizer is None else normalizer.clip,

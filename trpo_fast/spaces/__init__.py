@@ -4,7 +4,7 @@
 rule.
 """
 
-from .actions import ActionLayout, action_layout
+from .actions import ACTION_MAPS, REACH, ActionLayout, action_layout, resolved_action_map, unreached_sides
 from .descriptions import (
     Box,
     Dict,
@@ -24,6 +24,8 @@ from .masks import MaskFormat
 from .observations import ObservationLayout, Part
 
 __all__ = [
+    "ACTION_MAPS",
+    "REACH",
     "ActionLayout",
     "Box",
     "Dict",
@@ -41,5 +43,7 @@ __all__ = [
     "from_json",
     "leaves",
     "numeric_columns",
+    "resolved_action_map",
     "to_json",
+    "unreached_sides",
 ]

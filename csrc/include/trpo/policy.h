@@ -66,7 +66,9 @@ typedef struct {
     const double *scale;      /* widths[0]: 1 / standard deviation */
     double clip;              /* bound on |normalized observation| */
     const double *low, *high; /* widths[layers], or NULL: the environment's action bounds, Gaussian only */
-    const int64_t *start;     /* components: first action of each, or NULL: 0; discrete only */
+    /* widths[layers], or NULL: an action a becomes scale a + offset before it meets the bounds, Gaussian only */
+    const double *action_scale, *action_offset;
+    const int64_t *start; /* components: first action of each, or NULL: 0; discrete only */
     trpo_random_key key;
     int deterministic; /* mean or mode instead of a sample */
 } trpo_actor;

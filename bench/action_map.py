@@ -1,0 +1,201 @@
+"""Both action maps on environments of other packages whose actions have raw units, one short training each.
+
+    python -m bench.action_map                                  # every row that is not in the file yet
+    python -m bench.action_map sepsisim/ --seeds 0 1 2          # environments whose name has this in it
+    python -m bench.action_map --table                          # what is there, as the table of docs/environments.md
+
+The packages (`PACKAGES`) are none of this project's extras: install what is wanted beside trpo_fast; what is missing
+is named and left out. A row is added to results/action_map.csv as soon as it is known, so that an interrupted run goes
+on where it stopped. Episodes of environments without a limit of their own are cut after 500 steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib
+import importlib.metadata
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from bench.machine import describe
+from trpo_fast import TRPO
+from trpo_fast.environments.spaces import resolved_action_map
+
+RESULTS = Path(__file__).with_name("results") / "action_map.csv"
+COLUMNS = (
+    *("environment", "package", "version", "field", "box", "auto", "map", "seed", "timesteps"),
+    *("final_return", "training_return", "seconds", "gymnasium", "numpy", "torch", "cpu", "command"),
+)
+LIMIT = 500
+EPISODES = 10
+EVALUATION_SEED = 1_000_000
+
+# Distribution, module that registers, field.
+PACKAGES = {
+    "anesthesim": ("anesthesim", "anesthesia"),
+    "glucosim": ("glucosim", "insulin"),
+    "oncosim": ("oncosim", "radiotherapy"),
+    "sepsisim": ("sepsisim", "intensive care"),
+    "ventisim": ("ventisim", "ventilation"),
+    "gym-invmgmt": ("gym_invmgmt", "inventory"),
+    "or-gymnasium": ("or_gymnasium", "operations research"),
+}
+# Those whose box the default maps, then those that it leaves alone.
+ENVIRONMENTS = (
+    ("anesthesim", "anesthesim/PropofolControl-v0"),
+    ("anesthesim", "anesthesim/CombinedAnesthesia-v0"),
+    ("glucosim", "glucosim/BolusAdvisor-v0"),
+    ("glucosim", "glucosim/ClosedLoop-v0"),
+    ("oncosim", "oncosim/DoseFractionation-v0"),
+    ("or-gymnasium", "Newsvendor-v0"),
+    ("or-gymnasium", "PortfolioOpt-v0"),
+    ("ventisim", "ventisim/FullVentilatorManagement-v0"),
+    ("ventisim", "ventisim/TidalVolumeControl-v0"),
+    ("gym-invmgmt", "GymInvMgmt/Serial-v0"),
+    ("gym-invmgmt", "GymInvMgmt/MultiEchelon-v0"),
+    ("sepsisim", "sepsisim/SepsisManagement-v0"),
+    ("sepsisim", "sepsisim/FluidResuscitation-v0"),
+    ("anesthesim", "anesthesim/RemifentanilDosing-v0"),
+    ("glucosim", "glucosim/BasalControl-v0"),
+    ("ventisim", "ventisim/PEEPOptimization-v0"),
+)
+MAPS = ("random", "clip", "affine")
+
+
+def make(id: str) -> gymnasium.Env[Any, Any]:
+    """The environment, with a limit on its episodes if it has none."""
+    env = gymnasium.make(id)
+    limited = env.spec is not None and env.spec.max_episode_steps is not None
+    return env if limited else gymnasium.wrappers.TimeLimit(env, LIMIT)
+
+
+def random_return(id: str, seed: int) -> float:
+    """Mean return of uniformly random actions: what a map has to beat."""
+    env = make(id)
+    env.action_space.seed(seed)
+    returns = []
+    for episode in range(EPISODES):
+        env.reset(seed=EVALUATION_SEED + seed + episode)
+        total, ended = 0.0, False
+        while not ended:
+            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            total += float(reward)
+            ended = terminated or truncated
+        returns.append(total)
+    env.close()
+    return float(np.mean(returns))
+
+
+def train(id: str, action_map: str, seed: int, timesteps: int) -> tuple[float, float]:
+    """Deterministic return of the final policy, and mean return of the training's last 100 episodes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "action_map: ")
+        agent = TRPO(lambda: make(id), seed=seed, action_map=action_map)
+    try:
+        agent.learn(timesteps)
+        return agent.evaluate(EPISODES, seed=EVALUATION_SEED).mean, agent.episode_return_mean
+    finally:
+        agent.close()
+
+
+def read() -> list[dict[str, str]]:
+    """Rows that are known."""
+    if not RESULTS.exists():
+        return []
+    with RESULTS.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def table(rows: Sequence[dict[str, str]]) -> str:
+    """Returns of every environment, means over the seeds; the better map is bold where all its seeds are better."""
+    lines = ["| environment | box | default | random | clip | affine |", "|---|---|---|---|---|---|"]
+    for _, id in ENVIRONMENTS:
+        of = {
+            name: [float(row["final_return"]) for row in rows if (row["environment"], row["map"]) == (id, name)]
+            for name in MAPS
+        }
+        if not (of["clip"] and of["affine"]):
+            continue
+        first = next(row for row in rows if row["environment"] == id)
+        shown = {name: f"{np.mean(values):,.4g}" if values else "" for name, values in of.items()}
+        for name, other in (("clip", "affine"), ("affine", "clip")):
+            if min(of[name]) > max(of[other]):
+                shown[name] = f"**{shown[name]}**"
+        lines.append(
+            f"| {id} | {first['box']} | {first['auto']} | {shown['random']} | {shown['clip']} | {shown['affine']} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what is missing, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("environments", nargs="*", help="parts of names (default: all)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--timesteps", type=int, default=40_000)
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args(arguments)
+    if given.table:
+        print(table(read()))
+        return
+    machine = describe()
+    versions = {name: importlib.metadata.version(name) for name in ("gymnasium", "numpy", "torch")}
+    for package, id in ENVIRONMENTS:
+        if given.environments and not any(part in id for part in given.environments):
+            continue
+        module, field = PACKAGES[package]
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            print(f"{id}: left out, {error}", file=sys.stderr)
+            continue
+        space = make(id).action_space
+        assert isinstance(space, gymnasium.spaces.Box)
+        for seed, action_map in ((seed, name) for seed in given.seeds for name in MAPS):
+            key = (id, action_map, str(seed), str(given.timesteps))
+            if any((r["environment"], r["map"], r["seed"], r["timesteps"]) == key for r in read()):
+                continue
+            began = time.perf_counter()
+            if action_map == "random":
+                final, training = random_return(id, seed), float("nan")
+            else:
+                final, training = train(id, action_map, seed, given.timesteps)
+            bounds = [f"{low:g}..{high:g}" for low, high in zip(space.low.ravel(), space.high.ravel(), strict=True)]
+            row = {
+                "environment": id,
+                "package": package,
+                "version": importlib.metadata.version(package),
+                "field": field,
+                "box": ", ".join(bounds if len(set(bounds)) > 1 else [f"{bounds[0]} x {len(bounds)}"]),
+                "auto": resolved_action_map(space, "auto"),
+                "map": action_map,
+                "seed": seed,
+                "timesteps": given.timesteps,
+                "final_return": f"{final:.6g}",
+                "training_return": f"{training:.6g}",
+                "seconds": f"{time.perf_counter() - began:.1f}",
+                **versions,
+                "cpu": machine["cpu"],
+                "command": f"python -m bench.action_map {id} --seeds {seed} --timesteps {given.timesteps}",
+            }
+            is_new = not RESULTS.exists()
+            with RESULTS.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                if is_new:
+                    writer.writeheader()
+                writer.writerow(row)
+            print(f"{id} {action_map} seed {seed}: {final:.6g} ({row['seconds']} s)", flush=True)
+
+
+if __name__ == "__main__":
+    os.nice(19)
+    main()

@@ -13,6 +13,7 @@ import math
 import os
 import secrets
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -243,7 +244,8 @@ class TRPO:
         Parameters
         ----------
         callback : Callback, function of the agent, or a sequence of these, optional
-            Called after every update; False ends the training.
+            Called after every update; what equals False ends the training, None does not. To end at a goal:
+            :class:`StopAtReturn`, as ``episode_return_mean`` is NaN, and ``nan < goal`` False, before an episode has ended.
         progress_bar : bool
             Show a bar with the return of recent episodes, the KL of the last update and steps per second.
         reset_num_timesteps : bool
@@ -417,7 +419,13 @@ class TRPO:
         return (actions[0, ...] if single else actions), state
 
     def evaluate(
-        self, episodes: int = 10, deterministic: bool = True, seed: int | None = None, *, env: Any = None
+        self,
+        episodes: int = 10,
+        deterministic: bool = True,
+        seed: int | None = None,
+        *,
+        env: Any = None,
+        max_steps: int | None = None,
     ) -> EvaluationResult:
         """Play whole episodes in environments of their own; the training is not touched, statistics stay frozen.
 
@@ -430,6 +438,10 @@ class TRPO:
         env : as in the constructor, optional
             Environments to play in, with the agent's spaces, instead of new ones like those of the training; a
             VectorEnv is used as it is, and left open.
+        max_steps : int, optional
+            Steps after which an episode that has not ended is left; the config's ``evaluation_max_steps`` by default.
+            Such episodes count with their return until then, are False in ``result.finished``, and are said in a
+            UserWarning.
 
         Raises
         ------
@@ -437,6 +449,8 @@ class TRPO:
             The environments have other spaces than the agent, or the training's cannot be made again.
         """
         episodes = checked("episodes", episodes, POSITIVE_INTEGER)
+        limit = self.config.evaluation_max_steps if max_steps is None else max_steps
+        limit = checked("max_steps", limit, POSITIVE_INTEGER)
         seed = self.seed if seed is None else _checked_seed(seed)
         recipe = self._known_recipe() if env is None else EnvironmentRecipe(env)
         count = min(episodes, self.num_envs)
@@ -447,9 +461,18 @@ class TRPO:
             first = int(np.random.SeedSequence([seed, EVALUATION_STREAM]).generate_state(1)[0])
             # Copies get first, first + 1, ...: stay clear of the 32-bit limit that some simulators have.
             first %= 2**31 - environments.num_envs
-            return play_episodes(environments, player, episodes, deterministic=deterministic, seed=first)
+            result = play_episodes(
+                environments, player, episodes, deterministic=deterministic, seed=first, max_steps=limit
+            )
         finally:
             environments.close()
+        if result.unfinished:
+            warnings.warn(
+                f"evaluate: {result.unfinished} of {episodes} episodes had not ended after {limit:,} steps and count "
+                "with their return until then (max_steps)",
+                stacklevel=2,
+            )
+        return result
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole agent, all that training needs to go on included, to a safetensors file (atomically).

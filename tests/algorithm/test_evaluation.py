@@ -136,7 +136,7 @@ def test_episodes_without_an_end_are_left_and_said_and_every_episode_asked_for_i
         7,
         10,
         13,
-    ]  # a new reset for each episode that could not be ended, seeds unused before
+    ]  # a new reset after each that did not end, seeds unused before
 
 
 def test_limit_that_no_episode_reaches_changes_nothing():

@@ -146,7 +146,7 @@ class CheckpointCallback(Callback):
 class StopAtReturn(Callback):
     """Ends the training once the latest ``episodes`` training episodes have a mean undiscounted return of ``value``.
 
-    Never before that many episodes have ended. At most 100 episodes, as many as the agent remembers; those of an earlier
+    Never before that many episodes have ended. At most 100, as many as the agent remembers; those of an earlier
     ``learn`` count, too.
     """
 

@@ -211,9 +211,10 @@ class TRPO:
         self.environments, self.collector = environments, collector  # both or, after an error, neither
 
     def _with_collector(self) -> Collector:
-        """The collector, with environments made now where the agent was loaded without them."""
+        """The collector, with environments made now where the agent was loaded without them, or closed."""
         if self.collector is None:
-            environments = self._known_recipe().make_again(self.config.num_envs, like=self)
+            # A VectorEnv that a user handed in is still open, and serves again.
+            environments = self._known_recipe().make_like(self.config.num_envs, like=self)
             try:
                 self._attach(environments)
             except BaseException:
@@ -221,6 +222,18 @@ class TRPO:
                 raise
         assert self.collector is not None
         return self.collector
+
+    def _refuse_shared_state(self) -> None:
+        """ValueError where copies in one process are one simulator; a warning where that was asked for by name."""
+        assert self.environments is not None
+        found = self.environments.shared_state()
+        if not found.shared:
+            return
+        what = f"env: its {self.num_envs} copies in one process share state: {found.reason}"
+        ways_out = f"vectorization='workers' with num_workers={self.num_envs}, a process for each copy, or num_envs=1"
+        if self._known_recipe().vectorization is None:
+            raise ValueError(f"{what}; want {ways_out}, or vectorization='sync' to train all the same")
+        warnings.warn(f"{what}; better: {ways_out}", stacklevel=3)
 
     def _known_recipe(self) -> EnvironmentRecipe:
         if self.recipe is None:
@@ -244,8 +257,8 @@ class TRPO:
         Parameters
         ----------
         callback : Callback, function of the agent, or a sequence of these, optional
-            Called after every update; what equals False ends the training, None does not. To end at a goal:
-            :class:`StopAtReturn`, as ``episode_return_mean`` is NaN, and ``nan < goal`` False, before an episode has ended.
+            Called after every update; what equals False ends the training, None does not. To end at a goal, take
+            :class:`StopAtReturn`: before an episode has ended ``episode_return_mean`` is NaN, and ``nan < goal`` False.
         progress_bar : bool
             Show a bar with the return of recent episodes, the KL of the last update and steps per second.
         reset_num_timesteps : bool
@@ -256,6 +269,7 @@ class TRPO:
             "total_timesteps", int(total_timesteps) if whole else total_timesteps, POSITIVE_INTEGER
         )
         collector = self._with_collector()
+        self._refuse_shared_state()
         if reset_num_timesteps:
             self.num_timesteps = 0
         self._end = end = self.num_timesteps + timesteps
@@ -553,10 +567,16 @@ class TRPO:
         return f"TRPO({env}, {policy}, num_envs={self.config.num_envs}, seed={self.seed}, {self.num_timesteps:,} steps)"
 
     def close(self) -> None:
-        """Close the training environments, and end the critic's fit: it gets 0.3 s, then it is abandoned."""
+        """Close the training environments, and end the critic's fit: it gets 0.3 s, then it is abandoned.
+
+        The agent can still act, be saved, and learn on, for which new environments are made.
+        """
         self.critic_trainer.finish_within(FIT_PATIENCE)
-        if self.environments is not None:
-            self.environments.close()
+        if self.collector is not None:
+            self.collector_state = self.collector.state_dict()
+        environments, self.environments, self.collector = self.environments, None, None
+        if environments is not None:
+            environments.close()
 
     def _make_player(self, seed: int, stream: int) -> Player:
         return Player(self.engine, self.action_space, self.observation_normalizer, seed=seed, stream=stream)

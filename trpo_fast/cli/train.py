@@ -25,8 +25,8 @@ from trpo_fast.algorithm.logging import RunLogger, read_progress
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import plot
 from trpo_fast.cli.arguments import TIMESTEPS, config_overrides, option_of
-from trpo_fast.cli.evaluate import unfinished
 from trpo_fast.cli.errors import CommandError, describe, user_errors
+from trpo_fast.cli.evaluate import unfinished
 from trpo_fast.cli.main import INTERRUPTED
 from trpo_fast.cli.run_folder import RunFolder
 from trpo_fast.model_file import ModelFileError

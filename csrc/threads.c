@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -124,10 +125,19 @@ static int usable_cores(void) {
     return cores < 1 ? 1 : (cores > TRPO_MAX_THREADS ? TRPO_MAX_THREADS : cores);
 }
 
+/* What OMP_NUM_THREADS allows on the first level of its list; 0 where it is not set or is no number. */
+static int openmp_limit(void) {
+    const char *text = getenv("OMP_NUM_THREADS");
+    const long limit = text ? strtol(text, NULL, 10) : 0;
+    return limit < 1 ? 0 : (limit > TRPO_MAX_THREADS ? TRPO_MAX_THREADS : (int)limit);
+}
+
 int trpo_get_threads(void) {
     int count = atomic_load(&thread_count);
     if (count == 0) {
+        const int limit = openmp_limit();
         count = usable_cores();
+        if (limit > 0 && limit < count) count = limit;
         atomic_store(&thread_count, count);
     }
     return count;

@@ -1,7 +1,19 @@
+import math
+from collections import deque
+from types import SimpleNamespace
+
+import gymnasium
 import numpy as np
 import pytest
+import torch
 
-from trpo_fast.algorithm.callbacks import Callback, CheckpointCallback, EvaluationCallback, as_callback
+from trpo_fast.algorithm.callbacks import (
+    Callback,
+    CheckpointCallback,
+    EvaluationCallback,
+    StopAtReturn,
+    as_callback,
+)
 from trpo_fast.algorithm.trpo import TRPO
 
 STEPS = 3 * 64
@@ -121,3 +133,86 @@ def test_what_ended_the_training_travels_where_an_end_fails_too(make_agent, erro
         make_agent().learn(STEPS, callback=callbacks)
     assert raised.value is error and "disk full" in error.__notes__[0]
     assert recorder.calls[-1][0] == "end"
+
+
+@pytest.mark.parametrize("answer", [False, np.False_, np.array(False), torch.tensor(False), 0], ids=repr)
+def test_a_false_of_any_library_ends_the_training(make_agent, answer):
+    assert make_agent().learn(3 * STEPS, callback=lambda agent: answer).num_updates == 1
+
+
+@pytest.mark.parametrize("answer", [None, True, np.True_, torch.tensor(True), "False", [], 3], ids=repr)
+def test_what_does_not_equal_false_goes_on(make_agent, answer):
+    assert make_agent().learn(2 * STEPS, callback=lambda agent: answer).num_updates == 2
+
+
+@pytest.mark.parametrize("answer", [np.zeros(2, bool), torch.ones(2)], ids=repr)
+def test_several_answers_at_once_are_refused(make_agent, answer):
+    with pytest.raises(TypeError, match=r"callback: .* returned; want True, False or None"):
+        make_agent().learn(STEPS, callback=lambda agent: answer)
+
+
+def test_stop_at_return_waits_for_enough_finished_episodes(make_agent):
+    agent = make_agent("CartPole-v1")
+    agent.learn(4000, callback=StopAtReturn(0.0, episodes=40))  # reached by any episode, once there are enough
+    assert agent.num_episodes >= 40 and agent.num_timesteps < 4000
+    never = make_agent("Pendulum-v1").learn(STEPS, callback=StopAtReturn(-1e9))  # no episode ends in 64 steps
+    assert never.num_updates == 1 and never.num_episodes == 0
+    longer = make_agent("Pendulum-v1").learn(2 * STEPS, callback=StopAtReturn(-1e9))
+    assert longer.num_updates == 2
+
+
+def test_stop_at_return_ends_at_the_mean_of_the_latest_episodes():
+    returns = [0.0, 0.0, 5.0, 7.0]
+    agent = SimpleNamespace(recent_episodes=deque([(value, 9) for value in returns], maxlen=100))
+    assert StopAtReturn(6.0, episodes=2).on_update(agent) is False
+    assert StopAtReturn(6.1, episodes=2).on_update(agent) is True
+    assert StopAtReturn(4.0, episodes=3).on_update(agent) is False
+    assert StopAtReturn(-1.0, episodes=5).on_update(agent) is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((math.nan,), "value: nan given; want a finite number"),
+        ((1.0, 0), "episodes: 0 given; want an integer from 1 to 100"),
+        ((1.0, 101), "episodes: 101 given; want an integer from 1 to 100"),
+    ],
+)
+def test_goal_that_can_never_be_judged_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        StopAtReturn(*arguments)
+
+
+class Doubled(gymnasium.vector.SyncVectorEnv):
+    """What it does to rewards is in no recipe."""
+
+    def step(self, actions):
+        observations, rewards, *others = super().step(actions)
+        return observations, 2 * rewards, *others
+
+
+def doubled():
+    return Doubled([lambda: gymnasium.make("Pendulum-v1")] * 2, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP)
+
+
+def test_evaluation_that_will_not_be_possible_is_said_when_the_training_starts(make_agent):
+    vector = doubled()
+    agent = make_agent(vector)
+    with pytest.raises(ValueError, match="cannot make new environments like Doubled"):
+        agent.learn(STEPS, callback=EvaluationCallback(STEPS))
+    assert agent.num_updates == 0
+    vector.close()
+
+
+def test_evaluation_in_an_environment_of_its_own(make_agent):
+    vector, callback = doubled(), EvaluationCallback(2 * 64, episodes=2, env="Pendulum-v1", max_steps=50)
+    with pytest.warns(UserWarning, match="2 of 2 episodes had not ended after 50 steps"):
+        make_agent(vector).learn(2 * 64, callback=callback)
+    ((_, result),) = callback.results
+    assert result.lengths.tolist() == [50, 50]
+    vector.close()
+
+
+def test_evaluation_in_an_environment_with_other_spaces_is_refused_when_the_training_starts(make_agent):
+    with pytest.raises(ValueError, match="env CartPole-v1: observation_space"):
+        make_agent().learn(STEPS, callback=EvaluationCallback(10**9, env="CartPole-v1"))

@@ -4,7 +4,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from trpo_fast.algorithm.evaluation import play_episodes
+from trpo_fast.algorithm.evaluation import EvaluationResult, play_episodes
+from trpo_fast.algorithm.trpo import TRPO
 
 
 class Result(NamedTuple):
@@ -22,8 +23,10 @@ class Clockwork:
 
     def __init__(self, lengths, mode=gym.vector.AutoresetMode.SAME_STEP):
         self.lengths, self.autoreset_mode, self.num_envs = np.array(lengths), mode, len(lengths)
+        self.seeds = []
 
     def reset(self, seed=None):
+        self.seeds.append(seed)
         self.time = np.zeros(self.num_envs, int)
         self.ended = np.zeros(self.num_envs, bool)
         return np.zeros((self.num_envs, 1))
@@ -45,7 +48,7 @@ class Player:
 
 @pytest.mark.parametrize("mode", [gym.vector.AutoresetMode.SAME_STEP, gym.vector.AutoresetMode.NEXT_STEP])
 def test_quotas_keep_short_episodes_from_being_over_represented(mode):
-    result = play_episodes(Clockwork([1, 10, 100], mode), Player(), 6, deterministic=True, seed=0)
+    result = play_episodes(Clockwork([1, 10, 100], mode), Player(), 6, deterministic=True, seed=0, max_steps=999)
     assert result.lengths.tolist() == [1, 1, 10, 10, 100, 100]
     assert result.returns.tolist() == [1, 1, 20, 20, 300, 300]
     assert result.mean == pytest.approx(107.0)
@@ -53,7 +56,7 @@ def test_quotas_keep_short_episodes_from_being_over_represented(mode):
 
 @pytest.mark.parametrize("episodes", [1, 2, 3, 4, 5, 7])
 def test_exactly_the_episodes_asked_for_are_played(episodes):
-    result = play_episodes(Clockwork([2, 3, 4]), Player(), episodes, deterministic=True, seed=0)
+    result = play_episodes(Clockwork([2, 3, 4]), Player(), episodes, deterministic=True, seed=0, max_steps=999)
     assert len(result.returns) == len(result.lengths) == episodes
 
 
@@ -71,7 +74,7 @@ def test_reward_that_is_not_finite_is_refused_by_environment_and_step(mode, valu
 
     environments.step = step
     with pytest.raises(ValueError, match=f"reward of environment 1 at step 4 must be finite, got {value}"):
-        play_episodes(environments, Player(), 6, deterministic=True, seed=0)
+        play_episodes(environments, Player(), 6, deterministic=True, seed=0, max_steps=999)
 
 
 def test_reward_of_a_dummy_row_may_be_anything():
@@ -85,7 +88,11 @@ def test_reward_of_a_dummy_row_may_be_anything():
         return result
 
     environments.step = step
-    assert play_episodes(environments, Player(), 3, deterministic=True, seed=0).returns.tolist() == [3, 3, 3]
+    assert play_episodes(environments, Player(), 3, deterministic=True, seed=0, max_steps=999).returns.tolist() == [
+        3,
+        3,
+        3,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -106,10 +113,56 @@ def test_overflow_is_refused_by_what_overflowed(length, reward, message):
 
     environments.step = step
     with pytest.raises(ValueError, match=message):
-        play_episodes(environments, Player(), 2, deterministic=True, seed=0)
+        play_episodes(environments, Player(), 2, deterministic=True, seed=0, max_steps=999)
 
 
 def test_dummy_rows_count_in_no_return_and_no_length():
-    result = play_episodes(Clockwork([3], gym.vector.AutoresetMode.NEXT_STEP), Player(), 3, deterministic=True, seed=0)
+    result = play_episodes(
+        Clockwork([3], gym.vector.AutoresetMode.NEXT_STEP), Player(), 3, deterministic=True, seed=0, max_steps=999
+    )
     assert result.lengths.tolist() == [3, 3, 3]
     assert result.returns.tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("mode", [gym.vector.AutoresetMode.SAME_STEP, gym.vector.AutoresetMode.NEXT_STEP])
+def test_episodes_without_an_end_are_left_and_said_and_every_episode_asked_for_is_played(mode):
+    environments = Clockwork([3, 10**9, 10], mode)
+    result = play_episodes(environments, Player(), 8, deterministic=True, seed=7, max_steps=10)
+    assert result.finished.tolist() == [True, True, False, False, False, True, True, True]
+    assert result.lengths.tolist() == [3, 3, 10, 10, 10, 10, 10, 10]
+    assert result.returns.tolist() == [3, 3, 20, 20, 20, 30, 30, 30]
+    assert result.unfinished == 3 and result.mean == pytest.approx(result.returns.mean())
+    assert environments.seeds == [
+        7,
+        10,
+        13,
+    ]  # a new reset after each that did not end, seeds unused before
+
+
+def test_limit_that_no_episode_reaches_changes_nothing():
+    results = [
+        play_episodes(Clockwork([1, 10, 100]), Player(), 6, deterministic=True, seed=0, max_steps=limit)
+        for limit in (100, 10**6)
+    ]
+    assert all(np.array_equal(one, other) for one, other in zip(*results, strict=True))
+    assert results[0].finished.all() and results[0].unfinished == 0
+
+
+def test_result_is_a_tuple_that_begins_with_mean_std_returns_and_lengths():
+    assert EvaluationResult._fields[:4] == ("mean", "std", "returns", "lengths")
+
+
+def test_cliff_walking_trained_for_2048_steps_is_evaluated_and_says_what_did_not_end():
+    agent = TRPO("CliffWalking-v1", seed=0, evaluation_max_steps=300).learn(2048)
+    with pytest.warns(UserWarning, match="evaluate: 10 of 10 episodes had not ended after 300 steps"):
+        result = agent.evaluate()
+    assert result.unfinished == 10 and result.lengths.tolist() == [300] * 10
+    with pytest.warns(UserWarning, match="evaluate: 3 of 3 episodes had not ended after 20 steps"):
+        assert agent.evaluate(3, max_steps=20).lengths.tolist() == [20, 20, 20]
+    agent.close()
+
+
+@pytest.mark.parametrize("value", [0, 2.5, True])
+def test_bad_limit_is_refused_by_name(make_agent, value):
+    with pytest.raises(ValueError, match=f"max_steps: {value} given; want an integer >= 1"):
+        make_agent().evaluate(max_steps=value)

@@ -27,6 +27,22 @@ def test_eval_prints_one_json_line(command, trained):
     assert values["deterministic"] is True and values["num_timesteps"] == 128
 
 
+def test_eval_says_how_many_episodes_did_not_end(command, trained):
+    with pytest.warns(UserWarning, match="3 of 3 episodes had not ended after 4 steps"):
+        result = command("eval", "run", "--episodes", "3", "--max-steps", "4", "--json")
+        line = command("eval", "run", "--episodes", "3", "--max-steps", "4").out
+    values = json.loads(result.out)
+    assert (values["unfinished"], values["max_steps"], values["mean_length"]) == (3, 4, 4.0)
+    assert "over 3 deterministic episodes, 3 unfinished after 4 steps" in line
+    assert "unfinished" not in command("eval", "run", "--episodes", "3").out
+
+
+def test_train_says_how_many_episodes_of_its_evaluation_did_not_end(command, small):
+    with pytest.warns(UserWarning, match="2 of 2 episodes had not ended after 3 steps"):
+        result = command("train", "CartPole-v1", *small, "--timesteps", "64", "--evaluation-max-steps", "3")
+    assert "over 2 deterministic episodes, 2 unfinished after 3 steps" in result.out
+
+
 def test_eval_takes_a_model_file_and_stochastic_actions(command, trained):
     result = command("eval", "run/model.trpo", "--episodes", "2", "--stochastic")
     assert result.code == 0

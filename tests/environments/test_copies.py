@@ -6,6 +6,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tests.rollout.toys import Parts, Walk, make_environments, play
+from trpo_fast.environments.copies import Copies
 
 SAME, NEXT, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
 
@@ -65,6 +66,42 @@ def test_callable_that_returns_one_object_twice_is_refused():
     one = Walk()
     with pytest.raises(ValueError, match="a new environment at every call"):
         make_environments(lambda: one, num_envs=2)
+
+
+def test_an_object_that_is_in_use_is_refused_and_left_as_it_is():
+    one = Walk()
+    one.close = lambda: pytest.fail("closed")
+    held = Copies([lambda: one])
+    with pytest.raises(ValueError, match="it returned a Walk that is in use"):
+        make_environments(lambda: gymnasium.wrappers.TimeLimit(one, 5), num_envs=1)
+    assert held.envs == [one]
+
+
+def test_an_object_may_be_handed_out_again_once_it_was_closed_or_its_holder_is_gone():
+    one = Walk()
+    Copies([lambda: one]).close()
+    forgotten = Copies([lambda: one])
+    forgotten.itself = forgotten  # gone only when cycles are looked for
+    del forgotten
+    Copies([lambda: one]).close()
+
+
+def test_the_third_of_eight_constructors_raises_and_all_are_closed():
+    made, closed = [], []
+
+    class Counted(Walk):
+        def __init__(self):
+            super().__init__()
+            if len(made) == 2:
+                raise OSError("no licence left")
+            made.append(self)
+
+        def close(self):
+            closed.append(self)
+
+    with pytest.raises(OSError, match="no licence left"):
+        make_environments(Counted, num_envs=8)
+    assert closed == made and len(made) == 2
 
 
 class Careless(Walk):
@@ -254,4 +291,36 @@ def test_the_environment_gets_what_its_action_space_wants(space, action, wanted)
     actions = np.array([action, action], adapter.action_dtype)
     assert actions.shape == adapter.action_shape
     assert adapter.step(actions).rewards.tolist() == [7.0, 7.0]
+    adapter.close()
+
+
+@pytest.mark.parametrize(
+    ("space", "first", "later", "name"),
+    [
+        (gymnasium.spaces.Box(0, 9, (2,), np.int64), np.array([1, 2]), np.array([1.5, 2.0]), ""),
+        (gymnasium.spaces.Box(0, 255, (2,), np.uint8), np.array([1, 2], np.uint8), np.array([0.1, 0.9]), ""),
+        (gymnasium.spaces.Box(0, 255, (2,), np.uint8), np.array([1, 2], np.uint8), np.ones(2, np.float32), ""),
+        (gymnasium.spaces.Discrete(3), 1, 1.5, ""),
+        (gymnasium.spaces.Discrete(3), np.int64(1), np.float64(1.0), ""),
+        (gymnasium.spaces.Box(0, 9, (), np.int64), 3, 3.5, ""),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a Dict"])
+def test_integers_whose_step_returns_fractions_are_refused_at_the_first_step(space, first, later, name, inside):
+    class Fractional(gymnasium.Env):
+        observation_space = gymnasium.spaces.Dict(part=space) if inside else space
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return ({"part": first} if inside else first), {}
+
+        def step(self, action):
+            return ({"part": later} if inside else later), 0.0, False, False, {}
+
+    adapter = make_environments(Fractional, num_envs=2)
+    adapter.reset(0)
+    part = r"\['part'\]" if inside else ""
+    with pytest.raises(TypeError, match=f"observation of environment 0{part} must be {space.dtype}, .*step returned"):
+        adapter.step(np.zeros(2, np.int64))
     adapter.close()

@@ -93,7 +93,7 @@ def test_masked_actions_never_reach_the_environment(space, flat, kind, source):
     assert rollout.action_masks.shape == (40, 3, MaskFormat(space).size)
     assert len(np.unique(rollout.action_masks.reshape(120, -1), axis=0)) > 3
     player = Player(LuckyEngine(), space, None, seed=0, stream=0)
-    assert len(play_episodes(adapter, player, 6, deterministic=True, seed=0).returns) == 6
+    assert len(play_episodes(adapter, player, 6, deterministic=True, seed=0, max_steps=99).returns) == 6
     adapter.close()
 
 

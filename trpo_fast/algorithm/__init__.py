@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .callbacks import Callback, CheckpointCallback, EvaluationCallback, ProgressBar
+    from .callbacks import Callback, CheckpointCallback, EvaluationCallback, ProgressBar, StopAtReturn
     from .config import TRPOConfig
     from .evaluation import EvaluationResult
     from .logging import RunLogger
@@ -21,6 +21,7 @@ _HOMES = {
     "EvaluationResult": "evaluation",
     "ProgressBar": "callbacks",
     "RunLogger": "logging",
+    "StopAtReturn": "callbacks",
     "TRPO": "trpo",
     "TRPOConfig": "config",
     "UpdateReport": "report",
@@ -34,6 +35,7 @@ __all__ = [
     "EvaluationResult",
     "ProgressBar",
     "RunLogger",
+    "StopAtReturn",
     "TRPOConfig",
     "UpdateReport",
 ]

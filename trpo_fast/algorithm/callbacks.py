@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from trpo_fast.algorithm.config import POSITIVE_INTEGER, checked
+from trpo_fast.algorithm.config import FINITE, POSITIVE_INTEGER, RECENT_EPISODES, checked
+from trpo_fast.environments.recipe import EnvironmentRecipe
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
@@ -25,8 +26,12 @@ class Callback:
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """Before the first rollout; ``total_timesteps`` is the count at which training ends."""
 
-    def on_update(self, agent: TRPO) -> bool | None:
-        """After an update; False ends the training."""
+    def on_update(self, agent: TRPO) -> Any:
+        """After an update; what equals False, of NumPy or torch as well, ends the training, None does not.
+
+        ``agent.episode_return_mean`` is NaN before an episode has ended, and ``nan < goal`` is False: to end at a goal,
+        take :class:`StopAtReturn`.
+        """
         return None
 
     def on_training_end(self, agent: TRPO) -> None:
@@ -34,7 +39,7 @@ class Callback:
 
 
 # The agent's type is Any here, because the alias is evaluated and the agent imports this module.
-CallbackLike = Callback | Callable[[Any], bool | None] | Sequence[Any] | None
+CallbackLike = Callback | Callable[[Any], Any] | Sequence[Any] | None
 
 
 class CallbackList(Callback):
@@ -58,8 +63,8 @@ class CallbackList(Callback):
 
     def on_update(self, agent: TRPO) -> bool:
         """Call each in order."""
-        answers = [callback.on_update(agent) for callback in self.callbacks]
-        return not any(answer is False for answer in answers)
+        # A list, so that every callback runs.
+        return not any([_ends_training(callback.on_update(agent)) for callback in self.callbacks])
 
     def on_training_end(self, agent: TRPO) -> None:
         """Call each one that was started, in order; the first exception travels on once all have been called."""
@@ -76,11 +81,21 @@ class CallbackList(Callback):
             raise first
 
 
+def _ends_training(answer: Any) -> bool:
+    """Whether a callback's answer is a False, of whatever library."""
+    if answer is None:
+        return False
+    try:
+        return bool(answer == False)  # noqa: E712, NumPy's and torch's are other objects
+    except (RuntimeError, TypeError, ValueError):  # several items
+        raise TypeError(f"callback: {answer!r} returned; want True, False or None") from None
+
+
 class _FunctionCallback(Callback):
-    def __init__(self, function: Callable[[TRPO], bool | None]) -> None:
+    def __init__(self, function: Callable[[TRPO], Any]) -> None:
         self._function = function
 
-    def on_update(self, agent: TRPO) -> bool | None:
+    def on_update(self, agent: TRPO) -> Any:
         return self._function(agent)
 
 
@@ -128,10 +143,29 @@ class CheckpointCallback(Callback):
         self._due = (agent.num_timesteps // self.every + 1) * self.every
 
 
+class StopAtReturn(Callback):
+    """Ends the training once the latest ``episodes`` training episodes have a mean undiscounted return of ``value``.
+
+    Never before that many episodes have ended. At most 100, as many as the agent remembers; those of an earlier
+    ``learn`` count, too.
+    """
+
+    def __init__(self, value: float, episodes: int = 100) -> None:
+        self.value: float = checked("value", value, FINITE)
+        self.episodes: int = checked("episodes", episodes, RECENT_EPISODES)
+
+    def on_update(self, agent: TRPO) -> bool:
+        """False when the goal is reached."""
+        returns = [value for value, _ in agent.recent_episodes][-self.episodes :]
+        return len(returns) < self.episodes or sum(returns) / len(returns) < self.value
+
+
 class EvaluationCallback(Callback):
     """Evaluates the agent about every ``every`` timesteps and keeps the best model.
 
     ``results`` collects ``(num_timesteps, EvaluationResult)``; the model of the highest mean is saved at ``best_path``.
+    ``env`` and ``max_steps`` are those of :meth:`TRPO.evaluate`: without ``env`` the training's environments are made
+    again. One is made and closed when the training starts, so that what stands against it is said then.
     """
 
     def __init__(
@@ -141,17 +175,30 @@ class EvaluationCallback(Callback):
         episodes: int = 10,
         deterministic: bool = True,
         seed: int | None = None,
+        env: Any = None,
+        max_steps: int | None = None,
         best_path: str | Path | None = None,
     ) -> None:
         self.every: int = checked("every", every, POSITIVE_INTEGER)
         self.results: list[tuple[int, Any]] = []
-        self._arguments: dict[str, Any] = {"episodes": episodes, "deterministic": deterministic, "seed": seed}
+        self._arguments: dict[str, Any] = {
+            "episodes": episodes,
+            "deterministic": deterministic,
+            "seed": seed,
+            "env": env,
+            "max_steps": max_steps,
+        }
+        self._recipe = None if env is None else EnvironmentRecipe(env)
         self._best_path = best_path
         self._best = float("-inf")
         self._due = 0
 
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
-        """Plan the first evaluation at the next multiple of ``every``."""
+        """Plan the first evaluation at the next multiple of ``every``; ValueError where it will not be possible."""
+        if self._recipe is not None:
+            self._recipe.make_like(1, like=agent).close()
+        elif agent.recipe is not None:
+            agent.recipe.make_again(1, like=agent).close()
         self._due = (agent.num_timesteps // self.every + 1) * self.every
 
     def on_update(self, agent: TRPO) -> None:

@@ -77,12 +77,13 @@ def _flag(value: Any) -> bool:
 
 _POSITIVE = _real("a finite number > 0", lambda v: 0 < v < math.inf)
 _NOT_NEGATIVE = _real("a finite number >= 0", lambda v: 0 <= v < math.inf)
-_FINITE = _real("a finite number", math.isfinite)
+FINITE = _real("a finite number", math.isfinite)
 _CLIP = _real("a number > 0 (inf: no clipping)", lambda v: v > 0)
 _FRACTION = _real("a number in [0, 1]", lambda v: 0 <= v <= 1)
 _PART = _real("a number in (0, 1]", lambda v: 0 < v <= 1)
 _INNER_FRACTION = _real("a number in (0, 1)", lambda v: 0 < v < 1)
 POSITIVE_INTEGER = _integer("an integer >= 1", 1)
+RECENT_EPISODES = _integer("an integer from 1 to 100, the episodes that an agent remembers", 1, 100)
 SEED = _integer("an integer from 0 to 2**32 - 1", 0, 2**32 - 1)
 COUNTER = _integer("an integer from 0 to 2**63 - 1", 0, 2**63 - 1)
 _COUNT = _integer("an integer >= 0, below 2**31", 0, 2**31 - 1)  # the core's counters are C integers
@@ -261,7 +262,7 @@ class TRPOConfig:
     )
     log_std_init: float = _setting(
         0.0,
-        _FINITE,
+        FINITE,
         "initial log standard deviation of Gaussian actions",
         why="standard deviation 1 covers the usual action range of [-1, 1]; with -0.5, HalfCheetah-v5 learned better "
         "gaits but four of four Hopper-v5 runs stopped exploring and stayed below 2,100",
@@ -322,6 +323,14 @@ class TRPOConfig:
         _FLAG,
         "fit the critic of the last batch in a second thread while the next rollout steps; the same bits as without",
         why="the fit has nothing to do with stepping, so its time is hidden where a second core is free",
+    )
+    # Evaluation
+    evaluation_max_steps: int = _setting(
+        50_000,
+        _POSITIVE_COUNT,
+        "steps after which an evaluation leaves an episode that has not ended, and reports it as unfinished",
+        why="many environments have no limit of their own, and a deterministic policy may go round in a circle in them "
+        "for ever; the longest usual limit, of Atari games, is 27,000 steps (108,000 frames)",
     )
     # Machinery
     engine: str = _setting(

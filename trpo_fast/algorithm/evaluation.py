@@ -16,31 +16,83 @@ from trpo_fast.environments.base import Environments
 class EvaluationResult(NamedTuple):
     """Undiscounted episode returns in the environment's unit."""
 
-    mean: float
+    mean: float  # of all returns, those of unfinished episodes included
     std: float
     returns: NDArray[np.float64]  # (episodes,) grouped by environment, each in the order played
     lengths: NDArray[np.int64]  # (episodes,) steps
+    finished: NDArray[np.bool_]  # (episodes,) False where an episode was left at `max_steps`: its return until then
+
+    @property
+    def unfinished(self) -> int:
+        """Number of episodes that were left before their end."""
+        return int((~self.finished).sum())
 
 
 def play_episodes(
-    environments: Environments, player: Player, episodes: int, *, deterministic: bool, seed: int
+    environments: Environments, player: Player, episodes: int, *, deterministic: bool, seed: int, max_steps: int
 ) -> EvaluationResult:
     """Play ``episodes`` episodes and stop.
 
     Every environment has a quota fixed beforehand: taking the first episodes to finish would take too many short ones.
+    An episode that has not ended after ``max_steps`` steps is left there. Its environment cannot be reset without the
+    others, so what remains of its quota is played after the others have played theirs, from a new reset of all.
 
     Raises ValueError where a reward, a return, or the mean or standard deviation of the returns is not finite; the
     first two name the environment and its step.
     """
     count = environments.num_envs
     quota = (episodes + np.arange(count)) // count
-    finished: list[list[tuple[float, int]]] = [[] for _ in range(count)]
+    played: list[list[tuple[float, int, bool]]] = [[] for _ in range(count)]
+    missing = quota.copy()
+    first = seed
+    step = 0
+    while missing.any():
+        step = _play_until_left(environments, player, played, missing, first, step, deterministic, max_steps)
+        first = (first + count) % (2**31 - count)  # seeds that no environment has had
+    all_returns, all_lengths, finished = map(np.array, zip(*(one for group in played for one in group), strict=True))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = float(all_returns.mean()), float(all_returns.std())
+    if not (math.isfinite(mean) and math.isfinite(std)):
+        largest = float(np.abs(all_returns).max())
+        raise ValueError(
+            f"mean and std of the returns must be finite, got {mean} and {std}: returns of size {largest} are too large"
+        )
+    return EvaluationResult(mean, std, all_returns, all_lengths, finished)
+
+
+def _play_until_left(
+    environments: Environments,
+    player: Player,
+    played: list[list[tuple[float, int, bool]]],
+    missing: NDArray[np.int64],
+    seed: int,
+    step: int,
+    deterministic: bool,
+    max_steps: int,
+) -> int:
+    """Play from a reset until every environment has its quota, or is left in an episode that does not end.
+
+    Parameters
+    ----------
+    played : OUT
+        (return, steps, whether it ended) of each environment's episodes; those of this round are appended.
+    missing : IN and OUT, shape (E,)
+        Episodes that each environment still has to play.
+    step : int
+        Vector steps of this evaluation so far: the counter of the noise.
+
+    Returns
+    -------
+    int
+        `step` with those of this round.
+    """
+    count = environments.num_envs
     returns, lengths = np.zeros(count), np.zeros(count, np.int64)
     has_reset_rows = environments.autoreset_mode == gym.vector.AutoresetMode.NEXT_STEP
     is_reset_row = np.zeros(count, bool)
+    plays = missing > 0
     observations = environments.reset(seed)
-    step = 0
-    while any(len(done) < wanted for done, wanted in zip(finished, quota, strict=True)):
+    while plays.any():
         actions = player.act(observations, step, deterministic=deterministic, action_masks=environments.action_masks)
         result = environments.step(actions)
         rewards = np.where(is_reset_row, 0.0, result.rewards)
@@ -50,25 +102,18 @@ def play_episodes(
         _require_finite("return", returns, step)
         lengths += ~is_reset_row
         ended = (result.terminated | result.truncated) & ~is_reset_row
-        for i in np.flatnonzero(ended):
-            if len(finished[i]) < quota[i]:
-                finished[i].append((float(returns[i]), int(lengths[i])))
+        left = plays & ~ended & (lengths >= max_steps)
+        for i in np.flatnonzero(ended | left):
+            if plays[i]:
+                played[i].append((float(returns[i]), int(lengths[i]), bool(ended[i])))
+                missing[i] -= 1
             returns[i], lengths[i] = 0.0, 0
+        plays &= (missing > 0) & ~left
         if has_reset_rows:
             is_reset_row = ended
         observations = result.observations
         step += 1
-    played = [episode for group in finished for episode in group]
-    all_returns = np.array([value for value, _ in played])
-    all_lengths = np.array([length for _, length in played], np.int64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, std = float(all_returns.mean()), float(all_returns.std())
-    if not (math.isfinite(mean) and math.isfinite(std)):
-        largest = float(np.abs(all_returns).max())
-        raise ValueError(
-            f"mean and std of the returns must be finite, got {mean} and {std}: returns of size {largest} are too large"
-        )
-    return EvaluationResult(mean, std, all_returns, all_lengths)
+    return step
 
 
 def _require_finite(what: str, values: NDArray[np.float64], step: int) -> None:

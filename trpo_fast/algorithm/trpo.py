@@ -217,9 +217,10 @@ class TRPO:
         self.environments, self.collector = environments, collector  # both or, after an error, neither
 
     def _with_collector(self) -> Collector:
-        """The collector, with environments made now where the agent was loaded without them."""
+        """The collector, with environments made now where the agent was loaded without them, or closed."""
         if self.collector is None:
-            environments = self._known_recipe().make_again(self.config.num_envs, like=self)
+            # A VectorEnv that a user handed in is still open, and serves again.
+            environments = self._known_recipe().make_like(self.config.num_envs, like=self)
             try:
                 self._attach(environments)
             except BaseException:
@@ -227,6 +228,18 @@ class TRPO:
                 raise
         assert self.collector is not None
         return self.collector
+
+    def _refuse_shared_state(self) -> None:
+        """ValueError where copies in one process are one simulator; a warning where that was asked for by name."""
+        assert self.environments is not None
+        found = self.environments.shared_state()
+        if not found.shared:
+            return
+        what = f"env: its {self.num_envs} copies in one process share state: {found.reason}"
+        ways_out = f"vectorization='workers' with num_workers={self.num_envs}, a process for each copy, or num_envs=1"
+        if self._known_recipe().vectorization is None:
+            raise ValueError(f"{what}; want {ways_out}, or vectorization='sync' to train all the same")
+        warnings.warn(f"{what}; better: {ways_out}", stacklevel=3)
 
     def _known_recipe(self) -> EnvironmentRecipe:
         if self.recipe is None:
@@ -250,7 +263,8 @@ class TRPO:
         Parameters
         ----------
         callback : Callback, function of the agent, or a sequence of these, optional
-            Called after every update; False ends the training.
+            Called after every update; what equals False ends the training, None does not. To end at a goal, take
+            :class:`StopAtReturn`: before an episode has ended ``episode_return_mean`` is NaN, and ``nan < goal`` False.
         progress_bar : bool
             Show a bar with the return of recent episodes, the KL of the last update and steps per second.
         reset_num_timesteps : bool
@@ -261,6 +275,7 @@ class TRPO:
             "total_timesteps", int(total_timesteps) if whole else total_timesteps, POSITIVE_INTEGER
         )
         collector = self._with_collector()
+        self._refuse_shared_state()
         if reset_num_timesteps:
             self.num_timesteps = 0
         self._end = end = self.num_timesteps + timesteps
@@ -424,7 +439,13 @@ class TRPO:
         return (actions[0, ...] if single else actions), state
 
     def evaluate(
-        self, episodes: int = 10, deterministic: bool = True, seed: int | None = None, *, env: Any = None
+        self,
+        episodes: int = 10,
+        deterministic: bool = True,
+        seed: int | None = None,
+        *,
+        env: Any = None,
+        max_steps: int | None = None,
     ) -> EvaluationResult:
         """Play whole episodes in environments of their own; the training is not touched, statistics stay frozen.
 
@@ -437,6 +458,10 @@ class TRPO:
         env : as in the constructor, optional
             Environments to play in, with the agent's spaces, instead of new ones like those of the training; a
             VectorEnv is used as it is, and left open.
+        max_steps : int, optional
+            Steps after which an episode that has not ended is left; the config's ``evaluation_max_steps`` by default.
+            Such episodes count with their return until then, are False in ``result.finished``, and are said in a
+            UserWarning.
 
         Raises
         ------
@@ -444,6 +469,8 @@ class TRPO:
             The environments have other spaces than the agent, or the training's cannot be made again.
         """
         episodes = checked("episodes", episodes, POSITIVE_INTEGER)
+        limit = self.config.evaluation_max_steps if max_steps is None else max_steps
+        limit = checked("max_steps", limit, POSITIVE_INTEGER)
         seed = self.seed if seed is None else _checked_seed(seed)
         recipe = self._known_recipe() if env is None else EnvironmentRecipe(env)
         count = min(episodes, self.num_envs)
@@ -454,9 +481,18 @@ class TRPO:
             first = int(np.random.SeedSequence([seed, EVALUATION_STREAM]).generate_state(1)[0])
             # Copies get first, first + 1, ...: stay clear of the 32-bit limit that some simulators have.
             first %= 2**31 - environments.num_envs
-            return play_episodes(environments, player, episodes, deterministic=deterministic, seed=first)
+            result = play_episodes(
+                environments, player, episodes, deterministic=deterministic, seed=first, max_steps=limit
+            )
         finally:
             environments.close()
+        if result.unfinished:
+            warnings.warn(
+                f"evaluate: {result.unfinished} of {episodes} episodes had not ended after {limit:,} steps and count "
+                "with their return until then (max_steps)",
+                stacklevel=2,
+            )
+        return result
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole agent, all that training needs to go on included, to a safetensors file (atomically).
@@ -537,10 +573,16 @@ class TRPO:
         return f"TRPO({env}, {policy}, num_envs={self.config.num_envs}, seed={self.seed}, {self.num_timesteps:,} steps)"
 
     def close(self) -> None:
-        """Close the training environments, and end the critic's fit: it gets 0.3 s, then it is abandoned."""
+        """Close the training environments, and end the critic's fit: it gets 0.3 s, then it is abandoned.
+
+        The agent can still act, be saved, and learn on, for which new environments are made.
+        """
         self.critic_trainer.finish_within(FIT_PATIENCE)
-        if self.environments is not None:
-            self.environments.close()
+        if self.collector is not None:
+            self.collector_state = self.collector.state_dict()
+        environments, self.environments, self.collector = self.environments, None, None
+        if environments is not None:
+            environments.close()
 
     def _make_player(self, seed: int, stream: int) -> Player:
         return Player(

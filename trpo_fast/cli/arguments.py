@@ -82,6 +82,9 @@ def _add_eval(commands: Any) -> None:
     evaluate.add_argument("run", metavar="RUN", help="folder of a run, or a model file")
     evaluate.add_argument("--episodes", type=_count, default=10, metavar="N", help="(default 10)")
     evaluate.add_argument("--seed", type=_seed, metavar="S", help="of environments and noise (default the agent's)")
+    evaluate.add_argument(
+        "--max-steps", type=_count, metavar="N", help="leave an episode after N steps (default evaluation_max_steps)"
+    )
     evaluate.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
     evaluate.add_argument("--json", action="store_true", help="one JSON line: mean, std, episodes, ...")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from trpo_fast.algorithm.evaluation import EvaluationResult
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli.errors import user_errors
 from trpo_fast.cli.run_folder import model_of
@@ -15,7 +16,10 @@ def run(arguments: argparse.Namespace) -> int:
     with user_errors():
         path = model_of(arguments.run)
         agent = TRPO.load(path)
-        result = agent.evaluate(arguments.episodes, deterministic=not arguments.stochastic, seed=arguments.seed)
+        limit = arguments.max_steps or agent.config.evaluation_max_steps
+        result = agent.evaluate(
+            arguments.episodes, deterministic=not arguments.stochastic, seed=arguments.seed, max_steps=limit
+        )
     agent.close()
     env = agent.recipe.id if agent.recipe else None
     if arguments.json:
@@ -23,6 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
             "mean": result.mean,
             "std": result.std,
             "episodes": arguments.episodes,
+            "unfinished": result.unfinished,
+            "max_steps": limit,
             "min": float(result.returns.min()),
             "max": float(result.returns.max()),
             "mean_length": float(result.lengths.mean()),
@@ -35,5 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(line))
     else:
         how = "stochastic" if arguments.stochastic else "deterministic"
-        print(f"{env}: {result.mean:.1f} +- {result.std:.1f} over {arguments.episodes} {how} episodes ({path})")
+        episodes = f"{arguments.episodes} {how} episodes{unfinished(result, limit)}"
+        print(f"{env}: {result.mean:.1f} +- {result.std:.1f} over {episodes} ({path})")
     return 0
+
+
+def unfinished(result: EvaluationResult, max_steps: int) -> str:
+    """What a line about an evaluation says of episodes that did not end; nothing where all did."""
+    return f", {result.unfinished} unfinished after {max_steps:,} steps" if result.unfinished else ""

@@ -26,6 +26,7 @@ from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import plot
 from trpo_fast.cli.arguments import TIMESTEPS, config_overrides, option_of
 from trpo_fast.cli.errors import CommandError, describe, user_errors
+from trpo_fast.cli.evaluate import unfinished
 from trpo_fast.cli.main import INTERRUPTED
 from trpo_fast.cli.run_folder import RunFolder
 from trpo_fast.model_file import ModelFileError
@@ -172,7 +173,11 @@ def _train(agent: TRPO, folder: RunFolder, timesteps: int, arguments: argparse.N
     _say(f"trained  {steps:,} steps in {seconds:.1f} s ({steps / seconds:,.0f} steps/s)")
     if arguments.eval_episodes:
         result = agent.evaluate(arguments.eval_episodes)
-        _say(f"return   {result.mean:.1f} +- {result.std:.1f} over {arguments.eval_episodes} deterministic episodes")
+        episodes = f"{arguments.eval_episodes} deterministic episodes"
+        _say(
+            f"return   {result.mean:.1f} +- {result.std:.1f} over {episodes}"
+            f"{unfinished(result, agent.config.evaluation_max_steps)}"
+        )
     _say(f"model    {folder.model}")
     try:
         plot.draw([folder], folder.curve)

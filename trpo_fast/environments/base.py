@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
+from trpo_fast.environments.shared_state import SharedState
 from trpo_fast.environments.spaces import action_layout, check_action_space
 
 
@@ -97,6 +98,10 @@ class Environments(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close the environments that were made here; those that a user handed in, a user closes."""
+
+    def shared_state(self) -> SharedState:
+        """Whether copies share state within this process: asked before the first reset, see `shared_state`."""
+        return SharedState(None, "copies of others are not looked at")
 
     def send(self, part: int, actions: NDArray[Any]) -> None:
         """Let the copies of ``parts[part]`` begin a step with `actions`, the rows of these copies."""

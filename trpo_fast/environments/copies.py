@@ -5,7 +5,11 @@ This is the loop that runs in the main process and in every worker process, so t
 
 from __future__ import annotations
 
+import functools
+import gc
 import itertools
+import warnings
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,9 +19,15 @@ from numpy.typing import NDArray
 
 from trpo_fast._core.stepping import CopyLoop
 from trpo_fast.environments.checks import checked_reset, checked_step, made_by, require_same_spaces, reset_of
+from trpo_fast.environments.generators import Own, Watched
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.spaces import action_layout, check_action_space
+
+# Who steps an environment, by its id; an entry lives as long as the copies do, which keep the environment alive.
+_HOLDERS: weakref.WeakValueDictionary[int, Copies] = weakref.WeakValueDictionary()
+
+_said_to_draw: set[type] = set()  # environments that a warning about global generators has named
 
 
 class Copies:
@@ -29,6 +39,10 @@ class Copies:
         Each makes one environment. Where one fails, those already made are closed.
     first : int
         Index of the first copy among all copies, for errors.
+    own_generators : bool
+        Give every copy a numpy and a Python global generator of its own, seeded from its seed, where it draws from
+        them: then its numbers are the same whoever else is stepped in the process. Otherwise a UserWarning names, once,
+        an environment that does.
 
     Attributes
     ----------
@@ -41,14 +55,13 @@ class Copies:
         ``info["action_mask"]``; the first reset decides.
     """
 
-    def __init__(self, makers: Sequence[Callable[[], Any]], first: int = 0) -> None:
+    def __init__(self, makers: Sequence[Callable[[], Any]], first: int = 0, *, own_generators: bool = False) -> None:
         self.first = first
         self.envs: list[gymnasium.Env[Any, Any]] = []
         try:
             for index, make_one in enumerate(makers, first):
                 env = made_by(make_one, index)
-                if any(env is other for other in self.envs):
-                    raise ValueError("env must make a new environment at every call, it returned the same object twice")
+                self._hold(env)
                 self.envs.append(env)
                 require_same_spaces(
                     env, self.envs[0], whose=f"env: environment {index}", wanted_by=f"as environment {first} has it"
@@ -60,6 +73,12 @@ class Copies:
         except BaseException:
             self.close()
             raise
+        self._called: list[Any] = [  # what is stepped: the environments, once enough has been seen of them
+            Own(env, functools.partial(self._settle, i))
+            if own_generators
+            else Watched(env, functools.partial(self._say_who_draws, i), functools.partial(self._settle, i))
+            for i, env in enumerate(self.envs)
+        ]
         self.masks: NDArray[np.bool_] | None = None
         self._find_mask: Callable[[int, Any], Any] | None = None
         self._decided = False  # whether the environments have masks
@@ -106,9 +125,9 @@ class Copies:
         """Start new episodes everywhere."""
         self._steps = 0
         self._loop.dtype = None
-        self._loop.methods = [env.step for env in self.envs]
+        self._loop.methods = [env.step for env in self._called]
         infos = []
-        for i, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
+        for i, (env, seed) in enumerate(zip(self._called, seeds, strict=True)):
             index = self.first + i
             observation, info = checked_reset(reset_of(env, index, seed, options), index, self.layout)
             self.layout.flatten_each([observation], self._rows[i : i + 1], "reset", index)
@@ -165,7 +184,7 @@ class Copies:
             if not terminated:
                 self.layout.flatten_each([observation], self._finals[i : i + 1], "step", index)
                 self._written.append(i)
-            observation, info = checked_reset(self.envs[i].reset(), index, self.layout)
+            observation, info = checked_reset(self._called[i].reset(), index, self.layout)
         loop.infos[i] = info
         if self.layout.is_plain:
             self.layout.flatten_each([observation], self._rows[i : i + 1], "step", index)
@@ -176,12 +195,46 @@ class Copies:
         """Close every environment; the first exception travels on once all have been asked."""
         errors = []
         for env in self.envs:
+            if _HOLDERS.get(id(env.unwrapped)) is self:
+                del _HOLDERS[id(env.unwrapped)]
             try:
                 env.close()
             except Exception as error:
                 errors.append(error)
         if errors:
             raise errors[0]
+
+    def _hold(self, env: gymnasium.Env[Any, Any]) -> None:
+        """Take the environment; ValueError where somebody steps it already."""
+        key = id(env.unwrapped)
+        if _HOLDERS.get(key) not in (None, self):
+            gc.collect()  # who has it may be gone but for a cycle
+        holder = _HOLDERS.get(key)
+        if holder is not None:
+            raise ValueError(
+                "env must make a new environment at every call, it returned the same object twice"
+                if holder is self
+                else f"env must make a new environment at every call, it returned a {type(env.unwrapped).__name__} "
+                "that is in use, in training for example: its episodes would be cut, and it closed; want a function "
+                "that makes one, TRPO(lambda: MyEnv()), or evaluate(env=...) with one that does"
+            )
+        _HOLDERS[key] = self
+
+    def _settle(self, i: int) -> None:
+        self._called[i] = self.envs[i]
+        self._loop.methods[i] = self.envs[i].step
+
+    def _say_who_draws(self, i: int, whose: str) -> None:
+        env = self.envs[i].unwrapped
+        if type(env) in _said_to_draw:
+            return
+        _said_to_draw.add(type(env))
+        warnings.warn(
+            f"env: {type(env).__name__} draws from {whose}'s global random generator, which no seed given to reset "
+            "reaches: the agent's seed does not reproduce it; want self.np_random in its place, or "
+            "vectorization='workers', where every copy has global generators of its own",
+            stacklevel=2,
+        )
 
     def _mask_source(self, infos: list[Any]) -> Callable[[int, Any], Any] | None:
         """Where masks come from: a function of a copy and its info; None where there are none."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.copies import Copies, seeds_from
+from trpo_fast.environments.shared_state import SharedState, shared_state
 
 
 class InProcessEnvironments(Environments):
@@ -28,6 +29,7 @@ class InProcessEnvironments(Environments):
         except BaseException:
             self.copies.close()
             raise
+        self._shared_state: SharedState | None = None
         self._rows = np.empty((self.num_envs, self.observation_size), self.observation_dtype)
         self._finals = np.empty_like(self._rows)
         self._rewards = np.zeros(self.num_envs)
@@ -37,6 +39,7 @@ class InProcessEnvironments(Environments):
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start new episodes everywhere; observations ``(E, D)``. Copy i is seeded with ``seed + i``."""
+        self._shared_state = self._shared_state or SharedState(None, "not looked at before the first reset")
         self.copies.reset(seeds_from(seed, 0, self.num_envs))
         self.action_masks = self.copies.masks
         return self._rows
@@ -47,6 +50,12 @@ class InProcessEnvironments(Environments):
         self.action_masks = self.copies.masks
         final = (self._finals[written], np.array(written, np.int64)) if written else None
         return StepResult(self._rows, self._rewards, self._terminated, self._truncated, final)
+
+    def shared_state(self) -> SharedState:
+        """Steps two of the copies, once, and only before their first reset; see `shared_state`."""
+        if self._shared_state is None:
+            self._shared_state = shared_state(self.copies.envs)
+        return self._shared_state
 
     def close(self) -> None:
         """Close every copy."""

@@ -4,8 +4,8 @@
 
 enum { TRPO_MAX_THREADS = 256 };
 
-/* Threads that a parallel section may use, the caller's included; at first the cores this process may run on. Exported,
- * unlike all else: by this name threadpoolctl knows the shared library. */
+/* Threads that a parallel section may use, the caller's included; at first the cores this process may run on, at most
+ * OMP_NUM_THREADS. Exported, unlike all else: by this name threadpoolctl knows the shared library. */
 __attribute__((visibility("default"))) int trpo_get_threads(void);
 
 /* Whole cores that the CPU limits of this process's control groups (v1 or v2) grant; 0: no limit known. membership: a

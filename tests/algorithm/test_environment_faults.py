@@ -1,0 +1,159 @@
+"""What an agent does where its environments are not what they should be, or are made again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+import trpo_fast.algorithm.trpo as module
+from tests.environments.test_shared_state import OneAircraft
+from tests.rollout.toys import Walk
+from trpo_fast.algorithm.callbacks import EvaluationCallback
+from trpo_fast.algorithm.trpo import TRPO
+
+STEPS = 3 * 64
+
+
+class Counted(Walk):
+    """Counts those that were made and those that were closed."""
+
+    made = 0
+    closed = 0
+
+    def __init__(self):
+        super().__init__()
+        Counted.made += 1
+
+    def close(self):
+        Counted.closed += 1
+
+
+@pytest.fixture
+def counted():
+    Counted.made = Counted.closed = 0
+    return Counted
+
+
+def test_copies_that_are_one_simulator_are_refused_before_anything_is_learned(make_agent):
+    agent = make_agent(OneAircraft)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"its 3 copies in one process share state.*'workers' with num_workers=3"):
+            agent.learn(STEPS)
+    assert agent.num_updates == 0
+
+
+def test_one_copy_of_such_a_simulator_trains(make_agent):
+    assert make_agent(OneAircraft, num_envs=1).learn(64).num_updates == 1
+
+
+def test_copies_that_share_state_train_where_that_is_asked_for_by_name(make_agent):
+    with pytest.warns(UserWarning, match="its 3 copies in one process share state"):
+        agent = make_agent(OneAircraft, vectorization="sync").learn(STEPS)
+    assert agent.num_updates == 1
+
+
+def test_looking_for_shared_state_makes_no_environment_and_changes_no_bit_of_a_run(
+    make_agent, bits, monkeypatch, counted
+):
+    looked = make_agent("Pendulum-v1").learn(STEPS)
+    monkeypatch.setattr(TRPO, "_refuse_shared_state", lambda agent: None)
+    assert bits(make_agent("Pendulum-v1").learn(STEPS)) == bits(looked)
+    monkeypatch.undo()
+    make_agent(counted).learn(STEPS)
+    assert counted.made == 3
+
+
+def test_one_object_handed_out_is_named_by_evaluation_and_stays_open(make_agent):
+    env = Walk()
+    env.close = lambda: pytest.fail("closed")
+    agent = make_agent(lambda: env, num_envs=1).learn(64)
+    steps = len(env.history)
+    with pytest.raises(ValueError, match="it returned a Walk that is in use"):
+        agent.evaluate(1)
+    assert len(env.history) == steps
+    with pytest.raises(ValueError, match="in use"):  # when it starts, not hours in
+        agent.learn(64, callback=EvaluationCallback(10**9))
+    assert agent.learn(64).num_updates == 2
+    del env.close
+
+
+def test_agent_that_was_closed_learns_on_in_new_environments(make_agent, counted):
+    agent = make_agent(counted).learn(STEPS)
+    agent.close()
+    agent.close()
+    assert (counted.made, counted.closed) == (3, 3)
+    agent.learn(STEPS, reset_num_timesteps=False)
+    assert agent.num_timesteps == 2 * STEPS and counted.made == 6
+    agent.close()
+    assert counted.closed == 6
+
+
+def test_closing_in_between_is_what_saving_and_loading_is(make_agent, bits, tmp_path):
+    closed, saved = make_agent().learn(STEPS), make_agent().learn(STEPS)
+    closed.close()
+    saved.save(tmp_path / "agent.trpo")
+    loaded = TRPO.load(tmp_path / "agent.trpo", "Pendulum-v1")
+    assert bits(closed.learn(STEPS)) == bits(loaded.learn(STEPS))
+    loaded.close()
+
+
+def test_agent_that_was_closed_learns_on_in_the_vector_environment_of_its_user(make_agent):
+    vector = SyncVectorEnv([Walk] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    agent = make_agent(vector).learn(128)
+    agent.close()
+    assert not vector.closed
+    assert agent.learn(128).num_updates == 2
+    vector.close()
+
+
+@pytest.mark.parametrize("error", [MemoryError("of the buffers"), KeyboardInterrupt(), ValueError("of the engine")])
+def test_error_between_environments_and_collector_closes_them_and_says_the_same_again(
+    make_agent, counted, monkeypatch, tmp_path, error
+):
+    make_agent(counted).save(tmp_path / "agent.trpo")
+    counted.made = counted.closed = 0
+
+    def refuse(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(module, "Collector", refuse)
+    with pytest.raises(type(error)) as raised:
+        TRPO(counted, num_envs=3)
+    assert raised.value is error and (counted.made, counted.closed) == (3, 3)
+    with pytest.raises(type(error)):
+        TRPO.load(tmp_path / "agent.trpo", counted)
+    assert (counted.made, counted.closed) == (6, 6)
+    monkeypatch.undo()
+
+    agent = make_agent(counted)
+    agent.close()
+    monkeypatch.setattr(module, "Collector", refuse)
+    counted.made = counted.closed = 0
+    for attempt in (1, 2):
+        with pytest.raises(type(error)) as raised:
+            agent.learn(STEPS)
+        assert raised.value is error and (counted.made, counted.closed) == (3 * attempt, 3 * attempt)
+    monkeypatch.undo()
+    assert agent.learn(STEPS).num_updates == 1
+
+
+def test_third_of_eight_constructors_that_raises_leaves_none_open(counted):
+    def make():
+        if counted.made == 2:
+            raise OSError("no licence left")
+        return counted()
+
+    with pytest.raises(OSError, match="no licence left"):
+        TRPO(make, num_envs=8)
+    assert (counted.made, counted.closed) == (2, 2)
+
+
+def test_vector_rewards_are_named_with_the_wrapper_that_helps(make_agent):
+    class Objectives(Walk):
+        def step(self, action):
+            observation, reward, *others = super().step(action)
+            return observation, np.array([reward, -1.0]), *others
+
+    with pytest.raises(TypeError, match=r"reward of environment 0 must be a number.*LinearReward"):
+        make_agent(Objectives).learn(STEPS)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import random
+import warnings
+
+import numpy as np
+import pytest
+
+from tests.rollout.toys import Walk, make_environments, pushes
+from trpo_fast.environments.copies import Copies
+from trpo_fast.environments.generators import WATCHED_STEPS
+
+
+def drawing(where: str, draw) -> type[Walk]:
+    """A class of environments that draw at their `where`; a new one, as each is named once."""
+
+    class Drawing(Walk):
+        def reset(self, *, seed=None, options=None):
+            observation, info = super().reset(seed=seed)
+            if where == "reset":
+                observation[0] = draw()
+            return observation, info
+
+        def step(self, action):
+            observation, reward, *others = super().step(action)
+            if where == "step":
+                reward = draw()
+            return observation, reward, *others
+
+    return Drawing
+
+
+def draw_numpy() -> float:
+    return float(np.random.normal())
+
+
+def draw_python() -> float:
+    return random.gauss(0, 1)
+
+
+@pytest.mark.parametrize("where", ["reset", "step"])
+@pytest.mark.parametrize(("whose", "draw"), [("numpy", draw_numpy), ("Python", draw_python)])
+def test_an_environment_that_draws_from_a_global_generator_is_named_once(where, whose, draw):
+    kind = drawing(where, draw)
+    for expected in (1, 0):
+        environments = make_environments(kind, 3)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            environments.reset(0)
+            for action in pushes(environments, 5):
+                environments.step(action)
+        assert len(caught) == expected
+        environments.close()
+        if expected:
+            text = str(caught[0].message)
+            assert f"Drawing draws from {whose}'s global random generator" in text and "does not reproduce" in text
+
+
+def test_environments_that_draw_from_their_own_generator_are_not_named():
+    environments = make_environments(Walk, 2)
+    environments.reset(0)
+    for action in pushes(environments, WATCHED_STEPS + 2):
+        environments.step(action)
+    assert environments.copies._called == environments.copies.envs  # nothing stands between any more
+    environments.close()
+
+
+def test_seeding_the_global_generator_from_ones_seed_is_reproducible_and_not_named():
+    class Old(Walk):
+        def reset(self, *, seed=None, options=None):
+            if seed is not None:
+                np.random.seed(seed)
+            observation, info = super().reset(seed=seed)
+            observation[0] = np.random.random() if seed is not None else 0.0
+            return observation, info
+
+    make_environments(Old, 2).reset(5)
+
+
+def played(kind, groups, outer_seed, steps=60):
+    """Observations and rewards of four copies in `groups`, each of which draws its seeds from the global position."""
+    np.random.seed(outer_seed), random.seed(outer_seed)
+    rows, rewards = np.zeros((4, 3)), np.zeros(4)
+    flags, finals = np.zeros((2, 4), bool), np.zeros((4, 3))
+    copies = [(Copies([kind] * (b - a), a, own_generators=True), slice(a, b)) for a, b in groups]
+    for group, part in copies:
+        group.bind(rows[part], rewards[part], flags[0, part], flags[1, part], finals[part])
+        group.reset(range(11 + part.start, 11 + part.stop))
+    seen = [rows.copy()]
+    for action in np.random.default_rng(0).uniform(-1, 1, (steps, 4, 1)).astype(np.float32):
+        for group, part in copies:
+            group.step(action[part])
+        seen += [rows.copy(), rewards.copy()]
+    for group, _ in copies:
+        group.close()
+    return b"".join(array.tobytes() for array in seen)
+
+
+@pytest.mark.parametrize("where", ["reset", "step"])
+@pytest.mark.parametrize("draw", [draw_numpy, draw_python])
+def test_own_generators_follow_from_the_seed_however_copies_are_grouped(where, draw):
+    kind = drawing(where, draw)
+    one = played(kind, [(0, 4)], outer_seed=1)
+    assert one == played(kind, [(0, 4)], outer_seed=2)
+    assert one == played(kind, [(0, 1), (1, 4)], outer_seed=3)
+    assert one == played(kind, [(0, 2), (2, 4)], outer_seed=4)
+
+
+def test_own_generators_differ_between_copies_and_seeds():
+    kind = drawing("step", draw_numpy)
+    rewards = {}
+    for seed in (1, 50):
+        copies = Copies([kind] * 3, own_generators=True)
+        rows, rewards[seed], flags = np.zeros((3, 3)), np.zeros(3), np.zeros((2, 3), bool)
+        copies.bind(rows, rewards[seed], flags[0], flags[1], rows.copy())
+        copies.reset(range(seed, seed + 3))
+        copies.step(np.zeros((3, 1), np.float32))
+        copies.close()
+    assert len({*rewards[1], *rewards[50]}) == 6
+
+
+def test_own_generators_leave_the_process_s_as_they_were():
+    np.random.seed(8), random.seed(8)
+    expected = np.random.random(), random.random()
+    kind = drawing("step", lambda: draw_numpy() + draw_python())
+    played(kind, [(0, 4)], outer_seed=8)
+    assert (np.random.random(), random.random()) == expected
+
+
+def test_own_generators_serve_an_environment_that_draws_nothing_by_itself_soon():
+    copies = Copies([Walk, Walk], own_generators=True)
+    rows, flags = np.zeros((2, 3)), np.zeros((2, 2), bool)
+    copies.bind(rows, np.zeros(2), flags[0], flags[1], rows.copy())
+    copies.reset([1, 2])
+    for _ in range(WATCHED_STEPS):
+        copies.step(np.zeros((2, 1), np.float32))
+    assert copies._called == copies.envs
+    copies.close()
+
+
+def test_errors_of_old_interfaces_are_named_through_the_watch_too():
+    class Old(Walk):
+        def reset(self):
+            return np.zeros(3)
+
+    with pytest.raises(TypeError, match=r"reset of environment 0 \(Old\) takes no seed"):
+        make_environments(Old, 2).reset(0)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import random
+
+import gymnasium
+import numpy as np
+import pytest
+
+from tests.rollout.toys import Gate, Walk, make_environments
+from trpo_fast.environments.shared_state import STEPS, shared_state
+
+
+class OneAircraft(Walk):
+    """Every copy flies the same one: its position belongs to the class, as to a module of a simulator."""
+
+    position = 0.0
+
+    def __init__(self):
+        super().__init__(limit=1000, edge=np.inf)
+
+    def _observe(self):
+        return np.array([self.position, self.steps, 0.0])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        OneAircraft.position = self.__dict__.pop("position")
+        return self._observe(), {}
+
+    def step(self, action):
+        self.steps += 1
+        OneAircraft.position += float(action[0])
+        return self._observe(), self.position, False, False, {}
+
+
+class OneDiceCup(Walk):
+    """Every copy draws from one generator of the class."""
+
+    cup = np.random.default_rng(0)
+
+    def _observe(self):
+        return np.zeros(3)
+
+    def reset(self, *, seed=None, options=None):
+        OneDiceCup.cup = np.random.default_rng(seed)
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        observation, _, *others = super().step(action)
+        return observation, float(self.cup.random()), *others
+
+
+def test_one_simulator_behind_all_copies_is_found():
+    found = shared_state([OneAircraft(), OneAircraft()])
+    assert found.shared is True and "OneAircraft" in found.reason
+
+
+def test_a_generator_that_all_copies_draw_from_is_found():
+    assert shared_state([OneDiceCup(), OneDiceCup()]).shared is True
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Walk,
+        lambda: Gate(gymnasium.spaces.Discrete(5), "info"),
+        lambda: Gate(gymnasium.spaces.Discrete(5, start=2), "method"),
+        lambda: gymnasium.make("CartPole-v1"),
+        lambda: gymnasium.make("Blackjack-v1"),
+    ],
+)
+def test_copies_that_share_nothing_are_found_so(make):
+    assert shared_state([make(), make()]).shared is False
+
+
+class Global(Walk):
+    """Pays what the process's generators give."""
+
+    def _observe(self):
+        return np.zeros(3)
+
+    def step(self, action):
+        observation, _, *others = super().step(action)
+        return observation, np.random.random() + random.random(), *others
+
+
+def test_drawing_from_the_global_generators_is_no_shared_state_and_leaves_them_as_they_were():
+    np.random.seed(4), random.seed(4)
+    expected = np.random.random(), random.random()
+    np.random.seed(4), random.seed(4)
+    assert shared_state([Global(), Global()]).shared is False
+    assert (np.random.random(), random.random()) == expected
+
+
+def test_copies_that_differ_share_nothing_for_that():
+    found = shared_state([Global(limit=3, edge=np.inf), Global(limit=5, edge=np.inf)])
+    assert found.shared is False and "differ" in found.reason
+
+
+class Clock(Walk):
+    """No seed reproduces it."""
+
+    def step(self, action):
+        observation, _, *others = super().step(action)
+        return observation, np.random.default_rng().random(), *others
+
+
+def test_what_no_seed_reproduces_cannot_be_told():
+    found = shared_state([Clock(), Clock()])
+    assert found.shared is None and "differ" in found.reason
+
+
+def test_what_raises_cannot_be_told():
+    class Failing(Walk):
+        def step(self, action):
+            raise RuntimeError("no display")
+
+    found = shared_state([Failing(), Failing()])
+    assert found.shared is None and "no display" in found.reason
+
+
+def test_one_copy_has_nobody_to_share_with():
+    env = OneAircraft()
+    assert shared_state([env]).shared is False
+    assert env.episode == -1
+
+
+def test_two_copies_are_stepped_a_few_times_below_their_wrappers_and_no_more():
+    envs = [gymnasium.wrappers.NormalizeObservation(Walk(limit=100, edge=np.inf)) for _ in range(4)]
+    count = [env.obs_rms.count for env in envs]
+    assert shared_state(envs).shared is False
+    assert [len(env.unwrapped.history) for env in envs] == [STEPS, STEPS, 0, 0]
+    assert [env.obs_rms.count for env in envs] == count
+
+
+def test_actions_are_drawn_without_the_environments_own_generator():
+    envs = [Walk(), Walk()]
+    envs[0].action_space.seed(3)
+    expected = envs[0].action_space.sample()
+    envs[0].action_space.seed(3)
+    shared_state(envs)
+    np.testing.assert_array_equal(envs[0].action_space.sample(), expected)
+
+
+def test_environments_are_looked_at_before_their_first_reset_and_not_after():
+    made = make_environments(OneAircraft, 3)
+    assert made.shared_state().shared is True
+    made.reset(0)
+    assert made.shared_state().shared is True  # remembered
+    late = make_environments(OneAircraft, 3)
+    late.reset(0)
+    before = OneAircraft.position
+    assert late.shared_state().shared is None
+    assert OneAircraft.position == before
+    made.close(), late.close()

@@ -17,6 +17,7 @@ from trpo_fast.environments.checks import checked_reset, checked_step, made_by, 
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.spaces import check_action_space
+from trpo_fast.environments.wrappers import wrapping_of
 
 
 class Copies:
@@ -34,6 +35,8 @@ class Copies:
     envs : list of gymnasium.Env
     observation_space, action_space : gymnasium.Space
         Of one copy; ValueError where the copies differ in them.
+    wrappings : list of Wrapping
+        What each copy is wrapped in.
     masks : bool ndarray (n, K), or None
         Which actions are allowed in the next step, a new array after every `reset` and `step`; None where the
         environments have none. They come from a method ``action_masks`` of the environments, else from
@@ -59,6 +62,7 @@ class Copies:
         except BaseException:
             self.close()
             raise
+        self.wrappings = [wrapping_of(env) for env in self.envs]
         self.masks: NDArray[np.bool_] | None = None
         self._find_mask: Callable[[int, Any], Any] | None = None
         self._decided = False  # whether the environments have masks

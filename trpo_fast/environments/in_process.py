@@ -28,6 +28,7 @@ class InProcessEnvironments(Environments):
         except BaseException:
             self.copies.close()
             raise
+        self.wrappings = self.copies.wrappings
         self._rows = np.empty((self.num_envs, self.observation_size), self.observation_dtype)
         self._finals = np.empty_like(self._rows)
         self._rewards = np.zeros(self.num_envs)

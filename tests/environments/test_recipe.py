@@ -86,7 +86,7 @@ def test_known_environment_without_its_simulator_names_the_extra(monkeypatch):
         ({"num_envs": -2}, ValueError, "num_envs must be at least 1, got -2"),
         ({"num_envs": 2.0}, TypeError, "num_envs must be an integer, got 2.0"),
         ({"num_envs": True}, TypeError, "num_envs must be an integer, got True"),
-        ({"vectorization": "threads"}, ValueError, "vectorization must be one of sync, vector, got 'threads'"),
+        ({"vectorization": "threads"}, ValueError, "vectorization must be one of sync, vector, envpool, got 'threads'"),
         ({"vectorization": "vector"}, ValueError, "vectorization='vector' needs a registered id"),
         ({"env_kwargs": 3}, TypeError, "env_kwargs must be a mapping from names to values, got 3"),
         ({"env_kwargs": [("limit", 3)]}, TypeError, "env_kwargs must be a mapping"),

@@ -115,6 +115,18 @@ def test_dummy_rows_are_dropped_also_where_an_episode_ended_with_the_rollout(ste
         np.testing.assert_array_equal(same[: len(following)], following)
 
 
+def test_a_rollout_of_one_step_that_only_reset_is_followed_by_one_with_rows():
+    normalizer, scaler = ObservationNormalizer(3), RewardScaler(2, 0.9)
+    options = {"observation_normalizer": normalizer, "reward_scaler": scaler}
+    collector = follow(walks(2, NEXT, limit=1), 1, **options)
+    for _ in range(4):
+        rollout = collector.collect()
+        batch, returns, _ = finish(collector, rollout)
+        assert len(batch) == len(returns) == rollout.steps == len(rollout.episode_returns) == 2
+        np.testing.assert_array_equal(rollout.episode_lengths, [1, 1])
+    assert normalizer.count == 8
+
+
 @pytest.mark.parametrize("mode", [SAME, NEXT])
 def test_dummy_rows_count_in_no_statistic_and_no_step_count(mode):
     normalizer, scaler = ObservationNormalizer(3), RewardScaler(4, GAMMA)

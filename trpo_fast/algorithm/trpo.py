@@ -21,7 +21,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import nn
 
@@ -39,10 +38,12 @@ from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.engines import make_engine
 from trpo_fast.environments.base import Environments
+from trpo_fast.environments.foreign import is_vector_environment
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.spaces import numeric_columns, resolved_action_map, unreached_sides
+from trpo_fast.environments.wrappers import warn_of
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.collector import Collector
 from trpo_fast.saved_policy import find_model
@@ -66,9 +67,9 @@ class TRPO:
         An environment id, a function that makes one environment, or environments that are vectorized already.
     num_envs : int, optional
         Environments stepped together; the config's by default, a VectorEnv's own number where one is given.
-    vectorization : {"sync", "vector"}, optional
-        How an id or a callable becomes several environments: in this process, one process each, or the environment's
-        own vectorized version.
+    vectorization : {"sync", "vector", "envpool"}, optional
+        How an id or a callable becomes several environments: in this process, the environment's own vectorized
+        version, or EnvPool's.
     env_kwargs : mapping, optional
         Arguments for making each environment.
     seed : int >= 0, optional
@@ -214,6 +215,11 @@ class TRPO:
         )
         if self.collector_state is not None:
             collector.load_state_dict(self.collector_state)
+        warn_of(
+            environments.wrappings,
+            normalizes=self.observation_normalizer is not None,
+            scales=self.reward_scaler is not None,
+        )
         self.environments, self.collector = environments, collector  # both or, after an error, neither
 
     def _with_collector(self) -> Collector:
@@ -631,7 +637,7 @@ def _replaced_recipe(saved: EnvironmentRecipe | None, env: Any, env_kwargs: Any)
             raise ValueError("env_kwargs: given, but the file names no environment; want env=..., too")
         return EnvironmentRecipe(saved.source, saved.vectorization, env_kwargs)
     same = saved is not None and saved.source == env
-    if env_kwargs is None and saved is not None and saved.env_kwargs and not isinstance(env, VectorEnv):
+    if env_kwargs is None and saved is not None and saved.env_kwargs and not is_vector_environment(env):
         if not same:
             raise ValueError(
                 f"env_kwargs: none given for env={env!r}; the saved agent's {saved.name} was made with "

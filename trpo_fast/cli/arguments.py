@@ -52,7 +52,7 @@ def _add_train(commands: Any) -> None:
     train.add_argument("--seed", type=_seed, metavar="S", help="decides everything random (default 0)")
     train.add_argument("--out", metavar="DIR", help="the run's folder, new or empty (default runs/ENV-seedS-DATE-TIME)")
     train.add_argument(
-        "--vectorization", choices=("sync", "vector"), help="how environments step together (default sync)"
+        "--vectorization", choices=("sync", "vector", "envpool"), help="how environments step together (default sync)"
     )
     train.add_argument("--config", metavar="FILE", help="JSON file of settings, or a run's config.json; options win")
     train.add_argument("--resume", metavar="RUN", help="go on with this run, from its latest checkpoint")

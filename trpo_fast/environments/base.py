@@ -14,6 +14,7 @@ from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.shared_state import SharedState
 from trpo_fast.environments.spaces import action_layout, check_action_space
+from trpo_fast.environments.wrappers import Wrapping
 
 
 class StepResult(NamedTuple):
@@ -58,6 +59,8 @@ class Environments(ABC):
         Of the observations returned, and of the actions wanted.
     action_shape : tuple
         Of one step's actions: ``(E,)`` for Discrete, ``(E, A)`` for other spaces.
+    wrappings : list of Wrapping
+        What each copy is wrapped in, as far as that is known.
     parts : tuple of slice
         Copies that answer together: all at once, or one slice for each worker process. Actions may be sent to one part
         while another is still stepping.
@@ -84,6 +87,7 @@ class Environments(ABC):
         self.action_shape: tuple[int, ...] = (num_envs, *actions.shape)
         self._mask_format = MaskFormat(action_space) if discrete else None
         self.action_masks: NDArray[np.bool_] | None = None
+        self.wrappings: list[Wrapping] = []
         self.parts: tuple[slice, ...] = (slice(0, num_envs),)
         self._sent: NDArray[Any] | None = None
 

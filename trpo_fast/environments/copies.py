@@ -23,6 +23,7 @@ from trpo_fast.environments.generators import Own, Watched
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.spaces import action_layout, check_action_space
+from trpo_fast.environments.wrappers import wrapping_of
 
 # Who steps an environment, by its id; an entry lives as long as the copies do, which keep the environment alive.
 _HOLDERS: weakref.WeakValueDictionary[int, Copies] = weakref.WeakValueDictionary()
@@ -49,6 +50,8 @@ class Copies:
     envs : list of gymnasium.Env
     observation_space, action_space : gymnasium.Space
         Of one copy; ValueError where the copies differ in them.
+    wrappings : list of Wrapping
+        What each copy is wrapped in.
     masks : bool ndarray (n, K), or None
         Which actions are allowed in the next step, a new array after every `reset` and `step`; None where the
         environments have none. They come from a method ``action_masks`` of the environments, else from
@@ -79,6 +82,7 @@ class Copies:
             else Watched(env, functools.partial(self._say_who_draws, i), functools.partial(self._settle, i))
             for i, env in enumerate(self.envs)
         ]
+        self.wrappings = [wrapping_of(env) for env in self.envs]
         self.masks: NDArray[np.bool_] | None = None
         self._find_mask: Callable[[int, Any], Any] | None = None
         self._decided = False  # whether the environments have masks

@@ -12,15 +12,17 @@ from types import MappingProxyType
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
 from trpo_fast.environments.base import Environments
 from trpo_fast.environments.checks import require_same_spaces
+from trpo_fast.environments.foreign import autoreset_mode, is_vector_environment, make_pool, pool_again
 from trpo_fast.environments.in_process import InProcessEnvironments
 from trpo_fast.environments.registry import find_spec, hint, load_entry_point
 from trpo_fast.environments.vector import VectorAdapter
 
-VECTORIZATIONS = ("sync", "vector")
+VECTORIZATIONS = ("sync", "vector", "envpool")
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,12 @@ class EnvironmentRecipe:
     ----------
     source : str, callable or VectorEnv
         A registered id (``"module:Name-v0"`` imports the module first), a callable that makes one environment per call,
-        or a gymnasium VectorEnv, which is used as it is.
-    vectorization : {"sync", "vector"}, optional
+        or a gymnasium VectorEnv, which is used as it is; what EnvPool, ale-py and SuperSuit make serves, too.
+    vectorization : {"sync", "vector", "envpool"}, optional
         "sync" steps the copies in turn in this process, "vector" uses the vector version that an environment brings
-        (CartPole-v1 does). The default is "sync": it works for every environment. A vector version pays from a few
-        dozen copies on, but may reset in the step after an episode's end (NEXT_STEP), which wastes that step, and may
-        not take the same arguments.
+        (CartPole-v1 does), "envpool" takes EnvPool's environment of that id. The default is "sync": it works for every
+        environment. A vector version pays from a few dozen copies on, but may reset in the step after an episode's end
+        (NEXT_STEP), which wastes that step, and may not take the same arguments.
     env_kwargs : mapping
         Passed to the environment's constructor, or to the callable.
 
@@ -57,7 +59,7 @@ class EnvironmentRecipe:
         if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
             raise TypeError(f"env_kwargs must be a mapping from names to values, got {kwargs!r}")
         object.__setattr__(self, "env_kwargs", MappingProxyType(dict(kwargs)))
-        if isinstance(source, VectorEnv):
+        if is_vector_environment(source):
             if self.vectorization is not None or kwargs:
                 raise ValueError(
                     "vectorization and env_kwargs must be left out with a VectorEnv, which is used as it is"
@@ -67,16 +69,17 @@ class EnvironmentRecipe:
             raise TypeError(f"env must be an id, a callable that makes one environment, or a VectorEnv, got {source!r}")
         if self.vectorization not in (None, *VECTORIZATIONS):
             raise ValueError(f"vectorization must be one of {', '.join(VECTORIZATIONS)}, got {self.vectorization!r}")
-        if self.vectorization == "vector" and not isinstance(source, str):
+        if self.vectorization in ("vector", "envpool") and not isinstance(source, str):
             raise ValueError(
-                f"vectorization='vector' needs a registered id as env, got {source!r}; a VectorEnv serves too"
+                f"vectorization={self.vectorization!r} needs a registered id as env, got {source!r}; a VectorEnv "
+                "serves, too"
             )
 
     @property
     def id(self) -> str | None:
         """The registered id; a VectorEnv's own where it carries one, None for a callable."""
-        if isinstance(self.source, VectorEnv):
-            return self.source.spec.id if self.source.spec is not None else None
+        if is_vector_environment(self.source):
+            return getattr(getattr(self.source, "spec", None), "id", None)  # EnvPool's has none
         return self.source if isinstance(self.source, str) else None
 
     @property
@@ -95,12 +98,8 @@ class EnvironmentRecipe:
         TypeError
             A callable that returns something else than an environment with two spaces.
         """
-        if isinstance(self.source, VectorEnv):
-            again = self._vector_again()
-            number = self.source.num_envs
-            return VectorAdapter(
-                self.source, again=None if again is None else functools.partial(again, number), owned=False
-            )
+        if is_vector_environment(self.source):
+            return VectorAdapter(self.source, again=self._vector_again(), owned=False)
         return self._make_copies(_checked_number(num_envs))
 
     def make_again(self, num_envs: int, like: Any) -> Environments:
@@ -120,12 +119,12 @@ class EnvironmentRecipe:
             is a VectorEnv that cannot be made again (`reason_against_making_again`).
         """
         num_envs = _checked_number(num_envs)
-        if not isinstance(self.source, VectorEnv):
+        if not is_vector_environment(self.source):
             return self.make_like(num_envs, like)
         again = self._vector_again()
         if again is None:
             raise ValueError(f"env: {self.reason_against_making_again}")
-        return _required(VectorAdapter(again(num_envs), again=functools.partial(again, num_envs)), like, self.name)
+        return _required(VectorAdapter(again(num_envs), again=again), like, self.name)
 
     def make_like(self, num_envs: int, like: Any) -> Environments:
         """`make`; ValueError where the spaces are not those of `like`, in the same order of columns."""
@@ -134,12 +133,12 @@ class EnvironmentRecipe:
     @property
     def reason_against_making_again(self) -> str | None:
         """Why `make_again` is not possible, and what would be; None where it is."""
-        if not isinstance(self.source, VectorEnv) or self._vector_again() is not None:
+        if not is_vector_environment(self.source) or self._vector_again() is not None:
             return None
         return (
             f"cannot make new environments like {type(self.source).__name__}, which carries no recipe (a spec from "
-            "gymnasium.make_vec, or env_fns of a plain SyncVectorEnv or AsyncVectorEnv); pass an id or a callable that "
-            "makes one environment, or evaluate(env=...)"
+            "gymnasium.make_vec, env_fns of a plain SyncVectorEnv or AsyncVectorEnv, EnvPool's configuration); pass an "
+            "id or a callable that makes one environment, or evaluate(env=...)"
         )
 
     def to_json(self) -> dict[str, Any] | None:
@@ -171,6 +170,8 @@ class EnvironmentRecipe:
         env, kwargs = self.source, dict(self.env_kwargs)
         if not isinstance(env, str):
             return InProcessEnvironments([functools.partial(env, **kwargs)] * num_envs)
+        if self.vectorization == "envpool":
+            return VectorAdapter(make_pool(env, num_envs, kwargs))
         spec = find_spec(env)
         entry_point: Any = spec.entry_point
         if self.vectorization == "vector":
@@ -181,10 +182,8 @@ class EnvironmentRecipe:
             if isinstance(entry_point, str):
                 load_entry_point(entry_point)
             if self.vectorization == "vector":
-                again = functools.partial(
-                    gymnasium.make_vec, env, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs
-                )
-                return VectorAdapter(again(), again=again)
+                again = functools.partial(gymnasium.make_vec, env, vectorization_mode="vector_entry_point", **kwargs)
+                return VectorAdapter(again(num_envs=num_envs), again=lambda number: again(num_envs=number))
             # The checker looks at an environment's first step only, and its wrapper stays in the way of all others.
             make_one = functools.partial(gymnasium.make, env, **{"disable_env_checker": True, **kwargs})
             return InProcessEnvironments([make_one] * num_envs)
@@ -194,13 +193,13 @@ class EnvironmentRecipe:
     def _vector_again(self) -> Callable[[int], VectorEnv[Any, Any, Any]] | None:
         """How to make more of a user's VectorEnv; None when wrappers or an unknown class would be lost on the way."""
         env = self.source
-        if env.unwrapped is not env:
+        if getattr(env, "unwrapped", env) is not env:
             return None
-        if env.spec is not None:
-            return functools.partial(_made_from_spec, env.spec, type(env), env.metadata.get("autoreset_mode"))
+        if isinstance(getattr(env, "spec", None), EnvSpec):
+            return functools.partial(_made_from_spec, env.spec, type(env), autoreset_mode(env))
         if type(env) in (SyncVectorEnv, AsyncVectorEnv):  # a subclass may change anything
-            return functools.partial(_made_from_functions, type(env), list(env.env_fns), env.metadata["autoreset_mode"])
-        return None
+            return functools.partial(_made_from_functions, type(env), list(env.env_fns), autoreset_mode(env))
+        return pool_again(env)
 
 
 def _required(made: Environments, like: Any, name: str) -> Environments:
@@ -216,11 +215,11 @@ def _made_from_spec(spec: Any, kind: type, mode: Any, num_envs: int) -> VectorEn
     spec = copy.deepcopy(spec)
     spec.kwargs.pop("num_envs", None)
     made = gymnasium.make_vec(spec, num_envs=num_envs)
-    if type(made) is not kind or made.metadata.get("autoreset_mode") != mode:
+    if type(made) is not kind or autoreset_mode(made) != mode:
         made.close()
         raise ValueError(
             f"env: the spec of the {kind.__name__} given makes {type(made).__name__} of autoreset mode "
-            f"{made.metadata.get('autoreset_mode')}; want the same kind and mode, {mode}"
+            f"{autoreset_mode(made)}; want the same kind and mode, {mode}"
         )
     return made
 

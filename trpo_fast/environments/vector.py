@@ -9,11 +9,15 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
+from trpo_fast.environments import foreign
 from trpo_fast.environments.base import Environments, StepResult
+from trpo_fast.environments.wrappers import wrappings_of
+
+_BOOL = np.dtype(np.bool_)
 
 
 class VectorAdapter(Environments):
-    """What collecting and evaluation see of a gymnasium VectorEnv.
+    """What collecting and evaluation see of a gymnasium VectorEnv, or of what `foreign` translates into one.
 
     Masks come from a method ``action_masks`` of the VectorEnv or of the environments in it, else from
     ``info["action_mask"]``; the first reset decides.
@@ -21,9 +25,10 @@ class VectorAdapter(Environments):
     Parameters
     ----------
     env : VectorEnv
-        Its ``metadata["autoreset_mode"]`` must be SAME_STEP or NEXT_STEP.
+        Its autoreset mode must be SAME_STEP or NEXT_STEP.
     again : callable, optional
-        Makes another VectorEnv of the same kind and mode; called where worker processes have become useless.
+        Makes another VectorEnv of so many copies, of the same kind and mode; called where an interrupted call has made
+        this one useless.
     owned : bool
         Whether `close` closes it: what a user handed in, a user closes.
     """
@@ -32,12 +37,20 @@ class VectorAdapter(Environments):
         self,
         env: VectorEnv[Any, Any, Any],
         *,
-        again: Callable[[], VectorEnv[Any, Any, Any]] | None = None,
+        again: Callable[[int], VectorEnv[Any, Any, Any]] | None = None,
         owned: bool = True,
     ) -> None:
-        super().__init__(env.single_observation_space, env.single_action_space, env.num_envs, _autoreset_mode(env))
+        name = type(env).__name__
+        env = foreign.translated(env)
+        mode = foreign.autoreset_mode(env)
+        super().__init__(env.single_observation_space, env.single_action_space, env.num_envs, mode)
+        self.wrappings = wrappings_of(env)
+        self._one_each = (self.num_envs,)
         self._observations_wanted = (self.num_envs, *(self.observation_space.shape or ()))
+        self._observations_are_rows = len(self._observations_wanted) == 2
+        self._dtype: np.dtype[Any] | None = None  # of the observations, once one has been looked at
         self._actions_as_env = (self.num_envs, *(self.action_space.shape or ())), self.action_space.dtype
+        self._name = name
         self._mask_source: Callable[[dict[str, Any]], tuple[Any, Any]] | None = None
         self._steps = 0  # since the reset, for errors
         self._env = env
@@ -49,13 +62,14 @@ class VectorAdapter(Environments):
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start new episodes everywhere; observations ``(E, D)``. Copies get different generators from one `seed`.
 
-        Worker processes that were left in the middle of a step or reset are replaced by new ones, as requests or
-        answers may be lost; RuntimeError where nobody knows how to make them.
+        Where a step or reset was left in the middle, and requests or answers of worker processes or threads may be
+        lost or waiting, all is replaced by new environments; RuntimeError where nobody knows how to make them.
         """
-        if self._in_call and self._has_workers():
+        if self._in_call and foreign.leaves_answers(self._env):
             self._replace()
         self._in_call = True
         observations, infos = self._env.reset(seed=seed)
+        self._env, observations, infos = foreign.in_arrays(self._env, observations, infos)
         if self._mask_format is not None and self._mask_source is None:
             self._mask_source = self._find_masks(infos)
         masks = None if self._mask_source is None else self._mask_source(infos)
@@ -68,30 +82,28 @@ class VectorAdapter(Environments):
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Step every copy; see :class:`Environments`."""
         shape, dtype = self._actions_as_env
-        actions = actions.reshape(shape).astype(dtype, copy=False)
+        if actions.dtype is not dtype or actions.shape != shape:
+            actions = actions.reshape(shape).astype(dtype, copy=False)
         self._in_call = True
         observations, rewards, terminated, truncated, infos = self._env.step(actions)
         masks = None if self._mask_source is None else self._mask_source(infos)
         self._in_call = False
         self._steps += 1
+        rewards = self._one_for_each(rewards, "rewards").astype(np.float64, copy=False)
+        terminated, truncated = self._one_for_each(terminated, "terminated"), self._one_for_each(truncated, "truncated")
+        if terminated.dtype is not _BOOL or truncated.dtype is not _BOOL:
+            terminated, truncated = terminated.astype(_BOOL), truncated.astype(_BOOL)
         if masks is not None:
-            self._take_masks(*masks, None if self._same_step else np.logical_or(terminated, truncated))
+            self._take_masks(*masks, None if self._same_step else terminated | truncated)
         elif "action_mask" in infos and self._mask_format is not None:
             raise ValueError(
                 "info['action_mask'] came with a step, but with no reset before it, so that the first actions went "
                 "unmasked; want it in the info of reset, too"
             )
         final = None
-        if self._same_step and np.any(truncated):
-            cut = np.logical_and(truncated, np.logical_not(terminated))
-            final = self._final_observations(np.flatnonzero(cut), infos)
-        return StepResult(
-            self._flat(observations, "step"),
-            np.asarray(rewards, np.float64),
-            np.asarray(terminated, np.bool_),
-            np.asarray(truncated, np.bool_),
-            final,
-        )
+        if self._same_step and truncated.any():
+            final = self._final_observations(np.flatnonzero(truncated & ~terminated), infos)
+        return StepResult(self._flat(observations, "step"), rewards, terminated, truncated, final)
 
     def close(self) -> None:
         """Close the environments, unless a user handed them in.
@@ -110,11 +122,11 @@ class VectorAdapter(Environments):
     def _replace(self) -> None:
         if self._again is None:
             raise RuntimeError(
-                f"env: a step or reset of {type(self._env).__name__} was interrupted, so that its worker processes "
+                f"env: a step or reset of {self._name} was interrupted, so that its worker processes or threads "
                 "cannot be used any more, and nothing says how to make new ones"
             )
         self._close()
-        self._env = self._again()
+        self._env = foreign.translated(self._again(self.num_envs))
         self._owned, self._mask_source = True, None
 
     def _has_workers(self) -> bool:
@@ -125,12 +137,27 @@ class VectorAdapter(Environments):
             rows = np.empty((self.num_envs, self.observation_size), self.observation_dtype)
             self._layout.flatten(observations, self.num_envs, rows, call)
             return rows
-        wanted, shape = self._observations_wanted, np.shape(observations)
-        if shape != wanted:
-            raise ValueError(f"observations must have shape {wanted}, as their space says; {call} returned {shape}")
-        array = np.asarray(observations)
-        self._layout.parts[0].check_kind(array.dtype, "observations", call)
-        return np.ascontiguousarray(array, self.observation_dtype).reshape(self.num_envs, self.observation_size)
+        wanted = self._observations_wanted
+        if type(observations) is not np.ndarray:
+            observations = np.asarray(observations)
+        if observations.shape != wanted:
+            raise ValueError(
+                f"observations must have shape {wanted}, as their space says; {call} returned {observations.shape}"
+            )
+        if observations.dtype is not self._dtype:
+            self._layout.parts[0].check_kind(observations.dtype, "observations", call)
+            self._dtype = observations.dtype
+        array = np.ascontiguousarray(observations, self.observation_dtype)
+        return array if self._observations_are_rows else array.reshape(self.num_envs, self.observation_size)
+
+    def _one_for_each(self, values: Any, name: str) -> NDArray[Any]:
+        array = values if type(values) is np.ndarray else np.asarray(values)
+        if array.shape != self._one_each:
+            hint = "; several objectives have to become one" if array.ndim == 2 and array.shape[1] > 1 else ""
+            raise ValueError(
+                f"{name} must have shape {self._one_each}, one for each environment; step returned {array.shape}{hint}"
+            )
+        return array
 
     def _find_masks(self, infos: dict[str, Any]) -> Callable[[dict[str, Any]], tuple[Any, Any]] | None:
         """Where masks come from: a function of the infos to (one mask for each environment, who has one or None)."""
@@ -178,20 +205,3 @@ class VectorAdapter(Environments):
                 "mode SAME_STEP it belongs in infos['final_obs'], where infos['_final_obs'] marks who has one"
             )
         return self._layout.flatten_some(final, indices), indices
-
-
-def _autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
-    declared = env.metadata.get("autoreset_mode")
-    try:
-        mode = AutoresetMode(declared)
-    except ValueError:
-        raise ValueError(
-            f"env: metadata['autoreset_mode'] of {type(env).__name__} must be AutoresetMode.SAME_STEP or NEXT_STEP, "
-            f"got {declared!r}"
-        ) from None
-    if mode is AutoresetMode.DISABLED:
-        raise ValueError(
-            f"env: autoreset mode DISABLED of {type(env).__name__} is not supported; make it with "
-            "AutoresetMode.SAME_STEP or NEXT_STEP"
-        )
-    return mode

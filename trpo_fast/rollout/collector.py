@@ -156,6 +156,8 @@ class Collector:
     def collect(self) -> Rollout:
         """Step every environment ``steps_per_env`` times, from where the last rollout ended.
 
+        Once more where that one step only reset every environment, so that there is something to learn from.
+
         An interrupted rollout is dropped, and the next one starts with fresh episodes.
 
         Raises
@@ -165,6 +167,8 @@ class Collector:
             environment and the step. Or the policy's parameters are not finite or changed their dtype or number.
         """
         rollout = self._fill(self._buffers[0])
+        if rollout.steps == 0:  # one step, in which every environment only reset (NEXT_STEP)
+            rollout = self._fill(self._buffers[0])
         self._buffers.reverse()  # not after an interruption: the other buffer may still be learned from
         return rollout
 

@@ -1,0 +1,79 @@
+"""Wrappers around an environment that work against what an agent does itself, or against several copies."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import gymnasium
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
+
+
+class Wrapping(NamedTuple):
+    """What one copy is wrapped in; plain data, for worker processes to send."""
+
+    observations: bool
+    """Normalized, by Gymnasium's NormalizeObservation or what keeps its statistics as that does."""
+    rewards: bool
+    """The same, by NormalizeReward."""
+    video: str | None
+    """What the names of the files begin with that RecordVideo writes."""
+
+
+def wrapping_of(env: gymnasium.Env[Any, Any]) -> Wrapping:
+    """What `env` is wrapped in."""
+    has, get = env.has_wrapper_attr, env.get_wrapper_attr
+    video = f"{get('video_folder')}/{get('name_prefix')}" if has("video_folder") and has("name_prefix") else None
+    return Wrapping(has("obs_rms"), has("return_rms"), video)
+
+
+def wrappings_of(env: VectorEnv[Any, Any, Any]) -> list[Wrapping]:
+    """What the copies in `env` are wrapped in, its own wrappers included; as far as it can be asked."""
+    observations = rewards = False
+    inner: Any = env
+    while isinstance(inner, VectorWrapper):
+        observations |= "obs_rms" in vars(inner)
+        rewards |= "return_rms" in vars(inner)
+        inner = inner.env
+    copies = [Wrapping(False, False, None)] * env.num_envs
+    if isinstance(inner, SyncVectorEnv | AsyncVectorEnv):
+        normalized, scaled = (inner.call("has_wrapper_attr", name) for name in ("obs_rms", "return_rms"))
+        videos: Sequence[str | None] = [None] * env.num_envs
+        if all(inner.call("has_wrapper_attr", "video_folder")):
+            folders, prefixes = (inner.call("get_wrapper_attr", name) for name in ("video_folder", "name_prefix"))
+            videos = [f"{folder}/{prefix}" for folder, prefix in zip(folders, prefixes, strict=True)]
+        copies = [Wrapping(*one) for one in zip(normalized, scaled, videos, strict=True)]
+    return [Wrapping(one.observations or observations, one.rewards or rewards, one.video) for one in copies]
+
+
+def warn_of(wrappings: Sequence[Wrapping], *, normalizes: bool, scales: bool) -> None:
+    """One warning where copies are in wrappers that an agent works against.
+
+    Parameters
+    ----------
+    wrappings : sequence of Wrapping
+        Of each copy.
+    normalizes, scales : bool
+        Whether the agent normalizes observations, and scales rewards.
+    """
+    troubles = []
+    for what, wrapper, own, setting in (
+        ("observations", "NormalizeObservation", normalizes, "normalize_observations"),
+        ("rewards", "NormalizeReward", scales, "scale_rewards"),
+    ):
+        if any(getattr(one, what) for one in wrappings):
+            twice = f"{what} are normalized twice, and " if own else ""
+            troubles.append(
+                f"in {wrapper}: {twice}its statistics are neither saved with the agent nor shared with an evaluation; "
+                f"want the wrapper left out, and {setting}=True"
+            )
+    video, count = next(iter(Counter(one.video for one in wrappings if one.video).most_common(1)), ("", 0))
+    if count > 1:
+        troubles.append(
+            f"in RecordVideo: {count} copies write the same files, {video}-*; want a name_prefix of its own for each, "
+            "or one copy recorded by evaluate(env=...)"
+        )
+    if troubles:
+        warnings.warn(f"env: it is {'; it is '.join(troubles)}", stacklevel=4)

@@ -32,6 +32,7 @@ from trpo_fast._core.csrc cimport (
     trpo_random_key,
     trpo_random_permutation,
     trpo_set_threads,
+    trpo_usable_cores,
 )
 
 
@@ -93,6 +94,11 @@ def set_num_threads(count):
 def get_num_threads():
     """Threads that a parallel section may use; at first the cores that affinity and cgroup grant this process."""
     return trpo_get_threads()
+
+
+def usable_cores():
+    """Cores that affinity and control groups grant this process, 1 to 256."""
+    return trpo_usable_cores()
 
 
 def philox(key, counter):

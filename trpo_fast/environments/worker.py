@@ -33,6 +33,9 @@ DONE, VALUE, ERROR = b"d", b"v", b"e"
 Layout = Mapping[str, tuple[tuple[int, ...], str]]
 """Shapes and dtypes of arrays by name."""
 
+WRITTEN = ("rows", "rewards", "terminated", "truncated", "finals")
+"""Arrays that a worker's copies write, as `Copies.bind` takes them; it reads "actions" and writes "masks" besides."""
+
 _LENGTH = 8  # bytes of the number in front of a pickle
 _ALIGNMENT = 64
 
@@ -118,11 +121,11 @@ class _Worker:
         try:
             copies = Copies(pickle.loads(task["makers"]), self._first)
         except Exception as error:
-            self._answer_error(error)
+            write_all(self._answers, self._failure(error))
             return
         try:
-            spaces = copies.observation_space, copies.action_space
-            self._answer(VALUE, cloudpickle.dumps(spaces))
+            # Spaces may be classes of the user's.
+            write_all(self._answers, message(VALUE, cloudpickle.dumps((copies.observation_space, copies.action_space))))
             self._serve_copies(copies)
         finally:
             copies.close()
@@ -130,52 +133,44 @@ class _Worker:
     def _serve_copies(self, copies: Copies) -> None:
         commands, answers = self._commands, self._answers
         nothing: NDArray[Any] = np.empty(0)  # until there is shared memory
-        actions = rows = rewards = terminated = truncated = finals = masks = nothing
+        actions = masks = nothing
         while code := os.read(commands, 1):
+            data: Any = None if code == STEP else pickle.loads(read_data(commands))
+            value = None
             try:
                 if code == STEP:
-                    # A copy, since environments may keep their last action.
-                    copies.step(actions.copy(), rows, rewards, terminated, truncated, finals)
-                    if copies.masks is not None:
-                        masks[...] = copies.masks
-                    os.write(answers, DONE)
-                    continue
-                data = pickle.loads(read_data(commands))
-                if code == RESET:
+                    copies.step(actions.copy())  # which environments may keep
+                elif code == RESET:
                     _seed_generators(data[0])
-                    copies.reset(data, rows)
-                    if copies.masks is not None:
-                        masks[...] = copies.masks
-                    self._answer(VALUE, pickle.dumps(copies.mask_source))
+                    copies.reset(data)
+                    value = copies.mask_source
                 elif code == MASKS:  # other copies have some
-                    masks[...] = copies.expect_masks()
-                    self._answer(VALUE, pickle.dumps(None))
+                    copies.expect_masks()
                 elif code == ATTACH:
                     shared = arrays_in(mmap.mmap(self._memory, size_of(data)), data)
                     own = slice(self._first, self._first + self._count)
-                    actions, rows, rewards, terminated, truncated, finals, masks = (
-                        shared[name][own]
-                        for name in ("actions", "rows", "rewards", "terminated", "truncated", "finals", "masks")
+                    actions, masks = shared["actions"][own], shared["masks"][own]
+                    copies.bind(
+                        *(shared[name][own] for name in ("rows", "rewards", "terminated", "truncated", "finals"))
                     )
-                    self._answer(VALUE, pickle.dumps(None))
-            except BrokenPipeError:
-                raise
+                if copies.masks is not None:
+                    masks[...] = copies.masks
+                answer = DONE if code == STEP else message(VALUE, pickle.dumps(value))
             except Exception as error:
-                self._answer_error(error)
+                answer = self._failure(error)
+            write_all(answers, answer)
 
-    def _answer(self, code: bytes, data: bytes) -> None:
-        write_all(self._answers, message(code, data))
-
-    def _answer_error(self, error: Exception) -> None:
+    def _failure(self, error: Exception) -> bytes:
+        """The answer that brings an exception: as it is, where it can be made again, and in words."""
         text = f"{whose(self._index, os.getpid(), self._first, self._count)}:\n{traceback.format_exc().rstrip()}"
-        summary = f"{type(error).__name__}: {error}", getattr(error, "__notes__", []), text
+        words = f"{type(error).__name__}: {error}", list(getattr(error, "__notes__", [])), text
         try:
             error.add_note(text)
             pickled = cloudpickle.dumps(error)
-            pickle.loads(pickled)  # an exception may be written and not be made again
+            pickle.loads(pickled)  # it may be taken, and not be made again
         except Exception:
             pickled = None
-        self._answer(ERROR, pickle.dumps((pickled, *summary)))
+        return message(ERROR, pickle.dumps((pickled, *words)))
 
 
 def whose(index: int, process: int, first: int, count: int) -> str:

@@ -20,13 +20,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
+import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast._core.library import usable_cores
 from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.checks import require_same_spaces
 from trpo_fast.environments.copies import seeds_from
-from trpo_fast.environments.in_process import final_rows
 from trpo_fast.environments.processes import WorkerProcesses
 from trpo_fast.environments.worker import MASKS, RESET
 
@@ -129,7 +129,7 @@ class WorkerEnvironments(Environments):
             self.send(part, actions[own])
         for part in range(len(self.parts)):
             self._processes.await_step(part)
-        final = final_rows(self._finals, self._terminated, self._truncated)
+        final = _final_rows(self._finals, self._terminated, self._truncated)
         return StepResult(self._rows, self._rewards, self._terminated, self._truncated, final)
 
     def send(self, part: int, actions: NDArray[Any]) -> None:
@@ -144,7 +144,7 @@ class WorkerEnvironments(Environments):
         if not result.truncated.any():
             return result
         own = self.parts[part]
-        final = final_rows(self._finals[own], result.terminated, result.truncated, own.start)
+        final = _final_rows(self._finals[own], result.terminated, result.truncated, own.start)
         return result._replace(final_observations=final)
 
     def next_part(self) -> int:
@@ -176,3 +176,11 @@ class WorkerEnvironments(Environments):
             "actions": (self.action_shape, self.action_dtype.str),
             "masks": ((self.num_envs, masks), "?"),
         }
+
+
+def _final_rows(
+    finals: NDArray[Any], terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], first: int = 0
+) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
+    """Rows of `finals` (n, D), copied, where an episode was truncated and not terminated, and the copies' indices."""
+    cut = np.flatnonzero(truncated & ~terminated)
+    return (finals[cut], cut + first) if len(cut) else None

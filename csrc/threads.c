@@ -114,7 +114,7 @@ int trpo_cgroup_cores(const char *membership, const char *root) {
     return least;
 }
 
-static int usable_cores(void) {
+int trpo_usable_cores(void) {
     int cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
 #ifdef __linux__
     cpu_set_t set;
@@ -136,7 +136,7 @@ int trpo_get_threads(void) {
     int count = atomic_load(&thread_count);
     if (count == 0) {
         const int limit = openmp_limit();
-        count = usable_cores();
+        count = trpo_usable_cores();
         if (limit > 0 && limit < count) count = limit;
         atomic_store(&thread_count, count);
     }
@@ -228,7 +228,7 @@ static void *worker(void *unused) {
 
 /* With pool.lock held. Fewer workers than asked for is no error: the section still completes. */
 static void grow(int workers) {
-    if (pool.cores == 0) pool.cores = usable_cores();
+    if (pool.cores == 0) pool.cores = trpo_usable_cores();
     while (pool.workers < workers) {
         pthread_t thread;
         if (pthread_create(&thread, NULL, worker, NULL) != 0) return;

@@ -268,6 +268,18 @@ print(trpo_fast.get_num_threads())
     assert run(program, PYTHONPATH=os.getcwd()).stdout.strip() == "1"
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity is Linux's")
+def test_usable_cores_follow_the_affinity_whatever_number_of_threads_is_set(restored_threads):
+    granted = os.sched_getaffinity(0)
+    set_num_threads(7)
+    assert 1 <= library.usable_cores() <= len(granted)
+    os.sched_setaffinity(0, {min(granted)})
+    try:
+        assert library.usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, granted)
+
+
 # Prints "done" if every child computes what its parent did. A child that hangs is killed by its alarm.
 FORK = """
 import os, signal, threading, warnings

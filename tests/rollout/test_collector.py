@@ -422,8 +422,8 @@ def test_action_that_is_not_finite_is_named_with_environment_and_step():
     collector.collect()
     act = collector.toy_actor.act
 
-    def broken(observations, step, normalized, actions, *others):
-        act(observations, step, normalized, actions, *others)
+    def broken(observations, step, normalized, actions, *others, **more):
+        act(observations, step, normalized, actions, *others, **more)
         actions[1] = np.nan
         raise FloatingPointError("row 1")
 
@@ -502,7 +502,7 @@ def test_integer_observations_and_discrete_actions_have_their_places():
     adapter = make_environments(Choices, num_envs=3)
     collector = follow(adapter, 4, dtype=np.float32)
 
-    def act(observations, step, normalized, actions, log_probs, env_actions):
+    def act(observations, step, normalized, actions, log_probs, env_actions, first_row):
         assert observations.dtype == np.float32
         assert observations.shape == normalized.shape == (3, 4)
         assert actions.dtype == env_actions.dtype == np.int64

@@ -153,6 +153,8 @@ class FollowingActor:
 class FollowingEngine:
     """As much of an engine as the collector uses."""
 
+    rows_independent = True
+
     def __init__(self, dtype: type = np.float64) -> None:
         self.dtype = np.dtype(dtype)
 
@@ -260,6 +262,7 @@ class Gate(gymnasium.Env):
 class LuckyEngine:
     """Draws uniformly from what is allowed, for any discrete space, as actors do."""
 
+    rows_independent = False
     dtype = np.dtype(np.float32)
 
     def __init__(self) -> None:

@@ -60,6 +60,7 @@ cdef extern from "trpo/random.h" nogil:
 cdef extern from "trpo/threads.h" nogil:
     const int TRPO_MAX_THREADS
     int trpo_get_threads()
+    int trpo_usable_cores()
     void trpo_set_threads(int count)
     int trpo_claim(int *claim)
     void trpo_release(int *claim)

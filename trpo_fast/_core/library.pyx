@@ -32,6 +32,7 @@ from trpo_fast._core.csrc cimport (
     trpo_random_key,
     trpo_random_permutation,
     trpo_set_threads,
+    trpo_usable_cores,
 )
 
 
@@ -110,6 +111,11 @@ def _take_threads_from_environment():
 
 
 _take_threads_from_environment()
+
+
+def usable_cores():
+    """Cores that affinity and control groups grant this process, 1 to 256."""
+    return trpo_usable_cores()
 
 
 def philox(key, counter):

@@ -67,9 +67,11 @@ class TRPO:
         An environment id, a function that makes one environment, or environments that are vectorized already.
     num_envs : int, optional
         Environments stepped together; the config's by default, a VectorEnv's own number where one is given.
-    vectorization : {"sync", "vector", "envpool"}, optional
-        How an id or a callable becomes several environments: in this process, the environment's own vectorized
-        version, or EnvPool's.
+    vectorization : {"sync", "workers", "async", "vector", "envpool"}, optional
+        How an id or a callable becomes several environments: in this process, in processes that own several each or one
+        each, the environment's own vectorized version, or EnvPool's.
+    num_workers : int, optional
+        Processes of "workers"; by default the cores that this process may use.
     env_kwargs : mapping, optional
         Arguments for making each environment.
     seed : int >= 0, optional
@@ -110,6 +112,7 @@ class TRPO:
         *,
         num_envs: int | None = None,
         vectorization: str | None = None,
+        num_workers: int | None = None,
         env_kwargs: Mapping[str, Any] | None = None,
         seed: int | None = None,
         config: TRPOConfig | None = None,
@@ -124,7 +127,7 @@ class TRPO:
         if num_envs is not None:
             overrides["num_envs"] = num_envs
         config = (config or TRPOConfig()).replace(**overrides)
-        recipe = EnvironmentRecipe(env, vectorization, {} if env_kwargs is None else env_kwargs)
+        recipe = EnvironmentRecipe(env, vectorization, {} if env_kwargs is None else env_kwargs, num_workers)
         environments = recipe.make(config.num_envs)
         try:
             if num_envs not in (None, environments.num_envs):
@@ -635,7 +638,7 @@ def _replaced_recipe(saved: EnvironmentRecipe | None, env: Any, env_kwargs: Any)
     if env is None:
         if saved is None:
             raise ValueError("env_kwargs: given, but the file names no environment; want env=..., too")
-        return EnvironmentRecipe(saved.source, saved.vectorization, env_kwargs)
+        return EnvironmentRecipe(saved.source, saved.vectorization, env_kwargs, saved.num_workers)
     same = saved is not None and saved.source == env
     if env_kwargs is None and saved is not None and saved.env_kwargs and not is_vector_environment(env):
         if not same:
@@ -644,8 +647,10 @@ def _replaced_recipe(saved: EnvironmentRecipe | None, env: Any, env_kwargs: Any)
                 f"{dict(saved.env_kwargs)}; want env_kwargs=..., {{}} for none"
             )
         env_kwargs = saved.env_kwargs
-    vectorization = saved.vectorization if saved is not None and same else None
-    return EnvironmentRecipe(env, vectorization, {} if env_kwargs is None else env_kwargs)
+    vectorization, num_workers = (
+        (saved.vectorization, saved.num_workers) if saved is not None and same else (None, None)
+    )
+    return EnvironmentRecipe(env, vectorization, {} if env_kwargs is None else env_kwargs, num_workers)
 
 
 def _warn_of_unreached_sides(space: gym.Space[Any], config: TRPOConfig) -> None:

@@ -27,7 +27,12 @@ class PolicyEngine(ABC):
         n, number of parameters.
     dtype : numpy.dtype
         Of the parameters, and of every array this engine takes or gives.
+    rows_independent : bool
+        Whether an action depends, to the bit, on its own observation, step and row alone, so that acting for some
+        environments at a time is acting for all.
     """
+
+    rows_independent = False
 
     def __init__(self, policy: nn.Module, flat: FlatBuffer) -> None:
         self._policy = policy

@@ -71,6 +71,7 @@ class NativeEngine(PolicyEngine):
 
     name = "native"
     reason = "an MLPPolicy on the CPU"
+    rows_independent = True
 
     _policy: MLPPolicy
 

@@ -116,3 +116,7 @@ class Environments(ABC):
         actions, self._sent = self._sent, None
         assert actions is not None
         return self.step(actions)
+
+    def next_part(self) -> int:
+        """A part whose step has ended, of those that were sent actions; waits until there is one."""
+        return 0

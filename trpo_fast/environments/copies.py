@@ -56,6 +56,8 @@ class Copies:
         Which actions are allowed in the next step, a new array after every `reset` and `step`; None where the
         environments have none. They come from a method ``action_masks`` of the environments, else from
         ``info["action_mask"]``; the first reset decides.
+    mask_source : {"method", "info", None}
+        Where they come from.
     """
 
     def __init__(self, makers: Sequence[Callable[[], Any]], first: int = 0, *, own_generators: bool = False) -> None:
@@ -84,6 +86,7 @@ class Copies:
         ]
         self.wrappings = [wrapping_of(env) for env in self.envs]
         self.masks: NDArray[np.bool_] | None = None
+        self.mask_source: str | None = None
         self._find_mask: Callable[[int, Any], Any] | None = None
         self._decided = False  # whether the environments have masks
         self._steps = 0  # since the reset, for errors
@@ -195,6 +198,13 @@ class Copies:
         else:
             loop.observations[i] = observation
 
+    def expect_masks(self) -> NDArray[np.bool_]:
+        """Look for masks in infos from now on, since other copies have some there; until then everything is allowed."""
+        self.mask_source, self._find_mask = "info", _mask_in_info
+        self._take_masks([None] * len(self.envs))
+        assert self.masks is not None
+        return self.masks
+
     def close(self) -> None:
         """Close every environment; the first exception travels on once all have been asked."""
         errors = []
@@ -248,13 +258,15 @@ class Copies:
         if all(have):
             methods = [env.get_wrapper_attr("action_masks") for env in self.envs]
             if all(map(callable, methods)):
+                self.mask_source = "method"
                 return lambda i, _: methods[i]()
         if any(have):
             raise ValueError(
                 f"action_masks: environment {self.first + have.index(False)} has no such method, others have"
             )
         if any(_mask_in(info) is not None for info in infos):
-            return lambda _, info: _mask_in(info)
+            self.mask_source = "info"
+            return _mask_in_info
         return None
 
     def _take_masks(self, infos: list[Any]) -> None:
@@ -262,6 +274,10 @@ class Copies:
         masks = [self._find_mask(i, info) for i, info in enumerate(infos)]
         when = f" at step {self._steps} after the reset"
         self.masks = self._mask_format.rows(masks, name="environment", when=when, first=self.first)
+
+
+def _mask_in_info(_: int, info: Any) -> Any:
+    return _mask_in(info)
 
 
 def _mask_in(info: Any) -> Any:

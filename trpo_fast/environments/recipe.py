@@ -21,8 +21,9 @@ from trpo_fast.environments.foreign import autoreset_mode, is_vector_environment
 from trpo_fast.environments.in_process import InProcessEnvironments
 from trpo_fast.environments.registry import find_spec, hint, load_entry_point
 from trpo_fast.environments.vector import VectorAdapter
+from trpo_fast.environments.workers import WorkerEnvironments
 
-VECTORIZATIONS = ("sync", "vector", "envpool")
+VECTORIZATIONS = ("sync", "workers", "async", "vector", "envpool")
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,16 @@ class EnvironmentRecipe:
     source : str, callable or VectorEnv
         A registered id (``"module:Name-v0"`` imports the module first), a callable that makes one environment per call,
         or a gymnasium VectorEnv, which is used as it is; what EnvPool, ale-py and SuperSuit make serves, too.
-    vectorization : {"sync", "vector", "envpool"}, optional
-        "sync" steps the copies in turn in this process, "vector" uses the vector version that an environment brings
-        (CartPole-v1 does), "envpool" takes EnvPool's environment of that id. The default is "sync": it works for every
-        environment. A vector version pays from a few dozen copies on, but may reset in the step after an episode's end
-        (NEXT_STEP), which wastes that step, and may not take the same arguments.
+    vectorization : {"sync", "workers", "async", "vector", "envpool"}, optional
+        "sync" steps the copies in turn in this process, "workers" shares them out to processes that step side by side,
+        to the same bits, and "async" is a process for every copy. "vector" uses the vector version that an environment
+        brings (CartPole-v1 does), "envpool" takes EnvPool's environment of that id. The default is "sync": it works for
+        every environment. A vector version pays from a few dozen copies on, but may reset in the step after an
+        episode's end (NEXT_STEP), which wastes that step, and may not take the same arguments.
     env_kwargs : mapping
         Passed to the environment's constructor, or to the callable.
+    num_workers : int, optional
+        Processes of "workers"; by default the cores that this process may use.
 
     Raises
     ------
@@ -53,9 +57,14 @@ class EnvironmentRecipe:
     source: Any
     vectorization: str | None = None
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    num_workers: int | None = None
 
     def __post_init__(self) -> None:
         source, kwargs = self.source, self.env_kwargs
+        if self.num_workers is not None:
+            if self.vectorization != "workers":
+                raise ValueError(f"num_workers: {self.num_workers!r} given; want it with vectorization='workers' alone")
+            object.__setattr__(self, "num_workers", _checked_number("num_workers", self.num_workers))
         if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
             raise TypeError(f"env_kwargs must be a mapping from names to values, got {kwargs!r}")
         object.__setattr__(self, "env_kwargs", MappingProxyType(dict(kwargs)))
@@ -100,7 +109,7 @@ class EnvironmentRecipe:
         """
         if is_vector_environment(self.source):
             return VectorAdapter(self.source, again=self._vector_again(), owned=False)
-        return self._make_copies(_checked_number(num_envs))
+        return self._make_copies(_checked_number("num_envs", num_envs))
 
     def make_again(self, num_envs: int, like: Any) -> Environments:
         """New copies for what was trained on others.
@@ -118,7 +127,7 @@ class EnvironmentRecipe:
             As `make`; the spaces are not those of `like`, since what an id or a function stands for may change; or it
             is a VectorEnv that cannot be made again (`reason_against_making_again`).
         """
-        num_envs = _checked_number(num_envs)
+        num_envs = _checked_number("num_envs", num_envs)
         if not is_vector_environment(self.source):
             return self.make_like(num_envs, like)
         again = self._vector_again()
@@ -149,6 +158,7 @@ class EnvironmentRecipe:
             "id": self.source,
             "vectorization": self.vectorization,
             "env_kwargs": dict(self.env_kwargs),
+            "num_workers": self.num_workers,
         }
         try:
             same = json.loads(json.dumps(description)) == description
@@ -159,17 +169,24 @@ class EnvironmentRecipe:
     @classmethod
     def from_json(cls, description: Any) -> EnvironmentRecipe:
         """Inverse of `to_json`; ValueError for anything else."""
-        kinds: dict[str, Any] = {"id": str, "vectorization": (str, type(None)), "env_kwargs": dict}
+        kinds: dict[str, Any] = {
+            "id": str,
+            "vectorization": (str, type(None)),
+            "env_kwargs": dict,
+            "num_workers": (int, type(None)),
+        }
+        if isinstance(description, Mapping):
+            description = {"num_workers": None, **description}  # which older files lack
         if not isinstance(description, Mapping) or any(
-            not isinstance(description.get(name, 0), kind) for name, kind in kinds.items()
+            not isinstance(description.get(name, 0.0), kind) for name, kind in kinds.items()
         ):
             raise ValueError(f"environment: {description!r} given; want an object with {', '.join(kinds)}")
-        return cls(description["id"], description["vectorization"], description["env_kwargs"])
+        return cls(*(description[name] for name in kinds))
 
     def _make_copies(self, num_envs: int) -> Environments:
         env, kwargs = self.source, dict(self.env_kwargs)
         if not isinstance(env, str):
-            return InProcessEnvironments([functools.partial(env, **kwargs)] * num_envs)
+            return self._stepped([functools.partial(env, **kwargs)] * num_envs)
         if self.vectorization == "envpool":
             return VectorAdapter(make_pool(env, num_envs, kwargs))
         spec = find_spec(env)
@@ -186,9 +203,14 @@ class EnvironmentRecipe:
                 return VectorAdapter(again(num_envs=num_envs), again=lambda number: again(num_envs=number))
             # The checker looks at an environment's first step only, and its wrapper stays in the way of all others.
             make_one = functools.partial(gymnasium.make, env, **{"disable_env_checker": True, **kwargs})
-            return InProcessEnvironments([make_one] * num_envs)
+            return self._stepped([make_one] * num_envs)
         except (ImportError, gymnasium.error.Error) as error:
             raise ValueError(f"env {env!r} cannot be made: {error}{hint(env)}") from error
+
+    def _stepped(self, makers: list[Callable[[], Any]]) -> Environments:
+        if self.vectorization in ("workers", "async"):
+            return WorkerEnvironments(makers, len(makers) if self.vectorization == "async" else self.num_workers)
+        return InProcessEnvironments(makers)
 
     def _vector_again(self) -> Callable[[int], VectorEnv[Any, Any, Any]] | None:
         """How to make more of a user's VectorEnv; None when wrappers or an unknown class would be lost on the way."""
@@ -230,9 +252,9 @@ def _made_from_functions(kind: Any, functions: list[Any], mode: Any, num_envs: i
     return made
 
 
-def _checked_number(num_envs: int) -> int:
-    if isinstance(num_envs, bool) or not hasattr(num_envs, "__index__"):
-        raise TypeError(f"num_envs must be an integer, got {num_envs!r}")
-    if num_envs < 1:
-        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
-    return operator.index(num_envs)
+def _checked_number(name: str, value: int) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return operator.index(value)

@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from trpo_fast._core.rollout import discounted_returns, generalized_advantages, normalize_advantages
-from trpo_fast.environments.base import Environments
+from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.batch import Batch
 
@@ -82,6 +82,24 @@ class _Buffer:
         self.action_masks: NDArray[np.bool_] | None = None  # until the environments are found to have some
 
 
+class _AsOne:
+    """The copies as one part: for policies whose actions, to the bit, depend on what else is computed with them."""
+
+    def __init__(self, environments: Environments) -> None:
+        self.parts = (slice(0, environments.num_envs),)
+        self._step = environments.step
+        self._actions: NDArray[Any] = np.empty(0)
+
+    def send(self, part: int, actions: NDArray[Any]) -> None:
+        self._actions = actions
+
+    def next_part(self) -> int:
+        return 0
+
+    def receive(self, part: int) -> StepResult:
+        return self._step(self._actions)
+
+
 class Collector:
     """Steps the environments with a policy.
 
@@ -120,6 +138,7 @@ class Collector:
             raise ValueError(f"seed must not be negative, got {seed!r}")
         normalizer = observation_normalizer
         self._adapter = adapter
+        self._stepper = adapter if engine.rows_independent else _AsOne(adapter)
         self._normalizer = normalizer
         self._scaler = reward_scaler
         self._seed = seed
@@ -137,6 +156,7 @@ class Collector:
         self._steps_per_env = steps_per_env
         self._buffers = self._make_buffers()
         self._step = 0  # of every environment, over the whole training: the counter of the acting noise
+        self._first_step = 0  # of the rollout under way
         self._resets = 0
         self._observations: NDArray[Any] | None = None  # None: the next rollout begins with a reset
         self._was_done = np.zeros(adapter.num_envs, np.bool_)
@@ -287,26 +307,40 @@ class Collector:
         masks = self._adapter.action_masks
         if masks is not None and buffer.action_masks is None:
             buffer.action_masks = np.empty((len(buffer.rewards), *masks.shape), np.bool_)
-        first_step = self._step
+        first_step = self._first_step = self._step
         raw = None
         if self._normalizer is not None:
             raw = np.empty(buffer.observations.shape, self._adapter.observation_dtype)
         finals: list[tuple[int, NDArray[Any], NDArray[np.int64]]] = []
-        step = self._adapter.step
-        action_shape, action_dtype = self._adapter.action_shape, self._adapter.action_dtype
+        # Every part at its own pace: while this acts for one, the others step, and none waits for another.
+        stepper, parts = self._stepper, self._stepper.parts
+        steps = len(buffer.rewards)
+        stepped = [0] * len(parts)
+        last = np.empty_like(observations)
+        try:
+            for part, own in enumerate(parts):
+                stepper.send(part, self._act(observations[own], buffer, 0, own, raw))
+            for _ in range(steps * len(parts)):
+                part = stepper.next_part()
+                t, own = stepped[part], parts[part]
+                seen, rewards, terminated, truncated, final = stepper.receive(part)
+                buffer.rewards[t, own], buffer.terminated[t, own], buffer.truncated[t, own] = (
+                    rewards,
+                    terminated,
+                    truncated,
+                )
+                if final is not None:
+                    finals.append((t, *final))
+                stepped[part] = t = t + 1
+                if t < steps:
+                    stepper.send(part, self._act(seen, buffer, t, own, raw))
+                else:
+                    last[own] = seen
+        finally:
+            self._step = first_step + max(stepped)
+        finals.sort(key=lambda final: (final[0], final[2][0]))
 
-        for t in range(len(buffer.rewards)):
-            if raw is not None:
-                raw[t] = observations
-            # New memory at every step, as environments may keep their last action.
-            env_actions = np.empty(action_shape, action_dtype)
-            self._act(observations, buffer, t, env_actions)
-            observations, buffer.rewards[t], buffer.terminated[t], buffer.truncated[t], final = step(env_actions)
-            if final is not None:
-                finals.append((t, *final))
-            self._step += 1
-
-        rollout = self._close_rollout(buffer, observations, finals, first_step)
+        rollout = self._close_rollout(buffer, last, finals, first_step)
         if self._scaler is not None:
             try:
                 self._scaler.merge(rollout.rewards, rollout.terminated | rollout.truncated, rollout.valid)
@@ -317,28 +351,45 @@ class Collector:
                 self._normalizer.merge(raw.reshape(-1, raw.shape[-1]) if rollout.valid.all() else raw[rollout.valid])
             except OverflowError as error:
                 raise _too_large("observation", raw, first_step, f"its normalization: {error}") from error
-        self._observations = observations
+        self._observations = last
         return rollout
 
-    def _act(self, observations: NDArray[Any], buffer: _Buffer, t: int, env_actions: NDArray[Any]) -> None:
-        normalized, actions, log_probs = buffer.observations[t], buffer.actions[t], buffer.log_probs[t]
+    def _act(
+        self, observations: NDArray[Any], buffer: _Buffer, t: int, own: slice, raw: NDArray[Any] | None
+    ) -> NDArray[Any]:
+        """Act for the copies `own` in step `t` of the rollout; what goes to them."""
+        normalized, actions, log_probs = buffer.observations[t, own], buffer.actions[t, own], buffer.log_probs[t, own]
+        step = self._first_step + t
+        if raw is not None:
+            raw[t, own] = observations
+        # New memory at every step, as environments may keep their last action.
+        env_actions = np.empty(actions.shape, self._adapter.action_dtype)
         try:
             if buffer.action_masks is None:
-                self._actor.act(observations, self._step, normalized, actions, log_probs, env_actions)
+                self._actor.act(observations, step, normalized, actions, log_probs, env_actions, first_row=own.start)
             else:
-                masks = buffer.action_masks[t]
-                masks[...] = self._adapter.action_masks
+                masks, allowed = buffer.action_masks[t, own], self._adapter.action_masks
+                assert allowed is not None
+                masks[...] = allowed[own]
                 self._actor.act(
-                    observations, self._step, normalized, actions, log_probs, env_actions, action_masks=masks
+                    observations,
+                    step,
+                    normalized,
+                    actions,
+                    log_probs,
+                    env_actions,
+                    first_row=own.start,
+                    action_masks=masks,
                 )
         except FloatingPointError as error:
             bad = _not_finite(observations, self._as_seen(observations))
             if len(bad):
-                raise self._error("observation", bad[0], self._step, observations[bad[0]]) from error
+                raise self._error("observation", own.start + bad[0], step, observations[bad[0]]) from error
             bad = _not_finite(actions.reshape(len(actions), -1))
             if len(bad):
-                raise self._error("action", bad[0], self._step, actions[bad[0]]) from error
-            raise ValueError(f"action at step {self._step} cannot be drawn: {error}") from error
+                raise self._error("action", own.start + bad[0], step, actions[bad[0]]) from error
+            raise ValueError(f"action at step {step} cannot be drawn: {error}") from error
+        return env_actions
 
     def _close_rollout(
         self,

@@ -12,6 +12,9 @@ __attribute__((visibility("default"))) int trpo_get_threads(void);
  * file like /proc/self/cgroup; root: where the groups are mounted, /sys/fs/cgroup. */
 int trpo_cgroup_cores(const char *membership, const char *root);
 
+/* Cores that affinity and control groups grant this process, 1..TRPO_MAX_THREADS. */
+int trpo_usable_cores(void);
+
 /* count: 1..TRPO_MAX_THREADS (checked by the caller). Affects sections that start later. */
 void trpo_set_threads(int count);
 

@@ -1,0 +1,250 @@
+"""Stepping by worker processes beside what it replaces and what it could reach.
+
+    python -m bench.stepping [--against REV_OR_PATH] [--env HalfCheetah-v5 Humanoid-v5] [--rounds 7] [--out FILE]
+
+For each environment, 8 copies, the defaults else, medians of alternating rounds:
+
+- ``learn()`` with workers against ``learn()`` in one process of another build, which --against names: a revision, which
+  is built in a temporary folder, or a checkout that is built already;
+- the rollout phase alone, while no critic is fitted beside it, against as many processes that step the simulator with
+  random actions and do nothing else;
+- a worker and its parent on one core against one process on one core.
+
+And how long it takes to make 256 copies, and what memory they take, shared out to two workers and in one process. Every
+side is a process of its own that waits while others work. The two on one core have to agree bit for bit, or the run is
+an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import trpo_fast
+from bench.machine import describe
+from trpo_fast._core.library import usable_cores
+from trpo_fast.benchmarks import QUIET, measure_peak
+
+ROOT = Path(__file__).resolve().parent.parent
+SIDE = Path(__file__).with_name("stepping_side.py")
+RESULT = Path(__file__).with_name("results") / "stepping.json"
+AGAINST = "8f97cf5"  # the last build that stepped all copies in one process, or one copy in each
+COPIES = 8
+MANY = 256
+
+
+class Side:
+    """One of those compared: a process that does a round when it is asked to."""
+
+    def __init__(self, stack: ExitStack, checkout: Path, *, one_core: bool = False, **task: Any) -> None:
+        self.rounds: list[dict[str, Any]] = []
+        if task["kind"] == "train":
+            task["checkout"] = str(checkout)
+        self._process = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-P", str(SIDE)],
+                env={**os.environ, "PYTHONPATH": str(checkout)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        stack.callback(self._process.kill)
+        self._ask(json.dumps({"one_core": one_core, **task}))
+
+    def begin(self) -> None:
+        """Start a round."""
+        self._ask("round")
+
+    def answer(self) -> Any:
+        """Wait for what the side says next."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("bench.stepping: one of the sides ended; what it wrote says why")
+        return json.loads(line)
+
+    def round(self) -> None:
+        """A whole round."""
+        self.begin()
+        self.rounds.append(self.answer())
+
+    def median(self, figure: str) -> float:
+        """Of all rounds."""
+        return statistics.median(one[figure] for one in self.rounds)
+
+    def _ask(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+
+class Bare:
+    """Processes that only step, all at the same time."""
+
+    def __init__(self, stack: ExitStack, env: str, processes: int, seconds: float) -> None:
+        share = COPIES // processes
+        self.rounds: list[dict[str, Any]] = []
+        self._sides = [
+            Side(stack, ROOT, kind="bare", env=env, copies=share, seconds=seconds, first=share * i)
+            for i in range(processes)
+        ]
+        for side in self._sides:
+            side.answer()
+
+    def round(self) -> None:
+        """A whole round."""
+        for side in self._sides:
+            side.begin()
+        self.rounds.append({"steps_per_second": sum(side.answer()["steps_per_second"] for side in self._sides)})
+
+    median = Side.median
+
+
+def compare(env: str, against: Path, rounds: int, updates: int, seconds: float, seed: int) -> dict[str, Any]:
+    """Medians, ratios and all rounds of one environment."""
+    workers = min(COPIES, usable_cores())
+    ours: dict[str, Any] = {"kind": "train", "env": env, "num_envs": COPIES, "updates": updates, "seed": seed}
+    shared = ours | {"vectorization": "workers", "num_workers": workers}
+    alone = ours | {"overlap_critic": False}
+    with ExitStack() as stack:
+        sides: dict[str, Any] = {
+            "learn, before": Side(stack, against, **ours, vectorization="sync"),
+            "learn, workers": Side(stack, ROOT, **shared),
+            "rollout, workers": Side(stack, ROOT, **shared, overlap_critic=False),
+            "one core, sync": Side(stack, ROOT, one_core=True, **alone, vectorization="sync"),
+            "one core, worker": Side(stack, ROOT, one_core=True, **alone, vectorization="workers", num_workers=1),
+        }
+        for side in sides.values():
+            side.answer()
+        sides["bare processes"] = Bare(stack, env, workers, seconds)
+        for _ in range(rounds):
+            for side in sides.values():
+                side.round()
+        for one, other in zip(sides["one core, sync"].rounds, sides["one core, worker"].rounds, strict=True):
+            if one["parameters"] != other["parameters"]:
+                raise AssertionError(f"{env}: a worker and one process disagree, so their time means nothing")
+        figures = {name: side.median("steps_per_second") for name, side in sides.items()}
+        for name in ("rollout, workers", "one core, sync", "one core, worker"):
+            figures[name] = sides[name].median("rollout_steps_per_second")
+        return {
+            "workers": workers,
+            "steps_per_second": figures,
+            "learn_ratio": figures["learn, workers"] / figures["learn, before"],
+            "rollout_share_of_bare": figures["rollout, workers"] / figures["bare processes"],
+            "one_core_ratio": figures["one core, worker"] / figures["one core, sync"],
+            "rounds": {name: side.rounds for name, side in sides.items()},
+        }
+
+
+def many_copies(env: str, rounds: int) -> dict[str, Any]:
+    """Seconds and megabytes of many copies, in one process and shared out to two."""
+    with ExitStack() as stack:
+        sides = {
+            name: Side(stack, ROOT, kind="copies", env=env, num_envs=MANY, num_workers=workers)
+            for name, workers in (("in one process", None), ("on 2 workers", 2))
+        }
+        for side in sides.values():
+            side.answer()
+        for _ in range(rounds):
+            for side in sides.values():
+                side.round()
+        return {
+            name: {"seconds": side.median("seconds"), "megabytes": side.median("megabytes"), "rounds": side.rounds}
+            for name, side in sides.items()
+        }
+
+
+@contextmanager
+def checkout(against: str) -> Iterator[Path]:
+    """A folder with a built package: `against` itself, or the revision of that name, built for as long as it takes."""
+    if (Path(against) / "trpo_fast").is_dir():
+        yield Path(against).resolve()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "before"
+        git = ["git", "-C", str(ROOT), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", str(tree), against], check=True)
+        try:
+            build = [sys.executable, "setup.py", "--quiet", "build_clib", "build_ext", "--inplace"]
+            subprocess.run(build, cwd=tree, check=True)
+            yield tree
+        finally:
+            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
+
+
+def _cpu_share() -> float:
+    """What as many busy threads as there are cores get of them, just now: 1 on a quiet machine."""
+    before = trpo_fast.get_num_threads()
+    trpo_fast.set_num_threads(usable_cores())
+    share = measure_peak("float32", rounds=20_000_000).cpu_share
+    trpo_fast.set_num_threads(before)
+    return share
+
+
+def _print(env: str, result: dict[str, Any]) -> None:
+    figures = result["steps_per_second"]
+    print(f"{env}, {COPIES} copies, {result['workers']} workers, steps/s")
+    for one, other, name, ratio in (
+        ("learn, workers", "learn, before", "learn() against the build before", "learn_ratio"),
+        ("rollout, workers", "bare processes", "rollout phase against bare processes", "rollout_share_of_bare"),
+        ("one core, worker", "one core, sync", "rollout phase on one core against sync", "one_core_ratio"),
+    ):
+        print(f"  {name:<40} {figures[one]:9,.0f} / {figures[other]:9,.0f} = {result[ratio]:.3f}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the ratios and write every round as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m bench.stepping", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--env", nargs="+", default=["HalfCheetah-v5", "Humanoid-v5"])
+    parser.add_argument("--against", default=AGAINST, metavar="REV_OR_PATH", help=f"the build before ({AGAINST})")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of each side")
+    parser.add_argument("--updates", type=int, default=3, help="updates in a round of training")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a round of the bare processes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULT, help="JSON file")
+    arguments = parser.parse_args(argv)
+    machine = describe()
+    print(f"{machine['cpu']}, {usable_cores()} cores, medians of {arguments.rounds} alternating rounds")
+    shares = [_cpu_share()]
+    environments = {}
+    with checkout(arguments.against) as before:
+        for env in arguments.env:
+            environments[env] = compare(
+                env, before, arguments.rounds, arguments.updates, arguments.seconds, arguments.seed
+            )
+            shares.append(_cpu_share())
+            _print(env, environments[env])
+    many = many_copies(arguments.env[0], 3)
+    for name, figures in many.items():
+        print(f"{MANY} copies of {arguments.env[0]} {name}: {figures['seconds']:.1f} s, {figures['megabytes']:,.0f} MB")
+    share = statistics.median(shares)
+    if share < QUIET:
+        print(f"  NOT TO BE QUOTED: the machine was busy, this had {share:.0%} of its cores")
+    result = {
+        "command": " ".join(["python -m bench.stepping", *(sys.argv[1:] if argv is None else argv)]),
+        "machine": machine,
+        "against": arguments.against,
+        "seed": arguments.seed,
+        "cpu_share": share,
+        "quiet": share >= QUIET,
+        "environments": environments,
+        "many_copies": {"env": arguments.env[0], "copies": MANY, **many},
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"  written to {os.path.relpath(arguments.out)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

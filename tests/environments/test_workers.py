@@ -1,0 +1,500 @@
+"""Worker processes: the bits of one process, and nothing that hangs or stays."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import trpo_fast
+from tests.environments import worker_toys as toys
+from trpo_fast._core.library import usable_cores
+from trpo_fast.engines import make_engine
+from trpo_fast.environments.in_process import InProcessEnvironments
+from trpo_fast.environments.processes import WorkerError
+from trpo_fast.environments.workers import WorkerEnvironments
+from trpo_fast.rollout.collector import Collector
+
+BOX = spaces.Box(-1, 1, (3,), np.float32)
+KINDS = {
+    "box": (spaces.Box(-2, 2, (4,), np.float32), BOX, None),
+    "doubles": (spaces.Box(-2, 2, (2, 2), np.float64), spaces.Box(-1, 1, (2,), np.float64), None),
+    "image": (spaces.Box(0, 255, (6, 5, 3), np.uint8), spaces.MultiDiscrete([2, 3]), None),
+    "parts": (
+        spaces.Dict(
+            z=spaces.Discrete(3, start=-1), a=spaces.Tuple((spaces.MultiBinary(2), spaces.Box(-1, 1, (2,), np.float32)))
+        ),
+        spaces.Discrete(4, start=2),
+        None,
+    ),
+    "masks of a method": (spaces.Discrete(5), spaces.Discrete(3), "method"),
+    "masks in infos": (spaces.Discrete(5), spaces.Discrete(3), "info"),
+}
+
+
+@pytest.fixture
+def made():
+    """Makes environments that are closed in the end."""
+    every = []
+
+    def make(make_one, copies, workers):
+        environments = WorkerEnvironments([make_one] * copies, workers)
+        every.append(environments)
+        return environments
+
+    yield make
+    for environments in every:
+        environments.close()
+
+
+def actions_for(environments, rng):
+    if environments.action_dtype == np.int64:
+        space = environments.action_space
+        most = space.n if isinstance(space, spaces.Discrete) else space.nvec
+        return rng.integers(0, most, environments.action_shape) + getattr(space, "start", 0)
+    return rng.uniform(-1, 1, environments.action_shape).astype(environments.action_dtype)
+
+
+def trace(environments, steps=40, seed=5, resets=2):
+    """Every array of a few episodes, copied."""
+    rng = np.random.default_rng(0)
+    found = []
+    for k in range(resets):
+        found.append(
+            [environments.reset(None if seed is None else seed + k).copy(), _copied(environments.action_masks)]
+        )
+        for _ in range(steps):
+            *arrays, finals = environments.step(actions_for(environments, rng))
+            found.append([*map(np.copy, arrays), *(finals or ()), _copied(environments.action_masks)])
+    return found
+
+
+def _copied(masks):
+    return None if masks is None else masks.copy()
+
+
+def assert_same(found, wanted):
+    assert len(found) == len(wanted)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                assert one.dtype == other.dtype
+                np.testing.assert_array_equal(one, other)
+
+
+def gone(pid):
+    """Whether no such process runs; a zombie has ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return sys.platform == "linux"
+
+
+def wait_until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_number_of_workers_gives_the_bits_of_one_process(kind, made):
+    make_one = functools.partial(toys.Drawn, *KINDS[kind])
+    wanted = trace(InProcessEnvironments([make_one] * 5))
+    assert any(len(step) > 6 for step in wanted)  # final observations
+    assert (wanted[0][1] is not None) == kind.startswith("masks")
+    for workers in (1, 2, 3):
+        environments = made(make_one, 5, workers)
+        assert environments.num_workers == workers == len(environments.processes)
+        assert [i for part in environments.parts for i in range(part.start, part.stop)] == list(range(5))
+        assert_same(trace(environments), wanted)
+
+
+def test_parts_step_at_their_own_pace(made):
+    make_one = functools.partial(toys.Drawn, *KINDS["masks in infos"])
+    copies = InProcessEnvironments([make_one] * 5)
+    environments = made(make_one, 5, 2)
+    rng, steps = np.random.default_rng(1), 30
+    actions = rng.integers(0, 3, (steps, 5))
+    rows = copies.reset(2).copy()
+    np.testing.assert_array_equal(environments.reset(2), rows)
+    wanted = []
+    for t in range(steps):
+        *arrays, finals = copies.step(actions[t])
+        wanted.append([*map(np.copy, arrays), finals, copies.action_masks.copy()])
+    found = [[] for _ in environments.parts]
+
+    def take(part, result):
+        masks = environments.action_masks[environments.parts[part]].copy()
+        found[part].append([*map(np.copy, result[:4]), result.final_observations, masks])
+
+    for t in range(steps):  # the first part runs ahead to the end
+        environments.send(0, actions[t, environments.parts[0]])
+        assert environments.next_part() == 0
+        take(0, environments.receive(0))
+    for t in range(steps):
+        environments.send(1, actions[t, environments.parts[1]])
+        take(1, environments.receive(1))
+    for part, own in enumerate(environments.parts):
+        for ours, theirs in zip(found[part], wanted, strict=True):
+            for one, other in zip((*ours[:4], ours[5]), (*theirs[:4], theirs[5]), strict=True):
+                np.testing.assert_array_equal(one, other[own])
+            rows, indices = theirs[4] or (np.empty((0, 5)), np.empty(0, int))
+            here = (own.start <= indices) & (indices < own.stop)
+            assert (ours[4] is None) == (not here.any())
+            if here.any():
+                np.testing.assert_array_equal(ours[4][0], rows[here])
+                np.testing.assert_array_equal(ours[4][1], indices[here])
+
+
+@pytest.mark.parametrize("kind", ["box", "masks of a method"])
+@pytest.mark.parametrize("engine", ["native", "autograd"])
+def test_collecting_from_workers_gives_the_bits_of_one_process(kind, engine, made):
+    make_one = functools.partial(toys.Drawn, *KINDS[kind])
+    rollouts = []
+    for environments in (InProcessEnvironments([make_one] * 5), made(make_one, 5, 2)):
+        policy = trpo_fast.MLPPolicy(environments.observation_space, environments.action_space, seed=3)
+        collector = Collector(environments, make_engine(policy, engine), steps_per_env=20, seed=4)
+        rollouts.append([collector.collect() for _ in range(2)])
+    for one, other in zip(*rollouts, strict=True):
+        for name, array in vars(one).items():
+            np.testing.assert_array_equal(array, getattr(other, name), err_msg=name)
+    assert len(one.final_rows) > 3
+
+
+def test_workers_have_no_torch_and_one_thread_beside_the_watch_on_their_parent(made):
+    assert "torch" in sys.modules
+    environments = made(toys.Surroundings, 2, 2)
+    rows = environments.reset()
+    np.testing.assert_array_equal(rows, [[0, 102]] * 2)
+    environments.step(np.zeros((2, 1), np.float32))
+
+
+def test_no_more_simulators_are_made_than_copies(tmp_path, made):
+    environments = made(functools.partial(toys.Recorded, str(tmp_path)), 5, 2)
+    assert len(list(tmp_path.glob("made-*"))) == 5
+    assert {path.name.split("-")[1] for path in tmp_path.iterdir()} == set(map(str, environments.processes))
+    environments.close()
+    assert len(list(tmp_path.glob("closed-*"))) == 5
+
+
+def test_by_default_there_is_a_worker_for_every_core_and_none_without_a_copy(made):
+    assert made(toys.Sum, 8, None).num_workers == min(8, usable_cores())
+    assert made(toys.Sum, 2, 5).num_workers == 2
+    with pytest.raises(ValueError, match="num_workers must be at least 1, got 0"):
+        WorkerEnvironments([toys.Sum], 0)
+
+
+def test_a_constructor_that_fails_says_so_in_its_own_words_and_leaves_nothing(tmp_path):
+    before = os.listdir("/dev/fd")
+    with pytest.raises(LookupError, match="the third door is locked") as caught:
+        WorkerEnvironments([functools.partial(toys.Recorded, str(tmp_path), failing=3)] * 8, 2)
+    assert any("copies 0 to 3" in note and "Traceback" in note for note in caught.value.__notes__)
+    made = {path.name.partition("-")[2] for path in tmp_path.glob("made-*")}
+    pids = {int(name.partition("-")[0]) for name in made}
+    assert len(pids) == 2 and all(map(gone, pids))
+    closed = {path.name.partition("-")[2] for path in tmp_path.glob("closed-*")}
+    assert len(made) == 6 and len(closed) == 4  # two of the first three of each worker
+    assert os.listdir("/dev/fd") == before
+
+
+def test_an_environments_exception_keeps_its_type_and_names_environment_step_and_worker(made):
+    environments = made(toys.Raises, 5, 2)
+    environments.reset(0)
+    actions = np.zeros((5, 1), np.float32)
+    environments.step(actions)
+    actions[3] = 1
+    with pytest.raises(KeyError, match="no such door") as caught:
+        environments.step(actions)
+    notes = "\n".join(caught.value.__notes__)
+    assert "environment 3, step 2 after the reset" in notes
+    assert f"worker 1 (process {environments.processes[1]}, copies 2 to 4)" in notes
+    assert 'raise {"KeyError": KeyError("no such door")' in notes  # the worker's traceback
+    processes = environments.processes
+    assert_same(trace(environments, 3), trace(InProcessEnvironments([toys.Raises] * 5), 3))
+    assert environments.processes == processes
+
+
+def test_an_exception_that_cannot_be_made_again_leaves_its_words(made):
+    environments = made(functools.partial(toys.Raises, "Lost"), 2, 2)
+    environments.reset(0)
+    with pytest.raises(WorkerError, match="Lost: key and door") as caught:
+        environments.step(np.array([[0], [1]], np.float32))
+    assert "environment 1, step 1 after the reset" in caught.value.__notes__
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("exit", "exited with code 3"),
+        ("_exit", "exited with code 4"),
+        ("segfault", "was killed by SIGSEGV"),
+        ("kill", "was killed by SIGKILL, as the system does where memory runs out"),
+    ],
+)
+def test_a_worker_that_ends_is_named_and_reset_makes_new_ones(how, words, made):
+    environments = made(functools.partial(toys.Exits, how), 5, 2)
+    first = environments.processes
+    environments.reset(0)
+    actions = np.zeros((5, 1), np.float32)
+    actions[4] = 1
+    with pytest.raises(WorkerError, match=rf"^worker 1 \(process {first[1]}, copies 2 to 4\) {words}"):
+        environments.step(actions)
+    assert_same(trace(environments, 3), trace(InProcessEnvironments([toys.Sum] * 5), 3))
+    assert not set(first) & set(environments.processes) and all(map(gone, first))
+
+
+def test_a_worker_that_was_killed_between_steps_is_named_by_the_next_call(made):
+    environments = made(toys.Sum, 4, 2)
+    environments.reset(0)
+    os.kill(environments.processes[0], signal.SIGKILL)
+    with pytest.raises(WorkerError, match=r"worker 0 .* was killed by SIGKILL"):
+        for _ in range(1000):
+            environments.step(np.zeros((4, 1), np.float32))
+    environments.send(1, np.zeros((2, 1), np.float32))
+    part = environments.next_part()
+    if part == 0:
+        with pytest.raises(WorkerError, match="worker 0"):
+            environments.receive(part)
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_closing_ends_a_worker_that_is_stuck_in_a_step(stubborn, made):
+    environments = made(functools.partial(toys.Stuck, stubborn), 3, 2)
+    environments.reset(0)
+    environments.send(1, np.ones((2, 1), np.float32))
+    processes = environments.processes
+    began = time.monotonic()
+    environments.close()
+    assert time.monotonic() - began < 5
+    assert all(map(gone, processes))
+    assert environments.processes == ()
+    environments.close()
+    with pytest.raises(RuntimeError, match="closed; want a reset first"):
+        environments.step(np.zeros((3, 1), np.float32))
+    environments.reset(0)
+    environments.step(np.zeros((3, 1), np.float32))
+
+
+@pytest.mark.parametrize("toy", [toys.Slow, toys.Stuck])
+def test_after_an_interrupted_step_reset_begins_again(toy, made):
+    environments = made(toy, 4, 2)
+    environments.reset(0)
+    actions = np.ones((4, 1), np.float32)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        while True:
+            environments.step(actions)
+    timer.join()
+    assert_same(trace(environments, 3), trace(InProcessEnvironments([toys.Sum] * 4), 3))
+
+
+def test_workers_leave_ctrl_c_to_the_main_process(made):
+    environments = made(toys.Sum, 2, 2)
+    environments.reset(0)
+    for process in environments.processes:
+        os.kill(process, signal.SIGINT)
+    environments.step(np.zeros((2, 1), np.float32))
+
+
+def test_what_cannot_be_pickled_is_refused_by_name():
+    lock = threading.Lock()
+
+    def make():
+        with lock:
+            return toys.Sum()
+
+    with pytest.raises(TypeError, match=r"env: cannot be sent to a worker process.*lock.*vectorization='sync'"):
+        WorkerEnvironments([make] * 2, 2)
+
+
+def test_copies_of_different_spaces_are_refused_across_workers():
+    makers = [functools.partial(toys.Drawn, spaces.Box(-1, high, (2,)), BOX) for high in (1, 1, 2, 2)]
+    with pytest.raises(ValueError, match=r"environment 2: observation_space .*as environment 0 has it"):
+        WorkerEnvironments(makers, 2)
+
+
+def test_masks_that_only_some_workers_give_allow_everything_elsewhere():
+    plain = functools.partial(toys.Drawn, *KINDS["masks in infos"][:2])
+    masked = functools.partial(plain, "info")
+    makers = [plain, plain, masked, masked]
+    environments = WorkerEnvironments(makers, 2)
+    try:
+        assert_same(trace(environments), trace(InProcessEnvironments(makers)))
+        assert environments.action_masks[:2].all()
+    finally:
+        environments.close()
+
+
+def test_global_generators_are_seeded_by_every_reset(made):
+    environments = made(toys.Global, 4, 2)
+    one, other = trace(environments, 5, resets=1), trace(environments, 5, resets=1)
+    assert_same(one, other)
+    assert np.ptp(one[-1][1]) > 0
+
+
+def test_what_is_registered_here_is_known_in_workers(made):
+    id = "trpo-fast-test/Registered-v0"
+
+    class Local(toys.Sum):  # of no module that a worker could import it from
+        def __init__(self, start=0.0):
+            self.start = start
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.total = self.start
+            return self._observe(), {}
+
+    gymnasium.register(id, entry_point=Local, kwargs={"start": 2.5}, max_episode_steps=3)
+    try:
+        environments = made(lambda: gymnasium.make(id), 2, 2)
+        np.testing.assert_array_equal(environments.reset(0), [[2.5, 0]] * 2)
+        for _ in range(3):
+            result = environments.step(np.zeros((2, 1), np.float32))
+        assert result.truncated.all()
+    finally:
+        del gymnasium.registry[id]
+
+
+SCRIPT = """
+import gymnasium, multiprocessing, numpy as np, os, sys
+from gymnasium import spaces
+
+class Mine(gymnasium.Env):
+    observation_space = spaces.Box(-1, 1, (1,), np.float64)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.array([self.np_random.random()]), {}
+
+    def step(self, action):
+        if action == 1:
+            raise Mistake("of mine")
+        return np.array([self.np_random.random()]), 0.0, False, False, {}
+
+class Mistake(Exception):
+    pass
+
+def use(*makers):
+    from trpo_fast.environments.in_process import InProcessEnvironments
+    from trpo_fast.environments.workers import WorkerEnvironments
+    for make in makers:
+        environments, wanted = WorkerEnvironments([make] * 3, 2), InProcessEnvironments([make] * 3)
+        assert (environments.reset(1) == wanted.reset(1)).all()
+        try:
+            environments.step(np.array([0, 0, 1]))
+        except Mistake as error:
+            assert "environment 2, step 1" in "".join(error.__notes__), error.__notes__
+    print("used", *environments.processes, flush=True)
+    return environments  # and never closed
+"""
+REGISTER = """
+gymnasium.register("Mine-v0", entry_point=Mine)
+gymnasium.register("MineByName-v0", entry_point="__main__:Mine")
+"""
+EVERY = """
+every = [Mine, lambda: Mine(), lambda: gymnasium.make("Mine-v0"), lambda: gymnasium.make("MineByName-v0")]
+"""
+
+
+def run_script(tmp_path, *parts, **options):
+    path = tmp_path / "script.py"
+    path.write_text("\n".join(map(textwrap.dedent, parts)))
+    root = os.path.dirname(os.path.dirname(trpo_fast.__file__))
+    environment = os.environ | {"PYTHONPATH": root}
+    command = [sys.executable, "-W", "error", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, **options)
+
+
+def pids_of(done):
+    return [int(pid) for line in done.stdout.splitlines() if line.startswith("used") for pid in line.split()[1:]]
+
+
+def test_no_main_guard_is_needed_and_an_unclosed_end_leaves_nothing(tmp_path):
+    done = run_script(tmp_path, SCRIPT, REGISTER, EVERY, "environments = use(*every)")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(pids_of(done)) == 2 and all(map(gone, pids_of(done)))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_every_start_method_will_do_also_in_a_daemonic_process(method, tmp_path):
+    guarded = """
+    if __name__ == "__main__":
+        gymnasium.register("Mine-v0", entry_point=Mine)
+        gymnasium.register("MineByName-v0", entry_point="__main__:Mine")
+        multiprocessing.set_start_method({method!r})
+        use(lambda: gymnasium.make("MineByName-v0")).close()
+        # Its main module is this one under another name, where nothing is registered.
+        inner = multiprocessing.Process(target=inside, daemon=True)
+        inner.start()
+        inner.join()
+        sys.exit(inner.exitcode)
+    """
+    inside = """
+    def inside():
+        gymnasium.register("Mine-v0", entry_point=Mine)
+        gymnasium.register("MineByName-v0", entry_point=Mine)
+        use(lambda: gymnasium.make("MineByName-v0")).close()
+    """
+    # In the forked process both are registered already, which Gymnasium warns of.
+    quiet = "\nimport warnings; warnings.filterwarnings('ignore', '.*Overriding')"
+    done = run_script(tmp_path, SCRIPT, quiet, inside, textwrap.dedent(guarded).format(method=method))
+    assert done.returncode == 0, done.stderr
+    assert len(pids_of(done)) == 4 and all(map(gone, pids_of(done)))
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_workers_end_when_their_parent_is_killed(busy, tmp_path):
+    program = f"""
+    import functools, os, signal, time
+    import numpy as np
+    from tests.environments.worker_toys import Stuck
+    from trpo_fast.environments.workers import WorkerEnvironments
+    environments = WorkerEnvironments([functools.partial(Stuck, True)] * 2, 2)
+    environments.reset(0)
+    if {busy}:
+        environments.send(0, np.ones((1, 1), np.float32))
+        environments.send(1, np.ones((1, 1), np.float32))
+    print("used", *environments.processes, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = run_script(tmp_path, program)
+    assert done.returncode == -signal.SIGKILL
+    assert len(pids_of(done)) == 2
+    for pid in pids_of(done):
+        assert wait_until(functools.partial(gone, pid))
+
+
+def test_a_forked_process_cannot_use_its_parents_workers(made):
+    environments = made(toys.Sum, 2, 2)
+    environments.reset(0)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            environments.reset(0)
+        except RuntimeError as error:
+            code = 0 if "belong to process" in str(error) else 2
+        environments.close()  # which must not end them
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    environments.step(np.zeros((2, 1), np.float32))

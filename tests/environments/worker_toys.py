@@ -1,0 +1,144 @@
+"""Environments for worker processes, in a module of their own that a worker imports quickly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Drawn(gymnasium.Env):
+    """Everything is drawn from the copy's generator and the action: episodes end either way after a few steps."""
+
+    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space, masks: str | None = None) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+        self.masks = masks
+        if masks == "method":
+            self.action_masks = lambda: self.mask
+
+    def _observe(self) -> tuple[Any, dict]:
+        self.observation_space.seed(int(self.np_random.integers(2**31)))
+        self.mask = None
+        if self.masks is not None:
+            self.mask = self.np_random.random(self.action_space.n) < 0.5
+            self.mask[self.np_random.integers(self.action_space.n)] = True
+        # A mask is only sometimes among the infos.
+        info = {"action_mask": self.mask} if self.masks == "info" and self.np_random.random() < 0.8 else {}
+        return self.observation_space.sample(), info
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._observe()
+
+    def step(self, action):
+        observation, info = self._observe()
+        reward = float(np.sum(np.asarray(action, np.float64)) + self.np_random.normal())
+        terminated, truncated = self.np_random.random(2) < 0.15
+        return observation, reward, bool(terminated), bool(truncated), info
+
+
+class Sum(gymnasium.Env):
+    """The running sum of the actions; subclasses do something strange on the way."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.total, self.steps = float(self.np_random.random()), 0
+        return self._observe(), {}
+
+    def _observe(self) -> np.ndarray:
+        return np.array([self.total, self.steps])
+
+    def step(self, action):
+        self.steps += 1
+        self.total += float(action[0])
+        self.happen(action)
+        return self._observe(), self.total, False, False, {}
+
+    def happen(self, action) -> None:
+        """What is strange; at a step with an action of 1."""
+
+
+class Lost(Exception):
+    """Can be pickled, but not made again."""
+
+    def __init__(self, one, other) -> None:
+        super().__init__(f"{one} and {other}")
+
+
+class Raises(Sum):
+    def __init__(self, kind: str = "KeyError") -> None:
+        self.kind = kind
+
+    def happen(self, action) -> None:
+        if action[0] == 1:
+            raise {"KeyError": KeyError("no such door"), "Lost": Lost("key", "door")}[self.kind]
+
+
+class Exits(Sum):
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def happen(self, action) -> None:
+        if action[0] != 1:
+            return
+        if self.how == "exit":
+            sys.exit(3)
+        if self.how == "_exit":
+            os._exit(4)
+        os.kill(os.getpid(), signal.SIGSEGV if self.how == "segfault" else signal.SIGKILL)
+
+
+class Stuck(Sum):
+    """Does not come back from a step, and does not let itself be asked to where it is `stubborn`."""
+
+    def __init__(self, stubborn: bool = False) -> None:
+        if stubborn:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def happen(self, action) -> None:
+        while action[0] == 1:
+            time.sleep(0.1)
+
+
+class Slow(Sum):
+    def happen(self, action) -> None:
+        time.sleep(0.3)
+
+
+class Surroundings(Sum):
+    """Observes its process: torch imported, threads, the environment variable for OpenMP."""
+
+    def _observe(self) -> np.ndarray:
+        threads = len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 2
+        return np.array([float("torch" in sys.modules), threads + 100 * float(os.environ["OMP_NUM_THREADS"])])
+
+
+class Recorded(Sum):
+    """Leaves a file behind when it is made, another when it is closed; number `failing` cannot be made."""
+
+    def __init__(self, folder: str, failing: int = -1) -> None:
+        self.folder = Path(folder)
+        made = self.folder / f"made-{os.getpid()}-{id(self)}"
+        made.touch()
+        if len(list(self.folder.glob(f"made-{os.getpid()}-*"))) == failing:
+            raise LookupError("the third door is locked")
+
+    def close(self) -> None:
+        (self.folder / f"closed-{os.getpid()}-{id(self)}").touch()
+
+
+class Global(Sum):
+    """Draws from NumPy's global generator."""
+
+    def happen(self, action) -> None:
+        self.total += np.random.random()

@@ -1,0 +1,193 @@
+"""One worker process: steps its copies on command, on arrays that it shares with the process that started it.
+
+Neither torch nor anything above this floor is imported here: a worker costs what its simulator costs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import cloudpickle
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from trpo_fast.environments.copies import Copies
+from trpo_fast.environments.shared_state import shared_state
+
+# Commands, and answers to them. All but STEP and DONE are followed by a pickle.
+STEP, RESET, ATTACH, MASKS, SHARED = b"s", b"r", b"a", b"m", b"?"
+DONE, VALUE, ERROR = b"d", b"v", b"e"
+
+Layout = Mapping[str, tuple[tuple[int, ...], str]]
+"""Shapes and dtypes of arrays by name."""
+
+WRITTEN = ("rows", "rewards", "terminated", "truncated", "finals")
+"""Arrays that a worker's copies write, as `Copies.bind` takes them; it reads "actions" and writes "masks" besides."""
+
+_LENGTH = 8  # bytes of the number in front of a pickle
+_ALIGNMENT = 64
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write everything, in as many pieces as a pipe takes."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def read_exactly(descriptor: int, count: int) -> bytes:
+    """`count` bytes; EOFError where the other end is closed before that."""
+    pieces = []
+    while count:
+        piece = os.read(descriptor, min(count, 1 << 20))
+        if not piece:
+            raise EOFError
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
+
+
+def message(code: bytes, data: bytes) -> bytes:
+    """`code` followed by a pickle."""
+    return code + len(data).to_bytes(_LENGTH, "little") + data
+
+
+def read_data(descriptor: int) -> bytes:
+    """The pickle that follows a code."""
+    return read_exactly(descriptor, int.from_bytes(read_exactly(descriptor, _LENGTH), "little"))
+
+
+def size_of(layout: Layout) -> int:
+    """Bytes that the arrays of a layout take together; at least one."""
+    return max(1, sum(map(_aligned_bytes, layout.values())))
+
+
+def arrays_in(memory: mmap.mmap, layout: Layout) -> dict[str, NDArray[Any]]:
+    """The arrays of a layout, one after the other in `memory`."""
+    arrays, offset = {}, 0
+    for name, (shape, dtype) in layout.items():
+        arrays[name] = np.ndarray(shape, dtype, memory, offset)
+        offset += _aligned_bytes((shape, dtype))
+    return arrays
+
+
+def _aligned_bytes(array: tuple[tuple[int, ...], str]) -> int:
+    shape, dtype = array
+    count = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    return -(-count // _ALIGNMENT) * _ALIGNMENT
+
+
+def main(commands: int, answers: int, memory: int) -> None:
+    """Serve until the other end of `commands` is closed; the three are file descriptors."""
+    # Ctrl-C reaches every process of the terminal. What happens then the main process decides, which has kept it away
+    # until here.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    for descriptor in (commands, answers, memory):
+        os.set_inheritable(descriptor, False)
+    threading.Thread(target=_end_with, args=(os.getppid(),), name="parent-watch", daemon=True).start()
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the main process has closed its end, or is gone
+        _Worker(commands, answers, memory).serve()
+
+
+def _end_with(parent: int) -> None:
+    """End this process, wherever it is, soon after its parent: a pipe tells of that only who reads from it."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+class _Worker:
+    def __init__(self, commands: int, answers: int, memory: int) -> None:
+        self._commands, self._answers, self._memory = commands, answers, memory
+
+    def serve(self) -> None:
+        task = pickle.loads(read_data(self._commands))
+        self._index, self._first, self._count = task["index"], task["first"], task["count"]
+        sys.argv[:] = task["argv"]
+        _register(task["registry"])
+        try:
+            copies = Copies(pickle.loads(task["makers"]), self._first, own_generators=True)
+        except Exception as error:
+            write_all(self._answers, self._failure(error))
+            return
+        try:
+            # Spaces may be classes of the user's.
+            made = copies.observation_space, copies.action_space, copies.wrappings
+            write_all(self._answers, message(VALUE, cloudpickle.dumps(made)))
+            self._serve_copies(copies)
+        finally:
+            copies.close()
+
+    def _serve_copies(self, copies: Copies) -> None:
+        commands, answers = self._commands, self._answers
+        nothing: NDArray[Any] = np.empty(0)  # until there is shared memory
+        actions = masks = nothing
+        while code := os.read(commands, 1):
+            data: Any = None if code == STEP else pickle.loads(read_data(commands))
+            value: Any = None
+            try:
+                if code == STEP:
+                    copies.step(actions.copy())  # which environments may keep
+                elif code == RESET:
+                    copies.reset(data)
+                    value = copies.mask_source
+                elif code == MASKS:  # other copies have some
+                    copies.expect_masks()
+                elif code == SHARED:
+                    value = shared_state(copies.envs)
+                elif code == ATTACH:
+                    shared = arrays_in(mmap.mmap(self._memory, size_of(data)), data)
+                    own = slice(self._first, self._first + self._count)
+                    actions, masks = shared["actions"][own], shared["masks"][own]
+                    copies.bind(
+                        *(shared[name][own] for name in ("rows", "rewards", "terminated", "truncated", "finals"))
+                    )
+                if copies.masks is not None:
+                    masks[...] = copies.masks
+                answer = DONE if code == STEP else message(VALUE, pickle.dumps(value))
+            except Exception as error:
+                answer = self._failure(error)
+            write_all(answers, answer)
+
+    def _failure(self, error: Exception) -> bytes:
+        """The answer that brings an exception: as it is, where it can be made again, and in words."""
+        text = f"{whose(self._index, os.getpid(), self._first, self._count)}:\n{traceback.format_exc().rstrip()}"
+        words = f"{type(error).__name__}: {error}", list(getattr(error, "__notes__", [])), text
+        try:
+            error.add_note(text)
+            pickled = cloudpickle.dumps(error)
+            pickle.loads(pickled)  # it may be taken, and not be made again
+        except Exception:
+            pickled = None
+        return message(ERROR, pickle.dumps((pickled, *words)))
+
+
+def whose(index: int, process: int, first: int, count: int) -> str:
+    """How errors call a worker."""
+    copies = f"copy {first}" if count == 1 else f"copies {first} to {first + count - 1}"
+    return f"worker {index} (process {process}, {copies})"
+
+
+def _register(specs: bytes) -> None:
+    """Make known here what the main process has registered."""
+    # Loading an environment may import the module that registers it, once more.
+    warnings.filterwarnings("ignore", r".*Overriding environment .* already in registry", UserWarning)
+    for id, spec in pickle.loads(specs).items():
+        if id not in gymnasium.registry:
+            try:
+                gymnasium.registry[id] = pickle.loads(spec)
+            except Exception:  # of another environment's, perhaps
+                continue

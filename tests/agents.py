@@ -53,7 +53,8 @@ def random_agent(
     observation_space: gymnasium.Space = PLAIN, action_space: gymnasium.Space = CHOICES, **settings: Any
 ) -> TRPO:
     """An agent with seed 3 whose actions differ from observation to observation."""
-    small = {} if shows_images(observation_space) else {"hidden_sizes": (8, 6), "critic_hidden_sizes": (4,)}
+    convolves = settings.get("policy") == "cnn" or shows_images(observation_space)
+    small = {} if convolves else {"hidden_sizes": (8, 6), "critic_hidden_sizes": (4,)}
     settings = {"num_envs": 2, **small, "seed": 3} | settings
     agent = TRPO(lambda: Anything(observation_space, action_space), **settings)
     rng = np.random.default_rng(1)

@@ -213,7 +213,9 @@ class TRPOConfig:
         f"a tenth, or {_FISHER_IMAGES} samples where that is more",
         _PART,
         "part of the batch that F is averaged over, drawn anew for every update; gradient and line search use all",
-        why="a Fisher product of a whole batch is cheap for an MLP; TODO",
+        why="a Fisher product of a whole batch is cheap for an MLP; for a CNN ten of them cost more than all else but "
+        "the critic (docs/images.md), and a tenth of few samples does not know the KL of a step: with 3 of 32 the line "
+        "search gave up",
     )
     reorthogonalize: bool = _setting(
         True,
@@ -345,7 +347,8 @@ class TRPOConfig:
         "4",
         _POSITIVE_COUNT,
         "passes of Adam over each batch",
-        why="the published settings for MuJoCo; hidden behind the next rollout by overlap_critic; TODO",
+        why="the published settings for MuJoCo, hidden behind the next rollout by overlap_critic, which 20 passes of a "
+        "CNN are too long for; 4 learned MinAtar's Breakout as well (docs/images.md)",
     )
     critic_batch_size: int = _setting(
         128, _SIZE, "samples of one Adam step", why="as critic_epochs: 16 steps an epoch at 2,048 samples"

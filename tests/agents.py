@@ -44,11 +44,18 @@ PLAIN = Box(-2, 2, (4,), np.float32)
 CHOICES = Discrete(3)
 
 
+def shows_images(space: Any) -> bool:
+    """Whether agents for the environments of tests get a CNN, for which the sizes of an MLP are refused."""
+    return isinstance(space, gymnasium.spaces.Box) and len(space.shape) > 1 and space.dtype in (np.uint8, np.bool_)
+
+
 def random_agent(
     observation_space: gymnasium.Space = PLAIN, action_space: gymnasium.Space = CHOICES, **settings: Any
 ) -> TRPO:
     """An agent with seed 3 whose actions differ from observation to observation."""
-    settings = {"num_envs": 2, "hidden_sizes": (8, 6), "critic_hidden_sizes": (4,), "seed": 3} | settings
+    convolves = settings.get("policy") == "cnn" or shows_images(observation_space)
+    small = {} if convolves else {"hidden_sizes": (8, 6), "critic_hidden_sizes": (4,)}
+    settings = {"num_envs": 2, **small, "seed": 3} | settings
     agent = TRPO(lambda: Anything(observation_space, action_space), **settings)
     rng = np.random.default_rng(1)
     with torch.no_grad():

@@ -146,13 +146,19 @@ def test_observations_far_from_zero_keep_their_digits(exported):
     np.testing.assert_allclose(run(exported(agent), batch)["action"], expected, rtol=1e-5, atol=1e-6)
 
 
-IMAGES = [(1, 8, 8), (8, 9, 3), (2, 40, 36), (36, 44, 1)]
+IMAGES = [(1, 8, 8), (8, 9, 3), (2, 40, 36), (36, 44, 1), (9, 8), (2, 9, 8, 3), (2, 3, 9, 8)]
+BOARDS = [
+    Box(0, 1, (17, 6, 6), np.float32),
+    Box(-2, 2, (3, 3, 2), np.float64),
+    Box(0, 1, (8, 8, 12), np.bool_),
+    MultiBinary((2, 6, 7)),
+]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", IMAGES, ids=str)
 def test_convolutional_policies(exported, shape, dtype):
-    agent = random_agent(Box(0, 255, shape, np.uint8), Box(-99, 99, (2,), np.float32), dtype=dtype)
+    agent = random_agent(Box(0, 255, shape, np.uint8), Box(-99, 99, (2,), np.float32), dtype=dtype, policy="cnn")
     assert type(agent.policy).__name__ == "CNNPolicy"
     session = exported(agent)
     assert session.export.difference is None
@@ -175,6 +181,19 @@ def test_the_comparison_before_an_export_is_in_the_policys_unit(exported, high):
     """Else a wide box would never pass, and a narrow one always."""
     agent = random_agent(PLAIN, Box(0, high, (2,), np.float32), action_map="affine")
     assert 1e-12 < exported(agent).export.difference < 1e-5
+
+
+@pytest.mark.parametrize("space", BOARDS, ids=str)
+def test_convolutional_policies_over_boards(exported, space):
+    agent = random_agent(space, Box(-99, 99, (2,), np.float32), policy="cnn")
+    assert_agree(agent, exported(agent), rows=20)
+
+
+def test_a_graph_reads_the_axis_that_the_agent_was_told(exported):
+    agent = random_agent(
+        Box(0, 1, (6, 6, 6), np.float32), Box(-99, 99, (2,), np.float32), policy="cnn", channel_axis="last"
+    )
+    assert_agree(agent, exported(agent), rows=20)
 
 
 def test_convolutional_policy_of_choices(exported):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from trpo_fast import model_file, spaces
 from trpo_fast.deploy import LoadedActor
 from trpo_fast.saved_policy import SavedPolicy, read_policy
-from trpo_fast.spaces.images import convolutions, image_layout
+from trpo_fast.spaces.images import convolutions
 
 OPSET = 13
 """Of ONNX 1.8 (2020): old enough for every runtime that is still in use."""
@@ -190,15 +190,19 @@ def _mlp(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -
 
 
 def _cnn(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -> str:
-    image = image_layout(saved.observation_space)
+    image = saved.image
+    assert image is not None
     (name,) = inputs
-    x = graph.add("Div", graph.cast(name, np.float32), np.array(255, np.float32))
+    x = graph.add("Div", graph.cast(name, np.float32), np.array(image.largest, np.float32))
+    x = graph.reshape(x, *image.axes)
     if image.channels_last:
-        x = graph.add("Transpose", x, perm=(0, 3, 1, 2))
-    for index, (_, _, stride) in enumerate(convolutions(image).stack):
+        x = graph.add("Transpose", x, perm=(0, 1, 4, 2, 3))
+    x = graph.reshape(x, image.planes, image.height, image.width)
+    network = convolutions(image)
+    for index, (_, _, stride) in enumerate(network.stack):
         parameters = [saved.parameters[f"convolutions.{index}.{kind}"] for kind in ("weight", "bias")]
         weight, bias = (array.astype(np.float32) for array in parameters)
-        x = graph.add("Relu", graph.add("Conv", x, weight, bias, strides=(stride, stride)))
+        x = graph.add("Relu", graph.add("Conv", x, weight, bias, strides=(stride, stride), pads=(network.padding,) * 4))
     x = graph.cast(graph.add("Flatten", x), saved.dtype)
     return _dense(graph, saved, graph.add("Relu", _dense(graph, saved, x, "dense")), "head")
 

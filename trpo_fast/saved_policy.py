@@ -40,6 +40,8 @@ class SavedPolicy:
         How the policy's actions become those of a Box.
     activation : str
         Between the layers of an MLP.
+    image : ImageLayout or None
+        What a CNN sees.
     dtype : numpy.dtype
         Of the parameters, float32 or float64.
     parameters : dict of str to ndarray
@@ -57,6 +59,7 @@ class SavedPolicy:
     action_space: spaces.Leaf
     action_map: str
     activation: str
+    image: ImageLayout | None
     dtype: np.dtype[Any]
     parameters: dict[str, NDArray[Any]]
     normalizer: ObservationNormalizer | None
@@ -128,10 +131,13 @@ def read_policy(path: str | os.PathLike[str]) -> SavedPolicy:
         actions = spaces.action_layout(action_space, action_map)
         network = "cnn" if "convolutions.0.weight" in parameters else "mlp"
         shapes: _Shapes = {"log_std": (actions.outputs,)} if actions.distribution == "gaussian" else {}
+        image = None
         if network == "mlp":
             shapes |= _mlp_shapes(parameters, spaces.ObservationLayout(observation_space).size, actions.outputs)
         else:
-            shapes |= _cnn_shapes(image_layout(observation_space), actions.outputs)
+            # Older files lack the axis.
+            image = image_layout(observation_space, _field(config, "channel_axis", str, "config.", default="auto"))
+            shapes |= _cnn_shapes(image, actions.outputs)
         return SavedPolicy(
             path=source,
             network=network,
@@ -139,6 +145,7 @@ def read_policy(path: str | os.PathLike[str]) -> SavedPolicy:
             action_space=cast(spaces.Leaf, action_space),  # or its layout would not have been found
             action_map=spaces.resolved_action_map(action_space, action_map),
             activation=activation,
+            image=image,
             dtype=np.dtype(dtype),
             parameters=_checked_parameters(parameters, shapes, np.dtype(dtype)),
             normalizer=_normalizer(arrays, config, observation_space) if network == "mlp" else None,
@@ -161,7 +168,7 @@ def _mlp_shapes(parameters: Mapping[str, NDArray[Any]], inputs: int, outputs: in
 
 
 def _cnn_shapes(image: ImageLayout, outputs: int) -> _Shapes:
-    network, channels = convolutions(image), image.channels
+    network, channels = convolutions(image), image.planes
     shapes: _Shapes = {}
     for index, (filters, kernel, _) in enumerate(network.stack):
         shapes[f"convolutions.{index}.weight"] = (filters, channels, kernel, kernel)

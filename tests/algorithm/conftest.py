@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.agents import shows_images
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.trpo import TRPO
 
@@ -28,6 +29,8 @@ def make_agent() -> Iterator[Callable[..., TRPO]]:
     def make(env: Any = "Pendulum-v1", **overrides: Any) -> TRPO:
         seed = overrides.pop("seed", 3)
         settings = {**SMALL, **overrides}
+        if shows_images(getattr(env, "observation_space", None)) and overrides.get("policy") != "mlp":
+            settings = {name: value for name, value in settings.items() if name in overrides or "hidden" not in name}
         if not isinstance(env, str) and not callable(env):
             del settings["num_envs"]
         names = ("vectorization", "env_kwargs", "policy", "critic")

@@ -61,3 +61,32 @@ class OwnCritic(nn.Module):
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         return self.body(observations).squeeze(-1)
+
+
+class Catch(gymnasium.Env):
+    """A dot falls through a gray image of 10 x 10; a paddle of three pixels in the last row catches it (1) or not (-1).
+
+    Actions move the paddle to the left, not at all, or to the right.
+    """
+
+    observation_space = spaces.Box(0, 255, (10, 10), np.uint8)
+    action_space = spaces.Discrete(3)
+
+    def _show(self) -> np.ndarray:
+        image = np.zeros((10, 10), np.uint8)
+        image[self._row, self._dot] = 255
+        image[9, max(0, self._paddle - 1) : self._paddle + 2] = 128
+        return image
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self._row = 0
+        self._dot, self._paddle = map(int, self.np_random.integers(10, size=2))
+        return self._show(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self._paddle = min(max(self._paddle + int(action) - 1, 0), 9)
+        self._row += 1
+        if self._row < 9:
+            return self._show(), 0.0, False, False, {}
+        return self._show(), 1.0 if abs(self._paddle - self._dot) <= 1 else -1.0, True, False, {}

@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 from tests.algorithm.images import Halves
 from trpo_fast.algorithm.config import TRPOConfig
@@ -49,6 +50,7 @@ BAD = {
     "gae_lambda": [-0.1, 1.01],
     "normalize_advantages": [0],
     "policy": ["lstm", None],
+    "channel_axis": ["middle", 1, None],
     "hidden_sizes": [(0,), (64, -1), (10**11,), 64, "64", (64.0,), None],
     "critic_hidden_sizes": [(0,), 3],
     "activation": ["gelu", None],
@@ -64,6 +66,7 @@ BAD = {
     "critic_learning_rate_schedule": ["step"],
     "overlap_critic": [None],
     "engine": ["torch"],
+    "device": ["gpu", "cuda:0", None],
     "dtype": ["float16", float, np.float32],
 }
 
@@ -155,6 +158,7 @@ CHANGES = {
     "gae_lambda": (0.5, _learned_bits),
     "normalize_advantages": (False, _learned_bits),
     "policy": ("mlp", lambda agent, bits: type(agent.policy)),
+    "channel_axis": ("last", lambda agent, bits: agent.policy.image.channels_last),
     "hidden_sizes": ((8,), _learned_bits),
     "critic_hidden_sizes": ((8, 8), _learned_bits),
     "activation": ("relu", _learned_bits),
@@ -170,6 +174,7 @@ CHANGES = {
     "critic_learning_rate_schedule": ("cosine", _learned_bits),
     "overlap_critic": (False, _fit_thread),  # by design it changes no bit
     "engine": ("autograd", lambda agent, bits: agent.engine.name),
+    "device": ("cuda", lambda agent, bits: next(agent.policy.parameters()).device.type),
     "dtype": ("float64", _learned_bits),
 }
 # Large enough that the quadratic model of the KL is off and the line search has something to do; and enough iterations
@@ -183,13 +188,17 @@ def test_table_of_changes_covers_every_field():
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_changing_a_field_changes_the_training(name, make_agent, bits):
+    if name == "device" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here that torch can use")
     value, probe = CHANGES[name]
     seen = []
     for settings in (BASE, {**BASE, name: value}):
-        env = {"env": Halves} if name == "policy" else {}
+        env = {"env": Halves} if name in ("policy", "channel_axis") else {}
+        if name == "channel_axis":
+            settings = settings | {"policy": "cnn"}  # one pixel of height is no image without being asked for
         agent, backtracks = make_agent(**env, **settings), []
         agent.learn(3 * 3 * 64, callback=lambda agent, seen=backtracks: seen.append(agent.last_update.backtracks))
-        if settings is BASE and name in ("backtrack_factor", "max_backtracks"):
+        if settings == BASE and name in ("backtrack_factor", "max_backtracks"):
             assert max(backtracks) > 0, "the case no longer exercises the line search"
         seen.append(probe(agent, bits))
     assert seen[0] != seen[1]

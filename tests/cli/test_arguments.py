@@ -13,6 +13,8 @@ TEXTS = {
     "kl_direction": ("old_new", "old_new"),
     "step_curvature": ("damped", "damped"),
     "policy": ("cnn", "cnn"),
+    "channel_axis": ("first", "first"),
+    "device": ("cuda", "cuda"),
     "activation": ("relu", "relu"),
     "engine": ("autograd", "autograd"),
     "dtype": ("float64", "float64"),
@@ -28,7 +30,8 @@ def _text_and_value(entry):
         return TEXTS[entry.name]
     if isinstance(entry.default, bool):
         return str(not entry.default).lower(), not entry.default
-    return ("3", 3) if isinstance(entry.default, int) else ("0.25", 0.25)
+    default = entry.metadata.get("like", entry.default)
+    return ("3", 3) if isinstance(default, int) else ("0.25", 0.25)
 
 
 @pytest.mark.parametrize("entry", dataclasses.fields(TRPOConfig), ids=lambda entry: entry.name)
@@ -40,8 +43,8 @@ def test_every_config_field_is_an_option(entry):
 
 
 def test_none_is_a_value_that_an_option_can_set():
-    arguments = make_parser().parse_args(["train", "CartPole-v1", "--preconditioner", "none"])
-    assert config_overrides(arguments) == {"preconditioner": None}
+    arguments = make_parser().parse_args(["train", "CartPole-v1", "--preconditioner", "none", "--critic-epochs=None"])
+    assert config_overrides(arguments) == {"preconditioner": None, "critic_epochs": None}
 
 
 def test_options_left_out_override_nothing():

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from trpo_fast.algorithm import logging
 from trpo_fast.algorithm.logging import read_progress
@@ -293,3 +294,12 @@ def test_ctrl_c_stops_within_a_second_saves_and_says_how_to_go_on(tmp_path, sett
     resumed = subprocess.run([*program, *shlex.split(resume)[1:], *more], capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     assert int(read_progress(progress)[-1]["time/total_timesteps"]) > steps
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_here_is_refused_by_name(command, tmp_path):
+    result = command("train", "CartPole-v1", "--device", "cuda")
+    assert result.code == 2
+    (line,) = result.err.splitlines()
+    assert "device: 'cuda' given; want 'auto' or 'cpu': torch finds no CUDA device here" in line
+    assert not (tmp_path / "runs").exists()

@@ -470,6 +470,65 @@ def test_an_engine_over_gathered_parameters_makes_the_same_step(monkeypatch):
     assert (engine.parameters()[20:25] == 0.5).all()
 
 
+def images_of(rows=ROWS):
+    """A batch of bytes for `Bright`, with masks, and log-probabilities that are not quite the policy's."""
+    rng = np.random.default_rng(4)
+    actions, advantages = rng.integers(3, size=rows), rng.normal(size=rows)
+    log_probs = rng.normal(-1.1, 0.1, rows)
+    masks = np.ones((rows, 3), bool)
+    masks[::3, 2] = actions[::3] == 2
+    return Batch(rng.integers(0, 256, (rows, 32)).astype(np.uint8), actions, advantages, log_probs, masks)
+
+
+class Bright(Convolutional):
+    def forward(self, observations):
+        assert observations.dtype == torch.float64
+        return super().forward(observations / 255)
+
+
+def numbers_of(engine, rows=None):
+    v = np.random.default_rng(2).normal(size=engine.size)
+    found = [engine.surrogate_gradient(), engine.fisher_operator(rows) @ v, engine.entropy()]
+    theta = engine.parameters().copy()
+    for direction in ("new_old", "old_new"):
+        engine.parameters()[:] = theta + 0.01 * v
+        engine.parameters_changed()
+        found += engine.evaluate(direction)
+    engine.parameters()[:] = theta
+    engine.parameters_changed()
+    return found
+
+
+def test_bytes_are_the_floats_that_they_stand_for():
+    policy, batch = Bright(), images_of()
+    assert batch.observations.dtype == np.uint8
+    found = []
+    for observations in (batch.observations, batch.observations.astype(np.float64)):
+        engine = make_engine(policy, observation_shape=(2, 4, 4))
+        engine.bind(
+            Batch(observations, batch.actions, batch.advantages, batch.log_probs, batch.action_masks),
+            entropy_coefficient=0.1,
+        )
+        found.append(numbers_of(engine))
+    for one, other in zip(*found, strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("rows", [None, np.arange(0, ROWS, 4)], ids=["all", "some"])
+def test_bytes_in_several_chunks_give_the_same_sums(monkeypatch, rows):
+    batch = images_of()
+    whole, chunked = (make_engine(Bright(), observation_shape=(2, 4, 4)) for _ in range(2))
+    whole.bind(batch, total=2 * ROWS, entropy_coefficient=0.1)
+    monkeypatch.setattr(autograd, "_CHUNK_BYTES", 7 * 32 * 8)
+    chunked.bind(batch, total=2 * ROWS, entropy_coefficient=0.1)
+    assert [chunk.start for chunk in chunked._bound._chunks] == [0, 7, 14, 21]
+    for one, other in zip(numbers_of(whole, rows), numbers_of(chunked, rows), strict=True):
+        assert relative_error(np.asarray(one), np.asarray(other)) < 1e-12
+    for engine in (whole, chunked):
+        assert trust_region_step(engine, max_kl=1e-3, fisher_rows=rows).status == Status.SUCCESS
+    assert relative_error(whole.parameters(), chunked.parameters()) < 1e-10
+
+
 def test_a_preconditioner_by_name_needs_the_native_engine():
     with pytest.raises(ValueError, match="preconditioner: 'kfac' needs the native engine"):
         make_engine(make_case().policy, "autograd").preconditioner("kfac", damping=0.1)

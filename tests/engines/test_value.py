@@ -127,3 +127,28 @@ def test_observations_have_the_shape_that_was_asked_for_and_buffers_are_read_at_
     assert kernel.values(np.full(1, 2.0), np.ones((1500, 6))).tolist() == [12.0] * 1500
     critic.offset += 1.0
     assert kernel.values(np.full(1, 2.0), np.ones((3, 6))).tolist() == [13.0] * 3
+
+
+class Pixels(nn.Module):
+    """A value of 5 bytes, as floats."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(5, 1)
+
+    def forward(self, observations):
+        assert observations.dtype == self.layer.weight.dtype
+        return self.layer(observations / 255)[:, 0]
+
+
+def test_bytes_give_the_bits_of_the_floats_that_they_stand_for():
+    rng = np.random.default_rng(1)
+    pixels, returns = rng.integers(0, 256, (1100, 5)).astype(np.uint8), rng.normal(size=1100).astype(np.float32)
+    kernel, results = TorchValueKernel(Pixels()), []
+    for observations in (pixels, pixels.astype(np.float32)):
+        state = [np.full(6, value, np.float32) for value in (0.1, 0.01, 0.001)]
+        _, loss = kernel.fit(*state, observations, returns, adam_step=0, epochs=2, **SETTINGS)
+        results.append([*state, loss, kernel.values(state[0], observations)])
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(found, expected)

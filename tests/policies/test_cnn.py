@@ -7,7 +7,6 @@ from gymnasium import spaces
 from torch.distributions import Bernoulli, Categorical, Independent, Normal
 
 from trpo_fast.policies import CNNCritic, CNNPolicy
-from trpo_fast.policies.cnn import image_layout, is_image
 from trpo_fast.policies.distributions import MultiCategorical
 
 
@@ -16,34 +15,73 @@ def images(*shape, low=0, high=255, dtype=np.uint8):
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"),
-    [
-        ((4, 84, 84), (4, 84, 84, False)),
-        ((84, 96, 3), (3, 84, 96, True)),
-        ((10, 10, 4), (4, 10, 10, True)),
-        ((3, 3, 3), (3, 3, 3, False)),
-    ],
-)
-def test_the_shortest_axis_is_the_channels(shape, expected):
-    assert image_layout(images(*shape)) == expected
-
-
-@pytest.mark.parametrize(
     ("space", "message"),
     [
-        (images(84, 84), "three axes"),
-        (images(4, 84, 84, dtype=np.float32), "uint8"),
-        (images(1, 2, 9), "images of 2 x 9, wanted 3 x 3 pixels"),
-        (images(9, 3, 9), "channels first or last"),
-        (images(3, 9, 9, high=10), "bounds of 0 and 255"),
-        (spaces.Discrete(3), r"Discrete\(3\), wanted a Box of uint8"),
+        (images(84), "two to four axes"),
+        (images(9, 3, 9), r"Box\(0, 255, \(9, 3, 9\), uint8\), of which the shape does not tell"),
+        (spaces.Box(-np.inf, np.inf, (3, 9, 9)), "wanted bounds of at most 65535"),
+        (spaces.Discrete(3), r"Discrete\(3\), wanted a Box of two"),
     ],
 )
 def test_what_is_no_image_is_named(space, message):
-    assert not is_image(space)
     for make in (CNNCritic, lambda space: CNNPolicy(space, spaces.Discrete(2))):
         with pytest.raises(ValueError, match=message):
             make(space)
+
+
+# Shape of one observation, and what brings it to (planes, height, width).
+ORDERS = {
+    (9, 8): lambda x: x[None],
+    (9, 8, 1): lambda x: np.moveaxis(x, 2, 0),
+    (1, 9, 8): lambda x: x,
+    (3, 9, 8): lambda x: x,
+    (9, 8, 3): lambda x: np.moveaxis(x, 2, 0),
+    (2, 9, 8, 3): lambda x: np.concatenate([np.moveaxis(frame, 2, 0) for frame in x]),
+    (2, 3, 9, 8): lambda x: x.reshape(6, 9, 8),
+}
+
+
+@pytest.mark.parametrize("shape", ORDERS, ids=str)
+def test_every_order_of_axes_reaches_the_convolution_as_planes_of_height_and_width(shape):
+    critic = CNNCritic(images(*shape), seed=1)
+    seen = []
+    critic.convolutions[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    pixels = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
+    critic(torch.from_numpy(pixels))
+    critic(torch.from_numpy(pixels).reshape(4, -1).double())
+    expected = np.stack([ORDERS[shape](x) for x in pixels]).astype(np.float32) / 255
+    for x in seen:
+        assert x.shape == expected.shape
+        np.testing.assert_array_equal(x.detach().numpy(), expected)
+
+
+def test_the_axis_that_is_said_is_the_one_that_is_used():
+    cube = spaces.Box(0, 1, (8, 8, 8), np.float32)
+    with pytest.raises(ValueError, match="does not tell"):
+        CNNCritic(cube)
+    x = torch.rand(2, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    first, last = (CNNCritic(cube, channel_axis=axis, seed=0) for axis in ("first", "last"))
+    torch.testing.assert_close(first(x), last(x.permute(0, 2, 3, 1)))
+    assert (first(x) != last(x)).all()
+
+
+@pytest.mark.parametrize(
+    ("space", "divisor"),
+    [
+        (spaces.Box(0, 1, (2, 6, 7), np.float32), 1),
+        (spaces.Box(0, 10, (6, 7, 2), np.uint8), 10),
+        (spaces.Box(0, 1, (3, 3, 2), np.bool_), 1),
+        (spaces.MultiBinary([4, 4, 1]), 1),
+    ],
+    ids=str,
+)
+def test_boards_are_divided_by_their_largest_bound(space, divisor):
+    space.seed(3)
+    critic, board = CNNCritic(space, seed=2, dtype="float64"), space.sample()
+    seen = []
+    critic.convolutions[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    assert critic(torch.from_numpy(board[None])).isfinite().all()
+    assert seen[0].sum() == pytest.approx(board.sum() / divisor)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_integer_actions_become_int64():
     [
         ({"observations": np.zeros(6)}, ValueError, r"observations must have shape \(B, D\) with B >= 1, got \(6,\)"),
         ({"observations": np.zeros((0, 3))}, ValueError, r"observations must .* got \(0, 3\)"),
-        ({"observations": np.zeros((6, 3), int)}, TypeError, "observations must be floating, got dtype int64"),
+        ({"observations": np.zeros((6, 3), int)}, TypeError, "observations must be floating or uint8, got dtype int64"),
         ({"observations": np.full((6, 3), np.nan)}, ValueError, r"observations must be finite, got nan at \(0, 0\)"),
         ({"actions": np.zeros((5, 2))}, ValueError, r"actions must have shape \(6,\) or \(6, A\), got \(5, 2\)"),
         ({"actions": np.zeros((6, 2, 2))}, ValueError, r"actions must have shape .* got \(6, 2, 2\)"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import gymnasium
 import numpy as np
 import pytest
@@ -553,3 +555,39 @@ def test_state_of_a_version_that_saved_more_is_taken():
     collector = follow(walks(2), 4)
     collector.load_state_dict({"step": 8, "resets": 1, "episodes": 3})
     assert collector.state_dict() == {"step": 8, "resets": 1}
+
+
+class Wide(gymnasium.Env):
+    """Observations of 20,000 numbers, always the same."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (20_000,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    observation = np.linspace(-1, 1, 20_000, dtype=np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation, {}
+
+    def step(self, action):
+        return self.observation, 1.0, False, False, {}
+
+
+def test_raw_observations_are_kept_once_for_the_statistics():
+    """A rollout that is merged into them costs its own size for a moment, and no copy of that."""
+    normalizer = ObservationNormalizer(20_000)
+    collector = follow(make_environments(Wide, 2), 50, observation_normalizer=normalizer)
+    collector.collect()
+    raw = 2 * 50 * 20_000 * 4
+    tracemalloc.start()
+    try:
+        collector.collect()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert normalizer.count == 200
+    assert raw < peak < 1.3 * raw
+
+
+def test_another_dtype_for_observations_does_not_go_with_their_normalization():
+    with pytest.raises(ValueError, match="observation_dtype: uint8 given with a normalizer; want None or float"):
+        follow(walks(2), 4, observation_normalizer=ObservationNormalizer(3), observation_dtype=np.uint8)

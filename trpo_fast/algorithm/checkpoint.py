@@ -193,6 +193,7 @@ class SavedAgent:
     observation_space: gym.Space[Any]
     action_space: gym.Space[Any]
     own_networks: dict[str, str | None]  # class of "policy" and of "critic" where the user gave them
+    kind: str  # of the policy, "cnn" or "mlp": what "auto" may mean changes from one version to the next
     recipe: EnvironmentRecipe | None  # how the environments were made, where an id was given
     snapshot: Snapshot
 
@@ -217,6 +218,7 @@ def read(path: str | os.PathLike[str]) -> SavedAgent:
             space_from_json(metadata["observation_space"]),
             space_from_json(metadata["action_space"]),
             _checked_own_networks(metadata.get("own_networks", {})),  # older files lack it
+            "cnn" if "policy.convolutions.0.weight" in arrays else "mlp",
             None if metadata["environment"] is None else EnvironmentRecipe.from_json(metadata["environment"]),
             Snapshot(arrays, counters),
         )

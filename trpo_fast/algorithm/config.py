@@ -16,6 +16,7 @@ from typing import Any
 
 from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.spaces import ACTION_MAPS
+from trpo_fast.spaces.images import CHANNEL_AXES
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ _POSITIVE_COUNT = _integer("an integer >= 1, below 2**31", 1, 2**31 - 1)
 _SIZE = _integer("an integer >= 1, at most 2**24", 1, 2**24)
 _FLAG = Rule("True or False", _flag)
 _SCHEDULE = _choice(*SCHEDULES)
+_FISHER_IMAGES = 256
 _SIZES = Rule("a sequence of integers >= 1, at most 2**24", _sizes)
 
 
@@ -99,9 +101,33 @@ def _setting(default: Any, rule: Rule, meaning: str, *, why: str) -> Any:
     return field(default=default, metadata={"rule": rule, "meaning": meaning, "why": why})
 
 
+def _by_network(
+    network: str, mlp: Any, cnn: Callable[[TRPOConfig], Any], described: str, rule: Rule, meaning: str, *, why: str
+) -> Any:
+    """A setting whose default, None, is `mlp`, or what `cnn`, `described` in words, makes of the configuration.
+
+    That goes by the kind of `network`, "policy" or "critic".
+    """
+
+    def convert(value: Any) -> Any:
+        return None if value is None else rule.convert(value)
+
+    metadata = {
+        "rule": Rule(f"{rule.want}, or None", convert),
+        "meaning": f"{meaning}; None: {mlp}, and where the {network} is the built-in CNN {described}",
+        "why": why,
+        "by_network": (network, {"mlp": lambda _: mlp, "cnn": cnn}),
+        "like": mlp,
+    }
+    return field(default=None, metadata=metadata)
+
+
 @dataclass(frozen=True)
 class TRPOConfig:
-    """Settings of TRPO. A value that cannot work raises ValueError with the field, the value and what is wanted."""
+    """Settings of TRPO. A value that cannot work raises ValueError with the field, the value and what is wanted.
+
+    Fields that depend on the kind of network are None until an agent is made; its ``config`` has their values.
+    """
 
     # Rollout
     num_envs: int = _setting(
@@ -180,11 +206,16 @@ class TRPOConfig:
         why="in the same study five kfac products, which solve as well as 25 plain ones, did best on Hopper and worst "
         "on HalfCheetah (2,609 against 4,504 with 10 plain ones): a better solve is not always a better update",
     )
-    fisher_subsample: float = _setting(
+    fisher_subsample: float = _by_network(
+        "policy",
         1.0,
+        lambda config: min(1.0, max(0.1, _FISHER_IMAGES / (config.num_envs * config.steps_per_env))),
+        f"a tenth, or {_FISHER_IMAGES} samples where that is more",
         _PART,
         "part of the batch that F is averaged over, drawn anew for every update; gradient and line search use all",
-        why="a Fisher product of a whole batch is cheap here; the TRPO paper's tenth pays for large batches",
+        why="a Fisher product of a whole batch is cheap for an MLP; for a CNN ten of them cost more than all else but "
+        "the critic (docs/images.md), and a tenth of few samples does not know the KL of a step: with 3 of 32 the line "
+        "search gave up",
     )
     reorthogonalize: bool = _setting(
         True,
@@ -241,9 +272,18 @@ class TRPOConfig:
     policy: str = _setting(
         "auto",
         _choice("auto", "mlp", "cnn"),
-        "kind of both networks: mlp sees flat observations, cnn images (uint8 from 0 to 255, three axes), which it "
-        "gets as they are; auto takes cnn for images and mlp for everything else",
-        why="pixels mean nothing to an MLP without their neighbourhood, and all other observations have none",
+        "kind of both networks: mlp sees flat observations, cnn images and boards of two to four axes with finite "
+        "bounds, which it divides by the largest and does not normalize; auto takes cnn for pixels (uint8 from 0 to "
+        "255: three or four axes, or two from 36 x 36 on) and mlp for everything else",
+        why="pixels mean nothing to an MLP without their neighbourhood; whether a table of other numbers has "
+        "neighbours, its space does not say",
+    )
+    channel_axis: str = _setting(
+        "auto",
+        _choice(*CHANNEL_AXES),
+        "of a CNN: where each image has its channels, or planes; auto goes by the shape (docs/images.md), and refuses "
+        "one that does not tell",
+        why="a square image, or one with few channels, tells by itself",
     )
     hidden_sizes: tuple[int, ...] = _setting(
         (64, 64),
@@ -300,11 +340,15 @@ class TRPOConfig:
         10.0, _CLIP, "largest magnitude of a scaled reward", why="as observation_clip: only outliers are cut"
     )
     # Critic
-    critic_epochs: int = _setting(
+    critic_epochs: int = _by_network(
+        "critic",
         20,
+        lambda _: 4,
+        "4",
         _POSITIVE_COUNT,
         "passes of Adam over each batch",
-        why="the published settings for MuJoCo; hidden behind the next rollout by overlap_critic",
+        why="the published settings for MuJoCo, hidden behind the next rollout by overlap_critic, which 20 passes of a "
+        "CNN are too long for; 4 learned MinAtar's Breakout as well (docs/images.md)",
     )
     critic_batch_size: int = _setting(
         128, _SIZE, "samples of one Adam step", why="as critic_epochs: 16 steps an epoch at 2,048 samples"
@@ -339,6 +383,15 @@ class TRPOConfig:
         "who computes gradient, Fisher products and KL: compiled kernels, or torch",
         why="auto takes the compiled kernels wherever they can serve the policy",
     )
+    device: str = _setting(
+        "auto",
+        _choice("auto", "cpu", "cuda"),
+        "where networks that are built here compute: auto puts CNNs on a CUDA device where there is one, all else on "
+        "the CPU; solver, environments and statistics are on the CPU in any case. Modules of one's own stay where "
+        "they are",
+        why="the compiled kernels are faster for MLPs than a GPU is, and run on the CPU alone; auto in a file means "
+        "what it means on the machine that loads it",
+    )
     dtype: str = _setting(
         "float32",
         _choice("float32", "float64"),
@@ -355,6 +408,21 @@ class TRPOConfig:
         """A copy with some fields changed; an unknown field raises TypeError with the names nearest to it."""
         check_field_names(changes)
         return dataclasses.replace(self, **changes)
+
+    def resolved(self, **kinds: str) -> TRPOConfig:
+        """A copy in which every None that stands for the kind of a network is a number.
+
+        Parameters
+        ----------
+        policy, critic : {"mlp", "cnn"}
+            Which kind each is; a module of the user's own counts as "mlp".
+        """
+        found = {}
+        for entry in dataclasses.fields(self):
+            if "by_network" in entry.metadata and getattr(self, entry.name) is None:
+                network, defaults = entry.metadata["by_network"]
+                found[entry.name] = defaults[kinds[network]](self)
+        return dataclasses.replace(self, **found)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able mapping of every field; :meth:`from_dict` is its inverse. (JSON has no infinity: ``"inf"``.)"""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from trpo_fast._core.critic import ValueKernel
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.engines.value import make_value_kernel
 from trpo_fast.policies.flat import flat_parameters
@@ -129,7 +130,7 @@ class CriticTrainer:
     def values(self, observations: NDArray[Any]) -> NDArray[Any]:
         """V of each row of ``observations`` (N, D), in the critic's dtype, shape (N,); waits for a fit in progress."""
         self.wait()
-        return self._kernel.values(self._parameters(), observations)
+        return self._kernel.values(self._parameters(), self._readable(observations))
 
     def start(
         self, observations: NDArray[Any], returns: NDArray[Any], learning_rate: float | None = None
@@ -141,6 +142,7 @@ class CriticTrainer:
         self.wait()
         if self._trained != _trained(self.critic):
             self._make_kernel()
+        observations = self._readable(observations)
         parameters = self._parameters().copy()
         first_moment, second_moment = self._first_moment.copy(), self._second_moment.copy()
         adam_step, first_epoch = self._adam_step, self._epochs
@@ -232,6 +234,12 @@ class CriticTrainer:
         # A kernel is for what was frozen when it was made.
         self._trained = _trained(self.critic)
         self._kernel = make_value_kernel(self.critic, observation_shape=self._observation_shape)
+
+    def _readable(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """The bytes of images, which torch converts as it goes, as floats for compiled kernels."""
+        if observations.dtype == np.uint8 and isinstance(self._kernel, ValueKernel):
+            return observations.astype(self._parameters().dtype)
+        return observations
 
     def _parameters(self) -> NDArray[Any]:
         """The critic's live flat buffer, after looking for what was written to the module behind it."""

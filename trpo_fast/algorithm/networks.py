@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from trpo_fast.algorithm.config import TRPOConfig
-from trpo_fast.environments.spaces import action_layout, observation_size
-from trpo_fast.policies.cnn import CNNCritic, CNNPolicy, is_image
+from trpo_fast.environments.spaces import action_layout, described, observation_size
+from trpo_fast.policies.cnn import CNNCritic, CNNPolicy
 from trpo_fast.policies.distributions import base_of, choices_of, divergence, family_of
 from trpo_fast.policies.mlp import MLPCritic, MLPPolicy
 from trpo_fast.spaces import ActionLayout
+from trpo_fast.spaces.images import fits_bytes, flattened_images, is_image
 
 Network = nn.Module | Callable[[gym.Space[Any], gym.Space[Any], int], nn.Module]
 """A module, or what makes one from (observation_space, action_space, seed); a class for example."""
@@ -33,7 +35,15 @@ class Networks(NamedTuple):
     observation_shape: tuple[int, ...] | None
     """What rows are reshaped to for them: the shape of a Box; None (flat rows) for every other space."""
     normalized: bool
-    """Whether they want normalized observations: not where pixels are for a CNN, or for a module of one's own."""
+    """Whether they want normalized observations: not a CNN, nor a module of one's own that sees pixels."""
+    bytes: bool
+    """Whether they take observations as uint8."""
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """What each is, for settings that depend on it: "cnn" where it is the built-in one, else "mlp"."""
+        built = {"policy": isinstance(self.policy, CNNPolicy), "critic": isinstance(self.critic, CNNCritic)}
+        return {name: "cnn" if cnn and self.own[name] is None else "mlp" for name, cnn in built.items()}
 
 
 def make_networks(
@@ -44,6 +54,7 @@ def make_networks(
     *,
     policy: Network | None = None,
     critic: Network | None = None,
+    kind: str | None = None,
 ) -> Networks:
     """Policy and critic for the spaces of one environment.
 
@@ -54,31 +65,39 @@ def make_networks(
     policy, critic : module or callable, optional
         The user's own. A critic that is not given is a CNN for images, unless the policy is the MLP of the
         configuration, and an MLP for everything else.
+    kind : {"mlp", "cnn"}, optional
+        What "auto" meant to the agent that was saved.
 
     Raises
     ------
     ValueError, TypeError
+        The device is not here.
         What is given is no module, has another dtype than the configuration's, shares parameters with the other, or
         does not return, for rows of zeros, a distribution over the actions, with the KL divergence and the entropy that
         an update needs, or a value for each row.
     """
-    dtype = getattr(torch, config.dtype)
-    kind = config.policy
-    if kind == "auto":
-        kind = "cnn" if is_image(observation_space) else "mlp"
-    convolve = is_image(observation_space) if policy is not None else kind == "cnn"
+    dtype, axis = getattr(torch, config.dtype), config.channel_axis
+    space = described(observation_space)
+    if config.policy != "auto" or kind is None:
+        kind = config.policy if config.policy != "auto" else "cnn" if is_image(space, axis) else "mlp"
+    convolve = is_image(space, axis) if policy is not None else kind == "cnn"
     built: dict[str, nn.Module] = {}
     for (name, given), seed in zip((("policy", policy), ("critic", critic)), seeds, strict=True):
         if given is not None:
             built[name] = _given(name, given, observation_space, action_space, seed, dtype)
         elif name == "critic" and convolve:
-            built[name] = CNNCritic(observation_space, dtype=dtype, seed=seed)
+            built[name] = CNNCritic(observation_space, channel_axis=axis, dtype=dtype, seed=seed)
         elif name == "critic":
             sizes = config.critic_hidden_sizes
             built[name] = MLPCritic(observation_space, sizes, config.activation, dtype=dtype, seed=seed)
         elif kind == "cnn":
             built[name] = CNNPolicy(
-                observation_space, action_space, log_std_init=config.log_std_init, dtype=dtype, seed=seed
+                observation_space,
+                action_space,
+                log_std_init=config.log_std_init,
+                channel_axis=axis,
+                dtype=dtype,
+                seed=seed,
             )
         else:
             built[name] = MLPPolicy(
@@ -90,6 +109,8 @@ def make_networks(
                 dtype=dtype,
                 seed=seed,
             )
+        if given is None:
+            built[name].to(_device_for(config.device, isinstance(built[name], CNNPolicy | CNNCritic)))
     _check_nothing_shared(built["policy"], built["critic"])
     shape = observation_space.shape if isinstance(observation_space, gym.spaces.Box) else None
     rows = torch.zeros(2, *(shape or (observation_size(observation_space),)), dtype=dtype)
@@ -100,8 +121,39 @@ def make_networks(
     own = {
         name: _name_of(built[name]) if given else None for name, given in _both(policy is not None, critic is not None)
     }
-    pixels = convolve or (policy is not None and is_image(observation_space))
-    return Networks(built["policy"], built["critic"], own, shape, not pixels)
+    return Networks(built["policy"], built["critic"], own, shape, not convolve, convolve and fits_bytes(space))
+
+
+def check_settings(config: TRPOConfig, networks: Networks, observation_space: gym.Space[Any]) -> None:
+    """Refuse settings that are not their defaults and do nothing for these networks; warn once of flattened images."""
+    cnns = [name for name, kind in networks.kinds.items() if kind == "cnn"]
+    idle: dict[str, str] = {}
+    if "policy" in cnns:
+        idle["hidden_sizes"] = "the layers of a CNN go by the size of its images"
+    if "critic" in cnns:
+        idle["critic_hidden_sizes"] = "the layers of a CNN go by the size of its images"
+    if cnns and not any(isinstance(module, MLPPolicy | MLPCritic) for module in (networks.policy, networks.critic)):
+        idle["activation"] = "the layers of a CNN have relu"
+    if not networks.normalized:
+        idle |= dict.fromkeys(("normalize_observations", "observation_clip"), "images are never normalized")
+    if not cnns:
+        idle["channel_axis"] = "there is no CNN here"
+    if not any(own is None for own in networks.own.values()):
+        idle["device"] = "modules of one's own stay where they are"
+    for name, why in idle.items():
+        value = getattr(config, name)
+        if value != getattr(TRPOConfig, name):
+            raise ValueError(f"{name}: {value!r} given; want it left out: {why}")
+    if cnns or config.policy != "auto" or networks.own["policy"] is not None:
+        return
+    flat = flattened_images(described(observation_space))
+    if flat:
+        warnings.warn(
+            f"observation space: {', '.join(map(str, flat))} looks like an image, and is flattened for an MLP; want a "
+            "wrapper that leaves it alone, with its channels first or last, for a CNN, or a policy of your own, or "
+            "policy='mlp' to have it so (docs/images.md)",
+            stacklevel=3,
+        )
 
 
 def check_given(own: dict[str, str | None], policy: Network | None, critic: Network | None) -> None:
@@ -213,6 +265,15 @@ def _tried(name: str, module: nn.Module, rows: Tensor) -> Any:
     except (ValueError, RuntimeError) as error:
         shape = tuple(rows.shape)
         raise ValueError(f"{name}: forward failed for observations of zeros of shape {shape}: {error}") from error
+
+
+def _device_for(device: str, convolves: bool) -> torch.device:
+    """Where a network that is built here goes."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: 'cuda' given; want 'auto' or 'cpu': torch finds no CUDA device here")
+    if device == "auto":
+        device = "cuda" if convolves and torch.cuda.is_available() else "cpu"
+    return torch.device(device)
 
 
 def _device(module: nn.Module) -> torch.device:

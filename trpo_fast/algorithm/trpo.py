@@ -21,6 +21,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -32,7 +33,8 @@ from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBa
 from trpo_fast.algorithm.config import POSITIVE_INTEGER, SEED, TRPOConfig, checked
 from trpo_fast.algorithm.critic import CriticTrainer
 from trpo_fast.algorithm.evaluation import EvaluationResult, play_episodes
-from trpo_fast.algorithm.networks import Network, check_given, make_networks
+from trpo_fast.algorithm.memory import lack_of_memory_named
+from trpo_fast.algorithm.networks import Network, check_given, check_settings, make_networks
 from trpo_fast.algorithm.report import UpdateReport
 from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.deploy import PREDICTION_STREAM
@@ -103,7 +105,10 @@ class TRPO:
     Raises
     ------
     ValueError, TypeError
-        An unknown environment, an unsupported space or setting; the message names it and what is wanted.
+        An unknown environment, an unsupported space or setting, one that does nothing for these networks; the message
+        names it and what is wanted.
+    MemoryError
+        Naming the settings that were chosen too large, here or in :meth:`learn`.
     """
 
     def __init__(
@@ -134,18 +139,21 @@ class TRPO:
                 raise ValueError(
                     f"num_envs: {num_envs} given; want it left out or {environments.num_envs}, the VectorEnv's own"
                 )
-            self._build(
-                config.replace(num_envs=environments.num_envs),
-                _checked_seed(seed),
-                environments.observation_space,
-                environments.action_space,
-                recipe,
-                policy=policy,
-                critic=critic,
-            )
-            if policy is None:
-                _warn_of_unreached_sides(self.action_space, self.config)
-            self._attach(environments)
+            config = config.replace(num_envs=environments.num_envs)
+            with lack_of_memory_named(config):
+                self._build(
+                    config,
+                    _checked_seed(seed),
+                    environments.observation_space,
+                    environments.action_space,
+                    recipe,
+                    policy=policy,
+                    critic=critic,
+                )
+                check_settings(config, self.networks, environments.observation_space)
+                if policy is None:
+                    _warn_of_unreached_sides(self.action_space, self.config)
+                self._attach(environments)
         except BaseException:
             environments.close()
             raise
@@ -160,6 +168,7 @@ class TRPO:
         *,
         policy: Network | None = None,
         critic: Network | None = None,
+        kind: str | None = None,
     ) -> None:
         """Make everything but the environments, which an agent loaded to act may never need."""
         # A module of the user's own may well emit the environment's units.
@@ -179,8 +188,9 @@ class TRPO:
 
         policy_seed, critic_seed = map(int, np.random.SeedSequence([seed, INITIALIZATION_STREAM]).generate_state(2))
         self.networks = make_networks(
-            config, observation_space, action_space, (policy_seed, critic_seed), policy=policy, critic=critic
+            config, observation_space, action_space, (policy_seed, critic_seed), policy=policy, critic=critic, kind=kind
         )
+        self.config = config = config.resolved(**self.networks.kinds)
         shape = self.networks.observation_shape
         self.engine = make_engine(self.networks.policy, config.engine, observation_shape=shape)
         if config.preconditioner is not None and self.engine.name != "native":
@@ -215,6 +225,7 @@ class TRPO:
             observation_normalizer=self.observation_normalizer,
             reward_scaler=self.reward_scaler,
             action_map=self.config.action_map,
+            observation_dtype=np.uint8 if self.networks.bytes and self.engine.name == "autograd" else None,
         )
         if self.collector_state is not None:
             collector.load_state_dict(self.collector_state)
@@ -293,9 +304,11 @@ class TRPO:
         try:
             callbacks.on_training_start(self, end)
             if self.num_updates == 0 and self.config.warm_up_steps:
-                collector.warm_up(self.config.warm_up_steps)
+                with lack_of_memory_named(self.config):
+                    collector.warm_up(self.config.warm_up_steps)
             while self.num_timesteps < end:
-                self._update(collector)
+                with lack_of_memory_named(self.config):
+                    self._update(collector)
                 complete = checkpoint.capture(self)
                 if not callbacks.on_update(self):
                     break
@@ -546,6 +559,8 @@ class TRPO:
         path = find_model(path)
         saved = checkpoint.read(path)
         config, recipe, environments = saved.config, saved.recipe, None
+        if config.device == "cuda" and not torch.cuda.is_available():
+            config = config.replace(device="auto")
         if env is not None or env_kwargs is not None:
             recipe = _replaced_recipe(recipe, env, env_kwargs)
             environments = recipe.make_like(config.num_envs, like=saved)
@@ -563,6 +578,7 @@ class TRPO:
                     recipe,
                     policy=policy,
                     critic=critic,
+                    kind=saved.kind,
                 )
                 checkpoint.check_networks(agent, saved.snapshot)
             with model_file.damage_named(path):

@@ -151,8 +151,10 @@ def _field_parser(entry: dataclasses.Field[Any]) -> Callable[[str], Any]:
 
 def _from_text(text: str, entry: dataclasses.Field[Any]) -> Any:
     default: Any = entry.default
-    if "None" in str(entry.type) and text.lower() == "none":
+    if text.lower() == "none" and ("None" in str(entry.type) or "like" in entry.metadata):
         return None
+    if "like" in entry.metadata:
+        default = entry.metadata["like"]
     if isinstance(default, bool):
         return {"true": True, "false": False}[text.lower()] if text.lower() in ("true", "false") else text
     if isinstance(default, tuple):

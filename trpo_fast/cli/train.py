@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import re
 import shlex
 import signal
 import sys
@@ -22,6 +21,7 @@ from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.callbacks import CheckpointCallback
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.logging import RunLogger, read_progress
+from trpo_fast.algorithm.memory import LackOfMemory
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import plot
 from trpo_fast.cli.arguments import TIMESTEPS, config_overrides, option_of
@@ -55,7 +55,7 @@ def _new(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
     folder = RunFolder(arguments.out or _default_folder(arguments.env, seed))
     folder.refuse_if_used()
     config = _read_settings(arguments.config).replace(**config_overrides(arguments))
-    with user_errors(), _lack_of_memory_named(config):
+    with user_errors(), _lack_of_memory_named():
         agent = TRPO(arguments.env, vectorization=arguments.vectorization, seed=seed, config=config)
     try:
         folder.make()
@@ -126,17 +126,12 @@ def _is_intact(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _lack_of_memory_named(config: TRPOConfig) -> Iterator[None]:
-    """Turn what NumPy and torch raise where memory runs out into CommandError naming the sizes that were chosen."""
+def _lack_of_memory_named() -> Iterator[None]:
+    """Turn LackOfMemory into CommandError naming the options of the sizes that were chosen."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        # Torch has no exception of its own for the processor's memory, only these words.
-        if isinstance(error, RuntimeError) and not re.search("allocate|overflow", str(error)):
-            raise
-        names = ("num_envs", "steps_per_env", "hidden_sizes", "critic_hidden_sizes")
-        chosen = [name for name in names if getattr(config, name) != getattr(TRPOConfig, name)]
-        options = ", ".join(map(option_of, chosen or names))
+    except LackOfMemory as error:
+        options = ", ".join(map(option_of, error.names))
         raise CommandError(f"{options}: too large for the memory of this machine") from error
 
 
@@ -157,7 +152,7 @@ def _train(agent: TRPO, folder: RunFolder, timesteps: int, arguments: argparse.N
             _save(agent, folder, checkpoints)
             _say(f"\nstopped at {agent.num_timesteps:,} steps, saved; to go on:\n{_resume_command(folder)}")
             return INTERRUPTED
-        except OSError as error:  # a full disk, a folder gone: the user's to mend, and no line of ours at fault
+        except (OSError, LackOfMemory) as error:  # a full disk, a folder gone: the user's to mend, no line of ours
             print(f"\ntrpo-fast train: error: {describe(error)}", file=sys.stderr)
         except Exception:
             traceback.print_exc()

@@ -18,11 +18,15 @@ from trpo_fast.policies.flat import flat_parameters
 
 from .actor import TorchActor
 from .base import PolicyEngine
-from .binding import as_rows, check_deterministic, checked_distribution
+from .binding import as_observations, as_rows, check_deterministic, checked_distribution
 from .linearization import LINEARIZATIONS, FisherProduct
 
 if TYPE_CHECKING:
     from trpo_fast.rollout.batch import Batch
+
+_CHUNK_BYTES = 2**28
+"""Of bytes that became floats, for one forward pass: 2,377 images of 84 x 84 x 4 in float32. A Nature CNN needs about
+twice as much again for what it remembers of them."""
 
 
 class AutogradEngine(PolicyEngine):
@@ -32,6 +36,9 @@ class AutogradEngine(PolicyEngine):
     batch normalization in training mode are refused. Fisher products are exact J'MJ for Normal, Categorical,
     MultiCategorical and Bernoulli, alone or in Independent, and second derivatives of the KL for any other
     distribution. Where the module is on a GPU, the batch goes there too, and vectors of n items go to and fro.
+
+    Observations may be bytes (images): they become the policy's dtype some at a time, so that beside the batch itself
+    no pass but a Fisher product takes more memory for more rows; that takes it for the rows that F is averaged over.
 
     Attributes
     ----------
@@ -155,6 +162,8 @@ class AutogradEngine(PolicyEngine):
         """The policy's distribution for flat rows (B, D), with `parameters` in place of its own if given."""
         count = len(observations)
         observations = observations.to(self._device)
+        if observations.dtype == torch.uint8:  # bytes went to the device as bytes
+            observations = observations.to(self._flat.tensor.dtype)
         if self._observation_shape is not None:
             observations = observations.reshape(count, *self._observation_shape)
         if parameters is None:
@@ -171,7 +180,13 @@ class _Bound:
         self._engine = engine
         self._device = engine._device
         self.count = len(batch.observations)
-        self._observations = self._rows("observations", batch.observations)
+        rows = as_observations(batch.observations, engine.dtype)
+        self._observations = torch.from_numpy(rows).to(self._device)
+        self._chunks: list[slice | None] = [None]
+        if rows.dtype == np.uint8:
+            step = max(1, _CHUNK_BYTES // (rows.shape[1] * engine.dtype.itemsize))
+            if step < self.count:
+                self._chunks = [slice(first, first + step) for first in range(0, self.count, step)]
         self._masks = None if batch.action_masks is None else torch.from_numpy(batch.action_masks).to(self._device)
         self._total = self.count if total is None else total
         self._entropy_coefficient = entropy_coefficient
@@ -190,10 +205,11 @@ class _Bound:
         self._leaves = [tensor for tensor in self._theta.values() if tensor.requires_grad]
         # Evaluated exactly as trials are, so that the ratio at theta_old is 1 to the last bit.
         with torch.no_grad():
-            self._old = self._distribution(None)
+            self._old = [self._distribution(chunk) for chunk in self._chunks]
             self._actions = self._fitting_actions(batch.actions)
             self._advantages = self._rows("advantages", batch.advantages)
-            self._log_probs = self._old.log_prob(self._actions)
+            parts = zip(self._old, self._chunks, strict=True)
+            self._log_probs = torch.cat([old.log_prob(_part(self._actions, chunk)) for old, chunk in parts])
             if not self._log_probs.isfinite().all():
                 row = int((~self._log_probs.isfinite()).nonzero()[0])
                 raise ValueError(
@@ -201,38 +217,44 @@ class _Bound:
                 )
             if batch.log_probs is not None:
                 self._log_probs = self._rows("log_probs", batch.log_probs)
-            self._old_entropy = self._entropy_of(self._old) if entropy_coefficient else None
+            self._old_entropy = [self._entropy_of(old) for old in self._old] if entropy_coefficient else None
         self._gradient: NDArray[Any] | None = None
         self._graph: Distribution | None = None
-        self._graph_rows: Tensor | None = None
+        self._graph_rows: Tensor | slice | None = None
         self._fisher: FisherProduct | None = None
 
     def surrogate_gradient(self) -> NDArray[Any]:
         if self._gradient is None:
-            distribution = self._recorded(None)
-            log_probs = distribution.log_prob(self._actions)
-            if not log_probs.requires_grad:
-                raise ValueError(
-                    "policy: nothing connects its log-probabilities to its parameters, wanted a forward without "
-                    "torch.no_grad() and detach()"
-                )
-            weights = (log_probs.detach() - self._log_probs).exp() * self._advantages / self._total
-            terms, cotangents = [log_probs], [weights]
-            if self._entropy_coefficient:
-                terms.append(self._entropy_of(distribution))
-                cotangents.append(torch.full_like(terms[1], self._entropy_coefficient / self._total))
-            live = [(term, cotangent) for term, cotangent in zip(terms, cotangents, strict=True) if term.requires_grad]
-            self._gradient = self._joined(
-                torch.autograd.grad(
-                    [term for term, _ in live],
-                    self._leaves,
-                    [cotangent for _, cotangent in live],
-                    retain_graph=True,
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
-            )
+            pieces = self._gradient_of(self._chunks[0])
+            for chunk in self._chunks[1:]:
+                for piece, more in zip(pieces, self._gradient_of(chunk), strict=True):
+                    piece += more
+            self._gradient = self._joined(pieces)
         return self._gradient.copy()
+
+    def _gradient_of(self, chunk: slice | None) -> tuple[Tensor, ...]:
+        """The part of the samples `chunk`, for each leaf."""
+        distribution = self._recorded(chunk)
+        log_probs = distribution.log_prob(_part(self._actions, chunk))
+        if not log_probs.requires_grad:
+            raise ValueError(
+                "policy: nothing connects its log-probabilities to its parameters, wanted a forward without "
+                "torch.no_grad() and detach()"
+            )
+        growth = (log_probs.detach() - _part(self._log_probs, chunk)).exp()
+        terms, cotangents = [log_probs], [growth * _part(self._advantages, chunk) / self._total]
+        if self._entropy_coefficient:
+            terms.append(self._entropy_of(distribution))
+            cotangents.append(torch.full_like(terms[1], self._entropy_coefficient / self._total))
+        live = [(term, cotangent) for term, cotangent in zip(terms, cotangents, strict=True) if term.requires_grad]
+        return torch.autograd.grad(
+            [term for term, _ in live],
+            self._leaves,
+            [cotangent for _, cotangent in live],
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
 
     def linearize(self, rows: Tensor | None) -> FisherProduct:
         """Fisher products over `rows`; those over other rows are forgotten with their graph."""
@@ -257,28 +279,33 @@ class _Bound:
         if kl_direction not in ("new_old", "old_new"):
             raise ValueError(f"kl_direction: got {kl_direction!r}, wanted 'new_old' or 'old_new'")
         with torch.no_grad():
-            try:
-                new = self._distribution(None)
-            except ValueError as error:
-                # torch's own validation of what a trial step that is too long may well come to
-                if str(error).startswith("Expected parameter "):
-                    return math.nan, math.nan
-                raise
-            growth = (new.log_prob(self._actions).double() - self._log_probs.double()).expm1()
-            improvement = float((growth * self._advantages.double()).sum()) / self._total
+            improvement = gain = kl = 0.0
+            for index, (chunk, old) in enumerate(zip(self._chunks, self._old, strict=True)):
+                try:
+                    new = self._distribution(chunk)
+                except ValueError as error:
+                    # torch's own validation of what a trial step that is too long may well come to
+                    if str(error).startswith("Expected parameter "):
+                        return math.nan, math.nan
+                    raise
+                log_probs = new.log_prob(_part(self._actions, chunk))
+                growth = (log_probs.double() - _part(self._log_probs, chunk).double()).expm1()
+                improvement += float((growth * _part(self._advantages, chunk).double()).sum())
+                if self._old_entropy is not None:
+                    gain += float((self._entropy_of(new).double() - self._old_entropy[index].double()).sum())
+                kl += float((divergence(new, old) if kl_direction == "new_old" else divergence(old, new)).sum())
+            improvement /= self._total
             if self._old_entropy is not None:
-                gain = (self._entropy_of(new).double() - self._old_entropy.double()).sum()
-                improvement += self._entropy_coefficient * float(gain) / self._total
-            kl = divergence(new, self._old) if kl_direction == "new_old" else divergence(self._old, new)
-            return improvement, float(kl.sum()) / self._total
+                improvement += self._entropy_coefficient * gain / self._total
+            return improvement, kl / self._total
 
     def entropy(self) -> float:
         try:
-            return float(self._old.entropy().double().mean())
+            return float(torch.cat([old.entropy() for old in self._old]).double().mean())
         except NotImplementedError:
             return math.nan
 
-    def _recorded(self, rows: Tensor | None) -> Distribution:
+    def _recorded(self, rows: Tensor | slice | None) -> Distribution:
         """The distribution at theta_old with its graph, of `rows` only where given; the only graph that is kept."""
         if self._graph is None or self._graph_rows is not rows:
             self._graph = self._fisher = None
@@ -287,13 +314,14 @@ class _Bound:
                 self._graph = self._distribution(rows, self._theta)
         return self._graph
 
-    def _distribution(self, rows: Tensor | None, parameters: Mapping[str, Tensor] | None = None) -> Distribution:
+    def _distribution(
+        self, rows: Tensor | slice | None, parameters: Mapping[str, Tensor] | None = None
+    ) -> Distribution:
         """Of the samples `rows` (None: all), under their masks, at `parameters` (None: the module's own)."""
-        observations = self._observations if rows is None else self._observations[rows]
-        distribution = self._engine._distribution(observations, parameters)
+        distribution = self._engine._distribution(_part(self._observations, rows), parameters)
         if self._masks is None:
             return distribution
-        return with_masks(distribution, self._masks if rows is None else self._masks[rows])
+        return with_masks(distribution, _part(self._masks, rows))
 
     def _entropy_of(self, distribution: Distribution) -> Tensor:
         try:
@@ -305,13 +333,14 @@ class _Bound:
             ) from None
 
     def _fitting_actions(self, array: NDArray[Any]) -> Tensor:
-        count, event_shape = self.count, tuple(self._old.event_shape)
+        count, old = self.count, self._old[0]
+        event_shape = tuple(old.event_shape)
         if array.size != count * math.prod(event_shape):
             raise ValueError(f"actions: got shape {array.shape}, wanted {(count, *event_shape)} for this policy")
-        base = base_of(self._old)
+        base = base_of(old)
         dtype = np.dtype(np.int64) if isinstance(base, Categorical) else self._engine.dtype
         actions = torch.from_numpy(as_rows("actions", array, dtype)).to(self._device).reshape(count, *event_shape)
-        sizes = choices_of(self._old)
+        sizes = choices_of(old)
         if sizes is not None:
             chosen = actions.reshape(count, -1).long()
             limits = torch.tensor(sizes, device=self._device)
@@ -337,6 +366,10 @@ class _Bound:
 
     def _rows(self, name: str, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(as_rows(name, array, self._engine.dtype)).to(self._device)
+
+
+def _part(tensor: Tensor, rows: Tensor | slice | None) -> Tensor:
+    return tensor if rows is None else tensor[rows]
 
 
 def _checked_rows(rows: Any, count: int) -> Tensor:

@@ -68,6 +68,11 @@ def checked_distribution(result: object, count: int) -> Distribution:
     return result
 
 
+def as_observations(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """`as_rows` of observations, of which bytes stay bytes: torch converts them where it uses them."""
+    return as_rows("observations", array, array.dtype if array.dtype == np.uint8 else dtype)
+
+
 def as_rows(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """`array` as it is where it has `dtype` and is C-contiguous, otherwise converted; floats never become integers."""
     if dtype.kind == "i" and np.asarray(array).dtype.kind == "f":

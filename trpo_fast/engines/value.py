@@ -16,7 +16,7 @@ from trpo_fast._core.library import MAX_LAYERS, permutation
 from trpo_fast.policies.flat import flat_parameters
 from trpo_fast.policies.mlp import MLPCritic
 
-from .binding import as_rows, check_deterministic
+from .binding import as_observations, as_rows, check_deterministic
 
 _CHUNK = 1024  # rows evaluated at once: bounds the memory that images take, and fixes the bits
 
@@ -80,10 +80,10 @@ class TorchValueKernel:
         self._device = next(critic.parameters()).device
 
     def values(self, parameters: NDArray[Any], observations: NDArray[Any]) -> NDArray[Any]:
-        """V(s), (B,), of `observations` (B, D)."""
+        """V(s), (B,), of `observations` (B, D), of the parameters' dtype or uint8."""
         self._take_buffers()
         theta = torch.tensor(parameters, device=self._device)
-        rows = torch.from_numpy(as_rows("observations", observations, self.dtype))
+        rows = torch.from_numpy(as_observations(observations, self.dtype))
         with torch.no_grad():
             return torch.cat([self._values(theta, chunk) for chunk in rows.split(_CHUNK)]).cpu().numpy()
 
@@ -116,8 +116,8 @@ class TorchValueKernel:
         self._take_buffers()
         theta, m, v = (torch.tensor(array, device=self._device) for array in (parameters, first_moment, second_moment))
         rows, targets = (
-            torch.from_numpy(as_rows(name, array, self.dtype)).to(self._device)
-            for name, array in (("observations", observations), ("returns", returns))
+            torch.from_numpy(array).to(self._device)
+            for array in (as_observations(observations, self.dtype), as_rows("returns", returns, self.dtype))
         )
         frozen = [
             part.new_full((part.numel(),), not part.requires_grad, dtype=torch.bool)
@@ -155,7 +155,7 @@ class TorchValueKernel:
     def _values(self, theta: Tensor, rows: Tensor) -> Tensor:
         """Values at the flat parameters `theta` of `rows` (B, D); frozen parameters get no gradient."""
         count = len(rows)
-        observations = rows.to(self._device)
+        observations = rows.to(self._device).to(theta.dtype)  # bytes go to the device as bytes
         if self._observation_shape is not None:
             observations = observations.reshape(count, *self._observation_shape)
         named = list(self._worker.named_parameters())

@@ -17,18 +17,9 @@ from trpo_fast.spaces.images import ImageLayout
 from .heads import action_distribution, checked_dtype, initial_log_std, initialize_orthogonally
 
 
-def image_layout(space: spaces.Space[Any]) -> ImageLayout:
+def image_layout(space: spaces.Space[Any], channel_axis: str = "auto") -> ImageLayout:
     """`trpo_fast.spaces.images.image_layout` of a Gymnasium space."""
-    return images.image_layout(described(space))
-
-
-def is_image(space: spaces.Space[Any]) -> bool:
-    """Whether `image_layout` has one for `space`."""
-    try:
-        image_layout(space)
-    except ValueError:
-        return False
-    return True
+    return images.image_layout(described(space), channel_axis)
 
 
 class _CNN(nn.Module):
@@ -36,20 +27,26 @@ class _CNN(nn.Module):
 
     Parameters
     ----------
-    space : gymnasium.spaces.Box
+    space : gymnasium.spaces.Box or MultiBinary
         See `image_layout`.
     """
 
     def __init__(
-        self, space: spaces.Space[Any], outputs: int, output_gain: float, dtype: torch.dtype, seed: int | None
+        self,
+        space: spaces.Space[Any],
+        outputs: int,
+        output_gain: float,
+        channel_axis: str,
+        dtype: torch.dtype,
+        seed: int | None,
     ) -> None:
         super().__init__()
         self.observation_space = space
-        self.image = image_layout(space)
-        network, channels = images.convolutions(self.image), self.image.channels
+        self.image = image_layout(space, channel_axis)
+        network, channels = images.convolutions(self.image), self.image.planes
         self.convolutions = nn.ModuleList()
         for filters, kernel, stride in network.stack:
-            convolution = nn.utils.skip_init(nn.Conv2d, channels, filters, kernel, stride, dtype=dtype)
+            convolution = nn.utils.skip_init(nn.Conv2d, channels, filters, kernel, stride, network.padding, dtype=dtype)
             self.convolutions.append(convolution)
             channels = filters
         self.dense = nn.utils.skip_init(nn.Linear, network.features, network.dense, dtype=dtype)
@@ -61,12 +58,14 @@ class _CNN(nn.Module):
 
     def _outputs(self, observations: Tensor) -> Tensor:
         """Last layer's outputs, (B, outputs)."""
-        shape, layout = self.observation_space.shape or (), self.image
-        if observations[:1].numel() != math.prod(shape) and len(observations):
-            raise ValueError(f"observations: got shape {tuple(observations.shape)}, wanted (B, {math.prod(shape)})")
-        x = observations.reshape(len(observations), *shape).to(self.head.weight.dtype) / 255
+        layout, count = self.image, len(observations)
+        size = math.prod(layout.axes)
+        if observations[:1].numel() != size and count:
+            raise ValueError(f"observations: got shape {tuple(observations.shape)}, wanted (B, {size})")
+        x = observations.reshape(count, *layout.axes).to(self.head.weight.dtype) / layout.largest
         if layout.channels_last:
-            x = x.permute(0, 3, 1, 2)
+            x = x.permute(0, 1, 4, 2, 3)
+        x = x.reshape(count, layout.planes, layout.height, layout.width)
         for convolution in self.convolutions:
             x = torch.relu(convolution(x))
         return self.head(torch.relu(self.dense(x.flatten(1))))
@@ -77,17 +76,20 @@ class CNNPolicy(_CNN):
 
     The network of Mnih et al. [1]_ for images of 36 x 36 pixels and more: 32 filters of 8 x 8 with stride 4, 64 of
     4 x 4 with stride 2, 64 of 3 x 3, 512 units, each with relu. Smaller images, for which that is too coarse, get the
-    network of MinAtar [2]_: 16 filters of 3 x 3 and 128 units. Pixels are divided by 255. Weights are orthogonal with
-    gain sqrt(2) (hidden) and 0.01 (output), biases zero, as in `MLPPolicy`.
+    network of MinAtar [2]_: 16 filters of 3 x 3 and 128 units, with zeros around images of less than 3 x 3 pixels and
+    boards of less than 5 x 5, so that they do not shrink. Values are divided by the largest magnitude of the space's
+    bounds, pixels by 255. Weights are orthogonal with gain sqrt(2) (hidden) and 0.01 (output), biases zero, as in
+    `MLPPolicy`.
 
     Parameters
     ----------
-    observation_space : gymnasium.spaces.Box
-        Three axes of uint8 from 0 to 255, at least 3 x 3 pixels. The shortest axis is the channels' or stacked frames',
-        first or last.
+    observation_space : gymnasium.spaces.Box or MultiBinary
+        Two to four axes with finite bounds, see `trpo_fast.spaces.images.image_layout`.
     action_space : gymnasium.spaces.Box of floats, Discrete, MultiDiscrete or MultiBinary
     log_std_init : float
         Initial log standard deviation of every action dimension; unused where actions are discrete.
+    channel_axis : {"auto", "first", "last"}
+        Where each frame's channels are; "auto" goes by its shape.
     dtype : torch.float32 or torch.float64, or its name
     seed : int, optional
         Seed of the initial weights; None draws from torch's global generator.
@@ -105,7 +107,8 @@ class CNNPolicy(_CNN):
     Raises
     ------
     ValueError
-        For a space or dtype that is not supported; too small an image is named with its size.
+        For a dtype or space that is not supported, or a space whose shape does not tell which axis is the channels';
+        the message names it.
 
     References
     ----------
@@ -122,11 +125,12 @@ class CNNPolicy(_CNN):
         action_space: spaces.Space[Any],
         *,
         log_std_init: float = 0.0,
+        channel_axis: str = "auto",
         dtype: torch.dtype | str = torch.float32,
         seed: int | None = None,
     ) -> None:
         layout, dtype = action_layout(action_space), checked_dtype(dtype)
-        super().__init__(observation_space, layout.outputs, 0.01, dtype, seed)
+        super().__init__(observation_space, layout.outputs, 0.01, channel_axis, dtype, seed)
         self.action_space = action_space
         self.distribution, self.nvec = layout.distribution, layout.nvec
         if self.distribution == "gaussian":
@@ -138,7 +142,7 @@ class CNNPolicy(_CNN):
         Parameters
         ----------
         observations : Tensor, shape (B, D) or (B, *observation_space.shape)
-            Pixels from 0 to 255, of any dtype.
+            As the space has them, pixels from 0 to 255 for instance, of any dtype.
         """
         log_std = self.log_std if self.distribution == "gaussian" else None
         return action_distribution(self.distribution, self._outputs(observations), log_std=log_std, nvec=self.nvec)
@@ -149,8 +153,9 @@ class CNNCritic(_CNN):
 
     Parameters
     ----------
-    observation_space : gymnasium.spaces.Box
-        As `CNNPolicy` takes it.
+    observation_space : gymnasium.spaces.Box or MultiBinary
+    channel_axis : {"auto", "first", "last"}
+        Both as `CNNPolicy` takes them.
     dtype : torch.float32 or torch.float64, or its name
     seed : int, optional
         Seed of the initial weights; None draws from torch's global generator.
@@ -160,10 +165,11 @@ class CNNCritic(_CNN):
         self,
         observation_space: spaces.Space[Any],
         *,
+        channel_axis: str = "auto",
         dtype: torch.dtype | str = torch.float32,
         seed: int | None = None,
     ) -> None:
-        super().__init__(observation_space, 1, 1.0, checked_dtype(dtype), seed)
+        super().__init__(observation_space, 1, 1.0, channel_axis, checked_dtype(dtype), seed)
 
     def forward(self, observations: Tensor) -> Tensor:
         """Values, shape (B,), of observations of shape (B, D) or (B, *observation_space.shape)."""

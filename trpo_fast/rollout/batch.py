@@ -13,8 +13,9 @@ class Batch:
 
     Parameters
     ----------
-    observations : float, shape (B, D)
-        As the policy sees them; more axes are flattened into D.
+    observations : float or uint8, shape (B, D)
+        As the policy sees them; more axes are flattened into D. The bytes of images stay bytes, which the engine
+        converts to the policy's dtype.
     actions : (B, A) or (B,)
         Floating, or integer, which becomes int64.
     advantages : float, shape (B,)
@@ -48,7 +49,7 @@ class Batch:
         log_probs: Any = None,
         action_masks: Any = None,
     ) -> None:
-        rows = _array("observations", observations, "f")
+        rows = _array("observations", observations, "fB")
         if rows.ndim < 2 or len(rows) == 0:
             raise ValueError(f"observations must have shape (B, D) with B >= 1, got {rows.shape}")
         size = len(rows)
@@ -67,7 +68,7 @@ class Batch:
         return len(self.observations)
 
 
-_KINDS = {"f": "floating", "fiu": "floating or integer", "b": "bool"}
+_KINDS = {"f": "floating", "fB": "floating or uint8", "fiu": "floating or integer", "b": "bool"}
 
 
 def _array(name: str, value: Any, kinds: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
@@ -76,6 +77,8 @@ def _array(name: str, value: Any, kinds: str, shape: tuple[int, ...] | None = No
             raise ValueError(f"{name} must be on the CPU, got a tensor on {value.device}")
         value = value.detach().numpy()
     array = np.ascontiguousarray(value)
+    if "B" in kinds and array.dtype == np.uint8:
+        return array
     if array.dtype.kind not in kinds:
         raise TypeError(f"{name} must be {_KINDS[kinds]}, got dtype {array.dtype}")
     if array.dtype.kind in "iu":

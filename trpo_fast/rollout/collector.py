@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from trpo_fast._core.rollout import discounted_returns, generalized_advantages, normalize_advantages
 from trpo_fast.environments.base import Environments, StepResult
@@ -29,7 +29,7 @@ class Rollout:
     """T steps of E environments. Arrays are views of a buffer that the second `collect` from now overwrites."""
 
     observations: NDArray[Any]
-    """(T, E, D) as the policy saw them: normalized, in its dtype."""
+    """(T, E, D) as the policy saw them: normalized, in its dtype, or bytes of images as they are."""
     actions: NDArray[Any]
     """(T, E, A) as the policy drew them, in its dtype; (T, E) or (T, E, A) int64, counted from 0, where discrete."""
     log_probs: NDArray[Any]
@@ -67,11 +67,13 @@ class AdvantageStatistics(NamedTuple):
 
 
 class _Buffer:
-    def __init__(self, steps: int, adapter: Environments, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, steps: int, adapter: Environments, dtype: np.dtype[Any], observation_dtype: np.dtype[Any]
+    ) -> None:
         rows = (steps, adapter.num_envs)
         size = steps * adapter.num_envs
         # Room for every step to be truncated; memory that is never written is never really allocated.
-        self.inputs = np.empty((2 * size + adapter.num_envs, adapter.observation_size), dtype)
+        self.inputs = np.empty((2 * size + adapter.num_envs, adapter.observation_size), observation_dtype)
         self.observations = self.inputs[:size].reshape(*rows, adapter.observation_size)
         continuous = adapter.action_dtype.kind == "f"
         self.actions = np.empty((steps, *adapter.action_shape), dtype if continuous else np.int64)
@@ -119,6 +121,9 @@ class Collector:
         Frozen during a rollout; the rollout's raw observations are merged at its end.
     reward_scaler : RewardScaler, optional
         The same, for rewards.
+    observation_dtype : dtype, optional
+        As what observations are kept and given to the policy and the critic, which must take it: uint8 for images,
+        whose every value it holds, is a quarter of the memory. The engine's by default, and with a normalizer.
     """
 
     def __init__(
@@ -131,6 +136,7 @@ class Collector:
         action_map: str = "clip",
         observation_normalizer: ObservationNormalizer | None = None,
         reward_scaler: RewardScaler | None = None,
+        observation_dtype: DTypeLike | None = None,
     ) -> None:
         if steps_per_env < 1:
             raise ValueError(f"steps_per_env must be at least 1, got {steps_per_env!r}")
@@ -144,6 +150,11 @@ class Collector:
         self._seed = seed
         self._engine = engine
         self._dtype = np.dtype(engine.dtype)
+        self._observation_dtype = self._dtype if observation_dtype is None else np.dtype(observation_dtype)
+        if normalizer is not None and self._observation_dtype != self._dtype:
+            raise ValueError(
+                f"observation_dtype: {self._observation_dtype} given with a normalizer; want None or {self._dtype}"
+            )
         self._actor = engine.actor(
             adapter.action_space,
             action_map=action_map,
@@ -171,7 +182,7 @@ class Collector:
         if steps < 0:
             raise ValueError(f"steps must not be negative, got {steps!r}")
         if steps > 0 and (self._normalizer is not None or self._scaler is not None):
-            self._fill(_Buffer(steps, self._adapter, self._dtype))
+            self._fill(self._make_buffer(steps))
 
     def collect(self) -> Rollout:
         """Step every environment ``steps_per_env`` times, from where the last rollout ended.
@@ -207,7 +218,7 @@ class Collector:
         rollout : Rollout
             From this collector.
         values : callable
-            Maps normalized observations ``(N, D)`` to values ``(N,)``; called once.
+            Maps observations ``(N, D)``, as the policy saw them, to values ``(N,)``; called once.
         gamma, gae_lambda : float
             Discount, and GAE's lambda.
         normalize_advantages : bool
@@ -284,7 +295,10 @@ class Collector:
         self._buffers = self._make_buffers()  # a fit that was put back may still read the old ones
 
     def _make_buffers(self) -> list[_Buffer]:
-        return [_Buffer(self._steps_per_env, self._adapter, self._dtype) for _ in range(2)]
+        return [self._make_buffer(self._steps_per_env) for _ in range(2)]
+
+    def _make_buffer(self, steps: int) -> _Buffer:
+        return _Buffer(steps, self._adapter, self._dtype, self._observation_dtype)
 
     def _begin(self) -> NDArray[Any]:
         if self._observations is None:
@@ -348,6 +362,7 @@ class Collector:
                 raise _too_large("reward", rollout.rewards, first_step, f"the reward scale: {error}") from error
         if self._normalizer is not None and raw is not None:
             try:
+                # A selection would be a copy of it all.
                 self._normalizer.merge(raw.reshape(-1, raw.shape[-1]) if rollout.valid.all() else raw[rollout.valid])
             except OverflowError as error:
                 raise _too_large("observation", raw, first_step, f"its normalization: {error}") from error
@@ -450,7 +465,7 @@ class Collector:
         """Raw observations as the policy gets them; infinite, without a warning, where they are too large for it."""
         with np.errstate(over="ignore", invalid="ignore"):
             if self._normalizer is None:
-                return observations.astype(self._dtype)
+                return observations.astype(self._observation_dtype)
             return self._normalizer.normalize(observations, self._dtype)
 
     def _learned_rewards(self, rewards: NDArray[np.float64], scale: float) -> NDArray[Any]:

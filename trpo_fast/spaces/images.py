@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
-from .descriptions import Box, Space
+from .descriptions import Box, Leaf, MultiBinary, Space, leaves
+
+CHANNEL_AXES = ("auto", "first", "last")
+"""Where the channels of a frame may be; "auto" goes by its shape, see `image_layout`."""
 
 _NATURE_LEAST = 36
 _SMALL_LEAST = 3
+_LARGEST = 65_535  # of depth images; divided by more, what is seen would vanish
 
 
 class ImageLayout(NamedTuple):
-    """How an image observation lies in memory."""
+    """How an image observation lies in memory: frames one after the other, each with its channels first or last."""
 
+    frames: int
+    """1 where there is no axis for them."""
     channels: int
+    """Of one frame."""
     height: int
     width: int
     channels_last: bool
+    largest: float
+    """What values are divided by: the largest magnitude of the space's bounds."""
+    pixels: bool
+    """uint8 from 0 to 255."""
+
+    @property
+    def planes(self) -> int:
+        """Channels that the first convolution sees: those of all frames."""
+        return self.frames * self.channels
+
+    @property
+    def axes(self) -> tuple[int, int, int, int]:
+        """Shape of one observation with an axis for frames and one for channels, wherever they lie."""
+        sides = self.height, self.width
+        return (self.frames, *sides, self.channels) if self.channels_last else (self.frames, self.channels, *sides)
 
 
 class Convolutions(NamedTuple):
@@ -26,41 +48,130 @@ class Convolutions(NamedTuple):
 
     stack: tuple[tuple[int, int, int], ...]
     """(filters, kernel, stride) of each convolution."""
+    padding: int
+    """Zeros around the image, before each convolution."""
     features: int
     """Numbers that the last convolution gives."""
     dense: int
     """Width of the dense layer."""
 
 
-def image_layout(space: Space) -> ImageLayout:
-    """The layout of a space of images; a ValueError says why `space` is none that a CNN can take.
+def image_layout(space: Space, channel_axis: str = "auto") -> ImageLayout:
+    """The layout of a space of images; a ValueError names `space` and says why a CNN cannot take it.
 
-    An image is a Box of uint8 from 0 to 255 with three axes, of which the shortest is the channels' (or stacked
-    frames'), the first or the last, as in Stable-Baselines3; on a tie it is the first.
+    An image is a Box of two to four axes with finite bounds, or a MultiBinary: (height, width), or these and channels
+    (colours, stacked frames, planes of a board) before or behind, or a stack of such frames, one more axis in front.
+
+    Where the channels are in (a, b, c), with `channel_axis` "auto":
+
+    1. where one of the two readings, b x c or a x b, is square and the other is not, it is that one;
+    2. otherwise the shortest axis has the channels. For pixels (uint8 from 0 to 255) that decides, the first axis on a
+       tie, as in Stable-Baselines3. For everything else it must be at most half as long as the other two, because
+       boards may have more planes than squares;
+    3. a shortest axis in the middle decides nothing.
     """
-    if not isinstance(space, Box) or space.dtype != np.uint8 or len(space.shape) != 3:
-        raise ValueError(f"observation space: got {space}, wanted a Box of uint8 with three axes for a CNN")
-    if (space.low != 0).any() or (space.high != 255).any():
-        raise ValueError(f"observation space: got {space}, wanted bounds of 0 and 255 for a CNN, which divides by 255")
+    if not isinstance(space, Box | MultiBinary) or not 2 <= len(space.shape) <= 4 or 0 in space.shape:
+        raise ValueError(f"observation space: got {space}, wanted a Box of two to four axes for a CNN")
+    largest, pixels = 1.0, False
+    if isinstance(space, Box):
+        largest = max(abs(float(bound)) for bounds in (space.low, space.high) for bound in (bounds.min(), bounds.max()))
+        pixels = is_pixels(space)
+    if not 0 < largest <= _LARGEST:
+        raise ValueError(
+            f"observation space: got {space}, wanted bounds of at most {_LARGEST} for a CNN, which divides by them"
+        )
     shape = tuple(map(int, space.shape))
-    axis = shape.index(min(shape))
-    if axis == 1:
-        raise ValueError(f"observation space: got shape {shape}, wanted channels first or last for a CNN")
-    channels = shape[axis]
-    height, width = shape[1:] if axis == 0 else shape[:2]
-    if min(height, width) < _SMALL_LEAST:
-        least = f"{_SMALL_LEAST} x {_SMALL_LEAST}"
-        raise ValueError(f"observation space: got images of {height} x {width}, wanted {least} pixels for a CNN")
-    return ImageLayout(channels, height, width, channels_last=axis == 2)
+    frames, frame = (shape[0], shape[1:]) if len(shape) == 4 else (1, shape)
+    last = len(frame) == 3 and _channels_last(space, frame, channel_axis, pixels)
+    channels, height, width = (frame[2], *frame[:2]) if last else ((1, *frame) if len(frame) == 2 else frame)
+    if frames > min(height, width) and channel_axis == "auto":
+        raise _undecided(space, f"{frames} frames of {height} x {width}")
+    return ImageLayout(frames, channels, height, width, last, largest, pixels)
+
+
+def is_pixels(space: Space) -> TypeGuard[Box]:
+    """Whether `space` is one of pixels, uint8 from 0 to 255 over two to four axes, whatever their order."""
+    return (
+        isinstance(space, Box)
+        and space.dtype == np.uint8
+        and 2 <= len(space.shape) <= 4
+        and 0 not in space.shape
+        and not space.low.any()
+        and bool((space.high == 255).all())
+    )
+
+
+def is_image(space: Space, channel_axis: str = "auto") -> bool:
+    """Whether a space is taken for one of images without being asked: pixels that have an `image_layout`.
+
+    Gray ones without an axis for channels must have 36 x 36 pixels, since a smaller table may be no image.
+    """
+    if not is_pixels(space):
+        return False
+    try:
+        image = image_layout(space, channel_axis)
+    except ValueError:
+        return False
+    least = _NATURE_LEAST if len(space.shape) == 2 else _SMALL_LEAST
+    return min(image.height, image.width) >= least
+
+
+def flattened_images(space: Space) -> list[Leaf]:
+    """What `is_image` leaves to be flattened though it looks like an image.
+
+    Images in a Dict or Tuple, and pixels of which the shape does not tell where their channels are.
+    """
+    if not isinstance(space, Leaf):
+        return [leaf for leaf in leaves(space) if is_image(leaf)]
+    if not is_pixels(space):
+        return []
+    try:
+        image_layout(space)
+    except ValueError:
+        return [space]
+    return []
+
+
+def fits_bytes(space: Space) -> bool:
+    """Whether uint8 holds every value of `space`."""
+    if isinstance(space, Box):
+        return space.dtype in (np.uint8, np.bool_)
+    return isinstance(space, MultiBinary)
 
 
 def convolutions(image: ImageLayout) -> Convolutions:
-    """The network of Mnih et al. (2015), or for images that are too small for it that of MinAtar (2019)."""
+    """The network of Mnih et al. (2015), or for images that are too small for it that of MinAtar (2019).
+
+    Where even that would leave less than 3 x 3 of a board, zeros around it keep its size.
+    """
     stack: tuple[tuple[int, int, int], ...] = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-    dense = 512
+    dense, padding = 512, 0
     height, width = image.height, image.width
-    if min(height, width) < _NATURE_LEAST:
+    least = min(height, width)
+    if least < _NATURE_LEAST:
         stack, dense = ((16, 3, 1),), 128
+        padding = int(least < (_SMALL_LEAST if image.pixels else _SMALL_LEAST + 2))
     for _, kernel, stride in stack:
-        height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
-    return Convolutions(stack, stack[-1][0] * height * width, dense)
+        height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+    return Convolutions(stack, padding, stack[-1][0] * height * width, dense)
+
+
+def _channels_last(space: Space, frame: tuple[int, ...], channel_axis: str, pixels: bool) -> bool:
+    if channel_axis not in CHANNEL_AXES:
+        raise ValueError(f"channel_axis: got {channel_axis!r}, wanted one of {', '.join(map(repr, CHANNEL_AXES))}")
+    if channel_axis != "auto":
+        return channel_axis == "last"
+    first, middle, last = frame
+    if (first == middle) != (middle == last):
+        return first == middle
+    least = min(frame)
+    if middle == least < min(first, last) or not (pixels or 2 * least <= sorted(frame)[1]):
+        raise _undecided(space, "channels first or last")
+    return frame.index(least) == 2
+
+
+def _undecided(space: Space, what: str) -> ValueError:
+    return ValueError(
+        f"observation space: got {space}, of which the shape does not tell whether it is {what}; wanted "
+        "channel_axis='first' or 'last', or another order of its axes (a wrapper), for a CNN"
+    )

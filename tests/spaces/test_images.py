@@ -1,0 +1,171 @@
+"""Which axis of an observation is which, and the layers that follow from it."""
+
+import numpy as np
+import pytest
+
+from trpo_fast.spaces import Box, Dict, Discrete, MultiBinary, Tuple
+from trpo_fast.spaces.images import (
+    convolutions,
+    fits_bytes,
+    flattened_images,
+    image_layout,
+    is_image,
+    is_pixels,
+)
+
+
+def box(*shape, low=0, high=255, dtype=np.uint8):
+    return Box(np.full(shape, low, dtype), np.full(shape, high, dtype))
+
+
+def planes(*shape):
+    return box(*shape, high=1, dtype=np.float32)
+
+
+# Shape: frames, channels, height, width, channels last.
+PIXELS = {
+    (84, 84): (1, 1, 84, 84, False),
+    (84, 84, 1): (1, 1, 84, 84, True),
+    (1, 84, 84): (1, 1, 84, 84, False),
+    (4, 84, 84): (1, 4, 84, 84, False),
+    (84, 96, 3): (1, 3, 84, 96, True),
+    (210, 160, 3): (1, 3, 210, 160, True),
+    (10, 10, 4): (1, 4, 10, 10, True),
+    (3, 3, 3): (1, 3, 3, 3, False),
+    (10, 12, 9): (1, 9, 10, 12, True),
+    (3, 9, 3): (1, 3, 9, 3, False),
+    (4, 84, 84, 3): (4, 3, 84, 84, True),
+    (4, 3, 84, 84): (4, 3, 84, 84, False),
+    (4, 210, 160, 3): (4, 3, 210, 160, True),
+    (4, 84, 84, 1): (4, 1, 84, 84, True),
+}
+BOARDS = {
+    (17, 8, 8): (1, 17, 8, 8, False),
+    (8, 8, 111): (1, 111, 8, 8, True),
+    (19, 19, 17): (1, 17, 19, 19, True),
+    (6, 7, 2): (1, 2, 6, 7, True),
+    (2, 6, 7): (1, 2, 6, 7, False),
+    (10, 10, 4): (1, 4, 10, 10, True),
+    (3, 3, 2): (1, 2, 3, 3, True),
+    (8, 8): (1, 1, 8, 8, False),
+    (8, 8, 8, 14): (8, 14, 8, 8, True),
+}
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [(box(*shape), expected) for shape, expected in PIXELS.items()]
+    + [(planes(*shape), expected) for shape, expected in BOARDS.items()],
+    ids=str,
+)
+def test_the_shape_tells_which_axis_has_the_channels(space, expected):
+    assert image_layout(space)[:5] == expected
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        planes(6, 7, 20),  # more planes than squares
+        planes(20, 6, 7),
+        planes(8, 8, 8),
+        planes(3, 9, 3),
+        box(9, 3, 9),
+        box(84, 3, 84),
+        box(84, 84, 3, 4),  # the stack behind
+        box(84, 84, 4, 4),
+        box(8, 5, 5, 3),
+    ],
+    ids=str,
+)
+def test_a_shape_that_does_not_tell_is_refused_with_the_space_and_the_way_out(space):
+    with pytest.raises(ValueError) as error:
+        image_layout(space)
+    assert str(space) in str(error.value)
+    assert "channel_axis='first' or 'last'" in str(error.value)
+    assert not is_image(space)
+    sides = [image_layout(space, axis) for axis in ("first", "last")]
+    assert [image.channels_last for image in sides] == [False, True]
+    assert all(image.planes * image.height * image.width == space.low.size for image in sides)
+
+
+def test_an_axis_that_is_no_choice_is_named():
+    with pytest.raises(ValueError, match="channel_axis: got 'middle', wanted one of 'auto', 'first', 'last'"):
+        image_layout(box(3, 8, 8), "middle")
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (box(84), r"got Box\(0, 255, \(84,\), uint8\), wanted a Box of two to four axes"),
+        (box(2, 3, 4, 5, 6), "wanted a Box of two to four axes"),
+        (box(0, 8, 8), "wanted a Box of two to four axes"),
+        (Discrete(3, 0, np.dtype(np.int64)), r"Discrete\(3\), wanted a Box of two"),
+        (Dict({"image": box(3, 8, 8)}), "wanted a Box of two"),
+        (box(3, 8, 8, low=-np.inf, high=np.inf, dtype=np.float32), "wanted bounds of at most 65535"),
+        (box(3, 8, 8, low=0, high=2**31 - 1, dtype=np.int32), "wanted bounds of at most 65535"),
+        (box(3, 8, 8, low=0, high=0), "wanted bounds of at most 65535"),
+    ],
+    ids=str,
+)
+def test_what_is_no_image_is_named(space, message):
+    with pytest.raises(ValueError, match=message):
+        image_layout(space)
+    assert not is_image(space)
+
+
+@pytest.mark.parametrize(
+    ("space", "largest"),
+    [
+        (box(3, 8, 8), 255),
+        (box(3, 8, 8, high=10), 10),
+        (planes(3, 8, 8), 1),
+        (box(3, 8, 8, low=-5, high=2, dtype=np.int8), 5),
+        (box(3, 8, 8, low=0, high=1, dtype=np.bool_), 1),
+        (MultiBinary((3, 8, 8)), 1),
+    ],
+    ids=str,
+)
+def test_values_are_divided_by_the_largest_bound(space, largest):
+    assert image_layout(space).largest == largest
+
+
+def test_pixels_alone_are_images_without_being_asked():
+    for shape in PIXELS:
+        assert is_image(box(*shape)) and is_pixels(box(*shape)), shape
+    for space in (*(planes(*shape) for shape in BOARDS), box(3, 8, 8, high=10), MultiBinary((3, 8, 8))):
+        assert not is_image(space)
+    assert not is_image(box(35, 84))  # a table may be no image
+    assert not is_image(box(1, 2, 9))
+
+
+def test_images_that_are_flattened_are_found():
+    image, table = box(64, 64, 3), box(5, 5)
+    space = Dict({"camera": image, "rest": Tuple((table, planes(3, 8, 8), box(84, 84)))})
+    assert [part.shape for part in flattened_images(space)] == [(64, 64, 3), (84, 84)]
+    assert flattened_images(image) == flattened_images(table) == flattened_images(planes(9, 3, 9)) == []
+    undecided = box(9, 3, 9)
+    assert flattened_images(undecided) == [undecided]
+
+
+def test_bytes_hold_what_they_are_used_for():
+    for space in (box(3, 8, 8), box(3, 8, 8, high=1, dtype=np.bool_), MultiBinary((3, 8, 8))):
+        assert fits_bytes(space)
+    for space in (planes(3, 8, 8), box(3, 8, 8, low=-1, high=1, dtype=np.int8), Dict({"image": box(3, 8, 8)})):
+        assert not fits_bytes(space)
+
+
+@pytest.mark.parametrize("sides", [(1, 2), (2, 9), (3, 3), (4, 4), (5, 5), (6, 7), (35, 84)])
+@pytest.mark.parametrize("make", [box, planes])
+def test_nothing_shrinks_to_nothing(sides, make):
+    image = image_layout(make(3, *sides), "first")
+    network = convolutions(image)
+    assert network.stack == ((16, 3, 1),)
+    height, width = (side + 2 * network.padding - 2 for side in sides)
+    assert network.features == 16 * height * width
+    assert min(height, width) >= min(3 if make is planes else 1, *sides)
+
+
+def test_small_boards_keep_their_size_and_pixels_that_fit_are_not_padded():
+    assert convolutions(image_layout(planes(3, 3, 2))).padding == 1
+    assert convolutions(image_layout(planes(5, 5, 2))).padding == 0
+    assert convolutions(image_layout(box(1, 3, 3))).padding == 0

@@ -131,7 +131,7 @@ def read_policy(path: str | os.PathLike[str]) -> SavedPolicy:
         if network == "mlp":
             shapes |= _mlp_shapes(parameters, spaces.ObservationLayout(observation_space).size, actions.outputs)
         else:
-            shapes |= _cnn_shapes(image_layout(observation_space), actions.outputs)
+            shapes |= cnn_shapes(image_layout(observation_space), actions.outputs)
         return SavedPolicy(
             path=source,
             network=network,
@@ -160,7 +160,8 @@ def _mlp_shapes(parameters: Mapping[str, NDArray[Any]], inputs: int, outputs: in
     return shapes
 
 
-def _cnn_shapes(image: ImageLayout, outputs: int) -> _Shapes:
+def cnn_shapes(image: ImageLayout, outputs: int) -> _Shapes:
+    """Shapes of the parameters of a built-in CNN with so many outputs, by name."""
     network, channels = convolutions(image), image.channels
     shapes: _Shapes = {}
     for index, (filters, kernel, _) in enumerate(network.stack):

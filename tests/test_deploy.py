@@ -36,7 +36,8 @@ def saved(tmp_path):
 
 
 def assert_same(one, other):
-    assert type(one) is type(other) is np.ndarray
+    assert type(one) is type(other)
+    assert isinstance(one, np.ndarray | np.integer)
     assert one.dtype == other.dtype
     np.testing.assert_array_equal(one, other, strict=True)
 
@@ -61,6 +62,15 @@ def test_actions_of_every_space_are_the_agents_bit_for_bit(saved, space):
     agent, actor = saved(PLAIN, space)
     assert_agree(agent, actor)
     assert str(actor.action_space) == str(agent.action_space)
+
+
+@pytest.mark.parametrize("given", [np.zeros(4, np.float32), [0.0] * 4], ids=["array", "list"])
+def test_a_single_choice_is_a_number_that_can_be_a_key(saved, given):
+    agent, actor = saved(PLAIN, Discrete(3, dtype=np.int32))
+    for action in (actor(given), actor(given, deterministic=False), actor.predict(given)[0], agent.predict(given)[0]):
+        assert isinstance(action, np.int32)
+        assert {0: "left", 1: "stay", 2: "right"}[action]
+    assert actor([given]).shape == agent.predict([given])[0].shape == (1,)
 
 
 @pytest.mark.parametrize("space", OBSERVATIONS, ids=str)

@@ -107,6 +107,7 @@ class LoadedActor:
         self._arrays, self._several = self._make_arrays(1), self._make_arrays(0)
         self._in_place = self._row.reshape(self._plain_shape or -1)
         self._action = self._arrays[-1].reshape(self.action_space.shape)
+        self._is_discrete = isinstance(self.action_space, spaces.Discrete)
 
     @property
     def num_predictions(self) -> int:
@@ -119,7 +120,7 @@ class LoadedActor:
             raise ValueError(f"num_predictions: {count!r} given; want an integer from 0 to 2**63 - 1")
         self._num_predictions = count
 
-    def __call__(self, observation: Any, deterministic: bool = True, action_masks: Any = None) -> NDArray[Any]:
+    def __call__(self, observation: Any, deterministic: bool = True, action_masks: Any = None) -> Any:
         """The action for one observation, or the actions for several.
 
         Parameters
@@ -136,6 +137,7 @@ class LoadedActor:
         -------
         ndarray, shape ``action_space.shape`` or ``(n, *action_space.shape)``
             A new array, ready for the environment: inside the bounds of a Box, ``start`` of a discrete space included.
+            A single action of a Discrete space is a NumPy integer, which a dict or a list takes as a key.
 
         Raises
         ------
@@ -151,7 +153,8 @@ class LoadedActor:
             with self._lock:
                 self._in_place[...] = observation
                 self._act(self._row, observation, self._arrays, deterministic, None)
-                return self._action.astype(self.action_space.dtype)
+                action = self._action.astype(self.action_space.dtype)
+                return action[()] if self._is_discrete else action
         rows, single = self._observations.finite_rows(observation)
         masks = self._masks.rows_for(action_masks, len(rows), single)
         with self._lock:
@@ -160,7 +163,7 @@ class LoadedActor:
             self._act(rows, observation, self._several, deterministic, masks)
             env_actions = self._several[-1].reshape(len(rows), *self.action_space.shape)
             actions = env_actions.astype(self.action_space.dtype)
-        return actions[0, ...] if single else actions
+        return spaces.single_action(actions) if single else actions
 
     def predict(
         self,
@@ -169,7 +172,7 @@ class LoadedActor:
         episode_start: Any = None,
         deterministic: bool = True,
         action_masks: Any = None,
-    ) -> tuple[NDArray[Any], Any]:
+    ) -> tuple[Any, Any]:
         """As calling the actor, with the signature of Stable-Baselines3; `state` is handed back.
 
         Unlike there, `deterministic` is True unless said otherwise.

@@ -137,7 +137,7 @@ def read_policy(path: str | os.PathLike[str]) -> SavedPolicy:
         else:
             # Older files lack the axis.
             image = image_layout(observation_space, _field(config, "channel_axis", str, "config.", default="auto"))
-            shapes |= _cnn_shapes(image, actions.outputs)
+            shapes |= cnn_shapes(image, actions.outputs)
         return SavedPolicy(
             path=source,
             network=network,
@@ -167,7 +167,8 @@ def _mlp_shapes(parameters: Mapping[str, NDArray[Any]], inputs: int, outputs: in
     return shapes
 
 
-def _cnn_shapes(image: ImageLayout, outputs: int) -> _Shapes:
+def cnn_shapes(image: ImageLayout, outputs: int) -> _Shapes:
+    """Shapes of the parameters of a built-in CNN with so many outputs, by name."""
     network, channels = convolutions(image), image.planes
     shapes: _Shapes = {}
     for index, (filters, kernel, _) in enumerate(network.stack):

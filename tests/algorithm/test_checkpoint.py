@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import re
 
@@ -10,7 +11,7 @@ import torch
 from tests.algorithm.conftest import SMALL
 from trpo_fast import model_file
 from trpo_fast.algorithm import checkpoint
-from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.algorithm.config import BUILT_BY, TRPOConfig
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.environments.in_process import InProcessEnvironments
 
@@ -323,7 +324,65 @@ def test_missing_truncated_and_foreign_files_are_refused_by_what_is_wrong(make_a
         TRPO.load(tmp_path / "bare.trpo")
 
 
-def test_environment_arguments_that_json_cannot_hold_leave_the_recipe_out(make_agent, tmp_path):
+def test_environment_arguments_that_json_cannot_hold_leave_the_recipe_out_and_are_said_once(make_agent, tmp_path):
     agent = make_agent("Pendulum-v1", env_kwargs={"g": np.float32(9.0)})
-    agent.save(tmp_path / "a.trpo")
+    with pytest.warns(
+        UserWarning, match=r"does not say how Pendulum-v1 is made, as its env_kwargs .*load it with env="
+    ):
+        agent.save(tmp_path / "a.trpo")
+    agent.save(tmp_path / "a.trpo")  # no second warning
     assert TRPO.load(tmp_path / "a.trpo").recipe is None
+
+
+def test_arguments_and_wrappers_are_made_again_from_the_file(make_agent, tmp_path):
+    wrappers = ["gymnasium.wrappers:RecordEpisodeStatistics"]
+    agent = make_agent("Pendulum-v1", env_kwargs={"g": 9.0}, wrappers=wrappers)
+    agent.save(tmp_path / "a.trpo")
+    loaded = TRPO.load(tmp_path / "a.trpo")
+    assert loaded.recipe == agent.recipe
+    assert loaded.learn(8).environments.copies.envs[0].unwrapped.g == 9.0
+    changed = TRPO.load(tmp_path / "a.trpo", env_kwargs={"g": 8.0}, wrappers=["none"])
+    (first, *_) = changed.environments.copies.envs
+    assert first.unwrapped.g == 8.0
+    assert not isinstance(first, gym.wrappers.RecordEpisodeStatistics)
+    with pytest.raises(ValueError, match=r"wrappers: none given for env='CartPole-v1'; .*\['none'\] for none"):
+        TRPO.load(tmp_path / "a.trpo", env="CartPole-v1", env_kwargs={})
+
+
+@pytest.mark.parametrize("field", ["hidden_sizes", "critic_hidden_sizes"])
+def test_a_file_that_asks_for_larger_networks_than_it_holds_is_refused_before_they_are_built(
+    make_agent, tmp_path, monkeypatch, field
+):
+    make_agent().save(tmp_path / "a.trpo")
+    arrays, metadata = model_file.read(tmp_path / "a.trpo")
+    metadata["config"][field] = [30_000, 30_000]
+    model_file.write(tmp_path / "a.trpo", arrays, metadata)
+    monkeypatch.setattr("trpo_fast.algorithm.trpo.make_networks", lambda *_, **__: pytest.fail("networks were built"))
+    with pytest.raises(model_file.ModelFileError, match=r"layers.0.weight: \(.*\) of float32 given; want \(30000, "):
+        TRPO.load(tmp_path / "a.trpo")
+
+
+def test_settings_can_be_others_after_a_load_but_not_what_networks_are_built_by(make_agent, tmp_path):
+    agent = make_agent().learn(8)
+    agent.save(tmp_path / "a.trpo")
+    loaded = TRPO.load(tmp_path / "a.trpo", gamma=0.5, max_kl=0.1, num_envs=4)
+    assert (loaded.config.gamma, loaded.config.max_kl, loaded.config.num_envs) == (0.5, 0.1, 4)
+    assert loaded.config.replace(gamma=agent.config.gamma, max_kl=agent.config.max_kl, num_envs=3) == agent.config
+    assert loaded.learn(8).environments.num_envs == 4
+    for name in BUILT_BY:
+        with pytest.raises(ValueError, match=f"{name}: given; want the saved agent's"):
+            TRPO.load(tmp_path / "a.trpo", **{name: getattr(agent.config, name)})
+    with pytest.raises(TypeError, match="'gama' is no field of TRPOConfig; did you mean gamma"):
+        TRPO.load(tmp_path / "a.trpo", gama=0.5)
+
+
+def test_what_networks_are_built_by_are_fields():
+    assert {entry.name for entry in dataclasses.fields(TRPOConfig)} >= BUILT_BY
+
+
+def test_the_configuration_cannot_be_replaced(make_agent):
+    agent = make_agent()
+    before = agent.config
+    with pytest.raises(AttributeError, match=r"config: cannot be replaced.*TRPO.load\(path, gamma="):
+        agent.config = agent.config.replace(gamma=0.5)
+    assert agent.config is before

@@ -1,5 +1,6 @@
 """Commands run in this process, in an empty folder."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ class Outcome(NamedTuple):
 def command(capsys, tmp_path, monkeypatch) -> Callable[..., Outcome]:
     """``command("train", "CartPole-v1", ...)``: exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # commands add the working folder
 
     def run(*arguments: str) -> Outcome:
         try:

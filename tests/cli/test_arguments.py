@@ -4,7 +4,8 @@ import re
 import pytest
 
 from trpo_fast.algorithm.config import TRPOConfig
-from trpo_fast.cli.arguments import config_overrides, make_parser, option_of
+from trpo_fast.cli.arguments import VECTORIZATIONS, config_overrides, make_parser, option_of
+from trpo_fast.environments import recipe
 
 TEXTS = {
     "max_kl_schedule": ("linear", "linear"),
@@ -99,3 +100,7 @@ def test_no_command_is_an_error_that_names_the_commands(command):
     result = command()
     assert result.code == 2
     assert "COMMAND" in result.err
+
+
+def test_vectorizations_are_those_of_the_recipe():
+    assert VECTORIZATIONS == recipe.VECTORIZATIONS

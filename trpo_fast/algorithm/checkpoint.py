@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -22,8 +23,15 @@ from trpo_fast.algorithm.config import COUNTER, SEED, TRPOConfig, checked
 from trpo_fast.algorithm.critic import PendingFit
 from trpo_fast.algorithm.report import UpdateReport
 from trpo_fast.environments.recipe import EnvironmentRecipe
-from trpo_fast.environments.spaces import space_from_json, space_to_json
-from trpo_fast.saved_policy import KIND
+from trpo_fast.environments.spaces import (
+    action_layout,
+    described,
+    observation_size,
+    space_from_json,
+    space_to_json,
+)
+from trpo_fast.saved_policy import KIND, cnn_shapes
+from trpo_fast.spaces.images import image_layout
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
@@ -135,6 +143,33 @@ def check(agent: TRPO, snapshot: Snapshot) -> None:
     _check_counters("counters", snapshot.counters, _COUNTERS)
 
 
+def check_sizes(saved: SavedAgent) -> None:
+    """ValueError where networks built by the file's settings would be others than its arrays: before memory is taken.
+
+    A few words can ask for layers of gigabytes, but only a file of that size has them.
+    """
+    config, arrays = saved.config, saved.snapshot.arrays
+    inputs, outputs = observation_size(saved.observation_space), action_layout(saved.action_space).outputs
+    convolve = config.policy == "cnn" or (config.policy == "auto" and saved.kind == "cnn")
+    for name, hidden, last in (("policy", config.hidden_sizes, outputs), ("critic", config.critic_hidden_sizes, 1)):
+        if saved.own_networks[name] is not None or (name == "critic" and saved.own_networks["policy"] is not None):
+            continue  # the kind of the critic may depend on the user's policy
+        if convolve:
+            shapes = cnn_shapes(image_layout(described(saved.observation_space), config.channel_axis), last)
+        else:
+            widths = (inputs, *hidden, last)
+            shapes = {f"layers.{i}.weight": (widths[i + 1], widths[i]) for i in range(len(widths) - 1)}
+        for parameter, shape in shapes.items():
+            array = arrays.get(f"{name}.{parameter}")
+            if array is None:
+                raise ValueError(f"{name}.{parameter}: missing; want {shape} of {config.dtype}")
+            if array.shape != shape:
+                given = f"{array.shape} of {array.dtype}"
+                raise ValueError(
+                    f"{name}.{parameter}: {given} given; want {shape} of {config.dtype}, by the file's config"
+                )
+
+
 def check_networks(agent: TRPO, snapshot: Snapshot) -> None:
     """ValueError where ``snapshot`` is of other networks than the modules that the user gave to this agent."""
     for prefix, own in agent.networks.own.items():
@@ -182,6 +217,20 @@ def save(agent: TRPO, path: str | os.PathLike[str]) -> None:
         "versions": versions(),
     }
     model_file.write(path, snapshot.arrays, metadata)
+    if agent.recipe is not None and isinstance(agent.recipe.source, str) and metadata["environment"] is None:
+        _warn_once_of_recipe(agent)
+
+
+def _warn_once_of_recipe(agent: TRPO) -> None:
+    if not agent.warned_of_recipe:
+        agent.warned_of_recipe = True
+        recipe = cast(EnvironmentRecipe, agent.recipe)
+        warnings.warn(
+            f"the file does not say how {recipe.name} is made, as its env_kwargs {dict(recipe.env_kwargs)} or wrappers "
+            f"{list(recipe.wrappers or ())} are not the same after JSON: load it with env=..., env_kwargs=..., "
+            "wrappers=..., or give arguments of strings, numbers, lists and dicts with strings as keys",
+            stacklevel=4,
+        )
 
 
 @dataclass(frozen=True)

@@ -442,6 +442,15 @@ class TRPOConfig:
         return cls.from_dict({"action_map": "clip", **values})
 
 
+BUILT_BY = frozenset(
+    {
+        *("hidden_sizes", "critic_hidden_sizes", "activation", "log_std_init", "dtype"),
+        *("action_map", "normalize_observations", "observation_clip", "scale_rewards"),
+    }
+)
+"""Fields that decide what networks and statistics an agent has, and so what is in its file: fixed once it is made."""
+
+
 def _to_json(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)

@@ -15,7 +15,7 @@ import secrets
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -30,7 +30,7 @@ from trpo_fast._core.library import permutation
 from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.acting import Player
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
-from trpo_fast.algorithm.config import POSITIVE_INTEGER, SEED, TRPOConfig, checked
+from trpo_fast.algorithm.config import BUILT_BY, POSITIVE_INTEGER, SEED, TRPOConfig, checked
 from trpo_fast.algorithm.critic import CriticTrainer
 from trpo_fast.algorithm.evaluation import EvaluationResult, play_episodes
 from trpo_fast.algorithm.memory import lack_of_memory_named
@@ -50,7 +50,7 @@ from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.collector import Collector
 from trpo_fast.saved_policy import find_model
 from trpo_fast.solvers.trust_region import trust_region_step
-from trpo_fast.spaces import REACH
+from trpo_fast.spaces import REACH, single_action
 
 # Streams 0 (acting) and 2 (environments) belong to the collector, 1 (minibatches) to the critic's trainer.
 INITIALIZATION_STREAM = 3
@@ -76,6 +76,12 @@ class TRPO:
         Processes of "workers"; by default the cores that this process may use.
     env_kwargs : mapping, optional
         Arguments for making each environment.
+    wrappers : sequence, optional
+        What each environment is wrapped in, the first innermost: ``"module:callable"``, a callable of the environment,
+        or ``"atari"``, which ids of ale-py that show images have by default (84 x 84 gray, four frames); ``["none"]``
+        for none.
+    imports : sequence of str, optional
+        Modules that register environments, or ``"module:function"`` where a call does: see docs/environments.md.
     seed : int >= 0, optional
         Decides everything random; drawn from the system, and kept in ``agent.seed``, where it is not given.
     config : TRPOConfig, optional
@@ -119,6 +125,8 @@ class TRPO:
         vectorization: str | None = None,
         num_workers: int | None = None,
         env_kwargs: Mapping[str, Any] | None = None,
+        wrappers: Sequence[Any] | None = None,
+        imports: Sequence[str] = (),
         seed: int | None = None,
         config: TRPOConfig | None = None,
         policy: str | Network | None = None,
@@ -132,9 +140,15 @@ class TRPO:
         if num_envs is not None:
             overrides["num_envs"] = num_envs
         config = (config or TRPOConfig()).replace(**overrides)
-        recipe = EnvironmentRecipe(env, vectorization, {} if env_kwargs is None else env_kwargs, num_workers)
+        recipe = EnvironmentRecipe(
+            env, vectorization, {} if env_kwargs is None else env_kwargs, wrappers, imports, num_workers=num_workers
+        ).resolved()
         environments = recipe.make(config.num_envs)
         try:
+            if environments.left_out:
+                warnings.warn(
+                    f"{', '.join(environments.left_out)}: text, which no network here reads; left out", stacklevel=2
+                )
             if num_envs not in (None, environments.num_envs):
                 raise ValueError(
                     f"num_envs: {num_envs} given; want it left out or {environments.num_envs}, the VectorEnv's own"
@@ -215,6 +229,21 @@ class TRPO:
         self._mask_format = MaskFormat(action_space)
         self._player = self._make_player(seed, PREDICTION_STREAM)
         self.num_predictions = 0
+        self.warned_of_recipe = False  # that files do not say how the environment is made
+
+    @property
+    def config(self) -> TRPOConfig:
+        """The settings that the agent was made with."""
+        return self._config
+
+    @config.setter
+    def config(self, value: TRPOConfig) -> None:
+        if hasattr(self, "_config"):  # networks, statistics and buffers have been made by it
+            raise AttributeError(
+                "config: cannot be replaced, the agent was built by it; want agent.save(path) and "
+                "TRPO.load(path, gamma=0.98) to learn on with other settings"
+            )
+        self._config = value
 
     def _attach(self, environments: Environments) -> None:
         collector = Collector(
@@ -426,7 +455,7 @@ class TRPO:
         episode_start: Any = None,
         deterministic: bool = False,
         action_masks: Any = None,
-    ) -> tuple[NDArray[Any], Any]:
+    ) -> tuple[Any, Any]:
         """Action for one observation or for several, with the signature of Stable-Baselines3 and of its MaskablePPO.
 
         Parameters
@@ -444,7 +473,8 @@ class TRPO:
         Returns
         -------
         action : ndarray, shape ``action_space.shape`` or ``(n, *action_space.shape)``
-            Ready for the environment: inside the bounds of a Box, ``start`` of a discrete space included.
+            Ready for the environment: inside the bounds of a Box, ``start`` of a discrete space included. A single
+            action of a Discrete space is a NumPy integer, which a dict or a list takes as a key.
         state
         """
         rows, single = self._observation_layout.finite_rows(observation)
@@ -458,7 +488,7 @@ class TRPO:
                 f"observation: it, or the action that comes of it, is beyond {self.config.dtype}; want smaller numbers"
             ) from error
         self.num_predictions += 1
-        return (actions[0, ...] if single else actions), state
+        return (single_action(actions) if single else actions), state
 
     def evaluate(
         self,
@@ -531,8 +561,12 @@ class TRPO:
         env: Any = None,
         *,
         env_kwargs: Mapping[str, Any] | None = None,
+        wrappers: Sequence[Any] | None = None,
+        imports: Sequence[str] = (),
+        trust_environment: bool = False,
         policy: Network | None = None,
         critic: Network | None = None,
+        **settings: Any,
     ) -> TRPO:
         """An agent as it was saved.
 
@@ -542,11 +576,18 @@ class TRPO:
             A model file, or the folder of a run: its model.trpo, or else its latest checkpoint.
         env : as in the constructor, optional
             Without it the environment is made again from the id that the file names, once it is needed.
-        env_kwargs : mapping, optional
-            Arguments for making each environment. Those in the file hold where the id is the file's, too; for another
-            environment they have to be given where the file has some.
+        env_kwargs, wrappers : as in the constructor, optional
+            For making each environment. Those in the file hold where the id is the file's, too; for another environment
+            they have to be given where the file has some.
+        imports : sequence of str, optional
+            Modules that are imported before an environment is made. A file is not trusted with code: a module that it
+            names, by its id, its imports or its wrappers, has to be named here, too.
+        trust_environment : bool
+            Import whatever the file names.
         policy, critic : as in the constructor
             Modules, or what makes them, where the agent was saved with such; they take over the saved parameters.
+        settings
+            Fields of the configuration to learn on with; not those that networks and statistics were built by.
 
         Raises
         ------
@@ -554,20 +595,30 @@ class TRPO:
             No file; or one that is truncated, damaged, foreign, or from a future version. The message names the file,
             what is wrong with it and what is wanted.
         ValueError
-            ``env`` has other spaces than the saved agent; a module is missing, or has other parameters than the saved.
+            ``env`` has other spaces than the saved agent; a module is missing, or has other parameters than the saved;
+            an environment is to be made for which the file names code that is not trusted (also later, when it is
+            needed: acting needs none).
         """
         path = find_model(path)
         saved = checkpoint.read(path)
-        config, recipe, environments = saved.config, saved.recipe, None
+        recipe, environments = saved.recipe, None
+        config = saved.config.replace(**_changeable(settings))
         if config.device == "cuda" and not torch.cuda.is_available():
             config = config.replace(device="auto")
-        if env is not None or env_kwargs is not None:
-            recipe = _replaced_recipe(recipe, env, env_kwargs)
+        if env is not None or env_kwargs is not None or wrappers is not None:
+            recipe = _replaced_recipe(recipe, env, env_kwargs, wrappers)
+        if recipe is not None:
+            recipe = recipe.trusting(imports, everything=trust_environment)
+        if env is not None or env_kwargs is not None or wrappers is not None:
+            assert recipe is not None
+            recipe = recipe.resolved()
             environments = recipe.make_like(config.num_envs, like=saved)
             config = config.replace(num_envs=environments.num_envs)
         agent = cls.__new__(cls)
         try:
             check_given(saved.own_networks, policy, critic)
+            with model_file.damage_named(path):
+                checkpoint.check_sizes(saved)
             # What a module of the user's raises says nothing about the file.
             with nullcontext() if policy is not None or critic is not None else model_file.damage_named(path):
                 agent._build(
@@ -649,24 +700,27 @@ class _Stopwatch:
         self._last = time.perf_counter()
 
 
-def _replaced_recipe(saved: EnvironmentRecipe | None, env: Any, env_kwargs: Any) -> EnvironmentRecipe:
-    """The recipe of a file with another environment or other arguments."""
-    if env is None:
+def _changeable(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`settings`, of which a loaded agent may have others; ValueError names one that its parts were built by."""
+    fixed = [name for name in settings if name in BUILT_BY]
+    if fixed:
+        raise ValueError(
+            f"{', '.join(fixed)}: given; want the saved agent's, its networks and statistics were built by it; a new "
+            "TRPO(...) takes another"
+        )
+    return settings
+
+
+def _replaced_recipe(saved: EnvironmentRecipe | None, env: Any, env_kwargs: Any, wrappers: Any) -> EnvironmentRecipe:
+    """The recipe of a file with another environment, other arguments or other wrappers; what is given is trusted."""
+    if env is None or (saved is not None and saved.source == env):
         if saved is None:
-            raise ValueError("env_kwargs: given, but the file names no environment; want env=..., too")
-        return EnvironmentRecipe(saved.source, saved.vectorization, env_kwargs, saved.num_workers)
-    same = saved is not None and saved.source == env
-    if env_kwargs is None and saved is not None and saved.env_kwargs and not is_vector_environment(env):
-        if not same:
-            raise ValueError(
-                f"env_kwargs: none given for env={env!r}; the saved agent's {saved.name} was made with "
-                f"{dict(saved.env_kwargs)}; want env_kwargs=..., {{}} for none"
-            )
-        env_kwargs = saved.env_kwargs
-    vectorization, num_workers = (
-        (saved.vectorization, saved.num_workers) if saved is not None and same else (None, None)
-    )
-    return EnvironmentRecipe(env, vectorization, {} if env_kwargs is None else env_kwargs, num_workers)
+            name = "wrappers" if env_kwargs is None else "env_kwargs"
+            raise ValueError(f"{name}: given, but the file names no environment; want env=..., too")
+        return saved.with_changes(env, env_kwargs, wrappers)
+    if saved is not None and not is_vector_environment(env):
+        saved.require_said_again(env, env_kwargs, wrappers)
+    return EnvironmentRecipe(env, None, {} if env_kwargs is None else env_kwargs, wrappers)
 
 
 def _warn_of_unreached_sides(space: gym.Space[Any], config: TRPOConfig) -> None:

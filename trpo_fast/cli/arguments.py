@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -11,6 +12,8 @@ import trpo_fast
 from trpo_fast.algorithm.config import TRPOConfig
 
 TIMESTEPS = 1_000_000
+# Those of EnvironmentRecipe, whose module needs Gymnasium.
+VECTORIZATIONS = ("sync", "workers", "async", "vector", "envpool")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,15 +48,30 @@ def _add_train(commands: Any) -> None:
         "model.trpo and curve.png. Ctrl-C stops, saves, and says how to go on.",
     )
     train.set_defaults(module="train")
-    train.add_argument("env", nargs="?", metavar="ENV", help="environment id, e.g. CartPole-v1")
+    train.add_argument(
+        "env", nargs="?", metavar="ENV", help="environment id, e.g. CartPole-v1, or ale_py:ALE/Pong-v5 after its module"
+    )
+    train.add_argument(
+        "--env-kwargs",
+        type=_json_object,
+        metavar="JSON",
+        help="arguments of the environment, e.g. '{\"gravity\": 9.8}'",
+    )
+    train.add_argument(
+        "--wrapper",
+        action="append",
+        metavar="MODULE:CALLABLE",
+        help="wrap every environment in it, again for more, the first innermost; or by name: atari (84 x 84 gray, four "
+        "frames: the default of ids of ale-py that show images), none",
+    )
+    _add_trust(train)
     train.add_argument(
         "--timesteps", type=_count, metavar="N", help=f"steps of the whole run, resumed or not (default {TIMESTEPS:,})"
     )
     train.add_argument("--seed", type=_seed, metavar="S", help="decides everything random (default 0)")
     train.add_argument("--out", metavar="DIR", help="the run's folder, new or empty (default runs/ENV-seedS-DATE-TIME)")
-    train.add_argument(
-        "--vectorization", choices=("sync", "vector", "envpool"), help="how environments step together (default sync)"
-    )
+    train.add_argument("--vectorization", choices=VECTORIZATIONS, help="how environments step together (default sync)")
+    train.add_argument("--num-workers", type=_count, metavar="N", help="processes of workers (default the cores)")
     train.add_argument("--config", metavar="FILE", help="JSON file of settings, or a run's config.json; options win")
     train.add_argument("--resume", metavar="RUN", help="go on with this run, from its latest checkpoint")
     train.add_argument("--threads", type=_count, metavar="N", help="threads of the compiled core and of torch")
@@ -76,6 +94,20 @@ def _add_train(commands: Any) -> None:
         )
 
 
+def _add_trust(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a module that registers environments, again for more; MODULE:FUNCTION is called, too",
+    )
+    command.add_argument(
+        "--trust", action="store_true", help="import whatever the file names, instead of asking for --import"
+    )
+
+
 def _add_eval(commands: Any) -> None:
     evaluate = commands.add_parser("eval", help="play episodes with a trained agent")
     evaluate.set_defaults(module="evaluate")
@@ -87,6 +119,7 @@ def _add_eval(commands: Any) -> None:
     )
     evaluate.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
     evaluate.add_argument("--json", action="store_true", help="one JSON line: mean, std, episodes, ...")
+    _add_trust(evaluate)
 
 
 def _add_plot(commands: Any) -> None:
@@ -168,6 +201,16 @@ def _want(entry: dataclasses.Field[Any]) -> str:
     if isinstance(entry.default, tuple):
         return "integers >= 1 with commas between them, at most 2**24 each, e.g. 64,64"
     return str(entry.metadata["rule"].want)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} given; want a JSON object, e.g. '{{\"gravity\": 9.8}}'")
+    return value
 
 
 def _show(default: Any) -> str:

@@ -6,16 +6,18 @@ import argparse
 import json
 
 from trpo_fast.algorithm.evaluation import EvaluationResult
-from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.cli.environments import import_from_here, loaded
 from trpo_fast.cli.errors import user_errors
 from trpo_fast.cli.run_folder import model_of
+from trpo_fast.environments.checks import SimulatorError
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Play episodes; one line on stdout."""
-    with user_errors():
+    import_from_here()
+    with user_errors(SimulatorError):
         path = model_of(arguments.run)
-        agent = TRPO.load(path)
+        agent = loaded(path, arguments)
         limit = arguments.max_steps or agent.config.evaluation_max_steps
         result = agent.evaluate(
             arguments.episodes, deterministic=not arguments.stochastic, seed=arguments.seed, max_steps=limit

@@ -25,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"trpo-fast {arguments.command}: error: needs {error.name}, which is not installed", file=sys.stderr)
         return 2
+    except ImportError as error:  # a package of another version than is wanted, which the error names
+        print(f"trpo-fast {arguments.command}: error: {error}", file=sys.stderr)
+        return 2
     try:
         return int(command.run(arguments))
     except CommandError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import shlex
 import signal
@@ -25,10 +26,13 @@ from trpo_fast.algorithm.memory import LackOfMemory
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import plot
 from trpo_fast.cli.arguments import TIMESTEPS, config_overrides, option_of
+from trpo_fast.cli.environments import import_from_here, import_options, loaded, show
 from trpo_fast.cli.errors import CommandError, describe, user_errors
 from trpo_fast.cli.evaluate import unfinished
 from trpo_fast.cli.main import INTERRUPTED
 from trpo_fast.cli.run_folder import RunFolder
+from trpo_fast.environments.checks import SimulatorError
+from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError
 
 
@@ -40,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         except ValueError as error:
             raise CommandError(f"--threads: {str(error).removeprefix('count: ')}") from error
         torch.set_num_threads(arguments.threads)
+    import_from_here()
     agent, folder, timesteps = _resumed(arguments) if arguments.resume else _new(arguments)
     try:
         return _train(agent, folder, timesteps, arguments)
@@ -54,9 +59,20 @@ def _new(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
     timesteps = arguments.timesteps or TIMESTEPS
     folder = RunFolder(arguments.out or _default_folder(arguments.env, seed))
     folder.refuse_if_used()
-    config = _read_settings(arguments.config).replace(**config_overrides(arguments))
+    settings, saved = _read_settings(arguments.config)
+    config = settings.replace(**config_overrides(arguments))
+    recipe = _recipe(arguments, saved)
     with user_errors(), _lack_of_memory_named():
-        agent = TRPO(arguments.env, vectorization=arguments.vectorization, seed=seed, config=config)
+        agent = TRPO(
+            recipe.source,
+            vectorization=recipe.vectorization,
+            num_workers=recipe.num_workers,
+            env_kwargs=recipe.env_kwargs,
+            wrappers=recipe.wrappers,
+            imports=recipe.modules,
+            seed=seed,
+            config=config,
+        )
     try:
         folder.make()
         folder.write_config(
@@ -75,9 +91,40 @@ def _new(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
     return agent, folder, timesteps
 
 
+def _recipe(arguments: argparse.Namespace, saved: Any) -> EnvironmentRecipe:
+    """What options say, and of the environment of ``--config``, if it is this one, what they do not say."""
+    env, kwargs, wrappers = arguments.env, arguments.env_kwargs, arguments.wrapper
+    with user_errors(TypeError):
+        if saved is not None:
+            recipe = EnvironmentRecipe.from_json(saved)
+            if recipe.source == env:
+                recipe = recipe.with_changes(env, kwargs, wrappers).trusting(
+                    arguments.imports, everything=arguments.trust
+                )
+                if arguments.vectorization is not None or arguments.num_workers is not None:
+                    recipe = dataclasses.replace(
+                        recipe,
+                        vectorization=arguments.vectorization or recipe.vectorization,
+                        num_workers=arguments.num_workers,
+                    )
+                show(recipe)
+                recipe.require_trust()
+                return recipe
+            recipe.require_said_again(env, kwargs, wrappers)
+        return EnvironmentRecipe(
+            env,
+            arguments.vectorization,
+            kwargs or {},
+            wrappers,
+            tuple(arguments.imports),
+            num_workers=arguments.num_workers,
+        )
+
+
 def _resumed(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
     fixed = {"ENV": arguments.env, "--seed": arguments.seed, "--out": arguments.out, "--config": arguments.config}
-    fixed["--vectorization"] = arguments.vectorization
+    fixed |= {"--vectorization": arguments.vectorization, "--env-kwargs": arguments.env_kwargs}
+    fixed |= {"--wrapper": arguments.wrapper, "--num-workers": arguments.num_workers}
     fixed |= {option_of(name): value for name, value in config_overrides(arguments).items()}
     given = [name for name, value in fixed.items() if value is not None]
     if given:
@@ -87,7 +134,7 @@ def _resumed(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
     content = folder.read_config()
     folder.make()
     timesteps = arguments.timesteps or folder.timesteps()
-    agent = _load(latest, folder)
+    agent = _load(latest, folder, arguments)
     if agent.num_timesteps >= timesteps:
         raise CommandError(
             f"--resume: {folder.path} has {agent.num_timesteps:,} of {timesteps:,} timesteps; want more --timesteps"
@@ -103,11 +150,11 @@ def _resumed(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
     return agent, folder, timesteps
 
 
-def _load(path: Path, folder: RunFolder) -> TRPO:
+def _load(path: Path, folder: RunFolder, arguments: argparse.Namespace) -> TRPO:
     """The agent in ``path``, of ``folder``; CommandError says what is wrong, and which other files are intact."""
     try:
         with user_errors():
-            return TRPO.load(path)
+            return loaded(path, arguments)
     except CommandError as error:
         others = [*sorted(folder.checkpoints.glob("*.trpo"), reverse=True), folder.model]
         intact = [str(other) for other in others if other != path and _is_intact(other)]
@@ -150,9 +197,9 @@ def _train(agent: TRPO, folder: RunFolder, timesteps: int, arguments: argparse.N
             )
         except KeyboardInterrupt:
             _save(agent, folder, checkpoints)
-            _say(f"\nstopped at {agent.num_timesteps:,} steps, saved; to go on:\n{_resume_command(folder)}")
+            _say(f"\nstopped at {agent.num_timesteps:,} steps, saved; to go on:\n{_resume_command(folder, agent)}")
             return INTERRUPTED
-        except (OSError, LackOfMemory) as error:  # a full disk, a folder gone: the user's to mend, no line of ours
+        except (OSError, LackOfMemory, SimulatorError) as error:  # the user's to mend, and no line of ours at fault
             print(f"\ntrpo-fast train: error: {describe(error)}", file=sys.stderr)
         except Exception:
             traceback.print_exc()
@@ -160,7 +207,10 @@ def _train(agent: TRPO, folder: RunFolder, timesteps: int, arguments: argparse.N
             failed = False
         if failed:
             _save(agent, folder, checkpoints)
-            _say(f"\nfailed after {agent.num_timesteps:,} steps, saved; to go on:\n{_resume_command(folder)}")
+            # Before an update, nothing has shown yet that this environment can be trained on at all.
+            to_go_on = "to go on" if agent.num_timesteps > first else "once the reason is mended, to go on"
+            command = _resume_command(folder, agent)
+            _say(f"\nfailed after {agent.num_timesteps:,} steps, saved; {to_go_on}:\n{command}")
             return 1
     seconds = time.perf_counter() - began
     _save(agent, folder, checkpoints)
@@ -192,8 +242,8 @@ def _save(agent: TRPO, folder: RunFolder, checkpoints: CheckpointCallback) -> No
         ) from error
 
 
-def _resume_command(folder: RunFolder) -> str:
-    return f"trpo-fast train --resume {shlex.quote(str(folder.path))}"
+def _resume_command(folder: RunFolder, agent: TRPO) -> str:
+    return f"trpo-fast train --resume {shlex.quote(str(folder.path))}{import_options(agent.recipe)}"
 
 
 def _default_folder(env: str, seed: int) -> Path:
@@ -201,9 +251,10 @@ def _default_folder(env: str, seed: int) -> Path:
     return Path("runs") / f"{name}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _read_settings(path: str | None) -> TRPOConfig:
+def _read_settings(path: str | None) -> tuple[TRPOConfig, Any]:
+    """The settings of ``--config`` and what it says of the environment, None where it says nothing."""
     if path is None:
-        return TRPOConfig()
+        return TRPOConfig(), None
     try:
         content: Any = json.loads(Path(path).read_text())
     except FileNotFoundError:
@@ -217,8 +268,8 @@ def _read_settings(path: str | None) -> TRPOConfig:
     # A run's own config.json keeps the settings under one key, beside what else the run was.
     try:
         if isinstance(content.get("config"), dict):
-            return TRPOConfig.from_saved(content["config"])
-        return TRPOConfig.from_dict(content)
+            return TRPOConfig.from_saved(content["config"]), content.get("environment")
+        return TRPOConfig.from_dict(content), None
     except (TypeError, ValueError) as error:
         raise CommandError(f"--config: {path}: {error}") from error
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.shared_state import SharedState
-from trpo_fast.environments.spaces import action_layout, check_action_space
+from trpo_fast.environments.spaces import action_layout, check_action_space, without_text
 from trpo_fast.environments.wrappers import Wrapping
 
 
@@ -41,7 +41,7 @@ class Environments(ABC):
     Parameters
     ----------
     observation_space, action_space : gymnasium.Space
-        Of one copy.
+        Of one copy; parts of the observation that hold text are left out.
     num_envs : int
         E.
     autoreset_mode : gymnasium.vector.AutoresetMode
@@ -61,6 +61,8 @@ class Environments(ABC):
         Of one step's actions: ``(E,)`` for Discrete, ``(E, A)`` for other spaces.
     wrappings : list of Wrapping
         What each copy is wrapped in, as far as that is known.
+    left_out : tuple of str
+        Parts of the observation that hold text, ``observation['mission']`` for example.
     parts : tuple of slice
         Copies that answer together: all at once, or one slice for each worker process. Actions may be sent to one part
         while another is still stepping.
@@ -73,8 +75,8 @@ class Environments(ABC):
         num_envs: int,
         autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
     ) -> None:
-        self._layout = ObservationLayout(observation_space)
-        self.observation_space = observation_space
+        self.observation_space, self.left_out = without_text(observation_space)
+        self._layout = ObservationLayout(self.observation_space)
         self.action_space = check_action_space(action_space)
         self.num_envs = num_envs
         self.autoreset_mode = autoreset_mode

@@ -13,7 +13,9 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
 
+from trpo_fast.environments import packages
 from trpo_fast.environments.observations import ObservationLayout
+from trpo_fast.environments.spaces import without_text
 
 
 def made_by(make_one: Callable[[], Any], index: int) -> gymnasium.Env[Any, Any]:
@@ -41,7 +43,7 @@ def require_same_spaces(given: Any, wanted: Any, *, whose: str, wanted_by: str) 
         How it calls `wanted`, "the saved agent's" for example.
     """
     for name in ("observation_space", "action_space"):
-        one, other = getattr(given, name), getattr(wanted, name)
+        one, other = (without_text(getattr(whole, name))[0] for whole in (given, wanted))
         difference = _difference(one, other, name.replace("_space", ""))
         if difference is not None:
             raise ValueError(f"{whose}: {name} {one} given; want {other}, {wanted_by}: {difference}")
@@ -88,22 +90,41 @@ def _first(differences: Any) -> str | None:
     return next((difference for difference in differences if difference is not None), None)
 
 
-def reset_of(env: gymnasium.Env[Any, Any], index: int, seed: int | None, options: Any = None) -> Any:
-    """What ``env.reset(seed=seed)`` returns; TypeError where it takes no seed, as before Gymnasium's interface."""
+class SimulatorError(RuntimeError):
+    """A package's environment fails from its first reset on; its own exception is the cause."""
+
+
+def reset_of(
+    env: gymnasium.Env[Any, Any], index: int, seed: int | None, options: Any = None, first: bool = False
+) -> Any:
+    """What ``env.reset(seed=seed)`` returns; TypeError where it takes no seed, as before Gymnasium's interface.
+
+    In the `first` reset, what the environment of an installed package raises becomes a SimulatorError that has the
+    versions of the packages behind it: they may not fit together. What a user's own environment raises travels on.
+    """
     try:
         return env.reset(seed=seed, options=options)
-    except TypeError as error:
-        try:
-            taken = inspect.signature(env.unwrapped.reset).parameters
-        except (TypeError, ValueError):
-            raise error from None
-        if "seed" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values()):
-            raise
-        raise TypeError(
-            f"reset of environment {index} ({type(env.unwrapped).__name__}) takes no seed: it is written for an "
-            "interface older than Gymnasium's, reset(*, seed=None, options=None) -> (observation, info); wrap it, for "
-            "example in shimmy's GymV21CompatibilityV0, or give its reset these arguments"
-        ) from error
+    except Exception as error:
+        kind = type(env.unwrapped)
+        if isinstance(error, TypeError) and _takes_no_seed(env.unwrapped):
+            raise TypeError(
+                f"reset of environment {index} ({kind.__name__}) takes no seed: it is written for an "
+                "interface older than Gymnasium's, reset(*, seed=None, options=None) -> (observation, info); wrap it, "
+                "for example in shimmy's GymV21CompatibilityV0, or give its reset these arguments"
+            ) from error
+        if first and not isinstance(error, MemoryError) and packages.is_installed(kind.__module__):
+            raise SimulatorError(
+                f"environment {index} ({kind.__name__}) cannot be reset: {packages.described(error)}"
+            ) from error
+        raise
+
+
+def _takes_no_seed(env: Any) -> bool:
+    try:
+        taken = inspect.signature(env.reset).parameters
+    except (TypeError, ValueError):
+        return False
+    return "seed" not in taken and not any(p.kind is p.VAR_KEYWORD for p in taken.values())
 
 
 def checked_reset(answer: Any, index: int, layout: ObservationLayout) -> tuple[Any, Any]:

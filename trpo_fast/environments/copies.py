@@ -22,7 +22,7 @@ from trpo_fast.environments.checks import checked_reset, checked_step, made_by, 
 from trpo_fast.environments.generators import Own, Watched
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
-from trpo_fast.environments.spaces import action_layout, check_action_space
+from trpo_fast.environments.spaces import action_layout, check_action_space, without_text
 from trpo_fast.environments.wrappers import wrapping_of
 
 # Who steps an environment, by its id; an entry lives as long as the copies do, which keep the environment alive.
@@ -49,7 +49,9 @@ class Copies:
     ----------
     envs : list of gymnasium.Env
     observation_space, action_space : gymnasium.Space
-        Of one copy; ValueError where the copies differ in them.
+        Of one copy, without text; ValueError where the copies differ in them.
+    left_out : tuple of str
+        What in the observation is text.
     wrappings : list of Wrapping
         What each copy is wrapped in.
     masks : bool ndarray (n, K), or None
@@ -71,7 +73,7 @@ class Copies:
                 require_same_spaces(
                     env, self.envs[0], whose=f"env: environment {index}", wanted_by=f"as environment {first} has it"
                 )
-            self.observation_space: gymnasium.Space[Any] = self.envs[0].observation_space
+            self.observation_space, self.left_out = without_text(self.envs[0].observation_space)
             self.action_space = check_action_space(self.envs[0].action_space)
             self.layout = ObservationLayout(self.observation_space)
             self._mask_format = MaskFormat(self.action_space)
@@ -136,7 +138,8 @@ class Copies:
         infos = []
         for i, (env, seed) in enumerate(zip(self._called, seeds, strict=True)):
             index = self.first + i
-            observation, info = checked_reset(reset_of(env, index, seed, options), index, self.layout)
+            answer = reset_of(env, index, seed, options, first=not self._decided)
+            observation, info = checked_reset(answer, index, self.layout)
             self.layout.flatten_each([observation], self._rows[i : i + 1], "reset", index)
             infos.append(info)
         if not self._decided:

@@ -31,6 +31,7 @@ class InProcessEnvironments(Environments):
             raise
         self._shared_state: SharedState | None = None
         self.wrappings = self.copies.wrappings
+        self.left_out = self.copies.left_out
         self._rows = np.empty((self.num_envs, self.observation_size), self.observation_dtype)
         self._finals = np.empty_like(self._rows)
         self._rewards = np.zeros(self.num_envs)

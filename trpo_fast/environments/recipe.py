@@ -6,8 +6,8 @@ import copy
 import functools
 import json
 import operator
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +19,10 @@ from trpo_fast.environments.base import Environments
 from trpo_fast.environments.checks import require_same_spaces
 from trpo_fast.environments.foreign import autoreset_mode, is_vector_environment, make_pool, pool_again
 from trpo_fast.environments.in_process import InProcessEnvironments
-from trpo_fast.environments.registry import find_spec, hint, load_entry_point
+from trpo_fast.environments.making import make_copy, reported
+from trpo_fast.environments.named_wrappers import arguments_for, checked_wrappers, default_wrappers
+from trpo_fast.environments.registry import find_spec, import_modules, load_entry_point
+from trpo_fast.environments.trust import code_named, require_trust
 from trpo_fast.environments.vector import VectorAdapter
 from trpo_fast.environments.workers import WorkerEnvironments
 
@@ -43,6 +46,13 @@ class EnvironmentRecipe:
         episode's end (NEXT_STEP), which wastes that step, and may not take the same arguments.
     env_kwargs : mapping
         Passed to the environment's constructor, or to the callable.
+    wrappers : sequence, optional
+        What every copy is wrapped in, the first innermost: ``"module:callable"``, a callable, or the name ``"atari"``.
+        None: what the id has by default (`resolved` says what); ``["none"]``, or none of them: nothing.
+    modules : sequence of str
+        Imported before an environment is made: ``"module"``, or ``"module:function"``, which is called, too.
+    trusted : collection of str, optional
+        Modules that may be imported although a file names them; None where a person wrote all of this.
     num_workers : int, optional
         Processes of "workers"; by default the cores that this process may use.
 
@@ -57,7 +67,10 @@ class EnvironmentRecipe:
     source: Any
     vectorization: str | None = None
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    num_workers: int | None = None
+    wrappers: Sequence[Any] | None = None
+    modules: Sequence[str] = ()
+    trusted: Collection[str] | None = field(default=None, compare=False)
+    num_workers: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         source, kwargs = self.source, self.env_kwargs
@@ -68,10 +81,12 @@ class EnvironmentRecipe:
         if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
             raise TypeError(f"env_kwargs must be a mapping from names to values, got {kwargs!r}")
         object.__setattr__(self, "env_kwargs", MappingProxyType(dict(kwargs)))
+        object.__setattr__(self, "wrappers", checked_wrappers(self.wrappers))
+        object.__setattr__(self, "modules", _checked_modules(self.modules))
         if is_vector_environment(source):
-            if self.vectorization is not None or kwargs:
+            if self.vectorization is not None or kwargs or self.wrappers:
                 raise ValueError(
-                    "vectorization and env_kwargs must be left out with a VectorEnv, which is used as it is"
+                    "vectorization, env_kwargs and wrappers must be left out with a VectorEnv, which is used as it is"
                 )
             return
         if isinstance(source, gymnasium.Env) or not (isinstance(source, str) or callable(source)):
@@ -82,6 +97,11 @@ class EnvironmentRecipe:
             raise ValueError(
                 f"vectorization={self.vectorization!r} needs a registered id as env, got {source!r}; a VectorEnv "
                 "serves, too"
+            )
+        if self.vectorization in ("vector", "envpool") and self.wrappers:
+            raise ValueError(
+                f"wrappers: {self.wrappers} given; want none with vectorization={self.vectorization!r}, whose copies "
+                "nothing gets at"
             )
 
     @property
@@ -95,6 +115,58 @@ class EnvironmentRecipe:
     def name(self) -> str:
         """What to call the environment."""
         return self.id or getattr(self.source, "__name__", None) or type(self.source).__name__
+
+    @property
+    def code(self) -> list[str]:
+        """Modules that making it imports by name: of the id, of `modules` and of wrappers."""
+        return code_named(self.source, self.modules, self.wrappers or ())
+
+    def resolved(self) -> EnvironmentRecipe:
+        """The same with the wrappers that the id has by default spelled out; imports what names the id.
+
+        ValueError for an unknown id, and where a file names code that is not trusted.
+        """
+        if self.wrappers is not None:
+            return self
+        if not isinstance(self.source, str) or self.vectorization in ("vector", "envpool"):
+            return replace(self, wrappers=())
+        return replace(self, wrappers=default_wrappers(self._spec(), self.env_kwargs))
+
+    def trusting(self, imports: Sequence[str], *, everything: bool = False) -> EnvironmentRecipe:
+        """The same after importing `imports`, which a person names; `everything` trusts whatever a file names."""
+        imports = _checked_modules(imports)
+        modules = (*self.modules, *(name for name in imports if name not in self.modules))
+        trusted = None if everything or self.trusted is None else (*self.trusted, *imports)
+        return replace(self, modules=modules, trusted=trusted)
+
+    def with_changes(self, id: str | None, env_kwargs: Any, wrappers: Any) -> EnvironmentRecipe:
+        """The same with what a person gives, which is trusted, an id that is only repeated, too; None keeps what is."""
+        trusted = self.trusted
+        if trusted is not None:
+            trusted = (*trusted, *code_named(id, (), checked_wrappers(wrappers) or ()))
+        return replace(
+            self,
+            env_kwargs=self.env_kwargs if env_kwargs is None else env_kwargs,
+            wrappers=self.wrappers if wrappers is None else wrappers,
+            trusted=trusted,
+        )
+
+    def require_said_again(self, env: Any, env_kwargs: Any, wrappers: Any) -> None:
+        """ValueError where another environment takes this one's place and nothing is said in place of its arguments."""
+        own = self.wrappers if self.wrappers not in (None, ("atari",)) else ()  # which ids have by default
+        for name, kept, given, nothing in (
+            ("env_kwargs", dict(self.env_kwargs), env_kwargs, "{}"),
+            ("wrappers", list(own or ()), wrappers, "['none']"),
+        ):
+            if kept and given is None:
+                raise ValueError(
+                    f"{name}: none given for env={env!r}; the saved agent's {self.name} was made with {kept}; want "
+                    f"{name}=..., {nothing} for none"
+                )
+
+    def require_trust(self) -> None:
+        """ValueError where a file names code of this recipe that no person has named: see `trust`."""
+        require_trust(self.code, self.trusted)
 
     def make(self, num_envs: int) -> Environments:
         """`num_envs` copies; a VectorEnv itself, which has its own number.
@@ -151,13 +223,15 @@ class EnvironmentRecipe:
         )
 
     def to_json(self) -> dict[str, Any] | None:
-        """What a file keeps, exactly; None where there is no id or the arguments are not the same after JSON."""
+        """What a file keeps, exactly; None where there is no id, or something of it is not the same after JSON."""
         if not isinstance(self.source, str):
             return None
         description = {
             "id": self.source,
             "vectorization": self.vectorization,
             "env_kwargs": dict(self.env_kwargs),
+            "wrappers": None if self.wrappers is None else list(self.wrappers),
+            "modules": list(self.modules),
             "num_workers": self.num_workers,
         }
         try:
@@ -168,44 +242,47 @@ class EnvironmentRecipe:
 
     @classmethod
     def from_json(cls, description: Any) -> EnvironmentRecipe:
-        """Inverse of `to_json`; ValueError for anything else."""
-        kinds: dict[str, Any] = {
-            "id": str,
-            "vectorization": (str, type(None)),
-            "env_kwargs": dict,
-            "num_workers": (int, type(None)),
-        }
-        if isinstance(description, Mapping):
-            description = {"num_workers": None, **description}  # which older files lack
-        if not isinstance(description, Mapping) or any(
-            not isinstance(description.get(name, 0.0), kind) for name, kind in kinds.items()
-        ):
+        """Inverse of `to_json`, with nothing trusted; ValueError for anything else."""
+        # What files from before these fields have been made with.
+        older: dict[str, Any] = {"wrappers": [], "modules": [], "num_workers": None}
+        kinds: dict[str, Any] = {"id": str, "vectorization": (str, type(None)), "env_kwargs": dict}
+        kinds |= {"wrappers": (list, type(None)), "modules": list, "num_workers": (int, type(None))}
+        values = {**older, **description} if isinstance(description, Mapping) else {}
+        if not all(name in values and isinstance(values[name], kind) for name, kind in kinds.items()):
             raise ValueError(f"environment: {description!r} given; want an object with {', '.join(kinds)}")
-        return cls(*(description[name] for name in kinds))
+        return cls(values.pop("id"), **{name: values[name] for name in kinds if name != "id"}, trusted=())
+
+    def _spec(self) -> EnvSpec:
+        self.require_trust()
+        import_modules(self.modules)
+        return find_spec(self.source)
 
     def _make_copies(self, num_envs: int) -> Environments:
         env, kwargs = self.source, dict(self.env_kwargs)
+        self.require_trust()
         if not isinstance(env, str):
-            return self._stepped([functools.partial(env, **kwargs)] * num_envs)
+            return self._stepped([self._maker()] * num_envs)
         if self.vectorization == "envpool":
             return VectorAdapter(make_pool(env, num_envs, kwargs))
-        spec = find_spec(env)
+        spec = self._spec()
         entry_point: Any = spec.entry_point
         if self.vectorization == "vector":
             entry_point = spec.vector_entry_point
             if entry_point is None:
                 raise ValueError(f"vectorization: {env} has no vector version of its own; use 'sync'")
-        try:
+        with reported(env):
             if isinstance(entry_point, str):
                 load_entry_point(entry_point)
             if self.vectorization == "vector":
                 again = functools.partial(gymnasium.make_vec, env, vectorization_mode="vector_entry_point", **kwargs)
                 return VectorAdapter(again(num_envs=num_envs), again=lambda number: again(num_envs=number))
-            # The checker looks at an environment's first step only, and its wrapper stays in the way of all others.
-            make_one = functools.partial(gymnasium.make, env, **{"disable_env_checker": True, **kwargs})
-            return self._stepped([make_one] * num_envs)
-        except (ImportError, gymnasium.error.Error) as error:
-            raise ValueError(f"env {env!r} cannot be made: {error}{hint(env)}") from error
+        recipe = self.resolved()
+        arguments_for(recipe.wrappers or (), kwargs)
+        return self._stepped([recipe._maker()] * num_envs)
+
+    def _maker(self) -> Callable[[], Any]:
+        """Makes one copy, here or in another process."""
+        return functools.partial(make_copy, self.source, dict(self.env_kwargs), self.wrappers or (), self.modules)
 
     def _stepped(self, makers: list[Callable[[], Any]]) -> Environments:
         if self.vectorization in ("workers", "async"):
@@ -250,6 +327,13 @@ def _made_from_functions(kind: Any, functions: list[Any], mode: Any, num_envs: i
     makers = [functions[i % len(functions)] for i in range(num_envs)]
     made: VectorEnv[Any, Any, Any] = kind(makers, autoreset_mode=mode)
     return made
+
+
+def _checked_modules(modules: Any) -> tuple[str, ...]:
+    strings = not isinstance(modules, str) and isinstance(modules, Sequence)
+    if not strings or not all(isinstance(name, str) and name for name in modules):
+        raise TypeError(f"imports must be a sequence of names of modules, got {modules!r}")
+    return tuple(modules)
 
 
 def _checked_number(name: str, value: int) -> int:

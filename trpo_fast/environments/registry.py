@@ -1,4 +1,4 @@
-"""Registered ids: the specification behind one, and what to say where there is none or its simulator is missing."""
+"""Registered ids: the modules that register them, the specification behind one, and what to say where there is none."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import difflib
 import importlib
 import importlib.util
 import re
+import sys
+from collections.abc import Iterable
+from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
+
+from trpo_fast.environments import packages
 
 # Family of environments that gymnasium registers without bringing the simulator: the module it needs, how to get it.
 _SIMULATORS = {
@@ -18,6 +23,39 @@ _SIMULATORS = {
     "tabular": ("jax", "pip install 'gymnasium[jax]'"),
     "ALE": ("ale_py", "pip install 'gymnasium[atari]'"),
 }
+# How ids of other packages begin, which make them of parts, so that no source holds them: the module, how to get it.
+_FAMILIES = {
+    "ALE/": ("ale_py", "pip install 'gymnasium[atari]'"),
+    "(MiniGrid|BabyAI)-": ("minigrid", "pip install minigrid"),
+    "(Fetch|Hand(Reach|Manipulate)|AdroitHand|FrankaKitchen|(Ant|Point)Maze_)": (
+        "gymnasium_robotics",
+        "pip install gymnasium-robotics",
+    ),
+    "dm_control/": ("shimmy", "pip install 'shimmy[dm-control]'"),
+    "MinAtar/": ("minatar", "pip install minatar"),
+    "PyFlyt/": ("PyFlyt.gym_envs", "pip install pyflyt"),
+    "(highway|merge|roundabout|parking|intersection|racetrack|u-turn)-": ("highway_env", "pip install highway-env"),
+    "mo-": ("mo_gymnasium", "pip install mo-gymnasium"),
+}
+
+
+def import_modules(modules: Iterable[str]) -> None:
+    """Import what registers environments: ``"module"``, or ``"module:function"``, which is called, too.
+
+    ValueError names one that cannot be imported, has no such function, or fails.
+    """
+    for name in modules:
+        module, colon, function = name.partition(":")
+        try:
+            found: Any = importlib.import_module(module)
+            if colon and name not in _called:
+                getattr(found, function)()
+                _called.add(name)
+        except Exception as error:  # a module of anyone's may raise anything
+            raise ValueError(f"imports: {name!r} cannot be imported: {packages.described(error)}") from error
+
+
+_called: set[str] = set()  # registering twice brings a warning for every id
 
 
 def find_spec(id: str) -> EnvSpec:
@@ -28,7 +66,11 @@ def find_spec(id: str) -> EnvSpec:
             importlib.import_module(module)
         return gymnasium.spec(name)
     except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:  # the last two for a bad module name
-        raise ValueError(f"env: no environment {id!r} is registered. {error}{hint(id)}") from error
+        raise ValueError(f"env: no environment {id!r} is registered. {error}{hint(id)}{_unregistered(id)}") from error
+    except Exception as error:
+        raise ValueError(
+            f"env: {module}, which {id!r} names, cannot be imported: {packages.described(error)}"
+        ) from error
 
 
 def load_entry_point(entry_point: str) -> None:
@@ -43,9 +85,51 @@ def hint(id: str) -> str:
     id = id.rpartition(":")[2]
     near = [name for name in difflib.get_close_matches(id, gymnasium.registry, n=4, cutoff=0.6) if name != id]
     text = f" Near names: {', '.join(near)}." if near else ""
-    spec = gymnasium.registry.get(id) or (gymnasium.registry[near[0]] if near else None)
+    return text + missing_simulator(id, like=near[0] if near else None)
+
+
+def missing_simulator(id: str, like: str | None = None) -> str:
+    """The command that installs the simulator that an id, or else a near one, needs; nothing where it is installed."""
+    id = id.rpartition(":")[2]
+    spec = gymnasium.registry.get(id) or gymnasium.registry.get(like or "")
     home = f"{id}/{spec.entry_point if spec else ''}"
     for family, (module, command) in _SIMULATORS.items():
-        if re.search(rf"(^|[./]){family}[./]", home) and importlib.util.find_spec(module) is None:
-            return f"{text} {module} is not installed: {command}"
-    return text
+        if re.search(rf"(^|[./]){family}[./]", home) and not _is_installed(module):
+            return f" {module} is not installed: {command}"
+    return ""
+
+
+def _unregistered(id: str) -> str:
+    """What to type for an id that nothing has registered, where an installed package would."""
+    given, _, name = id.rpartition(":")
+    module, command = next((home for start, home in _FAMILIES.items() if re.match(start, name)), ("", ""))
+    if not given:
+        if module and not _is_installed(module):
+            return "" if module == "ale_py" else f" {module} is not installed: {command}"  # `hint` has said it
+        module = module or packages.naming(name) or ""
+    call = _call_of(given or module)
+    if call is not None and (given or module in sys.modules):
+        return (
+            f" Importing {given or module} registers nothing of this name; want imports=[{call!r}] (--import {call})."
+        )
+    return f" {module} is installed, but was not imported; want {f'{module}:{name}'!r}." if module and not given else ""
+
+
+def _call_of(module: str) -> str | None:
+    """``module:function`` of what registers the environments of an imported module, where one is found."""
+    if not module:
+        return None
+    declared = packages.registering(module)
+    if declared is not None:
+        return declared
+    values = vars(sys.modules[module]) if module in sys.modules else {}
+    names = sorted(name for name, value in values.items() if _registers(name, value))
+    return f"{module}:{names[0]}" if names else None
+
+
+def _registers(name: str, value: Any) -> bool:
+    return callable(value) and re.fullmatch(r"register(_\w*)?envs?(ironments)?|register_all", name) is not None
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module.partition(".")[0]) is not None

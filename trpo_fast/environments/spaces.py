@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trpo_fast import spaces
 from trpo_fast.spaces import ActionLayout
-from trpo_fast.spaces.descriptions import KINDS
+from trpo_fast.spaces.descriptions import KINDS, check_keys
 
 
 def described(space: Space[Any], name: str = "") -> spaces.Space:
@@ -24,6 +24,7 @@ def described(space: Space[Any], name: str = "") -> spaces.Space:
     `name` is how error messages call the part of the observation that `space` describes, ``['camera'][0]`` for example.
     """
     if isinstance(space, Dict):
+        check_keys(space.spaces, f"observation{name}")
         return spaces.Dict({key: described(part, f"{name}[{key!r}]") for key, part in space.spaces.items()})
     if isinstance(space, Tuple):
         return spaces.Tuple(tuple(described(part, f"{name}[{index}]") for index, part in enumerate(space.spaces)))
@@ -39,6 +40,29 @@ def described(space: Space[Any], name: str = "") -> spaces.Space:
     raise ValueError(
         f"{where} space must be a Box, Discrete, MultiDiscrete or MultiBinary, or a Dict or Tuple of these, got {space}"
     )
+
+
+def without_text(space: Space[Any], name: str = "observation") -> tuple[Space[Any], tuple[str, ...]]:
+    """`space` without the parts of a Dict whose values are strings, and what these are called.
+
+    No network here reads text. Such a part is a Text or a space of a package's own, as minigrid's missions are.
+    """
+    if isinstance(space, Dict):
+        kept: dict[Any, Space[Any]] = {}
+        left_out: tuple[str, ...] = ()
+        for key, part in space.spaces.items():
+            if part.dtype is not None and np.dtype(part.dtype).kind == "U":
+                left_out += (f"{name}[{key!r}]",)
+                continue
+            kept[key], more = without_text(part, f"{name}[{key!r}]")
+            left_out += more
+        # Nothing but text is no observation: it stays, to be named by whoever looks at the space.
+        return (Dict(list(kept.items())), left_out) if left_out and kept else (space, ())
+    if isinstance(space, Tuple):
+        parts = [without_text(part, f"{name}[{index}]") for index, part in enumerate(space.spaces)]
+        left_out = tuple(text for _, more in parts for text in more)
+        return (Tuple([part for part, _ in parts]), left_out) if left_out else (space, ())
+    return space, ()
 
 
 def check_observation_space(space: Space[Any]) -> Space[Any]:

@@ -4,7 +4,15 @@
 rule.
 """
 
-from .actions import ACTION_MAPS, REACH, ActionLayout, action_layout, resolved_action_map, unreached_sides
+from .actions import (
+    ACTION_MAPS,
+    REACH,
+    ActionLayout,
+    action_layout,
+    resolved_action_map,
+    single_action,
+    unreached_sides,
+)
 from .descriptions import (
     Box,
     Dict,
@@ -44,6 +52,7 @@ __all__ = [
     "leaves",
     "numeric_columns",
     "resolved_action_map",
+    "single_action",
     "to_json",
     "unreached_sides",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,6 +123,11 @@ def unreached_sides(space: Space, reach: float = REACH) -> list[tuple[str, float
         where = np.flatnonzero((abs(bound) < _NO_BOUND) & ((distance > reach) | (distance < 0)))
         found += [(int(j), float(bound[j])) for j in where]
     return [(_name(space, j), bound) for j, bound in sorted(found)]
+
+
+def single_action(actions: NDArray[Any]) -> Any:
+    """The only one of `actions` (1, *shape): an array, or for a Discrete space a NumPy integer, which can be a key."""
+    return actions[0] if actions.ndim == 1 and actions.dtype.kind in "iu" else actions[0, ...]
 
 
 def _bounds(space: Box) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -157,11 +157,18 @@ def to_json(space: Space) -> dict[str, Any]:
         return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
     if isinstance(space, Tuple):
         return {"type": "Tuple", "spaces": [to_json(part) for part in space.spaces]}
-    for key in space.spaces:
-        if not isinstance(key, str):
-            raise ValueError(f"space: key {key!r} of {space} is not a string, so that it cannot be saved")
+    check_keys(space.spaces, "space")
     # A list, because the order of the keys is the order of the columns.
     return {"type": "Dict", "spaces": [[key, to_json(part)] for key, part in space.spaces.items()]}
+
+
+def check_keys(parts: Mapping[Any, Any], name: str) -> None:
+    """ValueError where a Dict, called `name`, has keys that a file cannot keep: others than strings and integers."""
+    for key in parts:
+        if type(key) not in (str, int):
+            raise ValueError(f"{name}: key {key!r} given; want strings or integers as keys, a file keeps no others")
+    if len(set(map(str, parts))) < len(parts):
+        raise ValueError(f"{name}: keys {list(parts)} given; want keys that differ as text, too")
 
 
 def from_json(description: Mapping[str, Any]) -> Space:
@@ -215,8 +222,8 @@ def _tuple_from_json(description: Mapping[str, Any]) -> Tuple:
 
 def _dict_from_json(description: Mapping[str, Any]) -> Dict:
     parts = [(key, _read(part)) for key, part in description["spaces"]]
-    if len({str(key) for key, _ in parts}) < len(parts) or not all(isinstance(key, str) for key, _ in parts):
-        raise ValueError("the keys of a Dict must be different strings")
+    if len({str(key) for key, _ in parts}) < len(parts) or not all(type(key) in (str, int) for key, _ in parts):
+        raise ValueError("the keys of a Dict must be different strings or integers")
     return Dict(dict(parts))
 
 
@@ -261,7 +268,7 @@ def _integer_dtype(name: Any) -> np.dtype[Any]:
 
 def _bounds_to_json(bounds: NDArray[Any]) -> Any:
     # One number where all are equal: images have thousands.
-    values = bounds.ravel()[:1] if (bounds == bounds.flat[0]).all() else bounds.ravel()
+    values = bounds.ravel()[:1] if bounds.size and (bounds == bounds.flat[0]).all() else bounds.ravel()
     described = [value if math.isfinite(value) else str(value) for value in values.tolist()]
     return described[0] if len(described) == 1 else described
 

@@ -1,0 +1,151 @@
+"""Environments that other modules register, on the command line: named, kept, printed, and not imported unasked."""
+
+import json
+import sys
+
+import gymnasium
+import pytest
+
+from trpo_fast.algorithm.trpo import TRPO
+
+MODULE = """
+import gymnasium
+from tests.rollout.toys import Walk
+gymnasium.register("Rambling-v0", Walk)
+
+class Seen(gymnasium.Wrapper):
+    pass
+"""
+NAME = "rambles_for_a_test"
+
+
+@pytest.fixture
+def rambles(tmp_path, monkeypatch, command):
+    """A module in the working folder, which is not on the path; ``forget()`` makes it as if never imported."""
+    (tmp_path / f"{NAME}.py").write_text(MODULE)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+
+    def forget():
+        sys.modules.pop(NAME, None)
+        gymnasium.registry.pop("Rambling-v0", None)
+
+    yield forget
+    forget()
+
+
+@pytest.fixture
+def run(command, small, rambles, tmp_path):
+    """A run with arguments and a wrapper, as if by another process."""
+    options = ("--env-kwargs", '{"limit": 5}', "--wrapper", f"{NAME}:Seen", "--timesteps", "64", "--out", "run")
+    result = command("train", f"{NAME}:Rambling-v0", *options, *small)
+    assert result.code == 0, result.err
+    rambles()
+    return tmp_path / "run"
+
+
+def environment_of(run):
+    return json.loads((run / "config.json").read_text())["environment"]
+
+
+def test_train_takes_a_module_arguments_and_wrappers_and_writes_them_down(run):
+    description = environment_of(run)
+    assert description == {
+        "id": f"{NAME}:Rambling-v0",
+        "vectorization": None,
+        "env_kwargs": {"limit": 5},
+        "wrappers": [f"{NAME}:Seen"],
+        "modules": [],
+    }
+    recipe = TRPO.load(run / "model.trpo").recipe
+    assert recipe.to_json() == description
+
+
+def test_import_registers_an_id(command, small, rambles):
+    assert command("train", "Rambling-v0", "--timesteps", "64", "--out", "a", *small).code == 2
+    result = command("train", "Rambling-v0", "--import", NAME, "--timesteps", "64", "--out", "b", *small)
+    assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize("arguments", [["eval", "run"], ["train", "--resume", "run", "--timesteps", "128"]])
+def test_what_a_file_says_is_printed_and_its_code_is_not_imported_unasked(command, run, rambles, arguments):
+    result = command(*arguments)
+    assert result.code == 2
+    said, error = result.err.splitlines()
+    assert said == f"{NAME}:Rambling-v0: env_kwargs {{'limit': 5}}, wrappers ['{NAME}:Seen']"
+    assert f"the file would import {NAME}, and a file is not trusted with code" in error
+    assert f"--import {NAME}, or --trust" in error
+    assert NAME not in sys.modules
+    for option in (["--import", NAME], ["--trust"]):
+        again = [argument.replace("128", "192") if option == ["--trust"] else argument for argument in arguments]
+        result = command(*again, *option)
+        assert result.code == 0, result.err
+        assert result.err.startswith(said[:40])
+        rambles()
+
+
+def test_an_id_alone_prints_nothing(command, small):
+    assert command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small).code == 0
+    assert command("eval", "run", "--episodes", "1").err == ""
+
+
+def test_eval_plays_with_the_arguments_of_the_run(command, run):
+    result = command("eval", "run", "--import", NAME, "--episodes", "3", "--json")
+    assert json.loads(result.out)["mean_length"] <= 5
+
+
+def test_the_command_to_go_on_names_what_it_will_have_to_import(command, small, rambles, monkeypatch):
+    def fail(self, collector):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TRPO, "_update", fail)
+    result = command("train", f"{NAME}:Rambling-v0", "--timesteps", "64", "--out", "run", *small)
+    assert result.out.splitlines()[-1] == f"trpo-fast train --resume run --import {NAME}"
+
+
+def test_config_of_a_run_keeps_its_arguments_and_wrappers_or_asks(command, small, run, rambles):
+    config, short = ("--config", "run/config.json"), ("--timesteps", "64")
+    result = command("train", f"{NAME}:Rambling-v0", *config, *short, "--out", "same")
+    assert result.code == 0, result.err
+    assert environment_of(run.parent / "same") == environment_of(run)
+    assert "env_kwargs {'limit': 5}" in result.err
+    result = command("train", f"{NAME}:Rambling-v0", *config, *short, "--out", "other", "--env-kwargs", '{"limit": 6}')
+    assert result.code == 0, result.err
+    assert environment_of(run.parent / "other")["env_kwargs"] == {"limit": 6}
+    result = command("train", "Pendulum-v1", *config, *short, "--out", "third")
+    assert result.code == 2
+    assert "env_kwargs: none given for env='Pendulum-v1'" in result.err and "{'limit': 5}" in result.err
+    nothing = ("--env-kwargs", "{}", "--wrapper", "none")
+    assert command("train", "Pendulum-v1", *config, *short, *nothing, "--out", "third", *small).code == 0
+
+
+def test_a_resumed_run_keeps_its_arguments(command, run):
+    result = command("train", "--resume", "run", "--env-kwargs", "{}", "--wrapper", "none")
+    assert result.code == 2
+    assert "--env-kwargs, --wrapper: a resumed run keeps what it began with" in result.err
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "3", "{'a': 1}"])
+def test_arguments_that_are_no_json_object_are_named(command, text):
+    result = command("train", "CartPole-v1", "--env-kwargs", text)
+    assert result.code == 2
+    assert "--env-kwargs" in result.err and "want a JSON object, e.g." in result.err
+
+
+def test_a_wrapper_that_does_not_exist_is_one_line(command, small):
+    result = command("train", "CartPole-v1", "--wrapper", "nowhere_at_all:Wrapper", *small)
+    assert result.code == 2
+    (line,) = result.err.splitlines()
+    assert "wrappers: 'nowhere_at_all:Wrapper' cannot be applied: ModuleNotFoundError" in line
+
+
+def test_packages_that_do_not_fit_are_one_line_and_the_run_can_go_on_once_they_do(command, small, rambles, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr("trpo_fast.environments.packages.is_installed", lambda _: True)
+        broken.setattr("tests.rollout.toys.Walk.reset", lambda *_, **__: {}["mujoco"])
+        result = command("train", f"{NAME}:Rambling-v0", "--timesteps", "64", "--out", "run", *small)
+    assert result.code == 1
+    assert "trpo-fast train: error: environment 0 (Walk) cannot be reset: KeyError: 'mujoco'" in result.err
+    assert "Traceback" not in result.err
+    assert "failed after 0 steps, saved; once the reason is mended, to go on:" in result.out
+    result = command("train", "--resume", "run", "--import", NAME)
+    assert result.code == 0, result.err

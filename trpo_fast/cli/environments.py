@@ -1,0 +1,52 @@
+"""What commands do with the environment that a file names: nothing unseen, and no code that was not named here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.environments.recipe import EnvironmentRecipe
+
+
+def import_from_here() -> None:
+    """Let modules of the working folder be imported by name, as ``python -m`` does; installed ones come first."""
+    here = os.getcwd()
+    if not {"", here} & set(sys.path):
+        sys.path.append(here)
+
+
+def loaded(path: Path, arguments: argparse.Namespace) -> TRPO:
+    """The agent in `path`, whose environment can be made: what the file says of it has been printed to stderr.
+
+    ValueError where the file names code that ``--import`` and ``--trust`` do not allow.
+    """
+    agent = TRPO.load(path, imports=arguments.imports, trust_environment=arguments.trust)
+    if agent.recipe is not None:
+        show(agent.recipe)
+        agent.recipe.require_trust()
+    return agent
+
+
+def show(recipe: EnvironmentRecipe) -> None:
+    """Print what a file says of making an environment, where that is more than an id."""
+    parts = {
+        "env_kwargs": dict(recipe.env_kwargs),
+        "wrappers": list(recipe.wrappers or ()),
+        "imports": list(recipe.modules),
+    }
+    said = ", ".join(f"{name} {value}" for name, value in parts.items() if value)
+    if said:
+        print(f"{recipe.name}: {said}", file=sys.stderr, flush=True)
+
+
+def import_options(recipe: EnvironmentRecipe | None) -> str:
+    """``--import`` for each module that a file with this recipe would ask for, with a space in front."""
+    if recipe is None:
+        return ""
+    called = [name for name in recipe.modules if ":" in name]
+    modules = [name for name in recipe.code if name not in {call.partition(":")[0] for call in called}]
+    return "".join(f" --import {shlex.quote(name)}" for name in (*called, *modules))

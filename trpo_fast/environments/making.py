@@ -1,0 +1,67 @@
+"""One copy of an environment: modules imported, made, wrapped. The same in this process and in workers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium
+
+from trpo_fast.environments import packages
+from trpo_fast.environments.named_wrappers import arguments_for, wrapped
+from trpo_fast.environments.registry import import_modules, missing_simulator
+
+
+def make_copy(
+    source: str | Callable[..., Any], env_kwargs: Mapping[str, Any], wrappers: Sequence[Any], modules: Sequence[str]
+) -> Any:
+    """What `source` makes, in its wrappers; it is not looked at where it is no environment.
+
+    Raises
+    ------
+    ValueError
+        A module, an id or a wrapper that fails, with the versions of the packages that the error came through. What a
+        callable raises travels on.
+    """
+    import_modules(modules)
+    _log_mujoco_once()
+    if not isinstance(source, str):
+        env = source(**env_kwargs)
+        return wrapped(env, wrappers) if isinstance(env, gymnasium.Env) else env
+    kwargs = arguments_for(wrappers, env_kwargs)
+    with reported(source):
+        # The checker looks at an environment's first step only, and its wrapper stays in the way of all others.
+        env = gymnasium.make(source, **{"disable_env_checker": True, **kwargs})
+    return wrapped(env, wrappers)
+
+
+@contextmanager
+def reported(id: str) -> Iterator[None]:
+    """Turn what making an id raises into a ValueError that names it and the packages behind the error."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"env {id!r} cannot be made: {packages.described(error)}{missing_simulator(id)}") from error
+
+
+_said: set[str] = set()
+
+
+def _say_once(message: str) -> None:
+    if message not in _said:
+        _said.add(message)
+        print(f"mujoco: {message.rstrip()}", file=sys.stderr)
+
+
+def _log_mujoco_once() -> None:
+    """Let MuJoCo's warnings be printed once each, and not be written to MUJOCO_LOG.TXT in the working folder.
+
+    For the whole process, unless its user has set a handler; nothing where MuJoCo is not imported.
+    """
+    mujoco: Any = sys.modules.get("mujoco")
+    if mujoco is not None and getattr(mujoco, "get_mju_user_warning", lambda: _say_once)() is None:
+        mujoco.set_mju_user_warning(_say_once)

@@ -118,6 +118,47 @@ def test_what_raises_cannot_be_told():
     assert found.shared is None and "no display" in found.reason
 
 
+def test_a_copy_that_fails_only_after_another_one_was_stepped_shares_state():
+    class Broken(OneAircraft):
+        def reset(self, *, seed=None, options=None):
+            answer = super().reset(seed=seed)
+            self.expected = self.position
+            return answer
+
+        def step(self, action):
+            if self.position != self.expected:
+                raise RuntimeError("where is my aircraft?")
+            answer = super().step(action)
+            self.expected = self.position
+            return answer
+
+    assert shared_state([Broken(), Broken()]).shared is True
+
+
+def test_an_aircraft_that_no_seed_brings_back_exactly_is_found_all_the_same():
+    class Drifting(OneAircraft):
+        rng = np.random.default_rng()
+
+        def step(self, action):
+            OneAircraft.position += 1.0 + 1e-3 * self.rng.normal()
+            return self._observe(), self.position, False, False, {}
+
+    assert shared_state([Drifting(), Drifting()]).shared is True
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.05, 0.01])
+def test_what_comes_from_no_seed_is_not_taken_for_shared_state(rate):
+    rng = np.random.default_rng(5)
+
+    class Moody(Global):
+        def step(self, action):
+            observation, _, *others = super().step(action)
+            return observation, float(rng.random() < rate) * rng.normal(), *others
+
+    found = [shared_state([Moody(), Moody()]).shared for _ in range(200)]
+    assert found.count(True) <= 2  # a rare event has to fall on both looks at one copy beside the other
+
+
 def test_one_copy_has_nobody_to_share_with():
     env = OneAircraft()
     assert shared_state([env]).shared is False

@@ -231,6 +231,23 @@ def test_callable_that_makes_no_environment_is_named(make, message):
         make_environments(make, num_envs=2)
 
 
+def test_an_environment_of_gym_is_named_with_the_wrapper_that_helps():
+    old = type("CartPole", (), {"__module__": "gym.envs.classic_control"})
+    with pytest.raises(TypeError, match=r"must be a gymnasium.Env.*shimmy.GymV26CompatibilityV0"):
+        make_environments(old, num_envs=1)
+
+
+def test_an_environment_whose_reset_takes_no_seed_is_told_what_is_wanted():
+    class Old(Walk):
+        def reset(self):
+            return np.zeros(3)
+
+    adapter = make_environments(Old, num_envs=2)
+    with pytest.raises(TypeError, match=r"reset of environment 0 \(Old\) takes no seed.*a gymnasium.Wrapper"):
+        adapter.reset(0)
+    adapter.close()
+
+
 class CarelessParts(Parts):
     """Answers what it is told from its first step on."""
 

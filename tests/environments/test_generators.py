@@ -136,12 +136,3 @@ def test_own_generators_serve_an_environment_that_draws_nothing_by_itself_soon()
         copies.step(np.zeros((2, 1), np.float32))
     assert copies._called == copies.envs
     copies.close()
-
-
-def test_errors_of_old_interfaces_are_named_through_the_watch_too():
-    class Old(Walk):
-        def reset(self):
-            return np.zeros(3)
-
-    with pytest.raises(TypeError, match=r"reset of environment 0 \(Old\) takes no seed"):
-        make_environments(Old, 2).reset(0)

@@ -22,7 +22,10 @@ def made_by(make_one: Callable[[], Any], index: int) -> gymnasium.Env[Any, Any]:
     """Environment `index`; TypeError where it is none, or has no spaces."""
     env = make_one()
     if not isinstance(env, gymnasium.Env):
-        raise TypeError(f"env: environment {index} must be a gymnasium.Env, got {env!r}")
+        is_of_gym = any(kind.__module__.partition(".")[0] == "gym" for kind in type(env).__mro__)
+        wrappers = "GymV26CompatibilityV0(env=...), or GymV21CompatibilityV0(env=...) where reset takes no seed"
+        hint = f"; it is one of gym, Gymnasium's predecessor: wrap it in shimmy.{wrappers}" if is_of_gym else ""
+        raise TypeError(f"env: environment {index} must be a gymnasium.Env, got {env!r}{hint}")
     for name in ("observation_space", "action_space"):
         space = getattr(env, name, None)
         if not isinstance(space, gymnasium.Space):
@@ -109,8 +112,9 @@ def reset_of(
         if isinstance(error, TypeError) and _takes_no_seed(env.unwrapped):
             raise TypeError(
                 f"reset of environment {index} ({kind.__name__}) takes no seed: it is written for an "
-                "interface older than Gymnasium's, reset(*, seed=None, options=None) -> (observation, info); wrap it, "
-                "for example in shimmy's GymV21CompatibilityV0, or give its reset these arguments"
+                "interface older than Gymnasium's, reset(*, seed=None, options=None) -> (observation, info) and step "
+                "-> (observation, reward, terminated, truncated, info); give it these, or a gymnasium.Wrapper that has "
+                "them"
             ) from error
         if first and not isinstance(error, MemoryError) and packages.is_installed(kind.__module__):
             raise SimulatorError(

@@ -22,7 +22,7 @@ STEPS = 8
 """At most so many steps of each of the two copies; fewer where an episode ends."""
 
 _FAR = 4.0
-"""How much further off than its answers are from each other alone they have to be, for the other one to be the cause."""
+"""Answers so many times further off than from one time alone to the next are the doing of another copy."""
 
 _SEED = 1
 

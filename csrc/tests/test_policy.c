@@ -126,6 +126,21 @@ static void acting(const trpo_kernels *k) {
             }
         }
         if (distribution == TRPO_GAUSSIAN) {
+            const double top[4] = {40, 1, 0, 0.5}, floor[4] = {8, -1, -200, 0.5};
+            const double action_scale[4] = {16, 1, 100, 0}, action_offset[4] = {24, 0, -100, 0.5};
+            actor.low = floor, actor.high = top, actor.action_scale = action_scale, actor.action_offset = action_offset;
+            actor.deterministic = 0;
+            CHECK(k->act(&actor, f.batch.forward, ROWS, f.batch.observations, is_double, NULL, 0, normalized, actions,
+                         log_probs, env_actions, 1, f.batch.scratch, &bad_row) == TRPO_ACT_OK,
+                  "%s row %zu", k->isa, bad_row);
+            k->policy_bind(&f.batch);
+            CHECK(memcmp(log_probs, f.batch.log_probs, ROWS * k->item_size) == 0, "%s", k->isa);
+            for (size_t i = 0; i < count; i++) {
+                const size_t j = i % 4;
+                const double mapped = action_scale[j] * item(k, actions, i) + action_offset[j];
+                const double wanted = fmin(fmax(mapped, floor[j]), top[j]), found = ((double *)env_actions)[i];
+                CHECK(fabs(found - wanted) <= 1e-12, "%s item %zu: %g", k->isa, i, found);
+            }
             void *means = random_values(k, count, 1, 3), *noise = random_values(k, count, 1, 4);
             void *given = malloc(count * k->item_size);
             memcpy(given, noise, count * k->item_size);

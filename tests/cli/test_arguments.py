@@ -23,6 +23,7 @@ TEXTS = {
     "critic_hidden_sizes": ("", ()),
     "observation_clip": ("inf", float("inf")),
     "log_std_init": ("-1.0", -1.0),
+    "action_map": ("affine", "affine"),
 }
 
 

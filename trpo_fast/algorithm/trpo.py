@@ -187,7 +187,7 @@ class TRPO:
         """Make everything but the environments, which an agent loaded to act may never need."""
         # A module of the user's own may well emit the environment's units.
         wanted = "clip" if policy is not None and config.action_map == "auto" else config.action_map
-        self.config = config = config.replace(action_map=resolved_action_map(action_space, wanted))
+        config = config.replace(action_map=resolved_action_map(action_space, wanted))
         self.seed = seed
         self.observation_space = observation_space
         self.action_space = action_space
@@ -204,7 +204,7 @@ class TRPO:
         self.networks = make_networks(
             config, observation_space, action_space, (policy_seed, critic_seed), policy=policy, critic=critic, kind=kind
         )
-        self.config = config = config.resolved(**self.networks.kinds)
+        self._config = config = config.resolved(**self.networks.kinds)
         shape = self.networks.observation_shape
         self.engine = make_engine(self.networks.policy, config.engine, observation_shape=shape)
         if config.preconditioner is not None and self.engine.name != "native":

@@ -31,10 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def make() -> gymnasium.Env[Any, Any]:
     """One Pong."""
-    import ale_py
-
-    gymnasium.register_envs(ale_py)
-    return FrameStackObservation(AtariPreprocessing(gymnasium.make("ALE/Pong-v5", frameskip=1)), 4)
+    return FrameStackObservation(AtariPreprocessing(gymnasium.make("ale_py:ALE/Pong-v5", frameskip=1)), 4)
 
 
 def measure(agent: TRPO) -> dict[str, Any]:

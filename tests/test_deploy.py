@@ -153,7 +153,7 @@ def test_predict_has_the_signature_of_stable_baselines(saved):
     action, state = actor.predict(observation, state="kept", episode_start=np.array([True]), deterministic=True)
     assert state == "kept"
     assert_same(action, actor(observation))
-    assert_same(actor.predict(observation, action_masks=[False, False, True])[0], np.array(2))
+    assert_same(actor.predict(observation, action_masks=[False, False, True])[0], np.int64(2))
 
 
 def test_an_action_is_a_new_array(saved):

@@ -29,6 +29,27 @@ def test_mujocos_warnings_are_printed_once_and_written_nowhere(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_mujocos_warnings_about_a_model_are_printed_by_one_of_several_workers(tmp_path):
+    pytest.importorskip("mujoco", reason="mujoco is not installed")
+    program = (
+        "from trpo_fast.environments.recipe import EnvironmentRecipe\n"
+        "made = EnvironmentRecipe('HalfCheetah-v5', 'workers', num_workers=2).make(2)\nmade.reset(0)\nmade.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
+    lines = done.stderr.splitlines()
+    assert len(set(lines)) == len(lines)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_unsaid_meanwhile_counts_as_said(capsys, monkeypatch):
+    monkeypatch.setattr(making, "_said", set())
+    with making.unsaid():
+        making._say_once("one")
+    for message in ("one", "two", "two"):
+        making._say_once(message)
+    assert capsys.readouterr().err == "mujoco: two\n"
+
+
 def test_a_handler_of_the_users_for_mujocos_warnings_stays(monkeypatch):
     class MuJoCo:
         handler = print

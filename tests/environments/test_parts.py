@@ -59,6 +59,14 @@ def test_text_in_an_observation_is_left_out_with_one_warning_that_names_it(tmp_p
     )
 
 
+def test_workers_leave_text_out_and_say_what_it_was():
+    made = make_environments(Mission, num_envs=2, vectorization="workers", num_workers=2)
+    assert made.left_out == ("observation['mission']", "observation['more']['text']")
+    assert made.observation_space == Mission.numbers
+    assert made.reset(0).shape == (2, made.observation_size)
+    made.close()
+
+
 def test_an_observation_of_text_alone_is_named():
     class Reader(Walk):
         observation_space = gymnasium.spaces.Dict(a=gymnasium.spaces.Text(5))

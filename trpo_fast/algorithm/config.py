@@ -445,7 +445,7 @@ class TRPOConfig:
 BUILT_BY = frozenset(
     {
         *("hidden_sizes", "critic_hidden_sizes", "activation", "log_std_init", "dtype"),
-        *("action_map", "normalize_observations", "observation_clip", "scale_rewards"),
+        *("action_map", "channel_axis", "normalize_observations", "observation_clip", "scale_rewards"),
     }
 )
 """Fields that decide what networks and statistics an agent has, and so what is in its file: fixed once it is made."""

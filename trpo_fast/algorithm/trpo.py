@@ -237,13 +237,11 @@ class TRPO:
         return self._config
 
     @config.setter
-    def config(self, value: TRPOConfig) -> None:
-        if hasattr(self, "_config"):  # networks, statistics and buffers have been made by it
-            raise AttributeError(
-                "config: cannot be replaced, the agent was built by it; want agent.save(path) and "
-                "TRPO.load(path, gamma=0.98) to learn on with other settings"
-            )
-        self._config = value
+    def config(self, value: Any) -> None:  # networks, statistics and buffers have been made by it
+        raise AttributeError(
+            "config: cannot be replaced, the agent was built by it; want agent.save(path) and "
+            "TRPO.load(path, gamma=0.98) to learn on with other settings"
+        )
 
     def _attach(self, environments: Environments) -> None:
         collector = Collector(

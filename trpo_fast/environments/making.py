@@ -49,12 +49,25 @@ def reported(id: str) -> Iterator[None]:
 
 
 _said: set[str] = set()
+_speaks = True
 
 
 def _say_once(message: str) -> None:
     if message not in _said:
         _said.add(message)
-        print(f"mujoco: {message.rstrip()}", file=sys.stderr)
+        if _speaks:
+            print(f"mujoco: {message.rstrip()}", file=sys.stderr)
+
+
+@contextmanager
+def unsaid() -> Iterator[None]:
+    """Take MuJoCo's warnings as printed meanwhile: by another process, which does the same."""
+    global _speaks
+    _speaks = False
+    try:
+        yield
+    finally:
+        _speaks = True
 
 
 def _log_mujoco_once() -> None:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast.environments.copies import Copies
+from trpo_fast.environments.making import unsaid
 from trpo_fast.environments.shared_state import shared_state
 
 # Commands, and answers to them. All but STEP and DONE are followed by a pickle.
@@ -119,13 +120,14 @@ class _Worker:
         sys.argv[:] = task["argv"]
         _register(task["registry"])
         try:
-            copies = Copies(pickle.loads(task["makers"]), self._first, own_generators=True)
+            with unsaid() if self._first else contextlib.nullcontext():  # the first worker makes the same and says it
+                copies = Copies(pickle.loads(task["makers"]), self._first, own_generators=True)
         except Exception as error:
             write_all(self._answers, self._failure(error))
             return
         try:
             # Spaces may be classes of the user's.
-            made = copies.observation_space, copies.action_space, copies.wrappings
+            made = copies.observation_space, copies.action_space, copies.wrappings, copies.left_out
             write_all(self._answers, message(VALUE, cloudpickle.dumps(made)))
             self._serve_copies(copies)
         finally:

@@ -39,6 +39,7 @@ class _Made(NamedTuple):
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
     wrappings: list[Wrapping]
+    left_out: tuple[str, ...]
 
 
 class WorkerEnvironments(Environments):
@@ -79,6 +80,7 @@ class WorkerEnvironments(Environments):
             made = self._start(parts)
             super().__init__(made[0].observation_space, made[0].action_space, len(makers))
             self.parts = parts
+            self.left_out = made[0].left_out
             self.wrappings = [wrapping for own in made for wrapping in own.wrappings]
             self._begun = False
             self._layout_of_memory = self._lay_out()

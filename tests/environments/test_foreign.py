@@ -298,6 +298,53 @@ def test_the_mode_of_an_object_goes_before_what_its_class_declares():
     assert make_environments(first).autoreset_mode is NEXT
 
 
+class Listed:
+    """Speaks as SuperSuit's vectors do, with no package: two copies that are truncated at every third step."""
+
+    num_envs = 2
+    observation_space = gymnasium.spaces.Box(-9, 9, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    metadata = {"name": "listed_v0"}  # noqa: RUF012 -- as pettingzoo has it
+    idx_starts = (0, 1, 2)
+
+    def __init__(self, by_process):
+        self.by_process = by_process
+
+    def env_is_wrapped(self, kind):
+        return [False] * 2
+
+    def reset(self, seed=None, options=None):
+        self.t = 0
+        infos = [{"action_mask": np.array([1, 0])}, {}]
+        listed = [[(0, infos[0])], []] if self.by_process else infos
+        return np.zeros((2, 1), np.float32), listed
+
+    def step(self, actions):
+        self.t += 1
+        ended, (observations, _) = (
+            self.t == 3,
+            self.reset() if self.t == 3 else (np.full((2, 1), self.t, np.float32), 0),
+        )
+        infos = [{"action_mask": np.array([0, 1])}, {}]
+        if ended:
+            infos = [{**info, "terminal_observation": np.array([3 + i], np.float32)} for i, info in enumerate(infos)]
+        return observations, np.ones(2, np.float32), np.zeros(2, np.uint8), np.full(2, ended, np.uint8), infos
+
+
+@pytest.mark.parametrize("by_process", [True, False])
+def test_lists_of_infos_are_gathered(by_process):
+    adapter = make_environments(Listed(by_process))
+    assert adapter.autoreset_mode is SAME
+    for _ in range(2):
+        adapter.reset(0)
+        np.testing.assert_array_equal(adapter.action_masks, [[True, False], [True, True]])
+        assert [adapter.step(np.zeros(2, np.int64)).final_observations for _ in range(2)] == [None, None]
+        result = adapter.step(np.zeros(2, np.int64))
+        np.testing.assert_array_equal(result.final_observations[0], [[3], [4]])
+        np.testing.assert_array_equal(result.observations, [[0], [0]])
+        np.testing.assert_array_equal(adapter.action_masks, [[False, True], [True, True]])
+
+
 def duel_class():
     """Two agents that count: truncated after four steps, or terminated where both act 2."""
     pettingzoo = pytest.importorskip("pettingzoo", reason="needs supersuit and pettingzoo")

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -65,6 +66,7 @@ BAD = {
     "critic_learning_rate": [0.0, -1e-3, math.inf, math.nan],
     "critic_learning_rate_schedule": ["step"],
     "overlap_critic": [None],
+    "evaluation_max_steps": [0, -1, 2.5, None],
     "engine": ["torch"],
     "device": ["gpu", "cuda:0", None],
     "dtype": ["float16", float, np.float32],
@@ -114,6 +116,12 @@ def test_a_saved_configuration_that_is_older_than_a_field_keeps_what_there_was()
 
 def _learned_bits(agent, bits):
     return bits(agent)
+
+
+def _evaluation_lengths(agent, bits):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="evaluate: .* had not ended")
+        return agent.evaluate(2).lengths.tolist()
 
 
 def _fit_thread(agent, bits):
@@ -173,6 +181,7 @@ CHANGES = {
     "critic_learning_rate": (3e-4, _learned_bits),
     "critic_learning_rate_schedule": ("cosine", _learned_bits),
     "overlap_critic": (False, _fit_thread),  # by design it changes no bit
+    "evaluation_max_steps": (7, _evaluation_lengths),
     "engine": ("autograd", lambda agent, bits: agent.engine.name),
     "device": ("cuda", lambda agent, bits: next(agent.policy.parameters()).device.type),
     "dtype": ("float64", _learned_bits),

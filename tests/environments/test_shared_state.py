@@ -83,6 +83,34 @@ class Global(Walk):
         return observation, np.random.random() + random.random(), *others
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        gymnasium.spaces.Box(-1, 1, (2,)),
+        gymnasium.spaces.Dict(
+            a=gymnasium.spaces.Discrete(3), b=gymnasium.spaces.Tuple([gymnasium.spaces.MultiBinary(2)])
+        ),
+    ],
+    ids=str,
+)
+def test_samples_of_a_space_that_copies_have_in_common_are_no_shared_state(space):
+    class Toy(gymnasium.Env):
+        observation_space = space
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return self.observation_space.sample(), {}
+
+        def step(self, action):
+            return self.observation_space.sample(), float(self.action_space.sample()), False, False, {}
+
+    space.seed(9)
+    expected = space.sample()
+    space.seed(9)
+    assert shared_state([Toy(), Toy()]).shared is False
+    assert str(space.sample()) == str(expected)
+
+
 def test_drawing_from_the_global_generators_is_no_shared_state_and_leaves_them_as_they_were():
     np.random.seed(4), random.seed(4)
     expected = np.random.random(), random.random()
@@ -175,11 +203,12 @@ def test_two_copies_are_stepped_a_few_times_below_their_wrappers_and_no_more():
 
 def test_actions_are_drawn_without_the_environments_own_generator():
     envs = [Walk(), Walk()]
-    envs[0].action_space.seed(3)
-    expected = envs[0].action_space.sample()
-    envs[0].action_space.seed(3)
-    shared_state(envs)
-    np.testing.assert_array_equal(envs[0].action_space.sample(), expected)
+    for space in (envs[0].action_space, envs[0].observation_space):
+        space.seed(3)
+        expected = space.sample()
+        space.seed(3)
+        shared_state(envs)
+        np.testing.assert_array_equal(space.sample(), expected)
 
 
 def test_environments_are_looked_at_before_their_first_reset_and_not_after():

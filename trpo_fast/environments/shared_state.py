@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +41,8 @@ def shared_state(envs: Sequence[gymnasium.Env[Any, Any]]) -> SharedState:
     """Whether the first of `envs` moves the second.
 
     For environments that are reset with a seed before they are used: two of them are reset and stepped, below their
-    wrappers, whose statistics stay as they are. Nothing of a run's random numbers is used, and the global generators
-    are put back. Two resets and `STEPS` steps of each where copies answer alike; a few times that where they do not.
+    wrappers, whose statistics stay as they are. Nothing of a run's random numbers is used; the global generators, and
+    those of the spaces, which copies may well share, are put back. Two resets and `STEPS` steps of each where copies answer alike; a few times that where they do not.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def shared_state(envs: Sequence[gymnasium.Env[Any, Any]]) -> SharedState:
     if len(envs) < 2:
         return SharedState(False, "one copy")
     one, other = envs[0].unwrapped, envs[1].unwrapped
-    with preserved():
+    with preserved(), _spaces_preserved(one, other):
         first, beside = _one_after_the_other(one, other)
         if first is not None and beside is not None and _distance(first, beside) == 0:
             return SharedState(False, "two copies answered alike, one after the other")
@@ -86,15 +87,41 @@ def _one_after_the_other(one: Any, other: Any) -> tuple[NDArray[Any] | None, NDA
 
 def _begun(env: gymnasium.Env[Any, Any]) -> Any:
     """The info of a reset."""
-    seed_both(_SEED)  # so that what is drawn from them tells nothing apart
+    _seed_what_copies_may_share(env)
     return env.reset(seed=_SEED)[1]
+
+
+def _seed_what_copies_may_share(env: gymnasium.Env[Any, Any]) -> None:
+    # The process's generators and those of spaces, a class's often: what is drawn from them tells nothing apart.
+    seed_both(_SEED)
+    env.observation_space.seed(_SEED)
+    env.action_space.seed(_SEED)
+
+
+@contextmanager
+def _spaces_preserved(*envs: gymnasium.Env[Any, Any]) -> Iterator[None]:
+    """Put the generators of the environments' spaces back to where they are now."""
+    spaces = [part for env in envs for space in (env.observation_space, env.action_space) for part in _parts(space)]
+    before = [copy.deepcopy(space._np_random) for space in spaces]  # np_random would make one where there is none
+    try:
+        yield
+    finally:
+        for space, generator in zip(spaces, before, strict=True):
+            space._np_random = generator
+
+
+def _parts(space: Any) -> Iterator[Any]:
+    """The space itself, and all those inside."""
+    yield space
+    inside = getattr(space, "spaces", ())
+    for part in inside.values() if isinstance(inside, Mapping) else inside:
+        yield from _parts(part)
 
 
 def _answers(env: gymnasium.Env[Any, Any], info: Any) -> NDArray[Any]:
     """All numbers in the observations, rewards and flags of the steps after a reset that returned `info`."""
-    seed_both(_SEED)
-    space = copy.deepcopy(env.action_space)  # the generator of the environment's own one belongs to its user
-    space.seed(_SEED)
+    _seed_what_copies_may_share(env)
+    space = copy.deepcopy(env.action_space)  # the environment may draw from its own
     numbers: list[float] = []
     for _ in range(STEPS):
         mask = _mask(env, info)

@@ -28,6 +28,10 @@ from trpo_fast.environments.wrappers import wrapping_of
 # Who steps an environment, by its id; an entry lives as long as the copies do, which keep the environment alive.
 _HOLDERS: weakref.WeakValueDictionary[int, Copies] = weakref.WeakValueDictionary()
 
+_WATCHED = (
+    4  # copies that are looked at for drawing from global generators: the others are like them, and looking costs
+)
+
 _said_to_draw: set[type] = set()  # environments that a warning about global generators has named
 
 
@@ -80,12 +84,13 @@ class Copies:
         except BaseException:
             self.close()
             raise
-        self._called: list[Any] = [  # what is stepped: the environments, once enough has been seen of them
-            Own(env, functools.partial(self._settle, i))
-            if own_generators
-            else Watched(env, functools.partial(self._say_who_draws, i), functools.partial(self._settle, i))
-            for i, env in enumerate(self.envs)
-        ]
+        self._called: list[Any] = list(self.envs)  # what is stepped; something in between, until enough has been seen
+        for i, env in enumerate(self.envs):
+            if own_generators:
+                self._called[i] = Own(env, functools.partial(self._settle, i))
+            elif i < _WATCHED and type(env.unwrapped) not in _said_to_draw:
+                say, settle = functools.partial(self._say_who_draws, i), functools.partial(self._settle, i)
+                self._called[i] = Watched(env, say, settle)
         self.wrappings = [wrapping_of(env) for env in self.envs]
         self.masks: NDArray[np.bool_] | None = None
         self.mask_source: str | None = None

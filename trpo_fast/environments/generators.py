@@ -27,13 +27,12 @@ class _State:
         self.python = random.getstate()
 
     @classmethod
-    def seeded(cls, seed: int | None) -> _State:
-        """The state that follows from a seed; a new one from the system without."""
-        entropy = np.random.SeedSequence(None if seed is None else (seed, _STREAM))
-        numpy_words, python_words = entropy.generate_state(8), entropy.generate_state(16)[8:]
+    def seeded(cls, seed: int) -> _State:
+        """The state that follows from a seed."""
+        for_numpy, for_python = np.random.SeedSequence((seed, _STREAM)).spawn(2)
         state = cls.__new__(cls)
-        state.numpy = np.random.RandomState(numpy_words).get_state()
-        state.python = random.Random(int.from_bytes(python_words.tobytes(), "little")).getstate()
+        state.numpy = np.random.RandomState(np.random.MT19937(for_numpy)).get_state()
+        state.python = _python_state(for_python)
         return state
 
     def put_back(self) -> None:
@@ -114,8 +113,9 @@ class Watched:
 class Own:
     """An environment that finds in the global generators what it left there, whatever others draw from them.
 
-    The states follow from the seed of each seeded reset. Around its calls they are put in place, and what was there
-    before afterwards; an environment that has drawn nothing in its first calls is served by itself from then on.
+    Their states follow from the seed of each seeded reset. They are put in place around its calls, and what was there
+    before afterwards, except for the second half of a pair of normal numbers that numpy had kept. An environment that
+    has drawn nothing in its first calls is served by itself from then on.
 
     Parameters
     ----------
@@ -128,8 +128,9 @@ class Own:
         self._env = env
         self._done = done
         self._left = WATCHED_STEPS
-        self._draws = False
-        self._state: _State | None = None
+        self._draws_numpy = self._draws_python = False
+        self._numpy: Any = None
+        self._python: Any = None
 
     @property
     def unwrapped(self) -> Any:
@@ -139,30 +140,46 @@ class Own:
     def reset(self, **arguments: Any) -> Any:
         """``env.reset``."""
         seed = arguments.get("seed")
-        if seed is not None or self._state is None:
-            self._state = _State.seeded(seed)
+        if seed is not None or self._numpy is None:
+            entropy = np.random.SeedSequence(None if seed is None else (seed, _STREAM))
+            for_numpy, for_python = entropy.spawn(2)
+            self._numpy = np.random.MT19937(for_numpy)
+            self._python = _python_state(for_python)
         return self._called(self._env.reset, **arguments)
 
     def step(self, action: Any) -> Any:
         """``env.step``."""
-        answer = self._called(self._env.step, action)
         self._left -= 1
-        if self._left <= 0 and not self._draws:
+        answer = self._called(self._env.step, action)
+        if self._left <= 0 and not (self._draws_numpy or self._draws_python):
             self._done()
         return answer
 
     def _called(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        outer = _State()
-        assert self._state is not None
-        self._state.put_back()
+        # Another bit generator is put in place at once, where reading and writing a state takes tens of microseconds.
+        outer: Any = np.random.get_bit_generator()
+        np.random.set_bit_generator(self._numpy)
+        before = None if self._draws_numpy or self._left < 0 else self._numpy.state["state"]
+        watches_python = self._draws_python or self._left >= 0
+        if watches_python:
+            outer_python = random.getstate()
+            random.setstate(self._python)
         try:
             return method(*arguments, **named)
         finally:
-            if not self._draws:
-                self._draws = self._state.moved() is not None
-            if self._draws:
-                self._state = _State()
-            outer.put_back()
+            if before is not None:
+                now = self._numpy.state["state"]
+                self._draws_numpy = now["pos"] != before["pos"] or not np.array_equal(now["key"], before["key"])
+            if watches_python:
+                state = random.getstate()
+                self._draws_python = self._draws_python or state != self._python
+                self._python = state
+                random.setstate(outer_python)
+            np.random.set_bit_generator(outer)
+
+
+def _python_state(sequence: np.random.SeedSequence) -> Any:
+    return random.Random(int.from_bytes(sequence.generate_state(8).tobytes(), "little")).getstate()
 
 
 def _is_seeded_with(seed: int | None) -> bool:

@@ -43,7 +43,7 @@ def shared_state(envs: Sequence[gymnasium.Env[Any, Any]]) -> SharedState:
     For environments that are reset with a seed before they are used: two of them are reset and stepped, below their
     wrappers, whose statistics stay as they are. Nothing of a run's random numbers is used; the global generators, and
     those of the spaces, which copies may well have in common, are put back. Two resets and `STEPS` steps of each where
-    copies answer alike; seven resets more where they do not.
+    copies answer alike; six resets more where they do not.
 
     Parameters
     ----------

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.random import mtrand
 
 WATCHED_STEPS = 32
 """Steps of each environment, counted over episodes, whose calls are looked at."""
@@ -157,8 +158,8 @@ class Own:
 
     def _called(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         # Another bit generator is put in place at once, where reading and writing a state takes tens of microseconds.
-        outer: Any = np.random.get_bit_generator()
-        np.random.set_bit_generator(self._numpy)
+        outer: Any = mtrand.get_bit_generator()
+        mtrand.set_bit_generator(self._numpy)
         before = None if self._draws_numpy or self._left < 0 else self._numpy.state["state"]
         watches_python = self._draws_python or self._left >= 0
         if watches_python:
@@ -175,7 +176,7 @@ class Own:
                 self._draws_python = self._draws_python or state != self._python
                 self._python = state
                 random.setstate(outer_python)
-            np.random.set_bit_generator(outer)
+            mtrand.set_bit_generator(outer)
 
 
 def _python_state(sequence: np.random.SeedSequence) -> Any:

@@ -344,11 +344,25 @@ def test_masks_that_only_some_workers_give_allow_everything_elsewhere():
         environments.close()
 
 
-def test_global_generators_are_seeded_by_every_reset(made):
-    environments = made(toys.Global, 4, 2)
-    one, other = trace(environments, 5, resets=1), trace(environments, 5, resets=1)
-    assert_same(one, other)
+def test_copies_draw_from_global_generators_of_their_own_however_they_are_shared_out(made):
+    one, other, again = (trace(made(toys.Global, 4, workers), 5) for workers in (1, 3, 3))
     assert np.ptp(one[-1][1]) > 0
+    assert_same(one, other)
+    assert_same(again, other)
+
+
+def test_copies_of_one_worker_that_share_state_are_found_and_one_copy_each_shares_none(made):
+    found = made(toys.Shared, 4, 2).shared_state()
+    assert found.shared and "Shared" in found.reason
+    assert made(toys.Shared, 2, 2).shared_state().shared is False
+    used = made(toys.Shared, 4, 2)
+    used.reset(0)
+    assert used.shared_state().shared is None
+
+
+def test_wrappings_of_all_copies_are_known_here(made):
+    environments = made(lambda: gymnasium.wrappers.NormalizeReward(toys.Sum()), 3, 2)
+    assert [(one.observations, one.rewards) for one in environments.wrappings] == [(False, True)] * 3
 
 
 def test_what_is_registered_here_is_known_in_workers(made):

@@ -142,3 +142,17 @@ class Global(Sum):
 
     def happen(self, action) -> None:
         self.total += np.random.random()
+
+
+class Shared(Sum):
+    """All copies of one process move one counter, as where a simulator exists once."""
+
+    moved = 0
+
+    def reset(self, *, seed=None, options=None):
+        Shared.moved = 0
+        return super().reset(seed=seed)
+
+    def happen(self, action) -> None:
+        Shared.moved += 1
+        self.total += Shared.moved

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from trpo_fast.environments.worker import (
     ATTACH,
     DONE,
+    DONE_WITH_FINALS,
     ERROR,
     STEP,
     Layout,
@@ -100,7 +101,7 @@ class WorkerProcesses:
         return tuple(worker.process.pid for worker in self._workers)
 
     def start(self, makers: Sequence[Callable[[], Any]]) -> list[Any]:
-        """Start all at the same time; (observation space, action space) of each one's copies.
+        """Start all at the same time; (observation space, action space, wrappings) of each one's copies.
 
         Raises
         ------
@@ -161,30 +162,33 @@ class WorkerProcesses:
         except BrokenPipeError:
             raise self._death_of(worker) from None
 
-    def await_step(self, part: int) -> None:
-        """Wait for the end of a part's step; raises what an environment in it raised."""
+    def await_step(self, part: int) -> bool:
+        """Wait for the end of a part's step; whether final observations came. Raises what an environment raised."""
         worker = self._running(part)
         if part in self._ready:
             self._ready.remove(part)
         else:
             self._await(worker)
         code = os.read(worker.answers, 1)
-        if code == DONE:
+        if code in (DONE, DONE_WITH_FINALS):
             worker.waiting = False
-            return
+            return code == DONE_WITH_FINALS
         self._interpret(worker, code)
+        raise AssertionError(f"{worker.name} answered a step with {code!r}")
 
     def next_part(self) -> int:
-        """Wait for the end of any part's step; the part."""
-        while not self._ready:
+        """Wait for the end of any part's step; the part, the same until `await_step` was called for it."""
+        ready = self._ready
+        while not ready:
             events = self._any.poll(_WATCH)
-            self._ready += [self._part_of[descriptor] for descriptor, _ in events]
+            for descriptor, _ in events:
+                ready.append(self._part_of[descriptor])
             if not events:
                 for worker in self._workers:
                     self._require_alive(worker)
                 if not self._workers:
                     self._running(0)
-        return self._ready.pop(0)
+        return ready[0]  # which stays until it is received
 
     def settle(self) -> bool:
         """Whether every worker lives and waits for a command, after a moment for those still in a step."""
@@ -302,7 +306,7 @@ class WorkerProcesses:
         if not code:
             raise self._death_of(worker)
         data = b""
-        if code != DONE:
+        if code not in (DONE, DONE_WITH_FINALS):
             worker.torn = True
             try:
                 data = read_data(worker.answers)

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from trpo_fast.environments.copies import Copies
 from trpo_fast.environments.shared_state import shared_state
 
-# Commands, and answers to them. All but STEP and DONE are followed by a pickle.
-STEP, RESET, ATTACH, MASKS, SHARED = b"s", b"r", b"a", b"m", b"?"
-DONE, VALUE, ERROR = b"d", b"v", b"e"
+# Commands, and answers to them. All but STEP, and what says that one is done, are followed by a pickle.
+STEP, RESET, ATTACH, MASKS, SHARED = b"s", b"r", b"a", b"m", b"h"
+DONE, DONE_WITH_FINALS, VALUE, ERROR = b"d", b"f", b"v", b"e"
 
 Layout = Mapping[str, tuple[tuple[int, ...], str]]
 """Shapes and dtypes of arrays by name."""
@@ -124,9 +124,8 @@ class _Worker:
             write_all(self._answers, self._failure(error))
             return
         try:
-            # Spaces may be classes of the user's.
-            made = copies.observation_space, copies.action_space, copies.wrappings
-            write_all(self._answers, message(VALUE, cloudpickle.dumps(made)))
+            about = copies.observation_space, copies.action_space, copies.wrappings
+            write_all(self._answers, message(VALUE, cloudpickle.dumps(about)))  # spaces may be classes of the user's
             self._serve_copies(copies)
         finally:
             copies.close()
@@ -136,31 +135,36 @@ class _Worker:
         nothing: NDArray[Any] = np.empty(0)  # until there is shared memory
         actions = masks = nothing
         while code := os.read(commands, 1):
-            data: Any = None if code == STEP else pickle.loads(read_data(commands))
-            value: Any = None
             try:
                 if code == STEP:
-                    copies.step(actions.copy())  # which environments may keep
-                elif code == RESET:
-                    copies.reset(data)
-                    value = copies.mask_source
-                elif code == MASKS:  # other copies have some
-                    copies.expect_masks()
-                elif code == SHARED:
-                    value = shared_state(copies.envs)
-                elif code == ATTACH:
-                    shared = arrays_in(mmap.mmap(self._memory, size_of(data)), data)
-                    own = slice(self._first, self._first + self._count)
-                    actions, masks = shared["actions"][own], shared["masks"][own]
-                    copies.bind(
-                        *(shared[name][own] for name in ("rows", "rewards", "terminated", "truncated", "finals"))
-                    )
-                if copies.masks is not None:
-                    masks[...] = copies.masks
-                answer = DONE if code == STEP else message(VALUE, pickle.dumps(value))
+                    written = copies.step(actions.copy())  # environments may keep their actions
+                    if copies.masks is not None:
+                        masks[...] = copies.masks
+                    answer = DONE_WITH_FINALS if written else DONE
+                else:
+                    data = pickle.loads(read_data(commands))
+                    value: Any = None
+                    if code == RESET:
+                        copies.reset(data)
+                        value = copies.mask_source
+                    elif code == MASKS:  # other copies have some
+                        copies.expect_masks()
+                    elif code == SHARED:
+                        value = shared_state(copies.envs)
+                    elif code == ATTACH:
+                        shared = arrays_in(mmap.mmap(self._memory, size_of(data)), data)
+                        own = slice(self._first, self._first + self._count)
+                        actions, masks = shared["actions"][own], shared["masks"][own]
+                        copies.bind(*(shared[name][own] for name in WRITTEN))
+                    if copies.masks is not None:
+                        masks[...] = copies.masks
+                    answer = message(VALUE, pickle.dumps(value))
             except Exception as error:
                 answer = self._failure(error)
-            write_all(answers, answer)
+            if len(answer) == 1:
+                os.write(answers, answer)
+            else:
+                write_all(answers, answer)
 
     def _failure(self, error: Exception) -> bytes:
         """The answer that brings an exception: as it is, where it can be made again, and in words."""

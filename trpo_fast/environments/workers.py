@@ -33,8 +33,8 @@ from trpo_fast.environments.worker import MASKS, RESET, SHARED
 from trpo_fast.environments.wrappers import Wrapping
 
 
-class _Made(NamedTuple):
-    """What a worker says of its copies."""
+class _Copies(NamedTuple):
+    """Those of one worker."""
 
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
@@ -49,7 +49,7 @@ class WorkerEnvironments(Environments):
     interrupted, `reset` makes new ones where they are needed. What an environment raises arrives with its type, and
     with notes that name environment, step and worker and hold the worker's traceback.
 
-    An environment that draws from Python's or NumPy's global generator finds its own there, seeded as its copy is.
+    Copies that draw from Python's or NumPy's global generator draw from one of their own there, seeded as they are.
 
     Parameters
     ----------
@@ -76,11 +76,11 @@ class WorkerEnvironments(Environments):
         self._processes = WorkerProcesses(parts)
         self._dispose = weakref.finalize(self, self._processes.dispose)  # called at the interpreter's end, too
         try:
-            made = self._start(parts)
-            super().__init__(made[0].observation_space, made[0].action_space, len(makers))
+            copies = self._start(parts)
+            super().__init__(copies[0].observation_space, copies[0].action_space, len(makers))
             self.parts = parts
-            self.wrappings = [wrapping for own in made for wrapping in own.wrappings]
-            self._begun = False
+            self.wrappings = [wrapping for own in copies for wrapping in own.wrappings]
+            self._shared_state: SharedState | None = None
             self._layout_of_memory = self._lay_out()
             arrays = self._processes.share(self._layout_of_memory)
             self._processes.attach(self._layout_of_memory)
@@ -112,7 +112,7 @@ class WorkerEnvironments(Environments):
         step that nobody waits for any more.
         """
         processes = self._processes
-        self._begun = True
+        self._shared_state = self._shared_state or SharedState(None, "not looked at before the first reset")
         if not processes.settle():
             processes.end()
             require_same_spaces(self._start(self.parts)[0], self, whose="env", wanted_by="as at first")
@@ -134,9 +134,8 @@ class WorkerEnvironments(Environments):
         """Step every copy, all workers at the same time; see :class:`Environments`."""
         for part, own in enumerate(self.parts):
             self.send(part, actions[own])
-        for part in range(len(self.parts)):
-            self._processes.await_step(part)
-        final = _final_rows(self._finals, self._terminated, self._truncated)
+        has_finals = [self._processes.await_step(part) for part in range(len(self.parts))]
+        final = _final_rows(self._finals, self._terminated, self._truncated, 0) if any(has_finals) else None
         return StepResult(self._rows, self._rewards, self._terminated, self._truncated, final)
 
     def send(self, part: int, actions: NDArray[Any]) -> None:
@@ -146,36 +145,40 @@ class WorkerEnvironments(Environments):
 
     def receive(self, part: int) -> StepResult:
         """The result of the step that `send` began in this part; its arrays are valid until the next `send` to it."""
-        self._processes.await_step(part)
+        has_finals = self._processes.await_step(part)
         result = self._results[part]
-        if not result.truncated.any():
+        if not has_finals:
             return result
         own = self.parts[part]
         final = _final_rows(self._finals[own], result.terminated, result.truncated, own.start)
         return result._replace(final_observations=final)
 
-    def shared_state(self) -> SharedState:
-        """Whether copies in one worker share state, by two copies of the first; only before the first reset."""
-        if self._begun:
-            return SharedState(None, "not looked at before the first reset")
-        found: SharedState = self._processes.ask(SHARED, {0: None})[0]
-        return found
-
     def next_part(self) -> int:
         """A part whose step has ended, of those that were sent actions; waits until there is one."""
         return self._processes.next_part()
+
+    def shared_state(self) -> SharedState:
+        """Steps two copies of one worker, once, and only before their first reset; see `shared_state`."""
+        if self._shared_state is None:
+            several = [part for part, own in enumerate(self.parts) if own.stop - own.start > 1]
+            if several:
+                self._shared_state = self._processes.ask(SHARED, {several[0]: None})[several[0]]
+            else:
+                self._shared_state = SharedState(False, "one copy in every process")
+        assert self._shared_state is not None
+        return self._shared_state
 
     def close(self) -> None:
         """Close the environments and end the workers, within 5 seconds; who does not obey is killed."""
         self._processes.end()
 
-    def _start(self, parts: Sequence[slice]) -> list[_Made]:
-        made = [_Made(*answer) for answer in self._processes.start(self._makers)]
-        for own, theirs in zip(parts, made, strict=True):
+    def _start(self, parts: Sequence[slice]) -> list[_Copies]:
+        copies = [_Copies(*about) for about in self._processes.start(self._makers)]
+        for own, theirs in zip(parts, copies, strict=True):
             require_same_spaces(
-                theirs, made[0], whose=f"env: environment {own.start}", wanted_by="as environment 0 has it"
+                theirs, copies[0], whose=f"env: environment {own.start}", wanted_by="as environment 0 has it"
             )
-        return made
+        return copies
 
     def _lay_out(self) -> dict[str, tuple[tuple[int, ...], str]]:
         rows = (self.num_envs, self.observation_size), self.observation_dtype.str
@@ -193,8 +196,8 @@ class WorkerEnvironments(Environments):
 
 
 def _final_rows(
-    finals: NDArray[Any], terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], first: int = 0
-) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
+    finals: NDArray[Any], terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], first: int
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Rows of `finals` (n, D), copied, where an episode was truncated and not terminated, and the copies' indices."""
     cut = np.flatnonzero(truncated & ~terminated)
-    return (finals[cut], cut + first) if len(cut) else None
+    return finals[cut], cut + first

@@ -89,7 +89,8 @@ class WorkerProcesses:
     def __init__(self, parts: Sequence[slice]) -> None:
         self._parts = tuple(parts)
         self._owner = os.getpid()
-        self._memory = _anonymous_file()
+        self._memory, self._rollouts = _anonymous_file(), _anonymous_file()
+        self._rollouts_size = 0
         self._workers: list[_Worker] = []
         self._any = select.poll()
         self._part_of: dict[int, int] = {}  # by the file descriptor of its answers
@@ -141,17 +142,34 @@ class WorkerProcesses:
         os.ftruncate(self._memory, size_of(layout))
         return arrays_in(mmap.mmap(self._memory, size_of(layout)), layout)
 
+    def share_rollouts(self, layout: Layout) -> dict[str, NDArray[Any]]:
+        """The arrays of a layout in another memory of that kind, which grows as it has to."""
+        if size_of(layout) > self._rollouts_size:
+            self._rollouts_size = size_of(layout)
+            os.ftruncate(self._rollouts, self._rollouts_size)
+        return arrays_in(mmap.mmap(self._rollouts, size_of(layout)), layout)
+
     def attach(self, layout: Layout) -> None:
         """Let the workers use the arrays that `share` made."""
         self.ask(ATTACH, dict.fromkeys(range(len(self._parts)), layout))
 
     def ask(self, code: bytes, data: Mapping[int, Any]) -> dict[int, Any]:
         """Send something to some parts, all at the same time; what each answers."""
+        self.tell(code, data)
+        return {part: self._value_of(self._workers[part]) for part in data}
+
+    def tell(self, code: bytes, data: Mapping[int, Any]) -> None:
+        """Send something to some parts; `value_of` has what they answer."""
         for part, own in data.items():
-            worker = self._workers[part]
+            worker = self._running(part)
             worker.waiting = True
             self._write(worker, message(code, pickle.dumps(own)))
-        return {part: self._value_of(self._workers[part]) for part in data}
+
+    def value_of(self, part: int) -> Any:
+        """What a part answers; raises what it raised."""
+        if part in self._ready:
+            self._ready.remove(part)
+        return self._value_of(self._running(part))
 
     def begin_step(self, part: int) -> None:
         """Let a part step."""
@@ -235,6 +253,7 @@ class WorkerProcesses:
         """`end`, for good."""
         self.end()
         os.close(self._memory)
+        os.close(self._rollouts)
 
     def _launch(self, index: int, program: str) -> None:
         theirs, commands = os.pipe()
@@ -248,11 +267,11 @@ class WorkerProcesses:
                     multiprocessing.spawn.get_executable(),
                     *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
                     "-c",
-                    f"{program}; main({theirs}, {mine}, {self._memory})",
+                    f"{program}; main({theirs}, {mine}, {self._memory}, {self._rollouts})",
                 ],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **_ONE_THREAD},
-                pass_fds=(theirs, mine, self._memory),
+                pass_fds=(theirs, mine, self._memory, self._rollouts),
             )
             self._workers.append(_Worker(index, self._parts[index], process, commands, answers))
         except BaseException:

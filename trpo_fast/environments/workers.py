@@ -24,13 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast._core.library import usable_cores
+from trpo_fast.environments.acting import ActorPlan, RolledOut
 from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.checks import require_same_spaces
 from trpo_fast.environments.copies import seeds_from
 from trpo_fast.environments.processes import WorkerProcesses
 from trpo_fast.environments.shared_state import SharedState
-from trpo_fast.environments.worker import MASKS, RESET, SHARED
+from trpo_fast.environments.worker import MASKS, RESET, ROLL_OUT, SHARED, size_of
 from trpo_fast.environments.wrappers import Wrapping
+
+_MOST_FOR_A_ROLLOUT = 1 << 27  # bytes
 
 
 class _Copies(NamedTuple):
@@ -89,6 +92,8 @@ class WorkerEnvironments(Environments):
             raise
         self._rows, self._finals, self._rewards = arrays["rows"], arrays["finals"], arrays["rewards"]
         self._terminated, self._truncated, self._masks = arrays["terminated"], arrays["truncated"], arrays["masks"]
+        self._rollout_layout: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._rollout: dict[str, NDArray[Any]] = {}
         self._actions = [arrays["actions"][own] for own in parts]
         self._results = [
             StepResult(self._rows[own], self._rewards[own], self._terminated[own], self._truncated[own], None)
@@ -153,6 +158,52 @@ class WorkerEnvironments(Environments):
         final = _final_rows(self._finals[own], result.terminated, result.truncated, own.start)
         return result._replace(final_observations=final)
 
+    def roll_out(self, plan: ActorPlan, first_step: int, steps: int) -> RolledOut | None:
+        """Let every worker act for its copies and step them `steps` times without a word in between.
+
+        None where that would take too much memory beside the rollout that it is for; see :class:`Environments`.
+        """
+        layout = self._lay_out_rollout(plan, steps)
+        if size_of({name: array for name, array in layout.items() if name != "finals"}) > _MOST_FOR_A_ROLLOUT:
+            return None
+        if layout != self._rollout_layout:
+            self._rollout_layout, self._rollout = layout, self._processes.share_rollouts(layout)
+        arrays, processes = self._rollout, self._processes
+        arrays["steps"][0] = steps
+        done: dict[int, tuple[int, list[tuple[int, list[int]]], str | None]] = {}
+        complete = False
+        try:
+            processes.tell(ROLL_OUT, dict.fromkeys(range(len(self.parts)), (plan, layout, first_step)))
+            while len(done) < len(self.parts):
+                part = processes.next_part()
+                done[part] = count, _, words = processes.value_of(part)
+                if words is not None:  # the others go on to that step, of which one may be the first to fail
+                    arrays["steps"][0] = min(arrays["steps"][0], count + 1)
+            complete = True
+        finally:
+            if not complete:
+                arrays["steps"][0] = 0
+        failures = [(count, part, words) for part, (count, _, words) in done.items() if words is not None]
+        failure = min(failures, default=None)
+        copies = [
+            (t, own.start + np.array(written, np.int64))
+            for own, (_, found, _) in zip(self.parts, (done[part] for part in range(len(self.parts))), strict=True)
+            for t, written in found
+        ]
+        return RolledOut(
+            raw=arrays["raw"],
+            observations=arrays["observations"],
+            actions=arrays["actions"],
+            log_probs=arrays["log_probs"],
+            rewards=arrays["rewards"],
+            terminated=arrays["terminated"],
+            truncated=arrays["truncated"],
+            action_masks=None if self.action_masks is None else arrays["masks"],
+            last=self._rows,
+            finals=[(t, arrays["finals"][t, indices], indices) for t, indices in copies],
+            failure=None if failure is None else (failure[0], self.parts[failure[1]], failure[2]),
+        )
+
     def next_part(self) -> int:
         """A part whose step has ended, of those that were sent actions; waits until there is one."""
         return self._processes.next_part()
@@ -179,6 +230,24 @@ class WorkerEnvironments(Environments):
                 theirs, copies[0], whose=f"env: environment {own.start}", wanted_by="as environment 0 has it"
             )
         return copies
+
+    def _lay_out_rollout(self, plan: ActorPlan, steps: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        dtype = plan.parameters.dtype.str
+        each = steps, self.num_envs
+        rows = *each, self.observation_size
+        masks = 0 if self.action_masks is None else self._masks.shape[1]
+        return {
+            "raw": (rows, self.observation_dtype.str),
+            "observations": (rows, dtype),
+            "actions": ((steps, *self.action_shape), dtype if self.action_dtype.kind == "f" else "q"),
+            "log_probs": (each, dtype),
+            "rewards": (each, "d"),
+            "terminated": (each, "?"),
+            "truncated": (each, "?"),
+            "masks": ((*each, masks), "?"),
+            "finals": (rows, self.observation_dtype.str),  # memory that is never written is never really allocated
+            "steps": ((1,), "q"),
+        }
 
     def _lay_out(self) -> dict[str, tuple[tuple[int, ...], str]]:
         rows = (self.num_envs, self.observation_size), self.observation_dtype.str

@@ -24,6 +24,7 @@ from trpo_fast.engines import make_engine
 from trpo_fast.environments.in_process import InProcessEnvironments
 from trpo_fast.environments.processes import WorkerError
 from trpo_fast.environments.workers import WorkerEnvironments
+from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.collector import Collector
 
 BOX = spaces.Box(-1, 1, (3,), np.float32)
@@ -164,19 +165,84 @@ def test_parts_step_at_their_own_pace(made):
                 np.testing.assert_array_equal(ours[4][1], indices[here])
 
 
-@pytest.mark.parametrize("kind", ["box", "masks of a method"])
-@pytest.mark.parametrize("engine", ["native", "autograd"])
-def test_collecting_from_workers_gives_the_bits_of_one_process(kind, engine, made):
+def collector_for(environments, engine="native", **options):
+    policy = trpo_fast.MLPPolicy(environments.observation_space, environments.action_space, seed=3)
+    normalizer = ObservationNormalizer(environments.observation_size)
+    return Collector(
+        environments,
+        make_engine(policy, engine),
+        steps_per_env=20,
+        seed=4,
+        observation_normalizer=normalizer,
+        reward_scaler=RewardScaler(environments.num_envs, 0.9),
+        **options,
+    )
+
+
+# Where the environments are, part by part, or all together as torch's rows depend on each other.
+@pytest.mark.parametrize("way", ["there", "parts", "together"])
+@pytest.mark.parametrize("kind", ["box", "doubles", "parts", "masks of a method", "masks in infos"])
+def test_collecting_from_workers_gives_the_bits_of_one_process(kind, way, made, monkeypatch):
+    if way == "parts":
+        monkeypatch.setattr(WorkerEnvironments, "roll_out", lambda *_: None)
     make_one = functools.partial(toys.Drawn, *KINDS[kind])
     rollouts = []
     for environments in (InProcessEnvironments([make_one] * 5), made(make_one, 5, 2)):
-        policy = trpo_fast.MLPPolicy(environments.observation_space, environments.action_space, seed=3)
-        collector = Collector(environments, make_engine(policy, engine), steps_per_env=20, seed=4)
-        rollouts.append([collector.collect() for _ in range(2)])
+        collector = collector_for(environments, "autograd" if way == "together" else "native")
+        collector.warm_up(7)
+        rollouts.append([])
+        for _ in range(3):
+            one = collector.collect()
+            rollouts[-1].append({name: np.copy(array) for name, array in vars(one).items()})
     for one, other in zip(*rollouts, strict=True):
-        for name, array in vars(one).items():
-            np.testing.assert_array_equal(array, getattr(other, name), err_msg=name)
-    assert len(one.final_rows) > 3
+        assert one.keys() == other.keys()
+        for name, array in one.items():
+            np.testing.assert_array_equal(array, other[name], err_msg=name)
+    assert len(one["final_rows"]) > 3
+
+
+def test_a_rollout_too_large_to_be_kept_twice_is_acted_part_by_part(made, monkeypatch):
+    monkeypatch.setattr("trpo_fast.environments.workers._MOST_FOR_A_ROLLOUT", 1000)
+    environments = made(toys.Sum, 4, 2)
+    collector = collector_for(environments)
+    assert environments.roll_out(collector._plan, 0, 20) is None
+    wanted = collector_for(InProcessEnvironments([toys.Sum] * 4)).collect()
+    np.testing.assert_array_equal(collector.collect().observations, wanted.observations)
+
+
+def test_the_first_observation_that_is_not_finite_is_named_as_in_one_process(made):
+    entropy = np.random.SeedSequence((4, 2, 0))  # as the collector seeds its environments
+    make_one = functools.partial(toys.Odd, int(entropy.generate_state(1)[0]) % (2**31 - 4))
+    messages = []
+    for environments in (InProcessEnvironments([make_one] * 4), made(make_one, 4, 4)):
+        with pytest.raises(ValueError, match="observation of environment 3 at step 5 must be finite") as caught:
+            collector_for(environments).collect()
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+def test_an_interrupted_rollout_is_given_up_and_the_next_one_begins_again(stuck, made):
+    environments = made(functools.partial(toys.Late, stuck), 4, 2)
+    collector = collector_for(environments)
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        collector.collect()
+    timer.join()
+    began = time.monotonic()
+    assert_same(trace(environments, 3), trace(InProcessEnvironments([toys.Sum] * 4), 3))
+    assert time.monotonic() - began < 15  # and not the rest of the rollout, too
+
+
+def test_what_ends_a_rollout_there_is_what_ends_a_step(made):
+    killed = collector_for(made(functools.partial(toys.Fifth, "kill"), 4, 2))
+    with pytest.raises(WorkerError, match=r"worker . .* was killed by SIGKILL"):
+        killed.collect()
+    raised = collector_for(made(functools.partial(toys.Fifth, "raise"), 4, 2))
+    with pytest.raises(ArithmeticError, match="fifth") as caught:
+        raised.collect()
+    assert "step 5 after the reset" in "\n".join(caught.value.__notes__)
 
 
 def test_workers_have_no_torch_and_one_thread_beside_the_watch_on_their_parent(made):
@@ -344,11 +410,25 @@ def test_masks_that_only_some_workers_give_allow_everything_elsewhere():
         environments.close()
 
 
-def test_global_generators_are_seeded_by_every_reset(made):
-    environments = made(toys.Global, 4, 2)
-    one, other = trace(environments, 5, resets=1), trace(environments, 5, resets=1)
-    assert_same(one, other)
+def test_copies_draw_from_global_generators_of_their_own_however_they_are_shared_out(made):
+    one, other, again = (trace(made(toys.Global, 4, workers), 5) for workers in (1, 3, 3))
     assert np.ptp(one[-1][1]) > 0
+    assert_same(one, other)
+    assert_same(again, other)
+
+
+def test_copies_of_one_worker_that_share_state_are_found_and_one_copy_each_shares_none(made):
+    found = made(toys.Shared, 4, 2).shared_state()
+    assert found.shared and "Shared" in found.reason
+    assert made(toys.Shared, 2, 2).shared_state().shared is False
+    used = made(toys.Shared, 4, 2)
+    used.reset(0)
+    assert used.shared_state().shared is None
+
+
+def test_wrappings_of_all_copies_are_known_here(made):
+    environments = made(lambda: gymnasium.wrappers.NormalizeReward(toys.Sum()), 3, 2)
+    assert [(one.observations, one.rewards) for one in environments.wrappings] == [(False, True)] * 3
 
 
 def test_what_is_registered_here_is_known_in_workers(made):

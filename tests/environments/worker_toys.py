@@ -142,3 +142,55 @@ class Global(Sum):
 
     def happen(self, action) -> None:
         self.total += np.random.random()
+
+
+class Shared(Sum):
+    """All copies of one process move one counter, as where a simulator exists once."""
+
+    moved = 0
+
+    def reset(self, *, seed=None, options=None):
+        Shared.moved = 0
+        return super().reset(seed=seed)
+
+    def happen(self, action) -> None:
+        Shared.moved += 1
+        self.total += Shared.moved
+
+
+class Late(Sum):
+    """A step takes a moment, or does not end where it is `stuck`, when the actions are a policy's."""
+
+    def __init__(self, stuck: bool) -> None:
+        self.stuck = stuck
+
+    def happen(self, action) -> None:
+        if self.steps > 3:  # which what is tried afterwards does not reach
+            time.sleep(1000.0 if self.stuck else 0.2)
+
+
+class Fifth(Sum):
+    """Something happens in the fifth step."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def happen(self, action) -> None:
+        if self.steps == 5:
+            if self.how == "raise":
+                raise ArithmeticError("the fifth")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Odd(Sum):
+    """Of copies that are seeded from `first` on, 3 has an observation that is not finite at step 5, 1 at step 7."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def reset(self, *, seed=None, options=None):
+        self.copy = None if seed is None else seed - self.first
+        return super().reset(seed=seed)
+
+    def _observe(self) -> np.ndarray:
+        return np.array([np.nan, 0.0]) if (self.copy, self.steps) in ((3, 5), (1, 7)) else super()._observe()

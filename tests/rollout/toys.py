@@ -161,6 +161,9 @@ class FollowingEngine:
     def refresh(self):
         pass
 
+    def actor_plan(self, action_space, **options):
+        return None
+
     def actor(self, action_space, **options):
         self.last_actor = FollowingActor(options)
         return self.last_actor
@@ -270,6 +273,9 @@ class LuckyEngine:
 
     def refresh(self):
         pass
+
+    def actor_plan(self, action_space, **options):
+        return None
 
     def actor(self, action_space, **options):
         self.layout = action_layout(action_space)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trpo_fast._core.policy import Actor
+from trpo_fast.environments.acting import ActorPlan
 from trpo_fast.policies.flat import FlatBuffer
 
 from .actor import TorchActor
@@ -102,19 +103,28 @@ class PolicyEngine(ABC):
         ValueError
             The space is not supported, or not what the policy was made for; or no `action_map` of that name fits it.
         """
-        layout = checked_action_layout(action_space, self._policy, action_map)
         return self._make_actor(
+            **self._actor_options(action_space, action_map),
             observation_mean=observation_mean,
             observation_scale=observation_scale,
             observation_clip=observation_clip,
-            action_low=layout.low,
-            action_high=layout.high,
-            action_scale=layout.scale,
-            action_offset=layout.offset,
-            action_start=None if layout.distribution == "gaussian" else layout.start,
             seed=seed,
             stream=stream,
         )
+
+    def actor_plan(self, action_space: spaces.Space, **options: Any) -> ActorPlan | None:
+        """What makes the `actor` of the same arguments in another process; None where it has to act in this one."""
+        return None
+
+    def _actor_options(self, action_space: spaces.Space, action_map: str) -> dict[str, Any]:
+        layout = checked_action_layout(action_space, self._policy, action_map)
+        return {
+            "action_low": layout.low,
+            "action_high": layout.high,
+            "action_scale": layout.scale,
+            "action_offset": layout.offset,
+            "action_start": None if layout.distribution == "gaussian" else layout.start,
+        }
 
     @abstractmethod
     def _make_actor(self, **options: Any) -> Actor | TorchActor:

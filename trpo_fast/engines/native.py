@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import nn
 
@@ -12,6 +13,7 @@ from trpo_fast._core.library import MAX_LAYERS
 from trpo_fast._core.operator import Operator
 from trpo_fast._core.policy import Actor, PolicyKernel
 from trpo_fast._core.preconditioner import FisherFactors
+from trpo_fast.environments.acting import ActorPlan
 from trpo_fast.policies.mlp import MLPPolicy
 
 from .base import PolicyEngine
@@ -78,7 +80,8 @@ class NativeEngine(PolicyEngine):
     def __init__(self, policy: MLPPolicy) -> None:
         super().__init__(policy, policy.flat)
         nvec = policy.nvec if policy.distribution == "multicategorical" else None
-        self._kernel = PolicyKernel(policy.widths, policy.activation, policy.distribution, self.dtype, nvec)
+        self._kernel_arguments = (policy.widths, policy.activation, policy.distribution, self.dtype, nvec)
+        self._kernel = PolicyKernel(*self._kernel_arguments)
         self._factors = FisherFactors(self._kernel)
 
     def bind(self, batch: Batch, *, total: int | None = None, entropy_coefficient: float = 0.0) -> None:
@@ -162,6 +165,10 @@ class NativeEngine(PolicyEngine):
     def entropy(self) -> float:
         """Mean entropy over the bound batch at theta_old, in nats."""
         return self._kernel.entropy()
+
+    def actor_plan(self, action_space: spaces.Space, *, action_map: str = "clip", **options: Any) -> ActorPlan:
+        """What makes the `actor` of the same arguments in another process; its parameters are the live ones."""
+        return ActorPlan(self._kernel_arguments, self._buffer, self._actor_options(action_space, action_map) | options)
 
     def _make_actor(self, **options: Any) -> Actor:
         return Actor(self._kernel, self._buffer, **options)

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from trpo_fast.environments.acting import ActorPlan, RolledOut
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.shared_state import SharedState
@@ -122,3 +123,17 @@ class Environments(ABC):
     def next_part(self) -> int:
         """A part whose step has ended, of those that were sent actions; waits until there is one."""
         return 0
+
+    def roll_out(self, plan: ActorPlan, first_step: int, steps: int) -> RolledOut | None:
+        """Let the copies act where they are stepped, to the same bits as acting here; None where they cannot.
+
+        Parameters
+        ----------
+        plan : ActorPlan
+            Its arrays are taken as they are now.
+        first_step : int
+            Counter of the noise at the first step.
+        steps : int
+            Of every copy.
+        """
+        return None

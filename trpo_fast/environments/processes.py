@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from trpo_fast.environments.worker import (
     ATTACH,
     DONE,
+    DONE_WITH_FINALS,
     ERROR,
     STEP,
     Layout,
@@ -88,7 +89,8 @@ class WorkerProcesses:
     def __init__(self, parts: Sequence[slice]) -> None:
         self._parts = tuple(parts)
         self._owner = os.getpid()
-        self._memory = _anonymous_file()
+        self._memory, self._rollouts = _anonymous_file(), _anonymous_file()
+        self._rollouts_size = 0
         self._workers: list[_Worker] = []
         self._any = select.poll()
         self._part_of: dict[int, int] = {}  # by the file descriptor of its answers
@@ -100,7 +102,7 @@ class WorkerProcesses:
         return tuple(worker.process.pid for worker in self._workers)
 
     def start(self, makers: Sequence[Callable[[], Any]]) -> list[Any]:
-        """Start all at the same time; (observation space, action space) of each one's copies.
+        """Start all at the same time; (observation space, action space, wrappings) of each one's copies.
 
         Raises
         ------
@@ -140,17 +142,34 @@ class WorkerProcesses:
         os.ftruncate(self._memory, size_of(layout))
         return arrays_in(mmap.mmap(self._memory, size_of(layout)), layout)
 
+    def share_rollouts(self, layout: Layout) -> dict[str, NDArray[Any]]:
+        """The arrays of a layout in another memory of that kind, which grows as it has to."""
+        if size_of(layout) > self._rollouts_size:
+            self._rollouts_size = size_of(layout)
+            os.ftruncate(self._rollouts, self._rollouts_size)
+        return arrays_in(mmap.mmap(self._rollouts, size_of(layout)), layout)
+
     def attach(self, layout: Layout) -> None:
         """Let the workers use the arrays that `share` made."""
         self.ask(ATTACH, dict.fromkeys(range(len(self._parts)), layout))
 
     def ask(self, code: bytes, data: Mapping[int, Any]) -> dict[int, Any]:
         """Send something to some parts, all at the same time; what each answers."""
+        self.tell(code, data)
+        return {part: self._value_of(self._workers[part]) for part in data}
+
+    def tell(self, code: bytes, data: Mapping[int, Any]) -> None:
+        """Send something to some parts; `value_of` has what they answer."""
         for part, own in data.items():
-            worker = self._workers[part]
+            worker = self._running(part)
             worker.waiting = True
             self._write(worker, message(code, pickle.dumps(own)))
-        return {part: self._value_of(self._workers[part]) for part in data}
+
+    def value_of(self, part: int) -> Any:
+        """What a part answers; raises what it raised."""
+        if part in self._ready:
+            self._ready.remove(part)
+        return self._value_of(self._running(part))
 
     def begin_step(self, part: int) -> None:
         """Let a part step."""
@@ -161,30 +180,33 @@ class WorkerProcesses:
         except BrokenPipeError:
             raise self._death_of(worker) from None
 
-    def await_step(self, part: int) -> None:
-        """Wait for the end of a part's step; raises what an environment in it raised."""
+    def await_step(self, part: int) -> bool:
+        """Wait for the end of a part's step; whether final observations came. Raises what an environment raised."""
         worker = self._running(part)
         if part in self._ready:
             self._ready.remove(part)
         else:
             self._await(worker)
         code = os.read(worker.answers, 1)
-        if code == DONE:
+        if code in (DONE, DONE_WITH_FINALS):
             worker.waiting = False
-            return
+            return code == DONE_WITH_FINALS
         self._interpret(worker, code)
+        raise AssertionError(f"{worker.name} answered a step with {code!r}")
 
     def next_part(self) -> int:
-        """Wait for the end of any part's step; the part."""
-        while not self._ready:
+        """Wait for the end of any part's step; the part, the same until `await_step` was called for it."""
+        ready = self._ready
+        while not ready:
             events = self._any.poll(_WATCH)
-            self._ready += [self._part_of[descriptor] for descriptor, _ in events]
+            for descriptor, _ in events:
+                ready.append(self._part_of[descriptor])
             if not events:
                 for worker in self._workers:
                     self._require_alive(worker)
                 if not self._workers:
                     self._running(0)
-        return self._ready.pop(0)
+        return ready[0]  # which stays until it is received
 
     def settle(self) -> bool:
         """Whether every worker lives and waits for a command, after a moment for those still in a step."""
@@ -231,6 +253,7 @@ class WorkerProcesses:
         """`end`, for good."""
         self.end()
         os.close(self._memory)
+        os.close(self._rollouts)
 
     def _launch(self, index: int, program: str) -> None:
         theirs, commands = os.pipe()
@@ -244,11 +267,11 @@ class WorkerProcesses:
                     multiprocessing.spawn.get_executable(),
                     *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
                     "-c",
-                    f"{program}; main({theirs}, {mine}, {self._memory})",
+                    f"{program}; main({theirs}, {mine}, {self._memory}, {self._rollouts})",
                 ],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **_ONE_THREAD},
-                pass_fds=(theirs, mine, self._memory),
+                pass_fds=(theirs, mine, self._memory, self._rollouts),
             )
             self._workers.append(_Worker(index, self._parts[index], process, commands, answers))
         except BaseException:
@@ -302,7 +325,7 @@ class WorkerProcesses:
         if not code:
             raise self._death_of(worker)
         data = b""
-        if code != DONE:
+        if code not in (DONE, DONE_WITH_FINALS):
             worker.torn = True
             try:
                 data = read_data(worker.answers)

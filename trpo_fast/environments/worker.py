@@ -23,13 +23,14 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from trpo_fast.environments.acting import ActorPlan
 from trpo_fast.environments.copies import Copies
 from trpo_fast.environments.making import unsaid
 from trpo_fast.environments.shared_state import shared_state
 
-# Commands, and answers to them. All but STEP and DONE are followed by a pickle.
-STEP, RESET, ATTACH, MASKS, SHARED = b"s", b"r", b"a", b"m", b"?"
-DONE, VALUE, ERROR = b"d", b"v", b"e"
+# Commands, and answers to them. All but STEP, and what says that one is done, are followed by a pickle.
+STEP, RESET, ATTACH, MASKS, SHARED, ROLL_OUT = b"s", b"r", b"a", b"m", b"h", b"o"
+DONE, DONE_WITH_FINALS, VALUE, ERROR = b"d", b"f", b"v", b"e"
 
 Layout = Mapping[str, tuple[tuple[int, ...], str]]
 """Shapes and dtypes of arrays by name."""
@@ -90,17 +91,17 @@ def _aligned_bytes(array: tuple[tuple[int, ...], str]) -> int:
     return -(-count // _ALIGNMENT) * _ALIGNMENT
 
 
-def main(commands: int, answers: int, memory: int) -> None:
-    """Serve until the other end of `commands` is closed; the three are file descriptors."""
+def main(commands: int, answers: int, memory: int, rollouts: int) -> None:
+    """Serve until the other end of `commands` is closed; the four are file descriptors."""
     # Ctrl-C reaches every process of the terminal. What happens then the main process decides, which has kept it away
     # until here.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    for descriptor in (commands, answers, memory):
+    for descriptor in (commands, answers, memory, rollouts):
         os.set_inheritable(descriptor, False)
     threading.Thread(target=_end_with, args=(os.getppid(),), name="parent-watch", daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError):  # the main process has closed its end, or is gone
-        _Worker(commands, answers, memory).serve()
+        _Worker(commands, answers, memory, rollouts).serve()
 
 
 def _end_with(parent: int) -> None:
@@ -111,8 +112,9 @@ def _end_with(parent: int) -> None:
 
 
 class _Worker:
-    def __init__(self, commands: int, answers: int, memory: int) -> None:
-        self._commands, self._answers, self._memory = commands, answers, memory
+    def __init__(self, commands: int, answers: int, memory: int, rollouts: int) -> None:
+        self._commands, self._answers, self._memory, self._rollouts = commands, answers, memory, rollouts
+        self._layout: Layout = {}  # of the rollouts' memory
 
     def serve(self) -> None:
         task = pickle.loads(read_data(self._commands))
@@ -126,43 +128,92 @@ class _Worker:
             write_all(self._answers, self._failure(error))
             return
         try:
-            # Spaces may be classes of the user's.
-            made = copies.observation_space, copies.action_space, copies.wrappings, copies.left_out
-            write_all(self._answers, message(VALUE, cloudpickle.dumps(made)))
+            about = copies.observation_space, copies.action_space, copies.wrappings, copies.left_out
+            write_all(self._answers, message(VALUE, cloudpickle.dumps(about)))  # spaces may be classes of the user's
             self._serve_copies(copies)
         finally:
             copies.close()
 
     def _serve_copies(self, copies: Copies) -> None:
         commands, answers = self._commands, self._answers
+        shared: dict[str, NDArray[Any]] = {}
         nothing: NDArray[Any] = np.empty(0)  # until there is shared memory
         actions = masks = nothing
         while code := os.read(commands, 1):
-            data: Any = None if code == STEP else pickle.loads(read_data(commands))
-            value: Any = None
             try:
                 if code == STEP:
-                    copies.step(actions.copy())  # which environments may keep
-                elif code == RESET:
-                    copies.reset(data)
-                    value = copies.mask_source
-                elif code == MASKS:  # other copies have some
-                    copies.expect_masks()
-                elif code == SHARED:
-                    value = shared_state(copies.envs)
-                elif code == ATTACH:
-                    shared = arrays_in(mmap.mmap(self._memory, size_of(data)), data)
-                    own = slice(self._first, self._first + self._count)
-                    actions, masks = shared["actions"][own], shared["masks"][own]
-                    copies.bind(
-                        *(shared[name][own] for name in ("rows", "rewards", "terminated", "truncated", "finals"))
-                    )
-                if copies.masks is not None:
-                    masks[...] = copies.masks
-                answer = DONE if code == STEP else message(VALUE, pickle.dumps(value))
+                    written = copies.step(actions.copy())  # environments may keep their actions
+                    if copies.masks is not None:
+                        masks[...] = copies.masks
+                    answer = DONE_WITH_FINALS if written else DONE
+                else:
+                    data = pickle.loads(read_data(commands))
+                    value: Any = None
+                    if code == RESET:
+                        copies.reset(data)
+                        value = copies.mask_source
+                    elif code == MASKS:  # other copies have some
+                        copies.expect_masks()
+                    elif code == SHARED:
+                        value = shared_state(copies.envs)
+                    elif code == ATTACH:
+                        own = slice(self._first, self._first + self._count)
+                        every = arrays_in(mmap.mmap(self._memory, size_of(data)), data)
+                        shared = {name: array[own] for name, array in every.items()}
+                        actions, masks = shared["actions"], shared["masks"]
+                        copies.bind(*(shared[name] for name in WRITTEN))
+                    elif code == ROLL_OUT:
+                        value = self._roll_out(copies, shared, *data)
+                    if copies.masks is not None:
+                        masks[...] = copies.masks
+                    answer = message(VALUE, pickle.dumps(value))
             except Exception as error:
                 answer = self._failure(error)
-            write_all(answers, answer)
+            if len(answer) == 1:
+                os.write(answers, answer)
+            else:
+                write_all(answers, answer)
+
+    def _roll_out(
+        self, copies: Copies, shared: dict[str, NDArray[Any]], plan: ActorPlan, layout: Layout, first_step: int
+    ) -> tuple[int, list[tuple[int, list[int]]], str | None]:
+        """Act and step until the number of steps in shared memory is reached.
+
+        Returns
+        -------
+        (int, list of (step, copies), str or None)
+            Steps done, where there are final observations, and what the actor said of a row that it cannot act on.
+        """
+        if layout != self._layout:
+            self._arrays = arrays_in(mmap.mmap(self._rollouts, size_of(layout)), layout)
+            self._layout = layout
+        own = slice(self._first, self._first + self._count)
+        kept = {name: array[:, own] for name, array in self._arrays.items() if name != "steps"}
+        steps, rows, finals = self._arrays["steps"], shared["rows"], shared["finals"]
+        outcomes = [(kept[name], shared[name]) for name in ("rewards", "terminated", "truncated")]
+        act, action_dtype = plan.make().act, shared["actions"].dtype
+        found: list[tuple[int, list[int]]] = []
+        masked: dict[str, Any] = {}
+        t = 0
+        while t < steps[0]:  # which falls where a rollout is given up
+            kept["raw"][t] = rows
+            normalized, actions, log_probs = (kept[name][t] for name in ("observations", "actions", "log_probs"))
+            if (masks := copies.masks) is not None:
+                kept["masks"][t] = masks
+                masked["action_masks"] = masks
+            env_actions = np.empty(actions.shape, action_dtype)  # new memory, which environments may keep
+            try:
+                act(rows, first_step + t, normalized, actions, log_probs, env_actions, first_row=self._first, **masked)
+            except FloatingPointError as error:
+                return t, found, str(error)
+            written = copies.step(env_actions)
+            for each, latest in outcomes:
+                each[t] = latest
+            if written:
+                kept["finals"][t, written] = finals[written]
+                found.append((t, written))
+            t += 1
+        return t, found, None
 
     def _failure(self, error: Exception) -> bytes:
         """The answer that brings an exception: as it is, where it can be made again, and in words."""

@@ -24,17 +24,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast._core.library import usable_cores
+from trpo_fast.environments.acting import ActorPlan, RolledOut
 from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.checks import require_same_spaces
 from trpo_fast.environments.copies import seeds_from
 from trpo_fast.environments.processes import WorkerProcesses
 from trpo_fast.environments.shared_state import SharedState
-from trpo_fast.environments.worker import MASKS, RESET, SHARED
+from trpo_fast.environments.worker import MASKS, RESET, ROLL_OUT, SHARED, size_of
 from trpo_fast.environments.wrappers import Wrapping
 
+_MOST_FOR_A_ROLLOUT = 1 << 27  # bytes
 
-class _Made(NamedTuple):
-    """What a worker says of its copies."""
+
+class _Copies(NamedTuple):
+    """Those of one worker."""
 
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
@@ -50,7 +53,7 @@ class WorkerEnvironments(Environments):
     interrupted, `reset` makes new ones where they are needed. What an environment raises arrives with its type, and
     with notes that name environment, step and worker and hold the worker's traceback.
 
-    An environment that draws from Python's or NumPy's global generator finds its own there, seeded as its copy is.
+    Copies that draw from Python's or NumPy's global generator draw from one of their own there, seeded as they are.
 
     Parameters
     ----------
@@ -77,12 +80,12 @@ class WorkerEnvironments(Environments):
         self._processes = WorkerProcesses(parts)
         self._dispose = weakref.finalize(self, self._processes.dispose)  # called at the interpreter's end, too
         try:
-            made = self._start(parts)
-            super().__init__(made[0].observation_space, made[0].action_space, len(makers))
+            copies = self._start(parts)
+            super().__init__(copies[0].observation_space, copies[0].action_space, len(makers))
             self.parts = parts
-            self.left_out = made[0].left_out
-            self.wrappings = [wrapping for own in made for wrapping in own.wrappings]
-            self._begun = False
+            self.left_out = copies[0].left_out
+            self.wrappings = [wrapping for own in copies for wrapping in own.wrappings]
+            self._shared_state: SharedState | None = None
             self._layout_of_memory = self._lay_out()
             arrays = self._processes.share(self._layout_of_memory)
             self._processes.attach(self._layout_of_memory)
@@ -91,6 +94,8 @@ class WorkerEnvironments(Environments):
             raise
         self._rows, self._finals, self._rewards = arrays["rows"], arrays["finals"], arrays["rewards"]
         self._terminated, self._truncated, self._masks = arrays["terminated"], arrays["truncated"], arrays["masks"]
+        self._rollout_layout: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._rollout: dict[str, NDArray[Any]] = {}
         self._actions = [arrays["actions"][own] for own in parts]
         self._results = [
             StepResult(self._rows[own], self._rewards[own], self._terminated[own], self._truncated[own], None)
@@ -114,7 +119,7 @@ class WorkerEnvironments(Environments):
         step that nobody waits for any more.
         """
         processes = self._processes
-        self._begun = True
+        self._shared_state = self._shared_state or SharedState(None, "not looked at before the first reset")
         if not processes.settle():
             processes.end()
             require_same_spaces(self._start(self.parts)[0], self, whose="env", wanted_by="as at first")
@@ -136,9 +141,8 @@ class WorkerEnvironments(Environments):
         """Step every copy, all workers at the same time; see :class:`Environments`."""
         for part, own in enumerate(self.parts):
             self.send(part, actions[own])
-        for part in range(len(self.parts)):
-            self._processes.await_step(part)
-        final = _final_rows(self._finals, self._terminated, self._truncated)
+        has_finals = [self._processes.await_step(part) for part in range(len(self.parts))]
+        final = _final_rows(self._finals, self._terminated, self._truncated, 0) if any(has_finals) else None
         return StepResult(self._rows, self._rewards, self._terminated, self._truncated, final)
 
     def send(self, part: int, actions: NDArray[Any]) -> None:
@@ -148,36 +152,104 @@ class WorkerEnvironments(Environments):
 
     def receive(self, part: int) -> StepResult:
         """The result of the step that `send` began in this part; its arrays are valid until the next `send` to it."""
-        self._processes.await_step(part)
+        has_finals = self._processes.await_step(part)
         result = self._results[part]
-        if not result.truncated.any():
+        if not has_finals:
             return result
         own = self.parts[part]
         final = _final_rows(self._finals[own], result.terminated, result.truncated, own.start)
         return result._replace(final_observations=final)
 
-    def shared_state(self) -> SharedState:
-        """Whether copies in one worker share state, by two copies of the first; only before the first reset."""
-        if self._begun:
-            return SharedState(None, "not looked at before the first reset")
-        found: SharedState = self._processes.ask(SHARED, {0: None})[0]
-        return found
+    def roll_out(self, plan: ActorPlan, first_step: int, steps: int) -> RolledOut | None:
+        """Let every worker act for its copies and step them `steps` times without a word in between.
+
+        None where that would take too much memory beside the rollout that it is for; see :class:`Environments`.
+        """
+        layout = self._lay_out_rollout(plan, steps)
+        if size_of({name: array for name, array in layout.items() if name != "finals"}) > _MOST_FOR_A_ROLLOUT:
+            return None
+        if layout != self._rollout_layout:
+            self._rollout_layout, self._rollout = layout, self._processes.share_rollouts(layout)
+        arrays, processes = self._rollout, self._processes
+        arrays["steps"][0] = steps
+        done: dict[int, tuple[int, list[tuple[int, list[int]]], str | None]] = {}
+        complete = False
+        try:
+            processes.tell(ROLL_OUT, dict.fromkeys(range(len(self.parts)), (plan, layout, first_step)))
+            while len(done) < len(self.parts):
+                part = processes.next_part()
+                done[part] = count, _, words = processes.value_of(part)
+                if words is not None:  # the others go on to that step, of which one may be the first to fail
+                    arrays["steps"][0] = min(arrays["steps"][0], count + 1)
+            complete = True
+        finally:
+            if not complete:
+                arrays["steps"][0] = 0
+        failures = [(count, part, words) for part, (count, _, words) in done.items() if words is not None]
+        failure = min(failures, default=None)
+        copies = [
+            (t, own.start + np.array(written, np.int64))
+            for own, (_, found, _) in zip(self.parts, (done[part] for part in range(len(self.parts))), strict=True)
+            for t, written in found
+        ]
+        return RolledOut(
+            raw=arrays["raw"],
+            observations=arrays["observations"],
+            actions=arrays["actions"],
+            log_probs=arrays["log_probs"],
+            rewards=arrays["rewards"],
+            terminated=arrays["terminated"],
+            truncated=arrays["truncated"],
+            action_masks=None if self.action_masks is None else arrays["masks"],
+            last=self._rows,
+            finals=[(t, arrays["finals"][t, indices], indices) for t, indices in copies],
+            failure=None if failure is None else (failure[0], self.parts[failure[1]], failure[2]),
+        )
 
     def next_part(self) -> int:
         """A part whose step has ended, of those that were sent actions; waits until there is one."""
         return self._processes.next_part()
 
+    def shared_state(self) -> SharedState:
+        """Steps two copies of one worker, once, and only before their first reset; see `shared_state`."""
+        if self._shared_state is None:
+            several = [part for part, own in enumerate(self.parts) if own.stop - own.start > 1]
+            if several:
+                self._shared_state = self._processes.ask(SHARED, {several[0]: None})[several[0]]
+            else:
+                self._shared_state = SharedState(False, "one copy in every process")
+        assert self._shared_state is not None
+        return self._shared_state
+
     def close(self) -> None:
         """Close the environments and end the workers, within 5 seconds; who does not obey is killed."""
         self._processes.end()
 
-    def _start(self, parts: Sequence[slice]) -> list[_Made]:
-        made = [_Made(*answer) for answer in self._processes.start(self._makers)]
-        for own, theirs in zip(parts, made, strict=True):
+    def _start(self, parts: Sequence[slice]) -> list[_Copies]:
+        copies = [_Copies(*about) for about in self._processes.start(self._makers)]
+        for own, theirs in zip(parts, copies, strict=True):
             require_same_spaces(
-                theirs, made[0], whose=f"env: environment {own.start}", wanted_by="as environment 0 has it"
+                theirs, copies[0], whose=f"env: environment {own.start}", wanted_by="as environment 0 has it"
             )
-        return made
+        return copies
+
+    def _lay_out_rollout(self, plan: ActorPlan, steps: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        dtype = plan.parameters.dtype.str
+        each = steps, self.num_envs
+        rows = *each, self.observation_size
+        masks = 0 if self.action_masks is None else self._masks.shape[1]
+        return {
+            "raw": (rows, self.observation_dtype.str),
+            "observations": (rows, dtype),
+            "actions": ((steps, *self.action_shape), dtype if self.action_dtype.kind == "f" else "q"),
+            "log_probs": (each, dtype),
+            "rewards": (each, "d"),
+            "terminated": (each, "?"),
+            "truncated": (each, "?"),
+            "masks": ((*each, masks), "?"),
+            "finals": (rows, self.observation_dtype.str),  # memory that is never written is never really allocated
+            "steps": ((1,), "q"),
+        }
 
     def _lay_out(self) -> dict[str, tuple[tuple[int, ...], str]]:
         rows = (self.num_envs, self.observation_size), self.observation_dtype.str
@@ -195,8 +267,8 @@ class WorkerEnvironments(Environments):
 
 
 def _final_rows(
-    finals: NDArray[Any], terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], first: int = 0
-) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
+    finals: NDArray[Any], terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], first: int
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Rows of `finals` (n, D), copied, where an episode was truncated and not terminated, and the copies' indices."""
     cut = np.flatnonzero(truncated & ~terminated)
-    return (finals[cut], cut + first) if len(cut) else None
+    return finals[cut], cut + first

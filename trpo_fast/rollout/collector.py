@@ -16,9 +16,12 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import DTypeLike, NDArray
 
 from trpo_fast._core.rollout import discounted_returns, generalized_advantages, normalize_advantages
+from trpo_fast.environments.acting import RolledOut
 from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.batch import Batch
+
+_Final = tuple[int, NDArray[Any], NDArray[np.int64]]  # step, rows, copies
 
 _ACTING_STREAM = 0
 _ENVIRONMENT_STREAM = 2
@@ -155,15 +158,17 @@ class Collector:
             raise ValueError(
                 f"observation_dtype: {self._observation_dtype} given with a normalizer; want None or {self._dtype}"
             )
-        self._actor = engine.actor(
-            adapter.action_space,
-            action_map=action_map,
-            observation_mean=None if normalizer is None else normalizer.mean,
-            observation_scale=None if normalizer is None else normalizer.scale,
-            observation_clip=float("inf") if normalizer is None else normalizer.clip,
-            seed=seed,
-            stream=_ACTING_STREAM,
-        )
+        acting = {
+            "action_map": action_map,
+            "observation_mean": None if normalizer is None else normalizer.mean,
+            "observation_scale": None if normalizer is None else normalizer.scale,
+            "observation_clip": float("inf") if normalizer is None else normalizer.clip,
+            "seed": seed,
+            "stream": _ACTING_STREAM,
+        }
+        self._actor = engine.actor(adapter.action_space, **acting)
+        same = self._observation_dtype == self._dtype
+        self._plan = engine.actor_plan(adapter.action_space, **acting) if same else None
         self._steps_per_env = steps_per_env
         self._buffers = self._make_buffers()
         self._step = 0  # of every environment, over the whole training: the counter of the acting noise
@@ -322,36 +327,11 @@ class Collector:
         if masks is not None and buffer.action_masks is None:
             buffer.action_masks = np.empty((len(buffer.rewards), *masks.shape), np.bool_)
         first_step = self._first_step = self._step
-        raw = None
-        if self._normalizer is not None:
-            raw = np.empty(buffer.observations.shape, self._adapter.observation_dtype)
-        finals: list[tuple[int, NDArray[Any], NDArray[np.int64]]] = []
-        # Every part at its own pace: while this acts for one, the others step, and none waits for another.
-        stepper, parts = self._stepper, self._stepper.parts
-        steps = len(buffer.rewards)
-        stepped = [0] * len(parts)
-        last = np.empty_like(observations)
-        try:
-            for part, own in enumerate(parts):
-                stepper.send(part, self._act(observations[own], buffer, 0, own, raw))
-            for _ in range(steps * len(parts)):
-                part = stepper.next_part()
-                t, own = stepped[part], parts[part]
-                seen, rewards, terminated, truncated, final = stepper.receive(part)
-                buffer.rewards[t, own], buffer.terminated[t, own], buffer.truncated[t, own] = (
-                    rewards,
-                    terminated,
-                    truncated,
-                )
-                if final is not None:
-                    finals.append((t, *final))
-                stepped[part] = t = t + 1
-                if t < steps:
-                    stepper.send(part, self._act(seen, buffer, t, own, raw))
-                else:
-                    last[own] = seen
-        finally:
-            self._step = first_step + max(stepped)
+        acted = None if self._plan is None else self._adapter.roll_out(self._plan, first_step, len(buffer.rewards))
+        if acted is not None:
+            finals, last, raw = self._take(acted, buffer)
+        else:
+            finals, last, raw = self._step_through(observations, buffer)
         finals.sort(key=lambda final: (final[0], final[2][0]))
 
         rollout = self._close_rollout(buffer, last, finals, first_step)
@@ -368,6 +348,52 @@ class Collector:
                 raise _too_large("observation", raw, first_step, f"its normalization: {error}") from error
         self._observations = last
         return rollout
+
+    def _step_through(
+        self, observations: NDArray[Any], buffer: _Buffer
+    ) -> tuple[list[_Final], NDArray[Any], NDArray[Any] | None]:
+        """Act here at every step; final observations, those after the last step, and all raw ones where they count."""
+        first_step = self._first_step
+        raw = None
+        if self._normalizer is not None:
+            raw = np.empty(buffer.observations.shape, self._adapter.observation_dtype)
+        finals: list[_Final] = []
+        # Every part at its own pace: while this acts for one, the others step, and none waits for another.
+        stepper, parts = self._stepper, self._stepper.parts
+        steps = len(buffer.rewards)
+        stepped = [0] * len(parts)
+        last = np.empty_like(observations)
+        try:
+            for part, own in enumerate(parts):
+                stepper.send(part, self._act(observations[own], buffer, 0, own, raw))
+            for _ in range(steps * len(parts)):
+                part = stepper.next_part()
+                t, own = stepped[part], parts[part]
+                seen, rewards, terminated, truncated, final = stepper.receive(part)
+                buffer.rewards[t, own], buffer.terminated[t, own] = rewards, terminated
+                buffer.truncated[t, own] = truncated
+                if final is not None:
+                    finals.append((t, *final))
+                stepped[part] = t = t + 1
+                if t < steps:
+                    stepper.send(part, self._act(seen, buffer, t, own, raw))
+                else:
+                    last[own] = seen
+        finally:
+            self._step = first_step + max(stepped)
+        return finals, last, raw
+
+    def _take(self, acted: RolledOut, buffer: _Buffer) -> tuple[list[_Final], NDArray[Any], NDArray[Any] | None]:
+        """As `_step_through`, of what was acted where the environments are."""
+        for name in ("observations", "actions", "log_probs", "rewards", "terminated", "truncated", "action_masks"):
+            if getattr(buffer, name) is not None:
+                getattr(buffer, name)[...] = getattr(acted, name)
+        self._step += len(buffer.rewards)
+        if acted.failure is not None:
+            t, own, words = acted.failure
+            self._step = self._first_step + t
+            raise self._acting_error(acted.raw[t, own], acted.actions[t, own], own, self._step, words)
+        return acted.finals, acted.last.copy(), acted.raw
 
     def _act(
         self, observations: NDArray[Any], buffer: _Buffer, t: int, own: slice, raw: NDArray[Any] | None
@@ -397,14 +423,20 @@ class Collector:
                     action_masks=masks,
                 )
         except FloatingPointError as error:
-            bad = _not_finite(observations, self._as_seen(observations))
-            if len(bad):
-                raise self._error("observation", own.start + bad[0], step, observations[bad[0]]) from error
-            bad = _not_finite(actions.reshape(len(actions), -1))
-            if len(bad):
-                raise self._error("action", own.start + bad[0], step, actions[bad[0]]) from error
-            raise ValueError(f"action at step {step} cannot be drawn: {error}") from error
+            raise self._acting_error(observations, actions, own, step, error) from error
         return env_actions
+
+    def _acting_error(
+        self, observations: NDArray[Any], actions: NDArray[Any], own: slice, step: int, error: Any
+    ) -> ValueError:
+        """What to raise where the actor found a row of the copies `own` that it cannot act on."""
+        bad = _not_finite(observations, self._as_seen(observations))
+        if len(bad):
+            return self._error("observation", own.start + bad[0], step, observations[bad[0]])
+        bad = _not_finite(actions.reshape(len(actions), -1))
+        if len(bad):
+            return self._error("action", own.start + bad[0], step, actions[bad[0]])
+        return ValueError(f"action at step {step} cannot be drawn: {error}")
 
     def _close_rollout(
         self,

@@ -61,54 +61,117 @@ INLINE void F(environment_row)(const trpo_actor *actor, const void *actions, siz
     }
 }
 
+typedef struct {
+    const trpo_actor *actor;
+    const void *packed, *observations;
+    const uint8_t *masks;
+    REAL *normalized;
+    void *actions, *log_probs, *env_actions;
+    REAL *scratch;
+    size_t rows, tiles_each;
+    int observations_double, env_double;
+    uint32_t first_row;
+    const double *inverse_std;
+    double log_normalizer;
+    size_t bad_observation[TRPO_MAX_THREADS], bad_action[TRPO_MAX_THREADS]; /* first of each task; rows: none */
+} F(act_job_);
+
+/* Normalize rows first ... end - 1; the first bad one, or rows. */
+static size_t F(normalize_rows)(const F(act_job_) * job, size_t first, size_t end) {
+    const trpo_actor *actor = job->actor;
+    const size_t inputs = actor->network->widths[0];
+    for (size_t i = first; i < end; i++)
+        for (size_t j = 0; j < inputs; j++) {
+            const size_t at = i * inputs + j;
+            double x = job->observations_double ? ((const double *)job->observations)[at]
+                                                : (double)((const float *)job->observations)[at];
+            const int finite = isfinite(x);
+            if (actor->mean) {
+                x = (x - actor->mean[j]) * actor->scale[j];
+                x = x > actor->clip ? actor->clip : (x < -actor->clip ? -actor->clip : x);
+            }
+            job->normalized[at] = (REAL)x;
+            if (!finite || !isfinite(job->normalized[at])) return i; /* a double may be too large for REAL */
+        }
+    return job->rows;
+}
+
+/* Some tiles of rows, one after the other. A row's bits do not depend on what is computed beside it. */
+static void F(act_task)(void *job_, int task, int thread) {
+    F(act_job_) *job = job_;
+    const trpo_actor *actor = job->actor;
+    const trpo_mlp *plan = actor->network;
+    const size_t inputs = plan->widths[0], padded = plan->padded[plan->layers];
+    REAL *tile = job->scratch + (size_t)thread * plan->scratch_items + plan->tile_activations;
+    REAL *outputs = tile + TRPO_TILE_ROWS * plan->activation_column[plan->layers];
+    const size_t first = (size_t)task * job->tiles_each * TRPO_TILE_ROWS;
+    const size_t most = first + job->tiles_each * TRPO_TILE_ROWS, end = most < job->rows ? most : job->rows;
+    job->bad_action[task] = job->rows;
+    job->bad_observation[task] = F(normalize_rows)(job, first, end);
+    if (job->bad_observation[task] != job->rows) return;
+    for (size_t row = first; row < end; row += TRPO_TILE_ROWS) {
+        const size_t count = end - row < TRPO_TILE_ROWS ? end - row : TRPO_TILE_ROWS;
+        F(mlp_forward)(plan, job->packed, count, job->normalized + row * inputs, tile);
+        for (size_t i = row; i < row + count; i++) {
+            REAL *output = outputs + (i - row) * padded;
+            const int finite = F(row_finite)(&actor->layout, output);
+            F(act_row)(actor, output, job->masks, job->inverse_std, job->log_normalizer, job->first_row, i,
+                       job->actions, job->log_probs);
+            if (!finite || !isfinite(((const REAL *)job->log_probs)[i])) {
+                job->bad_action[task] = i;
+                return;
+            }
+            F(environment_row)(actor, job->actions, i, job->env_actions, job->env_double);
+        }
+    }
+}
+
 /* One call per environment step.
- *   packed: forward pack of the network.  scratch: scratch_items.
+ *   packed: forward pack of the network.  scratch: threads * scratch_items.  threads: 1..TRPO_MAX_THREADS.
  *   observations: rows x widths[0] of float (observations_double = 0) or double, raw.
  *   masks: rows x mask_items as in policy.h, or NULL.
  *   normalized: REAL, rows x widths[0], OUT.  actions: rows x components, OUT.  log_probs: REAL, rows, OUT.
  *   env_actions: float or double (env_double), or int64, rows x components, OUT.
  * On a bad row *bad_row names it and what was written for this call is meaningless. */
 static trpo_act_outcome F(act)(const trpo_actor *actor, const void *packed, size_t rows, const void *observations,
-                               int observations_double, const uint8_t *masks, uint32_t first_row, void *normalized_,
-                               void *actions, void *log_probs, void *env_actions, int env_double, void *scratch_,
-                               size_t *bad_row) {
+                               int observations_double, const uint8_t *masks, uint32_t first_row, void *normalized,
+                               void *actions, void *log_probs, void *env_actions, int env_double, void *scratch,
+                               int threads, size_t *bad_row) {
     const trpo_mlp *plan = actor->network;
-    const size_t inputs = plan->widths[0], n = plan->widths[plan->layers], padded = plan->padded[plan->layers];
-    REAL *normalized = normalized_, *tile = (REAL *)scratch_ + plan->tile_activations;
-    REAL *outputs = tile + TRPO_TILE_ROWS * plan->activation_column[plan->layers];
-    double inverse_std[TRPO_MAX_OUTPUTS], log_normalizer = 0;
+    double inverse_std[TRPO_MAX_OUTPUTS];
+    if (rows == 0) return TRPO_ACT_OK;
+    const size_t tiles = (rows + TRPO_TILE_ROWS - 1) / TRPO_TILE_ROWS;
+    const size_t each = (tiles + (size_t)threads - 1) / (size_t)threads;
+    F(act_job_)
+    job = {.actor = actor,
+           .packed = packed,
+           .observations = observations,
+           .masks = masks,
+           .normalized = normalized,
+           .actions = actions,
+           .log_probs = log_probs,
+           .env_actions = env_actions,
+           .scratch = scratch,
+           .rows = rows,
+           .tiles_each = each,
+           .observations_double = observations_double,
+           .env_double = env_double,
+           .first_row = first_row,
+           .inverse_std = inverse_std};
     if (actor->layout.distribution == TRPO_GAUSSIAN)
-        log_normalizer = F(gaussian_prepare)(n, actor->log_std, inverse_std);
-    for (size_t i = 0; i < rows; i++)
-        for (size_t j = 0; j < inputs; j++) {
-            const size_t at = i * inputs + j;
-            double x =
-                observations_double ? ((const double *)observations)[at] : (double)((const float *)observations)[at];
-            const int finite = isfinite(x);
-            if (actor->mean) {
-                x = (x - actor->mean[j]) * actor->scale[j];
-                x = x > actor->clip ? actor->clip : (x < -actor->clip ? -actor->clip : x);
-            }
-            normalized[at] = (REAL)x;
-            if (!finite || !isfinite(normalized[at])) { /* a double may be too large for REAL */
-                *bad_row = i;
-                return TRPO_ACT_BAD_OBSERVATION;
-            }
+        job.log_normalizer = F(gaussian_prepare)(plan->widths[plan->layers], actor->log_std, inverse_std);
+    const int tasks = (int)((tiles + each - 1) / each);
+    trpo_parallel(tasks, threads, F(act_task), &job);
+    for (int task = 0; task < tasks; task++)
+        if (job.bad_observation[task] != rows) {
+            *bad_row = job.bad_observation[task];
+            return TRPO_ACT_BAD_OBSERVATION;
         }
-    for (size_t row = 0; row < rows; row += TRPO_TILE_ROWS) {
-        const size_t count = rows - row < TRPO_TILE_ROWS ? rows - row : TRPO_TILE_ROWS;
-        F(mlp_forward)(plan, packed, count, normalized + row * inputs, tile);
-        for (size_t i = row; i < row + count; i++) {
-            REAL *output = outputs + (i - row) * padded;
-            const int finite = F(row_finite)(&actor->layout, output);
-            F(act_row)(actor, output, masks, inverse_std, log_normalizer, first_row, i, actions, log_probs);
-            if (!finite || !isfinite(((const REAL *)log_probs)[i])) {
-                *bad_row = i;
-                return TRPO_ACT_BAD_ACTION;
-            }
-            F(environment_row)(actor, actions, i, env_actions, env_double);
+    for (int task = 0; task < tasks; task++)
+        if (job.bad_action[task] != rows) {
+            *bad_row = job.bad_action[task];
+            return TRPO_ACT_BAD_ACTION;
         }
-    }
     return TRPO_ACT_OK;
 }
 

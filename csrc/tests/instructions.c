@@ -64,7 +64,7 @@ static void act(void) {
                               .high = high,
                               .key = {.seed = 1}};
     CHECK(k->act(&actor, f.batch.forward, ENVIRONMENTS, f.batch.observations, 0, NULL, 0, normalized, actions,
-                 log_probs, env_actions, 0, f.batch.scratch, &bad_row) == TRPO_ACT_OK,
+                 log_probs, env_actions, 0, f.batch.scratch, 1, &bad_row) == TRPO_ACT_OK,
           "row %zu", bad_row);
 }
 

@@ -106,7 +106,7 @@ static void acting(const trpo_kernels *k) {
         const int is_double = k->item_size == sizeof(double);
         for (actor.deterministic = 0; actor.deterministic < 2; actor.deterministic++) {
             CHECK(k->act(&actor, f.batch.forward, ROWS, f.batch.observations, is_double, f.batch.masks, 0, normalized,
-                         actions, log_probs, env_actions, 1, f.batch.scratch, &bad_row) == TRPO_ACT_OK,
+                         actions, log_probs, env_actions, 1, f.batch.scratch, f.batch.threads, &bad_row) == TRPO_ACT_OK,
                   "%s row %zu", k->isa, bad_row);
             f.batch.actions = actions;
             k->policy_bind(&f.batch);
@@ -131,7 +131,7 @@ static void acting(const trpo_kernels *k) {
             actor.low = floor, actor.high = top, actor.action_scale = action_scale, actor.action_offset = action_offset;
             actor.deterministic = 0;
             CHECK(k->act(&actor, f.batch.forward, ROWS, f.batch.observations, is_double, NULL, 0, normalized, actions,
-                         log_probs, env_actions, 1, f.batch.scratch, &bad_row) == TRPO_ACT_OK,
+                         log_probs, env_actions, 1, f.batch.scratch, f.batch.threads, &bad_row) == TRPO_ACT_OK,
                   "%s row %zu", k->isa, bad_row);
             k->policy_bind(&f.batch);
             CHECK(memcmp(log_probs, f.batch.log_probs, ROWS * k->item_size) == 0, "%s", k->isa);
@@ -154,7 +154,8 @@ static void acting(const trpo_kernels *k) {
         void *observations = (void *)f.batch.observations;
         set_item(k, observations, 5 * 40 + 2, NAN);
         CHECK(k->act(&actor, f.batch.forward, ROWS, observations, is_double, f.batch.masks, 0, normalized, actions,
-                     log_probs, env_actions, 1, f.batch.scratch, &bad_row) == TRPO_ACT_BAD_OBSERVATION &&
+                     log_probs, env_actions, 1, f.batch.scratch, f.batch.threads,
+                     &bad_row) == TRPO_ACT_BAD_OBSERVATION &&
                   bad_row == 40,
               "%s row %zu", k->isa, bad_row);
         free(normalized), free(log_probs), free(actions), free(env_actions);

@@ -40,8 +40,9 @@ cdef class FisherOperator(Operator):
 cdef class Actor:
     cdef PolicyKernel policy
     cdef trpo_actor actor
-    cdef Memory memory
+    cdef Memory memory, work
     cdef tuple held                     # arrays that `actor` points into
+    cdef int threads                    # that `scratch` has room for
     cdef const void *parameters         # live
     cdef void *known                    # the parameters that `packed` was made from
     cdef void *packed

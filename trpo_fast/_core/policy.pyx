@@ -557,10 +557,10 @@ cdef class Actor:
         self.actor.action_offset = <const double *><size_t>offset_data
         self.actor.key.seed = seed
         self.actor.key.stream = stream
-        self.memory = Memory()
+        self.memory, self.work = Memory(), Memory()
         cdef size_t known = aligned(kernel.size * item), packed = aligned(kernel.plan.forward_items * item)
-        cdef char *base = <char *>self.memory.reserve(known + packed + kernel.plan.scratch_items * item)
-        self.known, self.packed, self.scratch = base, base + known, base + known + packed
+        cdef char *base = <char *>self.memory.reserve(known + packed)
+        self.known, self.packed = base, base + known
         self.policy = kernel  # last: an actor that has one is complete
 
     def act(
@@ -623,6 +623,15 @@ cdef class Actor:
             raise RuntimeError("this actor is at work in another thread; want one actor per thread")
         self.actor.key.step = counter
         self.actor.deterministic = mode
+        # A tile is one thread's.
+        cdef int most = min(threads(), <int>min((rows + TRPO_TILE_ROWS - 1) // TRPO_TILE_ROWS, 256))
+        if most > self.threads:
+            try:
+                self.scratch = self.work.reserve(most * kernel.plan.scratch_items * k.item_size)
+            except BaseException:
+                trpo_release(&self.claimed)
+                raise
+            self.threads = most
         with nogil:
             # Comparing is cheaper than packing; the parameters change once per rollout.
             if not self.is_packed or memcmp(self.known, self.parameters, kernel.size * k.item_size) != 0:
@@ -633,7 +642,7 @@ cdef class Actor:
                 self.is_packed = True
             outcome = k.act(
                 &self.actor, self.packed, rows, x, is_double, masks, first, seen, a, lp, e, env_double, self.scratch,
-                &bad,
+                most, &bad,
             )
             trpo_release(&self.claimed)
         if outcome != TRPO_ACT_OK:

@@ -47,7 +47,7 @@ typedef struct {
     trpo_act_outcome (*act)(const trpo_actor *actor, const void *packed, size_t rows, const void *observations,
                             int observations_double, const uint8_t *masks, uint32_t first_row, void *normalized,
                             void *actions, void *log_probs, void *env_actions, int env_double, void *scratch,
-                            size_t *bad_row);
+                            int threads, size_t *bad_row);
     void (*sample)(const trpo_actor *actor, size_t rows, const void *outputs, const uint8_t *masks, uint32_t first_row,
                    void *actions, void *log_probs);
     void (*gaussian_actions)(size_t rows, size_t n, const void *means, const void *log_std, void *noise,

@@ -1,6 +1,7 @@
 """Stepping by worker processes beside what it replaces and what it could reach.
 
     python -m bench.stepping [--against REV_OR_PATH] [--env HalfCheetah-v5 Humanoid-v5] [--rounds 7] [--out FILE]
+    python -m bench.stepping --envpool [--rounds 7] [--out FILE]        (bench.envpool_stepping)
 
 For each environment, 8 copies, the defaults else, medians of alternating rounds:
 
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import trpo_fast
+from bench import envpool_stepping
 from bench.machine import describe
 from trpo_fast._core.library import usable_cores
 from trpo_fast.benchmarks import QUIET, measure_peak
@@ -211,8 +213,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--updates", type=int, default=3, help="updates in a round of training")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a round of the bare processes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=RESULT, help="JSON file")
+    parser.add_argument("--out", type=Path, default=None, help="JSON file")
+    parser.add_argument(
+        "--envpool",
+        action="store_true",
+        help="instead, EnvPool and Gymnasium's own vector environments beside their rates",
+    )
     arguments = parser.parse_args(argv)
+    if arguments.envpool:
+        out = arguments.out or envpool_stepping.RESULT
+        envpool_stepping.main(["--rounds", str(arguments.rounds), "--out", str(out)])
+        return 0
     machine = describe()
     print(f"{machine['cpu']}, {usable_cores()} cores, medians of {arguments.rounds} alternating rounds")
     shares = [_cpu_share()]
@@ -240,9 +251,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "environments": environments,
         "many_copies": {"env": arguments.env[0], "copies": MANY, **many},
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"  written to {os.path.relpath(arguments.out)}")
+    out = arguments.out or RESULT
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"  written to {os.path.relpath(out)}")
     return 0
 
 

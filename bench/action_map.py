@@ -116,24 +116,23 @@ def read() -> list[dict[str, str]]:
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
-    """Returns of every environment, means over the seeds; the better map is bold where all its seeds are better."""
-    lines = ["| environment | box | default | random | clip | affine |", "|---|---|---|---|---|---|"]
+    """Returns of every environment: means over the seeds that both maps have, of the final policy / of the training."""
+    lines = ["| environment | box | seeds | random | clip | affine |", "|---|---|---|---|---|---|"]
     for _, id in ENVIRONMENTS:
-        of = {
-            name: [float(row["final_return"]) for row in rows if (row["environment"], row["map"]) == (id, name)]
-            for name in MAPS
-        }
-        if not (of["clip"] and of["affine"]):
+        of = {name: {r["seed"]: r for r in rows if (r["environment"], r["map"]) == (id, name)} for name in MAPS}
+        seeds = sorted(of["clip"].keys() & of["affine"].keys())
+        if not seeds:
             continue
-        first = next(row for row in rows if row["environment"] == id)
-        shown = {name: f"{np.mean(values):,.4g}" if values else "" for name, values in of.items()}
-        for name, other in (("clip", "affine"), ("affine", "clip")):
-            if min(of[name]) > max(of[other]):
-                shown[name] = f"**{shown[name]}**"
-        lines.append(
-            f"| {id} | {first['box']} | {first['auto']} | {shown['random']} | {shown['clip']} | {shown['affine']} |"
-        )
+        shown = {name: " / ".join(_mean(of[name], seeds, kind) for kind in ("final", "training")) for name in MAPS[1:]}
+        box = of["clip"][seeds[0]]["box"]
+        random = _mean(of["random"], [seed for seed in seeds if seed in of["random"]], "final")
+        lines.append(f"| {id} | {box} | {len(seeds)} | {random} | {shown['clip']} | {shown['affine']} |")
     return "\n".join(lines)
+
+
+def _mean(rows: dict[str, dict[str, str]], seeds: Sequence[str], kind: str) -> str:
+    value = float(np.mean([float(rows[seed][f"{kind}_return"]) for seed in seeds]))
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
-from bench import learning_report, report
+from bench import action_map, learning_report, report
 from tests.agents import random_agent
 from trpo_fast.cli.main import main
 
@@ -31,6 +31,11 @@ def test_benchmark_tables_are_those_that_the_results_make():
 def test_learning_tables_are_those_that_the_results_make():
     page = learning_report.PAGE.read_text(encoding="utf-8")
     assert page == learning_report.render(page), "run `python -m bench.learning_report`"
+
+
+def test_the_table_of_action_maps_is_the_one_that_the_results_make():
+    page = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
+    assert action_map.table(action_map.read()) in page, "run `python -m bench.action_map --table`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

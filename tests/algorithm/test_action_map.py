@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 import warnings
@@ -19,6 +20,11 @@ from trpo_fast import TRPO
 
 OBSERVATIONS = Box(-1, 1, (3,), np.float32)
 RAW = Box(np.array([0.0, 8.0, -0.1]), np.array([200.0, 40.0, 0.1]), dtype=np.float64)
+
+
+def making(space):
+    """A function that makes copies which share nothing, the generators of their spaces included."""
+    return lambda: Anything(copy.deepcopy(OBSERVATIONS), copy.deepcopy(space))
 
 
 class Recorded(Anything):
@@ -65,7 +71,7 @@ def test_training_evaluation_and_prediction_map_actions_alike(make_agent, engine
 
 def test_the_choice_is_kept_in_the_configuration_and_the_file(make_agent, tmp_path):
     for space, chosen in (RAW, "affine"), (Box(-3, 3, (2,), np.float32), "clip"), (Discrete(3), "clip"):
-        agent = make_agent(functools.partial(Anything, OBSERVATIONS, space))
+        agent = make_agent(making(space))
         assert agent.config.action_map == chosen
         agent.save(tmp_path / "model.trpo")
         assert TRPO.load(tmp_path / "model.trpo").config == agent.config
@@ -89,7 +95,7 @@ class Own(nn.Module):
 
 
 def test_a_module_of_ones_own_is_clipped_without_a_word_unless_a_map_is_asked_for(make_agent, tmp_path):
-    make = functools.partial(Anything, OBSERVATIONS, RAW)
+    make = making(RAW)
     agent = make_agent(make, policy=Own)
     assert agent.config.action_map == "clip"
     np.testing.assert_allclose(agent.predict(np.zeros(3), deterministic=True)[0], [100, 20, 0])
@@ -115,7 +121,7 @@ def test_a_module_of_ones_own_is_clipped_without_a_word_unless_a_map_is_asked_fo
 )
 def test_a_side_far_from_what_a_clipped_policy_emits_is_said_once(make_agent, tmp_path, space, settings, words):
     with pytest.warns(UserWarning, match=r"action_map: 'clip' takes what the policy emits") as caught:
-        agent = make_agent(functools.partial(Anything, OBSERVATIONS, space), **settings)
+        agent = make_agent(making(space), **settings)
     (warning,) = caught
     for word in words:
         assert re.search(re.escape(word), str(warning.message))
@@ -140,14 +146,14 @@ def test_a_side_far_from_what_a_clipped_policy_emits_is_said_once(make_agent, tm
 def test_nothing_is_said_of_sides_that_are_reached_or_infinite(make_agent, space, settings):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        agent = make_agent(functools.partial(Anything, OBSERVATIONS, space), **settings)
+        agent = make_agent(making(space), **settings)
     assert agent.config.log_std_init == settings.get("log_std_init", 0.0)
 
 
 def test_an_affine_map_that_cannot_be_is_refused_when_the_agent_is_made(make_agent):
     with pytest.raises(ValueError, match=r"action_map: 'affine' given, but dimension 1 of Box.* goes from 0 to inf"):
         make_agent(
-            functools.partial(Anything, OBSERVATIONS, Box(np.zeros(2), np.array([1, np.inf]), dtype=np.float64)),
+            making(Box(np.zeros(2), np.array([1, np.inf]), dtype=np.float64)),
             action_map="affine",
         )
     with pytest.raises(ValueError, match="action_map: 'affine' given for Discrete"):

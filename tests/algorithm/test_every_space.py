@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import gymnasium as gym
@@ -37,7 +38,8 @@ class Anything(gym.Env):
     """Random observations of a space; pays the sum of the action, and is truncated after five steps."""
 
     def __init__(self, observation_space, action_space):
-        self.observation_space, self.action_space = observation_space, action_space
+        # Copies: what environments share, a generator of a space for example, is refused.
+        self.observation_space, self.action_space = copy.deepcopy((observation_space, action_space))
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)

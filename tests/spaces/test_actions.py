@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import reference
@@ -51,6 +51,7 @@ def test_auto_maps_bounded_boxes_with_a_side_that_a_standard_normal_does_not_mak
     assert (action_layout(space, "auto").scale is None) == (resolved == "clip")
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=4), st.sampled_from([np.float32, np.float64]))
 def test_symmetric_boxes_up_to_three_stay_as_they_were(bounds, dtype):
     space = box(*((-bound, bound) for bound in bounds), dtype=dtype)
@@ -80,6 +81,7 @@ finite = st.floats(-1e300, 1e300)
 sides = st.lists(st.tuples(finite, finite).map(sorted), min_size=1, max_size=4)
 
 
+@settings(deadline=None)
 @given(sides, st.randoms(use_true_random=False))
 def test_the_affine_map_takes_minus_one_to_one_to_the_box_in_order(bounds, random):
     space = box(*bounds)

@@ -1,0 +1,565 @@
+"""Environment packages that others make, from many fields, each in a virtual environment of its own: what works.
+
+    python -m bench.environment_zoo --install          # makes the environments, 2 GB and half an hour
+    python -m bench.environment_zoo                    # tries those that have no row yet
+    python -m bench.environment_zoo --only minigrid --again
+    python -m bench.environment_zoo --commands         # what --install would type
+    python -m bench.environment_zoo --table            # the committed rows as docs/environments.md shows them
+
+Every package is trained for 4,000 steps, evaluated, saved, loaded (the same predictions, bit for bit, and learning
+goes on) and loaded to act without torch (the same actions), in a process with a time limit. Nothing is asked of the
+network then. The virtual environments see this Python's own packages, torch for example, and put before them what
+their package wants. Rows go to results/environment_zoo.json and .csv as they come; an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import functools
+import importlib.metadata
+import json
+import os
+import shlex
+import signal
+import site
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+import trpo_fast
+from bench.machine import describe
+from trpo_fast.deploy import load_actor
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).with_name("results")
+PLACE = ROOT / "build" / "environment_zoo"
+TIMESTEPS = 4_000
+NUM_ENVS = 4
+EVALUATION_EPISODES = 2
+TIME_LIMIT = 600  # seconds of one package
+OBSERVATIONS = 32  # that predictions are compared on
+
+
+class Case(NamedTuple):
+    """One package and the environment of it that is tried."""
+
+    package: str
+    field: str
+    env: str | Callable[[], Any]
+    """What ``TRPO`` is given; a function of this file where a user would write one as well."""
+    requires: tuple[str, ...]
+    """What pip is given."""
+    env_kwargs: Mapping[str, Any] = {}
+    settings: Mapping[str, Any] = {}
+    no_dependencies: tuple[str, ...] = ()
+    """What pip is given with --no-deps, after that."""
+    beside: tuple[str, ...] = ()
+    """Packages whose versions matter as much."""
+    note: str = ""
+    """What a user has to do besides, and why."""
+
+
+def simglucose() -> gymnasium.Env[Any, Any]:
+    """Its action is a number for the pump, where its space says an array of one."""
+    from simglucose.envs import T1DSimGymnaisumEnv
+
+    env = T1DSimGymnaisumEnv(patient_name="adolescent#002")
+    alone = gymnasium.wrappers.TransformAction(env, lambda action: float(action[0]), env.action_space)
+    return gymnasium.wrappers.TimeLimit(alone, 200)
+
+
+def bluesky_descent() -> gymnasium.Env[Any, Any]:
+    """Ids are registered by a call."""
+    import bluesky_gym
+
+    bluesky_gym.register_envs()
+    return gymnasium.make("DescentEnv-v0")
+
+
+class JobShop(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """The mask is a part of the observation, and the very array that the environment goes on to change; no seed."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.observation_space = env.observation_space["real_obs"]  # type: ignore[index]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        observation, info = self.env.reset()
+        return observation["real_obs"].copy(), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, *rest = self.env.step(int(action))
+        return observation["real_obs"].copy(), *rest  # type: ignore[return-value]
+
+    def action_masks(self) -> Any:
+        return self.get_wrapper_attr("legal_actions").copy()
+
+
+def job_shop() -> gymnasium.Env[Any, Any]:
+    """A public instance with 15 jobs."""
+    import JSSEnv
+
+    instance = Path(JSSEnv.__file__).parent / "envs" / "instances" / "ta01"
+    return JobShop(gymnasium.make("jss-v1", env_config={"instance_path": instance}, disable_env_checker=True).unwrapped)
+
+
+def weighed_minecart() -> gymnasium.Env[Any, Any]:
+    """Its rewards are vectors; the package's own wrapper makes a number of them."""
+    import mo_gymnasium
+    from mo_gymnasium.wrappers import LinearReward
+
+    return LinearReward(mo_gymnasium.make("minecart-v0", max_episode_steps=200), weight=np.array([0.4, 0.4, 0.2]))
+
+
+def stirred_tank() -> gymnasium.Env[Any, Any]:
+    """The package registers no id."""
+    from gymchem import CSTREnv
+
+    return gymnasium.wrappers.TimeLimit(CSTREnv(), 200)
+
+
+def random_prices() -> Any:
+    """A thousand hours of a geometric random walk."""
+    import pandas
+
+    rng = np.random.default_rng(0)
+    close = 100 * np.exp(np.cumsum(0.01 * rng.standard_normal(1000)))
+    index = pandas.date_range("2024-01-01", periods=len(close), freq="h")
+    columns = {"open": close, "high": 1.01 * close, "low": 0.99 * close, "close": close}
+    frame = pandas.DataFrame(columns, index=index)
+    frame["feature_return"] = frame["close"].pct_change().fillna(0.0)
+    return frame
+
+
+def trading() -> gymnasium.Env[Any, Any]:
+    """Prices are an argument, which no file keeps."""
+    import gym_trading_env  # noqa: F401
+
+    return gymnasium.make("TradingEnv", df=random_prices(), positions=[-1, 0, 1], max_episode_duration=200, verbose=0)
+
+
+CASES = (
+    Case("anesthesim", "medicine", "anesthesim:anesthesim/PropofolControl-v0", ("anesthesim==0.1.0",)),
+    Case("ventisim", "medicine", "ventisim:ventisim/FullVentilatorManagement-v0", ("ventisim==0.1.0",)),
+    Case(
+        "simglucose",
+        "medicine",
+        simglucose,
+        ("gym==0.9.4", "pandas", "dill", "pathos", "setuptools<81"),
+        no_dependencies=("simglucose==0.2.11",),
+        note="pins gymnasium 0.29, runs with 1.4; one line turns its action into a number",
+    ),
+    Case("gym-anytrading", "finance", "gym_anytrading:forex-v0", ("gym-anytrading==2.0.0",)),
+    Case(
+        "gym-trading-env", "finance", trading, ("gym-trading-env==0.3.5",), note="its data frame is made by a function"
+    ),
+    Case("or-gym-inventory", "logistics", "or_gym_inventory:or_gym_inventory/Newsvendor-v0", ("or-gym-inventory==1.0.0",)),
+    Case("gym-invmgmt", "logistics", "gym_invmgmt:GymInvMgmt/Serial-v0", ("gym-invmgmt==0.2.1",)),
+    Case("jssenv", "scheduling", job_shop, ("jssenv==1.1.0",), note="a wrapper takes the mask out of the observation"),
+    Case("highway-env", "traffic", "highway_env:lane-keeping-v0", ("highway-env==1.12.1",)),
+    Case("bluesky-gym", "aviation", bluesky_descent, ("bluesky-gym==0.2.0",), beside=("bluesky-simulator",)),
+    Case("gymnasium-robotics", "robotics", "gymnasium_robotics:PointMaze_UMaze-v3", ("gymnasium-robotics==1.4.2",), beside=("mujoco",)),
+    Case("minigrid", "games", "minigrid:MiniGrid-Empty-5x5-v0", ("minigrid==3.2.0",)),
+    Case("gymnasium-2048", "games", "gymnasium_2048:gymnasium_2048/TwentyFortyEight-v0", ("gymnasium-2048==0.1.2",)),
+    Case("tetris-gymnasium", "games", "tetris_gymnasium.envs:tetris_gymnasium/Tetris", ("tetris-gymnasium==0.3.1",)),
+    Case("numberlink", "games", "numberlink.env:NumberLinkRGB-v0", ("numberlink==0.1.7",)),
+    Case("vizdoom", "games", "vizdoom.gymnasium_wrapper:VizdoomBasic-v1", ("vizdoom==1.3.2",)),
+    Case("ale-py", "games", "ale_py:ALE/Pong-v5", ("ale-py==0.12.1",)),
+    Case("mo-gymnasium", "multiple objectives", weighed_minecart, ("mo-gymnasium==1.3.2",)),
+    Case("nasim", "networks", "nasim:TinyPOVA-v0", ("nasim==0.12.0",)),
+    Case("mobile-env", "networks", "mobile_env:mobile-small-central-v0", ("mobile-env==2.1.0",)),
+    Case("lettuce-greenhouse-gym", "agriculture", "lettuce_greenhouse_gym:LettuceGreenhouse-v0", ("lettuce-greenhouse-gym==0.1.3",)),
+    Case("gymchem", "chemistry", stirred_tank, ("gymchem==0.1.0a1",)),
+)
+
+
+class Trial:
+    """One case in this process, stage after stage: what a user does with an agent, in order."""
+
+    def __init__(self, case: Case, folder: Path) -> None:
+        self.case = case
+        self.file = folder / "agent.trpo"
+        self.row: dict[str, Any] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Every stage that those before it allow: its outcome is "yes", or the error's words."""
+        outcomes: dict[str, str] = {}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for name, needs in STAGES.items():
+                if any(outcomes.get(need) != "yes" for need in needs):
+                    continue
+                try:
+                    getattr(self, name)()
+                    outcomes[name] = "yes"
+                except Exception as error:
+                    traceback.print_exc()
+                    outcomes[name] = f"{type(error).__name__}: {error}"
+        # A warning may point at who called us, which is this file.
+        ours = (str(ROOT / "trpo_fast"), __file__)
+        self.row["warned"] = sorted({str(w.message) for w in caught if w.filename.startswith(ours)})
+        return self.row | {"stages": outcomes}
+
+    def train(self) -> None:
+        """TIMESTEPS steps; says what the environment is on the way."""
+        settings = {"num_envs": NUM_ENVS, "steps_per_env": 250, **self.case.settings}
+        self.agent = trpo_fast.TRPO(self.case.env, env_kwargs=self.case.env_kwargs or None, seed=0, **settings)
+        environments = self.agent.environments
+        assert environments is not None
+        self.row |= {
+            "observation": described(self.agent.observation_space),
+            "action": described(self.agent.action_space),
+            "policy": f"{type(self.agent.policy).__name__}, {self.agent.engine.name}",
+            "dict": isinstance(self.agent.observation_space, gymnasium.spaces.Dict),
+            "raw_units": in_raw_units(self.agent.action_space),
+        }
+        started = time.perf_counter()
+        self.agent.learn(TIMESTEPS)
+        self.row["steps_per_second"] = round(self.agent.num_timesteps / (time.perf_counter() - started))
+        self.row["masks"] = environments.action_masks is not None
+
+    def evaluate(self) -> None:
+        """A few episodes, which a limit of the package's or of ours ends."""
+        self.first = self.agent.evaluate(EVALUATION_EPISODES)
+        self.row["return"] = float(f"{self.first.mean:.4g}")
+
+    def save(self) -> None:
+        """To a file."""
+        self.agent.save(self.file)
+
+    def load(self) -> None:
+        """From the file, with the environment where it cannot name it."""
+        self.loaded = trpo_fast.TRPO.load(self.file, None if isinstance(self.case.env, str) else self.case.env)
+
+    def look(self) -> None:
+        """Observations, and masks, of an environment that nothing of ours has made; and its speed alone."""
+        kwargs = dict(self.case.env_kwargs)
+        make = functools.partial(gymnasium.make, self.case.env) if isinstance(self.case.env, str) else self.case.env
+        env = make(**kwargs)
+        self.seen = []
+        env.action_space.seed(0)
+        observation, info = env.reset(seed=0)
+        steps, seconds = 0, 0.0
+        while len(self.seen) < OBSERVATIONS or (seconds < 1.0 and steps < 2_000):
+            mask = mask_of(env, info)
+            if len(self.seen) < OBSERVATIONS:
+                self.seen.append((copy.deepcopy(observation), copy.deepcopy(mask)))
+            is_plain = isinstance(env.action_space, gymnasium.spaces.Discrete) and mask is not None
+            action = env.action_space.sample(np.asarray(mask, np.int8) if is_plain else None)
+            started = time.perf_counter()
+            observation, _, terminated, truncated, info = env.step(action)
+            seconds += time.perf_counter() - started
+            steps += 1
+            if terminated or truncated:
+                observation, info = env.reset()
+        env.close()
+        self.row["simulator_steps_per_second"] = round(steps / seconds)
+
+    def predict(self) -> None:
+        """The loaded agent predicts what the saved one does, the modes and the samples, bit for bit."""
+        self.actions = self._actions(self.agent)
+        require_same(self.actions, self._actions(self.loaded))
+
+    def act(self) -> None:
+        """So does the actor that needs no torch."""
+        require_same(self.actions, self._actions(load_actor(self.file)))
+
+    def evaluate_again(self) -> None:
+        """The loaded agent has the same returns in environments made again."""
+        again = self.loaded.evaluate(EVALUATION_EPISODES)
+        if again.returns.tobytes() != self.first.returns.tobytes():
+            raise AssertionError(f"returns {self.first.returns.tolist()} when saved, {again.returns.tolist()} loaded")
+
+    def learn_on(self) -> None:
+        """One update more."""
+        self.loaded.learn(1)
+
+    def close(self) -> None:
+        """Both."""
+        self.agent.close()
+        if hasattr(self, "loaded"):
+            self.loaded.close()
+
+    def _actions(self, actor: Any) -> list[Any]:
+        return [
+            np.asarray(actor.predict(observation, deterministic=deterministic, action_masks=mask)[0])
+            for observation, mask in self.seen
+            for deterministic in (True, False)
+        ]
+
+
+STAGES: dict[str, tuple[str, ...]] = {
+    "train": (),
+    "evaluate": ("train",),
+    "save": ("train",),
+    "load": ("save",),
+    "look": ("train",),
+    "predict": ("load", "look"),
+    "act": ("predict",),
+    "evaluate_again": ("load", "evaluate"),
+    "learn_on": ("load",),
+    "close": ("train",),
+}
+
+
+def require_same(expected: Sequence[Any], actions: Sequence[Any]) -> None:
+    """AssertionError where two lists of arrays differ in a bit."""
+    for number, (one, other) in enumerate(zip(expected, actions, strict=True)):
+        if one.dtype != other.dtype or one.tobytes() != other.tobytes():
+            raise AssertionError(f"action {number} is {other!r}, want {one!r}")
+
+
+def mask_of(env: gymnasium.Env[Any, Any], info: Mapping[str, Any]) -> Any:
+    """What is allowed now; None where everything is."""
+    if env.has_wrapper_attr("action_masks"):
+        return env.get_wrapper_attr("action_masks")()
+    return info.get("action_mask")
+
+
+def in_raw_units(space: gymnasium.Space[Any]) -> bool:
+    """A Box that is not about [-1, 1]."""
+    if not isinstance(space, gymnasium.spaces.Box):
+        return False
+    low, high = space.low.astype(float), space.high.astype(float)
+    return not bool(np.all((low == -high) & (high >= 0.3) & (high <= 3)))
+
+
+def described(space: gymnasium.Space[Any]) -> str:
+    """A space in a few words."""
+    spaces = gymnasium.spaces
+    if isinstance(space, spaces.Dict):
+        return "Dict: " + ", ".join(f"{key} {described(part)}" for key, part in space.spaces.items())
+    if isinstance(space, spaces.Tuple):
+        return "Tuple: " + ", ".join(map(described, space.spaces))
+    if isinstance(space, spaces.Discrete):
+        return f"Discrete({space.n})"
+    if isinstance(space, spaces.MultiDiscrete):
+        counts = space.nvec.ravel().tolist()
+        alike = len(counts) > 3 and len(set(counts)) == 1
+        return f"MultiDiscrete({len(counts)} x {counts[0]})" if alike else f"MultiDiscrete({counts})"
+    if isinstance(space, spaces.Box):
+        shape = "x".join(map(str, space.shape))
+        return f"Box({shape}) {space.dtype} {space.low.min():g}..{space.high.max():g}"
+    return type(space).__name__
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.environment_zoo", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="+", metavar="PACKAGE", help="these, not all")
+    parser.add_argument("--again", action="store_true", help="try those that have a row, too")
+    parser.add_argument("--install", action="store_true", help="make the virtual environments that are not there")
+    parser.add_argument("--commands", action="store_true", help="print what --install would type, and stop")
+    parser.add_argument("--table", action="store_true", help="print the rows as Markdown, and stop")
+    parser.add_argument("--place", type=Path, default=PLACE, help="folder of the virtual environments")
+    parser.add_argument("--time-limit", type=float, default=TIME_LIMIT, help="seconds for one package")
+    parser.add_argument("--out", type=Path, default=RESULTS / "environment_zoo.json", help="rows; a .csv lies beside it")
+    parser.add_argument("--trial", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    unknown = set(arguments.only or ()) - {case.package for case in CASES}
+    if unknown:
+        parser.error(f"--only: no case {', '.join(sorted(unknown))}; there are {', '.join(c.package for c in CASES)}")
+    chosen = [case for case in CASES if not arguments.only or case.package in arguments.only]
+    if arguments.trial:
+        write_trial(next(case for case in CASES if case.package == arguments.trial), arguments.out)
+    elif arguments.commands:
+        for case in chosen:
+            print("\n".join(shlex.join(command) for command in install_commands(case, arguments.place)))
+    elif arguments.table:
+        print(table(read_rows(arguments.out)))
+    elif arguments.install:
+        for case in chosen:
+            install(case, arguments.place)
+    else:
+        try_all(chosen, arguments.place, arguments.out, again=arguments.again, time_limit=arguments.time_limit)
+
+
+def install_commands(case: Case, place: Path) -> list[list[str]]:
+    """One virtual environment, with what the package wants in it."""
+    folder = place / case.package
+    pip = [sys.executable, "-m", "pip", "--python", str(python_of(folder)), "install", "--prefer-binary"]
+    commands = [[sys.executable, "-m", "venv", "--without-pip", str(folder)]]
+    if case.requires:
+        # The torch that trpo_fast runs with here stays.
+        commands.append([*pip, *case.requires, f"torch=={importlib.metadata.version('torch').partition('+')[0]}"])
+    if case.no_dependencies:
+        commands.append([*pip, "--no-deps", *case.no_dependencies])
+    return commands
+
+
+def install(case: Case, place: Path) -> None:
+    """Make the virtual environment of a case where there is none; one half made is not taken for one."""
+    folder = place / case.package
+    done = folder / "installed"
+    if done.exists():
+        return
+    make, *pip = install_commands(case, place)
+    subprocess.run(make, check=True)
+    packages = next(folder.glob("lib/python*/site-packages"))
+    (packages / "beneath.pth").write_text("\n".join(site.getsitepackages()) + "\n", encoding="utf-8")
+    for command in pip:
+        print(shlex.join(command), flush=True)
+        if subprocess.run(command).returncode:
+            print(f"{case.package}: not installed", flush=True)
+            return
+    done.touch()
+
+
+def python_of(folder: Path) -> Path:
+    """The interpreter of a virtual environment."""
+    return folder / "bin" / "python"
+
+
+def try_all(cases: Sequence[Case], place: Path, out: Path, *, again: bool, time_limit: float) -> None:
+    """A process for each case without a row; every row is written at once."""
+    for case in cases:
+        rows = read_rows(out)
+        if case.package in rows and not again:
+            continue
+        if not (place / case.package / "installed").exists():
+            print(f"{case.package}: not installed; --install does it", flush=True)
+            continue
+        rows[case.package] = row = run(case, place / case.package, time_limit)
+        write_rows(rows, out)
+        print(f"{case.package}: {result_of(row)}", flush=True)
+
+
+def run(case: Case, folder: Path, time_limit: float) -> dict[str, Any]:
+    """One case in a process of its own, started in an empty folder, without a display."""
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "SDL_VIDEODRIVER": "dummy",
+        "MPLBACKEND": "Agg",
+    }
+    with tempfile.TemporaryDirectory() as work:
+        out = Path(work, "row.json")
+        command = [str(python_of(folder)), "-m", "bench.environment_zoo", "--trial", case.package, "--out", str(out)]
+        with (folder / "log.txt").open("w", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                command, cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+            try:
+                process.wait(time_limit)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # and what the simulator has started
+                process.wait()
+                return {"field": case.field, "stages": {"time": f"not done after {time_limit:g} s"}}
+        if not out.exists():
+            tail = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines()[-1:]
+            return {"field": case.field, "stages": {"process": f"ended with {process.returncode}: {' '.join(tail)}"}}
+        row: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+        return row
+
+
+def write_trial(case: Case, out: Path) -> None:
+    """In the process of one case: try it, and write its row."""
+    row = {
+        "field": case.field,
+        "environment": case.env if isinstance(case.env, str) else f"bench.environment_zoo:{case.env.__name__}",
+        "env_kwargs": {key: value if isinstance(value, int | float | str) else "..." for key, value in case.env_kwargs.items()},
+        "settings": dict(case.settings),
+        "note": case.note,
+        "versions": {name: version_of(name) for name in (case.package, *case.beside, "gymnasium", "numpy")},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        row |= Trial(case, Path(folder)).run()
+    out.write_text(json.dumps(row), encoding="utf-8")
+
+
+def version_of(package: str) -> str:
+    """Of an installed distribution."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def read_rows(out: Path) -> dict[str, dict[str, Any]]:
+    """Rows by package; none where there is no file."""
+    rows: dict[str, dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else {}
+    return rows
+
+
+def write_rows(rows: Mapping[str, Mapping[str, Any]], out: Path) -> None:
+    """The JSON file with everything, the CSV file with what fits in a line; in the order of CASES."""
+    ordered = {case.package: rows[case.package] for case in CASES if case.package in rows}
+    document = {
+        "command": "python -m bench.environment_zoo",
+        "timesteps": TIMESTEPS,
+        "num_envs": NUM_ENVS,
+        "machine": describe(),
+        "rows": ordered,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    with out.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("package", *COLUMNS, *STAGES, "result"))
+        for package, row in ordered.items():
+            cells = [row.get(column, "") for column in COLUMNS]
+            cells[0] = row.get("versions", {}).get(package, "")
+            outcomes = ["" if row["stages"].get(name) is None else row["stages"][name] == "yes" for name in STAGES]
+            writer.writerow((package, *cells, *outcomes, result_of(row)))
+
+
+COLUMNS = (
+    "version",
+    "field",
+    "environment",
+    "observation",
+    "action",
+    "dict",
+    "raw_units",
+    "masks",
+    "policy",
+    "steps_per_second",
+    "simulator_steps_per_second",
+    "return",
+)
+
+
+def result_of(row: Mapping[str, Any]) -> str:
+    """Works, or the words of what went wrong first."""
+    wrong = [f"{name}: {outcome}" for name, outcome in row["stages"].items() if outcome != "yes"]
+    return "; ".join(" ".join(words.split())[:400] for words in wrong) or "works"
+
+
+def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Markdown."""
+    lines = [
+        "| package | field | environment | observation | action | steps/s (alone) | result |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for package, row in rows.items():
+        versions = dict(row.get("versions", {}))
+        beside = ", ".join(f"{name} {version}" for name, version in versions.items() if name not in (package, "numpy"))
+        masks = ", masks" if row.get("masks") else ""
+        speed = f"{row.get('steps_per_second', '')} ({row.get('simulator_steps_per_second', '')})"
+        cells = (
+            f"{package} {versions.get(package, '')} ({beside})",
+            row["field"],
+            f"`{row.get('environment', '')}`",
+            row.get("observation", ""),
+            row.get("action", "") + masks,
+            speed if "steps_per_second" in row else "",
+            " ".join([result_of(row) + ".", row.get("note", "")]).strip(),
+        )
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

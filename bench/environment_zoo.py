@@ -30,158 +30,26 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.utils.env_checker import data_equivalence
 
 import trpo_fast
 from bench.machine import describe
+from bench.zoo_cases import CASES, NUM_ENVS, Case, FirstCopy
 from trpo_fast.deploy import load_actor
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results")
 PLACE = ROOT / "build" / "environment_zoo"
 TIMESTEPS = 4_000
-NUM_ENVS = 4
 EVALUATION_EPISODES = 2
 TIME_LIMIT = 600  # seconds of one package
 OBSERVATIONS = 32  # that predictions are compared on
-
-
-class Case(NamedTuple):
-    """One package and the environment of it that is tried."""
-
-    package: str
-    field: str
-    env: str | Callable[[], Any]
-    """What ``TRPO`` is given; a function of this file where a user would write one as well."""
-    requires: tuple[str, ...]
-    """What pip is given."""
-    env_kwargs: Mapping[str, Any] = {}
-    settings: Mapping[str, Any] = {}
-    no_dependencies: tuple[str, ...] = ()
-    """What pip is given with --no-deps, after that."""
-    beside: tuple[str, ...] = ()
-    """Packages whose versions matter as much."""
-    note: str = ""
-    """What a user has to do besides, and why."""
-
-
-def simglucose() -> gymnasium.Env[Any, Any]:
-    """Its action is a number for the pump, where its space says an array of one."""
-    from simglucose.envs import T1DSimGymnaisumEnv
-
-    env = T1DSimGymnaisumEnv(patient_name="adolescent#002")
-    alone = gymnasium.wrappers.TransformAction(env, lambda action: float(action[0]), env.action_space)
-    return gymnasium.wrappers.TimeLimit(alone, 200)
-
-
-def bluesky_descent() -> gymnasium.Env[Any, Any]:
-    """Ids are registered by a call."""
-    import bluesky_gym
-
-    bluesky_gym.register_envs()
-    return gymnasium.make("DescentEnv-v0")
-
-
-class JobShop(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """The mask is a part of the observation, and the very array that the environment goes on to change; no seed."""
-
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        super().__init__(env)
-        self.observation_space = env.observation_space["real_obs"]  # type: ignore[index]
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        observation, info = self.env.reset()
-        return observation["real_obs"].copy(), info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, *rest = self.env.step(int(action))
-        return observation["real_obs"].copy(), *rest  # type: ignore[return-value]
-
-    def action_masks(self) -> Any:
-        return self.get_wrapper_attr("legal_actions").copy()
-
-
-def job_shop() -> gymnasium.Env[Any, Any]:
-    """A public instance with 15 jobs."""
-    import JSSEnv
-
-    instance = Path(JSSEnv.__file__).parent / "envs" / "instances" / "ta01"
-    return JobShop(gymnasium.make("jss-v1", env_config={"instance_path": instance}, disable_env_checker=True).unwrapped)
-
-
-def weighed_minecart() -> gymnasium.Env[Any, Any]:
-    """Its rewards are vectors; the package's own wrapper makes a number of them."""
-    import mo_gymnasium
-    from mo_gymnasium.wrappers import LinearReward
-
-    return LinearReward(mo_gymnasium.make("minecart-v0", max_episode_steps=200), weight=np.array([0.4, 0.4, 0.2]))
-
-
-def stirred_tank() -> gymnasium.Env[Any, Any]:
-    """The package registers no id."""
-    from gymchem import CSTREnv
-
-    return gymnasium.wrappers.TimeLimit(CSTREnv(), 200)
-
-
-def random_prices() -> Any:
-    """A thousand hours of a geometric random walk."""
-    import pandas
-
-    rng = np.random.default_rng(0)
-    close = 100 * np.exp(np.cumsum(0.01 * rng.standard_normal(1000)))
-    index = pandas.date_range("2024-01-01", periods=len(close), freq="h")
-    columns = {"open": close, "high": 1.01 * close, "low": 0.99 * close, "close": close}
-    frame = pandas.DataFrame(columns, index=index)
-    frame["feature_return"] = frame["close"].pct_change().fillna(0.0)
-    return frame
-
-
-def trading() -> gymnasium.Env[Any, Any]:
-    """Prices are an argument, which no file keeps."""
-    import gym_trading_env  # noqa: F401
-
-    return gymnasium.make("TradingEnv", df=random_prices(), positions=[-1, 0, 1], max_episode_duration=200, verbose=0)
-
-
-CASES = (
-    Case("anesthesim", "medicine", "anesthesim:anesthesim/PropofolControl-v0", ("anesthesim==0.1.0",)),
-    Case("ventisim", "medicine", "ventisim:ventisim/FullVentilatorManagement-v0", ("ventisim==0.1.0",)),
-    Case(
-        "simglucose",
-        "medicine",
-        simglucose,
-        ("gym==0.9.4", "pandas", "dill", "pathos", "setuptools<81"),
-        no_dependencies=("simglucose==0.2.11",),
-        note="pins gymnasium 0.29, runs with 1.4; one line turns its action into a number",
-    ),
-    Case("gym-anytrading", "finance", "gym_anytrading:forex-v0", ("gym-anytrading==2.0.0",)),
-    Case(
-        "gym-trading-env", "finance", trading, ("gym-trading-env==0.3.5",), note="its data frame is made by a function"
-    ),
-    Case("or-gym-inventory", "logistics", "or_gym_inventory:or_gym_inventory/Newsvendor-v0", ("or-gym-inventory==1.0.0",)),
-    Case("gym-invmgmt", "logistics", "gym_invmgmt:GymInvMgmt/Serial-v0", ("gym-invmgmt==0.2.1",)),
-    Case("jssenv", "scheduling", job_shop, ("jssenv==1.1.0",), note="a wrapper takes the mask out of the observation"),
-    Case("highway-env", "traffic", "highway_env:lane-keeping-v0", ("highway-env==1.12.1",)),
-    Case("bluesky-gym", "aviation", bluesky_descent, ("bluesky-gym==0.2.0",), beside=("bluesky-simulator",)),
-    Case("gymnasium-robotics", "robotics", "gymnasium_robotics:PointMaze_UMaze-v3", ("gymnasium-robotics==1.4.2",), beside=("mujoco",)),
-    Case("minigrid", "games", "minigrid:MiniGrid-Empty-5x5-v0", ("minigrid==3.2.0",)),
-    Case("gymnasium-2048", "games", "gymnasium_2048:gymnasium_2048/TwentyFortyEight-v0", ("gymnasium-2048==0.1.2",)),
-    Case("tetris-gymnasium", "games", "tetris_gymnasium.envs:tetris_gymnasium/Tetris", ("tetris-gymnasium==0.3.1",)),
-    Case("numberlink", "games", "numberlink.env:NumberLinkRGB-v0", ("numberlink==0.1.7",)),
-    Case("vizdoom", "games", "vizdoom.gymnasium_wrapper:VizdoomBasic-v1", ("vizdoom==1.3.2",)),
-    Case("ale-py", "games", "ale_py:ALE/Pong-v5", ("ale-py==0.12.1",)),
-    Case("mo-gymnasium", "multiple objectives", weighed_minecart, ("mo-gymnasium==1.3.2",)),
-    Case("nasim", "networks", "nasim:TinyPOVA-v0", ("nasim==0.12.0",)),
-    Case("mobile-env", "networks", "mobile_env:mobile-small-central-v0", ("mobile-env==2.1.0",)),
-    Case("lettuce-greenhouse-gym", "agriculture", "lettuce_greenhouse_gym:LettuceGreenhouse-v0", ("lettuce-greenhouse-gym==0.1.3",)),
-    Case("gymchem", "chemistry", stirred_tank, ("gymchem==0.1.0a1",)),
-)
 
 
 class Trial:
@@ -205,7 +73,7 @@ class Trial:
                     outcomes[name] = "yes"
                 except Exception as error:
                     traceback.print_exc()
-                    outcomes[name] = f"{type(error).__name__}: {error}"
+                    outcomes[name] = f"{type(error).__name__}: {error}".replace(f"{self.file.parent}{os.sep}", "")
         # A warning may point at who called us, which is this file.
         ours = (str(ROOT / "trpo_fast"), __file__)
         self.row["warned"] = sorted({str(w.message) for w in caught if w.filename.startswith(ours)})
@@ -214,7 +82,11 @@ class Trial:
     def train(self) -> None:
         """TIMESTEPS steps; says what the environment is on the way."""
         settings = {"num_envs": NUM_ENVS, "steps_per_env": 250, **self.case.settings}
-        self.agent = trpo_fast.TRPO(self.case.env, env_kwargs=self.case.env_kwargs or None, seed=0, **settings)
+        kwargs: Mapping[str, Any] | None = self.case.env_kwargs or None
+        if self.case.is_vector:
+            kwargs = None
+            del settings["num_envs"]
+        self.agent = trpo_fast.TRPO(self._env(), env_kwargs=kwargs, seed=0, **settings)
         environments = self.agent.environments
         assert environments is not None
         self.row |= {
@@ -240,31 +112,42 @@ class Trial:
 
     def load(self) -> None:
         """From the file, with the environment where it cannot name it."""
-        self.loaded = trpo_fast.TRPO.load(self.file, None if isinstance(self.case.env, str) else self.case.env)
+        self.loaded = trpo_fast.TRPO.load(self.file, None if isinstance(self.case.env, str) else self._env())
 
     def look(self) -> None:
-        """Observations, and masks, of an environment that nothing of ours has made; and its speed alone."""
-        kwargs = dict(self.case.env_kwargs)
+        """The package alone: its speed, whether it is what its spaces say, whether a seed decides what it does."""
+        trace, self.seen, seconds = self._played(seed=0)
+        again, _, _ = self._played(seed=0)
+        self.row["simulator_steps_per_second"] = round(len(trace) / seconds)
+        self.row["seed_reproduces"] = data_equivalence(trace[:OBSERVATIONS], again[:OBSERVATIONS], exact=True)
+        space = self.agent.observation_space
+        self.row["as_its_space_says"] = all(space.contains(observation) for observation, _ in self.seen)
+
+    def _played(self, seed: int) -> tuple[list[Any], list[Any], float]:
+        """Observations with rewards and flags, the first observations with masks, and the seconds that steps took."""
         make = functools.partial(gymnasium.make, self.case.env) if isinstance(self.case.env, str) else self.case.env
-        env = make(**kwargs)
-        self.seen = []
-        env.action_space.seed(0)
-        observation, info = env.reset(seed=0)
-        steps, seconds = 0, 0.0
-        while len(self.seen) < OBSERVATIONS or (seconds < 1.0 and steps < 2_000):
+        env = make(**self.case.env_kwargs)
+        if self.case.is_vector:
+            env = FirstCopy(env)
+        env.action_space.seed(seed)
+        observation, info = env.reset(seed=seed)
+        trace: list[Any] = []
+        seen: list[Any] = []
+        seconds = 0.0
+        while len(trace) < OBSERVATIONS or (seconds < 0.5 and len(trace) < 200):
             mask = mask_of(env, info)
-            if len(self.seen) < OBSERVATIONS:
-                self.seen.append((copy.deepcopy(observation), copy.deepcopy(mask)))
-            is_plain = isinstance(env.action_space, gymnasium.spaces.Discrete) and mask is not None
-            action = env.action_space.sample(np.asarray(mask, np.int8) if is_plain else None)
+            if len(seen) < OBSERVATIONS:
+                seen.append((copy.deepcopy(observation), copy.deepcopy(mask)))
+            has_mask = isinstance(env.action_space, gymnasium.spaces.Discrete) and mask is not None
+            action = env.action_space.sample(np.asarray(mask, np.int8) if has_mask else None)
             started = time.perf_counter()
-            observation, _, terminated, truncated, info = env.step(action)
+            observation, *rest, info = env.step(action)
             seconds += time.perf_counter() - started
-            steps += 1
-            if terminated or truncated:
+            trace.append((copy.deepcopy(observation), *rest))
+            if rest[1] or rest[2]:
                 observation, info = env.reset()
         env.close()
-        self.row["simulator_steps_per_second"] = round(steps / seconds)
+        return trace, seen, seconds
 
     def predict(self) -> None:
         """The loaded agent predicts what the saved one does, the modes and the samples, bit for bit."""
@@ -276,8 +159,10 @@ class Trial:
         require_same(self.actions, self._actions(load_actor(self.file)))
 
     def evaluate_again(self) -> None:
-        """The loaded agent has the same returns in environments made again."""
+        """The loaded agent has the same returns in environments made again, where the package heeds a seed."""
         again = self.loaded.evaluate(EVALUATION_EPISODES)
+        if not self.row["seed_reproduces"]:
+            return
         if again.returns.tobytes() != self.first.returns.tobytes():
             raise AssertionError(f"returns {self.first.returns.tolist()} when saved, {again.returns.tolist()} loaded")
 
@@ -290,6 +175,9 @@ class Trial:
         self.agent.close()
         if hasattr(self, "loaded"):
             self.loaded.close()
+
+    def _env(self) -> Any:
+        return self.case.env() if self.case.is_vector and callable(self.case.env) else self.case.env
 
     def _actions(self, actor: Any) -> list[Any]:
         return [
@@ -307,7 +195,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "look": ("train",),
     "predict": ("load", "look"),
     "act": ("predict",),
-    "evaluate_again": ("load", "evaluate"),
+    "evaluate_again": ("load", "evaluate", "look"),
     "learn_on": ("load",),
     "close": ("train",),
 }
@@ -356,7 +244,9 @@ def described(space: gymnasium.Space[Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.environment_zoo", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.environment_zoo", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--only", nargs="+", metavar="PACKAGE", help="these, not all")
     parser.add_argument("--again", action="store_true", help="try those that have a row, too")
     parser.add_argument("--install", action="store_true", help="make the virtual environments that are not there")
@@ -364,7 +254,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", action="store_true", help="print the rows as Markdown, and stop")
     parser.add_argument("--place", type=Path, default=PLACE, help="folder of the virtual environments")
     parser.add_argument("--time-limit", type=float, default=TIME_LIMIT, help="seconds for one package")
-    parser.add_argument("--out", type=Path, default=RESULTS / "environment_zoo.json", help="rows; a .csv lies beside it")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / "environment_zoo.json", help="rows; a .csv lies beside it"
+    )
     parser.add_argument("--trial", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     unknown = set(arguments.only or ()) - {case.package for case in CASES}
@@ -449,7 +341,13 @@ def run(case: Case, folder: Path, time_limit: float) -> dict[str, Any]:
         command = [str(python_of(folder)), "-m", "bench.environment_zoo", "--trial", case.package, "--out", str(out)]
         with (folder / "log.txt").open("w", encoding="utf-8") as log:
             process = subprocess.Popen(
-                command, cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=work,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
             try:
                 process.wait(time_limit)
@@ -469,7 +367,9 @@ def write_trial(case: Case, out: Path) -> None:
     row = {
         "field": case.field,
         "environment": case.env if isinstance(case.env, str) else f"bench.environment_zoo:{case.env.__name__}",
-        "env_kwargs": {key: value if isinstance(value, int | float | str) else "..." for key, value in case.env_kwargs.items()},
+        "env_kwargs": {
+            key: value if isinstance(value, int | float | str) else "..." for key, value in case.env_kwargs.items()
+        },
         "settings": dict(case.settings),
         "note": case.note,
         "versions": {name: version_of(name) for name in (case.package, *case.beside, "gymnasium", "numpy")},
@@ -527,6 +427,8 @@ COLUMNS = (
     "policy",
     "steps_per_second",
     "simulator_steps_per_second",
+    "seed_reproduces",
+    "as_its_space_says",
     "return",
 )
 

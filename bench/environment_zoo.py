@@ -170,6 +170,19 @@ class Trial:
         """One update more."""
         self.loaded.learn(1)
 
+    def refuse(self) -> None:
+        """What is said to environments of the package that do not fit as they are."""
+        for env in self.case.refused:
+            name = env if isinstance(env, str) else env.__name__
+            try:
+                agent = trpo_fast.TRPO(env, num_envs=2, steps_per_env=8, seed=0)
+                agent.learn(16)
+                agent.close()
+                words = "nothing: it works"
+            except Exception as error:
+                words = f"{type(error).__name__}: {error}"
+            self.row.setdefault("refused", {})[name] = words
+
     def close(self) -> None:
         """Both."""
         self.agent.close()
@@ -197,6 +210,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "act": ("predict",),
     "evaluate_again": ("load", "evaluate", "look"),
     "learn_on": ("load",),
+    "refuse": (),
     "close": ("train",),
 }
 
@@ -436,7 +450,13 @@ COLUMNS = (
 def result_of(row: Mapping[str, Any]) -> str:
     """Works, or the words of what went wrong first."""
     wrong = [f"{name}: {outcome}" for name, outcome in row["stages"].items() if outcome != "yes"]
-    return "; ".join(" ".join(words.split())[:400] for words in wrong) or "works"
+    return "; ".join(map(shortened, wrong)) or "works"
+
+
+def shortened(words: str) -> str:
+    """On one line."""
+    words = " ".join(words.split())
+    return words if len(words) <= 300 else f"{words[:297]}..."
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -449,6 +469,7 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
         versions = dict(row.get("versions", {}))
         beside = ", ".join(f"{name} {version}" for name, version in versions.items() if name not in (package, "numpy"))
         masks = ", masks" if row.get("masks") else ""
+        refusals = "; ".join(f"`{name}`: {shortened(words)}" for name, words in row.get("refused", {}).items())
         speed = f"{row.get('steps_per_second', '')} ({row.get('simulator_steps_per_second', '')})"
         cells = (
             f"{package} {versions.get(package, '')} ({beside})",
@@ -457,7 +478,7 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
             row.get("observation", ""),
             row.get("action", "") + masks,
             speed if "steps_per_second" in row else "",
-            " ".join([result_of(row) + ".", row.get("note", "")]).strip(),
+            "; ".join(filter(None, (result_of(row), row.get("note"), refusals))),
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)

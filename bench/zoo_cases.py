@@ -29,6 +29,8 @@ class Case(NamedTuple):
     """What pip is given with --no-deps, after that."""
     beside: tuple[str, ...] = ()
     """Packages whose versions matter as much."""
+    refused: tuple[str | Callable[[], Any], ...] = ()
+    """Environments of the package that do not fit as they are: what is said is noted."""
     is_vector: bool = False
     """`env` makes a vector environment, which is given as an object."""
     note: str = ""
@@ -187,6 +189,27 @@ def small_screen() -> gymnasium.Env[Any, Any]:
     return gymnasium.wrappers.TransformObservation(env, lambda observation: observation["screen"][::4, ::4], space)
 
 
+def bare_stowage() -> gymnasium.Env[Any, Any]:
+    """Without spaces."""
+    from MPSPEnv import Env
+
+    return Env(4, 3, 4)
+
+
+def bare_quoridor() -> gymnasium.Env[Any, Any]:
+    """For Python's integers only."""
+    from quoridor_sim.quoridor_env import QuoridorEnv
+
+    return QuoridorEnv()
+
+
+def bare_simglucose() -> gymnasium.Env[Any, Any]:
+    """For numbers where its space has arrays."""
+    from simglucose.envs import T1DSimGymnaisumEnv
+
+    return T1DSimGymnaisumEnv(patient_name="adolescent#002")
+
+
 def weighed_minecart() -> gymnasium.Env[Any, Any]:
     """Its rewards are vectors; the package's own wrapper makes a number of them."""
     import mo_gymnasium
@@ -253,17 +276,40 @@ CASES = (
         ("gym==0.9.4", "pandas", "dill", "pathos", "setuptools<81"),
         no_dependencies=("simglucose==0.2.11",),
         note="pins gymnasium 0.29, runs with 1.4; one line turns its action into a number",
+        refused=(bare_simglucose,),
     ),
     Case("gym-anytrading", "finance", "gym_anytrading:forex-v0", ("gym-anytrading==2.0.0",)),
     Case(
-        "gym-trading-env", "finance", trading, ("gym-trading-env==0.3.5",), note="its data frame is made by a function"
+        "gym-trading-env",
+        "finance",
+        trading,
+        ("gym-trading-env==0.3.5",),
+        note="its data frame is made by a function",
+        refused=("gym_trading_env:TradingEnv",),
     ),
     Case(
-        "or-gym-inventory", "logistics", "or_gym_inventory:or_gym_inventory/Newsvendor-v0", ("or-gym-inventory==1.0.0",)
+        "or-gym-inventory",
+        "logistics",
+        "or_gym_inventory:or_gym_inventory/Newsvendor-v0",
+        ("or-gym-inventory==1.0.0",),
+        refused=("or_gym_inventory:or_gym_inventory/InvManagementBacklog-v0",),
     ),
     Case("gym-invmgmt", "logistics", "gym_invmgmt:GymInvMgmt/Serial-v0", ("gym-invmgmt==0.2.1",)),
-    Case("jssenv", "scheduling", job_shop, ("jssenv==1.1.0",), note="a wrapper takes the mask out of the observation"),
-    Case("highway-env", "traffic", "highway_env:lane-keeping-v0", ("highway-env==1.12.1",)),
+    Case(
+        "jssenv",
+        "scheduling",
+        job_shop,
+        ("jssenv==1.1.0",),
+        note="a wrapper takes the mask out of the observation",
+        refused=("JSSEnv:jss-v1",),
+    ),
+    Case(
+        "highway-env",
+        "traffic",
+        "highway_env:lane-keeping-v0",
+        ("highway-env==1.12.1",),
+        refused=("highway_env:intersection-multi-agent-v0",),
+    ),
     Case("bluesky-gym", "aviation", bluesky_descent, ("bluesky-gym==0.2.0",), beside=("bluesky-simulator",)),
     Case(
         "gymnasium-robotics",
@@ -271,6 +317,7 @@ CASES = (
         "gymnasium_robotics:PointMaze_UMaze-v3",
         ("gymnasium-robotics==1.4.2",),
         beside=("mujoco",),
+        refused=("gymnasium_robotics:FetchReach-v4",),
     ),
     Case("minigrid", "games", "minigrid:MiniGrid-Empty-5x5-v0", ("minigrid==3.2.0",)),
     Case("gymnasium-2048", "games", "gymnasium_2048:gymnasium_2048/TwentyFortyEight-v0", ("gymnasium-2048==0.1.2",)),
@@ -278,16 +325,30 @@ CASES = (
     Case("numberlink", "games", "numberlink.env:NumberLinkRGB-v0", ("numberlink==0.1.7",)),
     Case("vizdoom", "games", small_screen, ("vizdoom==1.3.2",)),
     Case("ale-py", "games", "ale_py:ALE/Pong-v5", ("ale-py==0.12.1",)),
-    Case("mo-gymnasium", "multiple objectives", weighed_minecart, ("mo-gymnasium==1.3.2",)),
-    Case("nasim", "networks", "nasim:TinyPOVA-v0", ("nasim==0.12.0",)),
+    Case(
+        "mo-gymnasium",
+        "multiple objectives",
+        weighed_minecart,
+        ("mo-gymnasium==1.3.2",),
+        refused=("mo_gymnasium:minecart-v0",),
+    ),
+    Case("nasim", "networks", "nasim:TinyPOVA-v0", ("nasim==0.12.0",), refused=("nasim:Tiny-v0",)),
     Case(
         "mpspenv",
         "logistics",
         stowage,
         ("mpspenv==0.1.5",),
         note="a wrapper gives it spaces and takes the mask out of the observation",
+        refused=(bare_stowage,),
     ),
-    Case("quoridor-env", "games", quoridor, ("quoridor-env==0.2.6",), note="a wrapper asks the game for a mask"),
+    Case(
+        "quoridor-env",
+        "games",
+        quoridor,
+        ("quoridor-env==0.2.6",),
+        note="a wrapper asks the game for a mask",
+        refused=(bare_quoridor,),
+    ),
     Case("qgym", "quantum computing", initial_mapping, ("qgym==0.3.1",)),
     Case("gym-electric-motor", "energy", motor, ("gym-electric-motor==3.0.3",)),
     Case("gym-anm", "energy", "gym_anm:ANM6Easy-v0", ("gym-anm==2.0.1",)),
@@ -317,7 +378,13 @@ CASES = (
         beside=("pettingzoo",),
         is_vector=True,
     ),
-    Case("mobile-env", "networks", "mobile_env:mobile-small-central-v0", ("mobile-env==2.1.0",)),
+    Case(
+        "mobile-env",
+        "networks",
+        "mobile_env:mobile-small-central-v0",
+        ("mobile-env==2.1.0",),
+        refused=("mobile_env:mobile-small-ma-v0",),
+    ),
     Case(
         "lettuce-greenhouse-gym",
         "agriculture",

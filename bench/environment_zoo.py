@@ -48,6 +48,7 @@ RESULTS = Path(__file__).with_name("results")
 PLACE = ROOT / "build" / "environment_zoo"
 TIMESTEPS = 4_000
 EVALUATION_EPISODES = 2
+EVALUATION_STEPS = 1_000  # of an episode that has no end of its own
 TIME_LIMIT = 600  # seconds of one package
 OBSERVATIONS = 32  # that predictions are compared on
 
@@ -103,8 +104,9 @@ class Trial:
 
     def evaluate(self) -> None:
         """A few episodes, which a limit of the package's or of ours ends."""
-        self.first = self.agent.evaluate(EVALUATION_EPISODES)
+        self.first = self.agent.evaluate(EVALUATION_EPISODES, max_steps=EVALUATION_STEPS)
         self.row["return"] = float(f"{self.first.mean:.4g}")
+        self.row["episodes_finished"] = int(self.first.finished.sum())
 
     def save(self) -> None:
         """To a file."""
@@ -160,7 +162,7 @@ class Trial:
 
     def evaluate_again(self) -> None:
         """The loaded agent has the same returns in environments made again, where the package heeds a seed."""
-        again = self.loaded.evaluate(EVALUATION_EPISODES)
+        again = self.loaded.evaluate(EVALUATION_EPISODES, max_steps=EVALUATION_STEPS)
         if not self.row["seed_reproduces"]:
             return
         if again.returns.tobytes() != self.first.returns.tobytes():
@@ -444,6 +446,7 @@ COLUMNS = (
     "seed_reproduces",
     "as_its_space_says",
     "return",
+    "episodes_finished",
 )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -239,8 +240,9 @@ def random_prices() -> Any:
 
 
 def trading() -> gymnasium.Env[Any, Any]:
-    """Prices are an argument, which no file keeps."""
-    import gym_trading_env  # noqa: F401
+    """Prices are an argument, which no file keeps; importing it makes errors of all warnings, if it is let."""
+    with warnings.catch_warnings():
+        import gym_trading_env.environments  # noqa: F401
 
     return gymnasium.make("TradingEnv", df=random_prices(), positions=[-1, 0, 1], max_episode_duration=200, verbose=0)
 

@@ -5,7 +5,7 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "${PYTHON:-python3}" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --prefer-binary gymnasium==1.4.0 numpy==2.3.5 opencv-python-headless==4.12.0.88
+"$work/venv/bin/pip" install --quiet --prefer-binary gymnasium==1.4.0 numpy==2.2.6 opencv-python-headless==4.12.0.88
 "$work/venv/bin/pip" install --quiet --no-deps tetris-gymnasium==0.3.1 # without jax, which its other environments want
 cd "$work"
 "$work/venv/bin/python" -W ignore - <<'PYTHON'

@@ -104,7 +104,7 @@ class Trial:
 
     def evaluate(self) -> None:
         """A few episodes, which a limit of the package's or of ours ends."""
-        self.first = self.agent.evaluate(EVALUATION_EPISODES, max_steps=EVALUATION_STEPS)
+        self.first = self._evaluated(self.agent)
         self.row["return"] = float(f"{self.first.mean:.4g}")
         self.row["episodes_finished"] = int(self.first.finished.sum())
 
@@ -162,7 +162,7 @@ class Trial:
 
     def evaluate_again(self) -> None:
         """The loaded agent has the same returns in environments made again, where the package heeds a seed."""
-        again = self.loaded.evaluate(EVALUATION_EPISODES, max_steps=EVALUATION_STEPS)
+        again = self._evaluated(self.loaded)
         if not self.row["seed_reproduces"]:
             return
         if again.returns.tobytes() != self.first.returns.tobytes():
@@ -190,6 +190,15 @@ class Trial:
         self.agent.close()
         if hasattr(self, "loaded"):
             self.loaded.close()
+
+    def _evaluated(self, agent: trpo_fast.TRPO) -> Any:
+        """In new environments; in a vector environment made for it where one was given."""
+        given = self._env() if self.case.is_vector else None
+        try:
+            return agent.evaluate(EVALUATION_EPISODES, max_steps=EVALUATION_STEPS, env=given)
+        finally:
+            if given is not None:
+                given.close()
 
     def _env(self) -> Any:
         return self.case.env() if self.case.is_vector and callable(self.case.env) else self.case.env

@@ -181,6 +181,13 @@ def pool() -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     return made
 
 
+def heart_pole() -> gymnasium.Env[Any, Any]:
+    """A programmer's day between coffee and sleep."""
+    import heartpole
+
+    return gymnasium.wrappers.TimeLimit(heartpole.HeartPole(), 200)
+
+
 def small_screen() -> gymnasium.Env[Any, Any]:
     """Every fourth pixel, without the game's variables: 230,400 numbers would be flattened otherwise."""
     import vizdoom.gymnasium_wrapper  # noqa: F401
@@ -280,6 +287,7 @@ CASES = (
         note="pins gymnasium 0.29, runs with 1.4; one line turns its action into a number",
         refused=(bare_simglucose,),
     ),
+    Case("heartpole", "medicine", heart_pole, ("heartpole==1.2",), note="pins gymnasium 0.29"),
     Case("gym-anytrading", "finance", "gym_anytrading:forex-v0", ("gym-anytrading==2.0.0",)),
     Case(
         "gym-trading-env",

@@ -121,7 +121,8 @@ class Trial:
         trace, self.seen, seconds = self._played(seed=0)
         again, _, _ = self._played(seed=0)
         self.row["simulator_steps_per_second"] = round(len(trace) / seconds)
-        self.row["seed_reproduces"] = data_equivalence(trace[:OBSERVATIONS], again[:OBSERVATIONS], exact=True)
+        both = min(len(trace), len(again))
+        self.row["seed_reproduces"] = data_equivalence(trace[:both], again[:both], exact=True)
         space = self.agent.observation_space
         self.row["as_its_space_says"] = all(space.contains(observation) for observation, _ in self.seen)
 
@@ -136,7 +137,7 @@ class Trial:
         trace: list[Any] = []
         seen: list[Any] = []
         seconds = 0.0
-        while len(trace) < OBSERVATIONS or (seconds < 0.5 and len(trace) < 200):
+        while len(trace) < OBSERVATIONS or (seconds < 1.0 and len(trace) < 500):
             mask = mask_of(env, info)
             if len(seen) < OBSERVATIONS:
                 seen.append((copy.deepcopy(observation), copy.deepcopy(mask)))

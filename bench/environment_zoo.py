@@ -132,8 +132,8 @@ class Trial:
         env = make(**self.case.env_kwargs)
         if self.case.is_vector:
             env = FirstCopy(env)
-        env.action_space.seed(seed)
         observation, info = env.reset(seed=seed)
+        env.action_space.seed(seed)  # only now: a reset may make new spaces
         trace: list[Any] = []
         seen: list[Any] = []
         seconds = 0.0

@@ -342,14 +342,13 @@ def python_of(folder: Path) -> Path:
 def try_all(cases: Sequence[Case], place: Path, out: Path, *, again: bool, time_limit: float) -> None:
     """A process for each case without a row; every row is written at once."""
     for case in cases:
-        rows = read_rows(out)
-        if case.package in rows and not again:
+        if case.package in read_rows(out) and not again:
             continue
         if not (place / case.package / "installed").exists():
             print(f"{case.package}: not installed; --install does it", flush=True)
             continue
-        rows[case.package] = row = run(case, place / case.package, time_limit)
-        write_rows(rows, out)
+        row = run(case, place / case.package, time_limit)
+        write_rows(read_rows(out) | {case.package: row}, out)
         print(f"{case.package}: {result_of(row)}", flush=True)
 
 

@@ -74,7 +74,7 @@ class Trial:
                     outcomes[name] = "yes"
                 except Exception as error:
                     traceback.print_exc()
-                    outcomes[name] = f"{type(error).__name__}: {error}".replace(f"{self.file.parent}{os.sep}", "")
+                    outcomes[name] = self._words(error)
         # A warning may point at who called us, which is this file.
         ours = (str(ROOT / "trpo_fast"), __file__)
         self.row["warned"] = sorted({str(w.message) for w in caught if w.filename.startswith(ours)})
@@ -183,7 +183,7 @@ class Trial:
                 agent.close()
                 words = "nothing: it works"
             except Exception as error:
-                words = f"{type(error).__name__}: {error}"
+                words = self._words(error)
             self.row.setdefault("refused", {})[name] = words
 
     def close(self) -> None:
@@ -200,6 +200,13 @@ class Trial:
         finally:
             if given is not None:
                 given.close()
+
+    def _words(self, error: Exception) -> str:
+        """Without the folders of this machine."""
+        words = f"{type(error).__name__}: {error}"
+        for folder in (self.file.parent, *site.getsitepackages(), ROOT):
+            words = words.replace(f"{folder}{os.sep}", "")
+        return words
 
     def _env(self) -> Any:
         return self.case.env() if self.case.is_vector and callable(self.case.env) else self.case.env

@@ -204,7 +204,7 @@ class Trial:
     def _words(self, error: Exception) -> str:
         """Without the folders of this machine."""
         words = f"{type(error).__name__}: {error}"
-        for folder in (self.file.parent, *site.getsitepackages(), ROOT):
+        for folder in (self.file.parent, *filter(None, sys.path)):
             words = words.replace(f"{folder}{os.sep}", "")
         return words
 

@@ -114,7 +114,10 @@ class Trial:
 
     def load(self) -> None:
         """From the file, with the environment where it cannot name it."""
-        self.loaded = trpo_fast.TRPO.load(self.file, None if isinstance(self.case.env, str) else self._env())
+        if isinstance(self.case.env, str):
+            self.loaded = trpo_fast.TRPO.load(self.file, trust_environment=True)
+        else:
+            self.loaded = trpo_fast.TRPO.load(self.file, self._env())
 
     def look(self) -> None:
         """The package alone: its speed, whether it is what its spaces say, whether a seed decides what it does."""
@@ -128,7 +131,8 @@ class Trial:
 
     def _played(self, seed: int) -> tuple[list[Any], list[Any], float]:
         """Observations with rewards and flags, the first observations with masks, and the seconds that steps took."""
-        make = functools.partial(gymnasium.make, self.case.env) if isinstance(self.case.env, str) else self.case.env
+        made_by = self.case.alone or self.case.env
+        make = functools.partial(gymnasium.make, made_by) if isinstance(made_by, str) else made_by
         env = make(**self.case.env_kwargs)
         if self.case.is_vector:
             env = FirstCopy(env)

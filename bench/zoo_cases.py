@@ -32,6 +32,8 @@ class Case(NamedTuple):
     """Packages whose versions matter as much."""
     refused: tuple[str | Callable[[], Any], ...] = ()
     """Environments of the package that do not fit as they are: what is said is noted."""
+    alone: Callable[[], Any] | None = None
+    """Makes the same environment without trpo_fast, where that is more than ``gymnasium.make(env)``."""
     is_vector: bool = False
     """`env` makes a vector environment, which is given as an object."""
     note: str = ""
@@ -45,14 +47,6 @@ def simglucose() -> gymnasium.Env[Any, Any]:
     env = T1DSimGymnaisumEnv(patient_name="adolescent#002")
     alone = gymnasium.wrappers.TransformAction(env, lambda action: float(action[0]), env.action_space)
     return gymnasium.wrappers.TimeLimit(alone, 200)
-
-
-def bluesky_descent() -> gymnasium.Env[Any, Any]:
-    """Ids are registered by a call."""
-    import bluesky_gym
-
-    bluesky_gym.register_envs()
-    return gymnasium.make("DescentEnv-v0")
 
 
 class JobShop(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -186,6 +180,13 @@ def heart_pole() -> gymnasium.Env[Any, Any]:
     import heartpole
 
     return gymnasium.wrappers.TimeLimit(heartpole.HeartPole(), 200)
+
+
+def atari() -> gymnasium.Env[Any, Any]:
+    """What trpo_fast makes of an id of ale-py unless something else is said."""
+    env = gymnasium.make("ALE/Pong-v5", frameskip=1)
+    env = gymnasium.wrappers.AtariPreprocessing(env)
+    return gymnasium.wrappers.FrameStackObservation(env, 4)
 
 
 def small_screen() -> gymnasium.Env[Any, Any]:
@@ -323,11 +324,16 @@ CASES = (
     Case(
         "bluesky-gym",
         "aviation",
-        bluesky_descent,
+        "DescentEnv-v0",
         ("bluesky-gym==0.2.0", "numpy<2.4"),
-        settings={"num_envs": 1},
+        settings={
+            "imports": ["bluesky_gym:register_envs"],
+            "vectorization": "workers",
+            "num_workers": 2,
+            "num_envs": 2,
+        },
         beside=("bluesky-simulator",),
-        note="refuses its actions with numpy 2.4; one simulator in a process, so one copy",
+        note="refuses its actions with numpy 2.4; one simulator in a process, so a worker for each copy",
     ),
     Case(
         "gymnasium-robotics",
@@ -342,7 +348,7 @@ CASES = (
     Case("tetris-gymnasium", "games", "tetris_gymnasium.envs:tetris_gymnasium/Tetris", ("tetris-gymnasium==0.3.1",)),
     Case("numberlink", "games", "numberlink.env:NumberLinkRGB-v0", ("numberlink==0.1.7",)),
     Case("vizdoom", "games", small_screen, ("vizdoom==1.3.2",)),
-    Case("ale-py", "games", "ale_py:ALE/Pong-v5", ("ale-py==0.12.1",)),
+    Case("ale-py", "games", "ale_py:ALE/Pong-v5", ("ale-py==0.12.1", "opencv-python-headless"), alone=atari),
     Case(
         "mo-gymnasium",
         "multiple objectives",

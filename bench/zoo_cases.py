@@ -114,8 +114,10 @@ class Quoridor(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def action_masks(self) -> Any:
         inner: Any = self.unwrapped
-        allowed = {str(move) for move in inner.game.legal_moves()}
-        return np.array([str(inner._decode_action(action)) in allowed for action in range(inner.action_space.n)])
+        legal = inner.game.legal_moves()
+        allowed = np.array([inner._decode_action(action) in legal for action in range(inner.action_space.n)])
+        # No action moves a pawn (findings/quoridor-env-no-moves.sh): nothing is left once the walls are gone.
+        return allowed if allowed.any() else np.ones_like(allowed)
 
 
 def quoridor() -> gymnasium.Env[Any, Any]:

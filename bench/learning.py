@@ -18,6 +18,7 @@ goes on from one of fewer. bench.learning_report makes tables and pictures of th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import fcntl
 import json
@@ -30,10 +31,9 @@ import statistics
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple, NoReturn
 
 import trpo_fast
@@ -138,7 +138,6 @@ class Study:
                 _refuse(f"{path}: arm {arm.name!r} given; want a name of letters, digits and . _ + -")
         if len({arm.name for arm in self.arms}) < len(self.arms):
             _refuse(f"{path}: arms and peers share a name; want different ones")
-        self._lock = Lock()
 
     def runs(self) -> list[dict[str, str]]:
         """The rows of runs.csv."""
@@ -170,8 +169,8 @@ class Study:
     def add(
         self, run: Run, row: Mapping[str, Any], curve: Sequence[Mapping[str, Any]], made: Mapping[str, Any]
     ) -> None:
-        """Record one run; a kill leaves each file as it was or as it will be."""
-        with self._lock:
+        """Record one run; a kill leaves each file as it was or as it will be, and others may add at the same time."""
+        with _alone_in(self.folder):
             known = self._described()
             if known.get(run.arm.name) != made:
                 text = json.dumps({**known, run.arm.name: made}, indent=1, sort_keys=True) + "\n"
@@ -187,6 +186,16 @@ class Study:
         path = self.folder / "study.json"
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return found
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -128,6 +128,7 @@ def draw(study: Study, out: Path) -> None:
             if interval is not None:
                 axes.fill_between(steps, *interval, color=f"C{color}", alpha=0.15, lw=0)
         axes.set(title=task, xlabel="timesteps")
+        axes.locator_params(axis="x", nbins=4)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="x-small")
     figure.savefig(out, format="png", dpi=90, metadata={"Software": None})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -205,6 +206,21 @@ def test_plan_and_hours_are_said_before_anything_runs(commands, go_on, capsys):
     capsys.readouterr()
     go_on("--seeds", "1-2", "--timesteps", "360000", "--plan-only")
     assert "8.0 hours of 1 processes" in capsys.readouterr().out  # 8 runs of 3,600 seconds
+
+
+def test_rows_of_two_studies_at_once_are_all_there(tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    arm = learning.Arm("default", ())
+
+    def add(seed):
+        run = learning.Run(arm, "Hopper-v5", seed, 2000)
+        row = dict(zip(learning.RUN_COLUMNS, run.key, strict=False))
+        learning.Study(tmp_path).add(run, row, [{"timesteps": "2000"}], {"commit": "abc"})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    assert {int(row["seed"]) for row in learning.Study(tmp_path).runs()} == set(range(40))
+    assert {int(row["seed"]) for row in learning.Study(tmp_path).curves("Hopper-v5")} == set(range(40))
 
 
 def test_a_run_that_met_nan_is_the_lowest_score_of_its_task_and_named(commands, go_on, tmp_path):

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     if grouped is None:
         draw(folders, out)
     else:
-        _save(grouped, folders, out, "return (mean of the last 100 episodes, interquartile mean of seeds)")
+        _save(grouped, folders, out, "return (last 100 episodes; interquartile mean of seeds)")
         for curve in grouped:
             print(curve.summary)
     print(out)

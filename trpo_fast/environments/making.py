@@ -11,7 +11,7 @@ import gymnasium
 
 from trpo_fast.environments import packages
 from trpo_fast.environments.named_wrappers import arguments_for, wrapped
-from trpo_fast.environments.registry import import_modules, missing_simulator
+from trpo_fast.environments.registry import find_spec, import_modules, load_entry_point, missing_simulator
 
 
 def make_copy(
@@ -26,12 +26,16 @@ def make_copy(
         callable raises travels on.
     """
     import_modules(modules)
-    _log_mujoco_once()
     if not isinstance(source, str):
+        _log_mujoco_once()
         env = source(**env_kwargs)
         return wrapped(env, wrappers) if isinstance(env, gymnasium.Env) else env
     kwargs = arguments_for(wrappers, env_kwargs)
+    entry_point: Any = find_spec(source).entry_point
     with reported(source):
+        if isinstance(entry_point, str):
+            load_entry_point(entry_point)
+        _log_mujoco_once()  # which is imported now, if this environment needs it
         # The checker looks at an environment's first step only, and its wrapper stays in the way of all others.
         env = gymnasium.make(source, **{"disable_env_checker": True, **kwargs})
     return wrapped(env, wrappers)

@@ -55,6 +55,7 @@ def test_train_takes_a_module_arguments_and_wrappers_and_writes_them_down(run):
         "env_kwargs": {"limit": 5},
         "wrappers": [f"{NAME}:Seen"],
         "modules": [],
+        "num_workers": None,
     }
     recipe = TRPO.load(run / "model.trpo").recipe
     assert recipe.to_json() == description

@@ -121,6 +121,6 @@ def test_integers_as_keys_and_parts_without_items_are_saved(tmp_path):
 def test_a_mission_of_minigrid_is_left_out():
     pytest.importorskip("minigrid", reason="minigrid is not installed")
     with pytest.warns(UserWarning, match=r"observation\['mission'\]: text"):
-        agent = TRPO("minigrid:MiniGrid-Empty-5x5-v0", **SMALL)
+        agent = TRPO("minigrid:MiniGrid-Empty-5x5-v0", policy="mlp", **SMALL)
     assert list(agent.observation_space.spaces) == ["direction", "image"]
     agent.learn(16)

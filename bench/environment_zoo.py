@@ -304,7 +304,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_trial(next(case for case in CASES if case.package == arguments.trial), arguments.out)
     elif arguments.commands:
         for case in chosen:
-            print("\n".join(shlex.join(command) for command in install_commands(case, arguments.place)))
+            make, *pip = (shlex.join(command) for command in install_commands(case, arguments.place))
+            beneath = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages/beneath.pth"
+            link = f"printf '%s\\n' {shlex.join(site.getsitepackages())} > {arguments.place / case.package / beneath}"
+            print("\n".join([make, link, *pip]))
     elif arguments.table:
         print(table(read_rows(arguments.out)))
     elif arguments.install:

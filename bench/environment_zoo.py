@@ -304,7 +304,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_trial(next(case for case in CASES if case.package == arguments.trial), arguments.out)
     elif arguments.commands:
         for case in chosen:
-            print("\n".join(shlex.join(command) for command in install_commands(case, arguments.place)))
+            make, *pip = (shlex.join(command) for command in install_commands(case, arguments.place))
+            beneath = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages/beneath.pth"
+            link = f"printf '%s\\n' {shlex.join(site.getsitepackages())} > {arguments.place / case.package / beneath}"
+            print("\n".join([make, link, *pip]))
     elif arguments.table:
         print(table(read_rows(arguments.out)))
     elif arguments.install:
@@ -390,19 +393,24 @@ def run(case: Case, folder: Path, time_limit: float) -> dict[str, Any]:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)  # and what the simulator has started
                 process.wait()
-                return {"field": case.field, "stages": {"time": f"not done after {time_limit:g} s"}}
+                return {**named(case), "stages": {"time": f"not done after {time_limit:g} s"}}
         if not out.exists():
             tail = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines()[-1:]
-            return {"field": case.field, "stages": {"process": f"ended with {process.returncode}: {' '.join(tail)}"}}
+            return {**named(case), "stages": {"process": f"ended with {process.returncode}: {' '.join(tail)}"}}
         row: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
         return row
+
+
+def named(case: Case) -> dict[str, Any]:
+    """What a row says of its case even where the trial came to nothing."""
+    env = case.env if isinstance(case.env, str) else f"bench.zoo_cases:{case.env.__name__}"
+    return {"field": case.field, "environment": env}
 
 
 def write_trial(case: Case, out: Path) -> None:
     """In the process of one case: try it, and write its row."""
     row = {
-        "field": case.field,
-        "environment": case.env if isinstance(case.env, str) else f"bench.environment_zoo:{case.env.__name__}",
+        **named(case),
         "env_kwargs": {
             key: value if isinstance(value, int | float | str) else "..." for key, value in case.env_kwargs.items()
         },
@@ -472,8 +480,10 @@ COLUMNS = (
 
 def result_of(row: Mapping[str, Any]) -> str:
     """Works, or the words of what went wrong first."""
-    wrong = [f"{name}: {outcome}" for name, outcome in row["stages"].items() if outcome != "yes"]
-    return "; ".join(map(shortened, wrong)) or "works"
+    wrong = {name: outcome for name, outcome in row["stages"].items() if outcome != "yes"}
+    if list(wrong) == ["act"] and "CNN" in wrong["act"]:
+        return "works; `load_actor` is for MLPs, and says what acts with a CNN"
+    return "; ".join(shortened(f"{name}: {outcome}") for name, outcome in wrong.items()) or "works"
 
 
 def shortened(words: str) -> str:

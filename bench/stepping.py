@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import trpo_fast
-from bench import envpool_stepping
 from bench.machine import describe
 from trpo_fast._core.library import usable_cores
 from trpo_fast.benchmarks import QUIET, measure_peak
@@ -221,6 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     if arguments.envpool:
+        from bench import envpool_stepping  # which needs the packages of others
+
         out = arguments.out or envpool_stepping.RESULT
         envpool_stepping.main(["--rounds", str(arguments.rounds), "--out", str(out)])
         return 0

@@ -31,7 +31,7 @@ NAMES = (
 SIGNATURES = {
     "conjugate_gradient": "A b max_iter rtol atol damping preconditioner x0 reorthogonalize callback",
     "backtracking_line_search": "objective theta step max_kl backtrack_factor max_backtracks",
-    "TRPO": "env num_envs vectorization num_workers env_kwargs seed config",
+    "TRPO": "env num_envs vectorization env_kwargs seed config",
     "TRPO.learn": "self total_timesteps callback progress_bar reset_num_timesteps",
     "TRPO.predict": "self observation state episode_start deterministic",
     "TRPO.evaluate": "self episodes deterministic seed",

@@ -221,6 +221,15 @@ def test_the_first_observation_that_is_not_finite_is_named_as_in_one_process(mad
     assert messages[0] == messages[1]
 
 
+@pytest.fixture
+def hears_interrupts():
+    """A background shell's children are deaf to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_interrupts")
 @pytest.mark.parametrize("stuck", [False, True])
 def test_an_interrupted_rollout_is_given_up_and_the_next_one_begins_again(stuck, made):
     environments = made(functools.partial(toys.Late, stuck), 4, 2)
@@ -359,6 +368,7 @@ def test_closing_ends_a_worker_that_is_stuck_in_a_step(stubborn, made):
     environments.step(np.zeros((3, 1), np.float32))
 
 
+@pytest.mark.usefixtures("hears_interrupts")
 @pytest.mark.parametrize("toy", [toys.Slow, toys.Stuck])
 def test_after_an_interrupted_step_reset_begins_again(toy, made):
     environments = made(toy, 4, 2)

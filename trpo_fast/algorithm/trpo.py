@@ -123,14 +123,14 @@ class TRPO:
         *,
         num_envs: int | None = None,
         vectorization: str | None = None,
-        num_workers: int | None = None,
         env_kwargs: Mapping[str, Any] | None = None,
-        wrappers: Sequence[Any] | None = None,
-        imports: Sequence[str] = (),
         seed: int | None = None,
         config: TRPOConfig | None = None,
         policy: str | Network | None = None,
         critic: Network | None = None,
+        num_workers: int | None = None,
+        wrappers: Sequence[Any] | None = None,
+        imports: Sequence[str] = (),
         **overrides: Any,
     ) -> None:
         if isinstance(policy, str):

@@ -265,7 +265,7 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import trpo_fast
 print(trpo_fast.get_num_threads())
 """
-    assert run(program, PYTHONPATH=os.getcwd()).stdout.strip() == "1"
+    assert run(program, PYTHONPATH=os.getcwd(), TRPO_FAST_NUM_THREADS="").stdout.strip() == "1"
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity is Linux's")

@@ -199,7 +199,8 @@ def test_a_failed_line_search_leaves_every_bit_of_the_policy():
         assert ours.logger.name_to_value[f"train/{key}"] == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize(("trials", "success"), [(1, 0), (7, 0), (8, 1), (10, 1)])
+# Between 5 and 8 it is rounding that decides, and with it the CPU.
+@pytest.mark.parametrize(("trials", "success"), [(1, 0), (5, 0), (8, 1), (10, 1)])
 def test_the_number_of_trials_is_that_of_sb3_contrib(trials, success):
     for model in pair(target_kl=1e3, line_search_max_iter=trials):
         train(model)

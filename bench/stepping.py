@@ -1,6 +1,7 @@
 """Stepping by worker processes beside what it replaces and what it could reach.
 
     python -m bench.stepping [--against REV_OR_PATH] [--env HalfCheetah-v5 Humanoid-v5] [--rounds 7] [--out FILE]
+    python -m bench.stepping --glue [--against REV_OR_PATH] [--rounds 7] [--out FILE]
     python -m bench.stepping --envpool [--rounds 7] [--out FILE]        (bench.envpool_stepping)
 
 For each environment, 8 copies, the defaults else, medians of alternating rounds:
@@ -48,7 +49,7 @@ class Side:
 
     def __init__(self, stack: ExitStack, checkout: Path, *, one_core: bool = False, **task: Any) -> None:
         self.rounds: list[dict[str, Any]] = []
-        if task["kind"] == "train":
+        if task["kind"] in ("train", "glue"):
             task["checkout"] = str(checkout)
         self._process = stack.enter_context(
             subprocess.Popen(
@@ -183,6 +184,24 @@ def checkout(against: str) -> Iterator[Path]:
             subprocess.run([*git, "remove", "--force", str(tree)], check=True)
 
 
+def compare_glue(against: Path, rounds: int) -> dict[str, Any]:
+    """Processor time of a vector step of an environment that does nothing, before and now, by the number of copies."""
+    results: dict[str, Any] = {}
+    for copies, steps in ((1, 2048), (8, 2048), (64, 512)):
+        with ExitStack() as stack:
+            task: dict[str, Any] = {"kind": "glue", "copies": copies, "steps": steps}
+            sides = {"before": Side(stack, against, **task), "now": Side(stack, ROOT, **task)}
+            for side in sides.values():
+                side.answer()
+            for _ in range(rounds):
+                for side in sides.values():
+                    side.round()
+            figures: dict[str, Any] = {name: side.median("microseconds") for name, side in sides.items()}
+            print(f"  {copies:3} copies: {figures['before']:6.1f} us before, {figures['now']:6.1f} us now")
+            results[str(copies)] = figures | {"rounds": {name: side.rounds for name, side in sides.items()}}
+    return results
+
+
 def _cpu_share() -> float:
     """What as many busy threads as there are cores get of them, just now: 1 on a quiet machine."""
     before = trpo_fast.get_num_threads()
@@ -218,6 +237,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="instead, EnvPool and Gymnasium's own vector environments beside their rates",
     )
+    parser.add_argument(
+        "--glue", action="store_true", help="instead, what a step of an environment that does nothing costs"
+    )
     arguments = parser.parse_args(argv)
     if arguments.envpool:
         from bench import envpool_stepping  # which needs the packages of others
@@ -227,32 +249,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     machine = describe()
     print(f"{machine['cpu']}, {usable_cores()} cores, medians of {arguments.rounds} alternating rounds")
-    shares = [_cpu_share()]
-    environments = {}
-    with checkout(arguments.against) as before:
-        for env in arguments.env:
-            environments[env] = compare(
-                env, before, arguments.rounds, arguments.updates, arguments.seconds, arguments.seed
-            )
-            shares.append(_cpu_share())
-            _print(env, environments[env])
-    many = many_copies(arguments.env[0], 3)
-    for name, figures in many.items():
-        print(f"{MANY} copies of {arguments.env[0]} {name}: {figures['seconds']:.1f} s, {figures['megabytes']:,.0f} MB")
-    share = statistics.median(shares)
-    if share < QUIET:
-        print(f"  NOT TO BE QUOTED: the machine was busy, this had {share:.0%} of its cores")
-    result = {
+    result: dict[str, Any] = {
         "command": " ".join(["python -m bench.stepping", *(sys.argv[1:] if argv is None else argv)]),
         "machine": machine,
         "against": arguments.against,
         "seed": arguments.seed,
-        "cpu_share": share,
-        "quiet": share >= QUIET,
-        "environments": environments,
-        "many_copies": {"env": arguments.env[0], "copies": MANY, **many},
     }
-    out = arguments.out or RESULT
+    shares = [_cpu_share()]
+    with checkout(arguments.against) as before:
+        if arguments.glue:
+            result["glue"] = compare_glue(before, arguments.rounds)
+        else:
+            result["environments"] = environments = {}
+            for env in arguments.env:
+                environments[env] = compare(
+                    env, before, arguments.rounds, arguments.updates, arguments.seconds, arguments.seed
+                )
+                shares.append(_cpu_share())
+                _print(env, environments[env])
+    if not arguments.glue:
+        many = many_copies(arguments.env[0], 3)
+        for name, figures in many.items():
+            cost = f"{figures['seconds']:.1f} s, {figures['megabytes']:,.0f} MB"
+            print(f"{MANY} copies of {arguments.env[0]} {name}: {cost}")
+        result["many_copies"] = {"env": arguments.env[0], "copies": MANY, **many}
+    shares.append(_cpu_share())
+    share = statistics.median(shares)
+    if share < QUIET:
+        print(f"  NOT TO BE QUOTED: the machine was busy, this had {share:.0%} of its cores")
+    result |= {"cpu_share": share, "quiet": share >= QUIET}
+    out = arguments.out or (RESULT.with_name("stepping_glue.json") if arguments.glue else RESULT)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"  written to {os.path.relpath(out)}")

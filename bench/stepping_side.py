@@ -89,6 +89,40 @@ def copies(env: str, num_envs: int, num_workers: int | None) -> Any:
     return round
 
 
+def glue(copies: int, steps: int, checkout: str) -> Any:
+    """Rounds of a rollout in an environment that does nothing."""
+    import gymnasium
+    import numpy as np
+
+    import trpo_fast
+
+    assert trpo_fast.__file__ is not None and trpo_fast.__file__.startswith(checkout), trpo_fast.__file__
+
+    class Nothing(gymnasium.Env[Any, Any]):
+        observation_space = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def __init__(self) -> None:
+            self.observation = np.zeros(4, np.float32)
+
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+            return self.observation, {}
+
+        def step(self, action: Any) -> Any:
+            return self.observation, 1.0, False, False, {}
+
+    settings: dict[str, Any] = {"num_envs": copies, "steps_per_env": steps, "warm_up_steps": 0}
+    agent: Any = trpo_fast.TRPO(Nothing, seed=0, **settings)
+
+    def round() -> dict[str, Any]:
+        began = time.process_time()
+        agent.collector.collect()
+        return {"microseconds": (time.process_time() - began) / steps * 1e6}
+
+    round()
+    return round
+
+
 def _private_bytes(process: int | str) -> int:
     """Proportional set size: what is shared counts in parts."""
     with open(f"/proc/{process}/smaps_rollup", encoding="ascii") as lines:
@@ -100,7 +134,7 @@ def main() -> None:
     task = json.loads(sys.stdin.readline())
     if task.pop("one_core"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    kinds: dict[str, Any] = {"bare": bare, "train": train, "copies": copies}
+    kinds: dict[str, Any] = {"bare": bare, "train": train, "copies": copies, "glue": glue}
     round = kinds[task.pop("kind")](**task)
     print(json.dumps("ready"), flush=True)
     while sys.stdin.readline():

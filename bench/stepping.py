@@ -202,6 +202,14 @@ def compare_glue(against: Path, rounds: int) -> dict[str, Any]:
     return results
 
 
+def _revision(against: str) -> str:
+    """The commit of a checkout, or the revision that was named."""
+    where = Path(against) if (Path(against) / "trpo_fast").is_dir() else ROOT
+    name = "HEAD" if where != ROOT else against
+    found = subprocess.run(["git", "-C", str(where), "rev-parse", "--short", name], capture_output=True, text=True)
+    return found.stdout.strip() or "unknown"
+
+
 def _cpu_share() -> float:
     """What as many busy threads as there are cores get of them, just now: 1 on a quiet machine."""
     before = trpo_fast.get_num_threads()
@@ -248,11 +256,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         envpool_stepping.main(["--rounds", str(arguments.rounds), "--out", str(out)])
         return 0
     machine = describe()
+    revision = _revision(arguments.against)
+    words = [revision if word == arguments.against else word for word in (sys.argv[1:] if argv is None else argv)]
     print(f"{machine['cpu']}, {usable_cores()} cores, medians of {arguments.rounds} alternating rounds")
     result: dict[str, Any] = {
-        "command": " ".join(["python -m bench.stepping", *(sys.argv[1:] if argv is None else argv)]),
+        "command": " ".join(["python -m bench.stepping", *words]),
         "machine": machine,
-        "against": arguments.against,
+        "against": revision,
         "seed": arguments.seed,
     }
     shares = [_cpu_share()]

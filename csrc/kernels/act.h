@@ -73,7 +73,7 @@ typedef struct {
     uint32_t first_row;
     const double *inverse_std;
     double log_normalizer;
-    size_t bad_observation[TRPO_MAX_THREADS], bad_action[TRPO_MAX_THREADS]; /* first of each task; rows: none */
+    size_t *bad_observation, *bad_action; /* first of each task, OUT; rows: none */
 } F(act_job_);
 
 /* Normalize rows first ... end - 1; the first bad one, or rows. */
@@ -139,6 +139,7 @@ static trpo_act_outcome F(act)(const trpo_actor *actor, const void *packed, size
                                int threads, size_t *bad_row) {
     const trpo_mlp *plan = actor->network;
     double inverse_std[TRPO_MAX_OUTPUTS];
+    size_t bad_observation[TRPO_MAX_THREADS], bad_action[TRPO_MAX_THREADS];
     if (rows == 0) return TRPO_ACT_OK;
     const size_t tiles = (rows + TRPO_TILE_ROWS - 1) / TRPO_TILE_ROWS;
     const size_t each = (tiles + (size_t)threads - 1) / (size_t)threads;
@@ -157,7 +158,9 @@ static trpo_act_outcome F(act)(const trpo_actor *actor, const void *packed, size
            .observations_double = observations_double,
            .env_double = env_double,
            .first_row = first_row,
-           .inverse_std = inverse_std};
+           .inverse_std = inverse_std,
+           .bad_observation = bad_observation,
+           .bad_action = bad_action};
     if (actor->layout.distribution == TRPO_GAUSSIAN)
         job.log_normalizer = F(gaussian_prepare)(plan->widths[plan->layers], actor->log_std, inverse_std);
     const int tasks = (int)((tiles + each - 1) / each);

@@ -158,5 +158,13 @@ def checked_step(answer: Any, index: int, layout: ObservationLayout) -> tuple[An
     return observation, number, terminated, truncated, info
 
 
+def late_mask() -> ValueError:
+    """What to raise where an info has a mask in a step, and no reset before it had one."""
+    return ValueError(
+        "info['action_mask'] came with a step, but with no reset before it, so that the first actions went unmasked; "
+        "want it in the info of reset, too"
+    )
+
+
 def _described(answer: Any) -> str:
     return f"{type(answer).__name__} of {len(answer)} items" if hasattr(answer, "__len__") else repr(answer)

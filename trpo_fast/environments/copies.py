@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast._core.stepping import CopyLoop
-from trpo_fast.environments.checks import checked_reset, checked_step, made_by, require_same_spaces, reset_of
+from trpo_fast.environments.checks import checked_reset, checked_step, late_mask, made_by, require_same_spaces, reset_of
 from trpo_fast.environments.generators import Own, Watched
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
@@ -180,10 +180,7 @@ class Copies:
         if self._find_mask is not None:
             self._take_masks(loop.infos)
         elif loop.infos[-1] and _mask_in(loop.infos[-1]) is not None and self._mask_format.size:
-            raise ValueError(
-                "info['action_mask'] came with a step, but with no reset before it, so that the first actions went "
-                "unmasked; want it in the info of reset, too"
-            )
+            raise late_mask()
         return self._written
 
     def _other(self, i: int, answer: Any) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trpo_fast.environments import foreign
 from trpo_fast.environments.base import Environments, StepResult
+from trpo_fast.environments.checks import late_mask
 from trpo_fast.environments.wrappers import wrappings_of
 
 _BOOL = np.dtype(np.bool_)
@@ -96,10 +97,7 @@ class VectorAdapter(Environments):
         if masks is not None:
             self._take_masks(*masks, None if self._same_step else terminated | truncated)
         elif "action_mask" in infos and self._mask_format is not None:
-            raise ValueError(
-                "info['action_mask'] came with a step, but with no reset before it, so that the first actions went "
-                "unmasked; want it in the info of reset, too"
-            )
+            raise late_mask()
         final = None
         if self._same_step and truncated.any():
             final = self._final_observations(np.flatnonzero(truncated & ~terminated), infos)

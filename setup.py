@@ -53,7 +53,18 @@ def static_libraries():
     ]
 
 
-EXTENSIONS = ("library", "operator", "cg", "linesearch", "policy", "preconditioner", "critic", "rollout", "stepping")
+EXTENSIONS = (
+    "library",
+    "operator",
+    "cg",
+    "linesearch",
+    "policy",
+    "recording",
+    "preconditioner",
+    "critic",
+    "rollout",
+    "stepping",
+)
 
 
 def extension(name):
@@ -77,20 +88,7 @@ def extension(name):
 setup(
     libraries=static_libraries(),
     ext_modules=cythonize(
-        [
-            extension(name)
-            for name in (
-                "library",
-                "operator",
-                "cg",
-                "linesearch",
-                "policy",
-                "preconditioner",
-                "critic",
-                "rollout",
-                "stepping",
-            )
-        ],
+        [extension(name) for name in EXTENSIONS],
         build_dir="build",
         compiler_directives={
             "language_level": 3,

@@ -1,10 +1,10 @@
 """Stepping by worker processes beside what it replaces and what it could reach.
 
-    python -m bench.stepping [--against REV_OR_PATH] [--env HalfCheetah-v5 Humanoid-v5] [--rounds 7] [--out FILE]
-    python -m bench.stepping --glue [--against REV_OR_PATH] [--rounds 7] [--out FILE]
-    python -m bench.stepping --envpool [--rounds 7] [--out FILE]        (bench.envpool_stepping)
+    python -m bench.stepping [--against REV_OR_PATH] [--env HalfCheetah-v5 Humanoid-v5] [--rounds 11] [--out FILE]
+    python -m bench.stepping --glue [--against REV_OR_PATH] [--rounds 11] [--out FILE]
+    python -m bench.stepping --envpool [--rounds 11] [--out FILE]        (bench.envpool_stepping)
 
-For each environment, 8 copies, the defaults else, medians of alternating rounds:
+For each environment, 8 copies, the defaults else, medians of alternating rounds and of their ratios:
 
 - ``learn()`` with workers against ``learn()`` in one process of another build, which --against names: a revision, which
   is built in a temporary folder, or a checkout that is built already;
@@ -112,6 +112,12 @@ class Bare:
     median = Side.median
 
 
+def ratio(one: Side | Bare, other: Side | Bare, figure: str = "steps_per_second", others: str = "") -> float:
+    """Median of the ratios of rounds that followed each other: a machine's slower minutes fall on both."""
+    rounds = zip(one.rounds, other.rounds, strict=True)
+    return statistics.median(a[figure] / b[others or figure] for a, b in rounds)
+
+
 def compare(env: str, against: Path, rounds: int, updates: int, seconds: float, seed: int) -> dict[str, Any]:
     """Medians, ratios and all rounds of one environment."""
     workers = min(COPIES, usable_cores())
@@ -129,9 +135,9 @@ def compare(env: str, against: Path, rounds: int, updates: int, seconds: float, 
         for side in sides.values():
             side.answer()
         sides["bare processes"] = Bare(stack, env, workers, seconds)
-        for _ in range(rounds):
-            for side in sides.values():
-                side.round()
+        for _ in range(rounds):  # the two of a ratio one after the other
+            for name in (*list(sides)[:3], "bare processes", *list(sides)[3:5]):
+                sides[name].round()
         for one, other in zip(sides["one core, sync"].rounds, sides["one core, worker"].rounds, strict=True):
             if one["parameters"] != other["parameters"]:
                 raise AssertionError(f"{env}: a worker and one process disagree, so their time means nothing")
@@ -141,9 +147,13 @@ def compare(env: str, against: Path, rounds: int, updates: int, seconds: float, 
         return {
             "workers": workers,
             "steps_per_second": figures,
-            "learn_ratio": figures["learn, workers"] / figures["learn, before"],
-            "rollout_share_of_bare": figures["rollout, workers"] / figures["bare processes"],
-            "one_core_ratio": figures["one core, worker"] / figures["one core, sync"],
+            "learn_ratio": ratio(sides["learn, workers"], sides["learn, before"]),
+            "rollout_share_of_bare": ratio(
+                sides["rollout, workers"], sides["bare processes"], "rollout_steps_per_second", "steps_per_second"
+            ),
+            "one_core_ratio": ratio(
+                sides["one core, worker"], sides["one core, sync"], *2 * ("rollout_steps_per_second",)
+            ),
             "rounds": {name: side.rounds for name, side in sides.items()},
         }
 
@@ -235,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.stepping", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--env", nargs="+", default=["HalfCheetah-v5", "Humanoid-v5"])
     parser.add_argument("--against", default=AGAINST, metavar="REV_OR_PATH", help=f"the build before ({AGAINST})")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of each side")
+    parser.add_argument("--rounds", type=int, default=11, help="rounds of each side")
     parser.add_argument("--updates", type=int, default=3, help="updates in a round of training")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a round of the bare processes")
     parser.add_argument("--seed", type=int, default=0)

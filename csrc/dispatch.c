@@ -35,13 +35,13 @@ static int cpu_runs(int i) { return i == 0; }
 
 enum { BUILT_IN = sizeof built_in / sizeof built_in[0] };
 
-static const trpo_kernels *const *chosen;
+static int chosen;
 
 int trpo_dispatch(const char *wanted) {
     for (int i = BUILT_IN - 1; i >= 0; i--) {
         if (wanted && strcmp(wanted, built_in[i].name) != 0) continue;
         if (cpu_runs(i)) {
-            chosen = built_in[i].tables;
+            chosen = i;
             return 0;
         }
         if (wanted) return -2;
@@ -55,4 +55,10 @@ const char *trpo_available_isa(int i) {
     return NULL;
 }
 
-const trpo_kernels *trpo_kernels_for(trpo_dtype dtype) { return chosen[dtype]; }
+const trpo_kernels *trpo_kernels_for(trpo_dtype dtype) { return built_in[chosen].tables[dtype]; }
+
+const trpo_kernels *trpo_narrow_kernels_for(trpo_dtype dtype) {
+    int i = chosen;
+    while (i > 0 && built_in[i].tables[dtype]->vector_items * built_in[i].tables[dtype]->item_size > 32) i--;
+    return built_in[i].tables[dtype];
+}

@@ -31,7 +31,10 @@ NOINLINE void F(log_softmax)(size_t n, const uint8_t *allowed, REAL *z) {
         if (allowed && !allowed[j]) z[j] = -(REAL)INFINITY;
         largest = (double)z[j] > largest ? (double)z[j] : largest;
     }
-    for (size_t j = 0; j < n; j++) sum += exp((double)z[j] - largest);
+    for (size_t j = 0; j < n; j++) {
+        const double below = (double)z[j] - largest;
+        sum += below == 0 ? 1 : exp(below);
+    }
     const double normalizer = largest + log(sum);
     for (size_t j = 0; j < n; j++) z[j] = (REAL)((double)z[j] - normalizer);
 }
@@ -66,14 +69,13 @@ static double sigmoid(double z) { return 1 / (1 + exp(-z)); }
 
 /* The first action whose cumulative probability reaches u in (0, 1]; one of positive probability whatever the rounding. */
 INLINE int64_t F(categorical_draw)(size_t n, const REAL *log_p, double u) {
-    double total = 0, sum = 0;
-    for (size_t j = 0; j < n; j++) total += exp((double)log_p[j]);
+    double p[TRPO_MAX_OUTPUTS], total = 0, sum = 0;
+    for (size_t j = 0; j < n; j++) total += p[j] = exp((double)log_p[j]);
     int64_t last = 0;
     for (size_t j = 0; j < n; j++) {
-        const double p = exp((double)log_p[j]);
-        if (p <= 0) continue;
+        if (p[j] <= 0) continue;
         last = (int64_t)j;
-        sum += p;
+        sum += p[j];
         if (sum >= u * total) break;
     }
     return last;

@@ -47,10 +47,12 @@ INLINE vreal F(clamp)(vreal x, REAL limit) { /* NaN passes */
     return F(select)(x < -limit, F(splat)(-limit), x);
 }
 
-INLINE vreal F(vexpm1)(vreal x) {
-    vreal scale, p = F(exp_parts)(F(clamp)(x, EXP_LIMIT), &scale);
+INLINE vreal F(bounded_expm1)(vreal x) { /* |x| <= EXP_LIMIT */
+    vreal scale, p = F(exp_parts)(x, &scale);
     return scale * p + (scale - F(splat)(1));
 }
+
+INLINE vreal F(vexpm1)(vreal x) { return F(bounded_expm1)(F(clamp)(x, EXP_LIMIT)); }
 
 INLINE vreal F(vexp)(vreal x) {
     vreal scale, p = F(exp_parts)(F(clamp)(x, EXP_LIMIT), &scale);
@@ -62,7 +64,7 @@ INLINE vreal F(vtanh)(vreal x) {
     const vint sign = (vint)x & SIGN_BIT;
     vreal y = (vreal)((vint)x & ~SIGN_BIT);
     y = F(select)(y > TANH_LIMIT, F(splat)(TANH_LIMIT), y);
-    const vreal t = F(vexpm1)(y + y);
+    const vreal t = F(bounded_expm1)(y + y);
     return (vreal)((vint)(t / (t + F(splat)(2))) | sign);
 }
 

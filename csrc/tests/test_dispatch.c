@@ -14,6 +14,7 @@ static int has(const char *feature) {
 #define trpo_dispatch dispatch_on
 #define trpo_available_isa isa_on
 #define trpo_kernels_for kernels_on
+#define trpo_narrow_kernels_for narrow_kernels_on
 #include "../dispatch.c"
 
 #if defined(__x86_64__)
@@ -36,6 +37,20 @@ static void test_the_best_set_that_the_cpu_runs_is_chosen(void) {
     expect(V4, NULL, 0, "x86-64-v4");
     expect(V2 "avx2 bmi bmi2 ", NULL, 0, "x86-64-v2");    /* no fma */
     expect(V3 "avx512f avx512cd ", NULL, 0, "x86-64-v3"); /* as the first Xeon Phi */
+}
+
+static void test_narrow_kernels_have_256_bits_at_most_and_are_of_the_set_in_use_where_it_has(void) {
+    static const char *const cpus[] = {V2, V3, V4};
+    static const char *const narrow[] = {"x86-64-v2", "x86-64-v3", "x86-64-v3"};
+    for (int cpu = 0; cpu < 3; cpu++) {
+        features = cpus[cpu];
+        CHECK(dispatch_on(NULL) == 0, "no kernels");
+        for (int dtype = 0; dtype < 2; dtype++) {
+            const trpo_kernels *k = narrow_kernels_on((trpo_dtype)dtype);
+            CHECK(strcmp(k->isa, narrow[cpu]) == 0, "%s on a CPU with %s", k->isa, features);
+            CHECK(k->item_size == kernels_on((trpo_dtype)dtype)->item_size, "another dtype");
+        }
+    }
 }
 
 static void test_a_cpu_below_all_sets_gets_none(void) {
@@ -66,12 +81,14 @@ static void test_the_only_set_is_chosen_by_any_and_by_its_name_alone(void) {
     CHECK(dispatch_on("x86-64-v2") == -1, "a set of another architecture is available");
     CHECK(strcmp(isa_on(0), "aarch64") == 0 && isa_on(1) == NULL, "%s", isa_on(0));
     CHECK(kernels_on(TRPO_FLOAT32) != NULL, "no table");
+    CHECK(narrow_kernels_on(TRPO_FLOAT32) == kernels_on(TRPO_FLOAT32), "there is a narrower table");
 }
 #endif
 
 int main(void) {
 #if defined(__x86_64__)
     test_the_best_set_that_the_cpu_runs_is_chosen();
+    test_narrow_kernels_have_256_bits_at_most_and_are_of_the_set_in_use_where_it_has();
     test_a_cpu_below_all_sets_gets_none();
     test_a_set_asked_for_is_that_one_or_none();
     test_available_sets_are_listed_lowest_first();

@@ -210,5 +210,6 @@ cdef extern from "trpo/kernels.h" nogil:
                                 double *m2) noexcept nogil
         double (*multiply_adds)(size_t rounds, int threads) noexcept nogil
     const trpo_kernels *trpo_kernels_for(trpo_dtype dtype)
+    const trpo_kernels *trpo_narrow_kernels_for(trpo_dtype dtype)
     int trpo_dispatch(const char *wanted)
     const char *trpo_available_isa(int i)

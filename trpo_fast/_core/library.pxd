@@ -3,7 +3,8 @@ from libc.stdint cimport int64_t
 from trpo_fast._core.csrc cimport trpo_kernels, trpo_mlp, trpo_random_key
 
 
-cdef const trpo_kernels *kernels_for(object dtype) except NULL
+# `narrow`: of at most 256 bits.
+cdef const trpo_kernels *kernels_for(object dtype, bint narrow=*) except NULL
 # The kernels for the dtype of `array`, which is checked to be an ndarray; errors say `name`.
 cdef const trpo_kernels *kernels_of(object array, str name) except NULL
 cdef int threads() noexcept nogil

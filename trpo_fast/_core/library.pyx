@@ -28,6 +28,7 @@ from trpo_fast._core.csrc cimport (
     trpo_kernels,
     trpo_kernels_for,
     trpo_mlp,
+    trpo_narrow_kernels_for,
     trpo_philox,
     trpo_random_key,
     trpo_random_permutation,
@@ -141,13 +142,12 @@ def permutation(size, *, seed, stream, step):
     return order
 
 
-cdef const trpo_kernels *kernels_for(object dtype) except NULL:
+cdef const trpo_kernels *kernels_for(object dtype, bint narrow=False) except NULL:
     cdef object wanted = np.dtype(dtype)
-    if wanted == float32:
-        return trpo_kernels_for(TRPO_FLOAT32)
-    if wanted == float64:
-        return trpo_kernels_for(TRPO_FLOAT64)
-    raise TypeError(f"dtype: wanted float32 or float64, got {wanted}")
+    if wanted != float32 and wanted != float64:
+        raise TypeError(f"dtype: wanted float32 or float64, got {wanted}")
+    code = TRPO_FLOAT32 if wanted == float32 else TRPO_FLOAT64
+    return trpo_narrow_kernels_for(code) if narrow else trpo_kernels_for(code)
 
 
 cdef const trpo_kernels *kernels_of(object array, str name) except NULL:

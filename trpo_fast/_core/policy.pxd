@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from trpo_fast._core.csrc cimport trpo_action_layout, trpo_actor, trpo_kernels, trpo_mlp, trpo_policy_batch
 from trpo_fast._core.library cimport Memory
@@ -49,6 +49,12 @@ cdef class Actor:
     cdef void *scratch
     cdef int claimed
     cdef bint is_packed
+
+    # `act` on arrays that were checked. `unchanged`: so are the parameters, since this actor's last call.
+    cdef int run(
+        self, size_t rows, const void *x, bint x_double, const uint8_t *masks, uint32_t first, uint64_t step,
+        bint deterministic, void *seen, void *a, void *lp, void *e, bint e_double, bint unchanged
+    ) except -1
 
 
 cdef class ActorCritic:

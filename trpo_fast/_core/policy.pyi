@@ -8,7 +8,14 @@ from .operator import Operator
 
 class PolicyKernel:
     def __init__(
-        self, widths: Sequence[int], activation: str, distribution: str, dtype: Any, nvec: Sequence[int] | None = None
+        self,
+        widths: Sequence[int],
+        activation: str,
+        distribution: str,
+        dtype: Any,
+        nvec: Sequence[int] | None = None,
+        *,
+        narrow: bool = False,
     ) -> None: ...
     @property
     def size(self) -> int: ...

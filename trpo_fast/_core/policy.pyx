@@ -201,12 +201,15 @@ cdef class PolicyKernel:
     dtype : float32 or float64
     nvec : sequence of int, optional
         Choices of each component, whose logits stand one after the other; "multicategorical" only.
+    narrow : bool
+        Use vectors of at most 256 bits, for acting between the steps of a simulator: see trpo/kernels.h. In float32
+        actions and log-probabilities are the same to the bit.
     """
 
-    def __init__(self, widths, activation, distribution, dtype, nvec=None):
+    def __init__(self, widths, activation, distribution, dtype, nvec=None, *, bint narrow=False):
         if self.work is not None:
             raise TypeError("PolicyKernel: already initialized; make a new one")
-        self.kernels = kernels_for(dtype)
+        self.kernels = kernels_for(dtype, narrow)
         self.dtype = np.dtype(dtype)
         self.code = code_of(self.dtype)
         self.widths = tuple(int(width) for width in widths)
@@ -598,7 +601,6 @@ cdef class Actor:
         cdef PolicyKernel kernel = self.policy
         if kernel is None:
             raise TypeError("Actor: not initialized")
-        cdef const trpo_kernels *k = kernel.kernels
         cdef Py_ssize_t rows = len(observations), inputs = kernel.plan.widths[0]
         cdef bint is_double = observations.dtype == np.float64
         cdef bint flat = kernel.distribution == "categorical"
@@ -611,20 +613,28 @@ cdef class Actor:
             env_actions, "env_actions", &kernel.layout, flat, "d" if env_double else "f", rows, True
         )
         cdef const uint8_t *masks = masks_of(action_masks, &kernel.layout, rows)
-        cdef size_t bad = 0
         cdef uint32_t first = first_row
-        cdef trpo_act_outcome outcome
-        refuse_bad_choices(&kernel.layout, NULL, masks, rows, first)
-        refuse_log_std(self.parameters, kernel.log_std_items, k)
         refuse_overlap("env_actions", e, env_actions.nbytes, "actions", a, actions.nbytes)
         cdef uint64_t counter = step
         cdef bint mode = deterministic
+        self.run(rows, x, is_double, masks, first, counter, mode, seen, a, lp, e, env_double, False)
+
+    cdef int run(
+        self, size_t rows, const void *x, bint x_double, const uint8_t *masks, uint32_t first, uint64_t step,
+        bint deterministic, void *seen, void *a, void *lp, void *e, bint e_double, bint unchanged
+    ) except -1:
+        cdef PolicyKernel kernel = self.policy
+        cdef const trpo_kernels *k = kernel.kernels
+        cdef size_t bad = 0
+        cdef trpo_act_outcome outcome
+        refuse_bad_choices(&kernel.layout, NULL, masks, rows, first)
+        refuse_log_std(self.parameters, kernel.log_std_items, k)
         if not trpo_claim(&self.claimed):
             raise RuntimeError("this actor is at work in another thread; want one actor per thread")
-        self.actor.key.step = counter
-        self.actor.deterministic = mode
+        self.actor.key.step = step
+        self.actor.deterministic = deterministic
         # A tile is one thread's.
-        cdef int most = min(threads(), <int>min((rows + TRPO_TILE_ROWS - 1) // TRPO_TILE_ROWS, 256))
+        cdef int most = min(threads(), <int>min((rows + TRPO_TILE_ROWS - 1) // TRPO_TILE_ROWS, <size_t>256))
         if most > self.threads:
             try:
                 self.scratch = self.work.reserve(most * kernel.plan.scratch_items * k.item_size)
@@ -633,21 +643,24 @@ cdef class Actor:
                 raise
             self.threads = most
         with nogil:
-            # Comparing is cheaper than packing; the parameters change once per rollout.
-            if not self.is_packed or memcmp(self.known, self.parameters, kernel.size * k.item_size) != 0:
+            # Comparing is cheaper than packing, and dearer than neither: it goes through all parameters twice.
+            if not self.is_packed or (
+                not unchanged and memcmp(self.known, self.parameters, kernel.size * k.item_size) != 0
+            ):
                 memcpy(self.known, self.parameters, kernel.size * k.item_size)
                 k.mlp_pack_forward(
                     &kernel.plan, <const char *>self.known + kernel.log_std_items * k.item_size, self.packed
                 )
                 self.is_packed = True
             outcome = k.act(
-                &self.actor, self.packed, rows, x, is_double, masks, first, seen, a, lp, e, env_double, self.scratch,
+                &self.actor, self.packed, rows, x, x_double, masks, first, seen, a, lp, e, e_double, self.scratch,
                 most, &bad,
             )
             trpo_release(&self.claimed)
         if outcome != TRPO_ACT_OK:
             what = "observation" if outcome == TRPO_ACT_BAD_OBSERVATION else "action"
             raise FloatingPointError(f"{what} of environment {bad + first} is not finite at step {step}")
+        return 0
 
 
 def sample(

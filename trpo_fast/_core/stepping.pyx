@@ -1,7 +1,11 @@
 """The loop over copies of an environment: one call of Python for each, and everything around it compiled."""
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+import numpy as np
+
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBuffer_Release, PyObject_GetBuffer
 from libc.string cimport memcpy
+
+cdef object ndarray = np.ndarray
 
 
 cdef class CopyLoop:
@@ -28,6 +32,7 @@ cdef class CopyLoop:
     dtype : numpy.dtype or None
         That an observation must have, the very object, to be of the usual form; None: none is. True: any is (`gather`).
     shape : tuple
+        Of an observation.
     infos, observations : list
         Of the latest step; `observations` only with `gather`.
     at : int
@@ -36,10 +41,13 @@ cdef class CopyLoop:
 
     cdef public list methods, infos, observations
     cdef public object dtype
-    cdef public tuple shape
+    cdef readonly tuple shape
     cdef readonly Py_ssize_t at
     cdef object other, assigned, row_dtype
     cdef bint gather
+    cdef char code
+    cdef int axes
+    cdef Py_ssize_t sizes[32]
     cdef unsigned char[:, ::1] bytes
     cdef double[::1] rewards
     cdef unsigned char[::1] terminated, truncated
@@ -49,6 +57,12 @@ cdef class CopyLoop:
         self.methods, self.infos, self.observations = [], [None] * n, [None] * n
         self.dtype, self.shape, self.other, self.gather = None, shape, other, gather
         self.row_dtype = rows.dtype
+        self.code = ord(rows.dtype.char)
+        self.axes = len(shape)
+        if self.axes > 32:
+            raise ValueError(f"shape: wanted 32 axes at most, got {self.axes}")
+        for axis in range(self.axes):
+            self.sizes[axis] = shape[axis]
         self.bytes = rows.view("u1").reshape(n, -1)
         self.rewards, self.terminated, self.truncated = rewards, terminated.view("u1"), truncated.view("u1")
         if len(rewards) != n or len(terminated) != n or len(truncated) != n:
@@ -75,9 +89,11 @@ cdef class CopyLoop:
             observation = fields[0]
             try:
                 reward = fields[1]
-                usual = not fields[2] and not fields[3] and (
-                    dtype is True or (observation.dtype is dtype and observation.shape == self.shape)
-                )
+                usual = dtype is not None and not fields[2] and not fields[3]
+                if usual and not self.gather and not (dtype is self.row_dtype and self.copied(i, observation)):
+                    usual = observation.dtype is dtype and observation.shape == self.shape
+                    if usual:
+                        self.assigned[i] = observation
             except (AttributeError, TypeError, ValueError):  # lists have no shape; whatever it is, it is not usual
                 usual = False
             if not usual:
@@ -89,17 +105,20 @@ cdef class CopyLoop:
             self.infos[i] = fields[4]
             if self.gather:
                 self.observations[i] = observation
-            elif dtype is not self.row_dtype or not self.copied(i, observation):
-                self.assigned[i] = observation
 
     cdef bint copied(self, Py_ssize_t i, object observation) except -1:
-        """Whether the observation's bytes were copied, which takes that they lie as a row does."""
+        """Whether the observation was copied: it is of a row's dtype and of the shape, and lies as a row does."""
         cdef Py_buffer view
-        try:
-            PyObject_GetBuffer(observation, &view, PyBUF_SIMPLE)
-        except (BufferError, ValueError):  # not contiguous
+        cdef Py_ssize_t axis
+        if type(observation) is not ndarray:
             return False
-        cdef bint fits = view.len == self.bytes.shape[1]
+        try:
+            PyObject_GetBuffer(observation, &view, PyBUF_ND | PyBUF_FORMAT)
+        except (BufferError, ValueError):  # not contiguous, or not of numbers
+            return False
+        cdef bint fits = view.format[0] == self.code and view.format[1] == 0 and view.ndim == self.axes
+        for axis in range(view.ndim if fits else 0):
+            fits = fits and view.shape[axis] == self.sizes[axis]
         if fits:
             memcpy(&self.bytes[i, 0], view.buf, view.len)
         PyBuffer_Release(&view)

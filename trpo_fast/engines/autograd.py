@@ -146,7 +146,7 @@ class AutogradEngine(PolicyEngine):
         """Mean entropy over the bound batch at theta_old, in nats; NaN where torch has none for the distribution."""
         return self._current().entropy()
 
-    def _make_actor(self, **options: Any) -> TorchActor:
+    def _make_actor(self, *, narrow: bool, **options: Any) -> TorchActor:
         return TorchActor(self._distribution, self.dtype, device=self._device, **options)
 
     def _current(self) -> _Bound:

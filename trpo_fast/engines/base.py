@@ -79,6 +79,7 @@ class PolicyEngine(ABC):
         observation_clip: float = math.inf,
         seed: int = 0,
         stream: int = 0,
+        narrow: bool = False,
     ) -> Actor | TorchActor:
         """What acts with the live parameters, with the interface of `trpo_fast._core.policy.Actor`.
 
@@ -97,6 +98,8 @@ class PolicyEngine(ABC):
         seed, stream : int
             Key of the noise, the same in both engines for Normal, Categorical, MultiCategorical and
             Bernoulli policies.
+        narrow : bool
+            The compiled actor's vectors have at most 256 bits: for acting between a simulator's steps.
 
         Raises
         ------
@@ -110,6 +113,7 @@ class PolicyEngine(ABC):
             observation_clip=observation_clip,
             seed=seed,
             stream=stream,
+            narrow=narrow,
         )
 
     def actor_plan(self, action_space: spaces.Space, **options: Any) -> ActorPlan | None:
@@ -127,5 +131,5 @@ class PolicyEngine(ABC):
         }
 
     @abstractmethod
-    def _make_actor(self, **options: Any) -> Actor | TorchActor:
+    def _make_actor(self, *, narrow: bool, **options: Any) -> Actor | TorchActor:
         """An actor with the `options` that both kinds take."""

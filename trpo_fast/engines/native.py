@@ -166,9 +166,12 @@ class NativeEngine(PolicyEngine):
         """Mean entropy over the bound batch at theta_old, in nats."""
         return self._kernel.entropy()
 
-    def actor_plan(self, action_space: spaces.Space, *, action_map: str = "clip", **options: Any) -> ActorPlan:
+    def actor_plan(
+        self, action_space: spaces.Space, *, action_map: str = "clip", narrow: bool = False, **options: Any
+    ) -> ActorPlan:
         """What makes the `actor` of the same arguments in another process; its parameters are the live ones."""
-        return ActorPlan(self._kernel_arguments, self._buffer, self._actor_options(action_space, action_map) | options)
+        options = self._actor_options(action_space, action_map) | options
+        return ActorPlan(self._kernel_arguments, narrow, self._buffer, options)
 
-    def _make_actor(self, **options: Any) -> Actor:
-        return Actor(self._kernel, self._buffer, **options)
+    def _make_actor(self, *, narrow: bool, **options: Any) -> Actor:
+        return ActorPlan(self._kernel_arguments, narrow, self._buffer, options).make()

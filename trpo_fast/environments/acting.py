@@ -18,6 +18,8 @@ class ActorPlan:
 
     kernel: tuple[Any, ...]
     """Arguments of `PolicyKernel`."""
+    narrow: bool
+    """Vectors of at most 256 bits."""
     parameters: NDArray[Any]
     """(n,) the policy's own, live."""
     options: Mapping[str, Any]
@@ -25,7 +27,7 @@ class ActorPlan:
 
     def make(self) -> Actor:
         """An actor on these arrays."""
-        return Actor(PolicyKernel(*self.kernel), self.parameters, **self.options)
+        return Actor(PolicyKernel(*self.kernel, narrow=self.narrow), self.parameters, **self.options)
 
 
 class RolledOut(NamedTuple):

@@ -65,9 +65,14 @@ class Environments(ABC):
     left_out : tuple of str
         Parts of the observation that hold text, ``observation['mission']`` for example.
     parts : tuple of slice
-        Copies that answer together: all at once, or one slice for each worker process. Actions may be sent to one part
-        while another is still stepping.
+        Copies that answer together: all at once, or one slice for each worker process. Where there are several, actions
+        may be sent to one part while another is still stepping.
+    narrow_acting : bool
+        Whether a policy should act with vectors of at most 256 bits, as the copies are stepped one after the other on
+        the same core: a simulator loses more by the lower clock that follows wider ones than acting gains.
     """
+
+    narrow_acting = False
 
     def __init__(
         self,
@@ -92,7 +97,6 @@ class Environments(ABC):
         self.action_masks: NDArray[np.bool_] | None = None
         self.wrappings: list[Wrapping] = []
         self.parts: tuple[slice, ...] = (slice(0, num_envs),)
-        self._sent: NDArray[Any] | None = None
 
     @abstractmethod
     def reset(self, seed: int | None = None) -> NDArray[Any]:
@@ -112,17 +116,15 @@ class Environments(ABC):
 
     def send(self, part: int, actions: NDArray[Any]) -> None:
         """Let the copies of ``parts[part]`` begin a step with `actions`, the rows of these copies."""
-        self._sent = actions
+        raise NotImplementedError("the copies are one part: call step")
 
     def receive(self, part: int) -> StepResult:
         """The result of the step that `send` began in this part: arrays of its rows alone."""
-        actions, self._sent = self._sent, None
-        assert actions is not None
-        return self.step(actions)
+        raise NotImplementedError("the copies are one part: call step")
 
     def next_part(self) -> int:
         """A part whose step has ended, of those that were sent actions; waits until there is one."""
-        return 0
+        raise NotImplementedError("the copies are one part: call step")
 
     def roll_out(self, plan: ActorPlan, first_step: int, steps: int) -> RolledOut | None:
         """Let the copies act where they are stepped, to the same bits as acting here; None where they cannot.

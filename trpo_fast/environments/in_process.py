@@ -22,6 +22,8 @@ class InProcessEnvironments(Environments):
         Each makes one environment.
     """
 
+    narrow_acting = True
+
     def __init__(self, makers: Sequence[Callable[[], Any]]) -> None:
         self.copies = Copies(makers)
         try:

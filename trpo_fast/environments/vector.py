@@ -14,7 +14,7 @@ from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.checks import late_mask
 from trpo_fast.environments.wrappers import wrappings_of
 
-_BOOL = np.dtype(np.bool_)
+_FLOAT, _BOOL = np.dtype(np.float64), np.dtype(np.bool_)
 
 
 class VectorAdapter(Environments):
@@ -90,16 +90,16 @@ class VectorAdapter(Environments):
         masks = None if self._mask_source is None else self._mask_source(infos)
         self._in_call = False
         self._steps += 1
-        rewards = self._one_for_each(rewards, "rewards").astype(np.float64, copy=False)
-        terminated, truncated = self._one_for_each(terminated, "terminated"), self._one_for_each(truncated, "truncated")
-        if terminated.dtype is not _BOOL or truncated.dtype is not _BOOL:
-            terminated, truncated = terminated.astype(_BOOL), truncated.astype(_BOOL)
+        if not self._usual(rewards, terminated, truncated):
+            rewards = self._one_for_each(rewards, "rewards").astype(np.float64, copy=False)
+            terminated = self._one_for_each(terminated, "terminated").astype(np.bool_, copy=False)
+            truncated = self._one_for_each(truncated, "truncated").astype(np.bool_, copy=False)
         if masks is not None:
             self._take_masks(*masks, None if self._same_step else terminated | truncated)
         elif "action_mask" in infos and self._mask_format is not None:
             raise late_mask()
         final = None
-        if self._same_step and truncated.any():
+        if self._same_step and np.count_nonzero(truncated):
             final = self._final_observations(np.flatnonzero(truncated & ~terminated), infos)
         return StepResult(self._flat(observations, "step"), rewards, terminated, truncated, final)
 
@@ -147,6 +147,16 @@ class VectorAdapter(Environments):
             self._dtype = observations.dtype
         array = np.ascontiguousarray(observations, self.observation_dtype)
         return array if self._observations_are_rows else array.reshape(self.num_envs, self.observation_size)
+
+    def _usual(self, rewards: Any, terminated: Any, truncated: Any) -> bool:
+        """Whether all are arrays of the shape and the dtypes that are wanted."""
+        return bool(
+            type(rewards) is type(terminated) is type(truncated) is np.ndarray
+            and rewards.shape == terminated.shape == truncated.shape == self._one_each
+            and rewards.dtype is _FLOAT
+            and terminated.dtype is _BOOL
+            and truncated.dtype is _BOOL
+        )
 
     def _one_for_each(self, values: Any, name: str) -> NDArray[Any]:
         array = values if type(values) is np.ndarray else np.asarray(values)

@@ -23,6 +23,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from trpo_fast._core.recording import Recorder
 from trpo_fast.environments.acting import ActorPlan
 from trpo_fast.environments.copies import Copies
 from trpo_fast.environments.making import unsaid
@@ -37,6 +38,9 @@ Layout = Mapping[str, tuple[tuple[int, ...], str]]
 
 WRITTEN = ("rows", "rewards", "terminated", "truncated", "finals")
 """Arrays that a worker's copies write, as `Copies.bind` takes them; it reads "actions" and writes "masks" besides."""
+
+RECORDED = ("observations", "actions", "log_probs", "rewards", "terminated", "truncated", "raw")
+"""Arrays of a rollout that are written at every step; "masks" besides where the copies have some."""
 
 _LENGTH = 8  # bytes of the number in front of a pickle
 _ALIGNMENT = 64
@@ -187,30 +191,26 @@ class _Worker:
         if layout != self._layout:
             self._arrays = arrays_in(mmap.mmap(self._rollouts, size_of(layout)), layout)
             self._layout = layout
+        arrays = self._arrays
+        steps, rows, finals = arrays["steps"], shared["rows"], shared["finals"]
+        outcomes = shared["rewards"], shared["terminated"], shared["truncated"]
+        masks = {} if copies.masks is None else {"action_masks": arrays["masks"]}
         own = slice(self._first, self._first + self._count)
-        kept = {name: array[:, own] for name, array in self._arrays.items() if name != "steps"}
-        steps, rows, finals = self._arrays["steps"], shared["rows"], shared["finals"]
-        outcomes = [(kept[name], shared[name]) for name in ("rewards", "terminated", "truncated")]
-        act, action_dtype = plan.make().act, shared["actions"].dtype
+        recorded = {name: arrays[name] for name in RECORDED}
+        actions = shared["actions"].dtype
+        recorder = Recorder(plan.make(), own, first_step=first_step, env_action_dtype=actions, **recorded, **masks)
+        kept_finals = arrays["finals"][:, own]
         found: list[tuple[int, list[int]]] = []
-        masked: dict[str, Any] = {}
         t = 0
         while t < steps[0]:  # which falls where a rollout is given up
-            kept["raw"][t] = rows
-            normalized, actions, log_probs = (kept[name][t] for name in ("observations", "actions", "log_probs"))
-            if (masks := copies.masks) is not None:
-                kept["masks"][t] = masks
-                masked["action_masks"] = masks
-            env_actions = np.empty(actions.shape, action_dtype)  # new memory, which environments may keep
             try:
-                act(rows, first_step + t, normalized, actions, log_probs, env_actions, first_row=self._first, **masked)
+                env_actions = recorder.act(t, rows, copies.masks)
             except FloatingPointError as error:
                 return t, found, str(error)
             written = copies.step(env_actions)
-            for each, latest in outcomes:
-                each[t] = latest
+            recorder.record(t, *outcomes)
             if written:
-                kept["finals"][t, written] = finals[written]
+                kept_finals[t, written] = finals[written]
                 found.append((t, written))
             t += 1
         return t, found, None

@@ -73,6 +73,8 @@ class WorkerEnvironments(Environments):
         A worker ended while its copies were made. What an environment's constructor raises travels as it is.
     """
 
+    narrow_acting = True
+
     def __init__(self, makers: Sequence[Callable[[], Any]], num_workers: int | None = None) -> None:
         if num_workers is not None and num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, got {num_workers}")

@@ -17,9 +17,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from trpo_fast._core.rollout import discounted_returns, generalized_advantages, normalize_advantages
 from trpo_fast.environments.acting import RolledOut
-from trpo_fast.environments.base import Environments, StepResult
+from trpo_fast.environments.base import Environments
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.batch import Batch
+from trpo_fast.rollout.recording import make_recorder
 
 _Final = tuple[int, NDArray[Any], NDArray[np.int64]]  # step, rows, copies
 
@@ -87,24 +88,6 @@ class _Buffer:
         self.action_masks: NDArray[np.bool_] | None = None  # until the environments are found to have some
 
 
-class _AsOne:
-    """The copies as one part: for policies whose actions, to the bit, depend on what else is computed with them."""
-
-    def __init__(self, environments: Environments) -> None:
-        self.parts = (slice(0, environments.num_envs),)
-        self._step = environments.step
-        self._actions: NDArray[Any] = np.empty(0)
-
-    def send(self, part: int, actions: NDArray[Any]) -> None:
-        self._actions = actions
-
-    def next_part(self) -> int:
-        return 0
-
-    def receive(self, part: int) -> StepResult:
-        return self._step(self._actions)
-
-
 class Collector:
     """Steps the environments with a policy.
 
@@ -147,7 +130,8 @@ class Collector:
             raise ValueError(f"seed must not be negative, got {seed!r}")
         normalizer = observation_normalizer
         self._adapter = adapter
-        self._stepper = adapter if engine.rows_independent else _AsOne(adapter)
+        # Where a policy's actions, to the bit, depend on what else is computed with them, all copies are one part.
+        self._parts = adapter.parts if engine.rows_independent else (slice(0, adapter.num_envs),)
         self._normalizer = normalizer
         self._scaler = reward_scaler
         self._seed = seed
@@ -165,6 +149,7 @@ class Collector:
             "observation_clip": float("inf") if normalizer is None else normalizer.clip,
             "seed": seed,
             "stream": _ACTING_STREAM,
+            "narrow": adapter.narrow_acting,
         }
         self._actor = engine.actor(adapter.action_space, **acting)
         same = self._observation_dtype == self._dtype
@@ -352,36 +337,74 @@ class Collector:
     def _step_through(
         self, observations: NDArray[Any], buffer: _Buffer
     ) -> tuple[list[_Final], NDArray[Any], NDArray[Any] | None]:
-        """Act here at every step; final observations, those after the last step, and all raw ones where they count."""
-        first_step = self._first_step
+        """Act here at every step.
+
+        Returns
+        -------
+        (list, ndarray (E, D), ndarray (T, E, D) or None)
+            Final observations, those after the last step, and all as they came where they count.
+        """
         raw = None
         if self._normalizer is not None:
             raw = np.empty(buffer.observations.shape, self._adapter.observation_dtype)
-        finals: list[_Final] = []
-        # Every part at its own pace: while this acts for one, the others step, and none waits for another.
-        stepper, parts = self._stepper, self._stepper.parts
-        steps = len(buffer.rewards)
-        stepped = [0] * len(parts)
         last = np.empty_like(observations)
+        recorders = [self._recorder(buffer, own, raw) for own in self._parts]
+        step_all = self._step_together if len(recorders) == 1 else self._step_parts
+        return step_all(observations, recorders, buffer, last), last, raw
+
+    def _step_together(
+        self, observations: NDArray[Any], recorders: list[Any], buffer: _Buffer, last: NDArray[Any]
+    ) -> list[_Final]:
+        """Step all copies at once."""
+        adapter, own, (recorder,) = self._adapter, self._parts[0], recorders
+        finals: list[_Final] = []
+        seen = observations
+        for t in range(len(buffer.rewards)):
+            try:
+                env_actions = recorder.act(t, seen, adapter.action_masks)
+            except FloatingPointError as error:
+                raise self._acting_error(seen, buffer.actions[t, own], own, self._step, error) from error
+            seen, rewards, terminated, truncated, final = adapter.step(env_actions)
+            recorder.record(t, rewards, terminated, truncated)
+            if final is not None:
+                finals.append((t, *final))
+            self._step += 1
+        last[...] = seen
+        return finals
+
+    def _step_parts(
+        self, observations: NDArray[Any], recorders: list[Any], buffer: _Buffer, last: NDArray[Any]
+    ) -> list[_Final]:
+        """Step every part at its own pace: while this acts for one, the others step, and none waits for another."""
+        adapter, first_step, parts = self._adapter, self._first_step, self._parts
+        finals: list[_Final] = []
+        steps, stepped = len(buffer.rewards), [0] * len(parts)
+
+        def act(part: int, seen: NDArray[Any]) -> None:
+            t, own, masks = stepped[part], parts[part], adapter.action_masks
+            try:
+                env_actions = recorders[part].act(t, seen, None if masks is None else masks[own])
+            except FloatingPointError as error:
+                raise self._acting_error(seen, buffer.actions[t, own], own, first_step + t, error) from error
+            adapter.send(part, env_actions)
+
         try:
             for part, own in enumerate(parts):
-                stepper.send(part, self._act(observations[own], buffer, 0, own, raw))
+                act(part, observations[own])
             for _ in range(steps * len(parts)):
-                part = stepper.next_part()
-                t, own = stepped[part], parts[part]
-                seen, rewards, terminated, truncated, final = stepper.receive(part)
-                buffer.rewards[t, own], buffer.terminated[t, own] = rewards, terminated
-                buffer.truncated[t, own] = truncated
+                part = adapter.next_part()
+                seen, rewards, terminated, truncated, final = adapter.receive(part)
+                recorders[part].record(stepped[part], rewards, terminated, truncated)
                 if final is not None:
-                    finals.append((t, *final))
-                stepped[part] = t = t + 1
-                if t < steps:
-                    stepper.send(part, self._act(seen, buffer, t, own, raw))
+                    finals.append((stepped[part], *final))
+                stepped[part] += 1
+                if stepped[part] < steps:
+                    act(part, seen)
                 else:
-                    last[own] = seen
+                    last[parts[part]] = seen
         finally:
             self._step = first_step + max(stepped)
-        return finals, last, raw
+        return finals
 
     def _take(self, acted: RolledOut, buffer: _Buffer) -> tuple[list[_Final], NDArray[Any], NDArray[Any] | None]:
         """As `_step_through`, of what was acted where the environments are."""
@@ -395,36 +418,21 @@ class Collector:
             raise self._acting_error(acted.raw[t, own], acted.actions[t, own], own, self._step, words)
         return acted.finals, acted.last.copy(), acted.raw
 
-    def _act(
-        self, observations: NDArray[Any], buffer: _Buffer, t: int, own: slice, raw: NDArray[Any] | None
-    ) -> NDArray[Any]:
-        """Act for the copies `own` in step `t` of the rollout; what goes to them."""
-        normalized, actions, log_probs = buffer.observations[t, own], buffer.actions[t, own], buffer.log_probs[t, own]
-        step = self._first_step + t
-        if raw is not None:
-            raw[t, own] = observations
-        # New memory at every step, as environments may keep their last action.
-        env_actions = np.empty(actions.shape, self._adapter.action_dtype)
-        try:
-            if buffer.action_masks is None:
-                self._actor.act(observations, step, normalized, actions, log_probs, env_actions, first_row=own.start)
-            else:
-                masks, allowed = buffer.action_masks[t, own], self._adapter.action_masks
-                assert allowed is not None
-                masks[...] = allowed[own]
-                self._actor.act(
-                    observations,
-                    step,
-                    normalized,
-                    actions,
-                    log_probs,
-                    env_actions,
-                    first_row=own.start,
-                    action_masks=masks,
-                )
-        except FloatingPointError as error:
-            raise self._acting_error(observations, actions, own, step, error) from error
-        return env_actions
+    def _recorder(self, buffer: _Buffer, own: slice, raw: NDArray[Any] | None) -> Any:
+        return make_recorder(
+            self._actor,
+            own,
+            first_step=self._first_step,
+            env_action_dtype=self._adapter.action_dtype,
+            observations=buffer.observations,
+            actions=buffer.actions,
+            log_probs=buffer.log_probs,
+            rewards=buffer.rewards,
+            terminated=buffer.terminated,
+            truncated=buffer.truncated,
+            raw=raw,
+            action_masks=buffer.action_masks,
+        )
 
     def _acting_error(
         self, observations: NDArray[Any], actions: NDArray[Any], own: slice, step: int, error: Any

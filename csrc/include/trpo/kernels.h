@@ -87,6 +87,10 @@ typedef struct {
 /* Table for `dtype`; never NULL once trpo_dispatch succeeded. */
 const trpo_kernels *trpo_kernels_for(trpo_dtype dtype);
 
+/* The same of at most 256 bits. Some CPUs run at a lower clock for about a millisecond after 512-bit arithmetic: what
+ * steps between two calls of `act` loses more by that than `act` gains. */
+const trpo_kernels *trpo_narrow_kernels_for(trpo_dtype dtype);
+
 /* Choose the instruction set: `wanted` ("x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"), or NULL for the best that the
  * CPU runs. Returns 0, -1 for a name that is not built in, -2 for one that this CPU lacks. */
 int trpo_dispatch(const char *wanted);

@@ -9,7 +9,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from tests import reference
-from tests.rollout.toys import Walk, copies_of, make_environments, walks
+from tests.rollout.toys import Walk, copies_of, follow, make_environments, walks
 from trpo_fast.algorithm.acting import Player
 from trpo_fast.engines import make_engine
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
@@ -158,6 +158,11 @@ def playing(request):
     collector = Collector(adapter, engine, steps_per_env=5, seed=5)
     collector.collect()
     return policy, engine, collector
+
+
+def test_copies_that_are_stepped_one_by_one_are_acted_for_with_narrow_vectors():
+    assert follow(walks(2), 4).toy_actor.options["narrow"]
+    assert not follow(walks(2, AutoresetMode.NEXT_STEP), 4).toy_actor.options["narrow"]  # stepped by others
 
 
 def test_parameters_that_are_not_finite_are_named_before_they_act(playing):

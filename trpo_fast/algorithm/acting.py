@@ -25,6 +25,8 @@ class Player:
         Read at every call, never updated.
     seed, stream : int
         Key of the noise; it is further keyed by the step given to :meth:`act` and by the row.
+    narrow : bool
+        Act with vectors of at most 256 bits, see `Environments.narrow_acting`.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Player:
         action_map: str = "clip",
         seed: int,
         stream: int,
+        narrow: bool = False,
     ) -> None:
         self._space = action_space
         self._layout = action_layout(action_space)
@@ -49,6 +52,7 @@ class Player:
             observation_clip=np.inf if normalizer is None else normalizer.clip,
             seed=seed,
             stream=stream,
+            narrow=narrow,
         )
         self._arrays: tuple[NDArray[Any], ...] = ()
 

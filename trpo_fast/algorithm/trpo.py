@@ -526,7 +526,7 @@ class TRPO:
         count = min(episodes, self.num_envs)
         environments = recipe.make_again(count, like=self) if env is None else recipe.make_like(count, like=self)
         try:
-            player = self._make_player(seed, EVALUATION_STREAM)
+            player = self._make_player(seed, EVALUATION_STREAM, narrow=environments.narrow_acting)
             # Not the seed itself: the training's environments may have been seeded with it.
             first = int(np.random.SeedSequence([seed, EVALUATION_STREAM]).generate_state(1)[0])
             # Copies get first, first + 1, ...: stay clear of the 32-bit limit that some simulators have.
@@ -658,7 +658,7 @@ class TRPO:
         if environments is not None:
             environments.close()
 
-    def _make_player(self, seed: int, stream: int) -> Player:
+    def _make_player(self, seed: int, stream: int, narrow: bool = False) -> Player:
         return Player(
             self.engine,
             self.action_space,
@@ -666,6 +666,7 @@ class TRPO:
             action_map=self.config.action_map,
             seed=seed,
             stream=stream,
+            narrow=narrow,
         )
 
 

@@ -248,6 +248,73 @@ def test_an_environment_whose_reset_takes_no_seed_is_told_what_is_wanted():
     adapter.close()
 
 
+def test_a_wrapper_whose_reset_takes_no_seed_is_the_one_named():
+    class Forgetful(gymnasium.Wrapper):
+        def reset(self):
+            return self.env.reset()
+
+    adapter = make_environments(lambda: gymnasium.wrappers.RecordEpisodeStatistics(Forgetful(Walk())), num_envs=1)
+    with pytest.raises(TypeError, match=r"reset of environment 0 \(Forgetful\) takes no seed"):
+        adapter.reset(0)
+    adapter.close()
+
+
+class WithoutSeed(Walk):
+    """Its reset takes no seed, and nobody calls it with one."""
+
+    def reset(self):
+        return super().reset()
+
+
+class WithinIt(WithoutSeed):
+    def reset(self):
+        raise TypeError("WithinIt.reset() got an unexpected keyword argument 'seed'")
+
+
+class Deaf(gymnasium.Wrapper):
+    def reset(self, *, seed=None, options=None):
+        return self.env.reset()
+
+
+class Mistaken(Deaf):
+    def reset(self, *, seed=None, options=None):
+        return super().reset() + 1
+
+
+class MistakenAboutASeed(Deaf):
+    def reset(self, *, seed=None, options=None):
+        return (lambda: self.env.reset())(seed=seed)
+
+
+class WithAnOddBase(Walk):
+    class Base:
+        def reset(self):
+            return None
+
+    def reset(self, *, seed=None, options=None):
+        return self.Base().reset(seed=seed)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Mistaken(WithoutSeed()),
+        lambda: MistakenAboutASeed(WithoutSeed()),
+        lambda: Deaf(WithinIt()),
+        WithAnOddBase,
+    ],
+    ids=["wrapper", "of another call", "in the body", "in the base"],
+)
+def test_a_type_error_that_is_not_of_calling_reset_with_a_seed_travels_on_with_the_environment_noted(make):
+    adapter = make_environments(make, num_envs=1)
+    with pytest.raises(TypeError) as raised:
+        adapter.reset(0)
+    assert "takes no seed" not in str(raised.value) and raised.value.__cause__ is None
+    assert "environment 0, in its reset" in raised.value.__notes__
+    assert raised.traceback[-1].path.name == "test_copies.py"
+    adapter.close()
+
+
 class CarelessParts(Parts):
     """Answers what it is told from its first step on."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import trpo_fast.algorithm.trpo as module
@@ -51,6 +53,39 @@ def test_copies_that_share_state_train_where_that_is_asked_for_by_name(make_agen
     with pytest.warns(UserWarning, match="its 3 copies in one process share state"):
         agent = make_agent(OneAircraft, vectorization="sync").learn(STEPS)
     assert agent.num_updates == 1
+
+
+class ShortFlight(OneAircraft):
+    def step(self, action):
+        observation, reward, *_ = super().step(action)
+        return observation, reward, False, self.steps == 5, {}
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["given", "the training's"])
+def test_copies_of_an_evaluation_that_are_one_simulator_become_one_copy_said_by_name(make_agent, given):
+    said = r"evaluate: its 3 copies in one process share state: a copy of ShortFlight .*; plays in one copy"
+    trained, env = (Walk, ShortFlight) if given else (ShortFlight, None)
+    with pytest.warns(UserWarning, match=said) as warned:
+        result = make_agent(trained).evaluate(4, env=env)
+    assert len(warned) == 1 and warned[0].filename == __file__
+    alone = make_agent(trained, num_envs=1).evaluate(4, env=env)
+    assert result.lengths.tolist() == [5] * 4 and result.returns.tolist() == alone.returns.tolist()
+
+
+def test_workers_of_one_copy_each_evaluate_such_a_simulator_side_by_side(make_agent):
+    agent = make_agent(ShortFlight, vectorization="async").learn(STEPS)
+    assert agent.evaluate(3).lengths.tolist() == [5] * 3
+
+
+def test_the_first_evaluation_of_an_agent_that_was_loaded_looks_for_shared_state_itself(
+    make_agent, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(gymnasium.registry, "ShortFlight-v0", EnvSpec("ShortFlight-v0", entry_point=ShortFlight))
+    make_agent("ShortFlight-v0").save(tmp_path / "agent.trpo")
+    agent = TRPO.load(tmp_path / "agent.trpo")
+    with pytest.warns(UserWarning, match="evaluate: its 3 copies in one process share state"):
+        agent.evaluate(4)
+    assert agent.environments is None
 
 
 def test_looking_for_shared_state_makes_no_environment_and_changes_no_bit_of_a_run(

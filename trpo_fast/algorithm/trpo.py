@@ -17,6 +17,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -507,7 +508,8 @@ class TRPO:
             Of environments and noise; the agent's by default. The same seed gives the same episodes.
         env : as in the constructor, optional
             Environments to play in, with the agent's spaces, instead of new ones like those of the training; a
-            VectorEnv is used as it is, and left open.
+            VectorEnv is used as it is, and left open. Copies that would be one simulator, as several in one process may
+            be, become one copy, with a UserWarning.
         max_steps : int, optional
             Steps after which an episode that has not ended is left; the config's ``evaluation_max_steps`` by default.
             Such episodes count with their return until then, are False in ``result.finished``, and are said in a
@@ -522,9 +524,7 @@ class TRPO:
         limit = self.config.evaluation_max_steps if max_steps is None else max_steps
         limit = checked("max_steps", limit, POSITIVE_INTEGER)
         seed = self.seed if seed is None else _checked_seed(seed)
-        recipe = self._known_recipe() if env is None else EnvironmentRecipe(env)
-        count = min(episodes, self.num_envs)
-        environments = recipe.make_again(count, like=self) if env is None else recipe.make_like(count, like=self)
+        environments = self._environments_apart(env, min(episodes, self.num_envs))
         try:
             player = self._make_player(seed, EVALUATION_STREAM, narrow=environments.narrow_acting)
             # Not the seed itself: the training's environments may have been seeded with it.
@@ -543,6 +543,28 @@ class TRPO:
                 stacklevel=2,
             )
         return result
+
+    def _environments_apart(self, env: Any, count: int) -> Environments:
+        """Environments for an evaluation; one copy where several in a process would be one simulator, and a warning."""
+        if env is None:
+            make = partial(self._known_recipe().make_again, like=self)
+        else:
+            make = partial(EnvironmentRecipe(env).make_like, like=self)
+        environments = make(count)
+        try:
+            # Those of the training have been looked at, or will be before it begins.
+            same = environments if env is not None or self.environments is None else self.environments
+            found = same.shared_state()
+        except BaseException:
+            environments.close()
+            raise
+        if environments.num_envs == 1 or not found.shared:
+            return environments
+        environments.close()
+        warnings.warn(
+            f"evaluate: its {count} copies in one process share state: {found.reason}; plays in one copy", stacklevel=3
+        )
+        return make(1)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole agent, all that training needs to go on included, to a safetensors file (atomically).

@@ -21,6 +21,7 @@ import cloudpickle
 import gymnasium
 from numpy.typing import NDArray
 
+from trpo_fast.environments.mujoco_warnings import said
 from trpo_fast.environments.worker import (
     ATTACH,
     DONE,
@@ -122,6 +123,7 @@ class WorkerProcesses:
                         "count": part.stop - part.start,
                         "makers": _pickled(makers[part]),
                         "registry": registry,
+                        "said": said(),
                         "argv": sys.argv,
                     }
                 )

@@ -139,24 +139,33 @@ class EnvironmentRecipe:
         trusted = None if everything or self.trusted is None else (*self.trusted, *imports)
         return replace(self, modules=modules, trusted=trusted)
 
-    def with_changes(self, id: str | None, env_kwargs: Any, wrappers: Any) -> EnvironmentRecipe:
+    def with_changes(
+        self,
+        id: str | None,
+        env_kwargs: Any,
+        wrappers: Any,
+        vectorization: str | None = None,
+        num_workers: int | None = None,
+    ) -> EnvironmentRecipe:
         """The same with what a person gives, which is trusted, an id that is only repeated, too; None keeps what is."""
         trusted = self.trusted
         if trusted is not None:
             trusted = (*trusted, *code_named(id, (), checked_wrappers(wrappers) or ()))
+        kept_workers = self.num_workers if vectorization in (None, "workers") else None
         return replace(
             self,
+            vectorization=vectorization or self.vectorization,
             env_kwargs=self.env_kwargs if env_kwargs is None else env_kwargs,
             wrappers=self.wrappers if wrappers is None else wrappers,
             trusted=trusted,
+            num_workers=kept_workers if num_workers is None else num_workers,
         )
 
     def require_said_again(self, env: Any, env_kwargs: Any, wrappers: Any) -> None:
         """ValueError where another environment takes this one's place and nothing is said in place of its arguments."""
-        own = self.wrappers if self.wrappers not in (None, ("atari",)) else ()  # which ids have by default
         for name, kept, given, nothing in (
             ("env_kwargs", dict(self.env_kwargs), env_kwargs, "{}"),
-            ("wrappers", list(own or ()), wrappers, "['none']"),
+            ("wrappers", self._own_wrappers, wrappers, "['none']"),
         ):
             if kept and given is None:
                 raise ValueError(
@@ -239,6 +248,18 @@ class EnvironmentRecipe:
         except (TypeError, ValueError):
             return None
         return description if same else None
+
+    @property
+    def not_kept(self) -> list[str]:
+        """Names of the arguments that a file says nothing of, as it cannot say all of how the environment is made."""
+        if self.to_json() is not None:
+            return []
+        return [name for name, own in (("env_kwargs", self.env_kwargs), ("wrappers", self._own_wrappers)) if own]
+
+    @property
+    def _own_wrappers(self) -> list[Any]:
+        """Those that an id does not have by default."""
+        return [] if self.wrappers in (None, ("atari",)) else list(self.wrappers or ())
 
     @classmethod
     def from_json(cls, description: Any) -> EnvironmentRecipe:

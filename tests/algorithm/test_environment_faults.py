@@ -157,3 +157,39 @@ def test_vector_rewards_are_named_with_the_wrapper_that_helps(make_agent):
 
     with pytest.raises(TypeError, match=r"reward of environment 0 must be a number.*LinearReward"):
         make_agent(Objectives).learn(STEPS)
+
+
+def test_objects_in_a_vector_environment_are_named_by_evaluation_and_stay_as_they_are(make_agent):
+    objects = [Walk(), Walk()]
+    vector = SyncVectorEnv([lambda: objects[0], lambda: objects[1]], autoreset_mode=AutoresetMode.SAME_STEP)
+    agent = make_agent(vector, steps_per_env=5).learn(1)
+    before = [one.history[-1] for one in objects]
+    for look in (lambda: agent.evaluate(2), lambda: agent.learn(1, callback=EvaluationCallback(10**9))):
+        with pytest.raises(ValueError, match=r"function of the SyncVectorEnv .* it returned a Walk that is in use"):
+            look()
+    assert [one.history[-1] for one in objects] == before and not vector.closed
+    agent.learn(1)
+
+
+def test_one_object_twice_in_a_vector_environment_is_refused(make_agent):
+    one = Walk()
+    vector = SyncVectorEnv([lambda: one] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    with pytest.raises(ValueError, match="SyncVectorEnv holds the same Walk twice; want functions that make a new"):
+        make_agent(vector)
+    assert not vector.closed
+
+
+def test_the_vector_environment_of_the_training_is_refused_by_an_evaluation_in_between(make_agent):
+    vector = SyncVectorEnv([Walk] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    agent = make_agent(vector, steps_per_env=5)
+    agent.evaluate(2, env=vector)  # no episode of the training has begun
+    agent.learn(1)
+    begun = [one.steps for one in vector.envs]
+    with pytest.raises(ValueError, match=r"env: it is the vector environment of the training.*agent.close\(\) before"):
+        agent.evaluate(2, env=vector)
+    with pytest.raises(ValueError, match="env: it is the vector environment of the training"):
+        agent.learn(1, callback=EvaluationCallback(10**9, env=vector))
+    assert [one.steps for one in vector.envs] == begun
+    agent.close()
+    assert len(agent.evaluate(2, env=vector).returns) == 2
+    agent.learn(1)

@@ -32,7 +32,7 @@ from trpo_fast.algorithm.acting import Player
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
 from trpo_fast.algorithm.config import BUILT_BY, POSITIVE_INTEGER, SEED, TRPOConfig, checked
 from trpo_fast.algorithm.critic import CriticTrainer
-from trpo_fast.algorithm.evaluation import EvaluationResult, play_episodes
+from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT, EvaluationResult, play_episodes
 from trpo_fast.algorithm.memory import lack_of_memory_named
 from trpo_fast.algorithm.networks import Network, check_given, check_settings, make_networks
 from trpo_fast.algorithm.report import UpdateReport
@@ -515,12 +515,15 @@ class TRPO:
         Raises
         ------
         ValueError
-            The environments have other spaces than the agent, or the training's cannot be made again.
+            The environments have other spaces than the agent, the training's cannot be made again, or ``env`` is the
+            VectorEnv of the training in the middle of its episodes.
         """
         episodes = checked("episodes", episodes, POSITIVE_INTEGER)
         limit = self.config.evaluation_max_steps if max_steps is None else max_steps
         limit = checked("max_steps", limit, POSITIVE_INTEGER)
         seed = self.seed if seed is None else _checked_seed(seed)
+        if self.recipe is not None and self.recipe.steps_in(env) and self.collector and self.collector.under_way:
+            raise ValueError(OWN_ENVIRONMENT)
         recipe = self._known_recipe() if env is None else EnvironmentRecipe(env)
         count = min(episodes, self.num_envs)
         environments = recipe.make_again(count, like=self) if env is None else recipe.make_like(count, like=self)

@@ -116,6 +116,12 @@ class EnvironmentRecipe:
         """What to call the environment."""
         return self.id or getattr(self.source, "__name__", None) or type(self.source).__name__
 
+    def steps_in(self, env: Any) -> bool:
+        """Whether it is the vector environment `env` itself that this stands for, in wrappers or not."""
+        if not (is_vector_environment(self.source) and is_vector_environment(env)):
+            return False
+        return getattr(self.source, "unwrapped", self.source) is getattr(env, "unwrapped", env)
+
     @property
     def code(self) -> list[str]:
         """Modules that making it imports by name: of the id, of `modules` and of wrappers."""
@@ -318,7 +324,8 @@ class EnvironmentRecipe:
         if isinstance(getattr(env, "spec", None), EnvSpec):
             return functools.partial(_made_from_spec, env.spec, type(env), autoreset_mode(env))
         if type(env) in (SyncVectorEnv, AsyncVectorEnv):  # a subclass may change anything
-            return functools.partial(_made_from_functions, type(env), list(env.env_fns), autoreset_mode(env))
+            taken = list(getattr(env, "envs", ()))  # in this process
+            return functools.partial(_made_from_functions, type(env), list(env.env_fns), autoreset_mode(env), taken)
         return pool_again(env)
 
 
@@ -344,10 +351,21 @@ def _made_from_spec(spec: Any, kind: type, mode: Any, num_envs: int) -> VectorEn
     return made
 
 
-def _made_from_functions(kind: Any, functions: list[Any], mode: Any, num_envs: int) -> VectorEnv[Any, Any, Any]:
+def _made_from_functions(
+    kind: Any, functions: list[Any], mode: Any, taken: list[Any], num_envs: int
+) -> VectorEnv[Any, Any, Any]:
     makers = [functions[i % len(functions)] for i in range(num_envs)]
-    made: VectorEnv[Any, Any, Any] = kind(makers, autoreset_mode=mode)
-    return made
+    made: Any = kind(makers, autoreset_mode=mode)
+    in_use = {id(env.unwrapped) for env in taken}
+    again = [env.unwrapped for env in getattr(made, "envs", ()) if id(env.unwrapped) in in_use]
+    if again:  # and is not closed
+        raise ValueError(
+            f"env: a function of the {kind.__name__} given must make a new environment at every call, it returned a "
+            f"{type(again[0]).__name__} that is in use there: its episodes would be cut, and it closed; want functions "
+            "that make one, or evaluate(env=...) with another"
+        )
+    vector: VectorEnv[Any, Any, Any] = made
+    return vector
 
 
 def _checked_modules(modules: Any) -> tuple[str, ...]:

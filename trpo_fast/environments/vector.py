@@ -44,6 +44,7 @@ class VectorAdapter(Environments):
     ) -> None:
         name = type(env).__name__
         env = foreign.translated(env)
+        _require_different_copies(env, name)
         mode = foreign.autoreset_mode(env)
         super().__init__(env.single_observation_space, env.single_action_space, env.num_envs, mode)
         self.wrappings = wrappings_of(env)
@@ -224,3 +225,14 @@ class VectorAdapter(Environments):
                 "mode SAME_STEP it belongs in infos['final_obs'], where infos['_final_obs'] marks who has one"
             )
         return self._layout.flatten_some(final, indices), indices
+
+
+def _require_different_copies(env: VectorEnv[Any, Any, Any], name: str) -> None:
+    """ValueError where a SyncVectorEnv steps one environment several times."""
+    inner: Any = env.unwrapped
+    copies = [one.unwrapped for one in inner.envs] if isinstance(inner, SyncVectorEnv) else []
+    if len({id(one) for one in copies}) < len(copies):
+        raise ValueError(
+            f"env: {name} holds the same {type(copies[0]).__name__} twice; want functions that make a new environment "
+            "at every call"
+        )

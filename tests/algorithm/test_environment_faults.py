@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -11,6 +15,7 @@ from tests.environments.test_shared_state import OneAircraft
 from tests.rollout.toys import Walk
 from trpo_fast.algorithm.callbacks import EvaluationCallback
 from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.environments.processes import WorkerError
 
 STEPS = 3 * 64
 
@@ -193,3 +198,31 @@ def test_the_vector_environment_of_the_training_is_refused_by_an_evaluation_in_b
     agent.close()
     assert len(agent.evaluate(2, env=vector).returns) == 2
     agent.learn(1)
+
+
+def test_a_loaded_agent_that_is_evaluated_makes_environments_for_that_alone(make_agent, counted, tmp_path):
+    gymnasium.register("Counted-v0", entry_point=Counted)
+    try:
+        make_agent("Counted-v0").save(tmp_path / "a.trpo")
+        agent = TRPO.load(tmp_path / "a.trpo")
+        counted.made = counted.closed = 0
+        agent.evaluate(2)
+        assert (counted.made, counted.closed) == (2, 2)
+    finally:
+        del gymnasium.registry["Counted-v0"]
+
+
+def test_a_worker_that_is_killed_leaves_an_agent_that_is_saved_and_learns_on_in_new_workers(make_agent, bits, tmp_path):
+    agent = make_agent(Walk, vectorization="workers", num_workers=2).learn(STEPS)
+    before, killed = bits(agent), agent.environments.processes
+
+    def kill(agent):
+        os.kill(killed[1], signal.SIGKILL)
+
+    with pytest.raises(WorkerError, match=rf"worker 1 \(process {killed[1]}, copies 1 to 2\) was killed by SIGKILL"):
+        agent.learn(2 * STEPS, callback=kill, reset_num_timesteps=False)
+    assert agent.num_timesteps == 2 * STEPS and bits(agent) != before  # its last complete update
+    agent.save(tmp_path / "a.trpo")
+    assert TRPO.load(tmp_path / "a.trpo", env=Walk).num_timesteps == 2 * STEPS
+    agent.learn(STEPS, reset_num_timesteps=False)
+    assert agent.num_timesteps == 3 * STEPS and not set(killed) & set(agent.environments.processes)

@@ -191,5 +191,6 @@ def test_packages_that_do_not_fit_are_one_line_and_the_run_can_go_on_once_they_d
     assert "trpo-fast train: error: environment 0 (Walk) cannot be reset: KeyError: 'mujoco'" in result.err
     assert "Traceback" not in result.err
     assert "failed after 0 steps, saved; once the reason is mended, to go on:" in result.out
+    assert "wrappers and settings: where these are the reason, begin anew" in result.out
     result = command("train", "--resume", "run", "--import", NAME)
     assert result.code == 0, result.err

@@ -344,6 +344,28 @@ def test_parts_against_the_contract_name_environment_and_what_is_wanted(change, 
     adapter.close()
 
 
+@pytest.mark.parametrize("vectorization", ["sync", "workers"])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda o: {**o, "count": (9, *o["count"][1:])}, ValueError, r"\['count'\]\[0\]: 9 is no choice of"),
+        (lambda o: {**o, "count": (1.5, *o["count"][1:])}, TypeError, r"\['count'\]\[0\] must be int64, .* float64"),
+    ],
+    ids=["no choice", "a fraction"],
+)
+def test_a_part_that_stops_to_fit_names_environment_and_step(vectorization, change, error, message):
+    def late(observation):
+        return change(observation) if observation["count"][0] == 3 else observation
+
+    environments = make_environments(lambda: CarelessParts(late), num_envs=2, vectorization=vectorization)
+    environments.reset(0)
+    with pytest.raises(error, match=f"observation of environment 0{message}") as raised:
+        for _ in range(4):
+            environments.step(np.zeros((2, 1), np.float32))
+    assert "step 3 after the reset" in raised.value.__notes__
+    environments.close()
+
+
 @pytest.mark.parametrize(
     ("space", "action", "wanted"),
     [

@@ -141,6 +141,27 @@ def test_worker_processes_of_an_interrupted_call_are_replaced_at_the_next_reset(
     adapter.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*pending call")
+def test_worker_processes_that_have_become_others_after_an_interruption_are_refused():
+    made = [Walk]
+    adapter = make_environments(AsyncVectorEnv([lambda: made[0]()] * 2, autoreset_mode=NEXT))
+    adapter.reset(1)
+    interrupt(adapter, "recv")
+    with pytest.raises(KeyboardInterrupt):
+        adapter.step(np.zeros((2, 1), np.float32))
+
+    class Wider(Walk):
+        action_space = gymnasium.spaces.Box(-2.0, 1.0, (1,), np.float32)
+
+    made[0] = Wider
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"env AsyncVectorEnv: action_space .*as at first: low of action is -2\.0"):
+            adapter.reset(1)
+    made[0] = Walk
+    assert adapter.reset(1).shape == (2, 3)
+    adapter.close()
+
+
 @pytest.mark.parametrize("method", ["send", "recv"])
 @pytest.mark.filterwarnings("ignore:.*pending call")
 def test_interrupted_worker_processes_without_a_recipe_are_refused_and_can_be_closed(method):

@@ -56,7 +56,9 @@ def _add_train(commands: Any) -> None:
     train.add_argument(
         "--timesteps", type=_count, metavar="N", help=f"steps of the whole run, resumed or not (default {TIMESTEPS:,})"
     )
-    train.add_argument("--seed", type=_seed, metavar="S", help="decides everything random (default 0)")
+    train.add_argument(
+        "--seed", type=_seed, metavar="S", help="decides everything random but global generators (default 0)"
+    )
     train.add_argument("--out", metavar="DIR", help="the run's folder, new or empty (default runs/ENV-seedS-DATE-TIME)")
     train.add_argument("--vectorization", choices=VECTORIZATIONS, help="how environments step together (default sync)")
     train.add_argument("--num-workers", type=_count, metavar="N", help="processes of workers (default the cores)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from trpo_fast.environments import foreign
 from trpo_fast.environments.base import Environments, StepResult
-from trpo_fast.environments.checks import late_mask
+from trpo_fast.environments.checks import late_mask, require_same_spaces
 from trpo_fast.environments.wrappers import wrappings_of
 
 _FLOAT, _BOOL = np.dtype(np.float64), np.dtype(np.bool_)
@@ -43,6 +44,7 @@ class VectorAdapter(Environments):
     ) -> None:
         name = type(env).__name__
         env = foreign.translated(env)
+        _require_different_copies(env, name)
         mode = foreign.autoreset_mode(env)
         super().__init__(env.single_observation_space, env.single_action_space, env.num_envs, mode)
         self.wrappings = wrappings_of(env)
@@ -64,7 +66,8 @@ class VectorAdapter(Environments):
         """Start new episodes everywhere; observations ``(E, D)``. Copies get different generators from one `seed`.
 
         Where a step or reset was left in the middle, and requests or answers of worker processes or threads may be
-        lost or waiting, all is replaced by new environments; RuntimeError where nobody knows how to make them.
+        lost or waiting, all is replaced by new environments; RuntimeError where nobody knows how to make them,
+        ValueError where they have become others.
         """
         if self._in_call and foreign.leaves_answers(self._env):
             self._replace()
@@ -124,7 +127,16 @@ class VectorAdapter(Environments):
                 "cannot be used any more, and nothing says how to make new ones"
             )
         self._close()
-        self._env = foreign.translated(self._again(self.num_envs))
+        made = foreign.translated(self._again(self.num_envs))
+        try:
+            spaces = SimpleNamespace(
+                observation_space=made.single_observation_space, action_space=made.single_action_space
+            )
+            require_same_spaces(spaces, self, whose=f"env {self._name}", wanted_by="as at first")
+        except BaseException:
+            made.close()
+            raise
+        self._env = made
         self._owned, self._mask_source = True, None
 
     def _has_workers(self) -> bool:
@@ -213,3 +225,14 @@ class VectorAdapter(Environments):
                 "mode SAME_STEP it belongs in infos['final_obs'], where infos['_final_obs'] marks who has one"
             )
         return self._layout.flatten_some(final, indices), indices
+
+
+def _require_different_copies(env: VectorEnv[Any, Any, Any], name: str) -> None:
+    """ValueError where a SyncVectorEnv steps one environment several times."""
+    inner: Any = env.unwrapped
+    copies = [one.unwrapped for one in inner.envs] if isinstance(inner, SyncVectorEnv) else []
+    if len({id(one) for one in copies}) < len(copies):
+        raise ValueError(
+            f"env: {name} holds the same {type(copies[0]).__name__} twice; want functions that make a new environment "
+            "at every call"
+        )

@@ -132,7 +132,13 @@ class ObservationLayout:
             if not fits or not np.can_cast(array.dtype, part.space.dtype, "same_kind"):
                 for index, observation in enumerate(observations, first):
                     self.check(observation, f"observation of environment {index}", call)
-            part.write(array, out, "observations")
+            try:
+                part.write(array, out, "observations")
+            except (TypeError, ValueError):  # of one of them
+                name = "".join(f"[{key!r}]" for key in path)
+                for index, value in enumerate(array):
+                    part.write(value[None], out[index : index + 1], f"observation of environment {first + index}{name}")
+                raise
 
     def check(self, observation: Any, name: str, call: str) -> None:
         """ValueError or TypeError where a part of one observation has not the shape and kind that its space says."""

@@ -5,12 +5,15 @@ import time
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import concatenate, create_empty_array
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from tests.rollout.toys import Ending, Parts, Walk, make_environments, play
+from trpo_fast.engines import make_engine
 from trpo_fast.environments.vector import VectorAdapter
+from trpo_fast.policies.mlp import MLPPolicy
+from trpo_fast.rollout.collector import Collector
 
 SAME, NEXT, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
 
@@ -190,6 +193,26 @@ def test_vector_environments_step_of_another_shape_is_an_error():
     environment.step = lambda actions: (np.zeros((2, 4)), np.zeros(2), np.zeros(2, bool), np.zeros(2, bool), {})
     with pytest.raises(ValueError, match=r"observations must have shape \(2, 2, 2\).*step returned \(2, 4\)"):
         adapter.step(np.zeros((2, 2)))
+
+
+class InColumns(VectorWrapper):
+    """Keeps rewards and flags in tables, of which every step returns columns."""
+
+    def step(self, actions):
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        flags = np.stack([terminated, truncated], axis=1)
+        return observations, np.stack([rewards, rewards], axis=1)[:, 1], flags[:, 0], flags[:, 1], infos
+
+
+def test_rewards_and_flags_may_be_columns_of_a_table():
+    rollouts = []
+    for env in same_step(SyncVectorEnv), InColumns(same_step(SyncVectorEnv)):
+        adapter = make_environments(env)
+        engine = make_engine(MLPPolicy(adapter.observation_space, adapter.action_space, seed=1))
+        rollouts.append(Collector(adapter, engine, steps_per_env=9, seed=5).collect())
+    for name in ("rewards", "terminated", "truncated"):
+        np.testing.assert_array_equal(*(getattr(rollout, name) for rollout in rollouts))
+    assert rollouts[0].truncated.any()
 
 
 class VectorParts(VectorEnv):

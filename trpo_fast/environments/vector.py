@@ -91,9 +91,9 @@ class VectorAdapter(Environments):
         self._in_call = False
         self._steps += 1
         if not self._usual(rewards, terminated, truncated):
-            rewards = self._one_for_each(rewards, "rewards").astype(np.float64, copy=False)
-            terminated = self._one_for_each(terminated, "terminated").astype(np.bool_, copy=False)
-            truncated = self._one_for_each(truncated, "truncated").astype(np.bool_, copy=False)
+            rewards = self._one_for_each(rewards, "rewards", _FLOAT)
+            terminated = self._one_for_each(terminated, "terminated", _BOOL)
+            truncated = self._one_for_each(truncated, "truncated", _BOOL)
         if masks is not None:
             self._take_masks(*masks, None if self._same_step else terminated | truncated)
         elif "action_mask" in infos and self._mask_format is not None:
@@ -149,23 +149,26 @@ class VectorAdapter(Environments):
         return array if self._observations_are_rows else array.reshape(self.num_envs, self.observation_size)
 
     def _usual(self, rewards: Any, terminated: Any, truncated: Any) -> bool:
-        """Whether all are arrays of the shape and the dtypes that are wanted."""
+        """Whether all are arrays of the shape and the dtypes that are wanted, and lie in one piece."""
         return bool(
             type(rewards) is type(terminated) is type(truncated) is np.ndarray
             and rewards.shape == terminated.shape == truncated.shape == self._one_each
             and rewards.dtype is _FLOAT
             and terminated.dtype is _BOOL
             and truncated.dtype is _BOOL
+            and rewards.flags.c_contiguous
+            and terminated.flags.c_contiguous
+            and truncated.flags.c_contiguous
         )
 
-    def _one_for_each(self, values: Any, name: str) -> NDArray[Any]:
+    def _one_for_each(self, values: Any, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
         array = values if type(values) is np.ndarray else np.asarray(values)
         if array.shape != self._one_each:
             hint = "; several objectives have to become one" if array.ndim == 2 and array.shape[1] > 1 else ""
             raise ValueError(
                 f"{name} must have shape {self._one_each}, one for each environment; step returned {array.shape}{hint}"
             )
-        return array
+        return np.ascontiguousarray(array, dtype)
 
     def _find_masks(self, infos: dict[str, Any]) -> Callable[[dict[str, Any]], tuple[Any, Any]] | None:
         """Where masks come from: a function of the infos to (one mask for each environment, who has one or None)."""

@@ -101,12 +101,11 @@ def _recipe(arguments: argparse.Namespace, saved: Any) -> EnvironmentRecipe:
                 recipe = recipe.with_changes(env, kwargs, wrappers).trusting(
                     arguments.imports, everything=arguments.trust
                 )
-                if arguments.vectorization is not None or arguments.num_workers is not None:
-                    recipe = dataclasses.replace(
-                        recipe,
-                        vectorization=arguments.vectorization or recipe.vectorization,
-                        num_workers=arguments.num_workers,
-                    )
+                vectorization = arguments.vectorization or recipe.vectorization
+                kept = recipe.num_workers if vectorization == "workers" else None
+                recipe = dataclasses.replace(
+                    recipe, vectorization=vectorization, num_workers=arguments.num_workers or kept
+                )
                 show(recipe)
                 recipe.require_trust()
                 return recipe

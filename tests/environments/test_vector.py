@@ -162,6 +162,45 @@ def test_interrupted_worker_processes_without_a_recipe_are_refused_and_can_be_cl
     assert not any(process.is_alive() for process in environments.unwrapped.processes)
 
 
+class Posted(Ending):
+    """Sends, and receives what was sent first, as EnvPool and ale-py do; `interrupted`: Ctrl-C falls in between."""
+
+    def __init__(self):
+        super().__init__(mode=NEXT)
+        self.answers, self.interrupted = [], False
+
+    def send(self, answer):
+        self.answers.append(answer)
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    def recv(self):
+        return self.answers.pop(0)
+
+    def reset(self, *, seed=None, options=None):
+        self.send(super().reset())
+        return self.recv()
+
+    def step(self, actions):
+        self.send(super().step(actions))
+        return self.recv()
+
+
+@pytest.mark.parametrize("call", ["step", "reset"])
+def test_a_vector_environment_left_in_a_call_is_refused_to_whoever_takes_it_next(call):
+    env = Posted()
+    adapter = make_environments(env)
+    adapter.reset(1)
+    env.interrupted = True
+    with pytest.raises(KeyboardInterrupt):
+        adapter.reset(1) if call == "reset" else adapter.step(np.zeros((2, 2)))
+    adapter.close()
+    env.interrupted = False
+    with pytest.raises(RuntimeError, match="a step or reset of Posted was interrupted"):
+        make_environments(env).reset(1)
+    make_environments(Posted()).reset(1)
+
+
 def test_closing_ends_workers_that_do_not_answer():
     class Slow(Walk):
         def step(self, action):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,10 @@ from trpo_fast.environments.checks import late_mask
 from trpo_fast.environments.wrappers import wrappings_of
 
 _FLOAT, _BOOL = np.dtype(np.float64), np.dtype(np.bool_)
+
+# Vector environments that an exception, Ctrl-C for example, left in the middle of a call, by their ids. A user's may be
+# adapted again: by an evaluation, by another agent, after `close`.
+_UNFINISHED: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 class VectorAdapter(Environments):
@@ -58,7 +64,6 @@ class VectorAdapter(Environments):
         self._again = again
         self._owned = owned
         self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
-        self._in_call = False  # still true after a call that an exception, Ctrl-C for example, left unfinished
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start new episodes everywhere; observations ``(E, D)``. Copies get different generators from one `seed`.
@@ -66,15 +71,18 @@ class VectorAdapter(Environments):
         Where a step or reset was left in the middle, and requests or answers of worker processes or threads may be
         lost or waiting, all is replaced by new environments; RuntimeError where nobody knows how to make them.
         """
-        if self._in_call and foreign.leaves_answers(self._env):
+        if self._is_unfinished() and foreign.leaves_answers(self._env):
             self._replace()
-        self._in_call = True
-        observations, infos = self._env.reset(seed=seed)
-        self._env, observations, infos = foreign.in_arrays(self._env, observations, infos)
-        if self._mask_format is not None and self._mask_source is None:
-            self._mask_source = self._find_masks(infos)
-        masks = None if self._mask_source is None else self._mask_source(infos)
-        self._in_call = False
+        try:
+            observations, infos = self._env.reset(seed=seed)
+            self._env, observations, infos = foreign.in_arrays(self._env, observations, infos)
+            if self._mask_format is not None and self._mask_source is None:
+                self._mask_source = self._find_masks(infos)
+            masks = None if self._mask_source is None else self._mask_source(infos)
+        except BaseException:
+            self._leave_unfinished()
+            raise
+        _UNFINISHED.pop(id(self._env.unwrapped), None)
         self._steps = 0
         if masks is not None:
             self._take_masks(*masks, None)
@@ -85,10 +93,12 @@ class VectorAdapter(Environments):
         shape, dtype = self._actions_as_env
         if actions.dtype is not dtype or actions.shape != shape:
             actions = actions.reshape(shape).astype(dtype, copy=False)
-        self._in_call = True
-        observations, rewards, terminated, truncated, infos = self._env.step(actions)
-        masks = None if self._mask_source is None else self._mask_source(infos)
-        self._in_call = False
+        try:
+            observations, rewards, terminated, truncated, infos = self._env.step(actions)
+            masks = None if self._mask_source is None else self._mask_source(infos)
+        except BaseException:
+            self._leave_unfinished()
+            raise
         self._steps += 1
         if not self._usual(rewards, terminated, truncated):
             rewards = self._one_for_each(rewards, "rewards", _FLOAT)
@@ -113,9 +123,16 @@ class VectorAdapter(Environments):
 
     def _close(self) -> None:
         if self._has_workers():
-            self._env.close(timeout=1.0, terminate=self._in_call)
+            self._env.close(timeout=1.0, terminate=self._is_unfinished())
         else:
             self._env.close()
+
+    def _leave_unfinished(self) -> None:
+        with contextlib.suppress(TypeError):  # of what takes no weak references
+            _UNFINISHED[id(self._env.unwrapped)] = self._env.unwrapped
+
+    def _is_unfinished(self) -> bool:
+        return _UNFINISHED.get(id(self._env.unwrapped)) is self._env.unwrapped
 
     def _replace(self) -> None:
         if self._again is None:

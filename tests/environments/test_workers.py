@@ -384,6 +384,23 @@ def test_after_an_interrupted_step_reset_begins_again(toy, made):
     assert_same(trace(environments, 3), trace(InProcessEnvironments([toys.Sum] * 4), 3))
 
 
+@pytest.mark.parametrize("call", ["reset", "step"])
+def test_after_an_interruption_in_the_middle_of_an_answer_reset_begins_again(call, made, monkeypatch):
+    environments = made(toys.Sum, 2, 2)
+    environments.reset(0)
+    read = os.read
+
+    def read_and_interrupt(descriptor, count):
+        monkeypatch.undo()
+        read(descriptor, count)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "read", read_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        environments.reset(0) if call == "reset" else environments.step(np.ones((2, 1), np.float32))
+    assert_same(trace(environments, 3), trace(InProcessEnvironments([toys.Sum] * 2), 3))
+
+
 def test_workers_leave_ctrl_c_to_the_main_process(made):
     environments = made(toys.Sum, 2, 2)
     environments.reset(0)

@@ -434,6 +434,12 @@ def test_settings_can_be_others_after_a_load_but_not_what_networks_are_built_by(
         TRPO.load(tmp_path / "a.trpo", gama=0.5)
 
 
+def test_settings_that_do_not_fit_are_not_called_a_damaged_file(make_agent, tmp_path):
+    make_agent().save(tmp_path / "a.trpo")
+    with pytest.raises(ValueError, match=r"^preconditioner: 'kfac' given; want None with the autograd engine"):
+        TRPO.load(tmp_path / "a.trpo", engine="autograd", preconditioner="kfac")
+
+
 def test_what_networks_are_built_by_are_fields():
     assert {entry.name for entry in dataclasses.fields(TRPOConfig)} >= BUILT_BY
 

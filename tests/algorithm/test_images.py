@@ -290,6 +290,8 @@ def test_an_agent_of_a_gpu_is_loaded_where_there_is_none(make, tmp_path):
     assert loaded.config.device == "auto"
     loaded.learn(UPDATE)
     loaded.close()
+    with pytest.raises(ValueError, match="device: 'cuda' given; want 'auto' or 'cpu'"):  # by a person, and not a file
+        TRPO.load(path, device="cuda")
 
 
 def test_a_device_for_modules_of_ones_own_is_refused():

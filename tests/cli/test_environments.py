@@ -8,6 +8,9 @@ import pytest
 
 from tests.rollout.toys import Walk
 from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.cli import train
+from trpo_fast.cli.arguments import make_parser
+from trpo_fast.environments.recipe import EnvironmentRecipe
 
 MODULE = """
 import gymnasium
@@ -66,6 +69,22 @@ def test_import_registers_an_id(command, small, rambles):
     assert command("train", "Rambling-v0", "--timesteps", "64", "--out", "a", *small).code == 2
     result = command("train", "Rambling-v0", "--import", NAME, "--timesteps", "64", "--out", "b", *small)
     assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ([], ("workers", 3)),
+        (["--vectorization", "workers"], ("workers", 3)),
+        (["--num-workers", "2"], ("workers", 2)),
+        (["--vectorization", "sync"], ("sync", None)),
+    ],
+    ids=str,
+)
+def test_workers_of_a_config_are_kept_unless_something_else_is_said(options, wanted):
+    saved = EnvironmentRecipe("CartPole-v1", "workers", num_workers=3).to_json()
+    recipe = train._recipe(make_parser().parse_args(["train", "CartPole-v1", *options]), saved)
+    assert (recipe.vectorization, recipe.num_workers) == wanted
 
 
 @pytest.mark.parametrize("arguments", [["eval", "run"], ["train", "--resume", "run", "--timesteps", "128"]])

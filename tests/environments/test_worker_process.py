@@ -21,11 +21,12 @@ from tests.environments.pids import gone, wait_until
 from trpo_fast.environments.workers import WorkerEnvironments
 
 
-def test_workers_have_no_torch_and_one_thread_beside_the_watch_on_their_parent(made):
+def test_workers_have_no_torch_and_one_thread_beside_the_watch_on_their_parent(made, monkeypatch):
     assert "torch" in sys.modules
+    monkeypatch.setenv("TRPO_FAST_NUM_THREADS", "3")  # of the main process
     environments = made(toys.Surroundings, 2, 2)
     rows = environments.reset()
-    np.testing.assert_array_equal(rows, [[0, 102]] * 2)
+    np.testing.assert_array_equal(rows, [[0, 1102]] * 2)
     environments.step(np.zeros((2, 1), np.float32))
 
 

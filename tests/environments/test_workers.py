@@ -306,6 +306,23 @@ def test_after_an_interrupted_step_reset_begins_again(toy, made):
     assert_same(trace(environments, 3), trace(InProcessEnvironments([toys.Sum] * 4), 3))
 
 
+@pytest.mark.parametrize("call", ["reset", "step"])
+def test_after_an_interruption_in_the_middle_of_an_answer_reset_begins_again(call, made, monkeypatch):
+    environments = made(toys.Sum, 2, 2)
+    environments.reset(0)
+    read = os.read
+
+    def read_and_interrupt(descriptor, count):
+        monkeypatch.undo()
+        read(descriptor, count)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "read", read_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        environments.reset(0) if call == "reset" else environments.step(np.ones((2, 1), np.float32))
+    assert_same(trace(environments, 3), trace(InProcessEnvironments([toys.Sum] * 2), 3))
+
+
 def test_copies_of_different_spaces_are_refused_across_workers():
     makers = [functools.partial(toys.Drawn, spaces.Box(-1, high, (2,)), BOX) for high in (1, 1, 2, 2)]
     with pytest.raises(ValueError, match=r"environment 2: observation_space .*as environment 0 has it"):

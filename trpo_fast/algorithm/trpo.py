@@ -623,15 +623,16 @@ class TRPO:
             what is wrong with it and what is wanted.
         ValueError
             ``env`` has other spaces than the saved agent; a module is missing, or has other parameters than the saved;
-            an environment is to be made for which the file names code that is not trusted (also later, when it is
-            needed: acting needs none).
+            a setting that cannot be another one, or does not fit the rest; an environment is to be made for which the
+            file names code that is not trusted (also later, when it is needed: acting needs none).
         """
         path = find_model(path)
         saved = checkpoint.read(path)
         recipe, environments = saved.recipe, None
-        config = saved.config.replace(**_changeable(settings))
+        config = saved.config
         if config.device == "cuda" and not torch.cuda.is_available():
             config = config.replace(device="auto")
+        config = config.replace(**_changeable(settings))
         making = {"env_kwargs": env_kwargs, "wrappers": wrappers}
         stepping = {"vectorization": vectorization, "num_workers": num_workers}
         if any(value is not None for value in (env, *making.values(), *stepping.values())):
@@ -650,8 +651,9 @@ class TRPO:
             check_given(saved.own_networks, policy, critic)
             with model_file.damage_named(path):
                 checkpoint.check_sizes(saved)
-            # What a module of the user's raises says nothing about the file.
-            with nullcontext() if policy is not None or critic is not None else model_file.damage_named(path):
+            # What comes of modules and settings of the user's says nothing about the file.
+            from_file = policy is None and critic is None and not settings
+            with model_file.damage_named(path) if from_file else nullcontext():
                 agent._build(
                     config,
                     saved.seed,

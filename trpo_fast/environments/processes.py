@@ -138,9 +138,9 @@ class WorkerProcesses:
             self._ready.remove(part)
         else:
             self._await(worker)
-        code = os.read(worker.answers, 1)
+        code = self._code_of(worker)
         if code in (DONE, DONE_WITH_FINALS):
-            worker.waiting = False
+            worker.waiting = worker.torn = False
             return code == DONE_WITH_FINALS
         self._interpret(worker, code)
         raise AssertionError(f"{worker.name} answered a step with {code!r}")
@@ -176,7 +176,7 @@ class WorkerProcesses:
                 if not worker.poll.poll(1e3 * max(0.0, deadline - time.monotonic())):
                     return False
                 try:
-                    self._take(worker, os.read(worker.answers, 1))
+                    self._take(worker, self._code_of(worker))
                 except WorkerError:
                     return False
         return bool(self._workers)
@@ -217,7 +217,12 @@ class WorkerProcesses:
 
     def _value_of(self, worker: WorkerProcess) -> Any:
         self._await(worker)
-        return self._interpret(worker, os.read(worker.answers, 1))
+        return self._interpret(worker, self._code_of(worker))
+
+    def _code_of(self, worker: WorkerProcess) -> bytes:
+        """What an answer begins with; until all of it is taken, nothing tells what would be read next."""
+        worker.torn = True
+        return os.read(worker.answers, 1)
 
     def _interpret(self, worker: WorkerProcess, code: bytes) -> Any:
         """The value that an answer brings; raises the error that it brings."""
@@ -239,13 +244,11 @@ class WorkerProcesses:
             raise worker.death()
         data = b""
         if code not in (DONE, DONE_WITH_FINALS):
-            worker.torn = True
             try:
                 data = read_data(worker.answers)
             except EOFError:
                 raise worker.death() from None
-            worker.torn = False
-        worker.waiting = False
+        worker.waiting = worker.torn = False
         return data
 
     def _require_alive(self, worker: WorkerProcess) -> None:

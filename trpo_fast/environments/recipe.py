@@ -84,9 +84,10 @@ class EnvironmentRecipe:
         object.__setattr__(self, "wrappers", checked_wrappers(self.wrappers))
         object.__setattr__(self, "modules", _checked_modules(self.modules))
         if is_vector_environment(source):
-            if self.vectorization is not None or kwargs or self.wrappers:
+            if self.vectorization is not None or kwargs or self.wrappers or self.modules:
                 raise ValueError(
-                    "vectorization, env_kwargs and wrappers must be left out with a VectorEnv, which is used as it is"
+                    "vectorization, env_kwargs, wrappers and imports must be left out with a VectorEnv, which is used "
+                    "as it is"
                 )
             return
         if isinstance(source, gymnasium.Env) or not (isinstance(source, str) or callable(source)):
@@ -290,6 +291,7 @@ class EnvironmentRecipe:
         if not isinstance(env, str):
             return self._stepped([self._maker()] * num_envs)
         if self.vectorization == "envpool":
+            import_modules(self.modules)
             return VectorAdapter(make_pool(env, num_envs, kwargs))
         spec = self._spec()
         entry_point: Any = spec.entry_point

@@ -34,6 +34,7 @@ _ONE_THREAD = dict.fromkeys(
         "BLIS_NUM_THREADS",
         "VECLIB_MAXIMUM_THREADS",
         "NUMEXPR_NUM_THREADS",
+        "TRPO_FAST_NUM_THREADS",
     ),
     "1",
 )

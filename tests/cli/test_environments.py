@@ -4,6 +4,7 @@ import json
 import sys
 
 import gymnasium
+import numpy as np
 import pytest
 
 from tests.rollout.toys import Walk
@@ -213,3 +214,34 @@ def test_packages_that_do_not_fit_are_one_line_and_the_run_can_go_on_once_they_d
     assert "wrappers and settings: where these are the reason, begin anew" in result.out
     result = command("train", "--resume", "run", "--import", NAME)
     assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong", "words"),
+    [
+        ("reset", lambda self: (np.zeros(2, np.float32), {}), "give it these, or a gymnasium.Wrapper that has them"),
+        ("step", lambda self, action: (np.zeros(2, np.float32), np.ones(2), False, False, {}), "reward"),
+        ("step", lambda self, action: (np.zeros(7, np.float32), 0.0, False, False, {}), "observation"),
+    ],
+    ids=["no seed", "vector reward", "wrong shape"],
+)
+def test_an_answer_against_the_contract_is_said_without_a_traceback(
+    command, small, rambles, monkeypatch, method, wrong, words
+):
+    monkeypatch.setattr(f"tests.rollout.toys.Walk.{method}", wrong)
+    result = command("train", f"{NAME}:Rambling-v0", "--timesteps", "64", "--out", "run", *small)
+    assert result.code == 1
+    assert "trpo-fast train: error: " in result.err and "environment 0" in result.err
+    assert words in result.err
+    assert "Traceback" not in result.err
+
+
+def test_what_an_environment_itself_raises_keeps_its_traceback(command, small, rambles, monkeypatch):
+    def step(self, action):
+        raise ValueError("out of fuel")
+
+    monkeypatch.setattr("tests.rollout.toys.Walk.step", step)
+    result = command("train", f"{NAME}:Rambling-v0", "--timesteps", "64", "--out", "run", *small)
+    assert result.code == 1
+    assert "Traceback" in result.err and "ValueError: out of fuel" in result.err
+    assert "environment 0, step 1 after the reset" in result.err

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_ROOMS = ("trpo_fast.environments", "trpo_fast.spaces", "trpo_fast.rollout")
+"""Where the answers of environments are looked at."""
 
 
 class CommandError(Exception):
@@ -15,6 +19,15 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return str(error) or type(error).__name__
+
+
+def is_of_an_answer(error: Exception) -> bool:
+    """Whether it was raised where an environment's answer was looked at: it says by itself what there is to mend."""
+    if not isinstance(error, TypeError | ValueError):
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    module = frame.f_globals.get("__name__", "")
+    return any(module == room or module.startswith(f"{room}.") for room in _ROOMS)
 
 
 @contextmanager

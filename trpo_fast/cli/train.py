@@ -26,7 +26,7 @@ from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import plot
 from trpo_fast.cli.arguments import TIMESTEPS, config_overrides, option_of
 from trpo_fast.cli.environments import import_from_here, import_options, loaded, show
-from trpo_fast.cli.errors import CommandError, describe, user_errors
+from trpo_fast.cli.errors import CommandError, describe, is_of_an_answer, user_errors
 from trpo_fast.cli.evaluate import unfinished
 from trpo_fast.cli.main import INTERRUPTED
 from trpo_fast.cli.run_folder import RunFolder
@@ -193,10 +193,13 @@ def _train(agent: TRPO, folder: RunFolder, timesteps: int, arguments: argparse.N
             _save(agent, folder, checkpoints)
             _say(f"\nstopped at {agent.num_timesteps:,} steps, saved; to go on:\n{_resume_command(folder, agent)}")
             return INTERRUPTED
-        except (OSError, LackOfMemory, SimulatorError) as error:  # the user's to mend, and no line of ours at fault
-            print(f"\ntrpo-fast train: error: {describe(error)}", file=sys.stderr)
-        except Exception:
-            traceback.print_exc()
+        except Exception as error:
+            if isinstance(error, OSError | LackOfMemory | SimulatorError) or is_of_an_answer(error):
+                # The user's to mend, and no line of ours at fault; what a worker noted has its traceback.
+                notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
+                print(f"\ntrpo-fast train: error: {describe(error)}{notes}", file=sys.stderr)
+            else:
+                traceback.print_exc()
         else:
             failed = False
         if failed:

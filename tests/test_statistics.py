@@ -103,3 +103,8 @@ def test_curves_meet_on_the_steps_that_all_of_them_have():
     grid, values = on_one_grid([([0, 10, 20], [0, 10, 20]), ([5, 25], [1, 3])], points=4)
     assert grid.tolist() == [5, 10, 15, 20]
     assert values.tolist() == [[5, 10, 15, 20], [1, 1.5, 2, 2.5]]
+
+
+def test_curves_without_a_step_in_common_are_refused():
+    with pytest.raises(ValueError, match="curves: one begins at step 50, another ends at 20; want some steps in all"):
+        on_one_grid([([0, 10, 20], [0, 10, 20]), ([50, 60], [1, 3])])

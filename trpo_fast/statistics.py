@@ -86,10 +86,13 @@ def on_one_grid(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Curves (steps, values) of several runs, interpolated between the last of their beginnings and the first end.
 
-    Returns the steps (points,) and the values (runs, points).
+    Returns the steps (points,) and the values (runs, points). ValueError where no step is in all of the curves.
     """
     arrays = [(np.asarray(steps, np.float64), np.asarray(values, np.float64)) for steps, values in curves]
-    grid = np.linspace(max(steps[0] for steps, _ in arrays), min(steps[-1] for steps, _ in arrays), points)
+    first, end = max(steps[0] for steps, _ in arrays), min(steps[-1] for steps, _ in arrays)
+    if first > end:
+        raise ValueError(f"curves: one begins at step {first:,.0f}, another ends at {end:,.0f}; want some steps in all")
+    grid = np.linspace(first, end, points)
     return grid, np.stack([np.interp(grid, steps, values) for steps, values in arrays])
 
 

@@ -83,3 +83,13 @@ def test_a_run_that_is_shorter_ends_the_curve(command, make_run):
     with open("a1/progress.csv", "w") as file:
         file.write(HEADER + "1000,1.0,1\n1500,2.0,1\n")
     assert " at 1,500 timesteps" in command("plot", "a0", "a1", "a2", "--group", "seed").out
+
+
+def test_runs_without_a_timestep_in_common_are_refused(command, make_run):
+    make_run("a", 0, 1.0)
+    make_run("b", 1, 1.0)
+    with open("b/progress.csv", "w") as file:
+        file.write(HEADER + "3000,1.0,1\n4000,2.0,1\n")
+    result = command("plot", "a", "b", "--group", "seed")
+    assert result.code == 2
+    assert "--group seed: a, b: curves: one begins at step 3,000, another ends at 2,000" in result.err

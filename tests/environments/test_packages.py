@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -63,6 +64,19 @@ def test_packages_that_hold_gymnasium_back_are_found(monkeypatch):
     monkeypatch.setattr("importlib.metadata.distributions", lambda: installed)
     held = packages.holding_back("gymnasium", (1, 1))
     assert held == ["bounded 2.0 (Gymnasium (<1.1,>=0.29))", "pinned 2.0 (gymnasium[classic]==1.0.0)"]
+
+
+@pytest.mark.parametrize(
+    ("bound", "holds"),
+    [
+        *(("<1.1.0", True), ("<1.2", False), ("~=1.0.0", True), ("~=0.29", True), ("~=1.0", False)),
+        *(("==1.0.*", True), ("==1.*", False), ("<=1.0", True), ("<=1.1", False), ("==1.1.0", False)),
+    ],
+)
+def test_a_bound_holds_a_package_back_where_it_leaves_out_all_that_is_wanted(monkeypatch, bound, holds):
+    one = types.SimpleNamespace(name="bounded", version="2.0", requires=[f"gymnasium{bound}"])
+    monkeypatch.setattr("importlib.metadata.distributions", lambda: [one])
+    assert bool(packages.holding_back("gymnasium", (1, 1))) == holds
 
 
 def test_an_older_gymnasium_is_named_with_the_command_when_it_is_imported():

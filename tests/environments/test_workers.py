@@ -348,6 +348,12 @@ def test_copies_draw_from_global_generators_of_their_own_however_they_are_shared
     assert_same(again, other)
 
 
+def test_what_begins_to_draw_late_is_reproduced_by_its_seed_and_the_number_of_workers(made):
+    one, again = (trace(made(toys.LateGlobal, 4, 2)) for _ in range(2))
+    assert not np.array_equal(one[-1][0], trace(made(toys.Sum, 4, 2))[-1][0])
+    assert_same(one, again)
+
+
 def test_copies_of_one_worker_that_share_state_are_found_and_one_copy_each_shares_none(made):
     found = made(toys.Shared, 4, 2).shared_state()
     assert found.shared and "Shared" in found.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
 import time
@@ -14,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from trpo_fast._core import library
+from trpo_fast.environments.generators import WATCHED_STEPS
 
 
 class Drawn(gymnasium.Env):
@@ -145,6 +147,14 @@ class Global(Sum):
 
     def happen(self, action) -> None:
         self.total += np.random.random()
+
+
+class LateGlobal(Sum):
+    """Draws from NumPy's and Python's global generators, but not in its first calls."""
+
+    def happen(self, action) -> None:
+        if self.steps > WATCHED_STEPS:
+            self.total += np.random.random() + random.random()
 
 
 class Shared(Sum):

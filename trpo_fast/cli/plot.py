@@ -114,7 +114,11 @@ def _grouped(folders: Sequence[RunFolder]) -> list[Curve]:
     made = []
     for label, group in zip(labels, groups.values(), strict=True):
         own = [curves[id(folder)] for folder in group]
-        grid, returns = statistics.on_one_grid(own)
+        try:
+            grid, returns = statistics.on_one_grid(own)
+        except ValueError as error:
+            paths = ", ".join(str(folder.path) for folder in group)
+            raise CommandError(f"--group seed: {paths}: {error}") from error
         notes = [
             f"{folder.path} has NaN, which counts as the lowest return, {lowest[folder.environment_id()]:,.4g}"
             for folder, (_, values) in zip(group, own, strict=True)

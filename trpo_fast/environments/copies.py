@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from trpo_fast._core.stepping import CopyLoop
 from trpo_fast.environments.checks import checked_reset, checked_step, late_mask, made_by, require_same_spaces, reset_of
-from trpo_fast.environments.generators import Own, Watched
+from trpo_fast.environments.generators import Own, Watched, seed_both
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.spaces import action_layout, check_action_space, without_text
@@ -44,8 +44,9 @@ class Copies:
         Index of the first copy among all copies, for errors.
     own_generators : bool
         Give every copy a numpy and a Python global generator of its own, seeded from its seed, where it draws from
-        them: then its numbers are the same whoever else is stepped in the process. Otherwise a UserWarning names, once,
-        an environment that does.
+        them in its first calls: then its numbers are the same whoever else is stepped in the process. Those of the
+        process itself are seeded from the first copy's seed. Otherwise a UserWarning names, once, an environment that
+        draws.
 
     Attributes
     ----------
@@ -82,6 +83,7 @@ class Copies:
         except BaseException:
             self.close()
             raise
+        self._own_generators = own_generators
         self._called: list[Any] = list(self.envs)  # what is stepped; something in between, until enough has been seen
         for i, env in enumerate(self.envs):
             if own_generators:
@@ -135,6 +137,9 @@ class Copies:
 
     def reset(self, seeds: Iterable[int | None], options: dict[str, Any] | None = None) -> None:
         """Start new episodes everywhere."""
+        seeds = list(seeds)
+        if self._own_generators and seeds[0] is not None:
+            seed_both(seeds[0])  # the process's own: for a copy that begins to draw when nobody looks any more
         self._steps = 0
         self._loop.dtype = None
         self._loop.methods = [env.step for env in self._called]

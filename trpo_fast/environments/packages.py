@@ -40,8 +40,8 @@ def holding_back(package: str, wanted: tuple[int, ...]) -> list[str]:
     found = []
     for distribution in importlib.metadata.distributions():
         for requirement in _requirements(distribution):
-            bounds = re.findall(r"(==|~=|<=?)\s*([\d.]+)", requirement) if _name_in(requirement) == package else []
-            if any(_numbers(bound) < wanted or (kind == "<" and _numbers(bound) == wanted) for kind, bound in bounds):
+            bounds = re.findall(r"(==|~=|<=?)\s*([\d.]+\*?)", requirement) if _name_in(requirement) == package else []
+            if any(_is_below(kind, bound, wanted) for kind, bound in bounds):
                 found.append(f"{distribution.name} {distribution.version} ({requirement})")
     return sorted(found)
 
@@ -129,6 +129,17 @@ def _requirements(distribution: Distribution, extras: bool = False) -> list[str]
 
 def _name_in(requirement: str) -> str:
     return _normalized(re.split(r"[\s\[(<>=!~;]", requirement, maxsplit=1)[0])
+
+
+def _is_below(kind: str, bound: str, wanted: tuple[int, ...]) -> bool:
+    """Whether a bound, "<" and "1.1" for example, leaves out `wanted` and all versions after it."""
+    numbers = _numbers(bound)
+    if kind == "~=" or bound.endswith("*"):  # as many numbers as say which versions: "~=1.0" is "==1.*"
+        numbers = numbers[:-1] if kind == "~=" else numbers
+        return numbers < wanted[: len(numbers)]
+    while numbers and numbers[-1] == 0:
+        numbers = numbers[:-1]
+    return numbers < wanted or (kind == "<" and numbers == wanted)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

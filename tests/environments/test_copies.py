@@ -157,6 +157,11 @@ def careless(**changes):
             "reward of environment 1 must be a number, got None",
         ),
         (
+            {"step": lambda o, r, *others: (o, "1.0", *others)},
+            TypeError,
+            "reward of environment 1 must be a number, got '1.0'",
+        ),
+        (
             {"step": lambda o, r, *others: (o, np.ones(2), *others)},
             TypeError,
             r"reward of environment 1 must be a number, got array\(\[1., 1.\]\)",

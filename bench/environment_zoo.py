@@ -9,7 +9,8 @@
 Every package is trained for 4,000 steps, evaluated, saved, loaded (the same predictions, bit for bit, and learning
 goes on) and loaded to act without torch (the same actions), in a process with a time limit. Nothing is asked of the
 network then. The virtual environments see this Python's own packages, torch for example, and put before them what
-their package wants. Rows go to results/environment_zoo.json and .csv as they come; an interrupted run goes on.
+their package wants. Rows go to results/environment_zoo.json and .csv as they come, with the commit that they are of; an
+interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ import numpy as np
 from gymnasium.utils.env_checker import data_equivalence
 
 import trpo_fast
-from bench.machine import describe
+from bench.machine import describe, source
 from bench.zoo_cases import CASES, NUM_ENVS, Case, FirstCopy
 from trpo_fast.deploy import load_actor
+from trpo_fast.environments.named_wrappers import wrapped
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results")
@@ -134,8 +136,7 @@ class Trial:
         made_by = self.case.alone or self.case.env
         make = functools.partial(gymnasium.make, made_by) if isinstance(made_by, str) else made_by
         env = make(**self.case.env_kwargs)
-        if self.case.is_vector:
-            env = FirstCopy(env)
+        env = FirstCopy(env) if self.case.is_vector else wrapped(env, self.case.settings.get("wrappers", ()))
         observation, info = env.reset(seed=seed)
         env.action_space.seed(seed)  # only now: a reset may make new spaces
         trace: list[Any] = []
@@ -206,8 +207,9 @@ class Trial:
                 given.close()
 
     def _words(self, error: Exception) -> str:
-        """Without the folders of this machine."""
-        words = f"{type(error).__name__}: {error}"
+        """With notes but for those of where it was, and without the folders of this machine."""
+        notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith(("environment ", "worker "))]
+        words = "; ".join((f"{type(error).__name__}: {error}", *notes))
         for folder in (self.file.parent, *filter(None, sys.path)):
             words = words.replace(f"{folder}{os.sep}", "")
         return words
@@ -361,7 +363,7 @@ def try_all(cases: Sequence[Case], place: Path, out: Path, *, again: bool, time_
         if not (place / case.package / "installed").exists():
             print(f"{case.package}: not installed; --install does it", flush=True)
             continue
-        row = run(case, place / case.package, time_limit)
+        row = {"commit": source(), **run(case, place / case.package, time_limit)}
         write_rows(read_rows(out) | {case.package: row}, out)
         print(f"{case.package}: {result_of(row)}", flush=True)
 
@@ -461,6 +463,7 @@ def write_rows(rows: Mapping[str, Mapping[str, Any]], out: Path) -> None:
 
 COLUMNS = (
     "version",
+    "commit",
     "field",
     "environment",
     "observation",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -50,22 +51,14 @@ def simglucose() -> gymnasium.Env[Any, Any]:
 
 
 class JobShop(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Its reset takes no seed and gives no info; the mask is a part of the observation, one that goes on changing."""
-
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        super().__init__(env)
-        self.observation_space = env.observation_space["real_obs"]  # type: ignore[index]
+    """Its reset takes no seed and gives no info; its observations go on changing after they were returned."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        observation: Any = self.env.reset()
-        return observation["real_obs"].copy(), {}
+        return copy.deepcopy(self.env.reset()), {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, *rest = self.env.step(int(action))
-        return observation["real_obs"].copy(), *rest
-
-    def action_masks(self) -> Any:
-        return self.get_wrapper_attr("legal_actions").copy()
+        observation, *rest = self.env.step(action)
+        return copy.deepcopy(observation), *rest
 
 
 def job_shop() -> gymnasium.Env[Any, Any]:
@@ -77,7 +70,7 @@ def job_shop() -> gymnasium.Env[Any, Any]:
 
 
 class Stowage(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """The environment has no spaces; its mask is a part of the observation."""
+    """The environment has no spaces."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -87,16 +80,9 @@ class Stowage(gymnasium.Wrapper[Any, Any, Any, Any]):
             {
                 "bay": gymnasium.spaces.Box(0, ports, (rows, columns), np.int32),
                 "T": gymnasium.spaces.Box(0, rows * columns, (ports, ports), np.int32),
+                "mask": gymnasium.spaces.MultiBinary(2 * rows * columns),
             }
         )
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        observation, info = self.env.reset(seed=seed, options=options)
-        return observation, {"action_mask": observation.pop("mask").astype(bool)} | info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.env.step(int(action))
-        return observation, reward, terminated, truncated, {"action_mask": observation.pop("mask").astype(bool)} | info
 
 
 def stowage() -> gymnasium.Env[Any, Any]:
@@ -107,10 +93,7 @@ def stowage() -> gymnasium.Env[Any, Any]:
 
 
 class Quoridor(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """The game knows what is allowed; actions have to be Python's integers."""
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        return self.env.step(int(action))
+    """The game knows what is allowed."""
 
     def action_masks(self) -> Any:
         inner: Any = self.unwrapped
@@ -313,7 +296,8 @@ CASES = (
         "scheduling",
         job_shop,
         ("jssenv==1.1.0",),
-        note="a wrapper takes the mask out of the observation",
+        settings={"wrappers": ["mask-in-observation"]},
+        note="a wrapper gives its reset a seed and copies its observations; `mask-in-observation`",
         refused=("JSSEnv:jss-v1",),
     ),
     Case(
@@ -358,13 +342,22 @@ CASES = (
         ("mo-gymnasium==1.3.2",),
         refused=("mo_gymnasium:minecart-v0",),
     ),
-    Case("nasim", "networks", "nasim:TinyPOVA-v0", ("nasim==0.12.0",), refused=("nasim:Tiny-v0",)),
+    Case(
+        "nasim",
+        "networks",
+        "nasim:Tiny-v0",
+        ("nasim==0.12.0",),
+        settings={"wrappers": ["int-actions"]},
+        note="`int-actions`",
+        refused=("nasim:Tiny-v0",),
+    ),
     Case(
         "mpspenv",
         "logistics",
         stowage,
         ("mpspenv==0.1.5",),
-        note="a wrapper gives it spaces and takes the mask out of the observation",
+        settings={"wrappers": ["mask-in-observation", "int-actions"]},
+        note="a wrapper gives it spaces; `mask-in-observation`, `int-actions`",
         refused=(bare_stowage,),
     ),
     Case(
@@ -372,7 +365,8 @@ CASES = (
         "games",
         quoridor,
         ("quoridor-env==0.2.6",),
-        note="a wrapper asks the game for a mask",
+        settings={"wrappers": ["int-actions"]},
+        note="a wrapper asks the game for a mask; `int-actions`",
         refused=(bare_quoridor,),
     ),
     Case("qgym", "quantum computing", initial_mapping, ("qgym==0.3.1",)),

@@ -248,6 +248,21 @@ def test_an_environment_whose_reset_takes_no_seed_is_told_what_is_wanted():
     adapter.close()
 
 
+def test_a_wrapper_that_gives_such_an_environment_a_seed_has_errors_of_its_own():
+    class Old(Walk):
+        def reset(self):
+            return np.zeros(3)
+
+    class Seeded(gymnasium.Wrapper):
+        def reset(self, *, seed=None, options=None):
+            raise TypeError("not of the right kind")
+
+    adapter = make_environments(lambda: Seeded(Old()), num_envs=1)
+    with pytest.raises(TypeError, match=r"^not of the right kind"):
+        adapter.reset(0)
+    adapter.close()
+
+
 class CarelessParts(Parts):
     """Answers what it is told from its first step on."""
 

@@ -62,7 +62,8 @@ def _add_train(commands: Any) -> None:
         action="append",
         metavar="MODULE:CALLABLE",
         help="wrap every environment in it, again for more, the first innermost; or by name: atari (84 x 84 gray, four "
-        "frames: the default of ids of ale-py that show images), none",
+        "frames: the default of ids of ale-py that show images), int-actions (Python's integers), "
+        "mask-in-observation (a Dict's action mask is obeyed, and not observed), none",
     )
     _add_trust(train)
     train.add_argument(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -109,7 +110,9 @@ def reset_of(
         return env.reset(seed=seed, options=options)
     except Exception as error:
         kind = type(env.unwrapped)
-        if isinstance(error, TypeError) and _takes_no_seed(env.unwrapped):
+        # A wrapper around such an environment has errors of its own.
+        refused = isinstance(error, TypeError) and "keyword argument" in str(error)
+        if refused and _takes_no_seed(env.unwrapped):
             raise TypeError(
                 f"reset of environment {index} ({kind.__name__}) takes no seed: it is written for an "
                 "interface older than Gymnasium's, reset(*, seed=None, options=None) -> (observation, info) and step "
@@ -156,6 +159,17 @@ def checked_step(answer: Any, index: int, layout: ObservationLayout) -> tuple[An
         raise TypeError(f"reward of environment {index} must be a number, got {reward!r}{hint}") from None
     layout.check(observation, f"observation of environment {index}", "step")
     return observation, number, terminated, truncated, info
+
+
+def note_of_integers(error: Exception, space: Space[Any]) -> str | None:
+    """What to say of a first step that may have failed because actions are NumPy's integers and not Python's."""
+    about_type = isinstance(error, AssertionError | TypeError | ValueError)
+    if not (about_type and isinstance(space, Discrete) and re.search(r"\bint(eger|\d+)?s?\b", str(error))):
+        return None
+    return (
+        "actions of a Discrete space are NumPy integers, as action_space.sample() gives them; for an environment that "
+        "takes Python's only: wrappers=['int-actions'], --wrapper int-actions"
+    )
 
 
 def late_mask() -> ValueError:

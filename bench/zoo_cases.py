@@ -104,10 +104,18 @@ class Quoridor(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def quoridor() -> gymnasium.Env[Any, Any]:
-    """One player of two at a time, the same policy for both."""
+    """One player of two at a time, the same policy for both; few walls, as a mask takes long."""
     from quoridor_sim.quoridor_env import QuoridorEnv
 
-    return gymnasium.wrappers.TimeLimit(Quoridor(QuoridorEnv()), 200)
+    return gymnasium.wrappers.TimeLimit(Quoridor(QuoridorEnv(max_walls=3)), 20)
+
+
+def rectangles() -> gymnasium.Env[Any, Any]:
+    """Rectangles of sum ten on a board of 8 x 6; the package registers no id."""
+    from rs10env import RS10Env
+
+    env: gymnasium.Env[Any, Any] = RS10Env(H=8, W=6)
+    return env
 
 
 def initial_mapping() -> gymnasium.Env[Any, Any]:
@@ -264,6 +272,7 @@ class FirstCopy(gymnasium.Env[Any, Any]):
 CASES = (
     Case("anesthesim", "medicine", "anesthesim:anesthesim/PropofolControl-v0", ("anesthesim==0.1.0",)),
     Case("ventisim", "medicine", "ventisim:ventisim/FullVentilatorManagement-v0", ("ventisim==0.1.0",)),
+    Case("glucosim", "medicine", "glucosim:glucosim/ClosedLoop-v0", ("glucosim==0.1.1",)),
     Case(
         "simglucose",
         "medicine",
@@ -282,6 +291,14 @@ CASES = (
         ("gym-trading-env==0.3.5",),
         note="its data frame is made by a function",
         refused=("gym_trading_env:TradingEnv",),
+    ),
+    Case(
+        "or-gymnasium",
+        "operations research",
+        "or_gymnasium:Knapsack-v3",
+        ("or-gymnasium==0.1.0",),
+        settings={"wrappers": ["mask-in-observation"]},
+        note="`mask-in-observation`",
     ),
     Case(
         "or-gym-inventory",
@@ -369,6 +386,7 @@ CASES = (
         note="a wrapper asks the game for a mask; `int-actions`",
         refused=(bare_quoridor,),
     ),
+    Case("rs10env", "games", rectangles, ("rs10env==0.1.0",)),
     Case("qgym", "quantum computing", initial_mapping, ("qgym==0.3.1",)),
     Case("gym-electric-motor", "energy", motor, ("gym-electric-motor==3.0.3",)),
     Case("gym-anm", "energy", "gym_anm:ANM6Easy-v0", ("gym-anm==2.0.1",)),

@@ -240,4 +240,4 @@ def test_names_of_wrappers_are_kept_in_a_file():
     recipe = EnvironmentRecipe(f"{__name__}:Absent-v0", wrappers=["int-actions", "mask-in-observation"])
     again = EnvironmentRecipe.from_json(json.loads(json.dumps(recipe.to_json())))
     assert again.wrappers == ("int-actions", "mask-in-observation")
-    assert again.code() == [__name__]
+    assert again.code == [__name__]

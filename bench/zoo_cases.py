@@ -104,10 +104,10 @@ class Quoridor(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def quoridor() -> gymnasium.Env[Any, Any]:
-    """One player of two at a time, the same policy for both; few walls, as a mask takes long."""
+    """One player of two at a time, the same policy for both; a wall each, as a mask takes long."""
     from quoridor_sim.quoridor_env import QuoridorEnv
 
-    return gymnasium.wrappers.TimeLimit(Quoridor(QuoridorEnv(max_walls=3)), 20)
+    return gymnasium.wrappers.TimeLimit(Quoridor(QuoridorEnv(max_walls=1)), 20)
 
 
 def rectangles() -> gymnasium.Env[Any, Any]:

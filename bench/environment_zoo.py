@@ -43,7 +43,6 @@ import trpo_fast
 from bench.machine import describe, source
 from bench.zoo_cases import CASES, NUM_ENVS, Case, FirstCopy
 from trpo_fast.deploy import load_actor
-from trpo_fast.environments.named_wrappers import wrapped
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results")
@@ -133,6 +132,8 @@ class Trial:
 
     def _played(self, seed: int) -> tuple[list[Any], list[Any], float]:
         """Observations with rewards and flags, the first observations with masks, and the seconds that steps took."""
+        from trpo_fast.environments.named_wrappers import wrapped  # an ImportError where Gymnasium is too old
+
         made_by = self.case.alone or self.case.env
         make = functools.partial(gymnasium.make, made_by) if isinstance(made_by, str) else made_by
         env = make(**self.case.env_kwargs)
@@ -145,13 +146,13 @@ class Trial:
         while len(trace) < OBSERVATIONS or (seconds < 1.0 and len(trace) < 500):
             mask = mask_of(env, info)
             if len(seen) < OBSERVATIONS:
-                seen.append((copy.deepcopy(observation), copy.deepcopy(mask)))
+                seen.append((kept(observation), kept(mask)))
             has_mask = isinstance(env.action_space, gymnasium.spaces.Discrete) and mask is not None
             action = env.action_space.sample(np.asarray(mask, np.int8) if has_mask else None)
             started = time.perf_counter()
             observation, *rest, info = env.step(action)
             seconds += time.perf_counter() - started
-            trace.append((copy.deepcopy(observation), *rest))
+            trace.append((kept(observation), *rest))
             if rest[1] or rest[2]:
                 observation, info = env.reset()
         env.close()
@@ -245,6 +246,11 @@ def require_same(expected: Sequence[Any], actions: Sequence[Any]) -> None:
     for number, (one, other) in enumerate(zip(expected, actions, strict=True)):
         if one.dtype != other.dtype or one.tobytes() != other.tobytes():
             raise AssertionError(f"action {number} is {other!r}, want {one!r}")
+
+
+def kept(value: Any) -> Any:
+    """A copy, of a torch tensor as an array."""
+    return np.array(value) if hasattr(value, "numpy") else copy.deepcopy(value)
 
 
 def mask_of(env: gymnasium.Env[Any, Any], info: Mapping[str, Any]) -> Any:

@@ -389,7 +389,7 @@ CASES = (
     Case("rs10env", "games", rectangles, ("rs10env==0.1.0",)),
     Case("qgym", "quantum computing", initial_mapping, ("qgym==0.3.1",)),
     Case("gym-electric-motor", "energy", motor, ("gym-electric-motor==3.0.3",)),
-    Case("gym-anm", "energy", "gym_anm:ANM6Easy-v0", ("gym-anm==2.0.1",)),
+    Case("gym-anm", "energy", "gym_anm:ANM6Easy-v0", ("gym-anm==2.0.1",), env_kwargs={"max_episode_steps": 200}),
     Case("kaist-or-gym", "traffic", "kaist_or_gym:kaist-or/TrafficControlEnv-v0", ("kaist-or-gym==0.1.15",)),
     Case(
         "gymnasium-jsbsim",

@@ -118,7 +118,8 @@ class Trial:
         if isinstance(self.case.env, str):
             self.loaded = trpo_fast.TRPO.load(self.file, trust_environment=True)
         else:
-            self.loaded = trpo_fast.TRPO.load(self.file, self._env())
+            wrappers = self.case.settings.get("wrappers")  # a file of a function's environments names none
+            self.loaded = trpo_fast.TRPO.load(self.file, self._env(), wrappers=wrappers)
 
     def look(self) -> None:
         """The package alone: its speed, whether it is what its spaces say, whether a seed decides what it does."""

@@ -132,7 +132,7 @@ class Trial:
         self.row["as_its_space_says"] = all(space.contains(observation) for observation, _ in self.seen)
 
     def _played(self, seed: int) -> tuple[list[Any], list[Any], float]:
-        """Observations with rewards and flags, the first observations with masks, and the seconds that steps took."""
+        """Observations with rewards and flags, the first observations with masks, and seconds, by copies, of the steps."""
         from trpo_fast.environments.named_wrappers import wrapped  # an ImportError where Gymnasium is too old
 
         made_by = self.case.alone or self.case.env
@@ -157,7 +157,7 @@ class Trial:
             if rest[1] or rest[2]:
                 observation, info = env.reset()
         env.close()
-        return trace, seen, seconds
+        return trace, seen, seconds / (env.environments.num_envs if self.case.is_vector else 1)
 
     def predict(self) -> None:
         """The loaded agent predicts what the saved one does, the modes and the samples, bit for bit."""

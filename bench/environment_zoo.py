@@ -132,7 +132,7 @@ class Trial:
         self.row["as_its_space_says"] = all(space.contains(observation) for observation, _ in self.seen)
 
     def _played(self, seed: int) -> tuple[list[Any], list[Any], float]:
-        """Observations with rewards and flags, the first observations with masks, and seconds, by copies, of the steps."""
+        """Observations with rewards and flags, the first observations with masks, the seconds of a copy's steps."""
         from trpo_fast.environments.named_wrappers import wrapped  # an ImportError where Gymnasium is too old
 
         made_by = self.case.alone or self.case.env

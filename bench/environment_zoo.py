@@ -157,7 +157,7 @@ class Trial:
             if rest[1] or rest[2]:
                 observation, info = env.reset()
         env.close()
-        return trace, seen, seconds / (env.environments.num_envs if self.case.is_vector else 1)
+        return trace, seen, seconds / (env.environments.num_envs if isinstance(env, FirstCopy) else 1)
 
     def predict(self) -> None:
         """The loaded agent predicts what the saved one does, the modes and the samples, bit for bit."""

@@ -15,6 +15,9 @@ import numpy as np
 
 NUM_ENVS = 4
 
+SLOW = {"vectorization": "workers", "num_workers": 2, "steps_per_env": 100, "warm_up_steps": 100}
+"""For simulators of 20 steps a second: on two cores, and no longer rollouts than it takes."""
+
 
 class Case(NamedTuple):
     """One package and the environment of it that is tried."""
@@ -272,6 +275,7 @@ CASES = (
         "medicine",
         simglucose,
         ("gym==0.9.4", "pandas", "dill", "pathos", "setuptools<81", "numpy<2.4"),
+        settings=SLOW,
         no_dependencies=("simglucose==0.2.11",),
         note="pins gymnasium 0.29, runs with 1.4; one line turns its action into a number",
         refused=(bare_simglucose,),
@@ -325,9 +329,8 @@ CASES = (
         ("bluesky-gym==0.2.0", "numpy<2.4"),
         settings={
             "imports": ["bluesky_gym:register_envs"],
-            "vectorization": "workers",
-            "num_workers": 2,
             "num_envs": 2,
+            **SLOW,
         },
         beside=("bluesky-simulator",),
         note="refuses its actions with numpy 2.4; one simulator in a process, so a worker for each copy",
@@ -383,7 +386,14 @@ CASES = (
     Case("rs10env", "games", rectangles, ("rs10env==0.1.0",)),
     Case("qgym", "quantum computing", initial_mapping, ("qgym==0.3.1",)),
     Case("gym-electric-motor", "energy", motor, ("gym-electric-motor==3.0.3",)),
-    Case("gym-anm", "energy", "gym_anm:ANM6Easy-v0", ("gym-anm==2.0.1",), env_kwargs={"max_episode_steps": 200}),
+    Case(
+        "gym-anm",
+        "energy",
+        "gym_anm:ANM6Easy-v0",
+        ("gym-anm==2.0.1",),
+        env_kwargs={"max_episode_steps": 200},
+        settings=SLOW,
+    ),
     Case("kaist-or-gym", "traffic", "kaist_or_gym:kaist-or/TrafficControlEnv-v0", ("kaist-or-gym==0.1.15",)),
     Case(
         "gymnasium-jsbsim",

@@ -20,12 +20,15 @@ an error.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -182,16 +185,19 @@ def checkout(against: str) -> Iterator[Path]:
     if (Path(against) / "trpo_fast").is_dir():
         yield Path(against).resolve()
         return
+    # An archive, not a worktree: the repository knows nothing of it, however this process ends.
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), "archive", "--format=zip", against], stdout=subprocess.PIPE, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"bench.stepping: --against: {against} given; want a revision, or a checkout that is built")
     with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "before"
-        git = ["git", "-C", str(ROOT), "worktree"]
-        subprocess.run([*git, "add", "--quiet", "--detach", str(tree), against], check=True)
-        try:
-            build = [sys.executable, "setup.py", "--quiet", "build_clib", "build_ext", "--inplace"]
-            subprocess.run(build, cwd=tree, check=True)
-            yield tree
-        finally:
-            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
+        tree = Path(folder).resolve()
+        with zipfile.ZipFile(io.BytesIO(done.stdout)) as archive:
+            archive.extractall(tree)
+        build = [sys.executable, "setup.py", "--quiet", "build_clib", "build_ext", "--inplace"]
+        subprocess.run(build, cwd=tree, check=True)
+        yield tree
 
 
 def compare_glue(against: Path, rounds: int) -> dict[str, Any]:
@@ -265,6 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = arguments.out or envpool_stepping.RESULT
         envpool_stepping.main(["--rounds", str(arguments.rounds), "--out", str(out)])
         return 0
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # folders and sides go, as by Ctrl-C
     machine = describe()
     revision = _revision(arguments.against)
     words = [revision if word == arguments.against else word for word in (sys.argv[1:] if argv is None else argv)]

@@ -16,13 +16,13 @@ from typing import Any
 def bare(env: str, copies: int, seconds: float, first: int) -> Any:
     """Rounds of some environments that are only stepped, with random actions."""
     import gymnasium
-    import numpy as np
 
     envs = [gymnasium.make(env, disable_env_checker=True) for _ in range(copies)]
     for i, one in enumerate(envs):
         one.reset(seed=first + i)
     space: Any = envs[0].action_space
-    actions = np.random.default_rng(first).uniform(space.low, space.high, (997, *space.shape)).astype(space.dtype)
+    space.seed(first)
+    actions = [space.sample() for _ in range(997)]
     at = 0
 
     def round() -> dict[str, Any]:

@@ -52,9 +52,9 @@ def shows_images(space: Any) -> bool:
 def random_agent(
     observation_space: gymnasium.Space = PLAIN, action_space: gymnasium.Space = CHOICES, **settings: Any
 ) -> TRPO:
-    """An agent with seed 3 whose actions differ from observation to observation."""
+    """An agent with seed 3 whose actions differ from observation to observation; on the CPU, whatever is there."""
     convolves = settings.get("policy") == "cnn" or shows_images(observation_space)
-    small = {} if convolves else {"hidden_sizes": (8, 6), "critic_hidden_sizes": (4,)}
+    small = {"device": "cpu"} if convolves else {"hidden_sizes": (8, 6), "critic_hidden_sizes": (4,)}
     settings = {"num_envs": 2, **small, "seed": 3} | settings
     agent = TRPO(lambda: Anything(observation_space, action_space), **settings)
     rng = np.random.default_rng(1)

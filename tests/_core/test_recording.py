@@ -138,6 +138,20 @@ def test_narrow_kernels_act_to_the_same_bits_in_single_precision(kind):
     same(wide.arrays, narrow.arrays)
 
 
+def test_a_recorder_that_could_not_be_made_writes_nothing():
+    r = Rollout()
+    recorder = Recorder.__new__(Recorder)
+    settings = {"first_step": 11, "env_action_dtype": np.float32} | r.arrays
+    with pytest.raises(ValueError, match="observations"):
+        recorder.__init__(r.actor, slice(0, E), **settings | {"observations": np.zeros((T, E, D + 1), np.float32)})
+    for call in (lambda: recorder.act(0, r.seen[0]), lambda: recorder.record(0, *(each[0] for each in r.outcomes))):
+        with pytest.raises(TypeError, match="Recorder: not initialized"):
+            call()
+    recorder.__init__(r.actor, slice(0, E), **settings)
+    with pytest.raises(TypeError, match="Recorder: already initialized"):
+        recorder.__init__(r.actor, slice(0, 1), **settings)
+
+
 def test_a_row_that_cannot_be_acted_on_is_named():
     r = Rollout()
     r.seen[1, 3, 0] = np.nan

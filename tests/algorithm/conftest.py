@@ -31,9 +31,11 @@ def make_agent() -> Iterator[Callable[..., TRPO]]:
         settings = {**SMALL, **overrides}
         if shows_images(getattr(env, "observation_space", None)) and overrides.get("policy") != "mlp":
             settings = {name: value for name, value in settings.items() if name in overrides or "hidden" not in name}
+            if not {"policy", "critic"} <= overrides.keys():
+                settings.setdefault("device", "cpu")  # whose bits are compared
         if not isinstance(env, str) and not callable(env):
             del settings["num_envs"]
-        names = ("vectorization", "env_kwargs", "wrappers", "imports", "policy", "critic")
+        names = ("vectorization", "num_workers", "env_kwargs", "wrappers", "imports", "policy", "critic")
         arguments = {name: settings.pop(name) for name in names if name in settings}
         made.append(TRPO(env, seed=seed, config=TRPOConfig(**settings), **arguments))
         return made[-1]

@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import dataclasses
 import json
@@ -7,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.classic_control import PendulumEnv
 
 from tests.algorithm.conftest import SMALL
 from trpo_fast import model_file
@@ -247,6 +249,14 @@ def test_damaged_names_of_own_networks_are_refused_when_loaded(saved_file, tmp_p
         TRPO.load(tmp_path / "bad.trpo")
 
 
+@pytest.mark.parametrize("value", [None, "env_kwargs", ["vectorization"], [1], {}])
+def test_damaged_names_of_arguments_that_were_not_kept_are_refused_when_loaded(saved_file, tmp_path, value):
+    tensors, metadata = saved_file
+    model_file.write(tmp_path / "bad.trpo", tensors, {**metadata, "arguments_not_kept": value})
+    with pytest.raises(model_file.ModelFileError, match=r"bad\.trpo: .*arguments_not_kept: .*; want a list"):
+        TRPO.load(tmp_path / "bad.trpo")
+
+
 @pytest.mark.parametrize("value", ["missing", None, "text", -1, 1.5, True, [1], {"id": 3}])
 @pytest.mark.parametrize("name", ["config", "seed", "observation_space", "action_space", "environment", "counters"])
 def test_damaged_description_is_refused_when_loaded_by_file_and_name(saved_file, tmp_path, name, value):
@@ -334,6 +344,54 @@ def test_environment_arguments_that_json_cannot_hold_leave_the_recipe_out_and_ar
     assert TRPO.load(tmp_path / "a.trpo").recipe is None
 
 
+@pytest.mark.parametrize("make", ["Pendulum-v1", PendulumEnv], ids=["id", "callable"])
+def test_arguments_and_wrappers_that_a_file_cannot_keep_are_asked_for_when_it_is_loaded(make_agent, tmp_path, make):
+    agent = make_agent(make, env_kwargs={"g": np.float32(9.0)}, wrappers=[gym.wrappers.RecordEpisodeStatistics])
+    with pytest.warns(UserWarning, match="does not say how") if isinstance(make, str) else contextlib.nullcontext():
+        agent.save(tmp_path / "a.trpo")
+    with pytest.raises(ValueError, match=r"env_kwargs: none given for env=.*could not keep; want .*\{\} for none"):
+        TRPO.load(tmp_path / "a.trpo", env=make)
+    with pytest.raises(ValueError, match=r"wrappers: none given for env=.*could not keep; want .*\['none'\] for none"):
+        TRPO.load(tmp_path / "a.trpo", env=make, env_kwargs={})
+    loaded = TRPO.load(tmp_path / "a.trpo", env=make, env_kwargs={"g": 8.0}, wrappers=["none"])
+    assert loaded.environments.copies.envs[0].unwrapped.g == 8.0
+    vector = gym.vector.SyncVectorEnv([PendulumEnv], autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+    assert TRPO.load(tmp_path / "a.trpo", env=vector).environments.num_envs == 1
+
+
+def test_a_callable_without_arguments_is_loaded_without_being_asked(make_agent, tmp_path):
+    make_agent(PendulumEnv).save(tmp_path / "a.trpo")
+    assert TRPO.load(tmp_path / "a.trpo", env=PendulumEnv).environments.num_envs == 3
+
+
+def test_how_environments_are_stepped_is_the_files_or_what_is_given(make_agent, tmp_path):
+    make_agent("Pendulum-v1", vectorization="workers", num_workers=2).save(tmp_path / "a.trpo")
+
+    def stepped(**given):
+        recipe = TRPO.load(tmp_path / "a.trpo", **given).recipe
+        return recipe.vectorization, recipe.num_workers
+
+    assert stepped() == ("workers", 2)
+    assert stepped(num_workers=1) == ("workers", 1)
+    assert stepped(vectorization="workers") == ("workers", 2)
+    assert stepped(vectorization="sync") == ("sync", None)
+    assert stepped(env=PendulumEnv) == (None, None)
+    loaded = TRPO.load(tmp_path / "a.trpo", env=PendulumEnv, vectorization="workers", num_workers=1)
+    assert loaded.environments.num_workers == 1
+    make_agent(PendulumEnv).save(tmp_path / "a.trpo")
+    with pytest.raises(ValueError, match=r"vectorization: given, but the file names no environment; want env="):
+        stepped(vectorization="workers")
+
+
+def test_a_number_of_environments_that_a_vector_environment_has_not_is_refused_and_it_stays_open(make_agent, tmp_path):
+    make_agent().save(tmp_path / "a.trpo")
+    vector = gym.vector.SyncVectorEnv([PendulumEnv] * 2, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+    with pytest.raises(ValueError, match=r"num_envs: 3 given; want it left out or 2, the VectorEnv's own"):
+        TRPO.load(tmp_path / "a.trpo", env=vector, num_envs=3)
+    assert not vector.closed
+    assert TRPO.load(tmp_path / "a.trpo", env=vector, num_envs=2).config.num_envs == 2
+
+
 def test_arguments_and_wrappers_are_made_again_from_the_file(make_agent, tmp_path):
     wrappers = ["gymnasium.wrappers:RecordEpisodeStatistics"]
     agent = make_agent("Pendulum-v1", env_kwargs={"g": 9.0}, wrappers=wrappers)
@@ -374,6 +432,12 @@ def test_settings_can_be_others_after_a_load_but_not_what_networks_are_built_by(
             TRPO.load(tmp_path / "a.trpo", **{name: getattr(agent.config, name)})
     with pytest.raises(TypeError, match="'gama' is no field of TRPOConfig; did you mean gamma"):
         TRPO.load(tmp_path / "a.trpo", gama=0.5)
+
+
+def test_settings_that_do_not_fit_are_not_called_a_damaged_file(make_agent, tmp_path):
+    make_agent().save(tmp_path / "a.trpo")
+    with pytest.raises(ValueError, match=r"^preconditioner: 'kfac' given; want None with the autograd engine"):
+        TRPO.load(tmp_path / "a.trpo", engine="autograd", preconditioner="kfac")
 
 
 def test_what_networks_are_built_by_are_fields():

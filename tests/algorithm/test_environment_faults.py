@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import trpo_fast.algorithm.trpo as module
@@ -11,6 +16,7 @@ from tests.environments.test_shared_state import OneAircraft
 from tests.rollout.toys import Walk
 from trpo_fast.algorithm.callbacks import EvaluationCallback
 from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.environments.processes import WorkerError
 
 STEPS = 3 * 64
 
@@ -51,6 +57,39 @@ def test_copies_that_share_state_train_where_that_is_asked_for_by_name(make_agen
     with pytest.warns(UserWarning, match="its 3 copies in one process share state"):
         agent = make_agent(OneAircraft, vectorization="sync").learn(STEPS)
     assert agent.num_updates == 1
+
+
+class ShortFlight(OneAircraft):
+    def step(self, action):
+        observation, reward, *_ = super().step(action)
+        return observation, reward, False, self.steps == 5, {}
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["given", "the training's"])
+def test_copies_of_an_evaluation_that_are_one_simulator_become_one_copy_said_by_name(make_agent, given):
+    said = r"evaluate: its 3 copies in one process share state: a copy of ShortFlight .*; plays in one copy"
+    trained, env = (Walk, ShortFlight) if given else (ShortFlight, None)
+    with pytest.warns(UserWarning, match=said) as warned:
+        result = make_agent(trained).evaluate(4, env=env)
+    assert len(warned) == 1 and warned[0].filename == __file__
+    alone = make_agent(trained, num_envs=1).evaluate(4, env=env)
+    assert result.lengths.tolist() == [5] * 4 and result.returns.tolist() == alone.returns.tolist()
+
+
+def test_workers_of_one_copy_each_evaluate_such_a_simulator_side_by_side(make_agent):
+    agent = make_agent(ShortFlight, vectorization="async").learn(STEPS)
+    assert agent.evaluate(3).lengths.tolist() == [5] * 3
+
+
+def test_the_first_evaluation_of_an_agent_that_was_loaded_looks_for_shared_state_itself(
+    make_agent, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(gymnasium.registry, "ShortFlight-v0", EnvSpec("ShortFlight-v0", entry_point=ShortFlight))
+    make_agent("ShortFlight-v0").save(tmp_path / "agent.trpo")
+    agent = TRPO.load(tmp_path / "agent.trpo")
+    with pytest.warns(UserWarning, match="evaluate: its 3 copies in one process share state"):
+        agent.evaluate(4)
+    assert agent.environments is None
 
 
 def test_looking_for_shared_state_makes_no_environment_and_changes_no_bit_of_a_run(
@@ -157,3 +196,67 @@ def test_vector_rewards_are_named_with_the_wrapper_that_helps(make_agent):
 
     with pytest.raises(TypeError, match=r"reward of environment 0 must be a number.*LinearReward"):
         make_agent(Objectives).learn(STEPS)
+
+
+def test_objects_in_a_vector_environment_are_named_by_evaluation_and_stay_as_they_are(make_agent):
+    objects = [Walk(), Walk()]
+    vector = SyncVectorEnv([lambda: objects[0], lambda: objects[1]], autoreset_mode=AutoresetMode.SAME_STEP)
+    agent = make_agent(vector, steps_per_env=5).learn(1)
+    before = [one.history[-1] for one in objects]
+    for look in (lambda: agent.evaluate(2), lambda: agent.learn(1, callback=EvaluationCallback(10**9))):
+        with pytest.raises(ValueError, match=r"function of the SyncVectorEnv .* it returned a Walk that is in use"):
+            look()
+    assert [one.history[-1] for one in objects] == before and not vector.closed
+    agent.learn(1)
+
+
+def test_one_object_twice_in_a_vector_environment_is_refused(make_agent):
+    one = Walk()
+    vector = SyncVectorEnv([lambda: one] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    with pytest.raises(ValueError, match="SyncVectorEnv holds the same Walk twice; want functions that make a new"):
+        make_agent(vector)
+    assert not vector.closed
+
+
+def test_the_vector_environment_of_the_training_is_refused_by_an_evaluation_in_between(make_agent):
+    vector = SyncVectorEnv([Walk] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    agent = make_agent(vector, steps_per_env=5)
+    agent.evaluate(2, env=vector)  # no episode of the training has begun
+    agent.learn(1)
+    begun = [one.steps for one in vector.envs]
+    with pytest.raises(ValueError, match=r"env: it is the vector environment of the training.*agent.close\(\) before"):
+        agent.evaluate(2, env=vector)
+    with pytest.raises(ValueError, match="env: it is the vector environment of the training"):
+        agent.learn(1, callback=EvaluationCallback(10**9, env=vector))
+    assert [one.steps for one in vector.envs] == begun
+    agent.close()
+    assert len(agent.evaluate(2, env=vector).returns) == 2
+    agent.learn(1)
+
+
+def test_a_loaded_agent_that_is_evaluated_makes_environments_for_that_alone(make_agent, counted, tmp_path):
+    gymnasium.register("Counted-v0", entry_point=Counted)
+    try:
+        make_agent("Counted-v0").save(tmp_path / "a.trpo")
+        agent = TRPO.load(tmp_path / "a.trpo")
+        counted.made = counted.closed = 0
+        agent.evaluate(2)
+        assert (counted.made, counted.closed) == (2, 2)
+    finally:
+        del gymnasium.registry["Counted-v0"]
+
+
+def test_a_worker_that_is_killed_leaves_an_agent_that_is_saved_and_learns_on_in_new_workers(make_agent, bits, tmp_path):
+    agent = make_agent(Walk, vectorization="workers", num_workers=2).learn(STEPS)
+    before, killed = bits(agent), agent.environments.processes
+
+    def kill(agent):
+        os.kill(killed[1], signal.SIGKILL)
+
+    with pytest.raises(WorkerError, match=rf"worker 1 \(process {killed[1]}, copies 1 to 2\) was killed by SIGKILL"):
+        agent.learn(2 * STEPS, callback=kill, reset_num_timesteps=False)
+    assert agent.num_timesteps == 2 * STEPS and bits(agent) != before  # its last complete update
+    agent.save(tmp_path / "a.trpo")
+    assert TRPO.load(tmp_path / "a.trpo", env=Walk).num_timesteps == 2 * STEPS
+    agent.learn(STEPS, reset_num_timesteps=False)
+    assert agent.num_timesteps == 3 * STEPS and not set(killed) & set(agent.environments.processes)

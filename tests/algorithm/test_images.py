@@ -43,7 +43,9 @@ def make(request):
     made = []
 
     def agent(space, **settings):
-        made.append(TRPO(lambda: Pictures(space), **{**SMALL, **settings}))
+        # Bits are compared on the CPU, also where there is a GPU; networks of one's own have no setting for it.
+        device = {} if {"policy", "critic"} <= settings.keys() else {"device": "cpu"}
+        made.append(TRPO(lambda: Pictures(space), **{**SMALL, **device, **settings}))
         return made[-1]
 
     yield agent
@@ -288,6 +290,8 @@ def test_an_agent_of_a_gpu_is_loaded_where_there_is_none(make, tmp_path):
     assert loaded.config.device == "auto"
     loaded.learn(UPDATE)
     loaded.close()
+    with pytest.raises(ValueError, match="device: 'cuda' given; want 'auto' or 'cpu'"):  # by a person, and not a file
+        TRPO.load(path, device="cuda")
 
 
 def test_a_device_for_modules_of_ones_own_is_refused():
@@ -329,7 +333,8 @@ def test_a_gpu_is_for_convolutions_unless_it_is_asked_for():
 
 def test_a_dot_that_falls_is_caught_after_a_short_training():
     """Chance catches three of ten: a return of -0.4. A perfect player has 1."""
-    agent = TRPO(Catch, policy="cnn", seed=0, num_envs=8, steps_per_env=64, critic_learning_rate=3e-3)
+    settings = {"num_envs": 8, "steps_per_env": 64, "critic_learning_rate": 3e-3, "device": "cpu"}
+    agent = TRPO(Catch, policy="cnn", seed=0, **settings)
     assert agent.policy.image[:4] == (1, 1, 10, 10)
     before = agent.evaluate(50).mean
     agent.learn(12_000)

@@ -6,7 +6,11 @@ import sys
 import gymnasium
 import pytest
 
+from tests.rollout.toys import Walk
 from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.cli import train
+from trpo_fast.cli.arguments import make_parser
+from trpo_fast.environments.recipe import EnvironmentRecipe
 
 MODULE = """
 import gymnasium
@@ -67,6 +71,22 @@ def test_import_registers_an_id(command, small, rambles):
     assert result.code == 0, result.err
 
 
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ([], ("workers", 3)),
+        (["--vectorization", "workers"], ("workers", 3)),
+        (["--num-workers", "2"], ("workers", 2)),
+        (["--vectorization", "sync"], ("sync", None)),
+    ],
+    ids=str,
+)
+def test_workers_of_a_config_are_kept_unless_something_else_is_said(options, wanted):
+    saved = EnvironmentRecipe("CartPole-v1", "workers", num_workers=3).to_json()
+    recipe = train._recipe(make_parser().parse_args(["train", "CartPole-v1", *options]), saved)
+    assert (recipe.vectorization, recipe.num_workers) == wanted
+
+
 @pytest.mark.parametrize("arguments", [["eval", "run"], ["train", "--resume", "run", "--timesteps", "128"]])
 def test_what_a_file_says_is_printed_and_its_code_is_not_imported_unasked(command, run, rambles, arguments):
     result = command(*arguments)
@@ -92,6 +112,48 @@ def test_an_id_alone_prints_nothing(command, small):
 def test_eval_plays_with_the_arguments_of_the_run(command, run):
     result = command("eval", "run", "--import", NAME, "--episodes", "3", "--json")
     assert json.loads(result.out)["mean_length"] <= 5
+
+
+def test_eval_plays_with_arguments_and_wrappers_that_take_the_place_of_the_runs(command, run, rambles):
+    (run.parent / "heard_for_a_test.py").write_text(
+        "from gymnasium.wrappers import TimeLimit\ndef two(env):\n    return TimeLimit(env, 2)\n"
+    )
+    play = ("eval", "run", "--episodes", "9", "--json")
+    longer = command(*play, "--import", NAME, "--env-kwargs", '{"limit": 6, "edge": 99}')
+    assert json.loads(longer.out)["mean_length"] == 6
+    assert f"env_kwargs {{'limit': 6, 'edge': 99}}, wrappers ['{NAME}:Seen']" in longer.err
+    rambles()
+    short = command(*play, "--import", NAME, "--env-kwargs", '{"edge": 99}', "--wrapper", "heard_for_a_test:two")
+    assert json.loads(short.out)["mean_length"] == 2
+    assert "env_kwargs {'edge': 99}, wrappers ['heard_for_a_test:two']" in short.err
+    rambles()
+    plain = command(*play, "--import", NAME, "--wrapper", "none")
+    assert plain.code == 0 and "wrappers" not in plain.err
+    assert environment_of(run)["env_kwargs"] == {"limit": 5}
+
+
+def test_eval_trusts_a_wrapper_that_is_typed_and_nothing_else_of_the_file(command, run, rambles):
+    result = command("eval", "run", "--wrapper", "gymnasium.wrappers:RecordEpisodeStatistics")
+    assert result.code == 2 and f"the file would import {NAME}" in result.err
+    result = command("eval", "run", "--wrapper", f"{NAME}:Seen")
+    assert result.code == 0, result.err
+
+
+def test_eval_in_other_spaces_than_the_agents_is_one_line(command, run):
+    (run.parent / "timed_for_a_test.py").write_text(
+        "from gymnasium.wrappers import TimeAwareObservation, TimeLimit\n"
+        "def timed(env):\n    return TimeAwareObservation(TimeLimit(env, 9))\n"
+    )
+    result = command("eval", "run", "--import", NAME, "--wrapper", "timed_for_a_test:timed")
+    assert result.code == 2
+    assert "observation has shape (4,) instead of (3,)" in result.err.splitlines()[-1]
+
+
+def test_arguments_for_an_environment_that_a_file_does_not_name_are_one_line(command, tmp_path):
+    TRPO(Walk, num_envs=1).save(tmp_path / "agent.trpo")
+    result = command("eval", "agent.trpo", "--env-kwargs", "{}")
+    assert result.code == 2
+    assert result.err.startswith("trpo-fast eval: error: --env-kwargs: given, but agent.trpo names no environment")
 
 
 def test_the_command_to_go_on_names_what_it_will_have_to_import(command, small, rambles, monkeypatch):
@@ -148,5 +210,6 @@ def test_packages_that_do_not_fit_are_one_line_and_the_run_can_go_on_once_they_d
     assert "trpo-fast train: error: environment 0 (Walk) cannot be reset: KeyError: 'mujoco'" in result.err
     assert "Traceback" not in result.err
     assert "failed after 0 steps, saved; once the reason is mended, to go on:" in result.out
+    assert "wrappers and settings: where these are the reason, begin anew" in result.out
     result = command("train", "--resume", "run", "--import", NAME)
     assert result.code == 0, result.err

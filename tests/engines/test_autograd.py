@@ -529,6 +529,25 @@ def test_bytes_in_several_chunks_give_the_same_sums(monkeypatch, rows):
     assert relative_error(whole.parameters(), chunked.parameters()) < 1e-10
 
 
+class TwoOffsets(Bright):
+    """With two offsets of its logits, whose gradients are one tensor of torch's."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset, self.other_offset = (nn.Parameter(torch.zeros(3, dtype=torch.float64)) for _ in range(2))
+
+    def forward(self, observations):
+        return Categorical(logits=super().forward(observations).logits + (self.offset + self.other_offset))
+
+
+def test_parameters_that_are_added_to_each_other_get_their_gradient_once_from_every_chunk(monkeypatch):
+    whole, chunked = (make_engine(TwoOffsets(), observation_shape=(2, 4, 4)) for _ in range(2))
+    whole.bind(images_of())
+    monkeypatch.setattr(autograd, "_CHUNK_BYTES", 7 * 32 * 8)
+    chunked.bind(images_of())
+    assert relative_error(whole.surrogate_gradient(), chunked.surrogate_gradient()) < 1e-12
+
+
 def test_a_preconditioner_by_name_needs_the_native_engine():
     with pytest.raises(ValueError, match="preconditioner: 'kfac' needs the native engine"):
         make_engine(make_case().policy, "autograd").preconditioner("kfac", damping=0.1)

@@ -110,12 +110,12 @@ def test_a_policy_changed_behind_the_engine_is_refused_by_name_at_bind():
         engine.bind(case.batch())
 
 
-def act(engine, case, observations, **settings):
+def act(engine, case, observations, narrow=False, **settings):
     rows = len(observations)
     shape, dtype = (rows, *case.actions.shape[1:]), np.int64 if case.oracle.discrete else case.dtype
     normalized, actions = np.empty((rows, 7), case.dtype), np.empty(shape, dtype)
     log_probs, env_actions = np.empty(rows, case.dtype), np.empty(shape, dtype)
-    engine.actor(case.policy.action_space, seed=5).act(
+    engine.actor(case.policy.action_space, seed=5, narrow=narrow).act(
         observations, 3, normalized, actions, log_probs, env_actions, **settings
     )
     return normalized, actions, log_probs
@@ -124,14 +124,15 @@ def act(engine, case, observations, **settings):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("distribution", ["gaussian", "categorical", "masked multicategorical", "masked bernoulli"])
 @pytest.mark.parametrize("hidden", [(64, 64), (5, 7)], ids=str)
-def test_the_first_ratio_is_exactly_one_for_actions_taken_a_few_rows_at_a_time(hidden, distribution, dtype):
+@pytest.mark.parametrize("narrow", [False, True], ids=["wide", "narrow"])
+def test_the_first_ratio_is_exactly_one_for_actions_taken_a_few_rows_at_a_time(narrow, hidden, distribution, dtype):
     case = make_case(distribution, hidden, dtype=dtype, rows=203)
     engine = make_engine(case.policy)
     pieces = []
     for start in range(0, 203, 8):
         masks = None if case.masks is None else case.masks[start : start + 8]
         rows = case.observations[start : start + 8]
-        pieces.append(act(engine, case, rows, first_row=start, action_masks=masks))
+        pieces.append(act(engine, case, rows, narrow, first_row=start, action_masks=masks))
     case.observations, case.actions, log_probs = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
     engine.bind(case.batch(log_probs=log_probs))
     assert engine.evaluate() == (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""A module that registers environments, as a package does."""
+"""A module that registers environments, as a package does; environments in worker processes."""
 
 import sys
 
@@ -6,6 +6,7 @@ import gymnasium
 import pytest
 
 from trpo_fast.environments import registry
+from trpo_fast.environments.workers import WorkerEnvironments
 
 MODULE = """
 import gymnasium
@@ -41,3 +42,18 @@ def wanders(tmp_path, monkeypatch):
     sys.modules.pop("wanders_for_a_test", None)
     for id in ("Wandering-v0", "Called-v0"):
         gymnasium.registry.pop(id, None)
+
+
+@pytest.fixture
+def made():
+    """Makes environments that are closed in the end."""
+    every = []
+
+    def make(make_one, copies, workers):
+        environments = WorkerEnvironments([make_one] * copies, workers)
+        every.append(environments)
+        return environments
+
+    yield make
+    for environments in every:
+        environments.close()

@@ -248,18 +248,70 @@ def test_an_environment_whose_reset_takes_no_seed_is_told_what_is_wanted():
     adapter.close()
 
 
-def test_a_wrapper_that_gives_such_an_environment_a_seed_has_errors_of_its_own():
-    class Old(Walk):
+def test_a_wrapper_whose_reset_takes_no_seed_is_the_one_named():
+    class Forgetful(gymnasium.Wrapper):
         def reset(self):
-            return np.zeros(3)
+            return self.env.reset()
 
-    class Seeded(gymnasium.Wrapper):
-        def reset(self, *, seed=None, options=None):
-            raise TypeError("not of the right kind")
-
-    adapter = make_environments(lambda: Seeded(Old()), num_envs=1)
-    with pytest.raises(TypeError, match=r"^not of the right kind"):
+    adapter = make_environments(lambda: gymnasium.wrappers.RecordEpisodeStatistics(Forgetful(Walk())), num_envs=1)
+    with pytest.raises(TypeError, match=r"reset of environment 0 \(Forgetful\) takes no seed"):
         adapter.reset(0)
+    adapter.close()
+
+
+class WithoutSeed(Walk):
+    """Its reset takes no seed, and nobody calls it with one."""
+
+    def reset(self):
+        return super().reset()
+
+
+class WithinIt(WithoutSeed):
+    def reset(self):
+        raise TypeError("WithinIt.reset() got an unexpected keyword argument 'seed'")
+
+
+class Deaf(gymnasium.Wrapper):
+    def reset(self, *, seed=None, options=None):
+        return self.env.reset()
+
+
+class Mistaken(Deaf):
+    def reset(self, *, seed=None, options=None):
+        return super().reset() + 1
+
+
+class MistakenAboutASeed(Deaf):
+    def reset(self, *, seed=None, options=None):
+        return (lambda: self.env.reset())(seed=seed)
+
+
+class WithAnOddBase(Walk):
+    class Base:
+        def reset(self):
+            return None
+
+    def reset(self, *, seed=None, options=None):
+        return self.Base().reset(seed=seed)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Mistaken(WithoutSeed()),
+        lambda: MistakenAboutASeed(WithoutSeed()),
+        lambda: Deaf(WithinIt()),
+        WithAnOddBase,
+    ],
+    ids=["wrapper", "of another call", "in the body", "in the base"],
+)
+def test_a_type_error_that_is_not_of_calling_reset_with_a_seed_travels_on_with_the_environment_noted(make):
+    adapter = make_environments(make, num_envs=1)
+    with pytest.raises(TypeError) as raised:
+        adapter.reset(0)
+    assert "takes no seed" not in str(raised.value) and raised.value.__cause__ is None
+    assert "environment 0, in its reset" in raised.value.__notes__
+    assert raised.traceback[-1].path.name == "test_copies.py"
     adapter.close()
 
 
@@ -290,6 +342,28 @@ def test_parts_against_the_contract_name_environment_and_what_is_wanted(change, 
     with pytest.raises(ValueError, match=f"observation of {message}"):
         adapter.step(np.zeros((3, 1), np.float32))
     adapter.close()
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "workers"])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda o: {**o, "count": (9, *o["count"][1:])}, ValueError, r"\['count'\]\[0\]: 9 is no choice of"),
+        (lambda o: {**o, "count": (1.5, *o["count"][1:])}, TypeError, r"\['count'\]\[0\] must be int64, .* float64"),
+    ],
+    ids=["no choice", "a fraction"],
+)
+def test_a_part_that_stops_to_fit_names_environment_and_step(vectorization, change, error, message):
+    def late(observation):
+        return change(observation) if observation["count"][0] == 3 else observation
+
+    environments = make_environments(lambda: CarelessParts(late), num_envs=2, vectorization=vectorization)
+    environments.reset(0)
+    with pytest.raises(error, match=f"observation of environment 0{message}") as raised:
+        for _ in range(4):
+            environments.step(np.zeros((2, 1), np.float32))
+    assert "step 3 after the reset" in raised.value.__notes__
+    environments.close()
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,20 @@ def test_batch_that_is_not_built_as_the_space_is_named_by_its_part(batch, error,
 
 
 @pytest.mark.parametrize(
+    ("space", "good", "bad", "part"),
+    [
+        (NESTED, *({"a": (a, np.zeros(2, np.float32)), "b": np.zeros(2, np.int8)} for a in (1, 4)), r"\['a'\]\[0\]"),
+        (Discrete(3, start=1), 1, 4, ""),
+    ],
+    ids=["part", "whole"],
+)
+def test_a_value_that_is_no_choice_is_named_with_its_environment_and_part(space, good, bad, part):
+    layout = ObservationLayout(space)
+    with pytest.raises(ValueError, match=rf"^observation of environment 6{part}: 4 is no choice of Discrete\(3"):
+        layout.flatten_each([good, bad, good], np.zeros((3, layout.size)), "step", 5)
+
+
+@pytest.mark.parametrize(
     ("observation", "message"),
     [
         (

@@ -101,11 +101,18 @@ def test_known_environment_without_its_simulator_names_the_extra(monkeypatch):
         ({"env": "Pendulum-v1", "vectorization": "vector"}, ValueError, "Pendulum-v1 has no vector version"),
         ({"env": Ending(), "vectorization": "sync"}, ValueError, "must be left out with a VectorEnv"),
         ({"env": Ending(), "env_kwargs": {"limit": 3}}, ValueError, "must be left out with a VectorEnv"),
+        ({"env": Ending(), "modules": ["minigrid"]}, ValueError, "imports must be left out with a VectorEnv"),
     ],
 )
 def test_bad_options_are_named(options, error, message):
     with pytest.raises(error, match=message):
         make_environments(**{"env": Walk, **options})
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "vector", "envpool"])
+def test_modules_are_imported_for_an_id_however_it_is_vectorized(vectorization):
+    with pytest.raises(ValueError, match="imports: 'no_such_module' cannot be imported"):
+        make_environments("CartPole-v1", vectorization=vectorization, modules=["no_such_module"])
 
 
 def test_unsupported_spaces_are_named():

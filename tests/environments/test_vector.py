@@ -5,12 +5,15 @@ import time
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import concatenate, create_empty_array
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from tests.rollout.toys import Ending, Parts, Walk, make_environments, play
+from trpo_fast.engines import make_engine
 from trpo_fast.environments.vector import VectorAdapter
+from trpo_fast.policies.mlp import MLPPolicy
+from trpo_fast.rollout.collector import Collector
 
 SAME, NEXT, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
 
@@ -141,6 +144,27 @@ def test_worker_processes_of_an_interrupted_call_are_replaced_at_the_next_reset(
     adapter.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*pending call")
+def test_worker_processes_that_have_become_others_after_an_interruption_are_refused():
+    made = [Walk]
+    adapter = make_environments(AsyncVectorEnv([lambda: made[0]()] * 2, autoreset_mode=NEXT))
+    adapter.reset(1)
+    interrupt(adapter, "recv")
+    with pytest.raises(KeyboardInterrupt):
+        adapter.step(np.zeros((2, 1), np.float32))
+
+    class Wider(Walk):
+        action_space = gymnasium.spaces.Box(-2.0, 1.0, (1,), np.float32)
+
+    made[0] = Wider
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"env AsyncVectorEnv: action_space .*as at first: low of action is -2\.0"):
+            adapter.reset(1)
+    made[0] = Walk
+    assert adapter.reset(1).shape == (2, 3)
+    adapter.close()
+
+
 @pytest.mark.parametrize("method", ["send", "recv"])
 @pytest.mark.filterwarnings("ignore:.*pending call")
 def test_interrupted_worker_processes_without_a_recipe_are_refused_and_can_be_closed(method):
@@ -157,6 +181,45 @@ def test_interrupted_worker_processes_without_a_recipe_are_refused_and_can_be_cl
         adapter.reset(1)
     adapter.close()
     assert not any(process.is_alive() for process in environments.unwrapped.processes)
+
+
+class Posted(Ending):
+    """Sends, and receives what was sent first, as EnvPool and ale-py do; `interrupted`: Ctrl-C falls in between."""
+
+    def __init__(self):
+        super().__init__(mode=NEXT)
+        self.answers, self.interrupted = [], False
+
+    def send(self, answer):
+        self.answers.append(answer)
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    def recv(self):
+        return self.answers.pop(0)
+
+    def reset(self, *, seed=None, options=None):
+        self.send(super().reset())
+        return self.recv()
+
+    def step(self, actions):
+        self.send(super().step(actions))
+        return self.recv()
+
+
+@pytest.mark.parametrize("call", ["step", "reset"])
+def test_a_vector_environment_left_in_a_call_is_refused_to_whoever_takes_it_next(call):
+    env = Posted()
+    adapter = make_environments(env)
+    adapter.reset(1)
+    env.interrupted = True
+    with pytest.raises(KeyboardInterrupt):
+        adapter.reset(1) if call == "reset" else adapter.step(np.zeros((2, 2)))
+    adapter.close()
+    env.interrupted = False
+    with pytest.raises(RuntimeError, match="a step or reset of Posted was interrupted"):
+        make_environments(env).reset(1)
+    make_environments(Posted()).reset(1)
 
 
 def test_closing_ends_workers_that_do_not_answer():
@@ -190,6 +253,26 @@ def test_vector_environments_step_of_another_shape_is_an_error():
     environment.step = lambda actions: (np.zeros((2, 4)), np.zeros(2), np.zeros(2, bool), np.zeros(2, bool), {})
     with pytest.raises(ValueError, match=r"observations must have shape \(2, 2, 2\).*step returned \(2, 4\)"):
         adapter.step(np.zeros((2, 2)))
+
+
+class InColumns(VectorWrapper):
+    """Keeps rewards and flags in tables, of which every step returns columns."""
+
+    def step(self, actions):
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        flags = np.stack([terminated, truncated], axis=1)
+        return observations, np.stack([rewards, rewards], axis=1)[:, 1], flags[:, 0], flags[:, 1], infos
+
+
+def test_rewards_and_flags_may_be_columns_of_a_table():
+    rollouts = []
+    for env in same_step(SyncVectorEnv), InColumns(same_step(SyncVectorEnv)):
+        adapter = make_environments(env)
+        engine = make_engine(MLPPolicy(adapter.observation_space, adapter.action_space, seed=1))
+        rollouts.append(Collector(adapter, engine, steps_per_env=9, seed=5).collect())
+    for name in ("rewards", "terminated", "truncated"):
+        np.testing.assert_array_equal(*(getattr(rollout, name) for rollout in rollouts))
+    assert rollouts[0].truncated.any()
 
 
 class VectorParts(VectorEnv):

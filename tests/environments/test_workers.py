@@ -5,12 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
-from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -19,10 +15,11 @@ from gymnasium import spaces
 
 import trpo_fast
 from tests.environments import worker_toys as toys
+from tests.environments.pids import gone
 from trpo_fast._core.library import usable_cores
 from trpo_fast.engines import make_engine
 from trpo_fast.environments.in_process import InProcessEnvironments
-from trpo_fast.environments.processes import WorkerError
+from trpo_fast.environments.worker_process import WorkerError
 from trpo_fast.environments.workers import WorkerEnvironments
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.collector import Collector
@@ -42,21 +39,6 @@ KINDS = {
     "masks of a method": (spaces.Discrete(5), spaces.Discrete(3), "method"),
     "masks in infos": (spaces.Discrete(5), spaces.Discrete(3), "info"),
 }
-
-
-@pytest.fixture
-def made():
-    """Makes environments that are closed in the end."""
-    every = []
-
-    def make(make_one, copies, workers):
-        environments = WorkerEnvironments([make_one] * copies, workers)
-        every.append(environments)
-        return environments
-
-    yield make
-    for environments in every:
-        environments.close()
 
 
 def actions_for(environments, rng):
@@ -94,25 +76,6 @@ def assert_same(found, wanted):
             if one is not None:
                 assert one.dtype == other.dtype
                 np.testing.assert_array_equal(one, other)
-
-
-def gone(pid):
-    """Whether no such process runs; a zombie has ended."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return sys.platform == "linux"
-
-
-def wait_until(condition, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -254,14 +217,6 @@ def test_what_ends_a_rollout_there_is_what_ends_a_step(made):
     assert "step 5 after the reset" in "\n".join(caught.value.__notes__)
 
 
-def test_workers_have_no_torch_and_one_thread_beside_the_watch_on_their_parent(made):
-    assert "torch" in sys.modules
-    environments = made(toys.Surroundings, 2, 2)
-    rows = environments.reset()
-    np.testing.assert_array_equal(rows, [[0, 102]] * 2)
-    environments.step(np.zeros((2, 1), np.float32))
-
-
 def test_no_more_simulators_are_made_than_copies(tmp_path, made):
     environments = made(functools.partial(toys.Recorded, str(tmp_path)), 5, 2)
     assert len(list(tmp_path.glob("made-*"))) == 5
@@ -336,38 +291,6 @@ def test_a_worker_that_ends_is_named_and_reset_makes_new_ones(how, words, made):
     assert not set(first) & set(environments.processes) and all(map(gone, first))
 
 
-def test_a_worker_that_was_killed_between_steps_is_named_by_the_next_call(made):
-    environments = made(toys.Sum, 4, 2)
-    environments.reset(0)
-    os.kill(environments.processes[0], signal.SIGKILL)
-    with pytest.raises(WorkerError, match=r"worker 0 .* was killed by SIGKILL"):
-        for _ in range(1000):
-            environments.step(np.zeros((4, 1), np.float32))
-    environments.send(1, np.zeros((2, 1), np.float32))
-    part = environments.next_part()
-    if part == 0:
-        with pytest.raises(WorkerError, match="worker 0"):
-            environments.receive(part)
-
-
-@pytest.mark.parametrize("stubborn", [False, True])
-def test_closing_ends_a_worker_that_is_stuck_in_a_step(stubborn, made):
-    environments = made(functools.partial(toys.Stuck, stubborn), 3, 2)
-    environments.reset(0)
-    environments.send(1, np.ones((2, 1), np.float32))
-    processes = environments.processes
-    began = time.monotonic()
-    environments.close()
-    assert time.monotonic() - began < 5
-    assert all(map(gone, processes))
-    assert environments.processes == ()
-    environments.close()
-    with pytest.raises(RuntimeError, match="closed; want a reset first"):
-        environments.step(np.zeros((3, 1), np.float32))
-    environments.reset(0)
-    environments.step(np.zeros((3, 1), np.float32))
-
-
 @pytest.mark.usefixtures("hears_interrupts")
 @pytest.mark.parametrize("toy", [toys.Slow, toys.Stuck])
 def test_after_an_interrupted_step_reset_begins_again(toy, made):
@@ -383,23 +306,21 @@ def test_after_an_interrupted_step_reset_begins_again(toy, made):
     assert_same(trace(environments, 3), trace(InProcessEnvironments([toys.Sum] * 4), 3))
 
 
-def test_workers_leave_ctrl_c_to_the_main_process(made):
+@pytest.mark.parametrize("call", ["reset", "step"])
+def test_after_an_interruption_in_the_middle_of_an_answer_reset_begins_again(call, made, monkeypatch):
     environments = made(toys.Sum, 2, 2)
     environments.reset(0)
-    for process in environments.processes:
-        os.kill(process, signal.SIGINT)
-    environments.step(np.zeros((2, 1), np.float32))
+    read = os.read
 
+    def read_and_interrupt(descriptor, count):
+        monkeypatch.undo()
+        read(descriptor, count)
+        raise KeyboardInterrupt
 
-def test_what_cannot_be_pickled_is_refused_by_name():
-    lock = threading.Lock()
-
-    def make():
-        with lock:
-            return toys.Sum()
-
-    with pytest.raises(TypeError, match=r"env: cannot be sent to a worker process.*lock.*vectorization='sync'"):
-        WorkerEnvironments([make] * 2, 2)
+    monkeypatch.setattr(os, "read", read_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        environments.reset(0) if call == "reset" else environments.step(np.ones((2, 1), np.float32))
+    assert_same(trace(environments, 3), trace(InProcessEnvironments([toys.Sum] * 2), 3))
 
 
 def test_copies_of_different_spaces_are_refused_across_workers():
@@ -441,137 +362,18 @@ def test_wrappings_of_all_copies_are_known_here(made):
     assert [(one.observations, one.rewards) for one in environments.wrappings] == [(False, True)] * 3
 
 
-def test_what_is_registered_here_is_known_in_workers(made):
-    id = "trpo-fast-test/Registered-v0"
-
-    class Local(toys.Sum):  # of no module that a worker could import it from
-        def __init__(self, start=0.0):
-            self.start = start
-
-        def reset(self, *, seed=None, options=None):
-            super().reset(seed=seed)
-            self.total = self.start
-            return self._observe(), {}
-
-    gymnasium.register(id, entry_point=Local, kwargs={"start": 2.5}, max_episode_steps=3)
-    try:
-        environments = made(lambda: gymnasium.make(id), 2, 2)
-        np.testing.assert_array_equal(environments.reset(0), [[2.5, 0]] * 2)
-        for _ in range(3):
-            result = environments.step(np.zeros((2, 1), np.float32))
-        assert result.truncated.all()
-    finally:
-        del gymnasium.registry[id]
-
-
-SCRIPT = """
-import gymnasium, multiprocessing, numpy as np, os, sys
-from gymnasium import spaces
-
-class Mine(gymnasium.Env):
-    observation_space = spaces.Box(-1, 1, (1,), np.float64)
-    action_space = spaces.Discrete(2)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return np.array([self.np_random.random()]), {}
-
-    def step(self, action):
-        if action == 1:
-            raise Mistake("of mine")
-        return np.array([self.np_random.random()]), 0.0, False, False, {}
-
-class Mistake(Exception):
-    pass
-
-def use(*makers):
-    from trpo_fast.environments.in_process import InProcessEnvironments
-    from trpo_fast.environments.workers import WorkerEnvironments
-    for make in makers:
-        environments, wanted = WorkerEnvironments([make] * 3, 2), InProcessEnvironments([make] * 3)
-        assert (environments.reset(1) == wanted.reset(1)).all()
-        try:
-            environments.step(np.array([0, 0, 1]))
-        except Mistake as error:
-            assert "environment 2, step 1" in "".join(error.__notes__), error.__notes__
-    print("used", *environments.processes, flush=True)
-    return environments  # and never closed
-"""
-REGISTER = """
-gymnasium.register("Mine-v0", entry_point=Mine)
-gymnasium.register("MineByName-v0", entry_point="__main__:Mine")
-"""
-EVERY = """
-every = [Mine, lambda: Mine(), lambda: gymnasium.make("Mine-v0"), lambda: gymnasium.make("MineByName-v0")]
-"""
-
-
-def run_script(tmp_path, *parts, **options):
-    path = tmp_path / "script.py"
-    path.write_text("\n".join(map(textwrap.dedent, parts)))
-    root = os.path.dirname(os.path.dirname(trpo_fast.__file__))
-    environment = os.environ | {"PYTHONPATH": root}
-    command = [sys.executable, "-W", "error", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, **options)
-
-
-def pids_of(done):
-    return [int(pid) for line in done.stdout.splitlines() if line.startswith("used") for pid in line.split()[1:]]
-
-
-def test_no_main_guard_is_needed_and_an_unclosed_end_leaves_nothing(tmp_path):
-    done = run_script(tmp_path, SCRIPT, REGISTER, EVERY, "environments = use(*every)")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(pids_of(done)) == 2 and all(map(gone, pids_of(done)))
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_every_start_method_will_do_also_in_a_daemonic_process(method, tmp_path):
-    guarded = """
-    if __name__ == "__main__":
-        gymnasium.register("Mine-v0", entry_point=Mine)
-        gymnasium.register("MineByName-v0", entry_point="__main__:Mine")
-        multiprocessing.set_start_method({method!r})
-        use(lambda: gymnasium.make("MineByName-v0")).close()
-        # Its main module is this one under another name, where nothing is registered.
-        inner = multiprocessing.Process(target=inside, daemon=True)
-        inner.start()
-        inner.join()
-        sys.exit(inner.exitcode)
-    """
-    inside = """
-    def inside():
-        gymnasium.register("Mine-v0", entry_point=Mine)
-        gymnasium.register("MineByName-v0", entry_point=Mine)
-        use(lambda: gymnasium.make("MineByName-v0")).close()
-    """
-    # In the forked process both are registered already, which Gymnasium warns of.
-    quiet = "\nimport warnings; warnings.filterwarnings('ignore', '.*Overriding')"
-    done = run_script(tmp_path, SCRIPT, quiet, inside, textwrap.dedent(guarded).format(method=method))
-    assert done.returncode == 0, done.stderr
-    assert len(pids_of(done)) == 4 and all(map(gone, pids_of(done)))
-
-
-@pytest.mark.parametrize("busy", [False, True])
-def test_workers_end_when_their_parent_is_killed(busy, tmp_path):
-    program = f"""
-    import functools, os, signal, time
-    import numpy as np
-    from tests.environments.worker_toys import Stuck
-    from trpo_fast.environments.workers import WorkerEnvironments
-    environments = WorkerEnvironments([functools.partial(Stuck, True)] * 2, 2)
+def test_a_worker_that_was_killed_between_steps_is_named_by_the_next_call(made):
+    environments = made(toys.Sum, 4, 2)
     environments.reset(0)
-    if {busy}:
-        environments.send(0, np.ones((1, 1), np.float32))
-        environments.send(1, np.ones((1, 1), np.float32))
-    print("used", *environments.processes, flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-    """
-    done = run_script(tmp_path, program)
-    assert done.returncode == -signal.SIGKILL
-    assert len(pids_of(done)) == 2
-    for pid in pids_of(done):
-        assert wait_until(functools.partial(gone, pid))
+    os.kill(environments.processes[0], signal.SIGKILL)
+    with pytest.raises(WorkerError, match=r"worker 0 .* was killed by SIGKILL"):
+        for _ in range(1000):
+            environments.step(np.zeros((4, 1), np.float32))
+    environments.send(1, np.zeros((2, 1), np.float32))
+    part = environments.next_part()
+    if part == 0:
+        with pytest.raises(WorkerError, match="worker 0"):
+            environments.receive(part)
 
 
 def test_a_forked_process_cannot_use_its_parents_workers(made):

@@ -13,6 +13,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from trpo_fast._core import library
+
 
 class Drawn(gymnasium.Env):
     """Everything is drawn from the copy's generator and the action: episodes end either way after a few steps."""
@@ -116,11 +118,12 @@ class Slow(Sum):
 
 
 class Surroundings(Sum):
-    """Observes its process: torch imported, threads, the environment variable for OpenMP."""
+    """Observes its process: torch imported, threads, OpenMP's variable, the compiled core's threads."""
 
     def _observe(self) -> np.ndarray:
         threads = len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 2
-        return np.array([float("torch" in sys.modules), threads + 100 * float(os.environ["OMP_NUM_THREADS"])])
+        allowed = 100 * float(os.environ["OMP_NUM_THREADS"]) + 1000 * library.get_num_threads()
+        return np.array([float("torch" in sys.modules), threads + allowed])
 
 
 class Recorded(Sum):

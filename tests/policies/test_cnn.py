@@ -29,30 +29,28 @@ def test_what_is_no_image_is_named(space, message):
             make(space)
 
 
-# Shape of one observation, and what brings it to (planes, height, width).
-ORDERS = {
-    (9, 8): lambda x: x[None],
-    (9, 8, 1): lambda x: np.moveaxis(x, 2, 0),
-    (1, 9, 8): lambda x: x,
-    (3, 9, 8): lambda x: x,
-    (9, 8, 3): lambda x: np.moveaxis(x, 2, 0),
-    (2, 9, 8, 3): lambda x: np.concatenate([np.moveaxis(frame, 2, 0) for frame in x]),
-    (2, 3, 9, 8): lambda x: x.reshape(6, 9, 8),
-}
-
-
-@pytest.mark.parametrize("shape", ORDERS, ids=str)
-def test_every_order_of_axes_reaches_the_convolution_as_planes_of_height_and_width(shape):
+@pytest.mark.parametrize(
+    ("shape", "axes"),  # f frames, c channels, h height, w width
+    [
+        ((9, 8), "hw"),
+        ((9, 8, 1), "hwc"),
+        ((1, 9, 8), "chw"),
+        ((3, 9, 8), "chw"),
+        ((9, 8, 3), "hwc"),
+        ((2, 9, 8, 3), "fhwc"),
+        ((2, 3, 9, 8), "fchw"),
+    ],
+)
+def test_every_order_of_axes_reaches_the_convolution_as_planes_of_height_and_width(shape, axes):
     critic = CNNCritic(images(*shape), seed=1)
     seen = []
     critic.convolutions[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     pixels = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
-    critic(torch.from_numpy(pixels))
-    critic(torch.from_numpy(pixels).reshape(4, -1).double())
-    expected = np.stack([ORDERS[shape](x) for x in pixels]).astype(np.float32) / 255
+    values = critic(torch.from_numpy(pixels)), critic(torch.from_numpy(pixels).reshape(4, -1).double())
+    torch.testing.assert_close(*values)
+    in_order = pixels.transpose(0, *(1 + axes.index(axis) for axis in "fchw" if axis in axes))
     for x in seen:
-        assert x.shape == expected.shape
-        np.testing.assert_array_equal(x.detach().numpy(), expected)
+        np.testing.assert_array_equal(x.detach().numpy(), in_order.reshape(4, -1, 9, 8).astype(np.float32) / 255)
 
 
 def test_the_axis_that_is_said_is_the_one_that_is_used():
@@ -117,17 +115,16 @@ def test_the_network_is_natures_from_36_pixels_on_and_minatars_below(side, weigh
     assert [tuple(p.shape) for name, p in critic.named_parameters() if name.endswith("weight")] == weights
 
 
-def test_pixels_are_divided_by_255_and_both_orders_of_axes_are_one_network():
-    first, last = CNNCritic(images(3, 9, 9), seed=1), CNNCritic(images(9, 9, 3), seed=1)
+def test_values_are_those_of_convolutions_a_dense_layer_and_a_head_with_relu_between():
+    critic = CNNCritic(images(3, 9, 9), seed=1)
     pixels = torch.randint(0, 256, (4, 3, 9, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    values = first(pixels)
+    values = critic(pixels)
     assert values.shape == (4,)
-    torch.testing.assert_close(last(pixels.permute(0, 2, 3, 1).reshape(4, -1).float()), values)
     x = pixels.float() / 255
-    for convolution in first.convolutions:
+    for convolution in critic.convolutions:
         x = torch.relu(torch.conv2d(x, convolution.weight, convolution.bias))
-    hidden = torch.relu(x.flatten(1) @ first.dense.weight.T + first.dense.bias)
-    torch.testing.assert_close(values, (hidden @ first.head.weight.T + first.head.bias)[:, 0])
+    hidden = torch.relu(x.flatten(1) @ critic.dense.weight.T + critic.dense.bias)
+    torch.testing.assert_close(values, (hidden @ critic.head.weight.T + critic.head.bias)[:, 0])
 
 
 def test_weights_are_orthogonal_with_the_gains_of_the_mlp():

@@ -199,11 +199,11 @@ def test_parameters_whose_data_was_replaced_are_trained():
 
 def test_normalization_statistics_are_saved_beside_the_model(tmp_path):
     env = VecNormalize(environment())
-    model = TRPO("MlpPolicy", env, n_steps=32, batch_size=32, seed=0).learn(64)
+    model = TRPO("MlpPolicy", env, n_steps=32, batch_size=32, seed=0, device="cpu").learn(64)
     model.save(tmp_path / "model")
     env.save(tmp_path / "env.pkl")
     again = VecNormalize.load(tmp_path / "env.pkl", environment())
-    loaded = TRPO.load(tmp_path / "model", env=again)
+    loaded = TRPO.load(tmp_path / "model", env=again, device="cpu")
     np.testing.assert_array_equal(again.obs_rms.mean, env.obs_rms.mean)
     loaded.learn(64)
     assert loaded.update_engine == "compiled"

@@ -567,7 +567,7 @@ def test_a_fit_that_diverges_leaves_the_value_function_and_the_optimizer():
 
 def test_normalized_environments_and_learning_on():
     env = VecNormalize(environment())
-    model = TRPO("MlpPolicy", env, n_steps=32, batch_size=32, seed=0)
+    model = TRPO("MlpPolicy", env, n_steps=32, batch_size=32, seed=0, device="cpu")
     model.learn(128)
     model.learn(128, reset_num_timesteps=False)
     assert model.num_timesteps == 256

@@ -22,67 +22,55 @@ def planes(*shape):
     return box(*shape, high=1, dtype=np.float32)
 
 
-# Shape: frames, channels, height, width, channels last.
-PIXELS = {
-    (84, 84): (1, 1, 84, 84, False),
-    (84, 84, 1): (1, 1, 84, 84, True),
-    (1, 84, 84): (1, 1, 84, 84, False),
-    (4, 84, 84): (1, 4, 84, 84, False),
-    (84, 96, 3): (1, 3, 84, 96, True),
-    (210, 160, 3): (1, 3, 210, 160, True),
-    (10, 10, 4): (1, 4, 10, 10, True),
-    (3, 3, 3): (1, 3, 3, 3, False),
-    (10, 12, 9): (1, 9, 10, 12, True),
-    (3, 9, 3): (1, 3, 9, 3, False),
-    (4, 84, 84, 3): (4, 3, 84, 84, True),
-    (4, 3, 84, 84): (4, 3, 84, 84, False),
-    (4, 210, 160, 3): (4, 3, 210, 160, True),
-    (4, 84, 84, 1): (4, 1, 84, 84, True),
-}
-BOARDS = {
-    (17, 8, 8): (1, 17, 8, 8, False),
-    (8, 8, 111): (1, 111, 8, 8, True),
-    (19, 19, 17): (1, 17, 19, 19, True),
-    (6, 7, 2): (1, 2, 6, 7, True),
-    (2, 6, 7): (1, 2, 6, 7, False),
-    (10, 10, 4): (1, 4, 10, 10, True),
-    (3, 3, 2): (1, 2, 3, 3, True),
-    (8, 8): (1, 1, 8, 8, False),
-    (8, 8, 8, 14): (8, 14, 8, 8, True),
-}
+# What an axis is, by its place: f frames, c channels, h height, w width; None where the shape does not tell.
+AXES = [
+    (box, (84, 84), "hw"),
+    (box, (84, 84, 1), "hwc"),
+    (box, (1, 84, 84), "chw"),
+    (box, (4, 84, 84), "chw"),
+    (box, (84, 96, 3), "hwc"),
+    (box, (210, 160, 3), "hwc"),
+    (box, (10, 10, 4), "hwc"),
+    (box, (3, 3, 3), "chw"),
+    (box, (10, 12, 9), "hwc"),
+    (box, (3, 9, 3), "chw"),
+    (box, (4, 84, 84, 3), "fhwc"),
+    (box, (4, 3, 84, 84), "fchw"),
+    (box, (4, 210, 160, 3), "fhwc"),
+    (box, (4, 84, 84, 1), "fhwc"),
+    (box, (9, 3, 9), None),
+    (box, (84, 3, 84), None),
+    (box, (84, 84, 3, 4), None),  # the stack behind
+    (box, (84, 84, 4, 4), None),
+    (box, (8, 5, 5, 3), None),
+    (planes, (8, 8), "hw"),
+    (planes, (17, 8, 8), "chw"),
+    (planes, (8, 8, 111), "hwc"),
+    (planes, (19, 19, 17), "hwc"),
+    (planes, (6, 7, 2), "hwc"),
+    (planes, (2, 6, 7), "chw"),
+    (planes, (10, 10, 4), "hwc"),
+    (planes, (3, 3, 2), "hwc"),
+    (planes, (8, 8, 8, 14), "fhwc"),
+    (planes, (6, 7, 20), None),  # more planes than squares
+    (planes, (20, 6, 7), None),
+    (planes, (8, 8, 8), None),
+    (planes, (3, 9, 3), None),
+]
 
 
-@pytest.mark.parametrize(
-    ("space", "expected"),
-    [(box(*shape), expected) for shape, expected in PIXELS.items()]
-    + [(planes(*shape), expected) for shape, expected in BOARDS.items()],
-    ids=str,
-)
-def test_the_shape_tells_which_axis_has_the_channels(space, expected):
-    assert image_layout(space)[:5] == expected
-
-
-@pytest.mark.parametrize(
-    "space",
-    [
-        planes(6, 7, 20),  # more planes than squares
-        planes(20, 6, 7),
-        planes(8, 8, 8),
-        planes(3, 9, 3),
-        box(9, 3, 9),
-        box(84, 3, 84),
-        box(84, 84, 3, 4),  # the stack behind
-        box(84, 84, 4, 4),
-        box(8, 5, 5, 3),
-    ],
-    ids=str,
-)
-def test_a_shape_that_does_not_tell_is_refused_with_the_space_and_the_way_out(space):
+@pytest.mark.parametrize(("make", "shape", "axes"), AXES)
+def test_the_shape_tells_which_axis_is_which_or_is_refused_with_the_space_and_the_way_out(make, shape, axes):
+    space = make(*shape)
+    assert is_image(space) == (make is box and axes is not None)
+    if axes is not None:
+        sizes = {"f": 1, "c": 1} | dict(zip(axes, shape, strict=True))
+        assert image_layout(space)[:5] == (*(sizes[axis] for axis in "fchw"), axes[-1] == "c")
+        return
     with pytest.raises(ValueError) as error:
         image_layout(space)
     assert str(space) in str(error.value)
     assert "channel_axis='first' or 'last'" in str(error.value)
-    assert not is_image(space)
     sides = [image_layout(space, axis) for axis in ("first", "last")]
     assert [image.channels_last for image in sides] == [False, True]
     assert all(image.planes * image.height * image.width == space.low.size for image in sides)
@@ -130,10 +118,10 @@ def test_values_are_divided_by_the_largest_bound(space, largest):
 
 
 def test_pixels_alone_are_images_without_being_asked():
-    for shape in PIXELS:
-        assert is_image(box(*shape)) and is_pixels(box(*shape)), shape
-    for space in (*(planes(*shape) for shape in BOARDS), box(3, 8, 8, high=10), MultiBinary((3, 8, 8))):
-        assert not is_image(space)
+    for make, shape, _ in AXES:
+        assert is_pixels(make(*shape)) == (make is box)
+    for space in (box(3, 8, 8, high=10), MultiBinary((3, 8, 8))):
+        assert not is_image(space) and not is_pixels(space)
     assert not is_image(box(35, 84))  # a table may be no image
     assert not is_image(box(1, 2, 9))
 

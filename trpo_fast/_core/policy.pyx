@@ -636,6 +636,7 @@ cdef class Actor:
         # A tile is one thread's.
         cdef int most = min(threads(), <int>min((rows + TRPO_TILE_ROWS - 1) // TRPO_TILE_ROWS, <size_t>256))
         if most > self.threads:
+            self.threads = 0  # until there is room for more
             try:
                 self.scratch = self.work.reserve(most * kernel.plan.scratch_items * k.item_size)
             except BaseException:

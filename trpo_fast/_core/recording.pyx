@@ -58,7 +58,7 @@ cdef class Recorder:
 
     cdef Actor actor
     cdef PolicyKernel policy
-    cdef tuple held                      # what the pointers point into
+    cdef tuple held                      # what the pointers point into; None until all is well
     cdef object rows, reward_row, terminated_row, truncated_row  # of the last call, and their data: often the same ones
     cdef const void *rows_data
     cdef const void *outcome_data[3]
@@ -83,6 +83,8 @@ cdef class Recorder:
         terminated, truncated, raw=None, action_masks=None
     ):
         cdef PolicyKernel policy = actor.policy
+        if self.held is not None:
+            raise TypeError("Recorder: already initialized; make a new one")
         if policy is None:
             raise TypeError("actor: not initialized")
         if getattr(rewards, "ndim", 0) != 2:
@@ -211,6 +213,8 @@ cdef class Recorder:
         memcpy(self.truncated + at, self.outcome_data[2], self.count)
 
     cdef Py_ssize_t row_of(self, Py_ssize_t t) except -1:
+        if self.held is None:
+            raise TypeError("Recorder: not initialized")
         if not 0 <= t < self.steps:
             raise IndexError(f"t: wanted 0 to {self.steps - 1}, got {t}")
         return t * self.copies + self.first

@@ -54,20 +54,20 @@ cdef class CopyLoop:
 
     def __init__(self, rows, rewards, terminated, truncated, *, shape, bint gather, other):
         cdef Py_ssize_t n = len(rows)
+        if len(shape) > 32:
+            raise ValueError(f"shape: wanted 32 axes at most, got {len(shape)}")
+        if len(rewards) != n or len(terminated) != n or len(truncated) != n:
+            raise ValueError(f"rewards, terminated, truncated: wanted {n} items each, as rows has")
+        self.assigned = None if gather else rows.reshape(n, *shape)  # ValueError where that is not what rows hold
         self.methods, self.infos, self.observations = [], [None] * n, [None] * n
         self.dtype, self.shape, self.other, self.gather = None, shape, other, gather
         self.row_dtype = rows.dtype
         self.code = ord(rows.dtype.char)
         self.axes = len(shape)
-        if self.axes > 32:
-            raise ValueError(f"shape: wanted 32 axes at most, got {self.axes}")
         for axis in range(self.axes):
             self.sizes[axis] = shape[axis]
         self.bytes = rows.view("u1").reshape(n, -1)
         self.rewards, self.terminated, self.truncated = rewards, terminated.view("u1"), truncated.view("u1")
-        if len(rewards) != n or len(terminated) != n or len(truncated) != n:
-            raise ValueError(f"rewards, terminated, truncated: wanted {n} items each, as rows has")
-        self.assigned = None if gather else rows.reshape(n, *shape)
 
     def step(self, actions):
         """Step copy i with ``actions[i]``, for all of them; what a copy raises travels on."""

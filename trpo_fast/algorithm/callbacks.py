@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from trpo_fast.algorithm.config import FINITE, POSITIVE_INTEGER, RECENT_EPISODES, checked
+from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT
 from trpo_fast.environments.recipe import EnvironmentRecipe
 
 if TYPE_CHECKING:
@@ -195,6 +196,8 @@ class EvaluationCallback(Callback):
 
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """Plan the first evaluation at the next multiple of ``every``; ValueError where it will not be possible."""
+        if agent.recipe is not None and agent.recipe.steps_in(self._arguments["env"]):
+            raise ValueError(OWN_ENVIRONMENT)
         if self._recipe is not None:
             self._recipe.make_like(1, like=agent).close()
         elif agent.recipe is not None:

@@ -212,6 +212,7 @@ def save(agent: TRPO, path: str | os.PathLike[str]) -> None:
         "observation_space": space_to_json(agent.observation_space),
         "action_space": space_to_json(agent.action_space),
         "environment": None if agent.recipe is None else agent.recipe.to_json(),
+        "arguments_not_kept": [] if agent.recipe is None else agent.recipe.not_kept,
         "own_networks": agent.networks.own,
         "counters": snapshot.counters,
         "versions": versions(),
@@ -244,6 +245,7 @@ class SavedAgent:
     own_networks: dict[str, str | None]  # class of "policy" and of "critic" where the user gave them
     kind: str  # of the policy, "cnn" or "mlp": what "auto" may mean changes from one version to the next
     recipe: EnvironmentRecipe | None  # how the environments were made, where an id was given
+    arguments_not_kept: list[str]  # "env_kwargs", "wrappers": what the environments had, and the file does not say
     snapshot: Snapshot
 
 
@@ -269,6 +271,7 @@ def read(path: str | os.PathLike[str]) -> SavedAgent:
             _checked_own_networks(metadata.get("own_networks", {})),  # older files lack it
             "cnn" if "policy.convolutions.0.weight" in arrays else "mlp",
             None if metadata["environment"] is None else EnvironmentRecipe.from_json(metadata["environment"]),
+            _checked_not_kept(metadata.get("arguments_not_kept", [])),  # older files lack it
             Snapshot(arrays, counters),
         )
 
@@ -314,6 +317,13 @@ def _check_counters(where: str, counters: Any, wanted: Mapping[str, Any]) -> Non
             raise ValueError(f"{full}: missing; want {rule.want}")
         else:
             checked(full, counters[name], rule)
+
+
+def _checked_not_kept(names: Any) -> list[str]:
+    known = ("env_kwargs", "wrappers")
+    if isinstance(names, list) and all(name in known for name in names):
+        return names
+    raise ValueError(f"arguments_not_kept: {names!r} given; want a list of {' and '.join(known)}")
 
 
 def _checked_own_networks(own: Any) -> dict[str, str | None]:

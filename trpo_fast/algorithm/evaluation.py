@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 from trpo_fast.algorithm.acting import Player
 from trpo_fast.environments.base import Environments
 
+OWN_ENVIRONMENT = (
+    "env: it is the vector environment of the training, whose episodes would be cut; want another one, or "
+    "agent.close() before, after which the training goes on with new episodes"
+)
+
 
 class EvaluationResult(NamedTuple):
     """Undiscounted episode returns in the environment's unit."""

@@ -17,6 +17,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -32,7 +33,7 @@ from trpo_fast.algorithm.acting import Player
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
 from trpo_fast.algorithm.config import BUILT_BY, POSITIVE_INTEGER, SEED, TRPOConfig, checked
 from trpo_fast.algorithm.critic import CriticTrainer
-from trpo_fast.algorithm.evaluation import EvaluationResult, play_episodes
+from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT, EvaluationResult, play_episodes
 from trpo_fast.algorithm.memory import lack_of_memory_named
 from trpo_fast.algorithm.networks import Network, check_given, check_settings, make_networks
 from trpo_fast.algorithm.report import UpdateReport
@@ -70,8 +71,8 @@ class TRPO:
     num_envs : int, optional
         Environments stepped together; the config's by default, a VectorEnv's own number where one is given.
     vectorization : {"sync", "workers", "async", "vector", "envpool"}, optional
-        How an id or a callable becomes several environments: in this process, in processes that own several each or one
-        each, the environment's own vectorized version, or EnvPool's.
+        How an id or a callable becomes several environments: in this process, the default, in processes that own
+        several each or one each, the environment's own vectorized version, or EnvPool's.
     num_workers : int, optional
         Processes of "workers"; by default the cores that this process may use.
     env_kwargs : mapping, optional
@@ -84,7 +85,9 @@ class TRPO:
     imports : sequence of str, optional
         Modules that register environments, or ``"module:function"`` where a call does: see docs/environments.md.
     seed : int >= 0, optional
-        Decides everything random; drawn from the system, and kept in ``agent.seed``, where it is not given.
+        Decides everything random, but for what environments draw from the process's global generators (named in a
+        warning; workers have generators of their own); drawn from the system, and kept in ``agent.seed``, where it is
+        not given.
     config : TRPOConfig, optional
         Settings; ``overrides`` are fields changed on top, as in ``TRPO("CartPole-v1", gamma=0.98)``.
     policy, critic : torch.nn.Module, or callable (observation_space, action_space, seed) -> module, optional
@@ -150,10 +153,7 @@ class TRPO:
                 warnings.warn(
                     f"{', '.join(environments.left_out)}: text, which no network here reads; left out", stacklevel=2
                 )
-            if num_envs not in (None, environments.num_envs):
-                raise ValueError(
-                    f"num_envs: {num_envs} given; want it left out or {environments.num_envs}, the VectorEnv's own"
-                )
+            _check_num_envs(num_envs, environments)
             config = config.replace(num_envs=environments.num_envs)
             with lack_of_memory_named(config):
                 self._build(
@@ -508,7 +508,8 @@ class TRPO:
             Of environments and noise; the agent's by default. The same seed gives the same episodes.
         env : as in the constructor, optional
             Environments to play in, with the agent's spaces, instead of new ones like those of the training; a
-            VectorEnv is used as it is, and left open.
+            VectorEnv is used as it is, and left open. Copies that would be one simulator, as several in one process may
+            be, become one copy, with a UserWarning.
         max_steps : int, optional
             Steps after which an episode that has not ended is left; the config's ``evaluation_max_steps`` by default.
             Such episodes count with their return until then, are False in ``result.finished``, and are said in a
@@ -517,15 +518,16 @@ class TRPO:
         Raises
         ------
         ValueError
-            The environments have other spaces than the agent, or the training's cannot be made again.
+            The environments have other spaces than the agent, the training's cannot be made again, or ``env`` is the
+            VectorEnv of the training in the middle of its episodes.
         """
         episodes = checked("episodes", episodes, POSITIVE_INTEGER)
         limit = self.config.evaluation_max_steps if max_steps is None else max_steps
         limit = checked("max_steps", limit, POSITIVE_INTEGER)
         seed = self.seed if seed is None else _checked_seed(seed)
-        recipe = self._known_recipe() if env is None else EnvironmentRecipe(env)
-        count = min(episodes, self.num_envs)
-        environments = recipe.make_again(count, like=self) if env is None else recipe.make_like(count, like=self)
+        if self.recipe is not None and self.recipe.steps_in(env) and self.collector and self.collector.under_way:
+            raise ValueError(OWN_ENVIRONMENT)
+        environments = self._environments_apart(env, min(episodes, self.num_envs))
         try:
             player = self._make_player(seed, EVALUATION_STREAM, narrow=environments.narrow_acting)
             # Not the seed itself: the training's environments may have been seeded with it.
@@ -544,6 +546,28 @@ class TRPO:
                 stacklevel=2,
             )
         return result
+
+    def _environments_apart(self, env: Any, count: int) -> Environments:
+        """Environments for an evaluation; one copy where several in a process would be one simulator, and a warning."""
+        if env is None:
+            make = partial(self._known_recipe().make_again, like=self)
+        else:
+            make = partial(EnvironmentRecipe(env).make_like, like=self)
+        environments = make(count)
+        try:
+            # Those of the training have been looked at, or will be before it begins.
+            same = environments if env is not None or self.environments is None else self.environments
+            found = same.shared_state()
+        except BaseException:
+            environments.close()
+            raise
+        if environments.num_envs == 1 or not found.shared:
+            return environments
+        environments.close()
+        warnings.warn(
+            f"evaluate: its {count} copies in one process share state: {found.reason}; plays in one copy", stacklevel=3
+        )
+        return make(1)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole agent, all that training needs to go on included, to a safetensors file (atomically).
@@ -565,6 +589,8 @@ class TRPO:
         trust_environment: bool = False,
         policy: Network | None = None,
         critic: Network | None = None,
+        vectorization: str | None = None,
+        num_workers: int | None = None,
         **settings: Any,
     ) -> TRPO:
         """An agent as it was saved.
@@ -577,7 +603,8 @@ class TRPO:
             Without it the environment is made again from the id that the file names, once it is needed.
         env_kwargs, wrappers : as in the constructor, optional
             For making each environment. Those in the file hold where the id is the file's, too; for another environment
-            they have to be given where the file has some.
+            they have to be given where the file has some, and for any where the saved agent had some that a file cannot
+            keep.
         imports : sequence of str, optional
             Modules that are imported before an environment is made. A file is not trusted with code: a module that it
             names, by its id, its imports or its wrappers, has to be named here, too.
@@ -585,6 +612,8 @@ class TRPO:
             Import whatever the file names.
         policy, critic : as in the constructor
             Modules, or what makes them, where the agent was saved with such; they take over the saved parameters.
+        vectorization, num_workers : as in the constructor
+            By default as the file says for its own id, and as in the constructor for another environment.
         settings
             Fields of the configuration to learn on with; not those that networks and statistics were built by.
 
@@ -595,31 +624,37 @@ class TRPO:
             what is wrong with it and what is wanted.
         ValueError
             ``env`` has other spaces than the saved agent; a module is missing, or has other parameters than the saved;
-            an environment is to be made for which the file names code that is not trusted (also later, when it is
-            needed: acting needs none).
+            a setting that cannot be another one, or does not fit the rest; an environment is to be made for which the
+            file names code that is not trusted (also later, when it is needed: acting needs none).
         """
         path = find_model(path)
         saved = checkpoint.read(path)
         recipe, environments = saved.recipe, None
-        config = saved.config.replace(**_changeable(settings))
+        config = saved.config
         if config.device == "cuda" and not torch.cuda.is_available():
             config = config.replace(device="auto")
-        if env is not None or env_kwargs is not None or wrappers is not None:
-            recipe = _replaced_recipe(recipe, env, env_kwargs, wrappers)
+        config = config.replace(**_changeable(settings))
+        making = {"env_kwargs": env_kwargs, "wrappers": wrappers}
+        stepping = {"vectorization": vectorization, "num_workers": num_workers}
+        if any(value is not None for value in (env, *making.values(), *stepping.values())):
+            recipe = _replaced_recipe(saved, env, making, stepping)
         if recipe is not None:
             recipe = recipe.trusting(imports, everything=trust_environment)
-        if env is not None or env_kwargs is not None or wrappers is not None:
+        if any(value is not None for value in (env, *making.values())):
             assert recipe is not None
             recipe = recipe.resolved()
             environments = recipe.make_like(config.num_envs, like=saved)
-            config = config.replace(num_envs=environments.num_envs)
         agent = cls.__new__(cls)
         try:
+            if environments is not None:
+                _check_num_envs(settings.get("num_envs"), environments)
+                config = config.replace(num_envs=environments.num_envs)
             check_given(saved.own_networks, policy, critic)
             with model_file.damage_named(path):
                 checkpoint.check_sizes(saved)
-            # What a module of the user's raises says nothing about the file.
-            with nullcontext() if policy is not None or critic is not None else model_file.damage_named(path):
+            # What comes of modules and settings of the user's says nothing about the file.
+            from_file = policy is None and critic is None and not settings
+            with model_file.damage_named(path) if from_file else nullcontext():
                 agent._build(
                     config,
                     saved.seed,
@@ -711,16 +746,34 @@ def _changeable(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     return settings
 
 
-def _replaced_recipe(saved: EnvironmentRecipe | None, env: Any, env_kwargs: Any, wrappers: Any) -> EnvironmentRecipe:
-    """The recipe of a file with another environment, other arguments or other wrappers; what is given is trusted."""
-    if env is None or (saved is not None and saved.source == env):
-        if saved is None:
-            name = "wrappers" if env_kwargs is None else "env_kwargs"
+def _replaced_recipe(
+    saved: checkpoint.SavedAgent, env: Any, making: Mapping[str, Any], stepping: Mapping[str, Any]
+) -> EnvironmentRecipe:
+    """The recipe of a file with what is given in place of what it says, which is trusted; None says nothing."""
+    recipe = saved.recipe
+    if env is None or (recipe is not None and recipe.source == env):
+        if recipe is None:
+            name = next(name for name, value in {**making, **stepping}.items() if value is not None)
             raise ValueError(f"{name}: given, but the file names no environment; want env=..., too")
-        return saved.with_changes(env, env_kwargs, wrappers)
-    if saved is not None and not is_vector_environment(env):
-        saved.require_said_again(env, env_kwargs, wrappers)
-    return EnvironmentRecipe(env, None, {} if env_kwargs is None else env_kwargs, wrappers)
+        return recipe.with_changes(env, **making, **stepping)
+    if not is_vector_environment(env):
+        if recipe is not None:
+            recipe.require_said_again(env, **making)
+        for name in saved.arguments_not_kept:
+            if making[name] is None:
+                nothing = "{}" if name == "env_kwargs" else "['none']"
+                raise ValueError(
+                    f"{name}: none given for env={env!r}; the saved agent's environment was made with some, which the "
+                    f"file could not keep; want {name}=..., {nothing} for none"
+                )
+    kwargs = making["env_kwargs"]
+    return EnvironmentRecipe(
+        env,
+        stepping["vectorization"],
+        {} if kwargs is None else kwargs,
+        making["wrappers"],
+        num_workers=stepping["num_workers"],
+    )
 
 
 def _warn_of_unreached_sides(space: gym.Space[Any], config: TRPOConfig) -> None:
@@ -739,6 +792,11 @@ def _warn_of_unreached_sides(space: gym.Space[Any], config: TRPOConfig) -> None:
         f"want {way_out}",
         stacklevel=3,
     )
+
+
+def _check_num_envs(given: Any, environments: Environments) -> None:
+    if given not in (None, environments.num_envs):
+        raise ValueError(f"num_envs: {given} given; want it left out or {environments.num_envs}, the VectorEnv's own")
 
 
 def _checked_seed(seed: Any) -> int:

@@ -51,25 +51,14 @@ def _add_train(commands: Any) -> None:
     train.add_argument(
         "env", nargs="?", metavar="ENV", help="environment id, e.g. CartPole-v1, or ale_py:ALE/Pong-v5 after its module"
     )
-    train.add_argument(
-        "--env-kwargs",
-        type=_json_object,
-        metavar="JSON",
-        help="arguments of the environment, e.g. '{\"gravity\": 9.8}'",
-    )
-    train.add_argument(
-        "--wrapper",
-        action="append",
-        metavar="MODULE:CALLABLE",
-        help="wrap every environment in it, again for more, the first innermost; or by name: atari (84 x 84 gray, four "
-        "frames: the default of ids of ale-py that show images), int-actions (Python's integers), "
-        "mask-in-observation (a Dict's action mask is obeyed, and not observed), none",
-    )
+    _add_environment(train)
     _add_trust(train)
     train.add_argument(
         "--timesteps", type=_count, metavar="N", help=f"steps of the whole run, resumed or not (default {TIMESTEPS:,})"
     )
-    train.add_argument("--seed", type=_seed, metavar="S", help="decides everything random (default 0)")
+    train.add_argument(
+        "--seed", type=_seed, metavar="S", help="decides everything random but global generators (default 0)"
+    )
     train.add_argument("--out", metavar="DIR", help="the run's folder, new or empty (default runs/ENV-seedS-DATE-TIME)")
     train.add_argument("--vectorization", choices=VECTORIZATIONS, help="how environments step together (default sync)")
     train.add_argument("--num-workers", type=_count, metavar="N", help="processes of workers (default the cores)")
@@ -93,6 +82,24 @@ def _add_train(commands: Any) -> None:
             metavar="VALUE",
             help=text.replace("%", "%%"),
         )
+
+
+def _add_environment(command: argparse.ArgumentParser, instead: str = "") -> None:
+    """How every copy is made; `instead` says of what the options take the place."""
+    command.add_argument(
+        "--env-kwargs",
+        type=_json_object,
+        metavar="JSON",
+        help=f"arguments of the environment{instead}, e.g. '{{\"gravity\": 9.8}}'",
+    )
+    command.add_argument(
+        "--wrapper",
+        action="append",
+        metavar="MODULE:CALLABLE",
+        help=f"wrap every environment in it{instead}, again for more, the first innermost; or by name: atari (84 x 84 "
+        "gray, four frames: the default of ids of ale-py that show images), int-actions (Python's integers), "
+        "mask-in-observation (a Dict's action mask is obeyed, and not observed), none",
+    )
 
 
 def _add_trust(command: argparse.ArgumentParser) -> None:
@@ -120,6 +127,7 @@ def _add_eval(commands: Any) -> None:
     )
     evaluate.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
     evaluate.add_argument("--json", action="store_true", help="one JSON line: mean, std, episodes, ...")
+    _add_environment(evaluate, " instead of the run's")
     _add_trust(evaluate)
 
 

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.environments.recipe import EnvironmentRecipe
@@ -19,15 +20,20 @@ def import_from_here() -> None:
         sys.path.append(here)
 
 
-def loaded(path: Path, arguments: argparse.Namespace) -> TRPO:
-    """The agent in `path`, whose environment can be made: what the file says of it has been printed to stderr.
+def loaded(path: Path, arguments: argparse.Namespace, env_kwargs: Any = None, wrappers: Any = None) -> TRPO:
+    """The agent in `path`, whose environment can be made: what is known of it has been printed to stderr.
 
-    ValueError where the file names code that ``--import`` and ``--trust`` do not allow.
+    `env_kwargs` and `wrappers`, as a person gives them, take the place of the file's. ValueError where the file names
+    code that ``--import`` and ``--trust`` do not allow, or no environment that they could be of.
     """
     agent = TRPO.load(path, imports=arguments.imports, trust_environment=arguments.trust)
     if agent.recipe is not None:
+        agent.recipe = agent.recipe.with_changes(None, env_kwargs, wrappers)
         show(agent.recipe)
         agent.recipe.require_trust()
+    elif env_kwargs is not None or wrappers is not None:
+        name = "--wrapper" if env_kwargs is None else "--env-kwargs"
+        raise ValueError(f"{name}: given, but {path} names no environment; want agent.evaluate(env=...) in Python")
     return agent
 
 

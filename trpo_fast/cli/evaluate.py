@@ -17,7 +17,7 @@ def run(arguments: argparse.Namespace) -> int:
     import_from_here()
     with user_errors(SimulatorError):
         path = model_of(arguments.run)
-        agent = loaded(path, arguments)
+        agent = loaded(path, arguments, arguments.env_kwargs, arguments.wrapper)
         limit = arguments.max_steps or agent.config.evaluation_max_steps
         result = agent.evaluate(
             arguments.episodes, deterministic=not arguments.stochastic, seed=arguments.seed, max_steps=limit

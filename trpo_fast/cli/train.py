@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import shlex
 import signal
@@ -98,15 +97,10 @@ def _recipe(arguments: argparse.Namespace, saved: Any) -> EnvironmentRecipe:
         if saved is not None:
             recipe = EnvironmentRecipe.from_json(saved)
             if recipe.source == env:
-                recipe = recipe.with_changes(env, kwargs, wrappers).trusting(
+                stepping = arguments.vectorization, arguments.num_workers
+                recipe = recipe.with_changes(env, kwargs, wrappers, *stepping).trusting(
                     arguments.imports, everything=arguments.trust
                 )
-                if arguments.vectorization is not None or arguments.num_workers is not None:
-                    recipe = dataclasses.replace(
-                        recipe,
-                        vectorization=arguments.vectorization or recipe.vectorization,
-                        num_workers=arguments.num_workers,
-                    )
                 show(recipe)
                 recipe.require_trust()
                 return recipe
@@ -211,6 +205,10 @@ def _train(agent: TRPO, folder: RunFolder, timesteps: int, arguments: argparse.N
             to_go_on = "to go on" if agent.num_timesteps > first else "once the reason is mended, to go on"
             command = _resume_command(folder, agent)
             _say(f"\nfailed after {agent.num_timesteps:,} steps, saved; {to_go_on}:\n{command}")
+            if agent.num_timesteps == first:
+                _say(
+                    "a resumed run keeps its environment, wrappers and settings: where these are the reason, begin anew"
+                )
             return 1
     seconds = time.perf_counter() - began
     _save(agent, folder, checkpoints)

@@ -227,8 +227,8 @@ class _Bound:
         if self._gradient is None:
             pieces = self._gradient_of(self._chunks[0])
             for chunk in self._chunks[1:]:
-                for piece, more in zip(pieces, self._gradient_of(chunk), strict=True):
-                    piece += more
+                # Not in place: parameters that are added to each other get one tensor as their gradients.
+                pieces = tuple(piece + more for piece, more in zip(pieces, self._gradient_of(chunk), strict=True))
             self._gradient = self._joined(pieces)
         return self._gradient.copy()
 

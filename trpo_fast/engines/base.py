@@ -99,7 +99,8 @@ class PolicyEngine(ABC):
             Key of the noise, the same in both engines for Normal, Categorical, MultiCategorical and
             Bernoulli policies.
         narrow : bool
-            The compiled actor's vectors have at most 256 bits: for acting between a simulator's steps.
+            The compiled actor's vectors have at most 256 bits where that changes no bit, in float32: for acting between
+            a simulator's steps.
 
         Raises
         ------

@@ -170,8 +170,11 @@ class NativeEngine(PolicyEngine):
         self, action_space: spaces.Space, *, action_map: str = "clip", narrow: bool = False, **options: Any
     ) -> ActorPlan:
         """What makes the `actor` of the same arguments in another process; its parameters are the live ones."""
-        options = self._actor_options(action_space, action_map) | options
-        return ActorPlan(self._kernel_arguments, narrow, self._buffer, options)
+        return self._plan(narrow, self._actor_options(action_space, action_map) | options)
 
     def _make_actor(self, *, narrow: bool, **options: Any) -> Actor:
-        return ActorPlan(self._kernel_arguments, narrow, self._buffer, options).make()
+        return self._plan(narrow, options).make()
+
+    def _plan(self, narrow: bool, options: dict[str, Any]) -> ActorPlan:
+        # In float64 other vectors may give other last bits, and log-probabilities would not be those of the update.
+        return ActorPlan(self._kernel_arguments, narrow and self.dtype == np.float32, self._buffer, options)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -104,34 +105,54 @@ def reset_of(
     """What ``env.reset(seed=seed)`` returns; TypeError where it takes no seed, as before Gymnasium's interface.
 
     In the `first` reset, what the environment of an installed package raises becomes a SimulatorError that has the
-    versions of the packages behind it: they may not fit together. What a user's own environment raises travels on.
+    versions of the packages behind it: they may not fit together. What a user's own environment raises travels on, with
+    a note that names the environment.
     """
     try:
         return env.reset(seed=seed, options=options)
     except Exception as error:
-        kind = type(env.unwrapped)
-        # A wrapper around such an environment has errors of its own.
-        refused = isinstance(error, TypeError) and "keyword argument" in str(error)
-        if refused and _takes_no_seed(env.unwrapped):
+        old = _without_seed(env, error) if isinstance(error, TypeError) else None
+        if old is not None:
             raise TypeError(
-                f"reset of environment {index} ({kind.__name__}) takes no seed: it is written for an "
+                f"reset of environment {index} ({old.__name__}) takes no seed: it is written for an "
                 "interface older than Gymnasium's, reset(*, seed=None, options=None) -> (observation, info) and step "
                 "-> (observation, reward, terminated, truncated, info); give it these, or a gymnasium.Wrapper that has "
                 "them"
             ) from error
+        kind = type(env.unwrapped)
         if first and not isinstance(error, MemoryError) and packages.is_installed(kind.__module__):
             raise SimulatorError(
                 f"environment {index} ({kind.__name__}) cannot be reset: {packages.described(error)}"
             ) from error
+        error.add_note(f"environment {index}, in its reset")
         raise
 
 
-def _takes_no_seed(env: Any) -> bool:
-    try:
-        taken = inspect.signature(env.reset).parameters
-    except (TypeError, ValueError):
-        return False
-    return "seed" not in taken and not any(p.kind is p.VAR_KEYWORD for p in taken.values())
+_SEED_NOT_TAKEN = re.compile(r"(.+)\(\) got an unexpected keyword argument 'seed'")
+
+
+def _without_seed(env: Any, error: TypeError) -> type | None:
+    """The class in `env`, a wrapper or the innermost, whose reset was called with a seed and takes none.
+
+    None where `error` is another one: one that a reset raises once it runs, about a seed or not, is its author's.
+    """
+    said = _SEED_NOT_TAKEN.fullmatch(str(error))
+    layer, innermost = env, env.unwrapped
+    while said is not None:
+        reset: Any = inspect.unwrap(layer.reset)
+        names = (getattr(reset, "__qualname__", None), getattr(reset, "__name__", None))
+        if said[1] in names and not _ran(reset, error):
+            return type(layer)
+        if layer is innermost:
+            break
+        layer = layer.env
+    return None
+
+
+def _ran(function: Any, error: BaseException) -> bool:
+    """Whether `error` came through the body of a function."""
+    code = getattr(function, "__code__", None)
+    return any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def checked_reset(answer: Any, index: int, layout: ObservationLayout) -> tuple[Any, Any]:

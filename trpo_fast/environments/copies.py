@@ -187,7 +187,11 @@ class Copies:
             raise
         if not self.layout.is_plain:
             loop.dtype = True  # parts are looked at one by one in the first step only, and by `flatten_each`
-            self.layout.flatten_each(loop.observations, self._rows, "step", self.first)
+            try:
+                self.layout.flatten_each(loop.observations, self._rows, "step", self.first)
+            except (TypeError, ValueError) as error:
+                error.add_note(f"step {self._steps} after the reset")
+                raise
         if self._find_mask is not None:
             self._take_masks(loop.infos)
         elif loop.infos[-1] and _mask_in(loop.infos[-1]) is not None and self._mask_format.size:

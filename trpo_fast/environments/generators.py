@@ -77,7 +77,7 @@ class Watched:
     """
 
     def __init__(self, env: Any, drew: Callable[[str], None], done: Callable[[], None]) -> None:
-        self._env = env
+        self.env = env
         self._drew = drew
         self._done = done
         self._left = WATCHED_STEPS
@@ -85,19 +85,19 @@ class Watched:
     @property
     def unwrapped(self) -> Any:
         """Of the environment."""
-        return self._env.unwrapped
+        return self.env.unwrapped
 
     def reset(self, **arguments: Any) -> Any:
         """``env.reset``."""
         before = _State()
-        answer = self._env.reset(**arguments)
+        answer = self.env.reset(**arguments)
         self._look(before, arguments.get("seed"))
         return answer
 
     def step(self, action: Any) -> Any:
         """``env.step``."""
         before = _State()
-        answer = self._env.step(action)
+        answer = self.env.step(action)
         self._left -= 1
         self._look(before, None)
         return answer
@@ -126,7 +126,7 @@ class Own:
     """
 
     def __init__(self, env: Any, done: Callable[[], None]) -> None:
-        self._env = env
+        self.env = env
         self._done = done
         self._left = WATCHED_STEPS
         self._draws_numpy = self._draws_python = False
@@ -136,7 +136,7 @@ class Own:
     @property
     def unwrapped(self) -> Any:
         """Of the environment."""
-        return self._env.unwrapped
+        return self.env.unwrapped
 
     def reset(self, **arguments: Any) -> Any:
         """``env.reset``."""
@@ -146,12 +146,12 @@ class Own:
             for_numpy, for_python = entropy.spawn(2)
             self._numpy = np.random.MT19937(for_numpy)
             self._python = _python_state(for_python)
-        return self._called(self._env.reset, **arguments)
+        return self._called(self.env.reset, **arguments)
 
     def step(self, action: Any) -> Any:
         """``env.step``."""
         self._left -= 1
-        answer = self._called(self._env.step, action)
+        answer = self._called(self.env.step, action)
         if self._left <= 0 and not (self._draws_numpy or self._draws_python):
             self._done()
         return answer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import gymnasium
 
 from trpo_fast.environments import packages
+from trpo_fast.environments.mujoco_warnings import printed_once
 from trpo_fast.environments.named_wrappers import arguments_for, wrapped
 from trpo_fast.environments.registry import find_spec, import_modules, load_entry_point, missing_simulator
 
@@ -25,20 +25,19 @@ def make_copy(
         A module, an id or a wrapper that fails, with the versions of the packages that the error came through. What a
         callable raises travels on.
     """
-    import_modules(modules)
-    if not isinstance(source, str):
-        _log_mujoco_once()
-        env = source(**env_kwargs)
-        return wrapped(env, wrappers) if isinstance(env, gymnasium.Env) else env
-    kwargs = arguments_for(wrappers, env_kwargs)
-    entry_point: Any = find_spec(source).entry_point
-    with reported(source):
-        if isinstance(entry_point, str):
-            load_entry_point(entry_point)
-        _log_mujoco_once()  # which is imported now, if this environment needs it
-        # The checker looks at an environment's first step only, and its wrapper stays in the way of all others.
-        env = gymnasium.make(source, **{"disable_env_checker": True, **kwargs})
-    return wrapped(env, wrappers)
+    with printed_once():
+        import_modules(modules)
+        if not isinstance(source, str):
+            env = source(**env_kwargs)
+            return wrapped(env, wrappers) if isinstance(env, gymnasium.Env) else env
+        kwargs = arguments_for(wrappers, env_kwargs)
+        entry_point: Any = find_spec(source).entry_point
+        with reported(source):
+            if isinstance(entry_point, str):
+                load_entry_point(entry_point)
+            # The checker looks at an environment's first step only, and its wrapper stays in the way of all others.
+            env = gymnasium.make(source, **{"disable_env_checker": True, **kwargs})
+        return wrapped(env, wrappers)
 
 
 @contextmanager
@@ -50,35 +49,3 @@ def reported(id: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise ValueError(f"env {id!r} cannot be made: {packages.described(error)}{missing_simulator(id)}") from error
-
-
-_said: set[str] = set()
-_speaks = True
-
-
-def _say_once(message: str) -> None:
-    if message not in _said:
-        _said.add(message)
-        if _speaks:
-            print(f"mujoco: {message.rstrip()}", file=sys.stderr)
-
-
-@contextmanager
-def unsaid() -> Iterator[None]:
-    """Take MuJoCo's warnings as printed meanwhile: by another process, which does the same."""
-    global _speaks
-    _speaks = False
-    try:
-        yield
-    finally:
-        _speaks = True
-
-
-def _log_mujoco_once() -> None:
-    """Let MuJoCo's warnings be printed once each, and not be written to MUJOCO_LOG.TXT in the working folder.
-
-    For the whole process, unless its user has set a handler; nothing where MuJoCo is not imported.
-    """
-    mujoco: Any = sys.modules.get("mujoco")
-    if mujoco is not None and getattr(mujoco, "get_mju_user_warning", lambda: _say_once)() is None:
-        mujoco.set_mju_user_warning(_say_once)

@@ -1,24 +1,16 @@
-"""Worker processes as the process that started them sees them: starting, asking, the death of one, the end of all."""
+"""The conversation with worker processes: what they are told, what they answer, and the memory that all share."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import mmap
-import multiprocessing.spawn
 import os
 import pickle
 import select
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import cloudpickle
-import gymnasium
 from numpy.typing import NDArray
 
 from trpo_fast.environments.worker import (
@@ -32,49 +24,18 @@ from trpo_fast.environments.worker import (
     message,
     read_data,
     size_of,
-    whose,
     write_all,
 )
-
-PATIENCE = 1.0
-"""Seconds for a step that nobody waits for any more, and from asking to end to SIGTERM, and from there to SIGKILL."""
-_WATCH = 500  # milliseconds between two looks at whether silent workers still live
-
-# One thread each: there is a worker for every core.
-_ONE_THREAD = dict.fromkeys(
-    (
-        "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "BLIS_NUM_THREADS",
-        "VECLIB_MAXIMUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-    ),
-    "1",
+from trpo_fast.environments.worker_process import (
+    PATIENCE,
+    WorkerError,
+    WorkerProcess,
+    deaf_to_interrupts,
+    end_all,
+    tasks,
 )
 
-
-class WorkerError(RuntimeError):
-    """A worker process ended by itself, or raised what cannot be raised here."""
-
-
-class _Worker:
-    """One process and this end of its pipes."""
-
-    def __init__(self, index: int, copies: slice, process: subprocess.Popen[bytes], commands: int, answers: int):
-        self.index = index
-        self.copies = copies
-        self.process = process
-        self.commands = commands
-        self.answers = answers
-        self.waiting = False  # for an answer
-        self.torn = False  # a message may have been written or read in part
-        self.poll = select.poll()
-        self.poll.register(answers, select.POLLIN)
-
-    @property
-    def name(self) -> str:
-        return whose(self.index, self.process.pid, self.copies.start, self.copies.stop - self.copies.start)
+_WATCH = 500  # milliseconds between two looks at whether silent workers still live
 
 
 class WorkerProcesses:
@@ -91,7 +52,7 @@ class WorkerProcesses:
         self._owner = os.getpid()
         self._memory, self._rollouts = _anonymous_file(), _anonymous_file()
         self._rollouts_size = 0
-        self._workers: list[_Worker] = []
+        self._workers: list[WorkerProcess] = []
         self._any = select.poll()
         self._part_of: dict[int, int] = {}  # by the file descriptor of its answers
         self._ready: list[int] = []  # parts whose answers are there, found together with another's
@@ -111,25 +72,15 @@ class WorkerProcesses:
         Exception
             What the constructor of a copy raises, of the first that does; no process is left then.
         """
-        registry, program = _registry(), _program()
-        tasks = []
-        for index, part in enumerate(self._parts):
-            tasks.append(
-                pickle.dumps(
-                    {
-                        "index": index,
-                        "first": part.start,
-                        "count": part.stop - part.start,
-                        "makers": _pickled(makers[part]),
-                        "registry": registry,
-                        "argv": sys.argv,
-                    }
-                )
-            )
+        given = tasks(self._parts, makers)
         try:
-            for index in range(len(self._parts)):
-                self._launch(index, program)
-            for worker, task in zip(self._workers, tasks, strict=True):
+            with deaf_to_interrupts():
+                for index, part in enumerate(self._parts):
+                    worker = WorkerProcess(index, part, (self._memory, self._rollouts))
+                    self._workers.append(worker)
+                    self._any.register(worker.answers, select.POLLIN)
+                    self._part_of[worker.answers] = index
+            for worker, task in zip(self._workers, given, strict=True):
                 worker.waiting = True
                 self._write(worker, len(task).to_bytes(8, "little") + task)
             return [self._value_of(worker) for worker in self._workers]
@@ -178,7 +129,7 @@ class WorkerProcesses:
         try:
             os.write(worker.commands, STEP)
         except BrokenPipeError:
-            raise self._death_of(worker) from None
+            raise worker.death() from None
 
     def await_step(self, part: int) -> bool:
         """Wait for the end of a part's step; whether final observations came. Raises what an environment raised."""
@@ -187,9 +138,9 @@ class WorkerProcesses:
             self._ready.remove(part)
         else:
             self._await(worker)
-        code = os.read(worker.answers, 1)
+        code = self._code_of(worker)
         if code in (DONE, DONE_WITH_FINALS):
-            worker.waiting = False
+            worker.waiting = worker.torn = False
             return code == DONE_WITH_FINALS
         self._interpret(worker, code)
         raise AssertionError(f"{worker.name} answered a step with {code!r}")
@@ -218,14 +169,14 @@ class WorkerProcesses:
         deadline = time.monotonic() + PATIENCE
         self._ready.clear()
         for worker in self._workers:
-            if worker.torn or worker.process.poll() is not None:
+            if worker.torn or worker.has_ended:
                 return False
             if worker.waiting:
                 # Where the interruption came between a command and this process's note of it, there is no answer.
                 if not worker.poll.poll(1e3 * max(0.0, deadline - time.monotonic())):
                     return False
                 try:
-                    self._take(worker, os.read(worker.answers, 1))
+                    self._take(worker, self._code_of(worker))
                 except WorkerError:
                     return False
         return bool(self._workers)
@@ -237,17 +188,9 @@ class WorkerProcesses:
         self._part_of.clear()
         self._any = select.poll()
         for worker in workers:
-            os.close(worker.commands)
-            os.close(worker.answers)
-        if os.getpid() != self._owner:
-            return
-        running = [worker.process for worker in workers]
-        for last in (signal.SIGTERM, signal.SIGKILL, None):
-            deadline = time.monotonic() + PATIENCE
-            running = [process for process in running if not _ends_by(process, deadline)]
-            if last is not None:
-                for process in running:
-                    process.send_signal(last)
+            worker.close_pipes()
+        if os.getpid() == self._owner:
+            end_all(workers)
 
     def dispose(self) -> None:
         """`end`, for good."""
@@ -255,58 +198,33 @@ class WorkerProcesses:
         os.close(self._memory)
         os.close(self._rollouts)
 
-    def _launch(self, index: int, program: str) -> None:
-        theirs, commands = os.pipe()
-        answers, mine = os.pipe()
-        # A worker is deaf to Ctrl-C from its first instruction on: it inherits what is blocked here, and ignores the
-        # signal before it lets it through.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            process = subprocess.Popen(
-                [
-                    multiprocessing.spawn.get_executable(),
-                    *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
-                    "-c",
-                    f"{program}; main({theirs}, {mine}, {self._memory}, {self._rollouts})",
-                ],
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **_ONE_THREAD},
-                pass_fds=(theirs, mine, self._memory, self._rollouts),
-            )
-            self._workers.append(_Worker(index, self._parts[index], process, commands, answers))
-        except BaseException:
-            os.close(commands)
-            os.close(answers)
-            raise
-        finally:
-            os.close(theirs)
-            os.close(mine)
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        self._any.register(answers, select.POLLIN)
-        self._part_of[answers] = index
-
-    def _running(self, part: int) -> _Worker:
+    def _running(self, part: int) -> WorkerProcess:
         if not self._workers:
             raise RuntimeError("env: the worker processes are closed; want a reset first, which makes new ones")
         return self._workers[part]
 
-    def _write(self, worker: _Worker, data: bytes) -> None:
+    def _write(self, worker: WorkerProcess, data: bytes) -> None:
         worker.torn = True
         try:
             write_all(worker.commands, data)
         except BrokenPipeError:
-            raise self._death_of(worker) from None
+            raise worker.death() from None
         worker.torn = False
 
-    def _await(self, worker: _Worker) -> None:
+    def _await(self, worker: WorkerProcess) -> None:
         while not worker.poll.poll(_WATCH):
             self._require_alive(worker)
 
-    def _value_of(self, worker: _Worker) -> Any:
+    def _value_of(self, worker: WorkerProcess) -> Any:
         self._await(worker)
-        return self._interpret(worker, os.read(worker.answers, 1))
+        return self._interpret(worker, self._code_of(worker))
 
-    def _interpret(self, worker: _Worker, code: bytes) -> Any:
+    def _code_of(self, worker: WorkerProcess) -> bytes:
+        """What an answer begins with; until all of it is taken, nothing tells what would be read next."""
+        worker.torn = True
+        return os.read(worker.answers, 1)
+
+    def _interpret(self, worker: WorkerProcess, code: bytes) -> Any:
         """The value that an answer brings; raises the error that it brings."""
         data = self._take(worker, code)
         if code != ERROR:
@@ -320,46 +238,23 @@ class WorkerProcesses:
                 error.add_note(note)
         raise error
 
-    def _take(self, worker: _Worker, code: bytes) -> bytes:
+    def _take(self, worker: WorkerProcess, code: bytes) -> bytes:
         """The rest of an answer that begins with `code`."""
         if not code:
-            raise self._death_of(worker)
+            raise worker.death()
         data = b""
         if code not in (DONE, DONE_WITH_FINALS):
-            worker.torn = True
             try:
                 data = read_data(worker.answers)
             except EOFError:
-                raise self._death_of(worker) from None
-            worker.torn = False
-        worker.waiting = False
+                raise worker.death() from None
+        worker.waiting = worker.torn = False
         return data
 
-    def _require_alive(self, worker: _Worker) -> None:
+    def _require_alive(self, worker: WorkerProcess) -> None:
         # Something that the worker started may hold its pipe open, so that its end does not show there.
-        if worker.process.poll() is not None and not worker.poll.poll(0):
-            raise self._death_of(worker)
-
-    def _death_of(self, worker: _Worker) -> WorkerError:
-        worker.torn = True
-        try:
-            code = worker.process.wait(PATIENCE / 2)
-        except subprocess.TimeoutExpired:
-            return WorkerError(f"{worker.name} has closed its pipes")
-        if code >= 0:
-            return WorkerError(f"{worker.name} exited with code {code}; its standard error may say why")
-        with contextlib.suppress(ValueError):
-            hint = ", as the system does where memory runs out" if -code == signal.SIGKILL else ""
-            return WorkerError(f"{worker.name} was killed by {signal.Signals(-code).name}{hint}")
-        return WorkerError(f"{worker.name} was killed by signal {-code}")
-
-
-def _ends_by(process: subprocess.Popen[bytes], deadline: float) -> bool:
-    try:
-        process.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+        if worker.has_ended and not worker.poll.poll(0):
+            raise worker.death()
 
 
 def _anonymous_file() -> int:
@@ -368,44 +263,3 @@ def _anonymous_file() -> int:
         return os.memfd_create("trpo_fast")
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
-
-
-def _program() -> str:
-    paths = [path for path in sys.path if isinstance(path, str)]
-    return f"import sys; sys.path[:] = {paths!r}; from trpo_fast.environments.worker import main"
-
-
-def _pickled(makers: Sequence[Callable[[], Any]]) -> bytes:
-    try:
-        return _dumped(list(makers))
-    except Exception as error:
-        raise TypeError(
-            f"env: cannot be sent to a worker process, since cloudpickle does not take it ({type(error).__name__}: "
-            f"{error}); want a function that makes everything itself, or vectorization='sync'"
-        ) from error
-
-
-def _dumped(value: Any) -> bytes:
-    # Where multiprocessing has started this process, what is to be its main module is importable here alone, too.
-    main = sys.modules.get("__mp_main__")
-    if main is None:
-        return bytes(cloudpickle.dumps(value))
-    cloudpickle.register_pickle_by_value(main)
-    try:
-        return bytes(cloudpickle.dumps(value))
-    finally:
-        cloudpickle.unregister_pickle_by_value(main)
-
-
-def _registry() -> bytes:
-    """What is registered with Gymnasium here, each specification pickled by itself."""
-    specs = {}
-    for id, spec in list(gymnasium.registry.items()):
-        entry_point = spec.entry_point
-        if isinstance(entry_point, str) and entry_point.startswith("__main__:"):
-            # A worker's main module is another one; what is defined in this one travels as it is.
-            spec = copy.copy(spec)
-            spec.entry_point = getattr(sys.modules["__main__"], entry_point.partition(":")[2], entry_point)
-        with contextlib.suppress(Exception):  # of no other environment's concern
-            specs[id] = pickle.dumps(spec) if isinstance(spec.entry_point, str) else _dumped(spec)
-    return pickle.dumps(specs)

@@ -85,9 +85,10 @@ class EnvironmentRecipe:
         object.__setattr__(self, "wrappers", checked_wrappers(self.wrappers))
         object.__setattr__(self, "modules", _checked_modules(self.modules))
         if is_vector_environment(source):
-            if self.vectorization is not None or kwargs or self.wrappers:
+            if self.vectorization is not None or kwargs or self.wrappers or self.modules:
                 raise ValueError(
-                    "vectorization, env_kwargs and wrappers must be left out with a VectorEnv, which is used as it is"
+                    "vectorization, env_kwargs, wrappers and imports must be left out with a VectorEnv, which is used "
+                    "as it is"
                 )
             return
         if isinstance(source, gymnasium.Env) or not (isinstance(source, str) or callable(source)):
@@ -117,6 +118,12 @@ class EnvironmentRecipe:
         """What to call the environment."""
         return self.id or getattr(self.source, "__name__", None) or type(self.source).__name__
 
+    def steps_in(self, env: Any) -> bool:
+        """Whether it is the vector environment `env` itself that this stands for, in wrappers or not."""
+        if not (is_vector_environment(self.source) and is_vector_environment(env)):
+            return False
+        return getattr(self.source, "unwrapped", self.source) is getattr(env, "unwrapped", env)
+
     @property
     def code(self) -> list[str]:
         """Modules that making it imports by name: of the id, of `modules` and of wrappers."""
@@ -140,24 +147,33 @@ class EnvironmentRecipe:
         trusted = None if everything or self.trusted is None else (*self.trusted, *imports)
         return replace(self, modules=modules, trusted=trusted)
 
-    def with_changes(self, id: str | None, env_kwargs: Any, wrappers: Any) -> EnvironmentRecipe:
+    def with_changes(
+        self,
+        id: str | None,
+        env_kwargs: Any,
+        wrappers: Any,
+        vectorization: str | None = None,
+        num_workers: int | None = None,
+    ) -> EnvironmentRecipe:
         """The same with what a person gives, which is trusted, an id that is only repeated, too; None keeps what is."""
         trusted = self.trusted
         if trusted is not None:
             trusted = (*trusted, *code_named(id, (), checked_wrappers(wrappers) or ()))
+        kept_workers = self.num_workers if vectorization in (None, "workers") else None
         return replace(
             self,
+            vectorization=vectorization or self.vectorization,
             env_kwargs=self.env_kwargs if env_kwargs is None else env_kwargs,
             wrappers=self.wrappers if wrappers is None else wrappers,
             trusted=trusted,
+            num_workers=kept_workers if num_workers is None else num_workers,
         )
 
     def require_said_again(self, env: Any, env_kwargs: Any, wrappers: Any) -> None:
         """ValueError where another environment takes this one's place and nothing is said in place of its arguments."""
-        own = self.wrappers if self.wrappers not in (None, ("atari",)) else ()  # which ids have by default
         for name, kept, given, nothing in (
             ("env_kwargs", dict(self.env_kwargs), env_kwargs, "{}"),
-            ("wrappers", list(own or ()), wrappers, "['none']"),
+            ("wrappers", self._own_wrappers, wrappers, "['none']"),
         ):
             if kept and given is None:
                 raise ValueError(
@@ -241,6 +257,18 @@ class EnvironmentRecipe:
             return None
         return description if same else None
 
+    @property
+    def not_kept(self) -> list[str]:
+        """Names of the arguments that a file says nothing of, as it cannot say all of how the environment is made."""
+        if self.to_json() is not None:
+            return []
+        return [name for name, own in (("env_kwargs", self.env_kwargs), ("wrappers", self._own_wrappers)) if own]
+
+    @property
+    def _own_wrappers(self) -> list[Any]:
+        """Those that an id does not have by default."""
+        return [] if self.wrappers in (None, ("atari",)) else list(self.wrappers or ())
+
     @classmethod
     def from_json(cls, description: Any) -> EnvironmentRecipe:
         """Inverse of `to_json`, with nothing trusted; ValueError for anything else."""
@@ -264,6 +292,7 @@ class EnvironmentRecipe:
         if not isinstance(env, str):
             return self._stepped([self._maker()] * num_envs)
         if self.vectorization == "envpool":
+            import_modules(self.modules)
             return VectorAdapter(make_pool(env, num_envs, kwargs))
         spec = self._spec()
         entry_point: Any = spec.entry_point
@@ -298,7 +327,8 @@ class EnvironmentRecipe:
         if isinstance(getattr(env, "spec", None), EnvSpec):
             return functools.partial(_made_from_spec, env.spec, type(env), autoreset_mode(env))
         if type(env) in (SyncVectorEnv, AsyncVectorEnv):  # a subclass may change anything
-            return functools.partial(_made_from_functions, type(env), list(env.env_fns), autoreset_mode(env))
+            taken = list(getattr(env, "envs", ()))  # in this process
+            return functools.partial(_made_from_functions, type(env), list(env.env_fns), autoreset_mode(env), taken)
         return pool_again(env)
 
 
@@ -324,10 +354,21 @@ def _made_from_spec(spec: Any, kind: type, mode: Any, num_envs: int) -> VectorEn
     return made
 
 
-def _made_from_functions(kind: Any, functions: list[Any], mode: Any, num_envs: int) -> VectorEnv[Any, Any, Any]:
+def _made_from_functions(
+    kind: Any, functions: list[Any], mode: Any, taken: list[Any], num_envs: int
+) -> VectorEnv[Any, Any, Any]:
     makers = [functions[i % len(functions)] for i in range(num_envs)]
-    made: VectorEnv[Any, Any, Any] = kind(makers, autoreset_mode=mode)
-    return made
+    made: Any = kind(makers, autoreset_mode=mode)
+    in_use = {id(env.unwrapped) for env in taken}
+    again = [env.unwrapped for env in getattr(made, "envs", ()) if id(env.unwrapped) in in_use]
+    if again:  # and is not closed
+        raise ValueError(
+            f"env: a function of the {kind.__name__} given must make a new environment at every call, it returned a "
+            f"{type(again[0]).__name__} that is in use there: its episodes would be cut, and it closed; want functions "
+            "that make one, or evaluate(env=...) with another"
+        )
+    vector: VectorEnv[Any, Any, Any] = made
+    return vector
 
 
 def _checked_modules(modules: Any) -> tuple[str, ...]:

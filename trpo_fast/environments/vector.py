@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,10 +14,14 @@ from numpy.typing import NDArray
 
 from trpo_fast.environments import foreign
 from trpo_fast.environments.base import Environments, StepResult
-from trpo_fast.environments.checks import late_mask
+from trpo_fast.environments.checks import late_mask, require_same_spaces
 from trpo_fast.environments.wrappers import wrappings_of
 
 _FLOAT, _BOOL = np.dtype(np.float64), np.dtype(np.bool_)
+
+# Vector environments that an exception, Ctrl-C for example, left in the middle of a call, by their ids. A user's may be
+# adapted again: by an evaluation, by another agent, after `close`.
+_UNFINISHED: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 class VectorAdapter(Environments):
@@ -43,6 +50,7 @@ class VectorAdapter(Environments):
     ) -> None:
         name = type(env).__name__
         env = foreign.translated(env)
+        _require_different_copies(env, name)
         mode = foreign.autoreset_mode(env)
         super().__init__(env.single_observation_space, env.single_action_space, env.num_envs, mode)
         self.wrappings = wrappings_of(env)
@@ -58,23 +66,26 @@ class VectorAdapter(Environments):
         self._again = again
         self._owned = owned
         self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
-        self._in_call = False  # still true after a call that an exception, Ctrl-C for example, left unfinished
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start new episodes everywhere; observations ``(E, D)``. Copies get different generators from one `seed`.
 
         Where a step or reset was left in the middle, and requests or answers of worker processes or threads may be
-        lost or waiting, all is replaced by new environments; RuntimeError where nobody knows how to make them.
+        lost or waiting, all is replaced by new environments; RuntimeError where nobody knows how to make them,
+        ValueError where they have become others.
         """
-        if self._in_call and foreign.leaves_answers(self._env):
+        if self._is_unfinished() and foreign.leaves_answers(self._env):
             self._replace()
-        self._in_call = True
-        observations, infos = self._env.reset(seed=seed)
-        self._env, observations, infos = foreign.in_arrays(self._env, observations, infos)
-        if self._mask_format is not None and self._mask_source is None:
-            self._mask_source = self._find_masks(infos)
-        masks = None if self._mask_source is None else self._mask_source(infos)
-        self._in_call = False
+        try:
+            observations, infos = self._env.reset(seed=seed)
+            self._env, observations, infos = foreign.in_arrays(self._env, observations, infos)
+            if self._mask_format is not None and self._mask_source is None:
+                self._mask_source = self._find_masks(infos)
+            masks = None if self._mask_source is None else self._mask_source(infos)
+        except BaseException:
+            self._leave_unfinished()
+            raise
+        _UNFINISHED.pop(id(self._env.unwrapped), None)
         self._steps = 0
         if masks is not None:
             self._take_masks(*masks, None)
@@ -85,15 +96,17 @@ class VectorAdapter(Environments):
         shape, dtype = self._actions_as_env
         if actions.dtype is not dtype or actions.shape != shape:
             actions = actions.reshape(shape).astype(dtype, copy=False)
-        self._in_call = True
-        observations, rewards, terminated, truncated, infos = self._env.step(actions)
-        masks = None if self._mask_source is None else self._mask_source(infos)
-        self._in_call = False
+        try:
+            observations, rewards, terminated, truncated, infos = self._env.step(actions)
+            masks = None if self._mask_source is None else self._mask_source(infos)
+        except BaseException:
+            self._leave_unfinished()
+            raise
         self._steps += 1
         if not self._usual(rewards, terminated, truncated):
-            rewards = self._one_for_each(rewards, "rewards").astype(np.float64, copy=False)
-            terminated = self._one_for_each(terminated, "terminated").astype(np.bool_, copy=False)
-            truncated = self._one_for_each(truncated, "truncated").astype(np.bool_, copy=False)
+            rewards = self._one_for_each(rewards, "rewards", _FLOAT)
+            terminated = self._one_for_each(terminated, "terminated", _BOOL)
+            truncated = self._one_for_each(truncated, "truncated", _BOOL)
         if masks is not None:
             self._take_masks(*masks, None if self._same_step else terminated | truncated)
         elif "action_mask" in infos and self._mask_format is not None:
@@ -113,9 +126,16 @@ class VectorAdapter(Environments):
 
     def _close(self) -> None:
         if self._has_workers():
-            self._env.close(timeout=1.0, terminate=self._in_call)
+            self._env.close(timeout=1.0, terminate=self._is_unfinished())
         else:
             self._env.close()
+
+    def _leave_unfinished(self) -> None:
+        with contextlib.suppress(TypeError):  # of what takes no weak references
+            _UNFINISHED[id(self._env.unwrapped)] = self._env.unwrapped
+
+    def _is_unfinished(self) -> bool:
+        return _UNFINISHED.get(id(self._env.unwrapped)) is self._env.unwrapped
 
     def _replace(self) -> None:
         if self._again is None:
@@ -124,7 +144,16 @@ class VectorAdapter(Environments):
                 "cannot be used any more, and nothing says how to make new ones"
             )
         self._close()
-        self._env = foreign.translated(self._again(self.num_envs))
+        made = foreign.translated(self._again(self.num_envs))
+        try:
+            spaces = SimpleNamespace(
+                observation_space=made.single_observation_space, action_space=made.single_action_space
+            )
+            require_same_spaces(spaces, self, whose=f"env {self._name}", wanted_by="as at first")
+        except BaseException:
+            made.close()
+            raise
+        self._env = made
         self._owned, self._mask_source = True, None
 
     def _has_workers(self) -> bool:
@@ -149,23 +178,26 @@ class VectorAdapter(Environments):
         return array if self._observations_are_rows else array.reshape(self.num_envs, self.observation_size)
 
     def _usual(self, rewards: Any, terminated: Any, truncated: Any) -> bool:
-        """Whether all are arrays of the shape and the dtypes that are wanted."""
+        """Whether all are arrays of the shape and the dtypes that are wanted, and lie in one piece."""
         return bool(
             type(rewards) is type(terminated) is type(truncated) is np.ndarray
             and rewards.shape == terminated.shape == truncated.shape == self._one_each
             and rewards.dtype is _FLOAT
             and terminated.dtype is _BOOL
             and truncated.dtype is _BOOL
+            and rewards.flags.c_contiguous
+            and terminated.flags.c_contiguous
+            and truncated.flags.c_contiguous
         )
 
-    def _one_for_each(self, values: Any, name: str) -> NDArray[Any]:
+    def _one_for_each(self, values: Any, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
         array = values if type(values) is np.ndarray else np.asarray(values)
         if array.shape != self._one_each:
             hint = "; several objectives have to become one" if array.ndim == 2 and array.shape[1] > 1 else ""
             raise ValueError(
                 f"{name} must have shape {self._one_each}, one for each environment; step returned {array.shape}{hint}"
             )
-        return array
+        return np.ascontiguousarray(array, dtype)
 
     def _find_masks(self, infos: dict[str, Any]) -> Callable[[dict[str, Any]], tuple[Any, Any]] | None:
         """Where masks come from: a function of the infos to (one mask for each environment, who has one or None)."""
@@ -213,3 +245,14 @@ class VectorAdapter(Environments):
                 "mode SAME_STEP it belongs in infos['final_obs'], where infos['_final_obs'] marks who has one"
             )
         return self._layout.flatten_some(final, indices), indices
+
+
+def _require_different_copies(env: VectorEnv[Any, Any, Any], name: str) -> None:
+    """ValueError where a SyncVectorEnv steps one environment several times."""
+    inner: Any = env.unwrapped
+    copies = [one.unwrapped for one in inner.envs] if isinstance(inner, SyncVectorEnv) else []
+    if len({id(one) for one in copies}) < len(copies):
+        raise ValueError(
+            f"env: {name} holds the same {type(copies[0]).__name__} twice; want functions that make a new environment "
+            "at every call"
+        )

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from trpo_fast._core.recording import Recorder
 from trpo_fast.environments.acting import ActorPlan
 from trpo_fast.environments.copies import Copies
-from trpo_fast.environments.making import unsaid
+from trpo_fast.environments.mujoco_warnings import said, take_as_said, unsaid
 from trpo_fast.environments.shared_state import shared_state
 
 # Commands, and answers to them. All but STEP, and what says that one is done, are followed by a pickle.
@@ -125,6 +125,7 @@ class _Worker:
         self._index, self._first, self._count = task["index"], task["first"], task["count"]
         sys.argv[:] = task["argv"]
         _register(task["registry"])
+        take_as_said(task["said"])
         try:
             with unsaid() if self._first else contextlib.nullcontext():  # the first worker makes the same and says it
                 copies = Copies(pickle.loads(task["makers"]), self._first, own_generators=True)
@@ -132,7 +133,7 @@ class _Worker:
             write_all(self._answers, self._failure(error))
             return
         try:
-            about = copies.observation_space, copies.action_space, copies.wrappings, copies.left_out
+            about = copies.observation_space, copies.action_space, copies.wrappings, copies.left_out, said()
             write_all(self._answers, message(VALUE, cloudpickle.dumps(about)))  # spaces may be classes of the user's
             self._serve_copies(copies)
         finally:

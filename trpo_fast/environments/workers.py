@@ -31,6 +31,7 @@ from trpo_fast.environments.acting import ActorPlan, RolledOut
 from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.checks import require_same_spaces
 from trpo_fast.environments.copies import seeds_from
+from trpo_fast.environments.mujoco_warnings import take_as_said
 from trpo_fast.environments.processes import WorkerProcesses
 from trpo_fast.environments.shared_state import SharedState
 from trpo_fast.environments.worker import MASKS, RESET, ROLL_OUT, SHARED, size_of
@@ -46,6 +47,7 @@ class _Copies(NamedTuple):
     action_space: gymnasium.Space[Any]
     wrappings: list[Wrapping]
     left_out: tuple[str, ...]
+    mujoco_said: list[str]
 
 
 class WorkerEnvironments(Environments):
@@ -233,6 +235,7 @@ class WorkerEnvironments(Environments):
     def _start(self, parts: Sequence[slice]) -> list[_Copies]:
         copies = [_Copies(*about) for about in self._processes.start(self._makers)]
         for own, theirs in zip(parts, copies, strict=True):
+            take_as_said(theirs.mujoco_said)
             require_same_spaces(
                 theirs, copies[0], whose=f"env: environment {own.start}", wanted_by="as environment 0 has it"
             )

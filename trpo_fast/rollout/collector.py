@@ -165,6 +165,11 @@ class Collector:
         self._episode_return = np.zeros(adapter.num_envs)
         self._episode_length = np.zeros(adapter.num_envs)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether the next rollout goes on with episodes that have begun."""
+        return self._observations is not None
+
     def warm_up(self, steps: int) -> None:
         """Give the statistics a start by `steps` steps of every environment that nothing is learned from.
 

@@ -132,7 +132,12 @@ class ObservationLayout:
             if not fits or not np.can_cast(array.dtype, part.space.dtype, "same_kind"):
                 for index, observation in enumerate(observations, first):
                     self.check(observation, f"observation of environment {index}", call)
-            part.write(array, out, "observations")
+            try:
+                part.write(array, out, "observations")
+            except (TypeError, ValueError):
+                each = range(first, first + len(observations))
+                self._write_singly(observations, out, [f"observation of environment {i}" for i in each])
+                raise
 
     def check(self, observation: Any, name: str, call: str) -> None:
         """ValueError or TypeError where a part of one observation has not the shape and kind that its space says."""
@@ -158,10 +163,16 @@ class ObservationLayout:
             for part, value, name in self.values(observations, "final observations"):
                 part.write(np.asarray(value)[indices], rows, name)
             return rows
-        for row, index in zip(rows, indices, strict=True):
-            for part, value, name in self.values(observations[index], f"final observation of environment {index}"):
-                part.write(np.asarray(value)[None], row[None], name)
+        self._write_singly(
+            [observations[index] for index in indices], rows, [f"final observation of environment {i}" for i in indices]
+        )
         return rows
+
+    def _write_singly(self, observations: Sequence[Any], out: NDArray[Any], names: Sequence[str]) -> None:
+        """Write each of `observations` into its row of `out` (n, D); ValueError or TypeError has its name."""
+        for observation, row, whole in zip(observations, out, names, strict=True):
+            for part, value, name in self.values(observation, whole):
+                part.write(np.asarray(value)[None], row[None], name)
 
     def _is_batch(self, observations: Any) -> bool:
         return isinstance(observations, Mapping) or (isinstance(observations, tuple) and isinstance(self.space, Tuple))

@@ -1,0 +1,220 @@
+"""One worker process as the one that starts it sees it: what it is given, how it begins, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import multiprocessing.spawn
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import cloudpickle
+import gymnasium
+
+from trpo_fast.environments.mujoco_warnings import said
+from trpo_fast.environments.worker import whose
+
+PATIENCE = 1.0
+"""Seconds for a step that nobody waits for any more, and from asking to end to SIGTERM, and from there to SIGKILL."""
+
+# One thread each: there is a worker for every core.
+_ONE_THREAD = dict.fromkeys(
+    (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "BLIS_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+        "TRPO_FAST_NUM_THREADS",
+    ),
+    "1",
+)
+
+
+class WorkerError(RuntimeError):
+    """A worker process ended by itself, or raised what cannot be raised here."""
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Start workers in here, and note them: Ctrl-C comes before or after.
+
+    A worker is deaf to it from its first instruction on: it inherits what is blocked here, and ignores the signal
+    before it lets it through.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class WorkerProcess:
+    """A process that runs :mod:`trpo_fast.environments.worker`, and this end of its pipes; see `deaf_to_interrupts`.
+
+    Parameters
+    ----------
+    index : int
+    copies : slice
+        Those that it steps.
+    memory : int, int
+        File descriptors of what it shares with others, which it inherits.
+
+    Attributes
+    ----------
+    commands, answers : int
+        File descriptors, to write to and to read from.
+    poll : select.poll
+        Of the answers.
+    waiting : bool
+        For an answer.
+    torn : bool
+        A message may have been written or read in part.
+    """
+
+    def __init__(self, index: int, copies: slice, memory: tuple[int, int]) -> None:
+        self.index = index
+        self.copies = copies
+        self.waiting = self.torn = False
+        theirs, self.commands = os.pipe()
+        self.answers, mine = os.pipe()
+        try:
+            self.process = subprocess.Popen(
+                [
+                    multiprocessing.spawn.get_executable(),
+                    *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
+                    "-c",
+                    f"{_program()}; main({theirs}, {mine}, {memory[0]}, {memory[1]})",
+                ],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **_ONE_THREAD},
+                pass_fds=(theirs, mine, *memory),
+            )
+        except BaseException:
+            self.close_pipes()
+            raise
+        finally:
+            os.close(theirs)
+            os.close(mine)
+        self.poll = select.poll()
+        self.poll.register(self.answers, select.POLLIN)
+
+    @property
+    def name(self) -> str:
+        """How errors call it."""
+        return whose(self.index, self.process.pid, self.copies.start, self.copies.stop - self.copies.start)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self.process.poll() is not None
+
+    def close_pipes(self) -> None:
+        """Close this end, which lets the worker close its copies and end."""
+        os.close(self.commands)
+        os.close(self.answers)
+
+    def death(self) -> WorkerError:
+        """What to raise where it answers no more."""
+        self.torn = True
+        try:
+            code = self.process.wait(PATIENCE / 2)
+        except subprocess.TimeoutExpired:
+            return WorkerError(f"{self.name} has closed its pipes")
+        if code >= 0:
+            return WorkerError(f"{self.name} exited with code {code}; its standard error may say why")
+        with contextlib.suppress(ValueError):
+            hint = ", as the system does where memory runs out" if -code == signal.SIGKILL else ""
+            return WorkerError(f"{self.name} was killed by {signal.Signals(-code).name}{hint}")
+        return WorkerError(f"{self.name} was killed by signal {-code}")
+
+
+def end_all(workers: Sequence[WorkerProcess]) -> None:
+    """Wait for the end of workers whose pipes are closed, and send SIGTERM, then SIGKILL, to those that do not obey."""
+    running = [worker.process for worker in workers]
+    for last in (signal.SIGTERM, signal.SIGKILL, None):
+        deadline = time.monotonic() + PATIENCE
+        running = [process for process in running if not _ends_by(process, deadline)]
+        if last is not None:
+            for process in running:
+                process.send_signal(last)
+
+
+def tasks(parts: Sequence[slice], makers: Sequence[Callable[[], Any]]) -> list[bytes]:
+    """The first thing that the worker of each part reads: how its copies are made, and what is known in this process.
+
+    TypeError where `makers` cannot be pickled.
+    """
+    registry = _registry()
+    return [
+        pickle.dumps(
+            {
+                "index": index,
+                "first": part.start,
+                "count": part.stop - part.start,
+                "makers": _pickled(makers[part]),
+                "registry": registry,
+                "said": said(),
+                "argv": sys.argv,
+            }
+        )
+        for index, part in enumerate(parts)
+    ]
+
+
+def _ends_by(process: subprocess.Popen[bytes], deadline: float) -> bool:
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _program() -> str:
+    paths = [path for path in sys.path if isinstance(path, str)]
+    return f"import sys; sys.path[:] = {paths!r}; from trpo_fast.environments.worker import main"
+
+
+def _pickled(makers: Sequence[Callable[[], Any]]) -> bytes:
+    try:
+        return _dumped(list(makers))
+    except Exception as error:
+        raise TypeError(
+            f"env: cannot be sent to a worker process, since cloudpickle does not take it ({type(error).__name__}: "
+            f"{error}); want a function that makes everything itself, or vectorization='sync'"
+        ) from error
+
+
+def _dumped(value: Any) -> bytes:
+    # Where multiprocessing has started this process, what is to be its main module is importable here alone, too.
+    main = sys.modules.get("__mp_main__")
+    if main is None:
+        return bytes(cloudpickle.dumps(value))
+    cloudpickle.register_pickle_by_value(main)
+    try:
+        return bytes(cloudpickle.dumps(value))
+    finally:
+        cloudpickle.unregister_pickle_by_value(main)
+
+
+def _registry() -> bytes:
+    """What is registered with Gymnasium here, each specification pickled by itself."""
+    specs = {}
+    for id, spec in list(gymnasium.registry.items()):
+        entry_point = spec.entry_point
+        if isinstance(entry_point, str) and entry_point.startswith("__main__:"):
+            # A worker's main module is another one; what is defined in this one travels as it is.
+            spec = copy.copy(spec)
+            spec.entry_point = getattr(sys.modules["__main__"], entry_point.partition(":")[2], entry_point)
+        with contextlib.suppress(Exception):  # of no other environment's concern
+            specs[id] = pickle.dumps(spec) if isinstance(spec.entry_point, str) else _dumped(spec)
+    return pickle.dumps(specs)

@@ -9,7 +9,8 @@
 Every package is trained for 4,000 steps, evaluated, saved, loaded (the same predictions, bit for bit, and learning
 goes on) and loaded to act without torch (the same actions), in a process with a time limit. Nothing is asked of the
 network then. The virtual environments see this Python's own packages, torch for example, and put before them what
-their package wants. Rows go to results/environment_zoo.json and .csv as they come; an interrupted run goes on.
+their package wants. Rows go to results/environment_zoo.json and .csv as they come, with the commit that they are of; an
+interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ import numpy as np
 from gymnasium.utils.env_checker import data_equivalence
 
 import trpo_fast
-from bench.machine import describe
+from bench.machine import describe, source
 from bench.zoo_cases import CASES, NUM_ENVS, Case, FirstCopy
 from trpo_fast.deploy import load_actor
 
@@ -117,7 +118,8 @@ class Trial:
         if isinstance(self.case.env, str):
             self.loaded = trpo_fast.TRPO.load(self.file, trust_environment=True)
         else:
-            self.loaded = trpo_fast.TRPO.load(self.file, self._env())
+            wrappers = self.case.settings.get("wrappers")  # a file of a function's environments names none
+            self.loaded = trpo_fast.TRPO.load(self.file, self._env(), wrappers=wrappers)
 
     def look(self) -> None:
         """The package alone: its speed, whether it is what its spaces say, whether a seed decides what it does."""
@@ -130,12 +132,13 @@ class Trial:
         self.row["as_its_space_says"] = all(space.contains(observation) for observation, _ in self.seen)
 
     def _played(self, seed: int) -> tuple[list[Any], list[Any], float]:
-        """Observations with rewards and flags, the first observations with masks, and the seconds that steps took."""
+        """Observations with rewards and flags, the first observations with masks, the seconds of a copy's steps."""
+        from trpo_fast.environments.named_wrappers import wrapped  # an ImportError where Gymnasium is too old
+
         made_by = self.case.alone or self.case.env
         make = functools.partial(gymnasium.make, made_by) if isinstance(made_by, str) else made_by
         env = make(**self.case.env_kwargs)
-        if self.case.is_vector:
-            env = FirstCopy(env)
+        env = FirstCopy(env) if self.case.is_vector else wrapped(env, self.case.settings.get("wrappers", ()))
         observation, info = env.reset(seed=seed)
         env.action_space.seed(seed)  # only now: a reset may make new spaces
         trace: list[Any] = []
@@ -144,17 +147,17 @@ class Trial:
         while len(trace) < OBSERVATIONS or (seconds < 1.0 and len(trace) < 500):
             mask = mask_of(env, info)
             if len(seen) < OBSERVATIONS:
-                seen.append((copy.deepcopy(observation), copy.deepcopy(mask)))
+                seen.append((kept(observation), kept(mask)))
             has_mask = isinstance(env.action_space, gymnasium.spaces.Discrete) and mask is not None
             action = env.action_space.sample(np.asarray(mask, np.int8) if has_mask else None)
             started = time.perf_counter()
             observation, *rest, info = env.step(action)
             seconds += time.perf_counter() - started
-            trace.append((copy.deepcopy(observation), *rest))
+            trace.append((kept(observation), *rest))
             if rest[1] or rest[2]:
                 observation, info = env.reset()
         env.close()
-        return trace, seen, seconds
+        return trace, seen, seconds / (env.environments.num_envs if isinstance(env, FirstCopy) else 1)
 
     def predict(self) -> None:
         """The loaded agent predicts what the saved one does, the modes and the samples, bit for bit."""
@@ -206,8 +209,9 @@ class Trial:
                 given.close()
 
     def _words(self, error: Exception) -> str:
-        """Without the folders of this machine."""
-        words = f"{type(error).__name__}: {error}"
+        """With notes but for those of where it was, and without the folders of this machine."""
+        notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith(("environment ", "worker "))]
+        words = "; ".join((f"{type(error).__name__}: {error}", *notes))
         for folder in (self.file.parent, *filter(None, sys.path)):
             words = words.replace(f"{folder}{os.sep}", "")
         return words
@@ -243,6 +247,11 @@ def require_same(expected: Sequence[Any], actions: Sequence[Any]) -> None:
     for number, (one, other) in enumerate(zip(expected, actions, strict=True)):
         if one.dtype != other.dtype or one.tobytes() != other.tobytes():
             raise AssertionError(f"action {number} is {other!r}, want {one!r}")
+
+
+def kept(value: Any) -> Any:
+    """A copy, of a torch tensor as an array."""
+    return np.array(value) if hasattr(value, "numpy") else copy.deepcopy(value)
 
 
 def mask_of(env: gymnasium.Env[Any, Any], info: Mapping[str, Any]) -> Any:
@@ -361,7 +370,7 @@ def try_all(cases: Sequence[Case], place: Path, out: Path, *, again: bool, time_
         if not (place / case.package / "installed").exists():
             print(f"{case.package}: not installed; --install does it", flush=True)
             continue
-        row = run(case, place / case.package, time_limit)
+        row = {"commit": source(), **run(case, place / case.package, time_limit)}
         write_rows(read_rows(out) | {case.package: row}, out)
         print(f"{case.package}: {result_of(row)}", flush=True)
 
@@ -461,6 +470,7 @@ def write_rows(rows: Mapping[str, Mapping[str, Any]], out: Path) -> None:
 
 COLUMNS = (
     "version",
+    "commit",
     "field",
     "environment",
     "observation",

@@ -36,8 +36,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-import trpo_fast
-from bench.machine import describe
+from bench.machine import describe, source
 
 RESULTS = Path(__file__).with_name("results") / "learning"
 EVALUATION_SEED = 1_000_000
@@ -230,21 +229,6 @@ def _flat(described: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in described.items():
         flat |= _flat(value, f"{prefix}{name} ") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
-
-
-def source() -> str:
-    """The commit of the trpo_fast that is imported; SystemExit where it is not what a commit has."""
-    root = Path(trpo_fast.__file__).resolve().parent.parent
-    sources = ["trpo_fast", "csrc", "setup.py"]
-    try:
-        git = ["git", "-C", str(root)]
-        changed = subprocess.run([*git, "status", "--porcelain", "--", *sources], capture_output=True, check=True)
-        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, check=True, text=True)
-    except (OSError, subprocess.CalledProcessError):
-        return f"version {trpo_fast.__version__}"
-    if changed.stdout:
-        _refuse(f"{root} has changes that no commit has; want a commit, as every row names the one it was made with")
-    return commit.stdout.strip()
 
 
 def made_with(arm: Arm, commit: str) -> dict[str, Any]:

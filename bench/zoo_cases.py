@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,6 +14,9 @@ import gymnasium
 import numpy as np
 
 NUM_ENVS = 4
+
+SLOW = {"vectorization": "workers", "num_workers": 2, "steps_per_env": 100, "warm_up_steps": 100}
+"""For simulators of 20 steps a second: on two cores, and no longer rollouts than it takes."""
 
 
 class Case(NamedTuple):
@@ -50,22 +54,14 @@ def simglucose() -> gymnasium.Env[Any, Any]:
 
 
 class JobShop(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Its reset takes no seed and gives no info; the mask is a part of the observation, one that goes on changing."""
-
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        super().__init__(env)
-        self.observation_space = env.observation_space["real_obs"]  # type: ignore[index]
+    """Its reset takes no seed and gives no info; its observations go on changing after they were returned."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        observation: Any = self.env.reset()
-        return observation["real_obs"].copy(), {}
+        return copy.deepcopy(self.env.reset()), {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, *rest = self.env.step(int(action))
-        return observation["real_obs"].copy(), *rest
-
-    def action_masks(self) -> Any:
-        return self.get_wrapper_attr("legal_actions").copy()
+        observation, *rest = self.env.step(action)
+        return copy.deepcopy(observation), *rest
 
 
 def job_shop() -> gymnasium.Env[Any, Any]:
@@ -76,41 +72,25 @@ def job_shop() -> gymnasium.Env[Any, Any]:
     return JobShop(gymnasium.make("jss-v1", env_config={"instance_path": instance}, disable_env_checker=True).unwrapped)
 
 
-class Stowage(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """The environment has no spaces; its mask is a part of the observation."""
-
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        super().__init__(env)
-        rows, columns, ports = env.R, env.C, env.N  # type: ignore[attr-defined]
-        self.action_space = gymnasium.spaces.Discrete(2 * rows * columns)
-        self.observation_space = gymnasium.spaces.Dict(
-            {
-                "bay": gymnasium.spaces.Box(0, ports, (rows, columns), np.int32),
-                "T": gymnasium.spaces.Box(0, rows * columns, (ports, ports), np.int32),
-            }
-        )
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        observation, info = self.env.reset(seed=seed, options=options)
-        return observation, {"action_mask": observation.pop("mask").astype(bool)} | info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.env.step(int(action))
-        return observation, reward, terminated, truncated, {"action_mask": observation.pop("mask").astype(bool)} | info
-
-
 def stowage() -> gymnasium.Env[Any, Any]:
-    """Containers of a ship that calls at four ports."""
+    """Containers of a ship that calls at four ports; the package's environment has no spaces."""
     from MPSPEnv import Env
 
-    return Stowage(Env(4, 3, 4))
+    rows, columns, ports = 4, 3, 4
+    env: gymnasium.Env[Any, Any] = Env(rows, columns, ports)
+    env.action_space = gymnasium.spaces.Discrete(2 * rows * columns)
+    env.observation_space = gymnasium.spaces.Dict(
+        {
+            "bay": gymnasium.spaces.Box(0, ports, (rows, columns), np.int32),
+            "T": gymnasium.spaces.Box(0, rows * columns, (ports, ports), np.int32),
+            "mask": gymnasium.spaces.MultiBinary(2 * rows * columns),
+        }
+    )
+    return env
 
 
 class Quoridor(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """The game knows what is allowed; actions have to be Python's integers."""
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        return self.env.step(int(action))
+    """The game knows what is allowed."""
 
     def action_masks(self) -> Any:
         inner: Any = self.unwrapped
@@ -121,10 +101,18 @@ class Quoridor(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def quoridor() -> gymnasium.Env[Any, Any]:
-    """One player of two at a time, the same policy for both."""
+    """One player of two at a time, the same policy for both; a wall each, as a mask takes long."""
     from quoridor_sim.quoridor_env import QuoridorEnv
 
-    return gymnasium.wrappers.TimeLimit(Quoridor(QuoridorEnv()), 200)
+    return gymnasium.wrappers.TimeLimit(Quoridor(QuoridorEnv(max_walls=1)), 20)
+
+
+def rectangles() -> gymnasium.Env[Any, Any]:
+    """Rectangles of sum ten on a board of 8 x 6; the package registers no id."""
+    from rs10env import RS10Env
+
+    env: gymnasium.Env[Any, Any] = RS10Env(H=8, W=6)
+    return env
 
 
 def initial_mapping() -> gymnasium.Env[Any, Any]:
@@ -281,11 +269,13 @@ class FirstCopy(gymnasium.Env[Any, Any]):
 CASES = (
     Case("anesthesim", "medicine", "anesthesim:anesthesim/PropofolControl-v0", ("anesthesim==0.1.0",)),
     Case("ventisim", "medicine", "ventisim:ventisim/FullVentilatorManagement-v0", ("ventisim==0.1.0",)),
+    Case("glucosim", "medicine", "glucosim:glucosim/ClosedLoop-v0", ("glucosim==0.1.1",)),
     Case(
         "simglucose",
         "medicine",
         simglucose,
         ("gym==0.9.4", "pandas", "dill", "pathos", "setuptools<81", "numpy<2.4"),
+        settings=SLOW,
         no_dependencies=("simglucose==0.2.11",),
         note="pins gymnasium 0.29, runs with 1.4; one line turns its action into a number",
         refused=(bare_simglucose,),
@@ -301,6 +291,14 @@ CASES = (
         refused=("gym_trading_env:TradingEnv",),
     ),
     Case(
+        "or-gymnasium",
+        "operations research",
+        "or_gymnasium:Knapsack-v3",
+        ("or-gymnasium==0.1.0",),
+        settings={"wrappers": ["mask-in-observation"]},
+        note="`mask-in-observation`",
+    ),
+    Case(
         "or-gym-inventory",
         "logistics",
         "or_gym_inventory:or_gym_inventory/Newsvendor-v0",
@@ -313,7 +311,8 @@ CASES = (
         "scheduling",
         job_shop,
         ("jssenv==1.1.0",),
-        note="a wrapper takes the mask out of the observation",
+        settings={"wrappers": ["mask-in-observation"]},
+        note="a wrapper gives its reset a seed and copies its observations; `mask-in-observation`",
         refused=("JSSEnv:jss-v1",),
     ),
     Case(
@@ -330,9 +329,8 @@ CASES = (
         ("bluesky-gym==0.2.0", "numpy<2.4"),
         settings={
             "imports": ["bluesky_gym:register_envs"],
-            "vectorization": "workers",
-            "num_workers": 2,
             "num_envs": 2,
+            **SLOW,
         },
         beside=("bluesky-simulator",),
         note="refuses its actions with numpy 2.4; one simulator in a process, so a worker for each copy",
@@ -358,13 +356,22 @@ CASES = (
         ("mo-gymnasium==1.3.2",),
         refused=("mo_gymnasium:minecart-v0",),
     ),
-    Case("nasim", "networks", "nasim:TinyPOVA-v0", ("nasim==0.12.0",), refused=("nasim:Tiny-v0",)),
+    Case(
+        "nasim",
+        "networks",
+        "nasim:Tiny-v0",
+        ("nasim==0.12.0",),
+        settings={"wrappers": ["int-actions"]},
+        note="`int-actions`",
+        refused=("nasim:Tiny-v0",),
+    ),
     Case(
         "mpspenv",
         "logistics",
         stowage,
         ("mpspenv==0.1.5",),
-        note="a wrapper gives it spaces and takes the mask out of the observation",
+        settings={"wrappers": ["mask-in-observation", "int-actions"]},
+        note="its spaces are set by the user; `mask-in-observation`, `int-actions`",
         refused=(bare_stowage,),
     ),
     Case(
@@ -372,12 +379,21 @@ CASES = (
         "games",
         quoridor,
         ("quoridor-env==0.2.6",),
-        note="a wrapper asks the game for a mask",
+        settings={"wrappers": ["int-actions"]},
+        note="a wrapper asks the game for a mask; `int-actions`",
         refused=(bare_quoridor,),
     ),
+    Case("rs10env", "games", rectangles, ("rs10env==0.1.0",)),
     Case("qgym", "quantum computing", initial_mapping, ("qgym==0.3.1",)),
     Case("gym-electric-motor", "energy", motor, ("gym-electric-motor==3.0.3",)),
-    Case("gym-anm", "energy", "gym_anm:ANM6Easy-v0", ("gym-anm==2.0.1",)),
+    Case(
+        "gym-anm",
+        "energy",
+        "gym_anm:ANM6Easy-v0",
+        ("gym-anm==2.0.1",),
+        env_kwargs={"max_episode_steps": 200},
+        settings=SLOW,
+    ),
     Case("kaist-or-gym", "traffic", "kaist_or_gym:kaist-or/TrafficControlEnv-v0", ("kaist-or-gym==0.1.15",)),
     Case(
         "gymnasium-jsbsim",

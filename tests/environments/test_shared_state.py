@@ -146,6 +146,26 @@ def test_what_raises_cannot_be_told():
     assert found.shared is None and "no display" in found.reason
 
 
+def test_what_has_its_spaces_from_a_wrapper_cannot_be_told():
+    class Spaceless(gymnasium.Env):
+        def __init__(self):
+            self.walk = Walk()
+
+        def reset(self, *, seed=None, options=None):
+            return self.walk.reset(seed=seed)
+
+        def step(self, action):
+            return self.walk.step(action)
+
+    class Spaced(gymnasium.Wrapper):
+        def __init__(self):
+            super().__init__(Spaceless())
+            self.observation_space, self.action_space = Walk.observation_space, Walk.action_space
+
+    found = make_environments(Spaced, 2).shared_state()
+    assert found.shared is None and "a wrapper gives it its spaces" in found.reason
+
+
 def test_a_copy_that_fails_only_after_another_one_was_stepped_shares_state():
     class Broken(OneAircraft):
         def reset(self, *, seed=None, options=None):

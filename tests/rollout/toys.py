@@ -189,7 +189,8 @@ class Gate(gymnasium.Env):
     ----------
     action_space : Discrete, MultiDiscrete or MultiBinary
     source : {"method", "info", None}
-        Where the mask is to be found: ``action_masks()``, ``info["action_mask"]``, or nowhere.
+        Where the mask is to be found: ``action_masks()``, ``info["action_mask"]``, or nowhere, and then it allows
+        everything; any other string leaves that to a subclass.
     flat : bool
         The mask as one flat array instead of Gymnasium's own form.
     """

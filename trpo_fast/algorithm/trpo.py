@@ -79,8 +79,9 @@ class TRPO:
         Arguments for making each environment.
     wrappers : sequence, optional
         What each environment is wrapped in, the first innermost: ``"module:callable"``, a callable of the environment,
-        or ``"atari"``, which ids of ale-py that show images have by default (84 x 84 gray, four frames); ``["none"]``
-        for none.
+        or a name: ``"atari"``, which ids of ale-py that show images have by default (84 x 84 gray, four frames),
+        ``"int-actions"`` (Discrete actions as Python's integers), ``"mask-in-observation"`` (an action mask that is a
+        part of a Dict is obeyed, and not observed); ``["none"]`` for none.
     imports : sequence of str, optional
         Modules that register environments, or ``"module:function"`` where a call does: see docs/environments.md.
     seed : int >= 0, optional

@@ -97,7 +97,8 @@ def _add_environment(command: argparse.ArgumentParser, instead: str = "") -> Non
         action="append",
         metavar="MODULE:CALLABLE",
         help=f"wrap every environment in it{instead}, again for more, the first innermost; or by name: atari (84 x 84 "
-        "gray, four frames: the default of ids of ale-py that show images), none",
+        "gray, four frames: the default of ids of ale-py that show images), int-actions (Python's integers), "
+        "mask-in-observation (a Dict's action mask is obeyed, and not observed), none",
     )
 
 

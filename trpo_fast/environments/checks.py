@@ -183,6 +183,17 @@ def checked_step(answer: Any, index: int, layout: ObservationLayout) -> tuple[An
     return observation, number, terminated, truncated, info
 
 
+def note_of_integers(error: Exception, space: Space[Any]) -> str | None:
+    """What to say of a first step that may have failed because actions are NumPy's integers and not Python's."""
+    about_type = isinstance(error, AssertionError | TypeError | ValueError)
+    if not (about_type and isinstance(space, Discrete) and re.search(r"\bint(eger|\d+)?s?\b", str(error))):
+        return None
+    return (
+        "actions of a Discrete space are NumPy integers, as action_space.sample() gives them; for an environment that "
+        "takes Python's only: wrappers=['int-actions'], --wrapper int-actions"
+    )
+
+
 def late_mask() -> ValueError:
     """What to raise where an info has a mask in a step, and no reset before it had one."""
     return ValueError(

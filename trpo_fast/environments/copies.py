@@ -18,7 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast._core.stepping import CopyLoop
-from trpo_fast.environments.checks import checked_reset, checked_step, late_mask, made_by, require_same_spaces, reset_of
+from trpo_fast.environments.checks import (
+    checked_reset,
+    checked_step,
+    late_mask,
+    made_by,
+    note_of_integers,
+    require_same_spaces,
+    reset_of,
+)
 from trpo_fast.environments.generators import Own, Watched, seed_both
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
@@ -178,6 +186,9 @@ class Copies:
             loop.step(actions)
         except Exception as error:
             error.add_note(f"environment {self.first + loop.at}, step {self._steps} after the reset")
+            hint = note_of_integers(error, self.action_space) if self._steps == 1 else None
+            if hint is not None:
+                error.add_note(hint)
             raise
         if not self.layout.is_plain:
             loop.dtype = True  # parts are looked at one by one in the first step only, and by `flatten_each`

@@ -10,6 +10,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from trpo_fast.environments import packages
+from trpo_fast.environments.masks import NAMES_OF_PARTS, mask_part
 
 NONE = "none"
 """Written alone, where an id has wrappers by default and none are wanted."""
@@ -24,7 +25,56 @@ def atari(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     return gymnasium.wrappers.FrameStackObservation(gymnasium.wrappers.AtariPreprocessing(env), stack_size=4)
 
 
-_NAMED: dict[str, Callable[[Any], Any]] = {"atari": atari}
+def int_actions(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    """Actions of a Discrete space as Python's integers, for an environment that takes no NumPy integer."""
+    if not isinstance(env.action_space, gymnasium.spaces.Discrete):
+        raise ValueError(f"action space must be Discrete, got {env.action_space}")
+    return gymnasium.wrappers.TransformAction(env, int, env.action_space)
+
+
+class MaskInObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A Dict's action mask goes from the observation to ``info["action_mask"]``.
+
+    What else is in the Dict stays; one part that is left alone becomes the observation itself.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        space = env.observation_space
+        name = mask_part(space, env.action_space)
+        if name is None:
+            raise ValueError(
+                f"observation space must be a Dict with a part {', '.join(NAMES_OF_PARTS[:-1])} or "
+                f"{NAMES_OF_PARTS[-1]} that has an item for every choice of {env.action_space}, got {space}"
+            )
+        assert isinstance(space, gymnasium.spaces.Dict)
+        self._mask, self._kept = name, [key for key in space.spaces if key != name]
+        if not self._kept:
+            raise ValueError(f"observation space must have a part besides {name!r}, got {space}")
+        self._alone = len(self._kept) == 1
+        parts = [(key, space[key]) for key in self._kept]
+        self.observation_space = parts[0][1] if self._alone else gymnasium.spaces.Dict(parts)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As the environment's, the mask in the info."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._without_mask(observation), {**info, "action_mask": observation[self._mask]}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As the environment's, the mask in the info."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        info = {**info, "action_mask": observation[self._mask]}
+        return self._without_mask(observation), reward, terminated, truncated, info
+
+    def _without_mask(self, observation: Any) -> Any:
+        return observation[self._kept[0]] if self._alone else {key: observation[key] for key in self._kept}
+
+
+_NAMED: dict[str, Callable[[Any], Any]] = {
+    "atari": atari,
+    "int-actions": int_actions,
+    "mask-in-observation": MaskInObservation,
+}
 
 
 def checked_wrappers(wrappers: Any) -> tuple[Any, ...] | None:

@@ -47,7 +47,8 @@ class EnvironmentRecipe:
     env_kwargs : mapping
         Passed to the environment's constructor, or to the callable.
     wrappers : sequence, optional
-        What every copy is wrapped in, the first innermost: ``"module:callable"``, a callable, or the name ``"atari"``.
+        What every copy is wrapped in, the first innermost: ``"module:callable"``, a callable, or a name,
+        as `named_wrappers` has them.
         None: what the id has by default (`resolved` says what); ``["none"]``, or none of them: nothing.
     modules : sequence of str
         Imported before an environment is made: ``"module"``, or ``"module:function"``, which is called, too.

@@ -53,6 +53,8 @@ def shared_state(envs: Sequence[gymnasium.Env[Any, Any]]) -> SharedState:
     if len(envs) < 2:
         return SharedState(False, "one copy")
     one, other = envs[0].unwrapped, envs[1].unwrapped
+    if not all(hasattr(env, name) for env in (one, other) for name in ("observation_space", "action_space")):
+        return SharedState(None, "a wrapper gives it its spaces")
     with preserved(), _spaces_preserved(one, other):
         first, beside = _one_after_the_other(one, other)
         if first is not None and beside is not None and _distance(first, beside) == 0:

@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from trpo_fast._core.rollout import discounted_returns, generalized_advantages, normalize_advantages
 from trpo_fast.environments.acting import RolledOut
 from trpo_fast.environments.base import Environments
+from trpo_fast.environments.masks import warn_of_unheeded_mask
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.batch import Batch
 from trpo_fast.rollout.recording import make_recorder
@@ -302,6 +303,8 @@ class Collector:
             seed = int(entropy.generate_state(1)[0]) % (2**31 - self._adapter.num_envs)
             self._resets += 1
             self._observations = self._adapter.reset(seed)
+            if self._adapter.action_masks is None:
+                warn_of_unheeded_mask(self._adapter.observation_space, self._adapter.action_space)
             self._was_done[...] = False
             self._episode_return[...] = 0.0
             self._episode_length[...] = 0.0

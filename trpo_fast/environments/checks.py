@@ -173,8 +173,9 @@ def checked_step(answer: Any, index: int, layout: ObservationLayout) -> tuple[An
         )
     observation, reward, terminated, truncated, info = answer
     try:
-        array = np.asarray(reward)
-        number = float(array.item() if array.dtype.kind not in "US" else [])  # float() reads words, too
+        if isinstance(reward, str | bytes):  # float() would read it
+            raise TypeError
+        number = float(np.asarray(reward).item())
     except (TypeError, ValueError):
         several = np.ndim(reward) == 1 and np.size(reward) > 1 and np.asarray(reward).dtype.kind in "fiu"
         hint = "; several objectives have to become one, as mo_gymnasium.wrappers.LinearReward does" if several else ""

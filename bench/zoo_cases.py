@@ -370,8 +370,8 @@ CASES = (
         "logistics",
         stowage,
         ("mpspenv==0.1.5",),
-        settings={"wrappers": ["mask-in-observation", "int-actions"]},
-        note="its spaces are set by the user; `mask-in-observation`, `int-actions`",
+        settings={"wrappers": ["mask-in-observation"]},
+        note="its spaces are set by the user; `mask-in-observation`",
         refused=(bare_stowage,),
     ),
     Case(

@@ -50,7 +50,7 @@ def simglucose() -> gymnasium.Env[Any, Any]:
 
     env = T1DSimGymnaisumEnv(patient_name="adolescent#002")
     alone = gymnasium.wrappers.TransformAction(env, lambda action: float(action[0]), env.action_space)
-    return gymnasium.wrappers.TimeLimit(alone, 200)
+    return gymnasium.wrappers.TimeLimit(alone, 100)
 
 
 class JobShop(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -275,7 +275,7 @@ CASES = (
         "medicine",
         simglucose,
         ("gym==0.9.4", "pandas", "dill", "pathos", "setuptools<81", "numpy<2.4"),
-        settings=SLOW,
+        settings={**SLOW, "steps_per_env": 50, "warm_up_steps": 50},
         no_dependencies=("simglucose==0.2.11",),
         note="pins gymnasium 0.29, runs with 1.4; one line turns its action into a number",
         refused=(bare_simglucose,),

@@ -240,8 +240,9 @@ def test_a_run_that_met_nan_is_the_lowest_score_of_its_task_and_named(commands, 
 def test_any_other_failure_ends_the_study(commands, go_on, tmp_path):
     commands.scores = {("default", "Hopper-v5", 0): learning.Failure("No space left on device", not_finite=False)}
     with pytest.raises(learning.Failure, match="No space left"):
-        go_on("--processes", "1")
-    assert learning.Study(tmp_path).runs() == []
+        go_on()
+    made = [(row["arm"], row["task"], row["seed"]) for row in learning.Study(tmp_path).runs()]
+    assert ("default", "Hopper-v5", "0") not in made  # others may have ended before the failure was seen
 
 
 @pytest.mark.parametrize(

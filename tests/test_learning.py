@@ -241,8 +241,8 @@ def test_any_other_failure_ends_the_study(commands, go_on, tmp_path):
     commands.scores = {("default", "Hopper-v5", 0): learning.Failure("No space left on device", not_finite=False)}
     with pytest.raises(learning.Failure, match="No space left"):
         go_on()
-    # One thread may be a run ahead of the one that sees the failure.
-    assert [row["arm"] for row in learning.Study(tmp_path).runs()] in ([], ["wide"])
+    made = [(row["arm"], row["task"], row["seed"]) for row in learning.Study(tmp_path).runs()]
+    assert ("default", "Hopper-v5", "0") not in made  # others may have ended before the failure was seen
 
 
 @pytest.mark.parametrize(

@@ -216,3 +216,11 @@ def test_evaluation_in_an_environment_of_its_own(make_agent):
 def test_evaluation_in_an_environment_with_other_spaces_is_refused_when_the_training_starts(make_agent):
     with pytest.raises(ValueError, match="env CartPole-v1: observation_space"):
         make_agent().learn(STEPS, callback=EvaluationCallback(10**9, env="CartPole-v1"))
+
+
+def test_learning_from_a_callback_of_learn_is_refused_and_leaves_an_agent_that_learns(make_agent):
+    agent = make_agent("CartPole-v1")
+    with pytest.raises(RuntimeError, match="learn: called by a callback of learn"):
+        agent.learn(1000, callback=lambda agent: agent.learn(64))
+    updates = agent.num_updates
+    assert agent.learn(64).num_updates > updates

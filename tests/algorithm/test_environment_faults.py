@@ -49,6 +49,13 @@ def test_copies_that_are_one_simulator_are_refused_before_anything_is_learned(ma
     assert agent.num_updates == 0
 
 
+def test_workers_with_several_copies_of_one_simulator_are_refused_and_with_one_each_they_train(make_agent):
+    workers = {"vectorization": "workers"}
+    with pytest.raises(ValueError, match=r"share state.*'workers' with num_workers=3"):
+        make_agent(OneAircraft, num_workers=2, **workers).learn(STEPS)
+    assert make_agent(OneAircraft, num_workers=3, **workers).learn(STEPS).num_updates == 1
+
+
 def test_one_copy_of_such_a_simulator_trains(make_agent):
     assert make_agent(OneAircraft, num_envs=1).learn(64).num_updates == 1
 

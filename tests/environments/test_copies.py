@@ -166,6 +166,14 @@ def careless(**changes):
             TypeError,
             r"reward of environment 1 must be a number, got array\(\[1., 1.\]\)",
         ),
+        *(
+            (
+                {"step": lambda o, r, _, *others, flag=flag: (o, r, flag, *others)},
+                TypeError,
+                "terminated of environment 1 must be a bool, got ",
+            )
+            for flag in ("no", None, float("nan"), np.array([True, False]))
+        ),
         (
             {"reset": lambda o, info: o},
             ValueError,

@@ -121,3 +121,10 @@ def test_imports_given_at_a_load_are_kept_in_the_next_file(file_with, roams, tmp
     assert agent.evaluate(1).returns.shape == (1,)
     with pytest.raises(ValueError, match="the file would import roams_for_a_test"):
         TRPO.load(tmp_path / "b.trpo").evaluate(1)
+
+
+@pytest.mark.parametrize("given", ["no", 1, None])
+def test_trust_is_a_bool_and_nothing_that_counts_as_true(given, tmp_path):
+    TRPO("CartPole-v1", num_envs=1, steps_per_env=16).save(tmp_path / "a.trpo")
+    with pytest.raises(TypeError, match=r"trust_environment must be a bool, got "):
+        TRPO.load(tmp_path / "a.trpo", trust_environment=given)

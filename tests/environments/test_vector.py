@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import gymnasium
@@ -12,6 +14,7 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from tests.rollout.toys import Ending, Parts, Walk, make_environments, play
 from trpo_fast.engines import make_engine
 from trpo_fast.environments.vector import VectorAdapter
+from trpo_fast.environments.worker_process import WorkerError
 from trpo_fast.policies.mlp import MLPPolicy
 from trpo_fast.rollout.collector import Collector
 
@@ -324,3 +327,28 @@ def test_observations_in_parts_are_flattened_alike_by_all_vectorizations(make):
     finals = expected([row for _, _, row in whole[3]])
     np.testing.assert_array_equal([row for _, _, row in parts[3]], finals)
     assert finals[:, 7].all()  # seven steps: not the observation after the reset
+
+
+def test_a_killed_worker_of_an_async_vector_environment_is_named_and_the_next_reset_makes_new_ones():
+    given = AsyncVectorEnv([Walk] * 2, autoreset_mode=SAME)
+    adapter = make_environments(given)
+    adapter.reset(0)
+    os.kill(given.processes[1].pid, signal.SIGKILL)
+    with pytest.raises(WorkerError, match=r"worker 1 of AsyncVectorEnv \(process \d+, copy 1\) was killed by SIGKILL"):
+        for _ in range(2):
+            adapter.step(np.zeros((2, 1), np.float32))
+    rows = adapter.reset(0)
+    np.testing.assert_array_equal(rows, make_environments(Walk, 2).reset(0))
+    adapter.close()
+
+
+def test_what_an_environment_in_a_vector_raises_has_the_step():
+    class Fails(Walk):
+        def step(self, action):
+            raise KeyError("boom")
+
+    adapter = make_environments(SyncVectorEnv([Fails] * 2, autoreset_mode=SAME))
+    adapter.reset(0)
+    with pytest.raises(KeyError, match="boom") as caught:
+        adapter.step(np.zeros((2, 1), np.float32))
+    assert caught.value.__notes__ == ["SyncVectorEnv, step 1 after the reset"]

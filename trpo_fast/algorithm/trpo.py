@@ -230,6 +230,7 @@ class TRPO:
         self._mask_format = MaskFormat(action_space)
         self._player = self._make_player(seed, PREDICTION_STREAM)
         self.num_predictions = 0
+        self._learning = False  # whether a call of learn is under way
         self.warned_of_recipe = False  # that files do not say how the environment is made
 
     @property
@@ -285,7 +286,7 @@ class TRPO:
             return
         what = f"env: its {self.num_envs} copies in one process share state: {found.reason}"
         ways_out = f"vectorization='workers' with num_workers={self.num_envs}, a process for each copy, or num_envs=1"
-        if self._known_recipe().vectorization is None:
+        if self._known_recipe().vectorization != "sync":
             raise ValueError(f"{what}; want {ways_out}, or vectorization='sync' to train all the same")
         warnings.warn(f"{what}; better: {ways_out}", stacklevel=3)
 
@@ -322,6 +323,15 @@ class TRPO:
         timesteps: int = checked(
             "total_timesteps", int(total_timesteps) if whole else total_timesteps, POSITIVE_INTEGER
         )
+        if self._learning:
+            raise RuntimeError("learn: called by a callback of learn; want one call to end before the next begins")
+        self._learning = True
+        try:
+            return self._learn(timesteps, callback, progress_bar, reset_num_timesteps)
+        finally:
+            self._learning = False
+
+    def _learn(self, timesteps: int, callback: CallbackLike, progress_bar: bool, reset_num_timesteps: bool) -> TRPO:
         collector = self._with_collector()
         self._refuse_shared_state()
         if reset_num_timesteps:
@@ -629,6 +639,8 @@ class TRPO:
         """
         path = find_model(path)
         saved = checkpoint.read(path)
+        if not isinstance(trust_environment, bool):
+            raise TypeError(f"trust_environment must be a bool, got {trust_environment!r}")
         recipe, environments = saved.recipe, None
         config = saved.config
         if config.device == "cuda" and not torch.cuda.is_available():

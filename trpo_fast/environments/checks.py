@@ -181,6 +181,10 @@ def checked_step(answer: Any, index: int, layout: ObservationLayout) -> tuple[An
         hint = "; several objectives have to become one, as mo_gymnasium.wrappers.LinearReward does" if several else ""
         raise TypeError(f"reward of environment {index} must be a number, got {reward!r}{hint}") from None
     layout.check(observation, f"observation of environment {index}", "step")
+    for name, flag in (("terminated", terminated), ("truncated", truncated)):
+        kind = np.asarray(flag).dtype.kind
+        if np.ndim(flag) != 0 or kind not in "biuf" or flag not in (0, 1):
+            raise TypeError(f"{name} of environment {index} must be a bool, got {flag!r}")
     return observation, number, terminated, truncated, info
 
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.async_vector_env import AsyncState
 from numpy.typing import NDArray
 
 from trpo_fast.environments import foreign
 from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.checks import late_mask, require_same_spaces
+from trpo_fast.environments.worker_process import PATIENCE, WorkerError, how_it_ended
 from trpo_fast.environments.wrappers import wrappings_of
 
 _FLOAT, _BOOL = np.dtype(np.float64), np.dtype(np.bool_)
@@ -82,8 +84,9 @@ class VectorAdapter(Environments):
             if self._mask_format is not None and self._mask_source is None:
                 self._mask_source = self._find_masks(infos)
             masks = None if self._mask_source is None else self._mask_source(infos)
-        except BaseException:
+        except BaseException as error:
             self._leave_unfinished()
+            self._name_the_dead(error)
             raise
         _UNFINISHED.pop(id(self._env.unwrapped), None)
         self._steps = 0
@@ -99,8 +102,11 @@ class VectorAdapter(Environments):
         try:
             observations, rewards, terminated, truncated, infos = self._env.step(actions)
             masks = None if self._mask_source is None else self._mask_source(infos)
-        except BaseException:
+        except BaseException as error:
             self._leave_unfinished()
+            self._name_the_dead(error)
+            if isinstance(error, Exception):
+                error.add_note(f"{self._name}, step {self._steps + 1} after the reset")
             raise
         self._steps += 1
         if not self._usual(rewards, terminated, truncated):
@@ -126,9 +132,24 @@ class VectorAdapter(Environments):
 
     def _close(self) -> None:
         if self._has_workers():
-            self._env.close(timeout=1.0, terminate=self._is_unfinished())
+            inner: Any = self._env.unwrapped
+            unfinished = self._is_unfinished()
+            if unfinished:
+                inner._state = AsyncState.DEFAULT  # or it waits for an answer, which a dead worker does not give
+            self._env.close(timeout=1.0, terminate=unfinished)
         else:
             self._env.close()
+
+    def _name_the_dead(self, error: BaseException) -> None:
+        """Raise WorkerError where `error` is what remains of a worker process of an AsyncVectorEnv."""
+        if not (self._has_workers() and isinstance(error, EOFError | ConnectionError)):
+            return
+        inner: Any = self._env.unwrapped
+        for index, process in enumerate(inner.processes):
+            process.join(PATIENCE / 2)
+            if process.exitcode is not None:
+                whose = f"worker {index} of {self._name} (process {process.pid}, copy {index})"
+                raise WorkerError(f"{whose} {how_it_ended(process.exitcode)}") from error
 
     def _leave_unfinished(self) -> None:
         with contextlib.suppress(TypeError):  # of what takes no weak references

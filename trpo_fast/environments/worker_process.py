@@ -130,12 +130,17 @@ class WorkerProcess:
             code = self.process.wait(PATIENCE / 2)
         except subprocess.TimeoutExpired:
             return WorkerError(f"{self.name} has closed its pipes")
-        if code >= 0:
-            return WorkerError(f"{self.name} exited with code {code}; its standard error may say why")
-        with contextlib.suppress(ValueError):
-            hint = ", as the system does where memory runs out" if -code == signal.SIGKILL else ""
-            return WorkerError(f"{self.name} was killed by {signal.Signals(-code).name}{hint}")
-        return WorkerError(f"{self.name} was killed by signal {-code}")
+        return WorkerError(f"{self.name} {how_it_ended(code)}")
+
+
+def how_it_ended(code: int) -> str:
+    """In words, from a process's exit code, which is negative after a signal."""
+    if code >= 0:
+        return f"exited with code {code}; its standard error may say why"
+    with contextlib.suppress(ValueError):
+        hint = ", as the system does where memory runs out" if -code == signal.SIGKILL else ""
+        return f"was killed by {signal.Signals(-code).name}{hint}"
+    return f"was killed by signal {-code}"
 
 
 def end_all(workers: Sequence[WorkerProcess]) -> None:

@@ -443,3 +443,10 @@ def test_integers_whose_step_returns_fractions_are_refused_at_the_first_step(spa
     with pytest.raises(TypeError, match=f"observation of environment 0{part} must be {space.dtype}, .*step returned"):
         adapter.step(np.zeros(2, np.int64))
     adapter.close()
+
+
+def test_what_the_making_of_an_environment_raises_has_its_index():
+    makers = [Walk, Walk, lambda: 1 / 0]
+    with pytest.raises(ZeroDivisionError) as raised:
+        Copies(makers, 4)
+    assert raised.value.__notes__ == ["environment 6, while it was made"]

@@ -22,7 +22,11 @@ from trpo_fast.environments.spaces import without_text
 
 def made_by(make_one: Callable[[], Any], index: int) -> gymnasium.Env[Any, Any]:
     """Environment `index`; TypeError where it is none, or has no spaces."""
-    env = make_one()
+    try:
+        env = make_one()
+    except Exception as error:
+        error.add_note(f"environment {index}, while it was made")
+        raise
     if not isinstance(env, gymnasium.Env):
         is_of_gym = any(kind.__module__.partition(".")[0] == "gym" for kind in type(env).__mro__)
         wrappers = "GymV26CompatibilityV0(env=...), or GymV21CompatibilityV0(env=...) where reset takes no seed"

@@ -85,8 +85,7 @@ class VectorAdapter(Environments):
                 self._mask_source = self._find_masks(infos)
             masks = None if self._mask_source is None else self._mask_source(infos)
         except BaseException as error:
-            self._leave_unfinished()
-            self._name_the_dead(error)
+            self._leave_unfinished(error)
             raise
         _UNFINISHED.pop(id(self._env.unwrapped), None)
         self._steps = 0
@@ -103,8 +102,7 @@ class VectorAdapter(Environments):
             observations, rewards, terminated, truncated, infos = self._env.step(actions)
             masks = None if self._mask_source is None else self._mask_source(infos)
         except BaseException as error:
-            self._leave_unfinished()
-            self._name_the_dead(error)
+            self._leave_unfinished(error)
             if isinstance(error, Exception):
                 error.add_note(f"{self._name}, step {self._steps + 1} after the reset")
             raise
@@ -140,8 +138,10 @@ class VectorAdapter(Environments):
         else:
             self._env.close()
 
-    def _name_the_dead(self, error: BaseException) -> None:
-        """Raise WorkerError where `error` is what remains of a worker process of an AsyncVectorEnv."""
+    def _leave_unfinished(self, error: BaseException) -> None:
+        """Note that a call ended in `error`; WorkerError where that is what remains of an AsyncVectorEnv's process."""
+        with contextlib.suppress(TypeError):  # of what takes no weak references
+            _UNFINISHED[id(self._env.unwrapped)] = self._env.unwrapped
         if not (self._has_workers() and isinstance(error, EOFError | ConnectionError)):
             return
         inner: Any = self._env.unwrapped
@@ -150,10 +150,6 @@ class VectorAdapter(Environments):
             if process.exitcode is not None:
                 whose = f"worker {index} of {self._name} (process {process.pid}, copy {index})"
                 raise WorkerError(f"{whose} {how_it_ended(process.exitcode)}") from error
-
-    def _leave_unfinished(self) -> None:
-        with contextlib.suppress(TypeError):  # of what takes no weak references
-            _UNFINISHED[id(self._env.unwrapped)] = self._env.unwrapped
 
     def _is_unfinished(self) -> bool:
         return _UNFINISHED.get(id(self._env.unwrapped)) is self._env.unwrapped

@@ -61,8 +61,9 @@ def test_one_copy_of_such_a_simulator_trains(make_agent):
 
 
 def test_copies_that_share_state_train_where_that_is_asked_for_by_name(make_agent):
-    with pytest.warns(UserWarning, match="its 3 copies in one process share state"):
+    with pytest.warns(UserWarning, match="its 3 copies in one process share state") as warned:
         agent = make_agent(OneAircraft, vectorization="sync").learn(STEPS)
+    assert __file__ in {one.filename for one in warned}  # where learn was called
     assert agent.num_updates == 1
 
 

@@ -325,13 +325,6 @@ class TRPO:
         )
         if self._learning:
             raise RuntimeError("learn: called by a callback of learn; want one call to end before the next begins")
-        self._learning = True
-        try:
-            return self._learn(timesteps, callback, progress_bar, reset_num_timesteps)
-        finally:
-            self._learning = False
-
-    def _learn(self, timesteps: int, callback: CallbackLike, progress_bar: bool, reset_num_timesteps: bool) -> TRPO:
         collector = self._with_collector()
         self._refuse_shared_state()
         if reset_num_timesteps:
@@ -339,6 +332,7 @@ class TRPO:
         self._end = end = self.num_timesteps + timesteps
         callbacks = CallbackList([callback, ProgressBar() if progress_bar else None])
         complete = checkpoint.capture(self)
+        self._learning = True
         try:
             callbacks.on_training_start(self, end)
             if self.num_updates == 0 and self.config.warm_up_steps:
@@ -359,7 +353,10 @@ class TRPO:
             with _noted_on(error, "on_training_end"):
                 callbacks.on_training_end(self)
             raise
-        callbacks.on_training_end(self)
+        else:
+            callbacks.on_training_end(self)
+        finally:
+            self._learning = False
         return self
 
     def _update(self, collector: Collector) -> None:

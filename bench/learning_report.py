@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench.learning import RESULTS, Study
 from bench.report import MARKS, table
 from trpo_fast import statistics
+from trpo_fast.algorithm import presets
 
 PAGE = RESULTS.parent.parent.parent / "docs" / "learning.md"
 # 0: the mean return of actions drawn uniformly from the box (100 episodes; HalfCheetah and Swimmer 20). 1: this
@@ -40,13 +41,25 @@ def render(page: str, results: Path = RESULTS) -> str:
     """The page with what stands between its marks made again."""
 
     def made(name: str) -> list[str]:
-        return _scales() if name == "scales" else list(_study(Study(results / name)))
+        return TABLES[name]() if name in TABLES else list(_study(Study(results / name)))
 
     return MARKS.sub(lambda match: match[1] + "\n".join(["", *made(match[2]), ""]) + "\n" + match[3], page)
 
 
 def _scales() -> list[str]:
     return table(["task", "0", "1"], [[task, f"{low:,}", f"{high:,}"] for task, (low, high) in SCALES.items()])
+
+
+def _presets() -> list[str]:
+    lines = [
+        [preset.name, ", ".join(f"`{name}={value!r}`" for name, value in preset.settings.items()), preset.evidence]
+        for preset in presets.presets().values()
+    ]
+    return table(["id", "settings", "evidence"], lines)
+
+
+# What stands between marks and is no study.
+TABLES: dict[str, Callable[[], list[str]]] = {"scales": _scales, "presets": _presets}
 
 
 def _study(study: Study) -> Iterator[str]:
@@ -144,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.check:
         return int(page != made)
     PAGE.write_text(made, encoding="utf-8")
-    for name in [match[2] for match in MARKS.finditer(page) if match[2] != "scales"]:
+    for name in [match[2] for match in MARKS.finditer(page) if match[2] not in TABLES]:
         study = Study(RESULTS / name)
         if study.runs():
             draw(study, PAGE.with_name(f"learning-{name}.png"))

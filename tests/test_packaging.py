@@ -70,7 +70,7 @@ def test_the_source_distribution_has_nothing_that_was_built(in_sdist):
 
 def test_the_wheel_has_every_module_and_its_types_but_no_sources_of_compiled_code(in_wheel, known_to_git):
     wanted = {path for path in known_to_git if path.parts[0] == "trpo_fast" and path.suffix in {".py", ".pyi"}}
-    assert in_wheel == wanted | {Path("trpo_fast/py.typed")}
+    assert in_wheel == wanted | {Path("trpo_fast/py.typed"), Path("trpo_fast/presets.toml")}
 
 
 def test_there_is_a_stub_for_every_compiled_module():

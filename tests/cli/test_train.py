@@ -56,6 +56,32 @@ def test_settings_come_from_defaults_then_file_then_options(command, small, tmp_
     assert json.loads((tmp_path / "b" / "config.json").read_text())["config"] == config
 
 
+def test_an_id_takes_its_preset_and_says_which(command, small, tmp_path):
+    def schedules(out, *options):
+        result = command("train", "CartPole-v1", "--timesteps", "64", "--out", out, *small, *options)
+        assert result.code == 0, result.err
+        content = json.loads((tmp_path / out / "config.json").read_text())
+        names = ("max_kl_schedule", "critic_learning_rate_schedule")
+        return result.out, content["preset"], *(content["config"][name] for name in names)
+
+    (tmp_path / "settings.json").write_text(json.dumps({"max_kl_schedule": "cosine"}))
+    out, *found = schedules("a")
+    assert "preset CartPole-v1 (max_kl_schedule='linear', critic_learning_rate_schedule='linear')" in out
+    assert found == ["CartPole-v1", "linear", "linear"]
+    out, *found = schedules("b", "--preset", "none")
+    assert "preset" not in out
+    assert found == [None, "constant", "constant"]
+    assert schedules("c", "--max-kl-schedule", "constant")[1:] == ("CartPole-v1", "constant", "linear")
+    assert schedules("d", "--config", "settings.json")[1:] == ("CartPole-v1", "cosine", "linear")
+    assert schedules("e", "--config", "b/config.json")[1:] == (None, "constant", "constant"), "a run says every setting"
+
+
+def test_a_preset_of_other_actions_is_refused(command, small):
+    result = command("train", "Pendulum-v1", "--timesteps", "64", "--preset", "CartPole-v1", *small)
+    assert result.code == 2
+    assert "preset: 'CartPole-v1' given, which is for actions Discrete(2); the environment has Box(1,)" in result.err
+
+
 def test_a_run_says_how_its_actions_were_mapped_and_one_that_is_older_was_clipped(command, small, tmp_path):
     assert command("train", "Pendulum-v1", "--timesteps", "64", "--out", "a", *small).code == 0
     content = json.loads((tmp_path / "a" / "config.json").read_text())

@@ -28,7 +28,7 @@ from torch import nn
 
 from trpo_fast import model_file
 from trpo_fast._core.library import permutation
-from trpo_fast.algorithm import checkpoint
+from trpo_fast.algorithm import checkpoint, presets
 from trpo_fast.algorithm.acting import Player
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
 from trpo_fast.algorithm.config import BUILT_BY, POSITIVE_INTEGER, SEED, TRPOConfig, checked
@@ -90,6 +90,10 @@ class TRPO:
         not given.
     config : TRPOConfig, optional
         Settings; ``overrides`` are fields changed on top, as in ``TRPO("CartPole-v1", gamma=0.98)``.
+    preset : str, optional
+        Settings that an environment is known to need in place of the defaults, in ``trpo_fast/presets.toml``: "auto",
+        those of the id, where there are some and no `config` is given; the name of one, for a callable or a VectorEnv
+        whose actions are alike; None, the defaults. What is given explicitly wins.
     policy, critic : torch.nn.Module, or callable (observation_space, action_space, seed) -> module, optional
         Networks of your own, see docs/custom_policies.md: the policy's ``forward(observations)`` returns a torch
         distribution of batch shape (B,), the critic's values of shape (B,). Observations have the shape of a Box, and
@@ -103,6 +107,8 @@ class TRPO:
     critic : torch.nn.Module
         Value function; looking at it waits for a fit in progress.
     config : TRPOConfig
+    preset : str or None
+        Name of the preset that `config` was made with; None after a load, as a file keeps the settings themselves.
     num_timesteps : int
         Transitions learned from.
     num_predictions : int
@@ -135,6 +141,7 @@ class TRPO:
         num_workers: int | None = None,
         wrappers: Sequence[Any] | None = None,
         imports: Sequence[str] = (),
+        preset: str | None = presets.AUTO,
         **overrides: Any,
     ) -> None:
         if isinstance(policy, str):
@@ -143,12 +150,15 @@ class TRPO:
             raise TypeError(f"config: {config!r} given; want a TRPOConfig")
         if num_envs is not None:
             overrides["num_envs"] = num_envs
-        config = (config or TRPOConfig()).replace(**overrides)
         recipe = EnvironmentRecipe(
             env, vectorization, {} if env_kwargs is None else env_kwargs, wrappers, imports, num_workers=num_workers
         ).resolved()
-        environments = recipe.make(config.num_envs)
+        given = (config or TRPOConfig()).replace(**overrides)
+        environments = recipe.make(given.num_envs)
         try:
+            env_id = recipe.source if isinstance(recipe.source, str) else None
+            found = presets.of(preset, env_id, environments.action_space, whole_config=config is not None)
+            config = given if found is None else TRPOConfig().replace(**{**found.settings, **overrides})
             if environments.left_out:
                 warnings.warn(
                     f"{', '.join(environments.left_out)}: text, which no network here reads; left out", stacklevel=2
@@ -164,6 +174,7 @@ class TRPO:
                     recipe,
                     policy=policy,
                     critic=critic,
+                    preset=None if found is None else found.name,
                 )
                 check_settings(config, self.networks, environments.observation_space)
                 if policy is None:
@@ -184,6 +195,7 @@ class TRPO:
         policy: Network | None = None,
         critic: Network | None = None,
         kind: str | None = None,
+        preset: str | None = None,
     ) -> None:
         """Make everything but the environments, which an agent loaded to act may never need."""
         # A module of the user's own may well emit the environment's units.
@@ -193,6 +205,7 @@ class TRPO:
         self.observation_space = observation_space
         self.action_space = action_space
         self.recipe = recipe
+        self.preset = preset
         self.num_timesteps = 0
         self._end = 1  # of the training under way, in timesteps
         self.num_updates = 0

@@ -63,6 +63,12 @@ def _add_train(commands: Any) -> None:
     train.add_argument("--vectorization", choices=VECTORIZATIONS, help="how environments step together (default sync)")
     train.add_argument("--num-workers", type=_count, metavar="N", help="processes of workers (default the cores)")
     train.add_argument("--config", metavar="FILE", help="JSON file of settings, or a run's config.json; options win")
+    train.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="settings that an environment is known to need: by default those of its id, if there are some; those of "
+        "another id; or none, the defaults. Options and --config win",
+    )
     train.add_argument("--resume", metavar="RUN", help="go on with this run, from its latest checkpoint")
     train.add_argument("--threads", type=_count, metavar="N", help="threads of the compiled core and of torch")
     train.add_argument(

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from trpo_fast._core import library
-from trpo_fast.algorithm import checkpoint
+from trpo_fast.algorithm import checkpoint, presets
 from trpo_fast.algorithm.callbacks import CheckpointCallback
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.logging import RunLogger, read_progress
@@ -59,7 +59,10 @@ def _new(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
     folder = RunFolder(arguments.out or _default_folder(arguments.env, seed))
     folder.refuse_if_used()
     settings, saved = _read_settings(arguments.config)
-    config = settings.replace(**config_overrides(arguments))
+    options = config_overrides(arguments)
+    # A run's config.json says every setting, a file of one's own what a preset or the defaults leave to it.
+    config = settings.replace(**options) if isinstance(settings, TRPOConfig) else None
+    preset = None if arguments.preset == "none" else arguments.preset or presets.AUTO
     recipe = _recipe(arguments, saved)
     with user_errors(), _lack_of_memory_named():
         agent = TRPO(
@@ -71,6 +74,8 @@ def _new(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
             imports=recipe.modules,
             seed=seed,
             config=config,
+            preset=preset,
+            **({} if isinstance(settings, TRPOConfig) else {**settings, **options}),
         )
     try:
         folder.make()
@@ -79,6 +84,7 @@ def _new(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
                 "environment": agent.recipe.to_json() if agent.recipe else None,
                 "seed": seed,
                 "timesteps": timesteps,
+                "preset": agent.preset,
                 "config": agent.config.to_dict(),
                 "versions": checkpoint.versions(),
                 "instruction_set": library.instruction_set(),
@@ -118,7 +124,7 @@ def _recipe(arguments: argparse.Namespace, saved: Any) -> EnvironmentRecipe:
 def _resumed(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
     fixed = {"ENV": arguments.env, "--seed": arguments.seed, "--out": arguments.out, "--config": arguments.config}
     fixed |= {"--vectorization": arguments.vectorization, "--env-kwargs": arguments.env_kwargs}
-    fixed |= {"--wrapper": arguments.wrapper, "--num-workers": arguments.num_workers}
+    fixed |= {"--wrapper": arguments.wrapper, "--num-workers": arguments.num_workers, "--preset": arguments.preset}
     fixed |= {option_of(name): value for name, value in config_overrides(arguments).items()}
     given = [name for name, value in fixed.items() if value is not None]
     if given:
@@ -178,7 +184,8 @@ def _lack_of_memory_named() -> Iterator[None]:
 
 def _train(agent: TRPO, folder: RunFolder, timesteps: int, arguments: argparse.Namespace) -> int:
     env = agent.recipe.name if agent.recipe else "environment"
-    _say(f"{env}: {timesteps:,} steps, {agent.engine.name} engine, {folder.path}")
+    preset = f", preset {presets.presets()[agent.preset]}" if agent.preset else ""
+    _say(f"{env}: {timesteps:,} steps{preset}, {agent.engine.name} engine, {folder.path}")
     checkpoints = CheckpointCallback(folder.checkpoints, arguments.checkpoint_every or max(timesteps // 10, 1))
     began, first, failed = time.perf_counter(), agent.num_timesteps, True
     with _one_interrupt():
@@ -252,10 +259,10 @@ def _default_folder(env: str, seed: int) -> Path:
     return Path("runs") / f"{name}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _read_settings(path: str | None) -> tuple[TRPOConfig, Any]:
-    """The settings of ``--config`` and what it says of the environment, None where it says nothing."""
+def _read_settings(path: str | None) -> tuple[TRPOConfig | dict[str, Any], Any]:
+    """The settings of ``--config``, all of them or some, and what it says of the environment, None for nothing."""
     if path is None:
-        return TRPOConfig(), None
+        return {}, None
     try:
         content: Any = json.loads(Path(path).read_text())
     except FileNotFoundError:
@@ -270,7 +277,8 @@ def _read_settings(path: str | None) -> tuple[TRPOConfig, Any]:
     try:
         if isinstance(content.get("config"), dict):
             return TRPOConfig.from_saved(content["config"]), content.get("environment")
-        return TRPOConfig.from_dict(content), None
+        read = TRPOConfig.from_dict(content)
+        return {name: getattr(read, name) for name in content}, None
     except (TypeError, ValueError) as error:
         raise CommandError(f"--config: {path}: {error}") from error
 

@@ -1,0 +1,112 @@
+import gymnasium
+import pytest
+from gymnasium import spaces
+
+from trpo_fast import TRPO, TRPOConfig
+from trpo_fast.algorithm import presets
+from trpo_fast.algorithm.config import check_field_names
+
+DECAYING = {"max_kl_schedule": "linear", "critic_learning_rate_schedule": "linear"}
+
+
+def settings_of(agent):
+    agent.close()
+    return {name: getattr(agent.config, name) for name in DECAYING}
+
+
+@pytest.mark.parametrize("preset", presets.presets().values(), ids=lambda preset: preset.name)
+def test_every_preset_is_made_of_settings_and_says_its_evidence(preset):
+    check_field_names(preset.settings)
+    made = TRPOConfig(**preset.settings)
+    assert made != TRPOConfig(), "a preset that changes nothing"
+    assert "num_envs" not in preset.settings, "environments are made before the preset is looked up"
+    assert len(preset.evidence) > 40 and any(character.isdigit() for character in preset.evidence)
+
+
+@pytest.mark.parametrize("preset", presets.presets().values(), ids=lambda preset: preset.name)
+def test_every_preset_is_for_the_actions_that_its_environment_has(preset):
+    if preset.name not in gymnasium.registry:
+        pytest.skip(f"{preset.name} is not registered here")
+    try:
+        env = gymnasium.make(preset.name)
+    except gymnasium.error.DependencyNotInstalled as missing:
+        pytest.skip(f"{preset.name}: {missing}")
+    with env:
+        assert presets.describe_actions(env.action_space) == preset.actions
+
+
+def test_an_id_takes_its_preset_and_the_agent_says_so():
+    agent = TRPO("CartPole-v1", num_envs=2)
+    assert agent.preset == "CartPole-v1"
+    assert settings_of(agent) == DECAYING
+
+
+@pytest.mark.parametrize(
+    ("env", "given"),
+    [
+        ("CartPole-v1", {"preset": None}),
+        ("CartPole-v1", {"config": TRPOConfig()}),
+        ("CartPole-v0", {}),  # another version
+        (lambda: gymnasium.make("CartPole-v1"), {}),
+        (gymnasium.make_vec("CartPole-v1", num_envs=2), {}),
+    ],
+    ids=["None", "a whole config", "another version", "callable", "VectorEnv"],
+)
+@pytest.mark.filterwarnings("ignore:.*CartPole-v0.*out of date")
+def test_no_preset_is_taken(env, given):
+    agent = TRPO(env, **given)
+    assert agent.preset is None
+    assert set(settings_of(agent).values()) == {"constant"}
+
+
+class PushedBySide(gymnasium.ActionWrapper):
+    def __init__(self, env):
+        super().__init__(env)
+        self.action_space = spaces.Box(-1, 1, (1,))
+
+    def action(self, action):
+        return int(action[0] > 0)
+
+
+def test_an_id_with_other_actions_by_a_wrapper_takes_no_preset():
+    agent = TRPO("CartPole-v1", wrappers=[PushedBySide])
+    assert agent.preset is None
+    agent.close()
+
+
+def test_a_preset_is_taken_by_name_for_a_callable():
+    agent = TRPO(lambda: gymnasium.make("CartPole-v1"), preset="CartPole-v1")
+    assert agent.preset == "CartPole-v1"
+    assert settings_of(agent) == DECAYING
+
+
+def test_explicit_settings_win_over_the_preset():
+    agent = TRPO("CartPole-v1", max_kl_schedule="cosine")
+    assert settings_of(agent) == DECAYING | {"max_kl_schedule": "cosine"}
+
+
+def test_a_file_keeps_the_settings_themselves(tmp_path):
+    with_preset = TRPO("CartPole-v1")
+    with_preset.save(tmp_path / "agent.trpo")
+    again = TRPO.load(tmp_path / "agent.trpo")
+    assert again.config == with_preset.config
+    assert again.preset is None
+    assert settings_of(again) == DECAYING
+    with_preset.close()
+
+
+@pytest.mark.parametrize(
+    ("env", "given", "message"),
+    [
+        ("CartPole-v1", {"preset": "CartPole-v2"}, "preset: 'CartPole-v2' given.*did you mean CartPole-v1"),
+        ("CartPole-v1", {"preset": "nothing like it"}, "preset: 'nothing like it' given.*there are CartPole-v1"),
+        ("CartPole-v1", {"preset": 3}, "preset: 3 given; want 'auto', None or the name"),
+        ("CartPole-v0", {"preset": "CartPole-v1"}, "given for CartPole-v0, another version"),
+        ("Pendulum-v1", {"preset": "CartPole-v1"}, r"for actions Discrete\(2\); the environment has Box\(1,\)"),
+        ("CartPole-v1", {"preset": "CartPole-v1", "config": TRPOConfig()}, "given with a config"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*CartPole-v0.*out of date")
+def test_a_preset_that_does_not_fit_is_refused_by_name(env, given, message):
+    with pytest.raises(ValueError, match=message):
+        TRPO(env, **given)

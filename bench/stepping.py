@@ -8,8 +8,9 @@ For each environment, 8 copies, the defaults else, medians of alternating rounds
 
 - ``learn()`` with workers against ``learn()`` in one process of another build, which --against names: a revision, which
   is built in a temporary folder, or a checkout that is built already;
-- the rollout phase alone, while no critic is fitted beside it, against as many processes that step the simulator with
-  random actions and do nothing else;
+- the rollout phase alone, while no critic is fitted beside it, against as many processes that step the simulator and do
+  nothing else. Both simulate the same: actions of a standard normal, as the policy begins, which this side's trust
+  region of nothing keeps there. (What a policy learns changes the time of a step: Humanoid's by a tenth.)
 - a worker and its parent on one core against one process on one core.
 
 And how long it takes to make 256 copies, and what memory they take, shared out to two workers and in one process. Every
@@ -131,7 +132,7 @@ def compare(env: str, against: Path, rounds: int, updates: int, seconds: float, 
         sides: dict[str, Any] = {
             "learn, before": Side(stack, against, **ours, vectorization="sync"),
             "learn, workers": Side(stack, ROOT, **shared),
-            "rollout, workers": Side(stack, ROOT, **shared, overlap_critic=False),
+            "rollout, workers": Side(stack, ROOT, **shared, overlap_critic=False, max_kl=1e-9),
             "one core, sync": Side(stack, ROOT, one_core=True, **alone, vectorization="sync"),
             "one core, worker": Side(stack, ROOT, one_core=True, **alone, vectorization="workers", num_workers=1),
         }

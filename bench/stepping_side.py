@@ -14,15 +14,16 @@ from typing import Any
 
 
 def bare(env: str, copies: int, seconds: float, first: int) -> Any:
-    """Rounds of some environments that are only stepped, with random actions."""
+    """Rounds of some environments that are only stepped, with the actions of a policy that has not learned yet."""
     import gymnasium
+    import numpy as np
 
     envs = [gymnasium.make(env, disable_env_checker=True) for _ in range(copies)]
     for i, one in enumerate(envs):
         one.reset(seed=first + i)
     space: Any = envs[0].action_space
-    space.seed(first)
-    actions = [space.sample() for _ in range(997)]
+    drawn = np.random.default_rng(first).standard_normal((997, *space.shape))
+    actions = list(np.clip(drawn, space.low, space.high).astype(space.dtype))
     at = 0
 
     def round() -> dict[str, Any]:

@@ -344,6 +344,12 @@ def test_a_seed_that_is_none_is_named(saved, tmp_path, seed):
         load_actor(tmp_path / "model.trpo", seed=seed)
 
 
+@pytest.mark.parametrize("given", [3, None, b"model.trpo"])
+def test_what_is_no_path_is_named(given):
+    with pytest.raises(TypeError, match=f"^path: {given!r} given; want a path, a str or an os.PathLike"):
+        load_actor(given)
+
+
 def test_policies_that_only_torch_can_evaluate_are_refused_with_what_can_act(tmp_path):
     small = {"num_envs": 2, "seed": 0}
     images = TRPO(Halves, **small)

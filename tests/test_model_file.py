@@ -74,6 +74,12 @@ def test_missing_file_or_folder_is_named(path):
         model_file.read(path.parent)
 
 
+def test_what_is_no_path_is_named():
+    for call in (model_file.read, lambda given: model_file.write(given, {}, {})):
+        with pytest.raises(TypeError, match="^path: 3 given; want a path, a str or an os.PathLike"):
+            call(3)
+
+
 @pytest.mark.parametrize("kept", [0, 5, 100, -1])
 def test_truncated_file_is_refused(path, kept):
     model_file.write(path, TENSORS, METADATA)

@@ -225,6 +225,17 @@ def test_the_graph_names_its_inputs_and_outputs_and_where_it_comes_from(exported
     assert opset.version == 13
 
 
+def test_what_is_no_path_is_named(tmp_path):
+    random_agent().save(tmp_path / "model.trpo")
+    with pytest.raises(TypeError, match="^model: 3 given; want a path"):
+        export_onnx(3)
+    with pytest.raises(TypeError, match="^out: 3 given; want a path"):
+        export_onnx(tmp_path / "model.trpo", 3)
+    with pytest.raises(FileNotFoundError, match=r"^model: the folder .* given; want a model file"):
+        (tmp_path / "empty").mkdir()
+        export_onnx(tmp_path / "empty")
+
+
 def test_a_graph_that_acts_otherwise_is_not_written(tmp_path, monkeypatch):
     random_agent(PLAIN, Box(-1, 1, (2,), np.float32)).save(tmp_path / "model.trpo")
     (tmp_path / "model.onnx").write_text("old")

@@ -38,6 +38,8 @@ def load_actor(path: str | os.PathLike[str], *, seed: int | None = None) -> Load
     ------
     FileNotFoundError, ModelFileError
         No file; or one that is truncated, damaged, foreign, or from a future version.
+    TypeError
+        No path is given.
     ValueError
         A policy that is a CNN or a torch module of the user's own: the message says what can act with it.
     """

@@ -26,6 +26,13 @@ class ModelFileError(ValueError):
     """A file that exists but is not a model this version can read."""
 
 
+def checked_path(name: str, value: Any) -> Path:
+    """The path that is given as argument ``name``; TypeError for what is none, an integer or bytes for example."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise TypeError(f"{name}: {value!r} given; want a path, a str or an os.PathLike")
+    return Path(value)
+
+
 def write(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
     """Write a model file; an existing one is replaced in one step, or left as it was when anything fails.
 
@@ -59,7 +66,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], met
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file; an existing one is replaced in one step, or left as it was when anything fails (OSError)."""
-    target = Path(path)
+    target = checked_path("path", path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot write {target}: folder {target.parent} does not exist")
     # In the same folder, because only a rename within one file system is atomic.
@@ -86,7 +93,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
     ModelFileError
         A truncated, foreign or future-version file; the message says which.
     """
-    source = Path(path)
+    source = checked_path("path", path)
     if not source.exists():
         raise FileNotFoundError(f"no model file at {source}")
     if source.is_dir():

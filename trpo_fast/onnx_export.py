@@ -54,13 +54,13 @@ def export_onnx(model: str | os.PathLike[str], out: str | os.PathLike[str] | Non
     ------
     ImportError
         onnx is not installed; the message says how to.
-    FileNotFoundError, ModelFileError, ValueError
+    FileNotFoundError, ModelFileError, TypeError, ValueError
         As of `trpo_fast.deploy.load_actor`, but that a CNN is exported.
     RuntimeError
         onnxruntime computes other actions than the actor: nothing is written.
     """
-    saved = read_policy(model)
-    target = saved.path.with_suffix(".onnx") if out is None else Path(out)
+    saved = read_policy(model, "model")
+    target = saved.path.with_suffix(".onnx") if out is None else model_file.checked_path("out", out)
     if target.is_dir():
         raise ValueError(f"out: the folder {target} given; want the name of a file, e.g. model.onnx in it")
     if target.resolve() == saved.path.resolve():

@@ -74,25 +74,30 @@ class SavedPolicy:
         return (shapes[0][1], *(outputs for outputs, _ in shapes))
 
 
-def find_model(path: str | os.PathLike[str]) -> Path:
-    """The model file that `path` means: the file itself, or a run's model.trpo, or else its latest checkpoint."""
-    found = Path(path)
+def find_model(path: str | os.PathLike[str], name: str = "path") -> Path:
+    """The model file that `path` means: the file itself, or a run's model.trpo, or else its latest checkpoint.
+
+    TypeError where it is no path, FileNotFoundError for a folder without either; both call it `name`.
+    """
+    found = model_file.checked_path(name, path)
     if not found.is_dir():
         return found
     candidates = [*sorted(found.glob("checkpoints/*.trpo")), *found.glob("model.trpo")]
     if not candidates:
         raise FileNotFoundError(
-            f"path: the folder {found} given; want a model file, or the folder of a run with model.trpo or "
+            f"{name}: the folder {found} given; want a model file, or the folder of a run with model.trpo or "
             "checkpoints/*.trpo in it"
         )
     return candidates[-1]
 
 
-def read_policy(path: str | os.PathLike[str]) -> SavedPolicy:
-    """Read the policy of a file that ``TRPO.save`` wrote, or of a run's folder.
+def read_policy(path: str | os.PathLike[str], name: str = "path") -> SavedPolicy:
+    """Read the policy of a file that ``TRPO.save`` wrote, or of a run's folder; errors call the argument `name`.
 
     Raises
     ------
+    TypeError
+        No path is given.
     FileNotFoundError
         Nothing lies there.
     ModelFileError
@@ -100,7 +105,7 @@ def read_policy(path: str | os.PathLike[str]) -> SavedPolicy:
     ValueError
         The policy is a torch module of the user's own, which only torch can evaluate.
     """
-    source = find_model(path)
+    source = find_model(path, name)
     arrays, metadata = model_file.read(source)
     if metadata.get("kind") != KIND:
         raise ModelFileError(f"{source}: holds {metadata.get('kind')!r}; want an agent saved by TRPO.save")

@@ -92,6 +92,13 @@ def test_bad_interval_is_refused_by_name(make):
         make(0)
 
 
+def test_what_is_no_path_is_named_before_the_training_starts():
+    with pytest.raises(TypeError, match="^folder: 3 given; want a path"):
+        CheckpointCallback(3, 1000)
+    with pytest.raises(TypeError, match="^best_path: 3 given; want a path"):
+        EvaluationCallback(1000, best_path=3)
+
+
 def test_progress_bar_shows_return_kl_and_speed(make_agent, capsys):
     make_agent().learn(4 * STEPS, progress_bar=True)
     shown = capsys.readouterr().err

@@ -298,6 +298,16 @@ def test_save_to_a_folder_names_the_argument(make_agent, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("given", [3, True, None, b"a.trpo"])
+def test_what_is_no_path_is_named_and_writes_nothing(make_agent, tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    agent = make_agent()
+    for call in (agent.save, TRPO.load):
+        with pytest.raises(TypeError, match=f"^path: {re.escape(repr(given))} given; want a path, a str or an os.Path"):
+            call(given)
+    assert list(tmp_path.iterdir()) == []
+
+
 def _to_double(network):
     network.double()
 

@@ -148,3 +148,10 @@ def test_row_is_written_although_ctrl_c_came_between_the_update_and_its_row(make
     rows = read_progress(tmp_path / "progress.csv")
     assert [int(row["train/n_updates"]) for row in rows] == [1, 2]
     assert agent.num_updates == 2
+
+
+def test_what_is_no_path_is_named():
+    with pytest.raises(TypeError, match="^folder: 3 given; want a path"):
+        RunLogger(3)
+    with pytest.raises(TypeError, match="^path: 3 given; want a path"):
+        read_progress(3)

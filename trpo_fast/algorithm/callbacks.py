@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from trpo_fast.algorithm.config import FINITE, POSITIVE_INTEGER, RECENT_EPISODES, checked
 from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT
 from trpo_fast.environments.recipe import EnvironmentRecipe
+from trpo_fast.model_file import checked_path
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
@@ -119,7 +120,7 @@ class CheckpointCallback(Callback):
     """Saves the agent about every ``every`` timesteps as ``folder/<timesteps>.trpo``."""
 
     def __init__(self, folder: str | Path, every: int) -> None:
-        self.folder = Path(folder)
+        self.folder = checked_path("folder", folder)
         self.every: int = checked("every", every, POSITIVE_INTEGER)
         self._due = 0
 
@@ -190,7 +191,7 @@ class EvaluationCallback(Callback):
             "max_steps": max_steps,
         }
         self._recipe = None if env is None else EnvironmentRecipe(env)
-        self._best_path = best_path
+        self._best_path = None if best_path is None else checked_path("best_path", best_path)  # not hours in
         self._best = float("-inf")
         self._due = 0
 

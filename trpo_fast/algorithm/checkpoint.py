@@ -192,10 +192,12 @@ def check_networks(agent: TRPO, snapshot: Snapshot) -> None:
 def save(agent: TRPO, path: str | os.PathLike[str]) -> None:
     """Write the agent to ``path``, atomically, after waiting for the critic's fit.
 
-    ValueError for a folder, and for a policy or a critic whose parameters :func:`check` would refuse in the file.
+    TypeError where that is no path. ValueError for a folder, and for a policy or a critic whose parameters
+    :func:`check` would refuse in the file.
     """
-    if os.path.isdir(path):
-        raise ValueError(f"path: the folder {os.fspath(path)} given; want the name of a file, e.g. model.trpo in it")
+    path = model_file.checked_path("path", path)
+    if path.is_dir():
+        raise ValueError(f"path: the folder {path} given; want the name of a file, e.g. model.trpo in it")
     agent.critic_trainer.wait()
     agent.engine.refresh()
     snapshot = capture(agent)

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from trpo_fast.algorithm.callbacks import Callback
 from trpo_fast.algorithm.report import TIMINGS, UpdateReport
+from trpo_fast.model_file import checked_path
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
@@ -67,7 +68,7 @@ class RunLogger(Callback):
     """
 
     def __init__(self, folder: str | os.PathLike[str], tensorboard: bool | None = None) -> None:
-        self.folder = Path(folder)
+        self.folder = checked_path("folder", folder)
         self._writer_type = None if tensorboard is False else _summary_writer(required=bool(tensorboard))
         self._file: IO[str] | None = None
         self._rows: Any = None
@@ -192,10 +193,12 @@ def _summary_writer(*, required: bool) -> Any:
 def read_progress(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     """Rows of a ``progress.csv``, values as text, empty where there was none.
 
-    FileNotFoundError where it is missing; ValueError, naming it, where it is not what RunLogger writes.
+    FileNotFoundError where it is missing; ValueError, naming it, where it is not what RunLogger writes; TypeError where
+    ``path`` is none.
     """
+    path = checked_path("path", path)
     try:
-        with open(path, newline="") as file:
+        with path.open(newline="") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
         missing = [name for name in _NEEDED if name not in reader.fieldnames] if reader.fieldnames else []
@@ -208,7 +211,7 @@ def read_progress(path: str | os.PathLike[str]) -> list[dict[str, str]]:
             for name in _NEEDED[1:]:
                 float(row[name] or "nan")
     except (csv.Error, ValueError) as error:
-        raise ValueError(f"{os.fspath(path)} is damaged: {error}; want the columns of trpo-fast train") from error
+        raise ValueError(f"{path} is damaged: {error}; want the columns of trpo-fast train") from error
     return rows
 
 

@@ -593,7 +593,7 @@ class TRPO:
         """Write the whole agent, all that training needs to go on included, to a safetensors file (atomically).
 
         Raises ValueError, and writes nothing, where :meth:`load` could not take the file: ``path`` is a folder, or
-        parameters have become another dtype or size, or are not finite.
+        parameters have become another dtype or size, or are not finite. TypeError where ``path`` is no path.
         """
         checkpoint.save(self, path)
 
@@ -642,6 +642,8 @@ class TRPO:
         FileNotFoundError, ModelFileError
             No file; or one that is truncated, damaged, foreign, or from a future version. The message names the file,
             what is wrong with it and what is wanted.
+        TypeError
+            ``path`` is no path, or another argument of a type that it cannot be.
         ValueError
             ``env`` has other spaces than the saved agent; a module is missing, or has other parameters than the saved;
             a setting that cannot be another one, or does not fit the rest; an environment is to be made for which the

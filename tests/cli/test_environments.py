@@ -154,7 +154,7 @@ def test_arguments_for_an_environment_that_a_file_does_not_name_are_one_line(com
     TRPO(Walk, num_envs=1).save(tmp_path / "agent.trpo")
     result = command("eval", "agent.trpo", "--env-kwargs", "{}")
     assert result.code == 2
-    assert result.err.startswith("trpo-fast eval: error: --env-kwargs: given, but agent.trpo names no environment")
+    assert result.err.startswith("trpo-fast eval: error: --env-kwargs: {} given, but agent.trpo names no environment")
 
 
 def test_the_command_to_go_on_names_what_it_will_have_to_import(command, small, rambles, monkeypatch):
@@ -185,7 +185,7 @@ def test_config_of_a_run_keeps_its_arguments_and_wrappers_or_asks(command, small
 def test_a_resumed_run_keeps_its_arguments(command, run):
     result = command("train", "--resume", "run", "--env-kwargs", "{}", "--wrapper", "none")
     assert result.code == 2
-    assert "--env-kwargs, --wrapper: a resumed run keeps what it began with" in result.err
+    assert "--env-kwargs: {}, --wrapper: ['none'] given; want --resume without: a resumed run keeps what" in result.err
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "3", "{'a': 1}"])

@@ -99,9 +99,9 @@ def test_known_environment_without_its_simulator_names_the_extra(monkeypatch):
         ({"env": 3}, TypeError, "env must be an id, a callable .*got 3"),
         ({"env": Walk()}, TypeError, "env must be an id, a callable .*got <.*Walk"),
         ({"env": "Pendulum-v1", "vectorization": "vector"}, ValueError, "Pendulum-v1 has no vector version"),
-        ({"env": Ending(), "vectorization": "sync"}, ValueError, "must be left out with a VectorEnv"),
-        ({"env": Ending(), "env_kwargs": {"limit": 3}}, ValueError, "must be left out with a VectorEnv"),
-        ({"env": Ending(), "modules": ["minigrid"]}, ValueError, "imports must be left out with a VectorEnv"),
+        ({"env": Ending(), "vectorization": "sync"}, ValueError, "vectorization: 'sync' given; want it left out with a V"),
+        ({"env": Ending(), "env_kwargs": {"limit": 3}}, ValueError, "env_kwargs: {'limit': 3} given; want it left out"),
+        ({"env": Ending(), "modules": ["minigrid"]}, ValueError, r"imports: \('minigrid',\) given; want it left out"),
     ],
 )
 def test_bad_options_are_named(options, error, message):

@@ -165,7 +165,8 @@ def check_given(own: dict[str, str | None], policy: Network | None, critic: Netw
                 f"want TRPO.load(path, {name}=...) with such a module"
             )
         if own[name] is None and given is not None:
-            raise ValueError(f"{name}: a module given; want none, this agent was saved with the built-in {name}")
+            what = f"a {type(given).__name__}" if isinstance(given, nn.Module) else repr(given)
+            raise ValueError(f"{name}: {what} given; want none, this agent was saved with the built-in {name}")
 
 
 def _both(policy: Any, critic: Any) -> tuple[tuple[str, Any], tuple[str, Any]]:

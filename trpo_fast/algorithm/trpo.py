@@ -657,7 +657,7 @@ class TRPO:
         config = saved.config
         if config.device == "cuda" and not torch.cuda.is_available():
             config = config.replace(device="auto")
-        config = config.replace(**_changeable(settings))
+        config = config.replace(**_changeable(settings, config))
         making = {"env_kwargs": env_kwargs, "wrappers": wrappers}
         stepping = {"vectorization": vectorization, "num_workers": num_workers}
         if any(value is not None for value in (env, *making.values(), *stepping.values())):
@@ -759,14 +759,14 @@ class _Stopwatch:
         self._last = time.perf_counter()
 
 
-def _changeable(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def _changeable(settings: Mapping[str, Any], saved: TRPOConfig) -> Mapping[str, Any]:
     """`settings`, of which a loaded agent may have others; ValueError names one that its parts were built by."""
-    fixed = [name for name in settings if name in BUILT_BY]
-    if fixed:
-        raise ValueError(
-            f"{', '.join(fixed)}: given; want the saved agent's, its networks and statistics were built by it; a new "
-            "TRPO(...) takes another"
-        )
+    for name, value in settings.items():
+        if name in BUILT_BY:
+            raise ValueError(
+                f"{name}: {value!r} given; want it left out: the saved agent's networks and statistics were built by "
+                f"{getattr(saved, name)!r}; a new TRPO(...) takes another"
+            )
     return settings
 
 
@@ -777,8 +777,8 @@ def _replaced_recipe(
     recipe = saved.recipe
     if env is None or (recipe is not None and recipe.source == env):
         if recipe is None:
-            name = next(name for name, value in {**making, **stepping}.items() if value is not None)
-            raise ValueError(f"{name}: given, but the file names no environment; want env=..., too")
+            name, value = next(given for given in {**making, **stepping}.items() if given[1] is not None)
+            raise ValueError(f"{name}: {value!r} given, but the file names no environment; want env=..., too")
         return recipe.with_changes(env, **making, **stepping)
     if not is_vector_environment(env):
         if recipe is not None:

@@ -126,9 +126,9 @@ def _resumed(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
     fixed |= {"--vectorization": arguments.vectorization, "--env-kwargs": arguments.env_kwargs}
     fixed |= {"--wrapper": arguments.wrapper, "--num-workers": arguments.num_workers, "--preset": arguments.preset}
     fixed |= {option_of(name): value for name, value in config_overrides(arguments).items()}
-    given = [name for name, value in fixed.items() if value is not None]
+    given = [f"{name}: {value}" for name, value in fixed.items() if value is not None]
     if given:
-        raise CommandError(f"{', '.join(given)}: a resumed run keeps what it began with; want --resume without it")
+        raise CommandError(f"{', '.join(given)} given; want --resume without: a resumed run keeps what it began with")
     folder = RunFolder(arguments.resume)
     latest = folder.latest_checkpoint()
     content = folder.read_config()

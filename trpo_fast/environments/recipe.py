@@ -85,11 +85,12 @@ class EnvironmentRecipe:
         object.__setattr__(self, "wrappers", checked_wrappers(self.wrappers))
         object.__setattr__(self, "modules", _checked_modules(self.modules))
         if is_vector_environment(source):
-            if self.vectorization is not None or kwargs or self.wrappers or self.modules:
-                raise ValueError(
-                    "vectorization, env_kwargs, wrappers and imports must be left out with a VectorEnv, which is used "
-                    "as it is"
-                )
+            making = {"env_kwargs": kwargs, "wrappers": self.wrappers, "imports": self.modules}
+            for name, value in {"vectorization": self.vectorization, **making}.items():
+                if value:
+                    raise ValueError(
+                        f"{name}: {value!r} given; want it left out with a VectorEnv, which is used as it is"
+                    )
             return
         if isinstance(source, gymnasium.Env) or not (isinstance(source, str) or callable(source)):
             raise TypeError(f"env must be an id, a callable that makes one environment, or a VectorEnv, got {source!r}")

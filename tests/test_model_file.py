@@ -76,7 +76,7 @@ def test_missing_file_or_folder_is_named(path):
 
 def test_what_is_no_path_is_named():
     for call in (model_file.read, lambda given: model_file.write(given, {}, {})):
-        with pytest.raises(TypeError, match="^path: 3 given; want a path, a str or an os.PathLike"):
+        with pytest.raises(TypeError, match=r"^path: 3 given; want a path, a str or an os.PathLike"):
             call(3)
 
 

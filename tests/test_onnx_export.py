@@ -227,9 +227,9 @@ def test_the_graph_names_its_inputs_and_outputs_and_where_it_comes_from(exported
 
 def test_what_is_no_path_is_named(tmp_path):
     random_agent().save(tmp_path / "model.trpo")
-    with pytest.raises(TypeError, match="^model: 3 given; want a path"):
+    with pytest.raises(TypeError, match=r"^model: 3 given; want a path"):
         export_onnx(3)
-    with pytest.raises(TypeError, match="^out: 3 given; want a path"):
+    with pytest.raises(TypeError, match=r"^out: 3 given; want a path"):
         export_onnx(tmp_path / "model.trpo", 3)
     with pytest.raises(FileNotFoundError, match=r"^model: the folder .* given; want a model file"):
         (tmp_path / "empty").mkdir()

@@ -93,9 +93,9 @@ def test_bad_interval_is_refused_by_name(make):
 
 
 def test_what_is_no_path_is_named_before_the_training_starts():
-    with pytest.raises(TypeError, match="^folder: 3 given; want a path"):
+    with pytest.raises(TypeError, match=r"^folder: 3 given; want a path"):
         CheckpointCallback(3, 1000)
-    with pytest.raises(TypeError, match="^best_path: 3 given; want a path"):
+    with pytest.raises(TypeError, match=r"^best_path: 3 given; want a path"):
         EvaluationCallback(1000, best_path=3)
 
 

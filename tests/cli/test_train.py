@@ -215,8 +215,8 @@ def test_resumed_run_refuses_what_would_change_it(command, small, given):
     command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small)
     result = command("train", "--resume", "run", "--timesteps", "256", *given)
     assert result.code == 2
-    said = f"{given[0] if given[0].startswith('--') else 'ENV'}: {given[-1]} given; want --resume without: a resumed run"
-    assert said in result.err
+    name = given[0] if given[0].startswith("--") else "ENV"
+    assert f"{name}: {given[-1]} given; want --resume without: a resumed run keeps what it began with" in result.err
 
 
 @pytest.mark.parametrize("value", ["abc", None, -1])

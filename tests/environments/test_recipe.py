@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import enum
 import importlib.util
 import json
 import sys
+from collections import OrderedDict
 from typing import NamedTuple
 
 import gymnasium
@@ -79,6 +81,16 @@ def test_known_environment_without_its_simulator_names_the_extra(monkeypatch):
         make_environments("Hopper-v5")
 
 
+class OfAnotherPackage:
+    """An environment, but not Gymnasium's: of gym, or of nobody's."""
+
+    def reset(self):
+        return np.zeros(1)
+
+    def step(self, action):
+        return np.zeros(1), 0.0, False, {}
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -97,9 +109,15 @@ def test_known_environment_without_its_simulator_names_the_extra(monkeypatch):
         ({"env_kwargs": 3}, TypeError, "env_kwargs must be a mapping from names to values, got 3"),
         ({"env_kwargs": [("limit", 3)]}, TypeError, "env_kwargs must be a mapping"),
         ({"env": 3}, TypeError, "env must be an id, a callable .*got 3"),
-        ({"env": Walk()}, TypeError, "env must be an id, a callable .*got <.*Walk"),
+        ({"env": Walk()}, TypeError, r"env must be an id, a callable .*got <.*Walk.*write lambda: Walk\(\.\.\.\)"),
+        ({"env": gymnasium.make("CartPole-v1")}, TypeError, r"write lambda: gymnasium\.make\('CartPole-v1'\)"),
+        ({"env": OfAnotherPackage()}, TypeError, r"write lambda: OfAnotherPackage\(\.\.\.\)"),
         ({"env": "Pendulum-v1", "vectorization": "vector"}, ValueError, "Pendulum-v1 has no vector version"),
-        ({"env": Ending(), "vectorization": "sync"}, ValueError, "vectorization: 'sync' given; want it left out with a V"),
+        (
+            {"env": Ending(), "vectorization": "sync"},
+            ValueError,
+            "vectorization: 'sync' given; want it left out with a",
+        ),
         ({"env": Ending(), "env_kwargs": {"limit": 3}}, ValueError, "env_kwargs: {'limit': 3} given; want it left out"),
         ({"env": Ending(), "modules": ["minigrid"]}, ValueError, r"imports: \('minigrid',\) given; want it left out"),
     ],
@@ -258,9 +276,28 @@ def test_the_type_of_floats_may_differ():
     assert EnvironmentRecipe(Narrow).make_again(1, like=wide).action_dtype == np.float32
 
 
+class Mode(enum.IntEnum):
+    FAST = 1
+
+
+class Modes(enum.IntFlag):
+    A = 1
+    B = 2
+
+
+class Name(enum.StrEnum):
+    LONG = "long"
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [{"bonus": {0: 1.0, 1: -1.0}}, {"size": (2, 3)}, {"g": np.float32(9.0)}, {"f": print}, {"x": float("nan")}],
+    [
+        *({"bonus": {0: 1.0, 1: -1.0}}, {"size": (2, 3)}, {"g": np.float32(9.0)}, {"f": print}, {"x": float("nan")}),
+        # What equals its copy in JSON, and is of another type.
+        *({"mode": Mode.FAST}, {"modes": [1, {"all": Modes.A | Modes.B}]}, {"name": Name.LONG}, {Name.LONG: 1}),
+        *({"nested": {Name.LONG: 1}}, {"g": np.float64(9.0)}, {"name": np.str_("long")}, {"on": np.True_}),
+        {"bonus": OrderedDict(a=1)},
+    ],
     ids=str,
 )
 def test_arguments_that_a_file_cannot_keep_exactly_are_not_written(arguments):
@@ -268,7 +305,9 @@ def test_arguments_that_a_file_cannot_keep_exactly_are_not_written(arguments):
 
 
 def test_what_is_written_is_what_is_read():
-    recipe = EnvironmentRecipe("CartPole-v1", "vector", {"a": 1, "b": [1.5, None, {"c": "d"}]})
+    arguments = {"a": 1, "b": [1.5, None, {"c": "d", "z": {}, "y": [True, 0.0, 1e300, 2**70]}]}
+    recipe = EnvironmentRecipe("CartPole-v1", "vector", arguments)
+    assert recipe.to_json()["env_kwargs"] == arguments
     assert EnvironmentRecipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
     assert EnvironmentRecipe(Walk).to_json() is None
     for damaged in ({}, {"id": 3, "vectorization": None, "env_kwargs": {}}, [1], {"id": "CartPole-v1"}):

@@ -231,7 +231,7 @@ def _warn_once_of_recipe(agent: TRPO) -> None:
         warnings.warn(
             f"the file does not say how {recipe.name} is made, as its env_kwargs {dict(recipe.env_kwargs)} or wrappers "
             f"{list(recipe.wrappers or ())} are not the same after JSON: load it with env=..., env_kwargs=..., "
-            "wrappers=..., or give arguments of strings, numbers, lists and dicts with strings as keys",
+            "wrappers=..., or give arguments of Python's own strings, numbers, lists and dicts with strings as keys",
             stacklevel=4,
         )
 

@@ -33,7 +33,9 @@ def loaded(path: Path, arguments: argparse.Namespace, env_kwargs: Any = None, wr
         agent.recipe.require_trust()
     elif env_kwargs is not None or wrappers is not None:
         name, value = ("--wrapper", wrappers) if env_kwargs is None else ("--env-kwargs", env_kwargs)
-        raise ValueError(f"{name}: {value} given, but {path} names no environment; want agent.evaluate(env=...) in Python")
+        raise ValueError(
+            f"{name}: {value} given, but {path} names no environment; want agent.evaluate(env=...) in Python"
+        )
     return agent
 
 

@@ -93,7 +93,10 @@ class EnvironmentRecipe:
                     )
             return
         if isinstance(source, gymnasium.Env) or not (isinstance(source, str) or callable(source)):
-            raise TypeError(f"env must be an id, a callable that makes one environment, or a VectorEnv, got {source!r}")
+            raise TypeError(
+                f"env must be an id, a callable that makes one environment, or a VectorEnv, got {source!r}"
+                f"{_hint_for_one(source)}"
+            )
         if self.vectorization not in (None, *VECTORIZATIONS):
             raise ValueError(f"vectorization must be one of {', '.join(VECTORIZATIONS)}, got {self.vectorization!r}")
         if self.vectorization in ("vector", "envpool") and not isinstance(source, str):
@@ -241,7 +244,11 @@ class EnvironmentRecipe:
         )
 
     def to_json(self) -> dict[str, Any] | None:
-        """What a file keeps, exactly; None where there is no id, or something of it is not the same after JSON."""
+        """What a file keeps, exactly; None where there is no id, or something of it is not the same after JSON.
+
+        An argument is not the same where its type is another one: an environment may well tell a member of an IntEnum
+        from the integer that it equals.
+        """
         if not isinstance(self.source, str):
             return None
         description = {
@@ -253,9 +260,10 @@ class EnvironmentRecipe:
             "num_workers": self.num_workers,
         }
         try:
-            same = json.loads(json.dumps(description)) == description
-        except (TypeError, ValueError):
+            read = json.loads(json.dumps(description))
+        except (TypeError, ValueError, RecursionError):
             return None
+        same = read == description and _of_same_types(read["env_kwargs"], description["env_kwargs"])
         return description if same else None
 
     @property
@@ -370,6 +378,24 @@ def _made_from_functions(
         )
     vector: VectorEnv[Any, Any, Any] = made
     return vector
+
+
+def _of_same_types(one: Any, other: Any) -> bool:
+    """Whether two equal values are of the same types all the way down, keys included."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        one, other = (list(map(list, value.items())) for value in (one, other))
+    return not isinstance(one, list) or all(map(_of_same_types, one, other))
+
+
+def _hint_for_one(env: Any) -> str:
+    """What to write where one environment was handed in; nothing for what is none, of whatever package."""
+    if not (callable(getattr(env, "reset", None)) and callable(getattr(env, "step", None))):
+        return ""
+    id = getattr(getattr(env, "spec", None), "id", None)
+    make = f"gymnasium.make({id!r})" if id and isinstance(env, gymnasium.Env) else f"{type(env).__name__}(...)"
+    return f", which is one environment already; write lambda: {make}, which makes a new one at every call"
 
 
 def _checked_modules(modules: Any) -> tuple[str, ...]:

@@ -264,8 +264,18 @@ def test_mask_that_comes_with_a_step_only_is_refused():
     gymnasiums = SyncVectorEnv([lambda: Telling(next(iterator))] * 2, autoreset_mode=SAME)
     for adapter in told(*lists), make_environments(gymnasiums):
         adapter.reset(0)
-        with pytest.raises(ValueError, match=r"info\['action_mask'\] came with a step, but with no reset"):
+        with pytest.raises(ValueError, match=r"info\['action_mask'\].* came with a step, but with no reset"):
             adapter.step(np.zeros(2, np.int64))
+
+
+@pytest.mark.parametrize("whose", [0, 1, 2])
+def test_mask_that_comes_with_a_later_step_of_one_environment_only_is_refused(whose):
+    mask = np.array([0, 1, 0], np.int8)
+    adapter = told(*([None, None, mask if i == whose else None] for i in range(3)))
+    adapter.reset(0)
+    adapter.step(np.zeros(3, np.int64))
+    with pytest.raises(ValueError, match=rf"info\['action_mask'\] of environment {whose} came with a step"):
+        adapter.step(np.zeros(3, np.int64))
 
 
 def test_method_that_only_some_environments_have_is_refused():

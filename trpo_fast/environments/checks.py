@@ -203,11 +203,11 @@ def note_of_integers(error: Exception, space: Space[Any]) -> str | None:
     )
 
 
-def late_mask() -> ValueError:
+def late_mask(whose: str = "") -> ValueError:
     """What to raise where an info has a mask in a step, and no reset before it had one."""
     return ValueError(
-        "info['action_mask'] came with a step, but with no reset before it, so that the first actions went unmasked; "
-        "want it in the info of reset, too"
+        f"info['action_mask']{whose} came with a step, but with no reset before it, so that the first actions went "
+        "unmasked; want it in the info of reset, too"
     )
 
 

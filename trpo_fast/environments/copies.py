@@ -199,8 +199,10 @@ class Copies:
                 raise
         if self._find_mask is not None:
             self._take_masks(loop.infos)
-        elif loop.infos[-1] and _mask_in(loop.infos[-1]) is not None and self._mask_format.size:
-            raise late_mask()
+        elif self._mask_format.size and any(loop.infos):  # which most environments leave empty
+            late = next((i for i, info in enumerate(loop.infos) if _mask_in(info) is not None), None)
+            if late is not None:
+                raise late_mask(f" of environment {self.first + late}")
         return self._written
 
     def _other(self, i: int, answer: Any) -> None:

@@ -31,6 +31,7 @@ FLOORS = {
     "deploy": 2,
     "onnx_export": 2,
     "threadpool": 2,
+    "starting": 2,
     "statistics": 2,
     "benchmarks": 2,
     "selftest": 2,

@@ -59,9 +59,15 @@ def test_importing_the_package_loads_no_heavy_library():
     loaded = loaded_after("import trpo_fast")
     assert "trpo_fast" in loaded
     assert not loaded & HEAVY
-    # ours: the kernels' table, and what tells threadpoolctl of their threads
+    # ours: the kernels' table, what tells threadpoolctl of their threads, and what Ctrl-C does to the command
     ours = {name for name in loaded if name.split(".")[0] == "trpo_fast"}
-    assert ours == {"trpo_fast", "trpo_fast._core", "trpo_fast._core.library", "trpo_fast.threadpool"}
+    assert ours == {
+        "trpo_fast",
+        "trpo_fast._core",
+        "trpo_fast._core.library",
+        "trpo_fast.threadpool",
+        "trpo_fast.starting",
+    }
 
 
 def test_solving_loads_no_torch():

@@ -7,14 +7,18 @@ with the first one that needs them.
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
+from . import starting as _starting
+
+if _starting.is_command():
+    _starting.begin()
+
 try:
     from ._core.library import get_num_threads, instruction_set, set_num_threads
 except ImportError as error:
     import sys
 
-    # The command imports this package before any of its own lines could catch what its user is to read. For
-    # python -m trpo_fast, "-m" still stands where the file's name will.
-    if not (sys.argv[0].endswith("trpo-fast") or (sys.argv[0] == "-m" and "trpo_fast" in sys.orig_argv)):
+    # The command imports this package before any of its own lines could catch what its user is to read.
+    if not _starting.is_command():
         raise
     print(f"trpo-fast: error: {error}", file=sys.stderr)
     sys.exit(2)

@@ -127,6 +127,49 @@ def test_module_runs_as_the_command_does():
     assert all(name in done.stdout for name in ("train", "eval", "plot", "info"))
 
 
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process")
+@pytest.mark.parametrize("package", ["numpy", "torch"])
+@pytest.mark.parametrize("program", ["trpo-fast", "-m trpo_fast"])
+def test_ctrl_c_while_packages_are_imported_is_one_line(tmp_path, program, package):
+    script = tmp_path / "trpo-fast"  # as installers write it
+    script.write_text("import sys\nfrom trpo_fast.cli.main import main\nsys.exit(main())\n")
+    # A shell that starts the tests in the background makes its children deaf to SIGINT; this one is to hear it.
+    (tmp_path / "sitecustomize.py").write_text("import signal\nsignal.signal(2, signal.default_int_handler)\n")
+    (tmp_path / f"{package}.py").write_text("import os, signal\nos.kill(os.getpid(), 2)\nprint('still here')\n")
+    done = subprocess.run(
+        [sys.executable, *(program.split() if program.startswith("-m") else [script]), "train", "CartPole-v1"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "trpo-fast: interrupted\n")
+
+
+WARNS = """
+import sys, types, warnings
+from gymnasium.spaces import Dict, Discrete, MultiBinary
+from trpo_fast.cli import main
+from trpo_fast.environments.masks import warn_of_unheeded_mask
+
+def run(arguments):
+    warnings.warn("an old way", DeprecationWarning)
+    warn_of_unheeded_mask(Dict(action_mask=MultiBinary(2)), Discrete(2))
+    return 0
+
+main._command = lambda module: types.SimpleNamespace(run=run)
+sys.exit(main.main(["info"]))
+"""
+
+
+def test_a_warning_of_this_package_is_a_line_and_one_of_others_is_as_it_was():
+    # In a process of its own, as pytest keeps warnings for itself.
+    done = subprocess.run([sys.executable, "-W", "default", "-c", WARNS], capture_output=True, text=True, check=True)
+    theirs, ours = done.stderr.splitlines()
+    assert theirs == "<string>:8: DeprecationWarning: an old way"
+    assert ours.startswith("warning: env: observation['action_mask'] looks like an action mask")
+
+
 def test_help_and_mistakes_are_answered_without_loading_torch():
     program = (
         "import sys\nfrom trpo_fast.cli.main import main\n"

@@ -6,36 +6,65 @@ import atexit
 import gc
 import importlib
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+from trpo_fast import starting
 from trpo_fast.cli.arguments import make_parser
 from trpo_fast.cli.errors import CommandError, describe
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+from trpo_fast.starting import INTERRUPTED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0, 1 (failed on the way), 2 (cannot be done as asked), 130 (Ctrl-C)."""
-    arguments = make_parser().parse_args(argv)
-    # Without it an ending interpreter spends up to a second on collecting what torch and matplotlib leave behind.
-    atexit.register(gc.freeze)
+    name = "trpo-fast"
     try:
-        # Loaded only now, so that --help and a misspelt option answer at once; bench and info need numpy alone.
-        command = importlib.import_module(f"trpo_fast.cli.{arguments.module}")
-    except ModuleNotFoundError as error:
-        print(f"trpo-fast {arguments.command}: error: needs {error.name}, which is not installed", file=sys.stderr)
-        return 2
-    except ImportError as error:  # a package of another version than is wanted, which the error names
-        print(f"trpo-fast {arguments.command}: error: {error}", file=sys.stderr)
-        return 2
-    try:
-        return int(command.run(arguments))
+        arguments = make_parser().parse_args(argv)
+        name = f"trpo-fast {arguments.command}"
+        # Without it an ending interpreter spends up to a second on collecting what torch and matplotlib leave behind.
+        atexit.register(gc.freeze)
+        with _own_warnings_in_a_line():
+            command = _command(arguments.module)
+            starting.end()
+            return int(command.run(arguments))
     except CommandError as error:
-        print(f"trpo-fast {arguments.command}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"trpo-fast {arguments.command}: error: {describe(error)}", file=sys.stderr)
+        print(f"{name}: error: {describe(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"trpo-fast {arguments.command}: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _command(module: str) -> Any:
+    try:
+        # Loaded only now, so that --help and a misspelt option answer at once; bench and info need numpy alone.
+        return importlib.import_module(f"trpo_fast.cli.{module}")
+    except ModuleNotFoundError as error:
+        raise CommandError(f"needs {error.name}, which is not installed") from error
+    except ImportError as error:  # a package of another version than is wanted, which the error names
+        raise CommandError(str(error)) from error
+
+
+@contextmanager
+def _own_warnings_in_a_line() -> Iterator[None]:
+    """Print a warning of this package as its text: a line of its source tells who typed a command nothing."""
+    before = warnings.formatwarning
+
+    def text(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
+        frame: Any = sys._getframe(1)
+        while frame is not None and frame.f_globals.get("__name__") == "warnings":
+            frame = frame.f_back
+        # Not `filename`: warnings point at who called this package.
+        is_own = frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "trpo_fast"
+        return f"warning: {message}\n" if is_own else before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = text
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before

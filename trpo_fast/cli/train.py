@@ -28,11 +28,11 @@ from trpo_fast.cli.arguments import TIMESTEPS, config_overrides, option_of
 from trpo_fast.cli.environments import import_from_here, import_options, loaded, show
 from trpo_fast.cli.errors import CommandError, describe, is_of_an_answer, user_errors
 from trpo_fast.cli.evaluate import unfinished
-from trpo_fast.cli.main import INTERRUPTED
 from trpo_fast.cli.run_folder import RunFolder
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError
+from trpo_fast.starting import INTERRUPTED
 
 
 def run(arguments: argparse.Namespace) -> int:

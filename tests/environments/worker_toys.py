@@ -207,3 +207,11 @@ class Odd(Sum):
 
     def _observe(self) -> np.ndarray:
         return np.array([np.nan, 0.0]) if (self.copy, self.steps) in ((3, 5), (1, 7)) else super()._observe()
+
+
+class Jammed(Recorded):
+    """Cannot be closed, and leaves a file where that is tried."""
+
+    def close(self) -> None:
+        super().close()
+        raise OSError("the port is jammed")

@@ -108,7 +108,10 @@ class Environments(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close the environments that were made here; those that a user handed in, a user closes."""
+        """Close the environments that were made here; those that a user handed in, a user closes.
+
+        Copies that raise are named in a UserWarning, and all others closed, too.
+        """
 
     def shared_state(self) -> SharedState:
         """Whether copies share state within this process: asked before the first reset, see `shared_state`."""

@@ -27,6 +27,7 @@ from trpo_fast.environments.checks import (
     require_same_spaces,
     reset_of,
 )
+from trpo_fast.environments.closing import close_each, warn_of_failed_closes
 from trpo_fast.environments.generators import Own, Watched, seed_both
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
@@ -231,17 +232,15 @@ class Copies:
         return self.masks
 
     def close(self) -> None:
-        """Close every environment; the first exception travels on once all have been asked."""
-        errors = []
+        """Close every environment; a UserWarning names those that raise."""
+        warn_of_failed_closes(self.closed())
+
+    def closed(self) -> list[str]:
+        """Close every environment; what is to be said of those that raise."""
         for env in self.envs:
             if _HOLDERS.get(id(env.unwrapped)) is self:
                 del _HOLDERS[id(env.unwrapped)]
-            try:
-                env.close()
-            except Exception as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
+        return close_each(self.envs, self.first)
 
     def _hold(self, env: gymnasium.Env[Any, Any]) -> None:
         """Take the environment; ValueError where somebody steps it already."""

@@ -13,8 +13,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from trpo_fast.environments.closing import warn_of_failed_closes
 from trpo_fast.environments.worker import (
     ATTACH,
+    CLOSED,
     DONE,
     DONE_WITH_FINALS,
     ERROR,
@@ -24,6 +26,7 @@ from trpo_fast.environments.worker import (
     message,
     read_data,
     size_of,
+    split_data,
     write_all,
 )
 from trpo_fast.environments.worker_process import (
@@ -36,6 +39,7 @@ from trpo_fast.environments.worker_process import (
 )
 
 _WATCH = 500  # milliseconds between two looks at whether silent workers still live
+_GLANCE = 0.05  # seconds, while workers end
 
 
 class WorkerProcesses:
@@ -182,15 +186,28 @@ class WorkerProcesses:
         return bool(self._workers)
 
     def end(self) -> None:
-        """End every process: by closing its pipes, which lets it close its copies, then by SIGTERM, then by SIGKILL."""
+        """End every process: by closing its pipes, which lets it close its copies, then by SIGTERM, then by SIGKILL.
+
+        A UserWarning names copies that raise when they are closed.
+        """
         workers, self._workers = self._workers, []
         self._ready.clear()
         self._part_of.clear()
         self._any = select.poll()
         for worker in workers:
-            worker.close_pipes()
+            os.close(worker.commands)
+        said: list[str] = []
+        deadline = time.monotonic() + PATIENCE
+        try:
+            if os.getpid() == self._owner:
+                for worker in workers:
+                    said += _last_words(worker, deadline)
+        finally:
+            for worker in workers:
+                os.close(worker.answers)
         if os.getpid() == self._owner:
-            end_all(workers)
+            end_all(workers, deadline)
+        warn_of_failed_closes(said)
 
     def dispose(self) -> None:
         """`end`, for good."""
@@ -255,6 +272,27 @@ class WorkerProcesses:
         # Something that the worker started may hold its pipe open, so that its end does not show there.
         if worker.has_ended and not worker.poll.poll(0):
             raise worker.death()
+
+
+def _last_words(worker: WorkerProcess, deadline: float) -> list[str]:
+    """What a worker whose commands are closed says of closing its copies; waits for its end until `deadline`."""
+    data = b""
+    while not worker.torn and (left := deadline - time.monotonic()) > 0:
+        if worker.poll.poll(1e3 * min(left, _GLANCE)):
+            piece = os.read(worker.answers, 1 << 16)
+            if not piece:
+                break
+            data += piece
+        elif worker.has_ended:  # something that it started may hold its pipe open
+            break
+    while data:  # answers that nobody waited for any more come first
+        code, data = data[:1], data[1:]
+        if code not in (DONE, DONE_WITH_FINALS):
+            value, data = split_data(data)
+            if code == CLOSED and value:
+                said: list[str] = pickle.loads(value)
+                return said
+    return []
 
 
 def _anonymous_file() -> int:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from trpo_fast.environments import foreign
 from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.checks import late_mask, require_same_spaces
+from trpo_fast.environments.closing import close_each, warn_of_failed_closes
 from trpo_fast.environments.worker_process import PATIENCE, WorkerError, how_it_ended
 from trpo_fast.environments.wrappers import wrappings_of
 
@@ -121,7 +122,7 @@ class VectorAdapter(Environments):
         return StepResult(self._flat(observations, "step"), rewards, terminated, truncated, final)
 
     def close(self) -> None:
-        """Close the environments, unless a user handed them in.
+        """Close the environments, unless a user handed them in; a UserWarning names copies that raise.
 
         Worker processes that do not answer within a second are ended; those in the middle of a call at once.
         """
@@ -129,14 +130,22 @@ class VectorAdapter(Environments):
             self._close()
 
     def _close(self) -> None:
-        if self._has_workers():
-            inner: Any = self._env.unwrapped
+        inner: Any = self._env.unwrapped
+        said: list[str] = []
+        arguments: dict[str, Any] = {}
+        if type(inner) is SyncVectorEnv and not inner.closed:  # it stops at the first copy that raises
+            said = close_each(inner.envs)
+            inner.closed = True
+        elif self._has_workers():
             unfinished = self._is_unfinished()
             if unfinished:
                 inner._state = AsyncState.DEFAULT  # or it waits for an answer, which a dead worker does not give
-            self._env.close(timeout=1.0, terminate=unfinished)
-        else:
-            self._env.close()
+            arguments = {"timeout": 1.0, "terminate": unfinished}
+        try:
+            self._env.close(**arguments)
+        except Exception as error:
+            said.append(f"{self._name} raised {error!r} when it was closed")
+        warn_of_failed_closes(said)
 
     def _leave_unfinished(self, error: BaseException) -> None:
         """Note that a call ended in `error`; WorkerError where that is what remains of an AsyncVectorEnv's process."""

@@ -32,6 +32,8 @@ from trpo_fast.environments.shared_state import shared_state
 # Commands, and answers to them. All but STEP, and what says that one is done, are followed by a pickle.
 STEP, RESET, ATTACH, MASKS, SHARED, ROLL_OUT = b"s", b"r", b"a", b"m", b"h", b"o"
 DONE, DONE_WITH_FINALS, VALUE, ERROR = b"d", b"f", b"v", b"e"
+CLOSED = b"c"
+"""The last thing that a worker says, where there is something to say of closing its copies."""
 
 Layout = Mapping[str, tuple[tuple[int, ...], str]]
 """Shapes and dtypes of arrays by name."""
@@ -73,6 +75,12 @@ def message(code: bytes, data: bytes) -> bytes:
 def read_data(descriptor: int) -> bytes:
     """The pickle that follows a code."""
     return read_exactly(descriptor, int.from_bytes(read_exactly(descriptor, _LENGTH), "little"))
+
+
+def split_data(data: bytes) -> tuple[bytes, bytes]:
+    """The pickle that `data` begins with, after a code, and what follows it; nothing for either where it is cut off."""
+    end = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
+    return (data[_LENGTH:end], data[end:]) if end <= len(data) else (b"", b"")
 
 
 def size_of(layout: Layout) -> int:
@@ -136,8 +144,12 @@ class _Worker:
             about = copies.observation_space, copies.action_space, copies.wrappings, copies.left_out, said()
             write_all(self._answers, message(VALUE, cloudpickle.dumps(about)))  # spaces may be classes of the user's
             self._serve_copies(copies)
-        finally:
+        except BaseException:
             copies.close()
+            raise
+        said_of_closing = copies.closed()
+        if said_of_closing:
+            write_all(self._answers, message(CLOSED, pickle.dumps(said_of_closing)))
 
     def _serve_copies(self, copies: Copies) -> None:
         commands, answers = self._commands, self._answers

@@ -119,7 +119,7 @@ class WorkerProcess:
         return self.process.poll() is not None
 
     def close_pipes(self) -> None:
-        """Close this end, which lets the worker close its copies and end."""
+        """Close this end."""
         os.close(self.commands)
         os.close(self.answers)
 
@@ -143,12 +143,12 @@ def how_it_ended(code: int) -> str:
     return f"was killed by signal {-code}"
 
 
-def end_all(workers: Sequence[WorkerProcess]) -> None:
-    """Wait for the end of workers whose pipes are closed, and send SIGTERM, then SIGKILL, to those that do not obey."""
+def end_all(workers: Sequence[WorkerProcess], deadline: float) -> None:
+    """Wait for the end of workers whose pipes are closed; who has not by `deadline` gets SIGTERM, then SIGKILL."""
     running = [worker.process for worker in workers]
     for last in (signal.SIGTERM, signal.SIGKILL, None):
-        deadline = time.monotonic() + PATIENCE
         running = [process for process in running if not _ends_by(process, deadline)]
+        deadline = time.monotonic() + PATIENCE
         if last is not None:
             for process in running:
                 process.send_signal(last)

@@ -242,6 +242,24 @@ def test_the_vector_environment_of_the_training_is_refused_by_an_evaluation_in_b
     agent.learn(1)
 
 
+def test_agents_that_share_a_vector_environment_begin_new_episodes_when_they_take_turns_and_say_so_once(make_agent):
+    vector = SyncVectorEnv([lambda: Walk(99, np.inf)] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    one, other, third = (make_agent(vector, steps_per_env=5, warm_up_steps=0) for _ in range(3))
+    one.learn(1)
+    other.learn(1)
+    with pytest.warns(UserWarning, match=r"^env: somebody else, .*; want a vector environment for each$"):
+        one.learn(1)
+    assert [env.steps for env in vector.envs] == [5, 5]  # of episodes that began with a reset
+    one.learn(1)
+    assert [env.steps for env in vector.envs] == [10, 10]
+    with pytest.warns(UserWarning, match="had not ended"):
+        third.evaluate(1, env=vector, max_steps=3)
+    one.learn(1)  # says nothing more
+    assert [env.steps for env in vector.envs] == [5, 5]
+    with pytest.warns(UserWarning, match="somebody else"):
+        other.learn(1)
+
+
 def test_a_loaded_agent_that_is_evaluated_makes_environments_for_that_alone(make_agent, counted, tmp_path):
     gymnasium.register("Counted-v0", entry_point=Counted)
     try:

@@ -113,6 +113,11 @@ class Environments(ABC):
         Copies that raise are named in a UserWarning, and all others closed, too.
         """
 
+    @property
+    def begun_by_others(self) -> bool:
+        """Whether somebody else has begun new episodes in these copies since `reset` did."""
+        return False
+
     def shared_state(self) -> SharedState:
         """Whether copies share state within this process: asked before the first reset, see `shared_state`."""
         return SharedState(None, "copies of others are not looked at")

@@ -26,6 +26,9 @@ _FLOAT, _BOOL = np.dtype(np.float64), np.dtype(np.bool_)
 # adapted again: by an evaluation, by another agent, after `close`.
 _UNFINISHED: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
+# Who reset a vector environment last, by its id; nobody where that one is gone. A user's may have several adapters.
+_BEGUN: weakref.WeakValueDictionary[int, VectorAdapter] = weakref.WeakValueDictionary()
+
 
 class VectorAdapter(Environments):
     """What collecting and evaluation see of a gymnasium VectorEnv, or of what `foreign` translates into one.
@@ -89,6 +92,7 @@ class VectorAdapter(Environments):
             self._leave_unfinished(error)
             raise
         _UNFINISHED.pop(id(self._env.unwrapped), None)
+        _BEGUN[id(self._env.unwrapped)] = self
         self._steps = 0
         if masks is not None:
             self._take_masks(*masks, None)
@@ -120,6 +124,11 @@ class VectorAdapter(Environments):
         if self._same_step and np.count_nonzero(truncated):
             final = self._final_observations(np.flatnonzero(truncated & ~terminated), infos)
         return StepResult(self._flat(observations, "step"), rewards, terminated, truncated, final)
+
+    @property
+    def begun_by_others(self) -> bool:
+        """Whether another adapter, of another agent or an evaluation, has reset the vector environment since."""
+        return _BEGUN.get(id(self._env.unwrapped)) is not self
 
     def close(self) -> None:
         """Close the environments, unless a user handed them in; a UserWarning names copies that raise.

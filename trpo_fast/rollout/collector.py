@@ -7,6 +7,7 @@ stays as it is until `collect` was called twice more.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -161,6 +162,7 @@ class Collector:
         self._first_step = 0  # of the rollout under way
         self._resets = 0
         self._observations: NDArray[Any] | None = None  # None: the next rollout begins with a reset
+        self._said_begun = False  # that others use the environments, too
         self._was_done = np.zeros(adapter.num_envs, np.bool_)
         self._episode_return = np.zeros(adapter.num_envs)
         self._episode_length = np.zeros(adapter.num_envs)
@@ -297,6 +299,16 @@ class Collector:
         return _Buffer(steps, self._adapter, self._dtype, self._observation_dtype)
 
     def _begin(self) -> NDArray[Any]:
+        if self._observations is not None and self._adapter.begun_by_others:
+            self._observations = None
+            if not self._said_begun:
+                self._said_begun = True
+                warnings.warn(
+                    "env: somebody else, another agent or an evaluation, has begun new episodes in the vector "
+                    "environment of this training, which begins new ones, too: those under way are lost whenever they "
+                    "take turns; want a vector environment for each",
+                    stacklevel=2,
+                )
         if self._observations is None:
             entropy = np.random.SeedSequence((self._seed, _ENVIRONMENT_STREAM, self._resets))
             # Copies get seed, seed + 1, ...: stay clear of the 32-bit limit that some simulators have.

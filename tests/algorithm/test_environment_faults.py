@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import trpo_fast.algorithm.trpo as module
 from tests.environments.test_shared_state import OneAircraft
+from tests.environments.worker_toys import Gambler
 from tests.rollout.toys import Walk
 from trpo_fast.algorithm.callbacks import EvaluationCallback
 from trpo_fast.algorithm.trpo import TRPO
@@ -58,6 +59,18 @@ def test_workers_with_several_copies_of_one_simulator_are_refused_and_with_one_e
 
 def test_one_copy_of_such_a_simulator_trains(make_agent):
     assert make_agent(OneAircraft, num_envs=1).learn(64).num_updates == 1
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "workers"])
+def test_a_space_that_copies_draw_from_in_common_is_named_once(make_agent, vectorization):
+    workers = {"num_workers": 1} if vectorization == "workers" else {}
+    agent = make_agent(Gambler, vectorization=vectorization, **workers)
+    with pytest.warns(
+        UserWarning, match=r"^env: its copies draw from self\.action_space, one object .* self\.np_random"
+    ):
+        agent.learn(STEPS)
+    agent.close()
+    agent.learn(STEPS)  # says nothing more
 
 
 def test_copies_that_share_state_train_where_that_is_asked_for_by_name(make_agent):

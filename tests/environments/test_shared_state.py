@@ -111,6 +111,52 @@ def test_samples_of_a_space_that_copies_have_in_common_are_no_shared_state(space
     assert str(space.sample()) == str(expected)
 
 
+class Gambler(Walk):
+    """Pays what its action space gives, a class's as most are."""
+
+    def __init__(self, seeds=False, alone=False):
+        super().__init__()
+        self.seeds = seeds
+        if alone:
+            self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def _observe(self):
+        return np.array([self.position, self.steps, 0.0])
+
+    def step(self, action):
+        observation, _, *others = super().step(action)
+        if self.seeds:
+            self.action_space.seed(self.steps)
+        return observation, float(self.action_space.sample()[0]), *others
+
+
+def test_a_space_that_copies_have_in_common_and_draw_from_is_named():
+    found = shared_state([Gambler(), Gambler()])
+    assert (found.shared, found.drawn_from) == (False, ("action_space",))
+    state = Gambler.action_space.np_random.bit_generator.state
+    shared_state([Gambler(), Gambler()])
+    assert Gambler.action_space.np_random.bit_generator.state == state
+
+
+@pytest.mark.parametrize("kind", [{"seeds": True}, {"alone": True}], ids=str)
+def test_a_space_of_ones_own_and_one_that_is_seeded_before_it_is_drawn_from_are_not_named(kind):
+    assert shared_state([Gambler(**kind), Gambler(**kind)]).drawn_from == ()
+
+
+def test_a_part_of_a_space_that_copies_have_in_common_is_named():
+    die = gymnasium.spaces.Discrete(6)
+
+    class Dice(Walk):
+        def __init__(self):
+            super().__init__()
+            self.observation_space = gymnasium.spaces.Dict(die=die, place=gymnasium.spaces.Box(-9, 9, (1,)))
+
+        def _observe(self):
+            return {"die": die.sample(), "place": np.zeros(1, np.float32)}
+
+    assert shared_state([Dice(), Dice()]).drawn_from == ("observation_space",)
+
+
 def test_drawing_from_the_global_generators_is_no_shared_state_and_leaves_them_as_they_were():
     np.random.seed(4), random.seed(4)
     expected = np.random.random(), random.random()

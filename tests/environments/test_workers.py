@@ -363,6 +363,10 @@ def test_copies_of_one_worker_that_share_state_are_found_and_one_copy_each_share
     assert used.shared_state().shared is None
 
 
+def test_a_space_that_copies_of_one_worker_draw_from_is_named(made):
+    assert made(toys.Gambler, 4, 2).shared_state().drawn_from == ("action_space",)
+
+
 def test_wrappings_of_all_copies_are_known_here(made):
     environments = made(lambda: gymnasium.wrappers.NormalizeReward(toys.Sum()), 3, 2)
     assert [(one.observations, one.rewards) for one in environments.wrappings] == [(False, True)] * 3

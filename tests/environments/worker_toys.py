@@ -171,6 +171,13 @@ class Shared(Sum):
         self.total += Shared.moved
 
 
+class Gambler(Sum):
+    """Pays what the class's action space gives."""
+
+    def happen(self, action) -> None:
+        self.total += float(self.action_space.sample()[0])
+
+
 class Late(Sum):
     """A step takes a moment, or does not end where it is `stuck`, when the actions are a policy's."""
 

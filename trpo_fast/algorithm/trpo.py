@@ -245,6 +245,7 @@ class TRPO:
         self.num_predictions = 0
         self._learning = False  # whether a call of learn is under way
         self.warned_of_recipe = False  # that files do not say how the environment is made
+        self._warned_of_spaces = False  # that copies draw from one space
 
     @property
     def config(self) -> TRPOConfig:
@@ -295,6 +296,15 @@ class TRPO:
         """ValueError where copies in one process are one simulator; a warning where that was asked for by name."""
         assert self.environments is not None
         found = self.environments.shared_state()
+        if found.drawn_from and not self._warned_of_spaces:
+            self._warned_of_spaces = True
+            names = " and ".join(f"self.{name}" for name in found.drawn_from)
+            warnings.warn(
+                f"env: its copies draw from {names}, one object for all copies of a process: what each of them draws "
+                "depends on the others, on how many share a process, and on no seed of the agent's; want "
+                "self.np_random in its place, or a space for each copy that its reset seeds",
+                stacklevel=3,
+            )
         if not found.shared:
             return
         what = f"env: its {self.num_envs} copies in one process share state: {found.reason}"

@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium
@@ -35,6 +35,8 @@ class SharedState:
     shared: bool | None
     """None where it cannot be told."""
     reason: str
+    drawn_from: tuple[str, ...] = ()
+    """Spaces, by attribute, that copies have in common, and whose samples decide what they answer."""
 
 
 def shared_state(envs: Sequence[gymnasium.Env[Any, Any]]) -> SharedState:
@@ -43,7 +45,8 @@ def shared_state(envs: Sequence[gymnasium.Env[Any, Any]]) -> SharedState:
     For environments that are reset with a seed before they are used: two of them are reset and stepped, below their
     wrappers, whose statistics stay as they are. Nothing of a run's random numbers is used; the global generators, and
     those of the spaces, which copies may well have in common, are put back. Two resets and `STEPS` steps of each where
-    copies answer alike; six resets more where they do not.
+    copies answer alike; six resets more where they do not, and three where they draw from spaces that they have in
+    common.
 
     Parameters
     ----------
@@ -56,16 +59,22 @@ def shared_state(envs: Sequence[gymnasium.Env[Any, Any]]) -> SharedState:
     if not all(hasattr(env, name) for env in (one, other) for name in ("observation_space", "action_space")):
         return SharedState(None, "a wrapper gives it its spaces")
     with preserved(), _spaces_preserved(one, other):
-        first, beside = _one_after_the_other(one, other)
-        if first is not None and beside is not None and _distance(first, beside) == 0:
-            return SharedState(False, "two copies answered alike, one after the other")
-        # Twice, so that what comes from no seed and happens now and then is not taken for the first copy's doing.
-        try:
-            alone = [_answers(other, _begun(other)) for _ in range(2)]
-            beside_again = _one_after_the_other(one, other)[1]
-            alone += [_answers(other, _begun(other)) for _ in range(2)]
-        except Exception as error:
-            return SharedState(None, f"it raised {error!r}")
+        spaces = _Spaces(one, other)
+        found = _found(one, other, spaces)
+        return found if found.shared else replace(found, drawn_from=_drawn_from(other, spaces))
+
+
+def _found(one: Any, other: Any, spaces: _Spaces) -> SharedState:
+    first, beside = _one_after_the_other(one, other, spaces)
+    if first is not None and beside is not None and _distance(first, beside) == 0:
+        return SharedState(False, "two copies answered alike, one after the other")
+    # Twice, so that what comes from no seed and happens now and then is not taken for the first copy's doing.
+    try:
+        alone = [_answers_of(other, spaces) for _ in range(2)]
+        beside_again = _one_after_the_other(one, other, spaces)[1]
+        alone += [_answers_of(other, spaces) for _ in range(2)]
+    except Exception as error:
+        return SharedState(None, f"it raised {error!r}")
     # Neighbours in time, as a simulator may drift from reset to reset.
     own = max(_distance(alone[0], alone[1]), _distance(alone[2], alone[3]))
     neighbours = ((beside, alone[0]), (alone[1], beside_again), (beside_again, alone[2]))
@@ -77,28 +86,74 @@ def shared_state(envs: Sequence[gymnasium.Env[Any, Any]]) -> SharedState:
     return SharedState(False, "copies differ, but one does not move the other")
 
 
-def _one_after_the_other(one: Any, other: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+def _drawn_from(env: Any, spaces: _Spaces) -> tuple[str, ...]:
+    """Spaces that copies have in common and that were drawn from, where `env` answers otherwise once others drew, too.
+
+    One that seeds them before it draws answers the same.
+    """
+    drawn = spaces.drawn()
+    if not drawn:
+        return ()
+    try:
+        usual, again = (_answers_of(env, spaces) for _ in range(2))
+        after_others = _answers_of(env, spaces, _SEED + 1)
+    except Exception:
+        return ()
+    return drawn if _distance(usual, again) == 0 < _distance(usual, after_others) else ()
+
+
+def _one_after_the_other(one: Any, other: Any, spaces: _Spaces) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
     """Answers of both, reset alike and then stepped in turn; None where one raises."""
     first = None
     try:
-        begun, others = _begun(other), _begun(one)
-        first = _answers(one, others)
-        return first, _answers(other, begun)
+        begun, others = _begun(other, spaces), _begun(one, spaces)
+        first = _answers(one, others, spaces)
+        return first, _answers(other, begun, spaces)
     except Exception:
         return first, None
 
 
-def _begun(env: gymnasium.Env[Any, Any]) -> Any:
+def _answers_of(env: Any, spaces: _Spaces, seed: int = _SEED) -> NDArray[Any]:
+    """Answers of one copy alone, whose spaces are seeded with `seed`."""
+    return _answers(env, _begun(env, spaces, seed), spaces, seed)
+
+
+def _begun(env: gymnasium.Env[Any, Any], spaces: _Spaces, seed: int = _SEED) -> Any:
     """The info of a reset."""
-    _seed_what_copies_may_share(env)
+    spaces.seed(env, seed)
     return env.reset(seed=_SEED)[1]
 
 
-def _seed_what_copies_may_share(env: gymnasium.Env[Any, Any]) -> None:
-    # The process's generators and those of spaces, a class's often: what is drawn from them tells nothing apart.
-    seed_both(_SEED)
-    env.observation_space.seed(_SEED)
-    env.action_space.seed(_SEED)
+class _Spaces:
+    """The spaces of two copies, a class's often, whose generators then are one: and who has drawn from them."""
+
+    def __init__(self, one: Any, other: Any) -> None:
+        self._common: dict[str, list[Any]] = {}
+        for name in ("observation_space", "action_space"):
+            theirs = {id(part) for part in _parts(getattr(other, name))}
+            self._common[name] = [part for part in _parts(getattr(one, name)) if id(part) in theirs]
+        self._seeded: dict[str, list[Any]] = {}
+        self._drawn: set[str] = set()
+
+    def seed(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
+        """Begin the spaces and the process's generators anew, so that what is drawn from them tells nothing apart."""
+        self._look()
+        seed_both(_SEED)
+        env.observation_space.seed(seed)
+        env.action_space.seed(seed)
+        self._seeded = {name: _states(parts) for name, parts in self._common.items()}
+
+    def drawn(self) -> tuple[str, ...]:
+        """Names of those that both have, and from which one has drawn since the first `seed`."""
+        self._look()
+        return tuple(name for name in self._common if name in self._drawn)
+
+    def _look(self) -> None:
+        self._drawn |= {name for name, states in self._seeded.items() if states != _states(self._common[name])}
+
+
+def _states(spaces: list[Any]) -> list[Any]:
+    return [None if space._np_random is None else space._np_random.bit_generator.state for space in spaces]
 
 
 @contextmanager
@@ -121,10 +176,11 @@ def _parts(space: Any) -> Iterator[Any]:
         yield from _parts(part)
 
 
-def _answers(env: gymnasium.Env[Any, Any], info: Any) -> NDArray[Any]:
+def _answers(env: gymnasium.Env[Any, Any], info: Any, spaces: _Spaces, seed: int = _SEED) -> NDArray[Any]:
     """All numbers in the observations, rewards and flags of the steps after a reset that returned `info`."""
-    _seed_what_copies_may_share(env)
+    spaces.seed(env, seed)
     space = copy.deepcopy(env.action_space)  # the environment may draw from its own
+    space.seed(_SEED)
     numbers: list[float] = []
     for _ in range(STEPS):
         mask = _mask(env, info)

@@ -173,9 +173,32 @@ def test_a_rollout_too_large_to_be_kept_twice_is_acted_part_by_part(made, monkey
     np.testing.assert_array_equal(collector.collect().observations, wanted.observations)
 
 
+def first_seed(copies):
+    """Of the environments of a collector with the seed 4."""
+    entropy = np.random.SeedSequence((4, 2, 0))
+    return int(entropy.generate_state(1)[0]) % (2**31 - copies)
+
+
+# The earliest step, and there the lowest copy, whichever worker is faster.
+@pytest.mark.parametrize(("at", "copy"), [({0: 5, 2: 5}, 0), ({1: 7, 3: 4}, 3), ({0: 7, 1: 6, 2: 6}, 1)])
+def test_of_copies_that_raise_in_several_workers_the_one_of_one_process_is_heard(made, monkeypatch, at, copy):
+    monkeypatch.setattr("trpo_fast.environments.workers.PATIENCE", 100.0)
+    make_one = functools.partial(toys.Fails, first_seed(4), at)
+    for environments in (InProcessEnvironments([make_one] * 4), made(make_one, 4, 2), made(make_one, 4, 4)):
+        with pytest.raises(ArithmeticError, match=f"copy {copy}") as caught:
+            collector_for(environments).collect()
+        assert caught.value.__notes__[0] == f"environment {copy}, step {at[copy]} after the reset"
+
+
+def test_what_a_copy_raises_is_heard_where_another_worker_does_not_come_back(made, monkeypatch):
+    monkeypatch.setattr("trpo_fast.environments.workers.PATIENCE", 0.0)
+    environments = made(functools.partial(toys.FailsOrHangs, first_seed(2)), 2, 2)
+    with pytest.raises(ArithmeticError, match="copy 1"):
+        collector_for(environments).collect()
+
+
 def test_the_first_observation_that_is_not_finite_is_named_as_in_one_process(made):
-    entropy = np.random.SeedSequence((4, 2, 0))  # as the collector seeds its environments
-    make_one = functools.partial(toys.Odd, int(entropy.generate_state(1)[0]) % (2**31 - 4))
+    make_one = functools.partial(toys.Odd, first_seed(4))
     messages = []
     for environments in (InProcessEnvironments([make_one] * 4), made(make_one, 4, 4)):
         with pytest.raises(ValueError, match="observation of environment 3 at step 5 must be finite") as caught:

@@ -202,6 +202,34 @@ class Fifth(Sum):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Fails(Sum):
+    """Of copies that are seeded from `first` on, copy i raises at step `at[i]`, after a moment where it is first."""
+
+    def __init__(self, first: int, at: dict[int, int]) -> None:
+        self.first, self.at = first, at
+
+    def reset(self, *, seed=None, options=None):
+        self.copy = None if seed is None else seed - self.first
+        return super().reset(seed=seed)
+
+    def happen(self, action) -> None:
+        if self.steps == self.at.get(self.copy):
+            time.sleep(0.3 if self.copy == min(self.at, key=self.at.get) else 0.0)
+            raise ArithmeticError(f"copy {self.copy}")
+
+
+class FailsOrHangs(Fails):
+    """Copy 1 raises at step 3, before which copy 0 does not come back from it."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__(first, {1: 3})
+
+    def happen(self, action) -> None:
+        if self.steps == 3 and self.copy == 0:
+            time.sleep(1000.0)
+        super().happen(action)
+
+
 class Odd(Sum):
     """Of copies that are seeded from `first` on, 3 has an observation that is not finite at step 5, 1 at step 7."""
 

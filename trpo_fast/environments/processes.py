@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import pickle
@@ -151,12 +152,21 @@ class WorkerProcesses:
 
     def next_part(self) -> int:
         """Wait for the end of any part's step; the part, the same until `await_step` was called for it."""
+        part = self.next_part_until(math.inf)
+        assert part is not None
+        return part
+
+    def next_part_until(self, deadline: float) -> int | None:
+        """`next_part`; None where no step has ended by `deadline`, of `time.monotonic`."""
         ready = self._ready
         while not ready:
-            events = self._any.poll(_WATCH)
+            left = 1e3 * (deadline - time.monotonic())
+            events = self._any.poll(max(0.0, min(_WATCH, left)))
             for descriptor, _ in events:
                 ready.append(self._part_of[descriptor])
             if not events:
+                if left <= 0:
+                    return None
                 for worker in self._workers:
                     self._require_alive(worker)
                 if not self._workers:
@@ -246,14 +256,7 @@ class WorkerProcesses:
         data = self._take(worker, code)
         if code != ERROR:
             return pickle.loads(data)
-        pickled, summary, notes, trace = pickle.loads(data)
-        try:
-            error = pickle.loads(pickled)
-        except Exception:
-            error = WorkerError(summary)
-            for note in (*notes, trace):
-                error.add_note(note)
-        raise error
+        raise error_in(data)
 
     def _take(self, worker: WorkerProcess, code: bytes) -> bytes:
         """The rest of an answer that begins with `code`."""
@@ -272,6 +275,18 @@ class WorkerProcesses:
         # Something that the worker started may hold its pipe open, so that its end does not show there.
         if worker.has_ended and not worker.poll.poll(0):
             raise worker.death()
+
+
+def error_in(data: bytes) -> Exception:
+    """What an environment raised in a worker; WorkerError where it cannot be made again."""
+    pickled, summary, notes, trace = pickle.loads(data)
+    try:
+        error: Exception = pickle.loads(pickled)
+    except Exception:
+        error = WorkerError(summary)
+        for note in (*notes, trace):
+            error.add_note(note)
+    return error
 
 
 def _last_words(worker: WorkerProcess, deadline: float) -> list[str]:

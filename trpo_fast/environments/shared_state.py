@@ -153,7 +153,8 @@ class _Spaces:
 
 
 def _states(spaces: list[Any]) -> list[Any]:
-    return [None if space._np_random is None else space._np_random.bit_generator.state for space in spaces]
+    # As text: some hold arrays.
+    return [None if space._np_random is None else repr(space._np_random.bit_generator.state) for space in spaces]
 
 
 @contextmanager

@@ -193,13 +193,14 @@ class _Worker:
 
     def _roll_out(
         self, copies: Copies, shared: dict[str, NDArray[Any]], plan: ActorPlan, layout: Layout, first_step: int
-    ) -> tuple[int, list[tuple[int, list[int]]], str | None]:
+    ) -> tuple[int, list[tuple[int, list[int]]], str | None, bytes | None]:
         """Act and step until the number of steps in shared memory is reached.
 
         Returns
         -------
-        (int, list of (step, copies), str or None)
-            Steps done, where there are final observations, and what the actor said of a row that it cannot act on.
+        (int, list of (step, copies), str or None, bytes or None)
+            Steps done, where there are final observations, what the actor said of a row that it cannot act on, and what
+            a copy raised in the step after those.
         """
         if layout != self._layout:
             self._arrays = arrays_in(mmap.mmap(self._rollouts, size_of(layout)), layout)
@@ -219,17 +220,24 @@ class _Worker:
             try:
                 env_actions = recorder.act(t, rows, copies.masks)
             except FloatingPointError as error:
-                return t, found, str(error)
-            written = copies.step(env_actions)
+                return t, found, str(error), None
+            try:
+                written = copies.step(env_actions)
+            except Exception as error:
+                return t, found, None, self._pickled(error)
             recorder.record(t, *outcomes)
             if written:
                 kept_finals[t, written] = finals[written]
                 found.append((t, written))
             t += 1
-        return t, found, None
+        return t, found, None, None
 
     def _failure(self, error: Exception) -> bytes:
-        """The answer that brings an exception: as it is, where it can be made again, and in words."""
+        """The answer that brings an exception."""
+        return message(ERROR, self._pickled(error))
+
+    def _pickled(self, error: Exception) -> bytes:
+        """An exception that is being handled: as it is, where it can be made again, and in words."""
         text = f"{whose(self._index, os.getpid(), self._first, self._count)}:\n{traceback.format_exc().rstrip()}"
         words = f"{type(error).__name__}: {error}", list(getattr(error, "__notes__", [])), text
         try:
@@ -238,7 +246,7 @@ class _Worker:
             pickle.loads(pickled)  # it may be taken, and not be made again
         except Exception:
             pickled = None
-        return message(ERROR, pickle.dumps((pickled, *words)))
+        return pickle.dumps((pickled, *words))
 
 
 def whose(index: int, process: int, first: int, count: int) -> str:

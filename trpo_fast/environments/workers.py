@@ -18,6 +18,8 @@ Nobody waits by spinning: on the core that this would take another worker steps.
 
 from __future__ import annotations
 
+import math
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -32,9 +34,10 @@ from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.checks import require_same_spaces
 from trpo_fast.environments.copies import seeds_from
 from trpo_fast.environments.mujoco_warnings import take_as_said
-from trpo_fast.environments.processes import WorkerProcesses
+from trpo_fast.environments.processes import WorkerProcesses, error_in
 from trpo_fast.environments.shared_state import SharedState
 from trpo_fast.environments.worker import MASKS, RESET, ROLL_OUT, SHARED, size_of
+from trpo_fast.environments.worker_process import PATIENCE
 from trpo_fast.environments.wrappers import Wrapping
 
 _MOST_FOR_A_ROLLOUT = 1 << 27  # bytes
@@ -179,26 +182,38 @@ class WorkerEnvironments(Environments):
             self._rollout_layout, self._rollout = layout, self._processes.share_rollouts(layout)
         arrays, processes = self._rollout, self._processes
         arrays["steps"][0] = steps
-        done: dict[int, tuple[int, list[tuple[int, list[int]]], str | None]] = {}
+        done: dict[int, tuple[int, list[tuple[int, list[int]]], str | None, bytes | None]] = {}
         complete = False
+        deadline = math.inf
         try:
             processes.tell(ROLL_OUT, dict.fromkeys(range(len(self.parts)), (plan, layout, first_step)))
             while len(done) < len(self.parts):
-                part = processes.next_part()
-                done[part] = count, _, words = processes.value_of(part)
-                if words is not None:  # the others go on to that step, of which one may be the first to fail
+                part = processes.next_part_until(deadline)
+                if part is None:
+                    break
+                done[part] = count, _, words, raised = processes.value_of(part)
+                if words is not None or raised is not None:
+                    # The others go on to that step, of which one may be the first to fail: who is first does not depend
+                    # on time, unless one of them takes too long for what there is to say already.
                     arrays["steps"][0] = min(arrays["steps"][0], count + 1)
+                if raised is not None:
+                    deadline = min(deadline, time.monotonic() + PATIENCE)
+            # As in one process, all act before any of them steps.
+            raised_at = [(count, 1, part, raised) for part, (count, *_, raised) in done.items() if raised is not None]
+            said_at = [(count, 0, part, words) for part, (count, _, words, _) in done.items() if words is not None]
+            first = min([*raised_at, *said_at], key=lambda at: at[:3], default=None)
+            if raised_at and (len(done) < len(self.parts) or first in raised_at):
+                raise error_in(min(raised_at)[3])
             complete = True
         finally:
             if not complete:
                 arrays["steps"][0] = 0
-        failures = [(count, part, words) for part, (count, _, words) in done.items() if words is not None]
-        failure = min(failures, default=None)
         copies = [
             (t, own.start + np.array(written, np.int64))
-            for own, (_, found, _) in zip(self.parts, (done[part] for part in range(len(self.parts))), strict=True)
+            for own, (_, found, *_) in zip(self.parts, (done[part] for part in range(len(self.parts))), strict=True)
             for t, written in found
         ]
+        failure = min(said_at, default=None)
         return RolledOut(
             raw=arrays["raw"],
             observations=arrays["observations"],
@@ -210,7 +225,7 @@ class WorkerEnvironments(Environments):
             action_masks=None if self.action_masks is None else arrays["masks"],
             last=self._rows,
             finals=[(t, arrays["finals"][t, indices], indices) for t, indices in copies],
-            failure=None if failure is None else (failure[0], self.parts[failure[1]], failure[2]),
+            failure=None if failure is None else (failure[0], self.parts[failure[2]], failure[3]),
         )
 
     def next_part(self) -> int:

@@ -26,7 +26,7 @@ TRPO("Hopper-v5", config=TRPOConfig(max_kl=0.01))  # or a whole configuration
 trpo-fast train Hopper-v5 --max-kl 0.01
 ```
 
-An id may have a [preset](learning.md#presets), which a setting that is given wins over and a whole configuration leaves out.
+An id may have a [preset](learning.md#presets): a setting that is given wins, a whole configuration leaves it out.
 A value that cannot work raises `ValueError` with the field, the value and what is wanted.
 This page is made by `docs/generate_configuration.py` from the declarations in `trpo_fast/algorithm/config.py`.
 """

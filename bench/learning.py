@@ -72,7 +72,8 @@ class Arm(NamedTuple):
         common = ["--timesteps", str(timesteps), "--seed", str(seed), "--out", str(folder), *self.options]
         if self.peer:
             return ["bench.peer_learning", "train", task, *common]
-        return ["trpo_fast", "train", task, "--threads", "1", "--eval-episodes", "0", *common]
+        # An arm is what it says, and no preset that came later; one may ask for it: --preset auto.
+        return ["trpo_fast", "train", task, "--threads", "1", "--eval-episodes", "0", "--preset", "none", *common]
 
     def resume(self, timesteps: int, folder: Path) -> list[str]:
         """As ``train``, from the latest checkpoint."""

@@ -53,7 +53,7 @@ def _scales() -> list[str]:
 def _presets() -> list[str]:
     lines = [
         [preset.name, ", ".join(f"`{name}={value!r}`" for name, value in preset.settings.items()), preset.evidence]
-        for preset in presets.presets().values()
+        for preset in presets.all_presets().values()
     ]
     return table(["id", "settings", "evidence"], lines)
 

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import starting as _starting
 
-if _starting.is_command():
-    _starting.begin()
-
+_starting.begin()
 try:
     from ._core.library import get_num_threads, instruction_set, set_num_threads
 except ImportError as error:
@@ -22,7 +20,9 @@ except ImportError as error:
         raise
     print(f"trpo-fast: error: {error}", file=sys.stderr)
     sys.exit(2)
-from .threadpool import register_with_threadpoolctl as _register_with_threadpoolctl
+finally:
+    _starting.end()  # whatever else this program is, its Ctrl-C is its own; the command begins again
+from .threadpool import register_with_threadpoolctl as _register_with_threadpoolctl  # noqa: E402
 
 if TYPE_CHECKING:
     from ._core.preconditioner import KroneckerPreconditioner

@@ -7,6 +7,7 @@ tracebacks of other packages' imports or, from within the compiled part of one, 
 import os
 import signal
 import sys
+import threading
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -14,12 +15,22 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 def is_command() -> bool:
     """Whether this process is ``trpo-fast`` or ``python -m trpo_fast``."""
     program = sys.argv[0] if sys.argv else ""
-    # For the latter, "-m" still stands where the file's name will.
-    return program.endswith("trpo-fast") or (program == "-m" and "trpo_fast" in sys.orig_argv)
+    if program == "-m":  # which still stands where the file's name will
+        return "-m" in sys.orig_argv and sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] == ["trpo_fast"]
+    name, suffix = os.path.splitext(os.path.basename(program))
+    return name == "trpo-fast" and suffix in ("", ".exe") and not os.path.isdir(program)
 
 
 def begin() -> None:
-    """Let Ctrl-C end the process from now on; where it is ignored, as in the background, it stays so."""
+    """Let Ctrl-C end the command from now on; where it is ignored, as in the background, it stays so.
+
+    Does nothing in any other program, nor in a process that the command started, which imports its file again.
+    """
+    started = sys.modules.get("multiprocessing.process")
+    if not is_command() or (started is not None and started.parent_process() is not None):
+        return
+    if threading.current_thread() is not threading.main_thread():
+        return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
 

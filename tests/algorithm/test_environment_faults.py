@@ -273,6 +273,23 @@ def test_agents_that_share_a_vector_environment_begin_new_episodes_when_they_tak
         other.learn(1)
 
 
+def test_a_reset_by_another_agent_that_fails_halfway_is_seen_too(make_agent):
+    vector = SyncVectorEnv([lambda: Walk(99, np.inf)] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    one, other = (make_agent(vector, steps_per_env=5, warm_up_steps=0) for _ in range(2))
+    one.learn(1)
+
+    def fail(**arguments):
+        raise ArithmeticError("no reset")
+
+    vector.envs[1].reset = fail
+    with pytest.raises(ArithmeticError, match="no reset"):
+        other.learn(1)
+    del vector.envs[1].reset
+    with pytest.warns(UserWarning, match="somebody else"):
+        one.learn(1)
+    assert [env.steps for env in vector.envs] == [5, 5]
+
+
 def test_a_loaded_agent_that_is_evaluated_makes_environments_for_that_alone(make_agent, counted, tmp_path):
     gymnasium.register("Counted-v0", entry_point=Counted)
     try:

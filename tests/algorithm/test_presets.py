@@ -14,7 +14,7 @@ def settings_of(agent):
     return {name: getattr(agent.config, name) for name in DECAYING}
 
 
-@pytest.mark.parametrize("preset", presets.presets().values(), ids=lambda preset: preset.name)
+@pytest.mark.parametrize("preset", presets.all_presets().values(), ids=lambda preset: preset.name)
 def test_every_preset_is_made_of_settings_and_says_its_evidence(preset):
     check_field_names(preset.settings)
     made = TRPOConfig(**preset.settings)
@@ -23,7 +23,7 @@ def test_every_preset_is_made_of_settings_and_says_its_evidence(preset):
     assert len(preset.evidence) > 40 and any(character.isdigit() for character in preset.evidence)
 
 
-@pytest.mark.parametrize("preset", presets.presets().values(), ids=lambda preset: preset.name)
+@pytest.mark.parametrize("preset", presets.all_presets().values(), ids=lambda preset: preset.name)
 def test_every_preset_is_for_the_actions_that_its_environment_has(preset):
     if preset.name not in gymnasium.registry:
         pytest.skip(f"{preset.name} is not registered here")
@@ -48,15 +48,18 @@ def test_an_id_takes_its_preset_and_the_agent_says_so():
         ("CartPole-v1", {"config": TRPOConfig()}),
         ("CartPole-v0", {}),  # another version
         (lambda: gymnasium.make("CartPole-v1"), {}),
-        (gymnasium.make_vec("CartPole-v1", num_envs=2), {}),
+        ("make_vec", {}),
     ],
     ids=["None", "a whole config", "another version", "callable", "VectorEnv"],
 )
 @pytest.mark.filterwarnings("ignore:.*CartPole-v0.*out of date")
 def test_no_preset_is_taken(env, given):
-    agent = TRPO(env, **given)
+    vector = gymnasium.make_vec("CartPole-v1", num_envs=2) if env == "make_vec" else None
+    agent = TRPO(vector or env, **given)
     assert agent.preset is None
     assert set(settings_of(agent).values()) == {"constant"}
+    if vector is not None:
+        vector.close()
 
 
 class PushedBySide(gymnasium.ActionWrapper):

@@ -197,6 +197,31 @@ def test_what_a_copy_raises_is_heard_where_another_worker_does_not_come_back(mad
         collector_for(environments).collect()
 
 
+def test_what_a_copy_raises_is_heard_where_another_worker_then_ends(made, monkeypatch, tmp_path):
+    environments = made(functools.partial(toys.FailsOrExits, first_seed(2), tmp_path / "heard"), 2, 2)
+    value_of = environments._processes.value_of
+
+    def heard(part: int):
+        value = value_of(part)
+        (tmp_path / "heard").touch()
+        return value
+
+    monkeypatch.setattr(environments._processes, "value_of", heard)
+    monkeypatch.setattr("trpo_fast.environments.workers.PATIENCE", 1000.0)  # so that it is the end that is heard
+    with pytest.raises(ArithmeticError, match="copy 1"):
+        collector_for(environments).collect()
+
+
+def test_what_a_copy_raises_in_close_is_heard_where_another_worker_does_not_end(made):
+    environments = made(functools.partial(toys.JamsOrRaisesInClose, 0), 2, 2)
+    environments.reset(0)
+    for part in range(2):
+        environments.send(part, np.zeros_like(environments._actions[part]))
+    environments.receive(1)
+    with pytest.warns(UserWarning, match="environment 1 raised ArithmeticError"):
+        environments.close()
+
+
 def test_the_first_observation_that_is_not_finite_is_named_as_in_one_process(made):
     make_one = functools.partial(toys.Odd, first_seed(4))
     messages = []

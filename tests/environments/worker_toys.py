@@ -230,6 +230,41 @@ class FailsOrHangs(Fails):
         super().happen(action)
 
 
+class FailsOrExits(Fails):
+    """Copy 1 raises at step 3, where copy 0 ends its process once there is a file."""
+
+    def __init__(self, first: int, path: Path) -> None:
+        super().__init__(first, {1: 3})
+        self.path = path
+
+    def happen(self, action) -> None:
+        if self.steps == 3 and self.copy == 0:
+            while not self.path.exists():
+                time.sleep(0.001)
+            os._exit(3)
+        super().happen(action)
+
+
+class JamsOrRaisesInClose(Sum):
+    """Copy 0 does not come back from its first step; copy 1 raises when it is closed."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def reset(self, *, seed=None, options=None):
+        self.copy = None if seed is None else seed - self.first
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        if self.copy == 0:
+            time.sleep(1000.0)
+        return super().step(action)
+
+    def close(self) -> None:
+        if self.copy == 1:
+            raise ArithmeticError("copy 1")
+
+
 class Odd(Sum):
     """Of copies that are seeded from `first` on, 3 has an observation that is not finite at step 5, 1 at step 7."""
 

@@ -165,7 +165,7 @@ def check_given(own: dict[str, str | None], policy: Network | None, critic: Netw
                 f"want TRPO.load(path, {name}=...) with such a module"
             )
         if own[name] is None and given is not None:
-            what = f"a {type(given).__name__}" if isinstance(given, nn.Module) else repr(given)
+            what = type(given).__name__ if isinstance(given, nn.Module) else repr(given)
             raise ValueError(f"{name}: {what} given; want none, this agent was saved with the built-in {name}")
 
 

@@ -33,7 +33,7 @@ class Preset:
 
 
 @functools.cache
-def presets() -> Mapping[str, Preset]:
+def all_presets() -> Mapping[str, Preset]:
     """All there are, by name."""
     text = importlib.resources.files("trpo_fast").joinpath("presets.toml").read_text(encoding="utf-8")
     entries = tomllib.loads(text)
@@ -50,14 +50,25 @@ def describe_actions(space: spaces.Space[Any]) -> str:
     return str(space)
 
 
-def of(preset: Any, env_id: str | None, action_space: spaces.Space[Any], *, whole_config: bool) -> Preset | None:
+def require_known(preset: Any) -> None:
+    """ValueError for what is neither "auto", nor None, nor the name of one; near ones are named."""
+    if preset in (None, AUTO) or (isinstance(preset, str) and preset in all_presets()):
+        return
+    near = difflib.get_close_matches(str(preset), all_presets(), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(all_presets())}"
+    raise ValueError(f"preset: {preset!r} given; want {AUTO!r}, None or the name of one: {hint}")
+
+
+def preset_for(
+    preset: str | None, env_id: str | None, action_space: spaces.Space[Any], *, whole_config: bool
+) -> Preset | None:
     """The preset to train with, or None.
 
     Parameters
     ----------
     preset : str or None
         "auto": that of `env_id`, where there is one for these actions and nothing is said by a whole configuration; or
-        the name of one.
+        the name of one, which `require_known` lets pass.
     env_id : str or None
         None for what is not made by its id.
     action_space : gymnasium.spaces.Space
@@ -67,25 +78,21 @@ def of(preset: Any, env_id: str | None, action_space: spaces.Space[Any], *, whol
     Raises
     ------
     ValueError
-        No preset of that name, near ones are named; one of another version of the environment, or for other actions; or
-        one that a whole configuration leaves nothing to say.
+        The one named is of another version of the environment, or for other actions; or a whole configuration leaves it
+        nothing to say.
     """
     if preset is None:
         return None
     plain = None if env_id is None else env_id.rpartition(":")[2]  # without the module that registers it
     actions = describe_actions(action_space)
     if preset == AUTO:
-        found = None if whole_config or plain is None else presets().get(plain)
-        return found if found is not None and found.actions == actions else None
-    if not isinstance(preset, str) or preset not in presets():
-        near = difflib.get_close_matches(str(preset), presets(), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(presets())}"
-        raise ValueError(f"preset: {preset!r} given; want {AUTO!r}, None or the name of one: {hint}")
+        auto = None if whole_config or plain is None else all_presets().get(plain)
+        return auto if auto is not None and auto.actions == actions else None
     if whole_config:
         raise ValueError(f"preset: {preset!r} given with a config, which says every setting; want one of the two")
     if plain is not None and plain != preset and _unversioned(plain) == _unversioned(preset):
         raise ValueError(f"preset: {preset!r} given for {plain}, another version; want preset=None, --preset none")
-    found = presets()[preset]
+    found = all_presets()[preset]
     if found.actions != actions:
         raise ValueError(
             f"preset: {preset!r} given, which is for actions {found.actions}; the environment has {actions}; want "

@@ -154,10 +154,11 @@ class TRPO:
             env, vectorization, {} if env_kwargs is None else env_kwargs, wrappers, imports, num_workers=num_workers
         ).resolved()
         given = (config or TRPOConfig()).replace(**overrides)
+        presets.require_known(preset)
         environments = recipe.make(given.num_envs)
         try:
             env_id = recipe.source if isinstance(recipe.source, str) else None
-            found = presets.of(preset, env_id, environments.action_space, whole_config=config is not None)
+            found = presets.preset_for(preset, env_id, environments.action_space, whole_config=config is not None)
             config = given if found is None else TRPOConfig().replace(**{**found.settings, **overrides})
             if environments.left_out:
                 warnings.warn(

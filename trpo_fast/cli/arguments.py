@@ -67,7 +67,7 @@ def _add_train(commands: Any) -> None:
         "--preset",
         metavar="NAME",
         help="settings that an environment is known to need: by default those of its id, if there are some; those of "
-        "another id; or none, the defaults. Options and --config win",
+        "another id; or none, the defaults. Options and settings of --config win; a run's config.json says them all",
     )
     train.add_argument("--resume", metavar="RUN", help="go on with this run, from its latest checkpoint")
     train.add_argument("--threads", type=_count, metavar="N", help="threads of the compiled core and of torch")

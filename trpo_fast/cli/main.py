@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from trpo_fast import starting
-from trpo_fast.cli.arguments import make_parser
-from trpo_fast.cli.errors import CommandError, describe
-from trpo_fast.starting import INTERRUPTED
+
+starting.begin()
+
+from trpo_fast.cli.arguments import make_parser  # noqa: E402
+from trpo_fast.cli.errors import CommandError, describe  # noqa: E402
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return starting.INTERRUPTED
 
 
 def _command(module: str) -> Any:
@@ -60,7 +62,12 @@ def _own_warnings_in_a_line() -> Iterator[None]:
         while frame is not None and frame.f_globals.get("__name__") == "warnings":
             frame = frame.f_back
         # Not `filename`: warnings point at who called this package.
-        is_own = frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "trpo_fast"
+        # NumPy's, of another category, have their place in this package to tell.
+        is_own = (
+            category is UserWarning
+            and frame is not None
+            and str(frame.f_globals.get("__name__")).partition(".")[0] == "trpo_fast"
+        )
         return f"warning: {message}\n" if is_own else before(message, category, filename, lineno, line)
 
     warnings.formatwarning = text

@@ -184,7 +184,7 @@ def _lack_of_memory_named() -> Iterator[None]:
 
 def _train(agent: TRPO, folder: RunFolder, timesteps: int, arguments: argparse.Namespace) -> int:
     env = agent.recipe.name if agent.recipe else "environment"
-    preset = f", preset {presets.presets()[agent.preset]}" if agent.preset else ""
+    preset = f", preset {presets.all_presets()[agent.preset]}" if agent.preset else ""
     _say(f"{env}: {timesteps:,} steps{preset}, {agent.engine.name} engine, {folder.path}")
     checkpoints = CheckpointCallback(folder.checkpoints, arguments.checkpoint_every or max(timesteps // 10, 1))
     began, first, failed = time.perf_counter(), agent.num_timesteps, True

@@ -40,7 +40,7 @@ from trpo_fast.environments.worker_process import (
 )
 
 _WATCH = 500  # milliseconds between two looks at whether silent workers still live
-_GLANCE = 0.05  # seconds, while workers end
+_GLANCE = 50  # the same, while workers end
 
 
 class WorkerProcesses:
@@ -215,15 +215,17 @@ class WorkerProcesses:
         finally:
             for worker in workers:
                 os.close(worker.answers)
-        if os.getpid() == self._owner:
-            end_all(workers, deadline)
+            if os.getpid() == self._owner:
+                end_all(workers, deadline)
         warn_of_failed_closes(said)
 
     def dispose(self) -> None:
         """`end`, for good."""
-        self.end()
-        os.close(self._memory)
-        os.close(self._rollouts)
+        try:
+            self.end()
+        finally:
+            os.close(self._memory)
+            os.close(self._rollouts)
 
     def _running(self, part: int) -> WorkerProcess:
         if not self._workers:
@@ -292,13 +294,14 @@ def error_in(data: bytes) -> Exception:
 def _last_words(worker: WorkerProcess, deadline: float) -> list[str]:
     """What a worker whose commands are closed says of closing its copies; waits for its end until `deadline`."""
     data = b""
-    while not worker.torn and (left := deadline - time.monotonic()) > 0:
-        if worker.poll.poll(1e3 * min(left, _GLANCE)):
+    while not worker.torn:
+        left = 1e3 * max(0.0, deadline - time.monotonic())
+        if worker.poll.poll(min(left, _GLANCE)):
             piece = os.read(worker.answers, 1 << 16)
             if not piece:
                 break
             data += piece
-        elif worker.has_ended:  # something that it started may hold its pipe open
+        elif left == 0 or worker.has_ended:  # something that it started may hold its pipe open
             break
     while data:  # answers that nobody waited for any more come first
         code, data = data[:1], data[1:]

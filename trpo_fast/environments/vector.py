@@ -82,6 +82,7 @@ class VectorAdapter(Environments):
         """
         if self._is_unfinished() and foreign.leaves_answers(self._env):
             self._replace()
+        _BEGUN[id(self._env.unwrapped)] = self  # also where it fails halfway
         try:
             observations, infos = self._env.reset(seed=seed)
             self._env, observations, infos = foreign.in_arrays(self._env, observations, infos)
@@ -92,7 +93,6 @@ class VectorAdapter(Environments):
             self._leave_unfinished(error)
             raise
         _UNFINISHED.pop(id(self._env.unwrapped), None)
-        _BEGUN[id(self._env.unwrapped)] = self
         self._steps = 0
         if masks is not None:
             self._take_masks(*masks, None)

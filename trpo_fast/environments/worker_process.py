@@ -100,7 +100,8 @@ class WorkerProcess:
                 pass_fds=(theirs, mine, *memory),
             )
         except BaseException:
-            self.close_pipes()
+            os.close(self.commands)
+            os.close(self.answers)
             raise
         finally:
             os.close(theirs)
@@ -117,11 +118,6 @@ class WorkerProcess:
     def has_ended(self) -> bool:
         """Whether the process is gone."""
         return self.process.poll() is not None
-
-    def close_pipes(self) -> None:
-        """Close this end."""
-        os.close(self.commands)
-        os.close(self.answers)
 
     def death(self) -> WorkerError:
         """What to raise where it answers no more."""

@@ -37,7 +37,7 @@ from trpo_fast.environments.mujoco_warnings import take_as_said
 from trpo_fast.environments.processes import WorkerProcesses, error_in
 from trpo_fast.environments.shared_state import SharedState
 from trpo_fast.environments.worker import MASKS, RESET, ROLL_OUT, SHARED, size_of
-from trpo_fast.environments.worker_process import PATIENCE
+from trpo_fast.environments.worker_process import PATIENCE, WorkerError
 from trpo_fast.environments.wrappers import Wrapping
 
 _MOST_FOR_A_ROLLOUT = 1 << 27  # bytes
@@ -188,10 +188,15 @@ class WorkerEnvironments(Environments):
         try:
             processes.tell(ROLL_OUT, dict.fromkeys(range(len(self.parts)), (plan, layout, first_step)))
             while len(done) < len(self.parts):
-                part = processes.next_part_until(deadline)
-                if part is None:
-                    break
-                done[part] = count, _, words, raised = processes.value_of(part)
+                try:
+                    part = processes.next_part_until(deadline)
+                    if part is None:
+                        break
+                    done[part] = count, _, words, raised = processes.value_of(part)
+                except WorkerError:
+                    if deadline == math.inf:
+                        raise
+                    break  # what a copy raised is known already, and tells more
                 if words is not None or raised is not None:
                     # The others go on to that step, of which one may be the first to fail: who is first does not depend
                     # on time, unless one of them takes too long for what there is to say already.

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,7 +40,9 @@ def test_a_program_that_imports_the_package_keeps_its_ctrl_c(tmp_path, name, arg
         (["/usr/bin/trpo-fast", "train"], ["python", "/usr/bin/trpo-fast", "train"], True),
         (["trpo-fast.exe"], ["trpo-fast.exe"], True),
         (["-m", "train"], ["python", "-m", "trpo_fast", "train"], True),
+        ([str(Path(starting.__file__).with_name("__main__.py"))], ["python", "-m", "trpo_fast"], True),
         (["-m"], ["python", "-m", "trainer", "--algo", "trpo_fast"], False),
+        (["trpo_fast/__main__.py"], ["python", "-m", "trainer"], False),
         (["my-trpo-fast"], ["python", "my-trpo-fast"], False),
         ([""], ["python"], False),
         ([], ["python"], False),

@@ -15,7 +15,8 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 def is_command() -> bool:
     """Whether this process is ``trpo-fast`` or ``python -m trpo_fast``."""
     program = sys.argv[0] if sys.argv else ""
-    if program == "-m":  # which still stands where the file's name will
+    # While the package is imported, "-m" stands where later the file's name does.
+    if program == "-m" or program == os.path.join(os.path.dirname(__file__), "__main__.py"):
         return "-m" in sys.orig_argv and sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] == ["trpo_fast"]
     name, suffix = os.path.splitext(os.path.basename(program))
     return name == "trpo-fast" and suffix in ("", ".exe") and not os.path.isdir(program)

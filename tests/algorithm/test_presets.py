@@ -103,7 +103,7 @@ def test_a_file_keeps_the_settings_themselves(tmp_path):
     [
         ("CartPole-v1", {"preset": "CartPole-v2"}, "preset: 'CartPole-v2' given.*did you mean CartPole-v1"),
         ("CartPole-v1", {"preset": "nothing like it"}, "preset: 'nothing like it' given.*there are CartPole-v1"),
-        ("CartPole-v1", {"preset": 3}, "preset: 3 given; want 'auto', None or the name"),
+        ("CartPole-v1", {"preset": 3}, "preset: 3 given; want 'auto', None .--preset none. or the name"),
         ("CartPole-v0", {"preset": "CartPole-v1"}, "given for CartPole-v0, another version"),
         ("Pendulum-v1", {"preset": "CartPole-v1"}, r"for actions Discrete\(2\); the environment has Box\(1,\)"),
         ("CartPole-v1", {"preset": "CartPole-v1", "config": TRPOConfig()}, "given with a config"),

@@ -71,7 +71,9 @@ def test_an_id_takes_its_preset_and_says_which(command, small, tmp_path):
     out, *found = schedules("b", "--preset", "none")
     assert "preset" not in out
     assert found == [None, "constant", "constant"]
-    assert schedules("c", "--max-kl-schedule", "constant")[1:] == ("CartPole-v1", "constant", "linear")
+    out, *found = schedules("c", "--max-kl-schedule", "constant")
+    assert "preset CartPole-v1 (critic_learning_rate_schedule='linear')," in out, "what is in force"
+    assert found == ["CartPole-v1", "constant", "linear"]
     assert schedules("d", "--config", "settings.json")[1:] == ("CartPole-v1", "cosine", "linear")
     assert schedules("e", "--config", "b/config.json")[1:] == (None, "constant", "constant"), "a run says every setting"
 

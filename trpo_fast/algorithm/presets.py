@@ -28,8 +28,10 @@ class Preset:
     evidence: str
     """What was measured, and with what the defaults compare."""
 
-    def __str__(self) -> str:
-        return f"{self.name} ({', '.join(f'{name}={value!r}' for name, value in self.settings.items())})"
+    def described(self, config: Any) -> str:
+        """Its name, and those of its settings that are in force in `config`."""
+        own = [f"{name}={value!r}" for name, value in self.settings.items() if getattr(config, name) == value]
+        return f"{self.name} ({', '.join(own) or 'of which other settings were given'})"
 
 
 @functools.cache
@@ -56,7 +58,7 @@ def require_known(preset: Any) -> None:
         return
     near = difflib.get_close_matches(str(preset), all_presets(), n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(all_presets())}"
-    raise ValueError(f"preset: {preset!r} given; want {AUTO!r}, None or the name of one: {hint}")
+    raise ValueError(f"preset: {preset!r} given; want {AUTO!r}, None (--preset none) or the name of one: {hint}")
 
 
 def preset_for(

@@ -62,7 +62,7 @@ def _new(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
     options = config_overrides(arguments)
     # A run's config.json says every setting, a file of one's own what a preset or the defaults leave to it.
     config = settings.replace(**options) if isinstance(settings, TRPOConfig) else None
-    preset = None if arguments.preset == "none" else arguments.preset or presets.AUTO
+    preset = {"none": None, None: presets.AUTO}.get(arguments.preset, arguments.preset)
     recipe = _recipe(arguments, saved)
     with user_errors(), _lack_of_memory_named():
         agent = TRPO(
@@ -184,7 +184,7 @@ def _lack_of_memory_named() -> Iterator[None]:
 
 def _train(agent: TRPO, folder: RunFolder, timesteps: int, arguments: argparse.Namespace) -> int:
     env = agent.recipe.name if agent.recipe else "environment"
-    preset = f", preset {presets.all_presets()[agent.preset]}" if agent.preset else ""
+    preset = f", preset {presets.all_presets()[agent.preset].described(agent.config)}" if agent.preset else ""
     _say(f"{env}: {timesteps:,} steps{preset}, {agent.engine.name} engine, {folder.path}")
     checkpoints = CheckpointCallback(folder.checkpoints, arguments.checkpoint_every or max(timesteps // 10, 1))
     began, first, failed = time.perf_counter(), agent.num_timesteps, True

@@ -395,7 +395,10 @@ def _hint_for_one(env: Any) -> str:
         return ""
     id = getattr(getattr(env, "spec", None), "id", None)
     make = f"gymnasium.make({id!r})" if id and isinstance(env, gymnasium.Env) else f"{type(env).__name__}(...)"
-    return f", which is one environment already; write lambda: {make}, which makes a new one at every call"
+    return (
+        f", which is one environment already; write lambda: {make}, with its arguments and wrappers, which makes a new "
+        "one at every call"
+    )
 
 
 def _checked_modules(modules: Any) -> tuple[str, ...]:

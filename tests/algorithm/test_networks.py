@@ -167,7 +167,7 @@ def test_loading_asks_for_the_modules_by_name(make_agent, tmp_path):
     with pytest.raises(ValueError, match=r"critic: the module given has 'critic\.more\.bias'; want the parameters of"):
         TRPO.load(path, policy=OwnPolicy(), critic=larger)
     make_agent("Pendulum-v1").save(path)
-    with pytest.raises(ValueError, match=r"policy: a OwnPolicy given; want none, .* saved with the built-in policy"):
+    with pytest.raises(ValueError, match=r"policy: OwnPolicy given; want none, .* saved with the built-in policy"):
         TRPO.load(path, policy=OwnPolicy())
 
 

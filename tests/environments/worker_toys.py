@@ -202,15 +202,23 @@ class Fifth(Sum):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Fails(Sum):
-    """Of copies that are seeded from `first` on, copy i raises at step `at[i]`, after a moment where it is first."""
+class Numbered(Sum):
+    """Knows which of the copies it is, which are seeded from `first` on."""
 
-    def __init__(self, first: int, at: dict[int, int]) -> None:
-        self.first, self.at = first, at
+    def __init__(self, first: int) -> None:
+        self.first = first
 
     def reset(self, *, seed=None, options=None):
         self.copy = None if seed is None else seed - self.first
         return super().reset(seed=seed)
+
+
+class Fails(Numbered):
+    """Copy i raises at step `at[i]`, after a moment where it is first."""
+
+    def __init__(self, first: int, at: dict[int, int]) -> None:
+        super().__init__(first)
+        self.at = at
 
     def happen(self, action) -> None:
         if self.steps == self.at.get(self.copy):
@@ -245,15 +253,8 @@ class FailsOrExits(Fails):
         super().happen(action)
 
 
-class JamsOrRaisesInClose(Sum):
+class JamsOrRaisesInClose(Numbered):
     """Copy 0 does not come back from its first step; copy 1 raises when it is closed."""
-
-    def __init__(self, first: int) -> None:
-        self.first = first
-
-    def reset(self, *, seed=None, options=None):
-        self.copy = None if seed is None else seed - self.first
-        return super().reset(seed=seed)
 
     def step(self, action):
         if self.copy == 0:
@@ -265,15 +266,8 @@ class JamsOrRaisesInClose(Sum):
             raise ArithmeticError("copy 1")
 
 
-class Odd(Sum):
-    """Of copies that are seeded from `first` on, 3 has an observation that is not finite at step 5, 1 at step 7."""
-
-    def __init__(self, first: int) -> None:
-        self.first = first
-
-    def reset(self, *, seed=None, options=None):
-        self.copy = None if seed is None else seed - self.first
-        return super().reset(seed=seed)
+class Odd(Numbered):
+    """Of the copies, 3 has an observation that is not finite at step 5, 1 at step 7."""
 
     def _observe(self) -> np.ndarray:
         return np.array([np.nan, 0.0]) if (self.copy, self.steps) in ((3, 5), (1, 7)) else super()._observe()

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -457,14 +457,18 @@ def _to_json(value: Any) -> Any:
     return "inf" if value == math.inf else value
 
 
+def names_near(name: str, known: Collection[str], otherwise: str) -> str:
+    """Names of `known` that `name` may have been meant to be; all of them, after `otherwise`, where none is near."""
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"{otherwise} {', '.join(known)}"
+
+
 def check_field_names(names: Iterable[str]) -> None:
     """Raise TypeError for the first name that is no field of :class:`TRPOConfig`."""
     known = [entry.name for entry in dataclasses.fields(TRPOConfig)]
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            hint = f"; did you mean {' or '.join(near)}?" if near else f"; the fields are {', '.join(known)}"
-            raise TypeError(f"{name!r} is no field of TRPOConfig{hint}")
+            raise TypeError(f"{name!r} is no field of TRPOConfig; {names_near(name, known, 'the fields are')}")
 
 
 TRPOConfig.__doc__ = f"{TRPOConfig.__doc__}\n\nAttributes\n----------\n" + "\n".join(

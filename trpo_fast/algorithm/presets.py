@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib.resources
 import tomllib
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gymnasium import spaces
+
+from trpo_fast.algorithm.config import names_near
 
 AUTO = "auto"
 
@@ -56,8 +57,7 @@ def require_known(preset: Any) -> None:
     """ValueError for what is neither "auto", nor None, nor the name of one; near ones are named."""
     if preset in (None, AUTO) or (isinstance(preset, str) and preset in all_presets()):
         return
-    near = difflib.get_close_matches(str(preset), all_presets(), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(all_presets())}"
+    hint = names_near(str(preset), all_presets(), "there are")
     raise ValueError(f"preset: {preset!r} given; want {AUTO!r}, None (--preset none) or the name of one: {hint}")
 
 

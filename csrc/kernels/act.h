@@ -192,7 +192,7 @@ static void F(forward_task)(void *job_, int block, int thread) {
     const size_t n = plan->widths[plan->layers], padded = plan->padded[plan->layers];
     REAL *tile = job->scratch + (size_t)thread * plan->scratch_items + plan->tile_activations;
     const REAL *outputs = tile + TRPO_TILE_ROWS * plan->activation_column[plan->layers];
-    FOR_TILES(job, block) {
+    FOR_TILES(job->rows, job->blocks, block) {
         F(mlp_forward)(plan, job->packed, count, job->x + row * plan->widths[0], tile);
         for (size_t i = 0; i < count; i++) memcpy(job->out + (row + i) * n, outputs + i * padded, n * sizeof(REAL));
     }

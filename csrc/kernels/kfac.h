@@ -59,11 +59,11 @@ INLINE const REAL *F(cached_tile)(const trpo_policy_batch *b, size_t *row) {
 /* Rows i, i + step ... of the network's inputs (l = 0) or cached activations, `count` of them, zero in the padding. */
 static void F(gather_tile)(const trpo_kfac_sample *s, int l, size_t i, size_t step, size_t count, REAL *tile) {
     const trpo_policy_batch *b = s->batch;
-    const size_t padded = b->network->padded[l], stride = l ? padded : b->network->widths[0];
+    const size_t padded = b->problem.network->padded[l], stride = l ? padded : b->problem.network->widths[0];
     for (size_t r = 0; r < count; r++, tile += padded) {
         size_t at = F(sampled_row)(s, i + r * step);
-        const REAL *from = b->observations;
-        if (l) from = F(cached_tile)(b, &at) + TRPO_TILE_ROWS * b->network->activation_column[l];
+        const REAL *from = b->problem.observations;
+        if (l) from = F(cached_tile)(b, &at) + TRPO_TILE_ROWS * b->problem.network->activation_column[l];
         const REAL *row = from + at * stride;
         size_t c = 0;
         for (; c + VLEN <= stride; c += VLEN) F(store)(tile + c, F(load)(row + c));
@@ -102,14 +102,14 @@ static void F(signed_score)(const trpo_kfac_sample *s, size_t i, const double *i
     }
     for (size_t j = n; j < padded; j++) d[j] = 0;
     const REAL *tile = F(cached_tile)(b, &at);
-    F(fisher_root)(&b->layout, F(tile_metric)(b, tile, at), inverse_std, d);
+    F(fisher_root)(&b->problem.layout, F(tile_metric)(b, tile, at), inverse_std, d);
 }
 
 /* Sums of a a' over a tile of every layer's inputs; row `inputs` of A gets the sums of a, whose bias is a 1. */
 static void F(input_moments)(const trpo_kfac_sample *s, size_t i, size_t count, REAL *tile, REAL *sums, int first) {
     for (int l = 0; l < s->plan->layers; l++) {
         const trpo_kronecker_layer *layer = &s->plan->layer[l];
-        const size_t padded = s->batch->network->padded[l];
+        const size_t padded = s->batch->problem.network->padded[l];
         F(gather_tile)(s, l, i, s->input_step, count, tile);
         F(second_moment)(count, layer->inputs, padded, tile, sums + layer->A, layer->input_pad, first);
         REAL *totals = sums + layer->A + layer->inputs * layer->input_pad;
@@ -125,7 +125,7 @@ static void F(input_moments)(const trpo_kfac_sample *s, size_t i, size_t count, 
 static void F(score_moments)(const trpo_kfac_sample *s, const double *inverse_std, size_t i, size_t count,
                              size_t buffer, REAL *scratch, REAL *sums, int first) {
     const trpo_policy_batch *b = s->batch;
-    const trpo_mlp *network = b->network;
+    const trpo_mlp *network = b->problem.network;
     REAL *d = scratch + buffer;
     for (size_t r = 0; r < count; r++)
         F(signed_score)(s, i + r * s->score_step, inverse_std, d + r * F(outputs_padded)(b));
@@ -139,7 +139,7 @@ static void F(score_moments)(const trpo_kfac_sample *s, const double *inverse_st
                                   .k_stride = 1,
                                   .k1 = network->widths[l + 1],
                                   .x1 = d,
-                                  .b1 = (const REAL *)b->backward + network->backward_weight[l],
+                                  .b1 = (const REAL *)b->cache.backward + network->backward_weight[l],
                                   .y = next,
                                   .ldy = network->padded[l],
                                   .epilogue = F(TIMES_DERIVATIVE_),
@@ -161,7 +161,7 @@ INLINE size_t F(sample_count)(size_t count, size_t step) { return (count + step 
 static void F(kfac_block)(void *job_, int block, int thread) {
     const F(kfac_job_) *job = job_;
     const trpo_kfac_sample *s = job->sample;
-    const size_t items = trpo_kfac_scratch_items(s->batch->network);
+    const size_t items = trpo_kfac_scratch_items(s->batch->problem.network);
     REAL *scratch = (REAL *)s->scratch + (size_t)thread * items;
     REAL *sums = (REAL *)s->sums + (size_t)block * s->plan->factor_items;
     const size_t inputs = F(sample_count)(s->count, s->input_step);
@@ -195,7 +195,7 @@ static void F(kfac_reduce)(void *job_, int task, int thread) {
     const size_t ld = is_G ? layer->output_pad : layer->input_pad;
     const size_t count = F(sample_count)(s->count, is_G ? s->score_step : s->input_step);
     /* F is scaled by rows / total, and A x G with it */
-    const double scale = (is_G ? (double)s->batch->rows / s->batch->total : 1.0) / (double)count;
+    const double scale = (is_G ? (double)s->batch->problem.rows / s->batch->problem.total : 1.0) / (double)count;
     REAL *y = job->factors + at;
     for (size_t r = 0; r < n + !is_G; r++) {
         const size_t start = r < n ? r : 0; /* the last row of A holds the sums of the inputs */
@@ -217,8 +217,8 @@ static void F(kfac_reduce)(void *job_, int task, int thread) {
 static void F(kfac_statistics)(const trpo_kfac_sample *s, void *factors) {
     double inverse_std[TRPO_MAX_OUTPUTS];
     const F(kfac_job_) job = {.sample = s, .inverse_std = inverse_std, .factors = factors};
-    if (s->batch->layout.distribution == TRPO_GAUSSIAN)
-        F(gaussian_prepare)(F(outputs)(s->batch), s->batch->parameters, inverse_std);
+    if (s->batch->problem.layout.distribution == TRPO_GAUSSIAN)
+        F(gaussian_prepare)(F(outputs)(s->batch), s->batch->problem.parameters, inverse_std);
     trpo_parallel(s->blocks, s->threads, F(kfac_block), (void *)&job);
     trpo_parallel(2 * s->plan->layers, s->threads, F(kfac_reduce), (void *)&job);
 }

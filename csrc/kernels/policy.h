@@ -10,10 +10,16 @@ typedef struct {
     trpo_kl_direction direction;
 } F(batch_job_);
 
-INLINE size_t F(outputs)(const trpo_policy_batch *b) { return b->network->widths[b->network->layers]; }
-INLINE size_t F(outputs_padded)(const trpo_policy_batch *b) { return b->network->padded[b->network->layers]; }
+INLINE size_t F(outputs)(const trpo_policy_batch *b) {
+    const trpo_mlp *network = b->problem.network;
+    return network->widths[network->layers];
+}
+INLINE size_t F(outputs_padded)(const trpo_policy_batch *b) {
+    const trpo_mlp *network = b->problem.network;
+    return network->padded[network->layers];
+}
 INLINE size_t F(log_std_items)(const trpo_policy_batch *b) {
-    return b->layout.distribution == TRPO_GAUSSIAN ? F(outputs)(b) : 0;
+    return b->problem.layout.distribution == TRPO_GAUSSIAN ? F(outputs)(b) : 0;
 }
 
 /* First row of block i; block i ends where block i + 1 starts. */
@@ -23,42 +29,44 @@ INLINE size_t F(block_start)(size_t rows, int blocks, int i) {
     return row < rows ? row : rows;
 }
 
-#define FOR_TILES(batch, block)                                                                                        \
-    for (size_t row = F(block_start)((batch)->rows, (batch)->blocks, block),                                           \
-                end = F(block_start)((batch)->rows, (batch)->blocks, (block) + 1), count;                              \
+/* `row`, `count`: first row and number of rows of each tile of a block, which ends at `end`. */
+#define FOR_TILES(rows, blocks, block)                                                                                 \
+    for (size_t row = F(block_start)(rows, blocks, block), end = F(block_start)(rows, blocks, (block) + 1), count;     \
          row < end && (count = end - row < TRPO_TILE_ROWS ? end - row : TRPO_TILE_ROWS); row += count)
 
 INLINE const REAL *F(tile_input)(const trpo_policy_batch *b, size_t row) {
-    return (const REAL *)b->observations + row * b->network->widths[0];
+    return (const REAL *)b->problem.observations + row * b->problem.network->widths[0];
 }
 INLINE REAL *F(thread_scratch)(const trpo_policy_batch *b, int thread) {
-    return (REAL *)b->scratch + (size_t)thread * b->network->scratch_items;
+    return (REAL *)b->work.scratch + (size_t)thread * b->problem.network->scratch_items;
 }
 /* Output and metric of row i of a tile of activations. */
 INLINE REAL *F(tile_output)(const trpo_policy_batch *b, const REAL *tile, size_t i) {
-    return (REAL *)tile + TRPO_TILE_ROWS * b->network->activation_column[b->network->layers] + i * F(outputs_padded)(b);
+    const trpo_mlp *network = b->problem.network;
+    return (REAL *)tile + TRPO_TILE_ROWS * network->activation_column[network->layers] + i * F(outputs_padded)(b);
 }
 INLINE REAL *F(tile_metric)(const trpo_policy_batch *b, const REAL *tile, size_t i) {
-    return (REAL *)tile + TRPO_TILE_ROWS * b->network->activation_items + i * F(outputs_padded)(b);
+    return (REAL *)tile + TRPO_TILE_ROWS * b->problem.network->activation_items + i * F(outputs_padded)(b);
 }
 /* Where the activations at theta_old of the tile that starts at `row` go: the cache, or the thread's scratch. */
 INLINE REAL *F(tile_place)(const trpo_policy_batch *b, size_t row, int thread) {
     const size_t tile = row / TRPO_TILE_ROWS;
-    if (tile < b->cached_tiles)
-        return (REAL *)b->activations + tile * trpo_tile_items(b->network, b->layout.distribution);
-    return F(thread_scratch)(b, thread) + b->network->tile_activations;
+    if (tile < b->cache.tiles)
+        return (REAL *)b->cache.activations +
+               tile * trpo_tile_items(b->problem.network, b->problem.layout.distribution);
+    return F(thread_scratch)(b, thread) + b->problem.network->tile_activations;
 }
 
 /* theta_old's forward pass of a tile. finite: TRPO_TILE_ROWS items, OUT, whether the network's outputs are, or NULL. Never
  * inlined, so that a pass done again gives the same bits. */
 NOINLINE const REAL *F(pass_tile)(const trpo_policy_batch *b, size_t row, size_t count, int thread, uint8_t *finite) {
-    const trpo_action_layout *layout = &b->layout;
+    const trpo_action_layout *layout = &b->problem.layout;
     REAL *tile = F(tile_place)(b, row, thread);
-    F(mlp_forward)(b->network, b->forward, count, F(tile_input)(b, row), tile);
+    F(mlp_forward)(b->problem.network, b->cache.forward, count, F(tile_input)(b, row), tile);
     for (size_t i = 0; i < count; i++) {
         REAL *output = F(tile_output)(b, tile, i);
         if (finite) finite[i] = (uint8_t)F(row_finite)(layout, output);
-        F(row_resolve)(layout, F(row_mask)(layout, b->masks, row + i), output);
+        F(row_resolve)(layout, F(row_mask)(layout, b->problem.masks, row + i), output);
         if (layout->distribution == TRPO_GAUSSIAN) continue;
         REAL *metric = F(tile_metric)(b, tile, i);
         F(row_metric)(layout, output, metric);
@@ -69,7 +77,7 @@ NOINLINE const REAL *F(pass_tile)(const trpo_policy_batch *b, size_t row, size_t
 
 /* Activations at theta_old of the tile that starts at `row`, from the cache where they are kept. */
 INLINE const REAL *F(old_tile)(const trpo_policy_batch *b, size_t row, size_t count, int thread) {
-    if (row / TRPO_TILE_ROWS < b->cached_tiles) return F(tile_place)(b, row, thread);
+    if (row / TRPO_TILE_ROWS < b->cache.tiles) return F(tile_place)(b, row, thread);
     return F(pass_tile)(b, row, count, thread, NULL);
 }
 
@@ -80,10 +88,10 @@ INLINE F(ahead_) F(tile_ahead)(const trpo_policy_batch *b, size_t row, size_t en
     const size_t rows = end - row < TRPO_TILE_ROWS ? end - row : TRPO_TILE_ROWS;
     ahead.next[0] = (const char *)F(tile_input)(b, row);
     ahead.end[0] = (const char *)F(tile_input)(b, row + rows);
-    if (row / TRPO_TILE_ROWS < b->cached_tiles) {
+    if (row / TRPO_TILE_ROWS < b->cache.tiles) {
         const REAL *tile = F(tile_place)(b, row, 0);
         ahead.next[1] = (const char *)tile;
-        ahead.end[1] = (const char *)(tile + trpo_tile_items(b->network, b->layout.distribution));
+        ahead.end[1] = (const char *)(tile + trpo_tile_items(b->problem.network, b->problem.layout.distribution));
     }
     return ahead;
 }
@@ -91,15 +99,15 @@ INLINE F(ahead_) F(tile_ahead)(const trpo_policy_batch *b, size_t row, size_t en
 static void F(bind_block)(void *job_, int block, int thread) {
     const F(batch_job_) *job = job_;
     const trpo_policy_batch *b = job->batch;
-    REAL *log_probs = b->log_probs, *ratios = b->ratios;
+    REAL *log_probs = b->cache.log_probs, *ratios = b->cache.ratios;
     uint8_t finite[TRPO_TILE_ROWS];
-    FOR_TILES(b, block) {
+    FOR_TILES(b->problem.rows, b->work.blocks, block) {
         const REAL *tile = F(pass_tile)(b, row, count, thread, finite);
         for (size_t i = row; i < row + count; i++) {
-            const REAL log_prob =
-                F(row_log_prob)(&b->layout, F(tile_output)(b, tile, i - row), F(row_action)(&b->layout, b->actions, i),
-                                job->inverse_std, job->log_normalizer);
-            log_probs[i] = b->behaviour ? ((const REAL *)b->behaviour)[i] : log_prob;
+            const REAL log_prob = F(row_log_prob)(&b->problem.layout, F(tile_output)(b, tile, i - row),
+                                                  F(row_action)(&b->problem.layout, b->problem.actions, i),
+                                                  job->inverse_std, job->log_normalizer);
+            log_probs[i] = b->problem.behaviour ? ((const REAL *)b->problem.behaviour)[i] : log_prob;
             ratios[i] = finite[i - row] ? (REAL)exp((double)log_prob - (double)log_probs[i]) : (REAL)NAN;
         }
     }
@@ -108,12 +116,12 @@ static void F(bind_block)(void *job_, int block, int thread) {
 static void F(policy_bind)(const trpo_policy_batch *b) {
     double inverse_std[TRPO_MAX_OUTPUTS];
     F(batch_job_) job = {.batch = b, .inverse_std = inverse_std};
-    const REAL *network = (const REAL *)b->parameters + F(log_std_items)(b);
-    F(mlp_pack_forward)(b->network, network, b->forward);
-    F(mlp_pack_backward)(b->network, network, b->backward);
-    if (b->layout.distribution == TRPO_GAUSSIAN)
-        job.log_normalizer = F(gaussian_prepare)(F(outputs)(b), b->parameters, inverse_std);
-    trpo_parallel(b->blocks, b->threads, F(bind_block), &job);
+    const REAL *network = (const REAL *)b->problem.parameters + F(log_std_items)(b);
+    F(mlp_pack_forward)(b->problem.network, network, b->cache.forward);
+    F(mlp_pack_backward)(b->problem.network, network, b->cache.backward);
+    if (b->problem.layout.distribution == TRPO_GAUSSIAN)
+        job.log_normalizer = F(gaussian_prepare)(F(outputs)(b), b->problem.parameters, inverse_std);
+    trpo_parallel(b->work.blocks, b->work.threads, F(bind_block), &job);
 }
 
 /* d = gradient of row i's part of the objective with respect to its output, which is given with its metric; what log_std
@@ -121,34 +129,35 @@ static void F(policy_bind)(const trpo_policy_batch *b) {
 INLINE void F(gradient_row)(const F(batch_job_) * job, size_t i, const REAL *output, const REAL *metric, REAL *d,
                             double *log_std_sums) {
     const trpo_policy_batch *b = job->batch;
-    const trpo_action_layout *layout = &b->layout;
-    const void *action = F(row_action)(layout, b->actions, i);
-    const double weight = (double)((const REAL *)b->ratios)[i] * (double)((const REAL *)b->advantages)[i] / b->total;
+    const trpo_action_layout *layout = &b->problem.layout;
+    const void *action = F(row_action)(layout, b->problem.actions, i);
+    const double weight = (double)((const REAL *)b->cache.ratios)[i] *
+                          (double)((const REAL *)b->problem.advantages)[i] / b->problem.total;
     F(row_score)(layout, output, metric, action, job->inverse_std, weight, d);
     if (layout->distribution == TRPO_GAUSSIAN)
         F(row_log_std_score)(layout, output, action, job->inverse_std, weight, log_std_sums);
-    else if (b->entropy_coefficient != 0)
-        F(row_entropy_score)(layout, output, metric, b->entropy_coefficient / b->total, d);
+    else if (b->problem.entropy_coefficient != 0)
+        F(row_entropy_score)(layout, output, metric, b->problem.entropy_coefficient / b->problem.total, d);
     for (size_t j = F(outputs)(b); j < F(outputs_padded)(b); j++) d[j] = 0;
 }
 
 static void F(gradient_block)(void *job_, int block, int thread) {
     const F(batch_job_) *job = job_;
     const trpo_policy_batch *b = job->batch;
-    const trpo_mlp *plan = b->network;
+    const trpo_mlp *plan = b->problem.network;
     const size_t n = F(outputs)(b), padded = F(outputs_padded)(b), buffer = plan->tile_activations / 4;
     REAL *scratch = F(thread_scratch)(b, thread), *d = scratch + 2 * buffer;
-    REAL *sums = (REAL *)b->sums + (size_t)block * plan->sum_items;
-    double *log_std_sums = b->totals + (size_t)block * (2 + n);
+    REAL *sums = (REAL *)b->work.sums + (size_t)block * plan->sum_items;
+    double *log_std_sums = b->work.totals + (size_t)block * (2 + n);
     for (size_t j = 0; j < n; j++) log_std_sums[j] = 0;
     int first = 1;
-    FOR_TILES(b, block) {
+    FOR_TILES(b->problem.rows, b->work.blocks, block) {
         const REAL *tile = F(old_tile)(b, row, count, thread);
         F(ahead_) ahead = F(tile_ahead)(b, row + count, end);
         for (size_t i = 0; i < count; i++)
             F(gradient_row)(job, row + i, F(tile_output)(b, tile, i), F(tile_metric)(b, tile, i), d + i * padded,
                             log_std_sums);
-        F(mlp_vjp)(plan, b->backward, count, F(tile_input)(b, row), tile, d, scratch, sums, first, &ahead);
+        F(mlp_vjp)(plan, b->cache.backward, count, F(tile_input)(b, row), tile, d, scratch, sums, first, &ahead);
         first = 0;
     }
 }
@@ -159,12 +168,13 @@ static void F(policy_gradient)(const trpo_policy_batch *b, void *out_) {
     double inverse_std[TRPO_MAX_OUTPUTS];
     const size_t n = F(outputs)(b), log_std_items = F(log_std_items)(b);
     F(batch_job_) job = {.batch = b, .inverse_std = inverse_std};
-    if (log_std_items) F(gaussian_prepare)(n, b->parameters, inverse_std);
-    trpo_parallel(b->blocks, b->threads, F(gradient_block), &job);
-    F(mlp_reduce)(b->network, b->blocks, b->sums, out + log_std_items);
+    if (log_std_items) F(gaussian_prepare)(n, b->problem.parameters, inverse_std);
+    trpo_parallel(b->work.blocks, b->work.threads, F(gradient_block), &job);
+    F(mlp_reduce)(b->problem.network, b->work.blocks, b->work.sums, out + log_std_items);
     for (size_t j = 0; j < log_std_items; j++) {
-        double sum = b->entropy_coefficient * (double)b->rows / b->total; /* d entropy / d log_std = 1 */
-        for (int block = 0; block < b->blocks; block++) sum += b->totals[(size_t)block * (2 + n) + j];
+        double sum =
+            b->problem.entropy_coefficient * (double)b->problem.rows / b->problem.total; /* d entropy / d log_std = 1 */
+        for (int block = 0; block < b->work.blocks; block++) sum += b->work.totals[(size_t)block * (2 + n) + j];
         out[j] = (REAL)sum;
     }
 }
@@ -173,29 +183,30 @@ static void F(policy_gradient)(const trpo_policy_batch *b, void *out_) {
 INLINE void F(output_fisher)(const F(batch_job_) * job, const REAL *tile, size_t count, REAL *t) {
     const trpo_policy_batch *b = job->batch;
     const size_t padded = F(outputs_padded)(b);
-    if (b->layout.distribution == TRPO_GAUSSIAN) {
+    if (b->problem.layout.distribution == TRPO_GAUSSIAN) {
         for (size_t i = 0; i < count; i++)
             for (size_t c = 0; c < padded; c += VLEN)
                 F(store)(t + i * padded + c, F(load)(t + i * padded + c) * F(load)(job->precision + c));
         return;
     }
-    for (size_t i = 0; i < count; i++) F(row_fisher)(&b->layout, F(tile_metric)(b, tile, i), b->total, t + i * padded);
+    for (size_t i = 0; i < count; i++)
+        F(row_fisher)(&b->problem.layout, F(tile_metric)(b, tile, i), b->problem.total, t + i * padded);
 }
 
 static void F(fisher_block)(void *job_, int block, int thread) {
     const F(batch_job_) *job = job_;
     const trpo_policy_batch *b = job->batch;
-    const trpo_mlp *plan = b->network;
+    const trpo_mlp *plan = b->problem.network;
     const size_t buffer = plan->tile_activations / 4;
     REAL *scratch = F(thread_scratch)(b, thread);
-    REAL *sums = (REAL *)b->sums + (size_t)block * plan->sum_items;
+    REAL *sums = (REAL *)b->work.sums + (size_t)block * plan->sum_items;
     int first = 1;
-    FOR_TILES(b, block) {
+    FOR_TILES(b->problem.rows, b->work.blocks, block) {
         const REAL *x = F(tile_input)(b, row), *tile = F(old_tile)(b, row, count, thread);
         F(ahead_) ahead = F(tile_ahead)(b, row + count, end);
-        REAL *t = F(mlp_jvp)(plan, b->forward, b->trial, count, x, tile, scratch, &ahead);
+        REAL *t = F(mlp_jvp)(plan, b->cache.forward, b->work.trial, count, x, tile, scratch, &ahead);
         F(output_fisher)(job, tile, count, t);
-        F(mlp_vjp)(plan, b->backward, count, x, tile, t, scratch + 2 * buffer, sums, first, &ahead);
+        F(mlp_vjp)(plan, b->cache.backward, count, x, tile, t, scratch + 2 * buffer, sums, first, &ahead);
         first = 0;
     }
 }
@@ -209,11 +220,12 @@ static void F(policy_fisher)(const trpo_policy_batch *b, const void *v_, void *o
     F(batch_job_) job = {.batch = b, .precision = precision};
     if (log_std_items)
         for (size_t j = 0; j < F(outputs_padded)(b); j++)
-            precision[j] = j < n ? (REAL)(exp(-2 * (double)((const REAL *)b->parameters)[j]) / b->total) : (REAL)0;
-    F(mlp_pack_forward)(b->network, v + log_std_items, b->trial);
-    trpo_parallel(b->blocks, b->threads, F(fisher_block), &job);
-    F(mlp_reduce)(b->network, b->blocks, b->sums, out + log_std_items);
-    const double scale = 2.0 * (double)b->rows / b->total;
+            precision[j] =
+                j < n ? (REAL)(exp(-2 * (double)((const REAL *)b->problem.parameters)[j]) / b->problem.total) : (REAL)0;
+    F(mlp_pack_forward)(b->problem.network, v + log_std_items, b->work.trial);
+    trpo_parallel(b->work.blocks, b->work.threads, F(fisher_block), &job);
+    F(mlp_reduce)(b->problem.network, b->work.blocks, b->work.sums, out + log_std_items);
+    const double scale = 2.0 * (double)b->problem.rows / b->problem.total;
     for (size_t j = 0; j < log_std_items; j++) out[j] = (REAL)(scale * (double)v[j]);
 }
 
@@ -230,40 +242,40 @@ NOINLINE double F(entropy_change)(const trpo_action_layout *layout, const REAL *
 INLINE void F(evaluate_row)(const F(batch_job_) * job, size_t i, REAL *output, const REAL *old, const REAL *old_metric,
                             double *improvement, double *kl) {
     const trpo_policy_batch *b = job->batch;
-    const trpo_action_layout *layout = &b->layout;
+    const trpo_action_layout *layout = &b->problem.layout;
     if (!F(row_finite)(layout, output)) *improvement = NAN;
-    F(row_resolve)(layout, F(row_mask)(layout, b->masks, i), output);
-    const double log_prob = (double)F(row_log_prob)(layout, output, F(row_action)(layout, b->actions, i),
+    F(row_resolve)(layout, F(row_mask)(layout, b->problem.masks, i), output);
+    const double log_prob = (double)F(row_log_prob)(layout, output, F(row_action)(layout, b->problem.actions, i),
                                                     job->trial_inverse, job->log_normalizer);
-    *improvement +=
-        (double)((const REAL *)b->advantages)[i] * expm1(log_prob - (double)((const REAL *)b->log_probs)[i]);
+    *improvement += (double)((const REAL *)b->problem.advantages)[i] *
+                    expm1(log_prob - (double)((const REAL *)b->cache.log_probs)[i]);
     *kl += job->direction == TRPO_KL_NEW_OLD ? F(row_kl)(layout, output, old, job->inverse_std)
                                              : F(row_kl)(layout, old, output, job->trial_inverse);
-    if (b->entropy_coefficient != 0 && layout->distribution != TRPO_GAUSSIAN)
-        *improvement += b->entropy_coefficient * F(entropy_change)(layout, output, old, old_metric);
+    if (b->problem.entropy_coefficient != 0 && layout->distribution != TRPO_GAUSSIAN)
+        *improvement += b->problem.entropy_coefficient * F(entropy_change)(layout, output, old, old_metric);
 }
 
 static void F(evaluate_block)(void *job_, int block, int thread) {
     const F(batch_job_) *job = job_;
     const trpo_policy_batch *b = job->batch;
-    const trpo_mlp *plan = b->network;
+    const trpo_mlp *plan = b->problem.network;
     const size_t n = F(outputs)(b), padded = F(outputs_padded)(b);
     REAL *scratch = F(thread_scratch)(b, thread), *tile = scratch + plan->tile_activations;
     REAL *old = scratch, *old_metric = scratch + plan->tile_activations / 4;
     double improvement = 0, kl = 0;
-    FOR_TILES(b, block) {
+    FOR_TILES(b->problem.rows, b->work.blocks, block) {
         /* copied, because the trial's pass overwrites what was not cached */
         const REAL *kept = F(old_tile)(b, row, count, thread);
         memcpy(old, F(tile_output)(b, kept, 0), count * padded * sizeof(REAL));
-        if (b->layout.distribution != TRPO_GAUSSIAN)
+        if (b->problem.layout.distribution != TRPO_GAUSSIAN)
             memcpy(old_metric, F(tile_metric)(b, kept, 0), count * padded * sizeof(REAL));
-        F(mlp_forward)(plan, b->trial, count, F(tile_input)(b, row), tile);
+        F(mlp_forward)(plan, b->work.trial, count, F(tile_input)(b, row), tile);
         for (size_t i = 0; i < count; i++)
             F(evaluate_row)(job, row + i, F(tile_output)(b, tile, i), old + i * padded, old_metric + i * padded,
                             &improvement, &kl);
     }
-    b->totals[(size_t)block * (2 + n)] = improvement;
-    b->totals[(size_t)block * (2 + n) + 1] = kl;
+    b->work.totals[(size_t)block * (2 + n)] = improvement;
+    b->work.totals[(size_t)block * (2 + n) + 1] = kl;
 }
 
 /* Mean improvement of the objective over theta_old and mean KL at trial parameters (all of them; not modified). */
@@ -276,7 +288,7 @@ static void F(policy_evaluate)(const trpo_policy_batch *b, const void *parameter
     job = {.batch = b, .inverse_std = inverse_std, .trial_inverse = trial_inverse, .direction = direction};
     double log_std_kl = 0, log_std_change = 0;
     if (log_std_items) {
-        const REAL *old = b->parameters;
+        const REAL *old = b->problem.parameters;
         F(gaussian_prepare)(n, old, inverse_std);
         job.log_normalizer = F(gaussian_prepare)(n, parameters, trial_inverse);
         for (size_t j = 0; j < n; j++) {
@@ -285,16 +297,17 @@ static void F(policy_evaluate)(const trpo_policy_batch *b, const void *parameter
             log_std_change += change;
         }
     }
-    F(mlp_pack_forward)(b->network, parameters + log_std_items, b->trial);
-    trpo_parallel(b->blocks, b->threads, F(evaluate_block), &job);
+    F(mlp_pack_forward)(b->problem.network, parameters + log_std_items, b->work.trial);
+    trpo_parallel(b->work.blocks, b->work.threads, F(evaluate_block), &job);
     *improvement = *kl = 0;
-    for (int block = 0; block < b->blocks; block++) {
-        *improvement += b->totals[(size_t)block * (2 + n)];
-        *kl += b->totals[(size_t)block * (2 + n) + 1];
+    for (int block = 0; block < b->work.blocks; block++) {
+        *improvement += b->work.totals[(size_t)block * (2 + n)];
+        *kl += b->work.totals[(size_t)block * (2 + n) + 1];
     }
-    if (b->entropy_coefficient != 0) *improvement += b->entropy_coefficient * log_std_change * (double)b->rows;
-    *improvement /= b->total;
-    *kl = (*kl + log_std_kl * (double)b->rows) / b->total;
+    if (b->problem.entropy_coefficient != 0)
+        *improvement += b->problem.entropy_coefficient * log_std_change * (double)b->problem.rows;
+    *improvement /= b->problem.total;
+    *kl = (*kl + log_std_kl * (double)b->problem.rows) / b->problem.total;
 }
 
 /* Sum of the entropies at theta_old of a block's rows; discrete only. */
@@ -302,24 +315,24 @@ static void F(entropy_block)(void *job_, int block, int thread) {
     const F(batch_job_) *job = job_;
     const trpo_policy_batch *b = job->batch;
     double sum = 0;
-    FOR_TILES(b, block) {
+    FOR_TILES(b->problem.rows, b->work.blocks, block) {
         const REAL *tile = F(old_tile)(b, row, count, thread);
         for (size_t i = 0; i < count; i++)
-            sum += F(row_entropy)(&b->layout, F(tile_output)(b, tile, i), F(tile_metric)(b, tile, i));
+            sum += F(row_entropy)(&b->problem.layout, F(tile_output)(b, tile, i), F(tile_metric)(b, tile, i));
     }
-    b->totals[(size_t)block * (2 + F(outputs)(b))] = sum;
+    b->work.totals[(size_t)block * (2 + F(outputs)(b))] = sum;
 }
 
 /* Mean entropy at theta_old, in nats. */
 static double F(policy_entropy)(const trpo_policy_batch *b) {
     const size_t n = F(outputs)(b);
     double sum = 0;
-    if (b->layout.distribution == TRPO_GAUSSIAN) {
-        for (size_t j = 0; j < n; j++) sum += (double)((const REAL *)b->parameters)[j];
+    if (b->problem.layout.distribution == TRPO_GAUSSIAN) {
+        for (size_t j = 0; j < n; j++) sum += (double)((const REAL *)b->problem.parameters)[j];
         return sum + 1.41893853320467274178 * (double)n; /* (1 + log(2 pi)) / 2 */
     }
     F(batch_job_) job = {.batch = b};
-    trpo_parallel(b->blocks, b->threads, F(entropy_block), &job);
-    for (int block = 0; block < b->blocks; block++) sum += b->totals[(size_t)block * (2 + n)];
-    return sum / (double)b->rows;
+    trpo_parallel(b->work.blocks, b->work.threads, F(entropy_block), &job);
+    for (int block = 0; block < b->work.blocks; block++) sum += b->work.totals[(size_t)block * (2 + n)];
+    return sum / (double)b->problem.rows;
 }

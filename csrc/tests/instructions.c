@@ -35,16 +35,20 @@ static void cg_vectors(void) {
 }
 
 static trpo_mlp critic;
-static void *critic_work[9]; /* parameters, moments, gradient; packs, gathered rows, sums, scratch */
+static void *adam[3]; /* parameters and moments */
+static char *critic_work;
+static trpo_critic_workspace parts;
 static int64_t order[MINIBATCH];
 
 static void critic_minibatch(void) {
-    void **w = critic_work;
-    k->mlp_pack_forward(&critic, w[0], w[4]);
-    k->mlp_pack_backward(&critic, w[0], w[5]);
-    total += k->critic_gradient(&critic, w[4], w[5], MINIBATCH, order, f.batch.observations, f.batch.advantages, w[6],
-                                w[7], w[8], w[3]);
-    k->adam(critic.parameters, 1e-3, 0.9, 0.999, 1e-8, 1, w[3], w[1], w[2], w[0]);
+    char *forward = critic_work + parts.forward.offset, *backward = critic_work + parts.backward.offset;
+    char *gradient = critic_work + parts.gradient.offset;
+    k->mlp_pack_forward(&critic, adam[0], forward);
+    k->mlp_pack_backward(&critic, adam[0], backward);
+    total += k->critic_gradient(&critic, forward, backward, MINIBATCH, order, f.batch.problem.observations,
+                                f.batch.problem.advantages, critic_work + parts.gathered.offset,
+                                critic_work + parts.sums.offset, critic_work + parts.scratch.offset, gradient);
+    k->adam(critic.parameters, 1e-3, 0.9, 0.999, 1e-8, 1, gradient, adam[1], adam[2], adam[0]);
 }
 
 static void act(void) {
@@ -55,16 +59,16 @@ static void act(void) {
     for (int i = 0; i < 17; i++) scale[i] = 1;
     for (int i = 0; i < 6; i++) low[i] = -1, high[i] = 1;
     const trpo_actor actor = {.network = &f.plan,
-                              .layout = f.batch.layout,
-                              .log_std = f.batch.parameters,
+                              .layout = f.batch.problem.layout,
+                              .log_std = f.batch.problem.parameters,
                               .mean = mean,
                               .scale = scale,
                               .clip = 10,
                               .low = low,
                               .high = high,
                               .key = {.seed = 1}};
-    CHECK(k->act(&actor, f.batch.forward, ENVIRONMENTS, f.batch.observations, 0, NULL, 0, normalized, actions,
-                 log_probs, env_actions, 0, f.batch.scratch, 1, &bad_row) == TRPO_ACT_OK,
+    CHECK(k->act(&actor, f.batch.cache.forward, ENVIRONMENTS, f.batch.problem.observations, 0, NULL, 0, normalized,
+                 actions, log_probs, env_actions, 0, f.batch.work.scratch, 1, &bad_row) == TRPO_ACT_OK,
           "row %zu", bad_row);
 }
 
@@ -99,16 +103,9 @@ static void set_up(trpo_dtype dtype) {
     a = random_values(k, n, 0.3, 1), b = random_values(k, n, 0.3, 2), c = random_values(k, n, 0.3, 3);
     d = random_values(k, n, 0.3, 4), e = random_values(k, KEPT * n, 1e-3, 5);
     k->mlp_plan(3, critic_widths, TRPO_TANH, &critic);
-    const size_t items[] = {critic.parameters,
-                            critic.parameters,
-                            critic.parameters,
-                            critic.parameters,
-                            critic.forward_items,
-                            critic.backward_items,
-                            TRPO_TILE_ROWS * critic_widths[0],
-                            critic.sum_items,
-                            critic.scratch_items};
-    for (int i = 0; i < 9; i++) critic_work[i] = random_values(k, items[i], i == 0 ? 0.1 : 0, 6);
+    parts = trpo_critic_workspace_for(&critic, k->item_size);
+    critic_work = malloc(parts.bytes);
+    for (int i = 0; i < 3; i++) adam[i] = random_values(k, critic.parameters, i == 0 ? 0.1 : 0, 6);
     for (int i = 0; i < MINIBATCH; i++) order[i] = i * 7 % ROWS;
 }
 
@@ -121,7 +118,8 @@ int main(int count, char **arguments) {
             cases[i].body(); /* symbols are resolved, and the pool's size is known */
             measured(cases[i].body);
             CHECK(isfinite(total), "%g", total);
-            for (int j = 0; j < 9; j++) free(critic_work[j]);
+            for (int j = 0; j < 3; j++) free(adam[j]);
+            free(critic_work);
             free(a), free(b), free(c), free(d), free(e);
             fixture_free(&f);
             return 0;

@@ -37,16 +37,16 @@ static inline trpo_action_layout fixture_layout(fixture *f, trpo_distribution di
 /* Fills the discrete actions of `b` and, where wanted, masks that allow them and about half of the rest. */
 static inline void fixture_choose(fixture *f, int masked) {
     trpo_policy_batch *b = &f->batch;
-    const trpo_action_layout *layout = &b->layout;
-    int64_t *actions = own(f, malloc(b->rows * layout->components * sizeof(int64_t)));
-    uint8_t *masks = own(f, malloc(b->rows * layout->mask_items));
-    for (size_t i = 0, m = 0; i < b->rows * layout->components; i++) {
+    const trpo_action_layout *layout = &b->problem.layout;
+    int64_t *actions = own(f, malloc(b->problem.rows * layout->components * sizeof(int64_t)));
+    uint8_t *masks = own(f, malloc(b->problem.rows * layout->mask_items));
+    for (size_t i = 0, m = 0; i < b->problem.rows * layout->components; i++) {
         const size_t count = layout->sizes ? layout->sizes[i % layout->components] : 2;
         actions[i] = (int64_t)(i * 7 / 3 % count);
         for (size_t j = 0; j < count; j++, m++) masks[m] = (int64_t)j == actions[i] || (i + 5 * j) % 3 == 0;
     }
-    b->actions = actions;
-    b->masks = masked ? masks : NULL;
+    b->problem.actions = actions;
+    b->problem.masks = masked ? masks : NULL;
 }
 
 static inline void fixture_make(fixture *f, const trpo_kernels *k, int layers, const size_t *widths,
@@ -55,30 +55,34 @@ static inline void fixture_make(fixture *f, const trpo_kernels *k, int layers, c
     memset(f, 0, sizeof *f);
     k->mlp_plan(layers, widths, activation, &f->plan);
     trpo_policy_batch *b = &f->batch;
-    const size_t outputs = widths[layers], item_size = k->item_size;
-    f->parameters = f->plan.parameters + (distribution == TRPO_GAUSSIAN ? outputs : 0);
-    *b = (trpo_policy_batch){.network = &f->plan, .rows = rows, .total = (double)rows, .entropy_coefficient = 0.3};
-    b->layout = fixture_layout(f, distribution, outputs);
-    b->threads = threads;
-    b->blocks = trpo_block_count(rows, f->plan.parameters);
-    b->observations = own(f, random_values(k, rows * widths[0], 1, 11));
-    b->advantages = own(f, random_values(k, rows, 1, 12));
-    b->parameters = own(f, random_values(k, f->parameters, 0.3, 13));
+    const size_t outputs = widths[layers];
+    f->parameters = trpo_policy_parameters(&f->plan, distribution);
+    *b = (trpo_policy_batch){.problem = {.network = &f->plan,
+                                         .layout = fixture_layout(f, distribution, outputs),
+                                         .rows = rows,
+                                         .total = (double)rows,
+                                         .entropy_coefficient = 0.3}};
+    b->problem.observations = own(f, random_values(k, rows * widths[0], 1, 11));
+    b->problem.advantages = own(f, random_values(k, rows, 1, 12));
+    b->problem.parameters = own(f, random_values(k, f->parameters, 0.3, 13));
     if (distribution == TRPO_GAUSSIAN) {
-        b->actions = own(f, random_values(k, rows * outputs, 1, 14));
+        b->problem.actions = own(f, random_values(k, rows * outputs, 1, 14));
     } else {
         fixture_choose(f, masked);
     }
-    b->forward = own(f, malloc(f->plan.forward_items * item_size));
-    b->backward = own(f, malloc(f->plan.backward_items * item_size + 1));
-    b->trial = own(f, malloc(f->plan.forward_items * item_size));
-    b->cached_tiles = (rows + TRPO_TILE_ROWS - 1) / TRPO_TILE_ROWS;
-    b->activations = own(f, malloc(b->cached_tiles * trpo_tile_items(&f->plan, distribution) * item_size));
-    b->log_probs = own(f, malloc(rows * item_size));
-    b->ratios = own(f, malloc(rows * item_size));
-    b->sums = own(f, malloc((size_t)b->blocks * f->plan.sum_items * item_size));
-    b->totals = own(f, malloc((size_t)b->blocks * (2 + outputs) * sizeof(double)));
-    b->scratch = own(f, malloc((size_t)threads * f->plan.scratch_items * item_size));
+    const trpo_policy_workspace w = trpo_policy_workspace_for(&b->problem, k->item_size, SIZE_MAX, threads);
+    b->cache = (trpo_policy_cache){.forward = own(f, malloc(w.forward.bytes)),
+                                   .backward = own(f, malloc(w.backward.bytes + 1)),
+                                   .tiles = w.tiles,
+                                   .activations = own(f, malloc(w.activations.bytes)),
+                                   .log_probs = own(f, malloc(w.log_probs.bytes)),
+                                   .ratios = own(f, malloc(w.ratios.bytes))};
+    b->work = (trpo_policy_work){.trial = own(f, malloc(w.trial.bytes)),
+                                 .sums = own(f, malloc(w.sums.bytes)),
+                                 .totals = own(f, malloc(w.totals.bytes)),
+                                 .scratch = own(f, malloc(w.scratch.bytes)),
+                                 .blocks = w.blocks,
+                                 .threads = w.threads};
     k->policy_bind(b);
 }
 

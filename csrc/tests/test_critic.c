@@ -25,12 +25,11 @@ static void gradient(const trpo_kernels *k) {
     const size_t n = p.plan.parameters, size = k->item_size;
     p.observations = random_values(k, ROWS * INPUTS, 1, 1);
     p.returns = random_values(k, ROWS, 1, 2);
-    p.forward = malloc(p.plan.forward_items * size);
-    p.backward = malloc(p.plan.backward_items * size);
-    p.gathered = malloc(TRPO_TILE_ROWS * INPUTS * size);
-    p.sums = malloc(p.plan.sum_items * size);
-    p.scratch = malloc(p.plan.scratch_items * size);
-    p.gradient = malloc(n * size);
+    const trpo_critic_workspace w = trpo_critic_workspace_for(&p.plan, size);
+    p.forward = malloc(w.forward.bytes), p.backward = malloc(w.backward.bytes);
+    p.gathered = malloc(w.gathered.bytes);
+    p.sums = malloc(w.sums.bytes), p.scratch = malloc(w.scratch.bytes);
+    p.gradient = malloc(w.gradient.bytes);
     const trpo_random_key key = {.seed = 4};
     trpo_random_permutation(&key, ROWS, p.order);
     void *theta = random_values(k, n, 0.3, 3), *d = random_values(k, n, 1, 5), *trial = malloc(n * size);

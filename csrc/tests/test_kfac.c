@@ -16,10 +16,11 @@ static single single_make(const trpo_kernels *k, size_t inputs, size_t outputs, 
     s.plan.layer[0].outputs = outputs;
     s.plan.layer[0].bias = bias ? outputs * inputs : TRPO_NO_BIAS;
     k->kronecker_plan(&s.plan);
-    s.factors = calloc(s.plan.factor_items, k->item_size);
+    const trpo_kronecker_workspace w = trpo_kronecker_workspace_for(&s.plan, k->item_size);
+    s.factors = calloc(1, w.factors.bytes);
+    s.diagonal = calloc(1, w.diagonal.bytes);
     s.work = malloc(s.plan.invert_items * k->item_size);
-    s.product_work = malloc(s.plan.work_items * k->item_size);
-    s.diagonal = calloc(s.plan.size, k->item_size);
+    s.product_work = malloc(w.work.bytes);
     return s;
 }
 
@@ -149,23 +150,18 @@ static void statistics(const trpo_kernels *k) {
                 const size_t chosen = (rows + 1) / 2;
                 int64_t *index = malloc(chosen * sizeof(int64_t));
                 for (size_t i = 0; i < chosen; i++) index[i] = (int64_t)(2 * i);
-                trpo_kfac_sample sample = {.batch = &f.batch,
-                                           .plan = &plan,
-                                           .rows = index,
-                                           .count = chosen,
-                                           .input_step = 1,
-                                           .score_step = 3,
-                                           .threads = 2};
-                sample.blocks = trpo_kfac_block_count(chosen, plan.factor_items);
-                sample.sums = malloc((size_t)sample.blocks * plan.factor_items * k->item_size);
-                sample.scratch = malloc(2 * trpo_kfac_scratch_items(&f.plan) * k->item_size);
+                trpo_kfac_sample sample = {
+                    .batch = &f.batch, .plan = &plan, .rows = index, .count = chosen, .input_step = 1, .score_step = 3};
+                const trpo_kfac_workspace w = trpo_kfac_workspace_for(&sample, k->item_size, 2);
+                sample.blocks = w.blocks, sample.threads = w.threads;
+                sample.sums = malloc(w.sums.bytes), sample.scratch = malloc(w.scratch.bytes);
                 void *factors = calloc(plan.factor_items, k->item_size);
                 k->kfac_statistics(&sample, factors);
                 for (int l = 0; l < plan.layers; l++) {
                     const trpo_kronecker_layer *layer = &plan.layer[l];
                     const size_t ld = l ? f.plan.padded[l] : layer->inputs;
-                    const void *x = l ? f.batch.activations : f.batch.observations;
-                    const size_t tile_items = trpo_tile_items(&f.plan, f.batch.layout.distribution);
+                    const void *x = l ? f.batch.cache.activations : f.batch.problem.observations;
+                    const size_t tile_items = trpo_tile_items(&f.plan, f.batch.problem.layout.distribution);
                     size_t *at = malloc(chosen * sizeof(size_t));
                     for (size_t r = 0; r < chosen; r++)
                         at[r] = l ? 2 * r / TRPO_TILE_ROWS * tile_items + TRPO_TILE_ROWS * f.plan.activation_column[l] +

@@ -15,7 +15,7 @@ static void step_along(const trpo_kernels *k, const void *theta, double size, co
 static double kl_at(const trpo_kernels *k, fixture *f, double size, const void *d, void *trial,
                     trpo_kl_direction direction, double *improvement) {
     double kl;
-    step_along(k, f->batch.parameters, size, d, f->parameters, trial);
+    step_along(k, f->batch.problem.parameters, size, d, f->parameters, trial);
     k->policy_evaluate(&f->batch, trial, direction, improvement, &kl);
     return kl;
 }
@@ -88,7 +88,7 @@ static void acting(const trpo_kernels *k) {
         const trpo_distribution distribution = (trpo_distribution)(kind % 3);
         fixture f;
         fixture_make(&f, k, 3, widths, TRPO_TANH, distribution, kind >= 3, ROWS, 1);
-        const trpo_action_layout *layout = &f.batch.layout;
+        const trpo_action_layout *layout = &f.batch.problem.layout;
         const size_t m = layout->components, count = ROWS * m;
         void *normalized = malloc(ROWS * 5 * k->item_size), *log_probs = malloc(ROWS * k->item_size);
         void *actions = malloc(count * sizeof(double)), *env_actions = malloc(count * sizeof(double));
@@ -96,7 +96,7 @@ static void acting(const trpo_kernels *k) {
         const int64_t start[4] = {3, -1, 0, 7};
         trpo_actor actor = {.network = &f.plan,
                             .layout = *layout,
-                            .log_std = f.batch.parameters,
+                            .log_std = f.batch.problem.parameters,
                             .clip = INFINITY,
                             .low = low,
                             .high = high,
@@ -105,13 +105,14 @@ static void acting(const trpo_kernels *k) {
         size_t bad_row = 0;
         const int is_double = k->item_size == sizeof(double);
         for (actor.deterministic = 0; actor.deterministic < 2; actor.deterministic++) {
-            CHECK(k->act(&actor, f.batch.forward, ROWS, f.batch.observations, is_double, f.batch.masks, 0, normalized,
-                         actions, log_probs, env_actions, 1, f.batch.scratch, f.batch.threads, &bad_row) == TRPO_ACT_OK,
+            CHECK(k->act(&actor, f.batch.cache.forward, ROWS, f.batch.problem.observations, is_double,
+                         f.batch.problem.masks, 0, normalized, actions, log_probs, env_actions, 1, f.batch.work.scratch,
+                         f.batch.work.threads, &bad_row) == TRPO_ACT_OK,
                   "%s row %zu", k->isa, bad_row);
-            f.batch.actions = actions;
+            f.batch.problem.actions = actions;
             k->policy_bind(&f.batch);
-            CHECK(memcmp(log_probs, f.batch.log_probs, ROWS * k->item_size) == 0, "%s", k->isa);
-            const uint8_t *mask = f.batch.masks;
+            CHECK(memcmp(log_probs, f.batch.cache.log_probs, ROWS * k->item_size) == 0, "%s", k->isa);
+            const uint8_t *mask = f.batch.problem.masks;
             for (size_t i = 0; i < count; i++) {
                 if (distribution == TRPO_GAUSSIAN) {
                     CHECK(fabs(((double *)env_actions)[i]) <= 0.5, "item %zu", i);
@@ -130,11 +131,12 @@ static void acting(const trpo_kernels *k) {
             const double action_scale[4] = {16, 1, 100, 0}, action_offset[4] = {24, 0, -100, 0.5};
             actor.low = floor, actor.high = top, actor.action_scale = action_scale, actor.action_offset = action_offset;
             actor.deterministic = 0;
-            CHECK(k->act(&actor, f.batch.forward, ROWS, f.batch.observations, is_double, NULL, 0, normalized, actions,
-                         log_probs, env_actions, 1, f.batch.scratch, f.batch.threads, &bad_row) == TRPO_ACT_OK,
+            CHECK(k->act(&actor, f.batch.cache.forward, ROWS, f.batch.problem.observations, is_double, NULL, 0,
+                         normalized, actions, log_probs, env_actions, 1, f.batch.work.scratch, f.batch.work.threads,
+                         &bad_row) == TRPO_ACT_OK,
                   "%s row %zu", k->isa, bad_row);
             k->policy_bind(&f.batch);
-            CHECK(memcmp(log_probs, f.batch.log_probs, ROWS * k->item_size) == 0, "%s", k->isa);
+            CHECK(memcmp(log_probs, f.batch.cache.log_probs, ROWS * k->item_size) == 0, "%s", k->isa);
             for (size_t i = 0; i < count; i++) {
                 const size_t j = i % 4;
                 const double mapped = action_scale[j] * item(k, actions, i) + action_offset[j];
@@ -144,17 +146,18 @@ static void acting(const trpo_kernels *k) {
             void *means = random_values(k, count, 1, 3), *noise = random_values(k, count, 1, 4);
             void *given = malloc(count * k->item_size);
             memcpy(given, noise, count * k->item_size);
-            k->gaussian_actions(ROWS, m, means, f.batch.parameters, noise, log_probs);
+            k->gaussian_actions(ROWS, m, means, f.batch.problem.parameters, noise, log_probs);
             for (size_t i = 0; i < count; i++) {
-                const double wanted = item(k, means, i) + item(k, given, i) * exp(item(k, f.batch.parameters, i % m));
+                const double wanted =
+                    item(k, means, i) + item(k, given, i) * exp(item(k, f.batch.problem.parameters, i % m));
                 CHECK(fabs(item(k, noise, i) - wanted) <= 1e-6 * (1 + fabs(wanted)), "%s item %zu", k->isa, i);
             }
             free(means), free(noise), free(given);
         }
-        void *observations = (void *)f.batch.observations;
+        void *observations = (void *)f.batch.problem.observations;
         set_item(k, observations, 5 * 40 + 2, NAN);
-        CHECK(k->act(&actor, f.batch.forward, ROWS, observations, is_double, f.batch.masks, 0, normalized, actions,
-                     log_probs, env_actions, 1, f.batch.scratch, f.batch.threads,
+        CHECK(k->act(&actor, f.batch.cache.forward, ROWS, observations, is_double, f.batch.problem.masks, 0, normalized,
+                     actions, log_probs, env_actions, 1, f.batch.work.scratch, f.batch.work.threads,
                      &bad_row) == TRPO_ACT_BAD_OBSERVATION &&
                   bad_row == 40,
               "%s row %zu", k->isa, bad_row);

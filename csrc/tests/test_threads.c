@@ -42,7 +42,7 @@ static void threads_do_not_change_a_bit(const trpo_kernels *k) {
     for (int c = 0; c < 4; c++) {
         fixture f;
         fixture_make(&f, k, 3, widths, TRPO_TANH, TRPO_GAUSSIAN, 0, 1000, counts[c]);
-        f.batch.cached_tiles -= (size_t)c * 3;
+        f.batch.cache.tiles -= (size_t)c * 3;
         void *v = random_values(k, f.parameters, 1, 31), *out = malloc(f.parameters * k->item_size);
         k->policy_fisher(&f.batch, v, out);
         if (first) CHECK(memcmp(first, out, f.parameters * k->item_size) == 0, "%s: %d threads", k->isa, counts[c]);

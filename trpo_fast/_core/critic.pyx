@@ -9,7 +9,13 @@ from libc.math cimport NAN, isfinite
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from trpo_fast._core.csrc cimport TRPO_TILE_ROWS, trpo_kernels, trpo_mlp, trpo_random_key
+from trpo_fast._core.csrc cimport (
+    trpo_critic_workspace,
+    trpo_critic_workspace_for,
+    trpo_kernels,
+    trpo_mlp,
+    trpo_random_key,
+)
 from trpo_fast._core.library cimport (
     Memory,
     aligned,
@@ -220,27 +226,15 @@ cdef class ValueKernel:
             epoch_losses = <double *>data_of(losses, "losses", "d", 2, count, minibatches, True)
         cdef Py_ssize_t misplaced = -1
 
-        cdef size_t sizes[8]
-        cdef size_t offsets[8]
-        sizes[0] = rows * sizeof(int64_t)
-        sizes[1] = self.plan.forward_items * item
-        sizes[2] = self.plan.backward_items * item
-        sizes[3] = TRPO_TILE_ROWS * self.plan.widths[0] * item
-        sizes[4] = self.plan.sum_items * item
-        sizes[5] = self.plan.scratch_items * item
-        sizes[6] = bytes
-        sizes[7] = 3 * bytes
-        cdef size_t end = 0
-        cdef int i
-        for i in range(8):
-            offsets[i] = end
-            end += aligned(sizes[i])
+        cdef trpo_critic_workspace parts = trpo_critic_workspace_for(&self.plan, item)
+        cdef size_t order_bytes = aligned(rows * sizeof(int64_t))
         cdef Memory work = Memory()
-        cdef char *base = <char *>work.reserve(end)
-        cdef char *before = base + offsets[7]
-        f.order = <int64_t *>base
-        f.forward, f.backward, f.gathered = base + offsets[1], base + offsets[2], base + offsets[3]
-        f.sums, f.scratch, f.gradient = base + offsets[4], base + offsets[5], base + offsets[6]
+        cdef char *base = <char *>work.reserve(parts.bytes + order_bytes + 3 * bytes)
+        f.order = <int64_t *>(base + parts.bytes)
+        cdef char *before = base + parts.bytes + order_bytes
+        f.forward, f.backward = base + parts.forward.offset, base + parts.backward.offset
+        f.gathered, f.sums = base + parts.gathered.offset, base + parts.sums.offset
+        f.scratch, f.gradient = base + parts.scratch.offset, base + parts.gradient.offset
         memcpy(before, f.parameters, bytes)
         memcpy(before + bytes, f.first_moment, bytes)
         memcpy(before + 2 * bytes, f.second_moment, bytes)

@@ -31,6 +31,10 @@ cdef extern from "trpo/types.h" nogil:
         TRPO_STATUS_NO_IMPROVEMENT
         TRPO_STATUS_KL_VIOLATED
         TRPO_STATUS_NO_CURVATURE
+    ctypedef struct trpo_part:
+        size_t offset
+        size_t bytes
+    const int TRPO_ALIGNMENT
 
 cdef extern from "trpo/mlp.h" nogil:
     const int TRPO_MAX_LAYERS
@@ -74,7 +78,7 @@ cdef extern from "trpo/policy.h" nogil:
         size_t components
         const size_t *sizes
         size_t mask_items
-    ctypedef struct trpo_policy_batch:
+    ctypedef struct trpo_policy_problem:
         const trpo_mlp *network
         trpo_action_layout layout
         size_t rows
@@ -86,19 +90,30 @@ cdef extern from "trpo/policy.h" nogil:
         const void *advantages
         const void *parameters
         const void *behaviour
+    ctypedef struct trpo_policy_cache:
         void *forward
         void *backward
-        void *trial
-        size_t cached_tiles
+        size_t tiles
         void *activations
         void *log_probs
         void *ratios
+    ctypedef struct trpo_policy_work:
+        void *trial
         void *sums
         double *totals
         void *scratch
         int blocks
         int threads
-    size_t trpo_tile_items(const trpo_mlp *network, trpo_distribution distribution)
+    ctypedef struct trpo_policy_batch:
+        trpo_policy_problem problem
+        trpo_policy_cache cache
+        trpo_policy_work work
+    ctypedef struct trpo_policy_workspace:
+        size_t bytes
+    size_t trpo_policy_parameters(const trpo_mlp *network, trpo_distribution distribution)
+    trpo_policy_workspace trpo_policy_workspace_for(const trpo_policy_problem *problem, size_t item_size,
+                                                    size_t cache_bytes, int threads)
+    void trpo_policy_place(const trpo_policy_workspace *w, void *memory, trpo_policy_batch *batch)
     ctypedef struct trpo_actor:
         const trpo_mlp *network
         trpo_action_layout layout
@@ -151,8 +166,27 @@ cdef extern from "trpo/kfac.h" nogil:
         int threads
         void *sums
         void *scratch
-    size_t trpo_kfac_scratch_items(const trpo_mlp *network)
-    int trpo_kfac_block_count(size_t rows, size_t factor_items)
+    ctypedef struct trpo_kfac_workspace:
+        size_t bytes
+    trpo_kfac_workspace trpo_kfac_workspace_for(const trpo_kfac_sample *sample, size_t item_size, int threads)
+    void trpo_kfac_place(const trpo_kfac_workspace *w, void *memory, trpo_kfac_sample *sample)
+    ctypedef struct trpo_kronecker_workspace:
+        trpo_part factors
+        trpo_part diagonal
+        trpo_part work
+        size_t bytes
+    trpo_kronecker_workspace trpo_kronecker_workspace_for(const trpo_kronecker *plan, size_t item_size)
+
+cdef extern from "trpo/critic.h" nogil:
+    ctypedef struct trpo_critic_workspace:
+        trpo_part forward
+        trpo_part backward
+        trpo_part gathered
+        trpo_part sums
+        trpo_part scratch
+        trpo_part gradient
+        size_t bytes
+    trpo_critic_workspace trpo_critic_workspace_for(const trpo_mlp *network, size_t item_size)
 
 cdef extern from "trpo/kernels.h" nogil:
     ctypedef struct trpo_kernels:

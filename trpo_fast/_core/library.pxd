@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t
 
-from trpo_fast._core.csrc cimport trpo_kernels, trpo_mlp, trpo_random_key
+from trpo_fast._core.csrc cimport TRPO_ALIGNMENT, trpo_kernels, trpo_mlp, trpo_random_key
 
 
 # `narrow`: of at most 256 bits.
@@ -30,7 +30,7 @@ cdef int refuse_overlap(
 
 # `bytes` up to the next vector boundary: parts of one Memory start there.
 cdef inline size_t aligned(size_t bytes) noexcept nogil:
-    return (bytes + 63) // 64 * 64
+    return (bytes + TRPO_ALIGNMENT - 1) // TRPO_ALIGNMENT * TRPO_ALIGNMENT
 
 
 cdef class Memory:

@@ -74,9 +74,6 @@ cdef dict activations = {
 }
 ACTIVATIONS = tuple(activations)
 
-cdef enum:
-    ALIGNMENT = 64
-
 
 def instruction_set():
     """Name of the instruction set in use; the environment variable TRPO_FAST_ISA forces another one at import."""
@@ -281,11 +278,11 @@ cdef class Memory:
         free(self.block)
 
     cdef void *reserve(self, size_t bytes) except NULL:
-        if bytes + ALIGNMENT > self.capacity or self.block == NULL:
+        if bytes + TRPO_ALIGNMENT > self.capacity or self.block == NULL:
             free(self.block)
             self.capacity = 0
-            self.block = malloc(bytes + ALIGNMENT)
+            self.block = malloc(bytes + TRPO_ALIGNMENT)
             if self.block == NULL:
                 raise MemoryError(f"{bytes} bytes")
-            self.capacity = bytes + ALIGNMENT
-        return <void *>((<uintptr_t>self.block + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)
+            self.capacity = bytes + TRPO_ALIGNMENT
+        return <void *>aligned(<uintptr_t>self.block)

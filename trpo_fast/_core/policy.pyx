@@ -25,14 +25,15 @@ from trpo_fast._core.csrc cimport (
     trpo_act_outcome,
     trpo_action_layout,
     trpo_actor,
-    trpo_block_count,
     trpo_claim,
     trpo_distribution,
     trpo_kernels,
     trpo_kl_direction,
-    trpo_policy_batch,
+    trpo_policy_place,
+    trpo_policy_problem,
+    trpo_policy_workspace,
+    trpo_policy_workspace_for,
     trpo_release,
-    trpo_tile_items,
 )
 from trpo_fast._core.library cimport (
     Memory,
@@ -272,11 +273,9 @@ cdef class PolicyKernel:
         The arrays are kept, not copied; they must not change while bound.
         """
         cdef Py_ssize_t rows = len(observations)
-        cdef Py_ssize_t outputs = self.widths[-1]
         cdef size_t item = self.kernels.item_size
         cdef bint discrete = self.layout.distribution != TRPO_GAUSSIAN
         cdef double coefficient = entropy_coefficient
-        cdef trpo_policy_batch *b = &self.batch
         if rows < 1:
             raise ValueError("observations: wanted at least one row, got none")
         total = rows if total is None else total
@@ -301,54 +300,29 @@ cdef class PolicyKernel:
         cdef const void *behaviour = NULL
         if log_probs is not None:
             behaviour = data_of(log_probs, "log_probs", self.code, 1, rows, -1, False)
-        cdef int blocks = trpo_block_count(rows, self.plan.parameters)
-        cdef int most = min(threads(), blocks)
+        cdef trpo_policy_problem problem
+        problem.network, problem.layout = &self.plan, self.layout
+        problem.rows, problem.total, problem.entropy_coefficient = rows, total, coefficient
+        problem.observations, problem.masks, problem.advantages, problem.behaviour = x, masks, advantage, behaviour
+        cdef trpo_policy_workspace parts = trpo_policy_workspace_for(&problem, item, cache_bytes, threads())
+        # Behind these lie copies: of theta_old, which its owner may change while it is bound, and of actions that index
+        # memory, so that nobody can change them after the check above.
+        cdef size_t theta_bytes = self.size * item
+        cdef size_t action_bytes = rows * self.layout.components * sizeof(int64_t) if discrete else 0
         cdef char *base
-
-        cdef size_t tile_bytes = trpo_tile_items(&self.plan, self.layout.distribution) * item, budget = cache_bytes
-        cdef size_t tiles = (rows + TRPO_TILE_ROWS - 1) // TRPO_TILE_ROWS
-        cdef size_t cached_tiles = min(tiles, budget // tile_bytes)
-
-        cdef size_t sizes[11]
-        sizes[0] = self.size * item
-        sizes[1] = self.plan.forward_items * item
-        sizes[2] = self.plan.backward_items * item
-        sizes[3] = self.plan.forward_items * item
-        sizes[4] = cached_tiles * tile_bytes
-        sizes[5] = rows * item
-        sizes[6] = rows * item
-        sizes[7] = blocks * self.plan.sum_items * item
-        sizes[8] = blocks * (2 + outputs) * sizeof(double)
-        sizes[9] = most * self.plan.scratch_items * item
-        # Actions index memory: they are copied, so that nobody can change them after the check above.
-        sizes[10] = rows * self.layout.components * sizeof(int64_t) if discrete else 0
-        cdef size_t offsets[11]
-        cdef size_t end = 0
-        cdef int i
-        for i in range(11):
-            offsets[i] = end
-            end += aligned(sizes[i])
+        cdef char *copies
         self.claim()
         try:
             self.bindings += 1  # operators of the last batch are outlived from here on
             self.bound = None
-            base = <char *>self.work.reserve(end)
-            memcpy(base, theta, sizes[0])
-            if discrete:
-                memcpy(base + offsets[10], a, sizes[10])
-                a = base + offsets[10]
-            b.network = &self.plan
-            b.layout = self.layout
-            b.rows, b.total, b.entropy_coefficient = rows, total, coefficient
-            b.observations, b.actions, b.masks, b.advantages, b.behaviour = x, a, masks, advantage, behaviour
-            b.parameters = base
-            b.forward, b.backward, b.trial = base + offsets[1], base + offsets[2], base + offsets[3]
-            b.cached_tiles, b.activations = cached_tiles, base + offsets[4]
-            b.log_probs, b.ratios = base + offsets[5], base + offsets[6]
-            b.sums, b.totals, b.scratch = base + offsets[7], <double *>(base + offsets[8]), base + offsets[9]
-            b.blocks, b.threads = blocks, most
+            base = <char *>self.work.reserve(parts.bytes + aligned(theta_bytes) + action_bytes)
+            copies = base + parts.bytes
+            problem.parameters = memcpy(copies, theta, theta_bytes)
+            problem.actions = memcpy(copies + aligned(theta_bytes), a, action_bytes) if discrete else a
+            self.batch.problem = problem
+            trpo_policy_place(&parts, base, &self.batch)
             with nogil:
-                self.kernels.policy_bind(b)
+                self.kernels.policy_bind(&self.batch)
             self.bound = (observations, actions, advantages, log_probs, action_masks)
         finally:
             trpo_release(&self.claimed)
@@ -373,17 +347,17 @@ cdef class PolicyKernel:
     def log_probs(self):
         """log pi(a|s) at theta_old of the bound batch, (B,): the denominators of the ratio (a copy)."""
         self.require_batch()
-        values = np.empty(self.batch.rows, self.dtype)
+        values = np.empty(self.batch.problem.rows, self.dtype)
         cdef void *out = data_of(values, "values", self.code, 1, -1, -1, True)
-        memcpy(out, self.batch.log_probs, self.batch.rows * self.kernels.item_size)
+        memcpy(out, self.batch.cache.log_probs, self.batch.problem.rows * self.kernels.item_size)
         return values
 
     def ratios(self):
         """pi_theta_old(a|s) / pi_old(a|s) of the bound batch, (B,) (a copy); exactly 1 where both are the same bits."""
         self.require_batch()
-        values = np.empty(self.batch.rows, self.dtype)
+        values = np.empty(self.batch.problem.rows, self.dtype)
         cdef void *out = data_of(values, "values", self.code, 1, -1, -1, True)
-        memcpy(out, self.batch.ratios, self.batch.rows * self.kernels.item_size)
+        memcpy(out, self.batch.cache.ratios, self.batch.problem.rows * self.kernels.item_size)
         return values
 
     def surrogate_gradient(self, out=None):
@@ -438,12 +412,12 @@ cdef class PolicyKernel:
             As for ``bind``.
         """
         self.require_batch()
-        checked_rows(rows, self.batch.rows)
+        checked_rows(rows, self.batch.problem.rows)
         # Picking rows may let another thread bind: all that is of this batch is taken first.
-        cdef double total = len(rows) * (self.batch.total / self.batch.rows)
+        cdef double total = len(rows) * (self.batch.problem.total / self.batch.problem.rows)
         log_probs = self.log_probs()
         theta = np.empty(self.size, self.dtype)
-        memcpy(data_of(theta, "theta", self.code, 1, -1, -1, True), self.batch.parameters, theta.nbytes)
+        memcpy(data_of(theta, "theta", self.code, 1, -1, -1, True), self.batch.problem.parameters, theta.nbytes)
         observations, actions, advantages, _, masks = self.bound
         cdef PolicyKernel part = PolicyKernel(self.widths, self.activation, self.distribution, self.dtype, self.nvec)
         part.bind(

@@ -30,14 +30,17 @@ from trpo_fast._core.csrc cimport (
     TRPO_NO_BIAS,
     TRPO_TILE_ROWS,
     trpo_claim,
-    trpo_kfac_block_count,
+    trpo_kfac_place,
     trpo_kfac_sample,
-    trpo_kfac_scratch_items,
+    trpo_kfac_workspace,
+    trpo_kfac_workspace_for,
     trpo_kronecker,
     trpo_kronecker_layer,
+    trpo_kronecker_workspace,
+    trpo_kronecker_workspace_for,
     trpo_release,
 )
-from trpo_fast._core.library cimport Memory, aligned, code_of, data_of, threads
+from trpo_fast._core.library cimport Memory, code_of, data_of, threads
 from trpo_fast._core.operator cimport Operator
 from trpo_fast._core.policy cimport PolicyKernel, checked_rows
 
@@ -161,9 +164,10 @@ cdef class KroneckerPreconditioner(Operator):
         self.plan.size = self.size
         self.kernels.kronecker_plan(&self.plan)
         self.memory = Memory()
-        cdef size_t factors = aligned(self.plan.factor_items * item), diagonal = aligned(self.size * item)
-        cdef char *base = <char *>self.memory.reserve(factors + diagonal + self.plan.work_items * item)
-        self.factors, self.inverse_diagonal, self.work = base, base + factors, base + factors + diagonal
+        cdef trpo_kronecker_workspace parts = trpo_kronecker_workspace_for(&self.plan, item)
+        cdef char *base = <char *>self.memory.reserve(parts.bytes)
+        self.factors, self.inverse_diagonal = base + parts.factors.offset, base + parts.diagonal.offset
+        self.work = base + parts.work.offset
         return 0
 
     cdef int copy_in(self, object matrix, size_t at, size_t pad) except -1:
@@ -263,32 +267,27 @@ cdef class FisherFactors:
     cdef int compute(self, object rows, void *factors) except -1:
         # factors: plan.factor_items. The caller has claimed the policy.
         cdef trpo_kfac_sample sample
-        cdef size_t item = self.policy.kernels.item_size, blocks, scratch
+        cdef trpo_kfac_workspace parts
+        cdef size_t batch_rows = self.policy.batch.problem.rows
         cdef FisherFactors part
-        if self.policy.batch.cached_tiles * TRPO_TILE_ROWS < self.policy.batch.rows:
+        if self.policy.batch.cache.tiles * TRPO_TILE_ROWS < batch_rows:
             # Not every row's activations were kept: those of the rows to sample are computed again, the same bits.
-            rows = np.arange(self.policy.batch.rows) if rows is None else rows
-            checked_rows(rows, self.policy.batch.rows)
+            rows = np.arange(batch_rows) if rows is None else rows
+            checked_rows(rows, batch_rows)
             sampled = np.ascontiguousarray(rows[::len(rows) // MOST_ROWS | 1])
             part = FisherFactors(self.policy.subset(sampled, cache_bytes=SIZE_MAX))
             return part.compute(None, factors)
         memset(&sample, 0, sizeof(sample))
         sample.batch, sample.plan = &self.policy.batch, &self.plan
-        sample.count = self.policy.batch.rows
+        sample.count = batch_rows
         if rows is not None:
-            sample.rows = checked_rows(rows, self.policy.batch.rows)
+            sample.rows = checked_rows(rows, batch_rows)
             sample.count = len(rows)
         sample.input_step = sample.count // MOST_ROWS | 1
         sample.score_step = sample.input_step * (SCORE_STEP if sample.count >= FEW_ROWS else 1)
         sample.key.stream = SIGN_STREAM
-        sample.blocks = trpo_kfac_block_count(
-            (sample.count + sample.input_step - 1) // sample.input_step, self.plan.factor_items
-        )
-        sample.threads = min(threads(), sample.blocks)
-        blocks = aligned(sample.blocks * self.plan.factor_items * item)
-        scratch = sample.threads * trpo_kfac_scratch_items(&self.policy.plan) * item
-        sample.sums = self.memory.reserve(blocks + scratch)
-        sample.scratch = <char *>sample.sums + blocks
+        parts = trpo_kfac_workspace_for(&sample, self.policy.kernels.item_size, threads())
+        trpo_kfac_place(&parts, self.memory.reserve(parts.bytes), &sample)
         with nogil:
             self.policy.kernels.kfac_statistics(&sample, factors)
         return 0
@@ -344,7 +343,7 @@ cdef class FisherFactors:
         cdef Memory memory
         cdef void *factors
         cdef Py_ssize_t i
-        cdef double log_std = 2.0 * policy.batch.rows / policy.batch.total
+        cdef double log_std = 2.0 * policy.batch.problem.rows / policy.batch.problem.total
         M.setup(policy.size, policy.dtype)
         if kind == "kfac":
             M.plan = self.plan

@@ -5,6 +5,7 @@
 #ifndef TRPO_KERNELS_H
 #define TRPO_KERNELS_H
 
+#include "trpo/critic.h"
 #include "trpo/kfac.h"
 #include "trpo/mlp.h"
 #include "trpo/policy.h"

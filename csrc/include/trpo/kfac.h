@@ -41,9 +41,9 @@ typedef struct {
     size_t count;
     size_t input_step, score_step;
     trpo_random_key key; /* of the scores' signs */
-    int blocks, threads;
-    void *sums;    /* work: blocks * factor_items */
-    void *scratch; /* work: threads * kfac_scratch_items(batch->network) */
+    int blocks, threads; /* blocks: trpo_kfac_block_count of every input_step-th row */
+    void *sums;          /* work: blocks * factor_items */
+    void *scratch;       /* work: threads * trpo_kfac_scratch_items */
 } trpo_kfac_sample;
 
 /* Tile buffers of the statistics. */
@@ -63,6 +63,49 @@ static inline int trpo_kfac_block_count(size_t rows, size_t factor_items) {
     const int most = (trpo_block_count(rows, factor_items) + 1) / 2;
     const size_t fitting = TRPO_KFAC_SUM_ITEMS / factor_items;
     return fitting >= (size_t)most ? most : (fitting ? (int)fitting : 1);
+}
+
+/* Where the parts of the statistics' work lie in one stretch of memory of `bytes`. */
+typedef struct {
+    trpo_part sums, scratch;
+    size_t bytes;
+    int blocks, threads;
+} trpo_kfac_workspace;
+
+/* Of sample's batch, plan, count and input_step. item_size: of the table. threads: that may work on it. */
+static inline trpo_kfac_workspace trpo_kfac_workspace_for(const trpo_kfac_sample *sample, size_t item_size,
+                                                          int threads) {
+    const size_t rows = (sample->count + sample->input_step - 1) / sample->input_step;
+    trpo_kfac_workspace w = {.blocks = trpo_kfac_block_count(rows, sample->plan->factor_items)};
+    w.threads = threads < w.blocks ? threads : w.blocks;
+    w.sums = trpo_part_after(&w.bytes, (size_t)w.blocks * sample->plan->factor_items * item_size);
+    w.scratch = trpo_part_after(&w.bytes, (size_t)w.threads * trpo_kfac_scratch_items(sample->batch->problem.network) *
+                                              item_size);
+    return w;
+}
+
+/* Points sample's work into memory, w->bytes of it. */
+static inline void trpo_kfac_place(const trpo_kfac_workspace *w, void *memory, trpo_kfac_sample *sample) {
+    sample->blocks = w->blocks;
+    sample->threads = w->threads;
+    sample->sums = (char *)memory + w->sums.offset;
+    sample->scratch = (char *)memory + w->scratch.offset;
+}
+
+/* Where what a preconditioner keeps lies in one stretch of memory of `bytes`: both factors of every layer, the diagonal,
+ * and the work of a product. Inverting takes threads * invert_items besides, once. */
+typedef struct {
+    trpo_part factors, diagonal, work;
+    size_t bytes;
+} trpo_kronecker_workspace;
+
+/* Of a plan that kronecker_plan has filled. item_size: of the table. */
+static inline trpo_kronecker_workspace trpo_kronecker_workspace_for(const trpo_kronecker *plan, size_t item_size) {
+    trpo_kronecker_workspace w = {.bytes = 0};
+    w.factors = trpo_part_after(&w.bytes, plan->factor_items * item_size);
+    w.diagonal = trpo_part_after(&w.bytes, plan->size * item_size);
+    w.work = trpo_part_after(&w.bytes, plan->work_items * item_size);
+    return w;
 }
 
 #endif

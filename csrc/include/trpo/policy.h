@@ -22,39 +22,113 @@ typedef struct {
     size_t mask_items;   /* of a mask: outputs, or 2 * outputs, pairs (may be 0, may be 1), for a Bernoulli; else 0 */
 } trpo_action_layout;
 
-/* The flat buffer of a policy is log_std (widths[layers] items, Gaussian only), then the network's parameters.
- * REAL is the table's precision. The caller owns every buffer; "OUT" ones are written by policy_bind, which must come
- * first. All means are sums over the rows divided by `total`. */
+/* What a trust-region step is about. The flat buffer of a policy is log_std (widths[layers] items, Gaussian only), then the
+ * network's parameters. REAL is the precision of the table that planned `network` and that every call with this batch uses.
+ * All means are sums over the rows divided by `total`.
+ *
+ * Nothing of it is modified, and none of it may change from policy_bind to the last call with the batch. The caller has
+ * checked what is said of values here: discrete actions and masks index memory. */
 typedef struct {
     const trpo_mlp *network;
     trpo_action_layout layout;
-    size_t rows;
-    double total;
-    double entropy_coefficient; /* of the mean entropy, which is added to the surrogate */
+    size_t rows;                /* > 0 */
+    double total;               /* >= rows, of this batch and of others whose means are added to these; finite */
+    double entropy_coefficient; /* of the mean entropy, which is added to the surrogate; finite */
     const void *observations;   /* REAL, rows x widths[0] */
-    const void *actions;        /* rows x components, in range (checked by the caller) */
+    const void *actions;        /* rows x components, in range */
     const uint8_t *masks;       /* rows x mask_items, 0: forbidden; at least one allowed per component; NULL: all are */
     const void *advantages;     /* REAL, rows */
-    const void *parameters;     /* REAL, theta_old; not modified, must not change while the batch is bound */
+    const void *parameters;     /* REAL, theta_old: trpo_policy_parameters items */
     const void *behaviour;      /* REAL, rows: log pi_old(a|s) from the rollout; NULL: as computed here */
-    void *forward, *backward;   /* OUT: packs of theta_old */
-    void *trial;                /* work: forward_items, a tangent's or trial parameters' pack */
-    size_t cached_tiles;        /* how many of the batch's tiles keep their activations, the first ones */
-    void *activations;          /* OUT: cached_tiles * trpo_tile_items */
-    void *log_probs;            /* OUT: REAL, rows: log pi_old, the denominators of the ratio */
-    void *ratios;               /* OUT: REAL, rows: pi_theta_old / pi_old, exactly 1 where both are the same bits; NaN
-                               * where the network's outputs are not finite */
-    void *sums;                 /* work: blocks * sum_items */
-    double *totals;             /* work: blocks * (2 + widths[layers]) */
-    void *scratch;              /* work: threads * scratch_items */
-    int blocks, threads;        /* blocks: trpo_block_count(rows, parameters) */
+} trpo_policy_problem;
+
+/* What policy_bind writes and the other functions read. */
+typedef struct {
+    void *forward;     /* theta_old's forward_items */
+    void *backward;    /* ... and backward_items */
+    size_t tiles;      /* how many of the batch's tiles keep their activations, the first ones; set by the caller */
+    void *activations; /* tiles * trpo_tile_items */
+    void *log_probs;   /* REAL, rows: log pi_old, the denominators of the ratio */
+    void *ratios; /* REAL, rows: pi_theta_old / pi_old, exactly 1 where both are the same bits; NaN where the network's
+                        * outputs are not finite */
+} trpo_policy_cache;
+
+/* What every function may overwrite, and whose contents nobody needs between two calls. */
+typedef struct {
+    void *trial;    /* forward_items: the pack of a tangent or of trial parameters */
+    void *sums;     /* blocks * sum_items */
+    double *totals; /* blocks * (2 + widths[layers]) */
+    void *scratch;  /* threads * scratch_items */
+    int blocks;     /* trpo_block_count(rows, parameters); set by the caller, as the next one is */
+    int threads;    /* 1..TRPO_MAX_THREADS: at most so many work on a call; results do not depend on it */
+} trpo_policy_work;
+
+/* One bound batch. Its functions may run in several threads at once for batches that share a cache, but no work. */
+typedef struct {
+    trpo_policy_problem problem;
+    trpo_policy_cache cache;
+    trpo_policy_work work;
 } trpo_policy_batch;
+
+/* Items of a policy's flat buffer. */
+static inline size_t trpo_policy_parameters(const trpo_mlp *network, trpo_distribution distribution) {
+    return network->parameters + (distribution == TRPO_GAUSSIAN ? network->widths[network->layers] : 0);
+}
 
 /* Items of theta_old's forward pass of one tile: activations, whose output is as `row_resolve` leaves it, then, discrete
  * only, the metric: p, or p (1 - p) for a Bernoulli, leading dimension padded[layers]. */
 static inline size_t trpo_tile_items(const trpo_mlp *network, trpo_distribution distribution) {
     const size_t metric = distribution == TRPO_GAUSSIAN ? 0 : network->padded[network->layers];
     return TRPO_TILE_ROWS * (network->activation_items + metric);
+}
+
+/* Where the parts of a batch's cache and work lie in one stretch of memory of `bytes`. */
+typedef struct {
+    trpo_part forward, backward, activations, log_probs, ratios; /* cache */
+    trpo_part trial, sums, totals, scratch;                      /* work */
+    size_t bytes;
+    size_t tiles;
+    int blocks, threads;
+} trpo_policy_workspace;
+
+/* The one place that says how large they are. Looks at problem's network, layout and rows alone; item_size: of the table.
+ * cache_bytes: of activations, at most (see TRPO_CACHE_BYTES). threads: 1..TRPO_MAX_THREADS that may work on it. */
+static inline trpo_policy_workspace trpo_policy_workspace_for(const trpo_policy_problem *problem, size_t item_size,
+                                                              size_t cache_bytes, int threads) {
+    const trpo_mlp *network = problem->network;
+    const size_t tile_bytes = trpo_tile_items(network, problem->layout.distribution) * item_size;
+    const size_t tiles = (problem->rows + TRPO_TILE_ROWS - 1) / TRPO_TILE_ROWS, fitting = cache_bytes / tile_bytes;
+    trpo_policy_workspace w = {.tiles = tiles < fitting ? tiles : fitting};
+    w.blocks = trpo_block_count(problem->rows, network->parameters);
+    w.threads = threads < w.blocks ? threads : w.blocks;
+    const size_t blocks = (size_t)w.blocks, outputs = network->widths[network->layers];
+    w.forward = trpo_part_after(&w.bytes, network->forward_items * item_size);
+    w.backward = trpo_part_after(&w.bytes, network->backward_items * item_size);
+    w.activations = trpo_part_after(&w.bytes, w.tiles * tile_bytes);
+    w.log_probs = trpo_part_after(&w.bytes, problem->rows * item_size);
+    w.ratios = trpo_part_after(&w.bytes, problem->rows * item_size);
+    w.trial = trpo_part_after(&w.bytes, network->forward_items * item_size);
+    w.sums = trpo_part_after(&w.bytes, blocks * network->sum_items * item_size);
+    w.totals = trpo_part_after(&w.bytes, blocks * (2 + outputs) * sizeof(double));
+    w.scratch = trpo_part_after(&w.bytes, (size_t)w.threads * network->scratch_items * item_size);
+    return w;
+}
+
+/* Points batch's cache and work into memory, w->bytes of it, aligned for double; TRPO_ALIGNMENT is best. */
+static inline void trpo_policy_place(const trpo_policy_workspace *w, void *memory, trpo_policy_batch *batch) {
+    char *base = (char *)memory;
+    batch->cache.forward = base + w->forward.offset;
+    batch->cache.backward = base + w->backward.offset;
+    batch->cache.tiles = w->tiles;
+    batch->cache.activations = base + w->activations.offset;
+    batch->cache.log_probs = base + w->log_probs.offset;
+    batch->cache.ratios = base + w->ratios.offset;
+    batch->work.trial = base + w->trial.offset;
+    batch->work.sums = base + w->sums.offset;
+    batch->work.totals = (double *)(void *)(base + w->totals.offset);
+    batch->work.scratch = base + w->scratch.offset;
+    batch->work.blocks = w->blocks;
+    batch->work.threads = w->threads;
 }
 
 /* How observations enter and actions leave; every pointer may be shared between calls, none is modified. */

@@ -38,4 +38,19 @@ typedef enum {
     TRPO_STATUS_NO_CURVATURE = -5
 } trpo_status;
 
+/* A piece of a stretch of memory that the caller owns: `bytes` from `offset`, a multiple of TRPO_ALIGNMENT. */
+typedef struct {
+    size_t offset, bytes;
+} trpo_part;
+
+/* No kernel needs an alignment: parts start at cache lines, so that a vector crosses none and threads share none. */
+enum { TRPO_ALIGNMENT = 64 };
+
+/* A part of `bytes` behind what ends at *end, which moves to where the next one may start. */
+static inline trpo_part trpo_part_after(size_t *end, size_t bytes) {
+    const trpo_part part = {*end, bytes};
+    *end += (bytes + TRPO_ALIGNMENT - 1) / TRPO_ALIGNMENT * TRPO_ALIGNMENT;
+    return part;
+}
+
 #endif

@@ -55,61 +55,56 @@ INLINE vreal F(derivative)(trpo_activation activation, vreal a) {
 
 #define UNROLL _Pragma("GCC unroll 16")
 
-#define DEFINE_BLOCK(MR, NV)                                                                                           \
-    static void F(block_##MR##x##NV##_)(const F(product_) * p, size_t row, size_t column) {                            \
-        if (p->ahead) F(fetch_ahead)(p->ahead);                                                                        \
-        vreal sum[MR][NV];                                                                                             \
-        UNROLL for (int v = 0; v < NV; v++) {                                                                          \
-            vreal start = p->bias ? F(load)(p->bias + column + v * VLEN) : (vreal){0};                                 \
-            UNROLL for (int r = 0; r < MR; r++) sum[r][v] = start;                                                     \
-        }                                                                                                              \
-        const size_t row_stride = p->row_stride, k_stride = p->k_stride, ldb = p->ldb ? p->ldb : NV * VLEN;            \
-        for (int pair = 0; pair < 2; pair++) {                                                                         \
-            const size_t k = pair ? p->k2 : p->k1;                                                                     \
-            if (k == 0) continue;                                                                                      \
-            const REAL *x = (pair ? p->x2 : p->x1) + row * row_stride;                                                 \
-            const REAL *b = (pair ? p->b2 : p->b1) + (p->ldb ? column : column * k);                                   \
-            for (size_t i = 0; i < k; i++, x += k_stride, b += ldb) {                                                  \
-                vreal bv[NV];                                                                                          \
-                UNROLL for (int v = 0; v < NV; v++) bv[v] = F(load)(b + v * VLEN);                                     \
-                UNROLL for (int r = 0; r < MR; r++) {                                                                  \
-                    const vreal xv = F(splat)(x[r * row_stride]);                                                      \
-                    UNROLL for (int v = 0; v < NV; v++) sum[r][v] += xv * bv[v];                                       \
-                }                                                                                                      \
-            }                                                                                                          \
-        }                                                                                                              \
-        REAL *y = p->y + row * p->ldy + column;                                                                        \
-        if (p->epilogue == F(TIMES_DERIVATIVE_)) {                                                                     \
-            const REAL *a = p->a + row * p->ldy + column;                                                              \
-            UNROLL for (int r = 0; r < MR; r++) UNROLL for (int v = 0; v < NV; v++) sum[r][v] *=                       \
-                F(derivative)(p->activation, F(load)(a + r * p->ldy + v * VLEN));                                      \
-        } else if (p->epilogue == F(ADD_)) {                                                                           \
-            UNROLL for (int r = 0; r < MR; r++) UNROLL for (int v = 0; v < NV; v++) sum[r][v] +=                       \
-                F(load)(y + r * p->ldy + v * VLEN);                                                                    \
-        }                                                                                                              \
-        UNROLL for (int r = 0; r < MR; r++) UNROLL for (int v = 0; v < NV; v++)                                        \
-            F(store)(y + r * p->ldy + v * VLEN, sum[r][v]);                                                            \
+enum { F(MOST_SUMS_) = 24 }; /* of a block */
+
+/* y's block of mr rows by nv vectors at (row, column). mr and nv are literals wherever this is inlined: then every loop over
+ * them unrolls, and the sums stay in registers. */
+INLINE void F(block)(const F(product_) * p, size_t row, size_t column, const int mr, const int nv) {
+    if (p->ahead) F(fetch_ahead)(p->ahead);
+    vreal sum[F(MOST_SUMS_)];
+    UNROLL for (int v = 0; v < nv; v++) {
+        vreal start = p->bias ? F(load)(p->bias + column + v * VLEN) : (vreal){0};
+        UNROLL for (int r = 0; r < mr; r++) sum[r * nv + v] = start;
     }
+    const size_t row_stride = p->row_stride, k_stride = p->k_stride, ldb = p->ldb ? p->ldb : nv * VLEN;
+    for (int pair = 0; pair < 2; pair++) {
+        const size_t k = pair ? p->k2 : p->k1;
+        if (k == 0) continue;
+        const REAL *x = (pair ? p->x2 : p->x1) + row * row_stride;
+        const REAL *b = (pair ? p->b2 : p->b1) + (p->ldb ? column : column * k);
+        for (size_t i = 0; i < k; i++, x += k_stride, b += ldb) {
+            vreal bv[TRPO_NV];
+            UNROLL for (int v = 0; v < nv; v++) bv[v] = F(load)(b + v * VLEN);
+            UNROLL for (int r = 0; r < mr; r++) {
+                const vreal xv = F(splat)(x[r * row_stride]);
+                UNROLL for (int v = 0; v < nv; v++) sum[r * nv + v] += xv * bv[v];
+            }
+        }
+    }
+    REAL *y = p->y + row * p->ldy + column;
+    if (p->epilogue == F(TIMES_DERIVATIVE_)) {
+        const REAL *a = p->a + row * p->ldy + column;
+        UNROLL for (int r = 0; r < mr; r++) UNROLL for (int v = 0; v < nv; v++) sum[r * nv + v] *=
+            F(derivative)(p->activation, F(load)(a + r * p->ldy + v * VLEN));
+    } else if (p->epilogue == F(ADD_)) {
+        UNROLL for (int r = 0; r < mr; r++) UNROLL for (int v = 0; v < nv; v++) sum[r * nv + v] +=
+            F(load)(y + r * p->ldy + v * VLEN);
+    }
+    UNROLL for (int r = 0; r < mr; r++) UNROLL for (int v = 0; v < nv; v++)
+        F(store)(y + r * p->ldy + v * VLEN, sum[r * nv + v]);
+}
 
-#define DEFINE_BLOCKS(NV) DEFINE_BLOCK(6, NV) DEFINE_BLOCK(4, NV) DEFINE_BLOCK(2, NV) DEFINE_BLOCK(1, NV)
-#if TRPO_NV >= 4
-DEFINE_BLOCKS(4)
-#endif
-DEFINE_BLOCKS(2)
-DEFINE_BLOCKS(1)
-DEFINE_BLOCK(12, 1) /* six sums are too few to hide the latency of multiply-adds */
-
-#define RUN_BLOCKS(NV)                                                                                                 \
-    do {                                                                                                               \
-        size_t row = 0;                                                                                                \
-        if (NV == 1 && TRPO_MR >= 6)                                                                                   \
-            for (; row + 12 <= rows; row += 12) F(block_12x1_)(p, row, column);                                        \
-        if (TRPO_MR >= 6)                                                                                              \
-            for (; row + 6 <= rows; row += 6) F(block_6x##NV##_)(p, row, column);                                      \
-        for (; row + 4 <= rows; row += 4) F(block_4x##NV##_)(p, row, column);                                          \
-        for (; row + 2 <= rows; row += 2) F(block_2x##NV##_)(p, row, column);                                          \
-        for (; row < rows; row++) F(block_1x##NV##_)(p, row, column);                                                  \
-    } while (0)
+/* All rows of a panel of nv vectors, which is a literal, too. */
+INLINE void F(panel)(const F(product_) * p, size_t rows, size_t column, const int nv) {
+    size_t row = 0;
+    if (nv == 1 && TRPO_MR >= 6) /* six sums are too few to hide the latency of multiply-adds */
+        for (; row + 12 <= rows; row += 12) F(block)(p, row, column, 12, nv);
+    if (TRPO_MR >= 6)
+        for (; row + 6 <= rows; row += 6) F(block)(p, row, column, 6, nv);
+    for (; row + 4 <= rows; row += 4) F(block)(p, row, column, 4, nv);
+    for (; row + 2 <= rows; row += 2) F(block)(p, row, column, 2, nv);
+    for (; row < rows; row++) F(block)(p, row, column, 1, nv);
+}
 
 /* Vectors in the panel that starts where `vectors` are left. */
 INLINE size_t F(panel_vectors)(size_t vectors) { return vectors >= TRPO_NV ? TRPO_NV : (vectors >= 2 ? 2 : 1); }
@@ -117,13 +112,12 @@ INLINE size_t F(panel_vectors)(size_t vectors) { return vectors >= TRPO_NV ? TRP
 static void F(multiply)(const F(product_) * p, size_t rows, size_t columns) {
     for (size_t column = 0; column < columns;) {
         const size_t vectors = F(panel_vectors)((columns - column) / VLEN);
-        switch (vectors) {
-#if TRPO_NV >= 4
-        case 4: RUN_BLOCKS(4); break;
-#endif
-        case 2: RUN_BLOCKS(2); break;
-        default: RUN_BLOCKS(1); break;
-        }
+        if (TRPO_NV >= 4 && vectors == 4)
+            F(panel)(p, rows, column, 4);
+        else if (vectors == 2)
+            F(panel)(p, rows, column, 2);
+        else
+            F(panel)(p, rows, column, 1);
         column += vectors * VLEN;
     }
 }
@@ -153,7 +147,4 @@ static void F(pack_panels)(size_t k, size_t n, const REAL *m, size_t k_stride, s
         column += width;
     }
 }
-#undef DEFINE_BLOCK
-#undef DEFINE_BLOCKS
-#undef RUN_BLOCKS
 #undef UNROLL

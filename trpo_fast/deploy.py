@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast import model_file, spaces
-from trpo_fast._core.policy import Actor, PolicyKernel
+from trpo_fast._core.acting import Actor
+from trpo_fast._core.policy import PolicyKernel
 from trpo_fast.saved_policy import SavedPolicy, read_policy
 
 PREDICTION_STREAM = 5

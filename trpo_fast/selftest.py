@@ -20,8 +20,9 @@ import numpy as np
 
 from . import model_file
 from ._core import library, rollout
+from ._core.acting import Actor
 from ._core.critic import ValueKernel
-from ._core.policy import Actor, PolicyKernel
+from ._core.policy import PolicyKernel
 from ._core.preconditioner import KroneckerPreconditioner
 from .benchmarks.machine import describe_machine
 from .benchmarks.oracle import ExactPolicy, exact_fit, relative_error

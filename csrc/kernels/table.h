@@ -10,7 +10,10 @@
 #include "distributions.h"
 #include "policy.h"
 
-#include "kfac.h"
+#include "kfac_statistics.h"
+
+#include "kfac_apply.h"
+#include "kfac_inverse.h"
 
 #include "act.h"
 #include "critic.h"

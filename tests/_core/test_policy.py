@@ -7,8 +7,9 @@ import pytest
 
 from tests import reference
 from trpo_fast import get_num_threads, set_num_threads
+from trpo_fast._core.acting import Actor, ActorCritic, gaussian_actions, sample
 from trpo_fast._core.critic import ValueKernel
-from trpo_fast._core.policy import Actor, ActorCritic, PolicyKernel, gaussian_actions, sample
+from trpo_fast._core.policy import PolicyKernel
 
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 WIDTHS = (5, 16, 9, 3)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trpo_fast._core.policy import Actor, PolicyKernel
+from trpo_fast._core.acting import Actor
+from trpo_fast._core.policy import PolicyKernel
 from trpo_fast._core.recording import Recorder
 from trpo_fast.rollout.recording import SlicingRecorder, make_recorder
 

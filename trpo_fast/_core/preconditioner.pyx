@@ -1,6 +1,6 @@
 """Preconditioners for (F + damping I) x = g: Kronecker-factored blocks (K-FAC), and the diagonal.
 
-The arithmetic is csrc/kernels/kfac.h; here arrays are checked and memory is owned.
+The arithmetic is csrc/kernels/kfac_*.h; here arrays are checked and memory is owned.
 
 Choices, made on three HalfCheetah-v5 problems of 2,048 samples (17-64-64-6 tanh, damping 0.1), where the aim is the
 gain g'x / sqrt(x'Fx) after five products:
@@ -40,9 +40,10 @@ from trpo_fast._core.csrc cimport (
     trpo_kronecker_workspace_for,
     trpo_release,
 )
+from trpo_fast._core.layouts cimport checked_rows
 from trpo_fast._core.library cimport Memory, code_of, data_of, threads
 from trpo_fast._core.operator cimport Operator
-from trpo_fast._core.policy cimport PolicyKernel, checked_rows
+from trpo_fast._core.policy cimport PolicyKernel
 
 # Share of the damping that the factors get.
 FACTORED_DAMPING = 0.15

@@ -7,7 +7,8 @@ from libc.string cimport memcpy
 
 from trpo_fast._core.csrc cimport TRPO_GAUSSIAN
 from trpo_fast._core.library cimport code_of, data_of
-from trpo_fast._core.policy cimport Actor, PolicyKernel
+from trpo_fast._core.acting cimport Actor
+from trpo_fast._core.policy cimport PolicyKernel
 
 cdef object float64 = np.dtype(np.float64)
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from .._core.acting import Actor
 from .._core.critic import ValueKernel
 from .._core.operator import CallableOperator, Operator
-from .._core.policy import Actor, PolicyKernel
+from .._core.policy import PolicyKernel
 from ..solvers import Status, conjugate_gradient, trust_region_step
 from .oracle import ExactPolicy, WrongAnswer, exact_fit, exact_solution, relative_error, require
 from .problems import BATCHES, CHEETAH, DTYPES, WIDTHS, PolicyProblem, Vector, flatten, forward

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
+from trpo_fast._core.acting import sample
 from trpo_fast._core.library import philox
-from trpo_fast._core.policy import sample
 from trpo_fast.policies.distributions import MultiCategorical, base_of, with_masks
 
 
 class TorchActor:
-    """Acts as `trpo_fast._core.policy.Actor` does, with a torch network.
+    """Acts as `trpo_fast._core.acting.Actor` does, with a torch network.
 
     Noise is keyed by (seed, stream, step, row) and the compiled engine's own for Normal, Categorical and Bernoulli,
     of one component or several; for other distributions torch samples under a generator keyed by (seed, stream, step),

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import nn
 
-from trpo_fast._core.policy import Actor
+from trpo_fast._core.acting import Actor
 from trpo_fast.environments.acting import ActorPlan
 from trpo_fast.policies.flat import FlatBuffer
 
@@ -81,7 +81,7 @@ class PolicyEngine(ABC):
         stream: int = 0,
         narrow: bool = False,
     ) -> Actor | TorchActor:
-        """What acts with the live parameters, with the interface of `trpo_fast._core.policy.Actor`.
+        """What acts with the live parameters, with the interface of `trpo_fast._core.acting.Actor`.
 
         `refresh` must be called before acting when something else than this package may have touched the policy.
 

@@ -9,9 +9,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import nn
 
+from trpo_fast._core.acting import Actor
 from trpo_fast._core.library import MAX_LAYERS
 from trpo_fast._core.operator import Operator
-from trpo_fast._core.policy import Actor, PolicyKernel
+from trpo_fast._core.policy import PolicyKernel
 from trpo_fast._core.preconditioner import FisherFactors
 from trpo_fast.environments.acting import ActorPlan
 from trpo_fast.policies.mlp import MLPPolicy

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trpo_fast._core.policy import Actor, PolicyKernel
+from trpo_fast._core.acting import Actor
+from trpo_fast._core.policy import PolicyKernel
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from trpo_fast._core.policy import Actor
+from trpo_fast._core.acting import Actor
 from trpo_fast._core.recording import Recorder
 
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
-from trpo_fast._core.policy import ActorCritic, gaussian_actions
+from trpo_fast._core.acting import ActorCritic, gaussian_actions
 
 from .networks import CompiledNetworks
 

@@ -1,4 +1,4 @@
-/* One trust-region step without Python (Schulman et al. 2015): maximize the surrogate while the mean KL divergence from the
+/* One trust-region step without Python (Schulman et al. 2015): improve the surrogate while the mean KL divergence from the
  * old policy stays within DELTA.
  *
  *     make -C csrc examples

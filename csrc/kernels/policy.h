@@ -1,5 +1,6 @@
-/* Bound batches: theta_old's forward pass, the surrogate's gradient, Fisher products, trial steps; contracts are in trpo/kernels.h. Each function splits
- * the batch in trpo_block_count blocks of whole tiles; a block's tiles are worked in order by one thread. */
+/* Bound batches: theta_old's forward pass, the surrogate's gradient, Fisher products, trial steps; contracts are in
+ * trpo/kernels.h. Each function splits the batch in trpo_block_count blocks of whole tiles; a block's tiles are worked in
+ * order by one thread. */
 
 typedef struct {
     const trpo_policy_batch *batch;

@@ -2,8 +2,8 @@
  *
  * REAL below is the table's precision. Pointers to const are not modified; OUT is written whatever it held, all else is
  * updated in place or is work memory. No kernel allocates, and none fails but by the outcome that it returns; buffers are
- * the caller's and, unless said otherwise, must not overlap. Arrays are contiguous and aligned as their items are. A plan or a batch is used with the
- * table that made it alone: padding and precision are its own. What else holds is in trpo.h.
+ * the caller's and, unless said otherwise, must not overlap. Arrays are contiguous and aligned as their items are. A plan
+ * or a batch is used with the table that made it alone: padding and precision are its own. What else holds is in trpo.h.
  *
  * `threads` is how many may work on a call, 1..TRPO_MAX_THREADS, and how many parts its work memory has. Kernels take up to
  * 200 KiB of stack. */
@@ -41,7 +41,8 @@ typedef struct {
     /* parameters: plan->parameters items. packed: forward_items or backward_items, OUT. */
     void (*mlp_pack_forward)(const trpo_mlp *plan, const void *parameters, void *packed);
     void (*mlp_pack_backward)(const trpo_mlp *plan, const void *parameters, void *packed);
-    /* x: rows x widths[0]. out: rows x widths[layers], OUT: not activated. packed: forward. scratch: threads * scratch_items. */
+    /* x: rows x widths[0]. packed: forward. out: rows x widths[layers], OUT: not activated. scratch: threads *
+     * scratch_items. */
     void (*mlp_outputs)(const trpo_mlp *plan, const void *packed, size_t rows, const void *x, void *out, void *scratch,
                         int threads);
     /* y[i] = activation(x[i]) */
@@ -50,7 +51,8 @@ typedef struct {
     /* ---- policies; see policy.h ---- */
     /* Writes the batch's cache; every other function reads it. All of them overwrite its work: one call at a time. */
     void (*policy_bind)(const trpo_policy_batch *batch);
-    /* out: gradient of the objective at theta_old, of the entropy where it counts, too; trpo_policy_parameters items, as v. */
+    /* out, OUT: gradient of the objective at theta_old, the entropy included where it counts. It, v and parameters have
+     * trpo_policy_parameters items. */
     void (*policy_gradient)(const trpo_policy_batch *batch, void *out);
     /* out = F v at theta_old, undamped. v may not be out. */
     void (*policy_fisher)(const trpo_policy_batch *batch, const void *v, void *out);

@@ -9,8 +9,9 @@
  *   k->policy_gradient, k->policy_fisher g, and F v for conjugate gradient, whose vector operations the table has, too
  *   k->policy_evaluate                   improvement and KL of a trial step, for the line search
  *
- * The C files of csrc and one or more of csrc/isa, each with the flags for its instruction set, are the whole library:
- * csrc/library.mk has them, and `make -C csrc` makes libtrpo.a. It needs the C and mathematics libraries and POSIX threads.
+ * The C files of csrc and those of csrc/isa for the machine, each with the flags for its instruction set, are the whole
+ * library: csrc/library.mk has them, and `make -C csrc` makes libtrpo.a. It needs the C and mathematics libraries and POSIX
+ * threads.
  *
  * What holds throughout:
  * - Memory is the caller's. Nothing here allocates but the pool of threads, once, and nothing keeps a pointer beyond the

@@ -92,6 +92,7 @@ check-wheel:
 	.ci/check-wheel dist/*.whl
 
 clean:
+	$(MAKE) -C csrc clean
 	$(MAKE) -C csrc/tests clean
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	rm -f trpo_fast/_core/*.so trpo_fast/_core/*.c $(STAMPS)/core

@@ -194,6 +194,13 @@ def test_kernels_know_neither_python_nor_the_allocator():
             assert not re.search(r"\b(malloc|calloc|realloc|free|alloca)\s*\(", code), path
 
 
+def test_programs_in_c_need_one_header():
+    headers = ROOT / "csrc" / "include" / "trpo"
+    included = set(re.findall(r'^#include "trpo/(.*)"$', (headers / "trpo.h").read_text(), re.MULTILINE))
+    # glibc.h is for building wheels
+    assert included == {path.name for path in headers.glob("*.h")} - {"trpo.h", "glibc.h"}
+
+
 def test_nothing_imports_what_lies_beside_the_project():
     for path in [*SOURCES, *(ROOT / "bench").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         if path.suffix != ".py":

@@ -1,4 +1,4 @@
-/* Acting and batched forward passes. */
+/* Acting and batched forward passes; contracts of what the table has are in trpo/kernels.h. */
 
 /* Row i of what a call writes: its action and log-probability, from its network output, which is overwritten. */
 INLINE void F(act_row)(const trpo_actor *actor, REAL *output, const uint8_t *masks, const double *inverse_std,
@@ -11,8 +11,6 @@ INLINE void F(act_row)(const trpo_actor *actor, REAL *output, const uint8_t *mas
     ((REAL *)log_probs)[i] = F(row_log_prob)(layout, output, action, inverse_std, log_normalizer);
 }
 
-/* Sample from given outputs: rows x outputs, means or logits (not modified), noise rows first_row ... Logits of -inf are
- * choices of probability 0; rows that are no distribution get a log-probability of NaN. */
 static void F(sample)(const trpo_actor *actor, size_t rows, const void *outputs_, const uint8_t *masks,
                       uint32_t first_row, void *actions, void *log_probs) {
     const size_t n = actor->layout.outputs;
@@ -26,8 +24,6 @@ static void F(sample)(const trpo_actor *actor, size_t rows, const void *outputs_
     }
 }
 
-/* Gaussian actions out of unit noise drawn elsewhere. means: rows x n.  log_std: n.  noise: rows x n, becomes the actions
- * mean + noise std.  log_probs: rows, OUT: of the actions as they came out, rounded. */
 static void F(gaussian_actions)(size_t rows, size_t n, const void *means, const void *log_std, void *noise,
                                 void *log_probs) {
     double inverse_std[TRPO_MAX_OUTPUTS], std[TRPO_MAX_OUTPUTS];
@@ -126,13 +122,6 @@ static void F(act_task)(void *job_, int task, int thread) {
     }
 }
 
-/* One call per environment step.
- *   packed: forward pack of the network.  scratch: threads * scratch_items.  threads: 1..TRPO_MAX_THREADS.
- *   observations: rows x widths[0] of float (observations_double = 0) or double, raw.
- *   masks: rows x mask_items as in policy.h, or NULL.
- *   normalized: REAL, rows x widths[0], OUT.  actions: rows x components, OUT.  log_probs: REAL, rows, OUT.
- *   env_actions: float or double (env_double), or int64, rows x components, OUT.
- * On a bad row *bad_row names it and what was written for this call is meaningless. */
 static trpo_act_outcome F(act)(const trpo_actor *actor, const void *packed, size_t rows, const void *observations,
                                int observations_double, const uint8_t *masks, uint32_t first_row, void *normalized,
                                void *actions, void *log_probs, void *env_actions, int env_double, void *scratch,
@@ -198,7 +187,6 @@ static void F(forward_task)(void *job_, int block, int thread) {
     }
 }
 
-/* out: rows x widths[layers], outputs of the network. scratch: threads * scratch_items. */
 static void F(outputs_of)(const trpo_mlp *plan, const void *packed, size_t rows, const void *x, void *out,
                           void *scratch, int threads) {
     F(forward_job_)

@@ -69,8 +69,6 @@ static void F(apply_output_factor)(void *job_, int task, int thread) {
     }
 }
 
-/* out = M v: G^-1 V A^-1 for every layer, diagonal * v for all other parameters. diagonal: size items; v, out: size items,
- * v not modified. factors: inverses, as kronecker_invert leaves them. work: work_items. */
 static void F(kronecker_apply)(const trpo_kronecker *plan, const void *factors, const void *diagonal_, const void *v_,
                                void *out_, void *work, int threads) {
     const REAL *diagonal = diagonal_, *v = v_;

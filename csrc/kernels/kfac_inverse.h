@@ -90,9 +90,7 @@ INLINE double F(mean_diagonal)(size_t n, size_t ld, const REAL *matrix) {
  * diagonal of A / mean diagonal of G (Martens & Grosse 2015, sec. 6.3), in place. No shift is less than
  * sqrt(epsilon) times the mean diagonal, so that a singular statistic has an inverse even without damping; where one factor
  * vanishes, or is so small that its inverse might overflow, so does the layer's Fisher information, and the inverse is that
- * of damping I (of I without damping).
- * work: threads * invert_items. Returns -1, or 2 l (A) or 2 l + 1 (G) of the first matrix that has no inverse: one that is
- * not finite, or not positive semi-definite. */
+ * of damping I (of I without damping). */
 static int F(kronecker_invert)(const trpo_kronecker *plan, void *factors, double damping, double share, void *work,
                                int threads) {
     F(invert_job_) job = {.plan = plan, .factors = factors, .work = work};

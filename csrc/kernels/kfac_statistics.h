@@ -208,7 +208,6 @@ static void F(kfac_reduce)(void *job_, int task, int thread) {
     if (!is_G) y[n * ld + n] = 1;
 }
 
-/* factors: plan->factor_items, OUT; the padding is not written. */
 static void F(kfac_statistics)(const trpo_kfac_sample *s, void *factors) {
     double inverse_std[TRPO_MAX_OUTPUTS];
     const F(kfac_job_) job = {.sample = s, .inverse_std = inverse_std, .factors = factors};

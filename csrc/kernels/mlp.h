@@ -1,6 +1,6 @@
-/* Multilayer perceptron over one tile of samples: forward, forward-mode (jvp) and reverse-mode (vjp) passes. */
+/* Multilayer perceptron over one tile of samples: forward, forward-mode (jvp) and reverse-mode (vjp) passes.
+ * Contracts of what the table has are in trpo/kernels.h. */
 
-/* Fill `plan` for this table's vector length. widths: layers + 1 items, all positive (checked by the caller). */
 static void F(mlp_plan)(int layers, const size_t *widths, trpo_activation activation, trpo_mlp *plan) {
     memset(plan, 0, sizeof *plan);
     plan->layers = layers;
@@ -37,7 +37,6 @@ static void F(mlp_plan)(int layers, const size_t *widths, trpo_activation activa
     plan->scratch_items = plan->tile_activations + (plan->activation_items + plan->padded[layers]) * TRPO_TILE_ROWS;
 }
 
-/* parameters: plan->parameters items; packed: plan->forward_items items. */
 static void F(mlp_pack_forward)(const trpo_mlp *plan, const void *parameters_, void *packed_) {
     const REAL *parameters = parameters_;
     REAL *packed = packed_;

@@ -1,5 +1,6 @@
-/* Bound batches: theta_old's forward pass, the surrogate's gradient, Fisher products, trial steps. Each function splits
- * the batch in trpo_block_count blocks of whole tiles; a block's tiles are worked in order by one thread. */
+/* Bound batches: theta_old's forward pass, the surrogate's gradient, Fisher products, trial steps; contracts are in
+ * trpo/kernels.h. Each function splits the batch in trpo_block_count blocks of whole tiles; a block's tiles are worked in
+ * order by one thread. */
 
 typedef struct {
     const trpo_policy_batch *batch;
@@ -162,7 +163,6 @@ static void F(gradient_block)(void *job_, int block, int thread) {
     }
 }
 
-/* out: gradient of the surrogate, and of the entropy where it counts; all parameters. */
 static void F(policy_gradient)(const trpo_policy_batch *b, void *out_) {
     REAL *out = out_;
     double inverse_std[TRPO_MAX_OUTPUTS];
@@ -211,7 +211,6 @@ static void F(fisher_block)(void *job_, int block, int thread) {
     }
 }
 
-/* out = F v at theta_old, undamped. v: not modified; may not be out. */
 static void F(policy_fisher)(const trpo_policy_batch *b, const void *v_, void *out_) {
     const REAL *v = v_;
     REAL *out = out_;
@@ -278,7 +277,6 @@ static void F(evaluate_block)(void *job_, int block, int thread) {
     b->work.totals[(size_t)block * (2 + n) + 1] = kl;
 }
 
-/* Mean improvement of the objective over theta_old and mean KL at trial parameters (all of them; not modified). */
 static void F(policy_evaluate)(const trpo_policy_batch *b, const void *parameters_, trpo_kl_direction direction,
                                double *improvement, double *kl) {
     const REAL *parameters = parameters_;
@@ -323,7 +321,6 @@ static void F(entropy_block)(void *job_, int block, int thread) {
     b->work.totals[(size_t)block * (2 + F(outputs)(b))] = sum;
 }
 
-/* Mean entropy at theta_old, in nats. */
 static double F(policy_entropy)(const trpo_policy_batch *b) {
     const size_t n = F(outputs)(b);
     double sum = 0;

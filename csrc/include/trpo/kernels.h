@@ -1,7 +1,12 @@
-/* One table of kernels per (instruction set, precision), chosen once at import.
+/* One table of kernels per (instruction set, precision), chosen once.
  *
- * REAL below is the table's precision. No kernel allocates; buffers are the caller's and, unless said otherwise, must
- * not overlap. Arrays are contiguous and need no alignment. */
+ * REAL below is the table's precision. Pointers to const are not modified; OUT is written whatever it held, all else is
+ * updated in place or is work memory. No kernel allocates, and none fails but by the outcome that it returns; buffers are
+ * the caller's and, unless said otherwise, must not overlap. Arrays are contiguous and aligned as their items are. A plan
+ * or a batch is used with the table that made it alone: padding and precision are its own. What else holds is in trpo.h.
+ *
+ * `threads` is how many may work on a call, 1..TRPO_MAX_THREADS, and how many parts its work memory has. Kernels take up to
+ * 200 KiB of stack. */
 #ifndef TRPO_KERNELS_H
 #define TRPO_KERNELS_H
 
@@ -26,46 +31,81 @@ typedef struct {
     void (*axpy)(size_t n, double alpha, const void *x, void *y);                          /* y += alpha x */
     void (*scaled_copy)(size_t n, double alpha, const void *x, void *y);                   /* y = alpha x */
     void (*step_from)(size_t n, const void *origin, double alpha, const void *x, void *y); /* y = origin + alpha x */
-    int (*all_finite)(size_t n, const void *x);
+    int (*all_finite)(size_t n, const void *x); /* 1, or 0 with an infinity or NaN among them */
     /* r -= sum_j Q_j (Z_j . r); Z, Q: k x n, may be the same array; coefficients: k, OUT */
     void (*project_out)(size_t n, size_t k, const void *Z, const void *Q, double *coefficients, void *r);
 
     /* ---- networks; see mlp.h for sizes ---- */
+    /* widths: layers + 1 items, inputs first, each 1..2^24. layers: 1..TRPO_MAX_LAYERS. Checked by the caller. */
     void (*mlp_plan)(int layers, const size_t *widths, trpo_activation activation, trpo_mlp *plan);
+    /* parameters: plan->parameters items. packed: forward_items or backward_items, OUT. */
     void (*mlp_pack_forward)(const trpo_mlp *plan, const void *parameters, void *packed);
     void (*mlp_pack_backward)(const trpo_mlp *plan, const void *parameters, void *packed);
+    /* x: rows x widths[0]. packed: forward. out: rows x widths[layers], OUT: not activated. scratch: threads *
+     * scratch_items. */
     void (*mlp_outputs)(const trpo_mlp *plan, const void *packed, size_t rows, const void *x, void *out, void *scratch,
                         int threads);
+    /* y[i] = activation(x[i]) */
     void (*elementary)(trpo_activation activation, size_t n, const void *x, void *y);
 
     /* ---- policies; see policy.h ---- */
+    /* Writes the batch's cache; every other function reads it. All of them overwrite its work: one call at a time. */
     void (*policy_bind)(const trpo_policy_batch *batch);
+    /* out, OUT: gradient of the objective at theta_old, the entropy included where it counts. It, v and parameters have
+     * trpo_policy_parameters items. */
     void (*policy_gradient)(const trpo_policy_batch *batch, void *out);
+    /* out = F v at theta_old, undamped. v may not be out. */
     void (*policy_fisher)(const trpo_policy_batch *batch, const void *v, void *out);
+    /* Mean improvement of the objective over theta_old and mean KL, in nats, at trial parameters; NaN for an improvement
+     * where an output is not finite. */
     void (*policy_evaluate)(const trpo_policy_batch *batch, const void *parameters, trpo_kl_direction direction,
                             double *improvement, double *kl);
+    /* Mean entropy at theta_old, in nats. */
     double (*policy_entropy)(const trpo_policy_batch *batch);
+    /* One call per environment step.
+     *   packed: forward pack of the network.  scratch: threads * scratch_items.
+     *   observations: rows x widths[0] of float (observations_double = 0) or double, raw.
+     *   masks: rows x mask_items as in policy.h, at least one allowed per component, or NULL.
+     *   first_row: number of the first row's noise.
+     *   normalized: REAL, rows x widths[0], OUT.  actions: rows x components, OUT.  log_probs: REAL, rows, OUT.
+     *   env_actions: float or double (env_double), or int64, rows x components, OUT.
+     * On a bad row *bad_row names it and what was written for this call is meaningless. A row's bits depend neither on the
+     * rows beside it nor on `threads`, and its log-probability has those of policy_bind. */
     trpo_act_outcome (*act)(const trpo_actor *actor, const void *packed, size_t rows, const void *observations,
                             int observations_double, const uint8_t *masks, uint32_t first_row, void *normalized,
                             void *actions, void *log_probs, void *env_actions, int env_double, void *scratch,
                             int threads, size_t *bad_row);
+    /* Draws from outputs computed elsewhere: rows x outputs, means or logits. Logits of -inf are choices of probability 0;
+     * rows that are no distribution get a log-probability of NaN. Of actor: layout, log_std, key, deterministic. */
     void (*sample)(const trpo_actor *actor, size_t rows, const void *outputs, const uint8_t *masks, uint32_t first_row,
                    void *actions, void *log_probs);
+    /* Gaussian actions out of unit noise drawn elsewhere. means: rows x n, n up to TRPO_MAX_OUTPUTS. log_std: n.
+     * noise: rows x n, becomes the actions mean + noise std. log_probs: rows, OUT: of the actions as they came out. */
     void (*gaussian_actions)(size_t rows, size_t n, const void *means, const void *log_std, void *noise,
                              void *log_probs);
 
     /* ---- Kronecker-factored preconditioners; see kfac.h ---- */
+    /* Fills the rest of a plan whose layers say where they are. */
     void (*kronecker_plan)(trpo_kronecker *plan);
+    /* factors: factor_items, OUT: E[a a'] and E[d d'] of every layer, both triangles; the padding is not written. */
     void (*kfac_statistics)(const trpo_kfac_sample *sample, void *factors);
+    /* out: of plan->size items those that belong to a layer, OUT: the diagonal of the blocks. */
     void (*kronecker_diagonal)(const trpo_kronecker *plan, const void *factors, void *out);
+    /* Both factors of every layer become their damped inverses, in place; `share` of the damping is theirs. work:
+     * threads * invert_items. Returns -1, or 2 l (A) or 2 l + 1 (G) of the first matrix that has no inverse: one that is
+     * not finite, or not positive semi-definite; factors are spoiled then. */
     int (*kronecker_invert)(const trpo_kronecker *plan, void *factors, double damping, double share, void *work,
                             int threads);
     /* x = 1 / (x + shift); returns 0 where an x is negative or not finite */
     int (*shifted_reciprocal)(size_t n, double shift, void *x);
+    /* out = M v: G^-1 V A^-1 for every layer, diagonal * v for all other parameters. factors: inverses. diagonal, v, out:
+     * size items; v may not be out. work: work_items. */
     void (*kronecker_apply)(const trpo_kronecker *plan, const void *factors, const void *diagonal, const void *v,
                             void *out, void *work, int threads);
 
-    /* ---- value fit ---- */
+    /* ---- value fit; see critic.h for the work ---- */
+    /* gradient (parameters items, OUT) of mean (V(s) - R)^2 over the `count` rows that `order` names, which are within
+     * observations and returns (checked by the caller); returns the sum of squared errors. */
     double (*critic_gradient)(const trpo_mlp *plan, const void *forward, const void *backward, size_t count,
                               const int64_t *order, const void *observations, const void *returns, void *gathered,
                               void *sums, void *scratch, void *gradient);
@@ -73,10 +113,14 @@ typedef struct {
                 void *m, void *v, void *theta);
 
     /* ---- rollouts ---- */
+    /* All steps x envs; advantages and returns OUT. next_values: V of the state after the step; flags: 0 or 1. */
     void (*gae)(size_t steps, size_t envs, double gamma, double lambda, const void *rewards, const void *values,
                 const void *next_values, const uint8_t *terminated, const uint8_t *truncated, void *advantages,
                 void *returns);
+    /* a = (a - mean) / std in place, zeros where std is of rounding size; mean, std: 1 item each, OUT. */
     void (*standardize)(size_t n, void *a, double *mean, double *std);
+    /* Merges rows into running moments of `count` rows: mean and m2, the sum of squared deviations, columns items each,
+     * updated in place. Returns 1 + the flat index of the first non-finite entry, with nothing changed, or 0. */
     size_t (*merge_moments)(size_t rows, size_t columns, const void *data, double count, double *mean, double *m2);
 
     /* ---- measuring ---- */
@@ -85,7 +129,7 @@ typedef struct {
     double (*multiply_adds)(size_t rounds, int threads);
 } trpo_kernels;
 
-/* Table for `dtype`; never NULL once trpo_dispatch succeeded. */
+/* Table for `dtype`; never NULL once trpo_dispatch succeeded. Tables are constants: threads share them. */
 const trpo_kernels *trpo_kernels_for(trpo_dtype dtype);
 
 /* The same of at most 256 bits. Some CPUs run at a lower clock for about a millisecond after 512-bit arithmetic: what
@@ -93,7 +137,8 @@ const trpo_kernels *trpo_kernels_for(trpo_dtype dtype);
 const trpo_kernels *trpo_narrow_kernels_for(trpo_dtype dtype);
 
 /* Choose the instruction set: `wanted` ("x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"), or NULL for the best that the
- * CPU runs. Returns 0, -1 for a name that is not built in, -2 for one that this CPU lacks. */
+ * CPU runs. Returns 0, -1 for a name that is not built in, -2 for one that this CPU lacks; what was chosen before
+ * holds then. Not while another thread asks for a table. */
 int trpo_dispatch(const char *wanted);
 
 /* The i-th built-in instruction set that this CPU runs, lowest first; NULL past the end. */

@@ -49,8 +49,7 @@ typedef struct {
     size_t tiles;      /* how many of the batch's tiles keep their activations, the first ones; set by the caller */
     void *activations; /* tiles * trpo_tile_items */
     void *log_probs;   /* REAL, rows: log pi_old, the denominators of the ratio */
-    void *ratios; /* REAL, rows: pi_theta_old / pi_old, exactly 1 where both are the same bits; NaN where the network's
-                        * outputs are not finite */
+    void *ratios;      /* REAL, rows: pi_theta_old / pi_old, 1 for the same bits, NaN where outputs are not finite */
 } trpo_policy_cache;
 
 /* What every function may overwrite, and whose contents nobody needs between two calls. */
@@ -63,7 +62,7 @@ typedef struct {
     int threads;    /* 1..TRPO_MAX_THREADS: at most so many work on a call; results do not depend on it */
 } trpo_policy_work;
 
-/* One bound batch. Its functions may run in several threads at once for batches that share a cache, but no work. */
+/* One bound batch. All but policy_bind may run at once for batches that share a cache and have each their own work. */
 typedef struct {
     trpo_policy_problem problem;
     trpo_policy_cache cache;

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import gymnasium
 import torch
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
+from bench.machine import describe
 from trpo_fast import TRPO
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -61,7 +63,7 @@ def main() -> None:
         for name, agent in agents.items():
             rounds[name].append(measure(agent))
             print(name, rounds[name][-1], flush=True)
-    results = {}
+    results: dict[str, Any] = {"command": " ".join(["python -m bench.images", *sys.argv[1:]]), "machine": describe()}
     for name, agent in agents.items():
         steps = agent.config.num_envs * agent.config.steps_per_env
         per = {unit: steps / statistics.median(one[unit] for one in rounds[name]) for unit in ("wall", "cpu")}

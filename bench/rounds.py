@@ -19,8 +19,8 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecNormalize
 
 import trpo_fast
-from bench.machine import describe
-from trpo_fast.benchmarks import QUIET, measure_peak
+from bench.machine import describe, share_of_cores
+from trpo_fast.benchmarks import QUIET
 
 # sb3-contrib's tuned settings for HalfCheetah.
 ENVIRONMENTS, STEPS = 2, 1024
@@ -108,7 +108,7 @@ def alternate(sides: Iterable[Side], rounds: int, updates: int, threads: int = 1
             one = side.round(updates)
             share = (time.process_time() - cpu) / (time.perf_counter() - wall)
             if threads > 1:
-                share = _share_of(min(threads, len(os.sched_getaffinity(0))))
+                share = share_of_cores(min(threads, len(os.sched_getaffinity(0))))
             if i:
                 counted[side.name].append(one)
                 shares.append(share)
@@ -141,12 +141,3 @@ def write(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"  written to {os.path.relpath(out)}")
-
-
-def _share_of(threads: int) -> float:
-    """What so many busy threads get of as many cores, just now."""
-    before = trpo_fast.get_num_threads()
-    trpo_fast.set_num_threads(threads)
-    share = measure_peak("float32", rounds=20_000_000).cpu_share
-    trpo_fast.set_num_threads(before)
-    return share

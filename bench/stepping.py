@@ -21,63 +21,40 @@ an error.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import signal
 import statistics
-import subprocess
 import sys
-import tempfile
-import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import trpo_fast
-from bench.machine import describe
+from bench.builds import BEFORE, ROOT, Worker, checkout, revision
+from bench.machine import describe, share_of_cores
 from trpo_fast._core.library import usable_cores
-from trpo_fast.benchmarks import QUIET, measure_peak
+from trpo_fast.benchmarks import QUIET
 
-ROOT = Path(__file__).resolve().parent.parent
 SIDE = Path(__file__).with_name("stepping_side.py")
 RESULT = Path(__file__).with_name("results") / "stepping.json"
-AGAINST = "8f97cf5"  # the last build that stepped all copies in one process, or one copy in each
 COPIES = 8
 MANY = 256
 
 
-class Side:
+class Side(Worker):
     """One of those compared: a process that does a round when it is asked to."""
 
     def __init__(self, stack: ExitStack, checkout: Path, *, one_core: bool = False, **task: Any) -> None:
+        super().__init__(stack, SIDE, checkout)
         self.rounds: list[dict[str, Any]] = []
         if task["kind"] in ("train", "glue"):
             task["checkout"] = str(checkout)
-        self._process = stack.enter_context(
-            subprocess.Popen(
-                [sys.executable, "-P", str(SIDE)],
-                env={**os.environ, "PYTHONPATH": str(checkout)},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
-        stack.callback(self._process.kill)
-        self._ask(json.dumps({"one_core": one_core, **task}))
+        self.ask({"one_core": one_core, **task})
 
     def begin(self) -> None:
         """Start a round."""
-        self._ask("round")
-
-    def answer(self) -> Any:
-        """Wait for what the side says next."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("bench.stepping: one of the sides ended; what it wrote says why")
-        return json.loads(line)
+        self.ask("round")
 
     def round(self) -> None:
         """A whole round."""
@@ -87,11 +64,6 @@ class Side:
     def median(self, figure: str) -> float:
         """Of all rounds."""
         return statistics.median(one[figure] for one in self.rounds)
-
-    def _ask(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
 
 
 class Bare:
@@ -180,27 +152,6 @@ def many_copies(env: str, rounds: int) -> dict[str, Any]:
         }
 
 
-@contextmanager
-def checkout(against: str) -> Iterator[Path]:
-    """A folder with a built package: `against` itself, or the revision of that name, built for as long as it takes."""
-    if (Path(against) / "trpo_fast").is_dir():
-        yield Path(against).resolve()
-        return
-    # An archive, not a worktree: the repository knows nothing of it, however this process ends.
-    done = subprocess.run(
-        ["git", "-C", str(ROOT), "archive", "--format=zip", against], stdout=subprocess.PIPE, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"bench.stepping: --against: {against} given; want a revision, or a checkout that is built")
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder).resolve()
-        with zipfile.ZipFile(io.BytesIO(done.stdout)) as archive:
-            archive.extractall(tree)
-        build = [sys.executable, "setup.py", "--quiet", "build_clib", "build_ext", "--inplace"]
-        subprocess.run(build, cwd=tree, check=True)
-        yield tree
-
-
 def compare_glue(against: Path, rounds: int) -> dict[str, Any]:
     """Processor time of a vector step of an environment that does nothing, before and now, by the number of copies."""
     results: dict[str, Any] = {}
@@ -219,23 +170,6 @@ def compare_glue(against: Path, rounds: int) -> dict[str, Any]:
     return results
 
 
-def _revision(against: str) -> str:
-    """The commit of a checkout, or the revision that was named."""
-    where = Path(against) if (Path(against) / "trpo_fast").is_dir() else ROOT
-    name = "HEAD" if where != ROOT else against
-    found = subprocess.run(["git", "-C", str(where), "rev-parse", "--short", name], capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
-
-
-def _cpu_share() -> float:
-    """What as many busy threads as there are cores get of them, just now: 1 on a quiet machine."""
-    before = trpo_fast.get_num_threads()
-    trpo_fast.set_num_threads(usable_cores())
-    share = measure_peak("float32", rounds=20_000_000).cpu_share
-    trpo_fast.set_num_threads(before)
-    return share
-
-
 def _print(env: str, result: dict[str, Any]) -> None:
     figures = result["steps_per_second"]
     print(f"{env}, {COPIES} copies, {result['workers']} workers, steps/s")
@@ -251,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the ratios and write every round as JSON."""
     parser = argparse.ArgumentParser(prog="python -m bench.stepping", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--env", nargs="+", default=["HalfCheetah-v5", "Humanoid-v5"])
-    parser.add_argument("--against", default=AGAINST, metavar="REV_OR_PATH", help=f"the build before ({AGAINST})")
+    parser.add_argument("--against", default=BEFORE, metavar="REV_OR_PATH", help=f"the build before ({BEFORE})")
     parser.add_argument("--rounds", type=int, default=11, help="rounds of each side")
     parser.add_argument("--updates", type=int, default=3, help="updates in a round of training")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a round of the bare processes")
@@ -274,16 +208,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # folders and sides go, as by Ctrl-C
     machine = describe()
-    revision = _revision(arguments.against)
-    words = [revision if word == arguments.against else word for word in (sys.argv[1:] if argv is None else argv)]
+    commit = revision(arguments.against)
+    words = [commit if word == arguments.against else word for word in (sys.argv[1:] if argv is None else argv)]
     print(f"{machine['cpu']}, {usable_cores()} cores, medians of {arguments.rounds} alternating rounds")
     result: dict[str, Any] = {
         "command": " ".join(["python -m bench.stepping", *words]),
         "machine": machine,
-        "against": revision,
+        "against": commit,
         "seed": arguments.seed,
     }
-    shares = [_cpu_share()]
+    shares = [share_of_cores(usable_cores())]
     with checkout(arguments.against) as before:
         if arguments.glue:
             result["glue"] = compare_glue(before, arguments.rounds)
@@ -293,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 environments[env] = compare(
                     env, before, arguments.rounds, arguments.updates, arguments.seconds, arguments.seed
                 )
-                shares.append(_cpu_share())
+                shares.append(share_of_cores(usable_cores()))
                 _print(env, environments[env])
     if not arguments.glue:
         many = many_copies(arguments.env[0], 3)
@@ -301,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cost = f"{figures['seconds']:.1f} s, {figures['megabytes']:,.0f} MB"
             print(f"{MANY} copies of {arguments.env[0]} {name}: {cost}")
         result["many_copies"] = {"env": arguments.env[0], "copies": MANY, **many}
-    shares.append(_cpu_share())
+    shares.append(share_of_cores(usable_cores()))
     share = statistics.median(shares)
     if share < QUIET:
         print(f"  NOT TO BE QUOTED: the machine was busy, this had {share:.0%} of its cores")

@@ -237,7 +237,7 @@ def failures(checks: Sequence[Check]) -> Iterator[str]:
 
 def _run_all() -> int:
     """Every instruction set in a process of its own, as it is chosen at import; how many of them failed."""
-    machine = describe_machine()
+    machine = describe_machine(measure=False)
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     print(f"{versions}, Python {machine['python']}, {machine['system']}, {machine['cpu']}")
     print(f"testing {Path(__file__).parent}", flush=True)

@@ -20,6 +20,7 @@ def test_quick_json_has_the_schema_that_the_documentation_states(command):
     assert found["schema"] == benchmarks.SCHEMA
     assert found["command"] == "trpo-fast bench all --quick --json"
     assert found["machine"]["instruction_set"] == library.instruction_set()
+    assert {"family", "model", "stepping", "caches", "bfloat16", "multiply_adds"} <= set(found["machine"])
     assert {figure["kind"] for figure in found["figures"]} == set(benchmarks.KINDS)
     assert {figure["dtype"] for figure in found["figures"]} == set(benchmarks.DTYPES)
     wanted = {field for field in benchmarks.Figure.__dataclass_fields__} | {"quiet"}

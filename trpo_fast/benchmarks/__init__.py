@@ -16,7 +16,7 @@ Operations and bytes are those that the mathematics needs, so that figures of di
 """
 
 from .cases import KINDS, Case, make_cases
-from .limits import QUIET, Peak, Timing, measure_bandwidth, measure_peak, timed
+from .limits import QUIET, Peak, Timing, measure_bandwidth, measure_peak, multiply_add_limits, timed
 from .machine import describe_machine
 from .measuring import SCHEMA, Figure, Limit, Report, measure, run
 from .oracle import ExactPolicy, WrongAnswer, exact_solution, relative_error
@@ -50,6 +50,7 @@ __all__ = [
     "measure",
     "measure_bandwidth",
     "measure_peak",
+    "multiply_add_limits",
     "relative_error",
     "run",
     "timed",

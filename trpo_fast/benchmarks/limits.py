@@ -14,6 +14,8 @@ from .._core import library
 
 # Below this share of a core, wall-clock times of long calls are stretched and those of short ones are not.
 QUIET = 0.95
+# Whose multiply-adds have a limit of their own.
+PRECISIONS = ("float32", "float64", "bfloat16")
 
 
 class Timing(NamedTuple):
@@ -43,10 +45,38 @@ class Peak(NamedTuple):
 
 def measure_peak(dtype: str, rounds: int = 500_000) -> Peak:
     """The multiply-add limit of the instruction set in use on the threads in use, once; about two milliseconds."""
-    cpu, start = time.process_time(), time.perf_counter()
+    cpu, start = _processor_seconds(), time.perf_counter()
     operations = library.multiply_adds(dtype, rounds)
     seconds = time.perf_counter() - start
-    return Peak(operations / seconds / 1e9, (time.process_time() - cpu) / seconds / library.get_num_threads())
+    return Peak(operations / seconds / 1e9, (_processor_seconds() - cpu) / seconds / library.get_num_threads())
+
+
+def _processor_seconds() -> float:
+    """Of all threads of this process, once the pool's have left their cores.
+
+    Linux brings the account of a thread that runs on another core up to date at its next tick, milliseconds later, but
+    at once when it sleeps, as the pool's do 50 microseconds after a section.
+    """
+    if library.get_num_threads() > 1:
+        time.sleep(5e-4)
+    return time.process_time()
+
+
+def multiply_add_limits(repeats: int = 9) -> dict[str, float | None]:
+    """GFLOP/s of one thread's multiply-adds by precision, the best of `repeats`; None where CPU or build has it not."""
+    before = library.get_num_threads()
+    library.set_num_threads(1)
+    try:
+        return {precision: _limit(precision, repeats) for precision in PRECISIONS}
+    finally:
+        library.set_num_threads(before)
+
+
+def _limit(precision: str, repeats: int) -> float | None:
+    try:
+        return max(measure_peak(precision).gflops for _ in range(repeats))
+    except (TypeError, ValueError):
+        return None
 
 
 def measure_bandwidth(threads: int, repeats: int = 7, items: int = 8_000_000) -> float:

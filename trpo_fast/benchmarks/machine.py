@@ -5,19 +5,45 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .._core import library
+from .limits import multiply_add_limits
 
 PACKAGES = ("trpo-fast", "numpy")
+CPUINFO = Path("/proc/cpuinfo")
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+# What Linux calls a CPU's numbers: on x86, on ARM. Without a name for its models, ARM's part is the model.
+_IDENTITY = {
+    "vendor": ("vendor_id", "CPU implementer"),
+    "family": ("cpu family", "CPU architecture"),
+    "model": ("model", "CPU part"),
+    "stepping": ("stepping", "CPU revision"),
+}
+_BFLOAT16 = ("avx512_bf16", "bf16")
 
 
-def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """Machine and versions, JSON-able."""
-    return {
-        "cpu": _cpu_model(),
+def describe_machine(packages: Sequence[str] = PACKAGES, *, measure: bool = True) -> dict[str, Any]:
+    """Machine and versions, JSON-able.
+
+    Where the system does not say what a field is, it is None; ``vendor``, ``family``, ``model`` and ``stepping`` tell
+    apart what one name ("AMD EPYC") covers. ``caches`` are bytes of an instance, by level and type, and ``shared_by``
+    the processors that share it. ``bfloat16`` says whether the CPU multiplies such numbers. With `measure`, which takes
+    a twentieth of a second, ``multiply_adds`` are one thread's limits in GFLOP/s, by precision; None for a precision
+    that the CPU or this build has not.
+    """
+    info = _cpu_info()
+    described: dict[str, Any] = {
+        "cpu": info.get("model name") or platform.processor() or platform.machine(),
+        **{name: _first(info, keys) for name, keys in _IDENTITY.items()},
+        "caches": _caches(),
+        "bfloat16": any(flag in _flags(info) for flag in _BFLOAT16) if info else None,
+    }
+    if measure:
+        described["multiply_adds"] = multiply_add_limits()
+    return described | {
         "processors": os.cpu_count(),
         "threads": library.get_num_threads(),
         "instruction_set": library.instruction_set(),
@@ -27,12 +53,46 @@ def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     }
 
 
-def _cpu_model() -> str:
+def _cpu_info() -> dict[str, str]:
+    """Of the first processor."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        text = CPUINFO.read_text(encoding="utf-8")
     except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+        return {}
+    lines = (line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
+    return {name.strip(): value.strip() for name, value in lines}
+
+
+def _first(info: Mapping[str, str], keys: Sequence[str]) -> int | str | None:
+    value = next((info[key] for key in keys if key in info), None)
+    try:
+        return value if value is None else int(value, 0)
+    except ValueError:
+        return value
+
+
+def _flags(info: Mapping[str, str]) -> list[str]:
+    return (info.get("flags") or info.get("Features") or "").split()
+
+
+def _caches() -> list[dict[str, Any]] | None:
+    caches = []
+    for folder in sorted(CACHES.glob("index*")):
+        try:
+            level, kind, size, shared = (
+                (folder / name).read_text(encoding="ascii").strip()
+                for name in ("level", "type", "size", "shared_cpu_list")
+            )
+            caches.append({"level": int(level), "type": kind, "bytes": _bytes(size), "shared_by": shared})
+        except (OSError, ValueError):  # virtual machines leave some of it out
+            continue
+    return caches or None
+
+
+def _bytes(size: str) -> int:
+    """As in "1024K"."""
+    unit = {"K": 2**10, "M": 2**20, "G": 2**30}.get(size[-1:], 1)
+    return int(size.rstrip("KMG")) * unit
 
 
 def _version(package: str) -> str | None:

@@ -14,7 +14,7 @@ from trpo_fast.cli.errors import user_errors
 def run(arguments: argparse.Namespace) -> int:
     """Measure; a table on stdout, or one JSON object. Exit code 1 where an answer is wrong."""
     if not arguments.json:
-        machine = benchmarks.describe_machine()
+        machine = benchmarks.describe_machine(measure=False)
         print(f"{machine['cpu']}, {machine['instruction_set']}, threads in use: {machine['threads']}")
         print(benchmarks.header())
     with user_errors():

@@ -16,6 +16,8 @@ SEED ?= 0
 OUT ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+# A revision, or a checkout that is built: `make bench` compares this build with it.
+AGAINST ?=
 
 C_FILES := $(shell find csrc bench -name '*.[ch]')
 SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) setup.py
@@ -30,7 +32,8 @@ help:
 	@echo 'make train    train ENV=$(ENV) for STEPS=$(STEPS) and evaluate the result'
 	@echo 'make test     the tests'
 	@echo 'make bench    the benchmarks beside scipy, torch and sb3-contrib; BENCH_ARGS=--grid for all sizes'
-	@echo 'make report   tables and picture of docs/benchmarks.md from bench/results'
+	@echo 'make bench AGAINST=8f97cf5   this build beside that revision; BENCH_ARGS="--only F" for rows with F in their name'
+	@echo 'make report   tables and picture of README.md and docs/benchmarks.md from bench/results'
 	@echo 'make lint     ruff, mypy, cython-lint, clang-format; changes nothing'
 	@echo 'make format   ruff, clang-format and docs/configuration.md, in place'
 	@echo 'make asan     the C tests under the address and undefined-behaviour sanitizers'
@@ -47,7 +50,7 @@ test: $(STAMPS)/core $(STAMPS)/extras-test
 	$(BIN)/python -m pytest -p no:benchmark --numprocesses auto --maxprocesses 4 $(PYTEST_ARGS)
 
 bench: $(STAMPS)/core $(STAMPS)/extras-bench
-	$(BIN)/python -m pytest bench $(BENCH_ARGS) $(PYTEST_ARGS)
+	$(BIN)/python -m $(if $(AGAINST),bench.side_by_side --against $(AGAINST),pytest bench) $(BENCH_ARGS) $(PYTEST_ARGS)
 
 report: $(STAMPS)/core $(STAMPS)/extras-bench
 	$(BIN)/python -m bench.report

@@ -43,6 +43,7 @@ from bench.rounds import (
 )
 
 UPDATE_TIMINGS = ("gradient", "solve", "line_search", "critic_fit")
+PRECISIONS = ("fisher_precision", "critic_precision")
 RESULT = Path(__file__).with_name("results") / "compare_sb3.json"
 
 
@@ -178,11 +179,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--overlap-critic", action="store_true", help="fit trpo_fast's critic on a second core")
     parser.add_argument("--preconditioner", help="of trpo_fast's conjugate gradient")
     parser.add_argument("--cg-iterations", type=int, default=CG_ITERATIONS, help="of trpo_fast (25)")
+    for precision in PRECISIONS:
+        parser.add_argument(f"--{precision.replace('_', '-')}", help="of trpo_fast's products (float32)")
     arguments = parse(parser, argv)
+    given = {name: value for name in PRECISIONS if (value := getattr(arguments, name)) is not None}
     config = {
         "cg_iterations": arguments.cg_iterations,
         "overlap_critic": arguments.overlap_critic,
         "preconditioner": arguments.preconditioner,
+        **given,
     }
     sides = (Ours(arguments.env, arguments.seed, config), Theirs(arguments.env, arguments.seed))
     rounds, cpu_share = alternate(
@@ -198,6 +203,8 @@ def main(argv: list[str] | None = None) -> int:
         threads += ", trpo_fast's critic beside its rollout"
     if (arguments.cg_iterations, arguments.preconditioner) != (CG_ITERATIONS, None):
         threads += f", trpo_fast with preconditioner {arguments.preconditioner} and {arguments.cg_iterations} products"
+    for name, value in given.items():
+        threads += f", trpo_fast with {name.replace('_', ' ')} {value}"
     isa = describe()["instruction_set"]
     print(f"{arguments.env}, {ENVIRONMENTS} x {STEPS}, {threads}, {isa}, medians of {arguments.rounds} rounds")
     for name, median in middle.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,66 @@ from numpy.typing import NDArray
 
 from trpo_fast.benchmarks import BATCHES, CHEETAH, HUMANOID, WIDTHS, PolicyProblem
 
-__all__ = ["BATCHES", "CHEETAH", "HUMANOID", "WIDTHS", "LinearSystem", "PolicyProblem", "UpdateSettings", "Updated"]
+__all__ = [
+    "BATCHES",
+    "CHEETAH",
+    "HUMANOID",
+    "WIDTHS",
+    "ChoiceProblem",
+    "LinearSystem",
+    "PolicyProblem",
+    "UpdateSettings",
+    "Updated",
+]
+
+
+@dataclass(frozen=True)
+class ChoiceProblem:
+    """One float32 batch of a tanh policy over discrete actions, on the observations of a `PolicyProblem`."""
+
+    choices: tuple[int, ...]  # of each component: one of them is a categorical
+    hidden: tuple[int, ...] = (64, 64)
+    batch: int = 2_048
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of the policy; its outputs are logits."""
+        return (CHEETAH[0], *self.hidden, sum(self.choices))
+
+    @property
+    def _network(self) -> PolicyProblem:
+        return PolicyProblem(self.widths, self.batch)
+
+    @cached_property
+    def parameters(self) -> NDArray[np.float32]:
+        """theta_old, (n,): ``W1 b1 W2 b2 ...``."""
+        return np.concatenate([part.ravel() for layer in self._network.layers for part in layer])
+
+    @cached_property
+    def observations(self) -> NDArray[np.float32]:
+        """(B, D)."""
+        return self._network.observations
+
+    @cached_property
+    def actions(self) -> NDArray[np.int64]:
+        """(B,) of a categorical, else (B, m): any choices, as a policy that has explored has them."""
+        drawn = np.random.default_rng(4).integers(self.choices, size=(self.batch, len(self.choices)))
+        return drawn[:, 0] if len(self.choices) == 1 else drawn
+
+    @cached_property
+    def advantages(self) -> NDArray[np.float32]:
+        """(B,), standard normal."""
+        return np.random.default_rng(6).standard_normal(self.batch).astype(np.float32)
+
+    @cached_property
+    def direction(self) -> NDArray[np.float32]:
+        """A vector to multiply, (n,)."""
+        return np.random.default_rng(8).standard_normal(self.parameters.size).astype(np.float32)
+
+    @property
+    def name(self) -> str:
+        """As in "17-64-64-18"."""
+        return "-".join(map(str, self.widths))
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,24 @@ def test_configuration_page_is_the_one_that_the_declarations_make():
     assert page["PAGE"].read_text(encoding="utf-8") == page["render"](), "run `make format`"
 
 
-def test_benchmark_tables_are_those_that_the_results_make():
-    page = report.PAGE.read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", report.PAGES, ids=lambda path: path.name)
+def test_benchmark_tables_are_those_that_the_results_make(path):
+    page = path.read_text(encoding="utf-8")
     assert page == report.render(page, report.RESULTS), "run `make report`"
+
+
+def test_every_table_of_times_comes_from_results_that_name_their_cpu():
+    readme, page = (path.read_text(encoding="utf-8") for path in reversed(report.PAGES))
+    measured = readme[readme.index("## Measured") : readme.index("Returns, deterministic")]
+    assert "|" not in report.MARKS.sub("", measured)
+    sections = page[page.index("## The compiled core") : page.index("## Without a clock")]
+    assert "|" not in report.MARKS.sub("", sections)
+    assert {match[2] for match in report.MARKS.finditer(readme + page)} == set(report.SECTIONS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_no_page_says_that_ratios_travel(page):
+    assert not re.search(r"ratios\s+travel", page.read_text(encoding="utf-8"), re.IGNORECASE)
 
 
 def test_learning_tables_are_those_that_the_results_make():

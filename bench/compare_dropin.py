@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -40,8 +39,6 @@ from bench.rounds import (
     timed,
     write,
 )
-
-RESULT = Path(__file__).with_name("results") / "compare_dropin.json"
 
 
 class Round(NamedTuple):
@@ -137,7 +134,7 @@ def _watched(function: Callable[..., Any], spent: Counter[str], part: str) -> Ca
 
 def main(argv: list[str] | None = None) -> int:
     """Print the ratios and the parts, and write every round as JSON."""
-    arguments = parse(parser_for("bench.compare_dropin", __doc__, RESULT), argv)
+    arguments = parse(parser_for("bench.compare_dropin", __doc__), argv)
     sides = [
         Side(name, kind, arguments.env, arguments.seed)
         for name, kind in (("trpo_fast.sb3", trpo_fast.sb3.TRPO), ("sb3-contrib", sb3_contrib.TRPO))

@@ -17,7 +17,6 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -44,7 +43,6 @@ from bench.rounds import (
 
 UPDATE_TIMINGS = ("gradient", "solve", "line_search", "critic_fit")
 PRECISIONS = ("fisher_precision", "critic_precision")
-RESULT = Path(__file__).with_name("results") / "compare_sb3.json"
 
 
 class Round(NamedTuple):
@@ -175,7 +173,7 @@ def _action_dimensions(env: str) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Print the ratios and write every round as JSON."""
-    parser = parser_for("bench.compare_sb3", __doc__, RESULT)
+    parser = parser_for("bench.compare_sb3", __doc__)
     parser.add_argument("--overlap-critic", action="store_true", help="fit trpo_fast's critic on a second core")
     parser.add_argument("--preconditioner", help="of trpo_fast's conjugate gradient")
     parser.add_argument("--cg-iterations", type=int, default=CG_ITERATIONS, help="of trpo_fast (25)")

@@ -5,6 +5,8 @@ Every benchmark that writes figures writes `describe()` with them, so that two C
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, NamedTuple
 import trpo_fast
 from trpo_fast import benchmarks
 
+RESULTS = Path(__file__).with_name("results")
 PACKAGES = ("trpo-fast", "numpy", "torch", "gymnasium", "mujoco", "stable_baselines3", "sb3_contrib", "scipy")
 
 
@@ -72,6 +75,18 @@ def caches_of(machine: Mapping[str, Any]) -> str:
             text = f"{size:.3g} KiB" if size < 1024 else f"{size / 1024:.3g} MiB"
             shown.append(f"L{cache['level']}{'d' if cache['type'] == 'Data' else ''} {text}")
     return ", ".join(shown)
+
+
+def result_path(name: str) -> Path:
+    """Where figures of this CPU go by default: into the file of `name`, unless another kind of CPU has its there."""
+    path, machine = RESULTS / f"{name}.json", benchmarks.describe_machine(measure=False)
+    if path.exists():
+        known = json.loads(path.read_text(encoding="utf-8"))["machine"]
+        if kind_of(known) != kind_of(machine):
+            core = core_of(machine)
+            kind = core.name if core is not None else kind_of(machine)
+            return RESULTS / f"{name}-{'-'.join(re.findall('[a-z0-9]+', kind.lower()))}.json"
+    return path
 
 
 def share_of_cores(threads: int) -> float:

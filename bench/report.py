@@ -33,8 +33,8 @@ MARKS = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 FAMILIES = {  # what makes the files of a name
     "core": "trpo-fast bench all --json > bench/results/core-CPU.json",
     "peers": "make bench BENCH_ARGS='--out bench/results/peers-CPU.json'",
-    "compare_sb3": "python -m bench.compare_sb3 --out bench/results/compare_sb3-CPU.json",
-    "compare_dropin": "python -m bench.compare_dropin --out bench/results/compare_dropin-CPU.json",
+    "compare_sb3": "python -m bench.compare_sb3",
+    "compare_dropin": "python -m bench.compare_dropin",
     "side_by_side": "python -m bench.side_by_side",
 }
 

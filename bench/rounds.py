@@ -19,7 +19,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecNormalize
 
 import trpo_fast
-from bench.machine import describe, share_of_cores
+from bench.machine import describe, result_path, share_of_cores
 from trpo_fast.benchmarks import QUIET
 
 # sb3-contrib's tuned settings for HalfCheetah.
@@ -36,7 +36,7 @@ class Side(Protocol):
         """Learn for `updates` updates; a NamedTuple of figures."""
 
 
-def parser_for(module: str, documentation: str | None, out: Path) -> argparse.ArgumentParser:
+def parser_for(module: str, documentation: str | None) -> argparse.ArgumentParser:
     """With the options of every comparison."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=(documentation or "").splitlines()[0])
     parser.add_argument("--env", default="HalfCheetah-v5")
@@ -44,7 +44,7 @@ def parser_for(module: str, documentation: str | None, out: Path) -> argparse.Ar
     parser.add_argument("--updates", type=int, default=3, help="updates a round (at least 2)")
     parser.add_argument("--threads", type=int, default=1, help="of both")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=out, help="JSON file")
+    parser.add_argument("--out", type=Path, default=result_path(module.rpartition(".")[2]), help="JSON file")
     return parser
 
 

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from bench.builds import BEFORE, ROOT, Worker, checkout, revision
 from bench.checks import ExactPolicy, critic_loss
-from bench.machine import built_from, caches_of, core_of, describe, kind_of, share_of_cores
+from bench.machine import built_from, caches_of, core_of, describe, kind_of, result_path, share_of_cores
 from bench.problems import CHEETAH, HUMANOID, ChoiceProblem, PolicyProblem, UpdateSettings
 from bench.report import OUTCOMES
 from tests import reference
@@ -42,7 +42,6 @@ from trpo_fast.benchmarks import QUIET, WrongAnswer, duration, relative_error
 from trpo_fast.benchmarks.oracle import exact_fit
 
 SIDE = Path(__file__).with_name("timed_side.py")
-RESULT = Path(__file__).with_name("results") / "side_by_side.json"
 SCHEMA = "trpo_fast.side_by_side/1"
 ROUND_SECONDS = 0.05
 SETTINGS = UpdateSettings()
@@ -477,7 +476,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="of each side in a start (7)")
     parser.add_argument("--starts", type=int, default=3, help="of each side's processes (3)")
     parser.add_argument("--peer-rounds", type=int, default=9, help="of each side beside sb3-contrib; 0 leaves it out")
-    parser.add_argument("--out", type=Path, default=RESULT, help="JSON file")
+    parser.add_argument("--out", type=Path, default=result_path("side_by_side"), help="JSON file")
     arguments = parser.parse_args(argv)
     if arguments.rounds < 1 or arguments.starts < 1 or arguments.peer_rounds not in (0, *range(7, 10_000)):
         parser.error("want --rounds and --starts of at least 1, and --peer-rounds of 0 or at least 7")

@@ -127,6 +127,18 @@ def test_two_cpus_of_one_name_are_two_kinds():
     assert kind_of(unknown) == "AMD EPYC, family not recorded"
 
 
+def test_figures_of_another_kind_of_cpu_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_machine, "RESULTS", tmp_path)
+    monkeypatch.setattr(benchmarks, "describe_machine", lambda *, measure: ZEN_4)
+    assert bench_machine.result_path("rows") == tmp_path / "rows.json"
+    (tmp_path / "rows.json").write_text(json.dumps({"machine": ZEN_4}))
+    assert bench_machine.result_path("rows") == tmp_path / "rows.json"
+    (tmp_path / "rows.json").write_text(json.dumps({"machine": ZEN_5}))
+    assert bench_machine.result_path("rows") == tmp_path / "rows-zen-4.json"
+    monkeypatch.setattr(benchmarks, "describe_machine", lambda *, measure: ZEN_4 | {"family": 99})
+    assert bench_machine.result_path("rows") == tmp_path / "rows-amd-epyc-family-99-model-17-stepping-1.json"
+
+
 def test_the_share_of_cores_leaves_the_number_of_threads_alone(monkeypatch):
     met = []
 

@@ -15,6 +15,7 @@ error, not a row. Two rows compare this build with itself on one thread; those b
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import signal
@@ -32,6 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import trpo_fast
 from bench.builds import BEFORE, ROOT, Worker, checkout, revision
 from bench.checks import ExactPolicy, critic_loss
 from bench.machine import built_from, caches_of, core_of, describe, kind_of, result_path, share_of_cores
@@ -50,6 +52,7 @@ CRITIC = {
     "critic_batch_size": SETTINGS.critic_batch_size,
     "critic_learning_rate": SETTINGS.critic_learning_rate,
 }
+PEER_PACKAGES = ("stable_baselines3", "sb3_contrib", "mujoco")
 BF16 = ("fisher_precision",)
 ALL_BF16 = (*BF16, "critic_precision")
 Problem = PolicyProblem | ChoiceProblem
@@ -393,7 +396,7 @@ def merge(result: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 
 def peer_rounds(row: PeerRow, rounds: int) -> dict[str, Any]:
-    """Times of updates by `bench.compare_sb3`: sb3-contrib's as "before", ours as "now"; or why there are none."""
+    """Times of updates by `bench.compare_sb3`, which checks them: sb3-contrib's as "before", ours as "now"."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "compare.json"
         command = [sys.executable, "-m", "bench.compare_sb3", "--threads", str(row.threads), "--rounds", str(rounds)]
@@ -401,7 +404,7 @@ def peer_rounds(row: PeerRow, rounds: int) -> dict[str, Any]:
             command += [f"--{name.replace('_', '-')}", "bfloat16"]
         done = subprocess.run([*command, "--out", str(out)], cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
-            return {"unsupported": (done.stderr.strip().splitlines() or ["bench.compare_sb3 failed"])[-1]}
+            raise SystemExit(f"{row.name}, on {row.threads}: bench.compare_sb3 failed:\n{done.stderr}")
         result = json.loads(out.read_text(encoding="utf-8"))
     updates = {name: [one["update_seconds"] for one in several] for name, several in result["rounds"].items()}
     return {"before": updates["sb3-contrib"], "now": updates["trpo_fast"], "cpu_shares": [result["cpu_share"]]}
@@ -411,7 +414,13 @@ def obstacle(row: Row | PeerRow, machine: Mapping[str, Any], cores: int) -> str 
     """Why a row cannot be measured here."""
     if row.bf16 and not machine["bfloat16"]:
         return "this CPU has no bf16"
-    return f"wants {row.threads} cores" if row.threads > cores else None
+    if row.threads > cores:
+        return f"wants {row.threads} cores"
+    if isinstance(row, Row):
+        return None
+    absent = [f"{name} is not installed" for name in PEER_PACKAGES if importlib.util.find_spec(name) is None]
+    fields = trpo_fast.TRPOConfig.__dataclass_fields__
+    return ", ".join(absent + [f"this build has no {name}" for name in row.bf16 if name not in fields]) or None
 
 
 def line(row: Row | PeerRow, found: Mapping[str, Any], machine: Mapping[str, Any]) -> dict[str, Any]:
@@ -492,6 +501,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{commit}{' and changes' if changed else ''} against {against}: before / now, ratio [quartiles]")
 
     obstacles = {row: obstacle(row, machine, cores) for row in rows}
+    if not arguments.peer_rounds:
+        obstacles |= {row: "left out" for row in rows if isinstance(row, PeerRow)}
     measured = [row for row in rows if isinstance(row, Row) and obstacles[row] is None]
     with checkout(arguments.against) as before:
         found: dict[Row | PeerRow, dict[str, Any]] = dict(
@@ -502,8 +513,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (reason := obstacles[row]) is not None:
             found[row] = {"unsupported": reason}
         elif isinstance(row, PeerRow):
-            left_out = {"unsupported": "left out"}
-            found[row] = peer_rounds(row, arguments.peer_rounds) if arguments.peer_rounds else left_out
+            found[row] = peer_rounds(row, arguments.peer_rounds)
         lines.append(line(row, found[row], machine))
         print(text(lines[-1], machine), flush=True)
     quiet = all(one["quiet"] for one in lines if "quiet" in one) and not changed

@@ -277,7 +277,7 @@ def test_the_file_says_where_it_was_made_and_what_every_row_came_to(tmp_path, mo
     monkeypatch.setattr(side_by_side, "measure", measure)
     monkeypatch.setattr(side_by_side, "describe", lambda: MACHINE)
     monkeypatch.setattr(side_by_side, "built_from", lambda root: ("abc", False))
-    monkeypatch.setattr(side_by_side, "peer_rounds", lambda row, rounds: {"unsupported": "no sb3-contrib"})
+    monkeypatch.setattr(side_by_side, "PEER_PACKAGES", ("no_such_package",))
     monkeypatch.setattr(side_by_side.os, "sched_getaffinity", lambda process: {0, 1})
     out = tmp_path / "new" / "rows.json"
     assert side_by_side.main(["--against", str(ROOT), "--rounds", "3", "--out", str(out)]) == 0
@@ -290,7 +290,7 @@ def test_the_file_says_where_it_was_made_and_what_every_row_came_to(tmp_path, mo
     assert found["command"].startswith("python -m bench.side_by_side --against ")
     assert [one["name"] for one in found["rows"]] == [one.name for one in side_by_side.ROWS]
     reasons = {one["not_measured"] for one in found["rows"] if "not_measured" in one}
-    assert reasons == {"this CPU has no bf16", "no sb3-contrib"}
+    assert reasons == {"this CPU has no bf16", "no_such_package is not installed"}
     wanted = {"name", "threads", "against", "goal", "ratio", "quartiles", "holds", "seconds", "errors", "rounds"}
     for one in found["rows"]:
         assert one["goal"] > 0 and ("not_measured" in one or set(one) == wanted | {"cpu_share", "quiet"})
@@ -326,10 +326,21 @@ def test_what_cannot_be_measured_is_refused(capsys, arguments, message):
 
 
 def test_what_stands_against_the_comparison_with_sb3_contrib_is_said(monkeypatch):
-    failed = subprocess.CompletedProcess([], 1, "", "Traceback\nModuleNotFoundError: No module named 'sb3_contrib'\n")
+    monkeypatch.setattr(side_by_side, "PEER_PACKAGES", ("json", "no_such_package"))
+    peer = PeerRow("beside", Goal(8.8), bf16=("no_such_precision",))
+    wanted = "no_such_package is not installed, this build has no no_such_precision"
+    assert obstacle(peer, MACHINE | {"bfloat16": True}, 1) == wanted
+    monkeypatch.setattr(side_by_side, "PEER_PACKAGES", ("json",))
+    assert obstacle(PeerRow("beside", Goal(8.8)), MACHINE, 1) is None
+
+
+def test_an_update_that_goes_wrong_beside_sb3_contrib_is_an_error(monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, "", "AssertionError: an update went wrong\n")
     monkeypatch.setattr(subprocess, "run", lambda *command, **options: failed)
-    found = side_by_side.peer_rounds(PeerRow("beside", Goal(8.8)), 7)
-    assert found == {"unsupported": "ModuleNotFoundError: No module named 'sb3_contrib'"}
+    with pytest.raises(
+        SystemExit, match=r"beside, on 1: bench\.compare_sb3 failed:\nAssertionError: an update went wrong"
+    ):
+        side_by_side.peer_rounds(PeerRow("beside", Goal(8.8)), 7)
 
 
 def test_rounds_beside_sb3_contrib_are_pairs_of_updates(monkeypatch):

@@ -2,7 +2,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
-from .policy import Actor
+from .acting import Actor
 
 class Recorder:
     def __init__(

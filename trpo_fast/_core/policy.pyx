@@ -170,7 +170,9 @@ cdef class PolicyKernel:
             base = <char *>self.work.reserve(parts.bytes + aligned(theta_bytes) + action_bytes)
             copies = base + parts.bytes
             problem.parameters = memcpy(copies, theta, theta_bytes)
-            problem.actions = memcpy(copies + aligned(theta_bytes), a, action_bytes) if discrete else a
+            problem.actions = a
+            if discrete:
+                problem.actions = memcpy(copies + aligned(theta_bytes), a, action_bytes)
             self.batch.problem = problem
             trpo_policy_place(&parts, base, &self.batch)
             with nogil:

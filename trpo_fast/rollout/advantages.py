@@ -40,7 +40,7 @@ class AdvantageInputs:
     valid: NDArray[np.bool_]
     """(T, E) False in dummy rows: resets of a VectorEnv in NEXT_STEP mode. What is returned for them is dropped."""
     observations: NDArray[Any]
-    """(T, E, D) flat, as the policy saw them: normalized where the configuration says so, bytes of images as they are."""
+    """(T, E, D) flat, as the policy saw them: normalized where the configuration says so, images as their bytes."""
     actions: NDArray[Any]
     """(T, E, A) in the policy's dtype, as drawn, not clipped; (T, E) or (T, E, A) int64, from 0, where discrete."""
     log_probs: NDArray[Any]
@@ -82,15 +82,15 @@ class AdvantageInputs:
         advantages, returns : (T, E)
             New arrays of the policy's dtype, not normalized.
         """
-        given = (rewards, values, next_values)
-        own = (self.rewards, self.values, self.next_values)
-        used = [
-            mine if other is None else np.ascontiguousarray(other, mine.dtype)
-            for other, mine in zip(given, own, strict=True)
-        ]
+
+        def used(other: NDArray[Any] | None, own: NDArray[Any]) -> NDArray[Any]:
+            return own if other is None else np.ascontiguousarray(other, own.dtype)
+
         advantages, returns = np.empty_like(self.values), np.empty_like(self.values)
         generalized_advantages(
-            *used,
+            used(rewards, self.rewards),
+            used(values, self.values),
+            used(next_values, self.next_values),
             self.terminated,
             self.truncated,
             advantages,

@@ -126,7 +126,7 @@ def full_step(
     step: NDArray[Any],
     accept: Condition | None = None,
 ) -> LineSearchResult:
-    """Move to ``theta + step`` whatever comes of it, but not where improvement or KL are not finite, or `accept` is not.
+    """Move to ``theta + step`` whatever comes of it, unless improvement or KL are not finite or `accept` says False.
 
     Arguments are those of `backtracking_line_search`; `theta` is left as it was, bit for bit, where the step is not
     taken or `objective` raises.

@@ -252,8 +252,8 @@ def try_step(
     """Change the engine's parameters by the longest part of `step` that is accepted, or leave them as they are.
 
     Parts are s^j, j in 0..`max_backtracks`: the first is accepted that improves the surrogate, whose KL is within
-    `max_kl`, and to which `accept` says True. Without `line_search` it is the whole step or nothing, whatever improvement
-    and KL are, if only finite.
+    `max_kl`, and to which `accept` says True. Without `line_search` it is the whole step or nothing, whatever
+    improvement and KL are, if only finite.
 
     Parameters
     ----------

@@ -125,7 +125,10 @@ def estimated_by(
         )
     found = []
     for name, given in zip(("advantages", "returns"), answer, strict=True):
-        array = np.asarray(as_numpy(given, f"advantages: {name}"))
+        try:
+            array = np.asarray(as_numpy(given, f"advantages: {name}"))
+        except ValueError as error:  # rows of different lengths
+            raise ValueError(f"advantages: the function returned {name} that are no array: {error}") from error
         if array.dtype.kind not in "fiu":
             raise TypeError(f"advantages: the function returned {name} of {array.dtype}; want numbers of {dtype}")
         if array.shape != shape:

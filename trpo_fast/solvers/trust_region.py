@@ -275,6 +275,8 @@ def try_step(
     """
     _require_engine(engine, "parameters", "parameters_changed", "evaluate")
     _require_settings(settings, StepSettings)
+    if not isinstance(step, np.ndarray) or step.dtype.kind != "f":
+        raise TypeError(f"step: wanted an ndarray of floats, got {getattr(step, 'dtype', type(step).__name__)}")
     theta = engine.parameters()
     if theta.shape != step.shape:
         raise ValueError(f"engine.parameters(): wanted shape {step.shape} as the step has, got {theta.shape}")

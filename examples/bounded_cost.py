@@ -63,11 +63,10 @@ class BoundedStep:
             saved, _ = thrift.evaluate()
             return float(burnt.mean()) - saved <= LIMIT
 
-        settings = {"direction": inputs.direction, "step": inputs.step, "fisher_rows": inputs.fisher_rows}
         if burnt.mean() > LIMIT:
             self.saving += 1
-            return trpo_fast.trust_region_step(thrift, **settings)
-        report = trpo_fast.trust_region_step(engine, accept=affordable, **settings)
+            return inputs.trust_region_step(thrift)
+        report = inputs.trust_region_step(engine, accept=affordable)
         self.refused += report.status == trpo_fast.Status.CONDITION_VIOLATED
         return report
 

@@ -86,9 +86,9 @@ def test_replaced_fields_are_checked_and_unknown_ones_have_near_names():
 @pytest.mark.parametrize("value", [10**400, -(10**400), Fraction(10**400)])
 def test_numbers_beyond_the_largest_float_are_named(value):
     for function in (checked, required):
-        with pytest.raises(ValueError, match="^rate: "):
+        with pytest.raises(ValueError, match=r"^rate: "):
             function("rate", value, NOT_NEGATIVE)
-    with pytest.raises(ValueError, match="^count: "):
+    with pytest.raises(ValueError, match=r"^count: "):
         required("count", 10**400, COUNT)
 
 

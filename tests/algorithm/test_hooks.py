@@ -65,13 +65,7 @@ class BoundedCost:
         measure = make_engine(engine.policy)
         measure.bind(Batch(batch.observations, batch.actions, cost, batch.log_probs))
         before = measure.evaluate()
-        report = trust_region_step(
-            engine,
-            direction=inputs.direction,
-            step=inputs.step,
-            fisher_rows=inputs.fisher_rows,
-            accept=lambda trial: measure.evaluate()[0] <= self.limit,
-        )
+        report = inputs.trust_region_step(engine, accept=lambda trial: measure.evaluate()[0] <= self.limit)
         self.predicted.append((report.status, measure.evaluate()[0]))
         assert report.status == Status.SUCCESS or measure.evaluate() == before  # put back, bit for bit
         return report
@@ -82,6 +76,7 @@ class BoundedCost:
     [
         {"advantages": usual_advantages},
         {"step": usual_step},
+        {"step": lambda engine, inputs: inputs.trust_region_step(engine)},
         {"step": step_in_parts},
         {"advantages": AdvantageInputs.gae, "step": usual_step},
     ],

@@ -37,6 +37,12 @@ class StepInputs:
     fisher_rows: NDArray[np.int64] | None
     """(S,) rows of the batch that F is to be averaged over, by `fisher_subsample`; None for all."""
 
+    def trust_region_step(self, engine: Any, **changes: Any) -> TrustRegionReport:
+        """The step of an agent without a function of its own; `changes` are keywords of `trust_region_step`."""
+        return trust_region_step(
+            engine, **{"direction": self.direction, "step": self.step, "fisher_rows": self.fisher_rows, **changes}
+        )
+
 
 StepFunction = Callable[[Any, StepInputs], TrustRegionReport]
 """``function(engine, inputs) -> TrustRegionReport``, which changes the engine's parameters or leaves every bit."""
@@ -92,12 +98,7 @@ class Hooks:
             changed parameters and reported that no step was taken. What it raises travels to the caller.
         """
         if self.step is None:
-            return trust_region_step(
-                engine,  # type: ignore[arg-type]
-                direction=inputs.direction,
-                step=inputs.step,
-                fisher_rows=inputs.fisher_rows,
-            )
+            return inputs.trust_region_step(engine)
         before = engine.parameters().copy()
         report = self.step(engine, inputs)
         if not isinstance(report, TrustRegionReport):

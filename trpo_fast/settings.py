@@ -139,16 +139,16 @@ class Settings:
     """Base of a frozen dataclass of settings that is checked when it is made, in the words of the solvers."""
 
     def __post_init__(self) -> None:
-        for entry in dataclasses.fields(self):
-            value = required(entry.name, getattr(self, entry.name), entry.metadata["rule"])
-            object.__setattr__(self, entry.name, value)
+        values = vars(self)
+        for name, entry in self.__dataclass_fields__.items():
+            values[name] = required(name, values[name], entry.metadata["rule"])
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed; TypeError for an unknown one, with the names nearest to it."""
-        known = [entry.name for entry in dataclasses.fields(self)]
+        known = self.__dataclass_fields__
         for name in changes:
             if name not in known:
                 raise TypeError(
                     f"{name!r} is no field of {type(self).__name__}; {names_near(name, known, 'the fields are')}"
                 )
-        return dataclasses.replace(self, **changes)
+        return type(self)(**{**vars(self), **changes})

@@ -146,11 +146,13 @@ def chosen_settings(
         if name not in STEP_KEYWORDS:
             hint = names_near(name, STEP_KEYWORDS, "there are")
             raise TypeError(f"{name!r} is no setting of a trust-region step; {hint}")
-    direction, step = direction or DirectionSettings(), step or StepSettings()
-    own = {entry.name for entry in dataclasses.fields(direction)}
-    of_direction = {name: value for name, value in changes.items() if name in own}
-    of_step = {name: value for name, value in changes.items() if name not in own}
+    of_direction = {name: value for name, value in changes.items() if name in _DEFAULTS[0].__dataclass_fields__}
+    of_step = {name: value for name, value in changes.items() if name not in of_direction}
+    direction, step = direction or _DEFAULTS[0], step or _DEFAULTS[1]
     return (
         direction.replace(**of_direction) if of_direction else direction,
         step.replace(**of_step) if of_step else step,
     )
+
+
+_DEFAULTS = DirectionSettings(), StepSettings()

@@ -10,7 +10,7 @@ import inspect
 import math
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from time import perf_counter
 from typing import Any
@@ -50,7 +50,7 @@ class Direction:
 
     def __post_init__(self) -> None:
         if math.isnan(self.gradient_norm):
-            object.__setattr__(self, "gradient_norm", float(np.linalg.norm(self.gradient.astype(np.float64))))
+            object.__setattr__(self, "gradient_norm", _norm(self.gradient))
 
     @classmethod
     def from_solution(
@@ -201,11 +201,15 @@ def find_direction(
     if not isinstance(g, np.ndarray) or g.dtype not in (np.float32, np.float64):
         what = f"one of {g.dtype}" if isinstance(g, np.ndarray) else type(g).__name__
         raise TypeError(f"gradient: wanted an ndarray of float32 or float64, got {what}")
-    nothing = Direction(g, np.zeros(g.shape), damping=settings.damping, status=Status.NO_GRADIENT)
-    if not math.isfinite(nothing.gradient_norm):
-        return replace(nothing, status=Status.NON_FINITE)
-    if nothing.gradient_norm == 0:
-        return nothing
+    gradient_norm = _norm(g)
+
+    def nothing(status: Status) -> Direction:
+        return Direction(g, np.zeros(g.shape), 0.0, settings.damping, status, gradient_norm=gradient_norm)
+
+    if not math.isfinite(gradient_norm):
+        return nothing(Status.NON_FINITE)
+    if gradient_norm == 0:
+        return nothing(Status.NO_GRADIENT)
     inverse = preconditioner
     if inverse is None and settings.preconditioner is not None:
         if not callable(getattr(engine, "preconditioner", None)):
@@ -213,7 +217,7 @@ def find_direction(
         try:
             inverse = engine.preconditioner(settings.preconditioner, damping=settings.damping, rows=rows)
         except FloatingPointError:  # a statistic overflowed
-            return replace(nothing, status=Status.NON_FINITE)
+            return nothing(Status.NON_FINITE)
     fisher = engine.fisher_operator() if rows is None else engine.fisher_operator(rows)
     solution = conjugate_gradient(
         as_operator(fisher, g.size, g.dtype, "engine.fisher_operator()"),
@@ -225,7 +229,7 @@ def find_direction(
         preconditioner=inverse,
         reorthogonalize=settings.reorthogonalize and can_keep(g, settings.cg_iterations, inverse),
     )
-    return Direction.from_solution(solution, g, settings.damping, nothing.gradient_norm)
+    return Direction.from_solution(solution, g, settings.damping, gradient_norm)
 
 
 def step_length(direction: Direction, settings: StepSettings = _STEP) -> float | None:
@@ -347,16 +351,15 @@ def trust_region_step(
         del settings["preconditioner"]
     direction, step = chosen_settings(direction, step, settings)
 
-    moments = [perf_counter()]
+    start = perf_counter()
     g = _gradient_of(engine)
-    moments.append(perf_counter())
+    measured = perf_counter()
     found = find_direction(engine, g, direction, preconditioner=inverse, rows=fisher_rows)
     length = step_length(found, step)
-    moments.append(perf_counter())
+    solved = perf_counter()
     search = None if length is None else try_step(engine, length * found.x, step, accept=accept)
-    moments.append(perf_counter())
-    gradient, solve, line_search = np.diff(moments).tolist()
-    timings = {"gradient": gradient, "solve": solve, "line_search": line_search}
+    end = perf_counter()
+    timings = {"gradient": measured - start, "solve": solved - measured, "line_search": end - solved}
     return TrustRegionReport.of_parts(found, length, search, step, timings)
 
 
@@ -368,6 +371,10 @@ def can_keep(g: NDArray[Any], iterations: int, preconditioner: Any = None) -> bo
 def _is_curvature(curvature: float, direction: Direction) -> bool:
     """Whether x'Fx, a difference of numbers of the size of x'g in g's precision, is more than rounding; not for NaN."""
     return curvature > 8 * float(np.finfo(direction.gradient.dtype).eps) * abs(direction.slope)
+
+
+def _norm(g: NDArray[Any]) -> float:
+    return float(np.linalg.norm(g.astype(np.float64)))
 
 
 def _gradient_of(engine: Engine) -> NDArray[Any]:

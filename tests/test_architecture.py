@@ -23,6 +23,7 @@ PACKAGE = ROOT / "trpo_fast"
 # A room is a module or package directly under trpo_fast. An import may stay on its floor or go down.
 FLOORS = {
     "_core": 1,
+    "settings": 2,
     "solvers": 2,
     "model_file": 2,
     "normalizers": 2,

@@ -71,6 +71,13 @@ def test_python_in_the_backend_page_runs_and_is_right(block):
     exec(compile(block, "backend.md", "exec"), {})
 
 
+@pytest.mark.parametrize("block", blocks("docs/building.md"), ids=lambda b: b.splitlines()[-1][:40])
+def test_python_in_the_page_on_building_runs_and_is_right(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert re.search("^assert ", block, re.M)
+    exec(compile(block, "building.md", "exec"), {})
+
+
 @pytest.mark.parametrize("block", blocks("README.md"), ids=lambda b: b.splitlines()[0][:40])
 def test_python_in_the_readme_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

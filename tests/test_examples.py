@@ -32,6 +32,15 @@ def test_the_hand_written_loop_learns():
     assert float(last.split()[-1]) > 3 * returns[0]
 
 
+def test_a_bound_on_a_cost_holds_while_the_agent_learns():
+    free, bounded, refused = run("bounded_cost", 40_000)
+    found = [re.search(r"return +([\d.]+), fuel ([\d.]+)", line) for line in (free, bounded)]
+    (far, burnt), (near, kept) = (map(float, match.groups()) for match in found)
+    assert far > 90 and burnt > 0.9
+    assert near > 30 and kept < 0.55
+    assert re.fullmatch(r"steps that were refused: \d+; that saved fuel: \d+", refused)
+
+
 def test_the_sparse_problem_is_solved_alike_by_both():
     plain, fast, scipys, last = run("scipy_problem", 30)
     counts = [int(re.search(r"(\d+) iterations", line)[1]) for line in (plain, fast, scipys)]

@@ -28,18 +28,27 @@ if TYPE_CHECKING:
     from ._core.preconditioner import KroneckerPreconditioner
     from .algorithm.config import TRPOConfig
     from .algorithm.evaluation import EvaluationResult
+    from .algorithm.hooks import StepInputs
     from .algorithm.trpo import TRPO
     from .engines import fisher_matrix, make_engine
     from .policies import MLPCritic, MLPPolicy
+    from .rollout.advantages import AdvantageInputs
     from .rollout.batch import Batch
     from .solvers import (
         CGResult,
+        Direction,
+        DirectionSettings,
         LineSearchResult,
         Status,
+        StepSettings,
+        Trial,
         TrustRegionReport,
         backtracking_line_search,
         conjugate_gradient,
+        find_direction,
+        step_length,
         trust_region_step,
+        try_step,
     )
 
 __version__ = "0.1.0"
@@ -52,39 +61,57 @@ _HOMES = {
     "EvaluationResult": "algorithm.evaluation",
     "MLPPolicy": "policies",
     "MLPCritic": "policies",
+    "AdvantageInputs": "rollout.advantages",
+    "StepInputs": "algorithm.hooks",
     "Batch": "rollout.batch",
     "make_engine": "engines",
     "fisher_matrix": "engines",
     "KroneckerPreconditioner": "_core.preconditioner",
     "CGResult": "solvers",
+    "Direction": "solvers",
+    "DirectionSettings": "solvers",
     "LineSearchResult": "solvers",
     "Status": "solvers",
+    "StepSettings": "solvers",
+    "Trial": "solvers",
     "TrustRegionReport": "solvers",
     "backtracking_line_search": "solvers",
     "conjugate_gradient": "solvers",
+    "find_direction": "solvers",
+    "step_length": "solvers",
     "trust_region_step": "solvers",
+    "try_step": "solvers",
 }
 
 __all__ = [
     "TRPO",
+    "AdvantageInputs",
     "Batch",
     "CGResult",
+    "Direction",
+    "DirectionSettings",
     "EvaluationResult",
     "KroneckerPreconditioner",
     "LineSearchResult",
     "MLPCritic",
     "MLPPolicy",
     "Status",
+    "StepInputs",
+    "StepSettings",
     "TRPOConfig",
+    "Trial",
     "TrustRegionReport",
     "backtracking_line_search",
     "conjugate_gradient",
+    "find_direction",
     "fisher_matrix",
     "get_num_threads",
     "instruction_set",
     "make_engine",
     "set_num_threads",
+    "step_length",
     "trust_region_step",
+    "try_step",
 ]
 
 

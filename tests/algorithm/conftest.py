@@ -35,7 +35,8 @@ def make_agent() -> Iterator[Callable[..., TRPO]]:
                 settings.setdefault("device", "cpu")  # whose bits are compared
         if not isinstance(env, str) and not callable(env):
             del settings["num_envs"]
-        names = ("vectorization", "num_workers", "env_kwargs", "wrappers", "imports", "policy", "critic")
+        names = ("vectorization", "num_workers", "env_kwargs", "wrappers", "imports")
+        names += ("policy", "critic", "advantages", "step")
         arguments = {name: settings.pop(name) for name in names if name in settings}
         made.append(TRPO(env, seed=seed, config=TRPOConfig(**settings), **arguments))
         return made[-1]

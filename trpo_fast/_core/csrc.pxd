@@ -31,6 +31,7 @@ cdef extern from "trpo/types.h" nogil:
         TRPO_STATUS_NO_IMPROVEMENT
         TRPO_STATUS_KL_VIOLATED
         TRPO_STATUS_NO_CURVATURE
+        TRPO_STATUS_CONDITION_VIOLATED
     ctypedef struct trpo_part:
         size_t offset
         size_t bytes

@@ -11,4 +11,5 @@ def backtrack(
     max_kl: float,
     backtrack_factor: float,
     max_backtracks: int,
+    accept: Callable[[float, float, float], bool] | None = None,
 ) -> tuple[int, int, float, float, float]: ...

@@ -5,6 +5,7 @@ from libc.math cimport NAN, isfinite
 from libc.string cimport memcpy
 
 from trpo_fast._core.csrc cimport (
+    TRPO_STATUS_CONDITION_VIOLATED,
     TRPO_STATUS_KL_VIOLATED,
     TRPO_STATUS_NO_IMPROVEMENT,
     TRPO_STATUS_NON_FINITE,
@@ -22,11 +23,13 @@ cdef tuple two_numbers(answer):
         raise TypeError(f"objective: wanted two numbers, (improvement, kl), got {answer!r}") from None
 
 
-def backtrack(objective, theta, step, *, double max_kl, double backtrack_factor, int max_backtracks):
+def backtrack(
+    objective, theta, step, *, double max_kl, double backtrack_factor, int max_backtracks, accept=None
+):
     """Update ``theta`` in place or restore it bit for bit; see solvers.backtracking_line_search.
 
     Returns ``(status, backtracks, improvement, kl, step_fraction)``. `improvement` and `kl` are those of the accepted
-    step, or of the last trial.
+    step, or of the last trial. ``accept(improvement, kl, fraction) -> bool`` is asked where the rest holds.
     """
     cdef const trpo_kernels *k = kernels_of(theta, "theta")
     cdef char code = code_of(theta.dtype)
@@ -54,12 +57,14 @@ def backtrack(objective, theta, step, *, double max_kl, double backtrack_factor,
                     status = TRPO_STATUS_NO_IMPROVEMENT
                 elif not kl <= max_kl:
                     status = TRPO_STATUS_KL_VIOLATED
+                elif accept is not None and not accept(improvement, kl, fraction):
+                    status = TRPO_STATUS_CONDITION_VIOLATED
                 else:
                     accepted = True
                     return TRPO_STATUS_SUCCESS, j, improvement, kl, fraction
             fraction *= backtrack_factor
         return status, max_backtracks, improvement, kl, 0.0
     finally:
-        # also when the objective raised or Ctrl-C landed
+        # also when the objective or the condition raised or Ctrl-C landed
         if not accepted:
             memcpy(current, origin, bytes)

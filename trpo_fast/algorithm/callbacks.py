@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from trpo_fast.algorithm.config import FINITE, POSITIVE_INTEGER, RECENT_EPISODES, checked
+from trpo_fast.algorithm.config import FINITE, POSITIVE_INTEGER, RECENT_EPISODES
 from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import checked_path
+from trpo_fast.settings import checked
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO

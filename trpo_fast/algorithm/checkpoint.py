@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from trpo_fast import model_file
-from trpo_fast.algorithm.config import COUNTER, SEED, TRPOConfig, checked
+from trpo_fast.algorithm import hooks
+from trpo_fast.algorithm.config import COUNTER, SEED, TRPOConfig
 from trpo_fast.algorithm.critic import PendingFit
 from trpo_fast.algorithm.report import UpdateReport
 from trpo_fast.environments.recipe import EnvironmentRecipe
@@ -31,6 +32,7 @@ from trpo_fast.environments.spaces import (
     space_to_json,
 )
 from trpo_fast.saved_policy import KIND, cnn_shapes
+from trpo_fast.settings import checked
 from trpo_fast.spaces.images import image_layout
 
 if TYPE_CHECKING:
@@ -216,6 +218,7 @@ def save(agent: TRPO, path: str | os.PathLike[str]) -> None:
         "environment": None if agent.recipe is None else agent.recipe.to_json(),
         "arguments_not_kept": [] if agent.recipe is None else agent.recipe.not_kept,
         "own_networks": agent.networks.own,
+        "own_hooks": agent.hooks.names,
         "counters": snapshot.counters,
         "versions": versions(),
     }
@@ -245,6 +248,7 @@ class SavedAgent:
     observation_space: gym.Space[Any]
     action_space: gym.Space[Any]
     own_networks: dict[str, str | None]  # class of "policy" and of "critic" where the user gave them
+    own_hooks: dict[str, str | None]  # names of the functions that the user gave for "advantages" and "step"
     kind: str  # of the policy, "cnn" or "mlp": what "auto" may mean changes from one version to the next
     recipe: EnvironmentRecipe | None  # how the environments were made, where an id was given
     arguments_not_kept: list[str]  # "env_kwargs", "wrappers": what the environments had, and the file does not say
@@ -270,7 +274,9 @@ def read(path: str | os.PathLike[str]) -> SavedAgent:
             checked("seed", metadata["seed"], SEED),
             space_from_json(metadata["observation_space"]),
             space_from_json(metadata["action_space"]),
-            _checked_own_networks(metadata.get("own_networks", {})),  # older files lack it
+            # Older files lack both.
+            _checked_names("own_networks", metadata.get("own_networks", {}), ("policy", "critic"), "classes"),
+            _checked_names("own_hooks", metadata.get("own_hooks", {}), hooks.NAMES, "functions"),
             "cnn" if "policy.convolutions.0.weight" in arrays else "mlp",
             None if metadata["environment"] is None else EnvironmentRecipe.from_json(metadata["environment"]),
             _checked_not_kept(metadata.get("arguments_not_kept", [])),  # older files lack it
@@ -328,9 +334,9 @@ def _checked_not_kept(names: Any) -> list[str]:
     raise ValueError(f"arguments_not_kept: {names!r} given; want a list of {' and '.join(known)}")
 
 
-def _checked_own_networks(own: Any) -> dict[str, str | None]:
+def _checked_names(field: str, own: Any, of: tuple[str, ...], what: str) -> dict[str, str | None]:
     if isinstance(own, Mapping):
-        found = {name: own.get(name) for name in ("policy", "critic")}
+        found = {name: own.get(name) for name in of}
         if all(isinstance(name, (str, type(None))) for name in found.values()):
             return found
-    raise ValueError(f"own_networks: {own!r} given; want an object with policy and critic, names of classes or null")
+    raise ValueError(f"{field}: {own!r} given; want an object with {' and '.join(of)}, names of {what} or null")

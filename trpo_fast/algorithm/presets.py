@@ -11,7 +11,7 @@ from typing import Any
 
 from gymnasium import spaces
 
-from trpo_fast.algorithm.config import names_near
+from trpo_fast.settings import names_near
 
 AUTO = "auto"
 

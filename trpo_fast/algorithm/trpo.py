@@ -31,9 +31,10 @@ from trpo_fast._core.library import permutation
 from trpo_fast.algorithm import checkpoint, presets
 from trpo_fast.algorithm.acting import Player
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
-from trpo_fast.algorithm.config import BUILT_BY, POSITIVE_INTEGER, SEED, TRPOConfig, checked
+from trpo_fast.algorithm.config import BUILT_BY, POSITIVE_INTEGER, SEED, TRPOConfig
 from trpo_fast.algorithm.critic import CriticTrainer
 from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT, EvaluationResult, play_episodes
+from trpo_fast.algorithm.hooks import Hooks, StepFunction, StepInputs
 from trpo_fast.algorithm.memory import lack_of_memory_named
 from trpo_fast.algorithm.networks import Network, check_given, check_settings, make_networks
 from trpo_fast.algorithm.report import UpdateReport
@@ -48,9 +49,10 @@ from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.spaces import numeric_columns, resolved_action_map, unreached_sides
 from trpo_fast.environments.wrappers import warn_of
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
+from trpo_fast.rollout.advantages import AdvantageFunction
 from trpo_fast.rollout.collector import Collector
 from trpo_fast.saved_policy import find_model
-from trpo_fast.solvers.trust_region import trust_region_step
+from trpo_fast.settings import checked
 from trpo_fast.spaces import REACH, single_action
 
 # Streams 0 (acting) and 2 (environments) belong to the collector, 1 (minibatches) to the critic's trainer.
@@ -98,6 +100,12 @@ class TRPO:
         Networks of your own, see docs/custom_policies.md: the policy's ``forward(observations)`` returns a torch
         distribution of batch shape (B,), the critic's values of shape (B,). Observations have the shape of a Box, and
         are flat rows for any other space. A string as `policy` is the configuration's field.
+    advantages : callable, optional
+        ``advantages(inputs) -> (advantages, returns)`` in place of GAE: of an :class:`AdvantageInputs`, two arrays
+        (T, E); called once an update, before advantages are normalized. See docs/building.md.
+    step : callable, optional
+        ``step(engine, inputs) -> TrustRegionReport`` in place of :func:`trust_region_step`: of the engine, bound to the
+        batch, and a :class:`StepInputs`; called once an update. See docs/building.md.
 
     Attributes
     ----------
@@ -117,6 +125,8 @@ class TRPO:
         What the last update did.
     engine : NativeEngine or AutogradEngine
         ``engine.reason`` says why it is this one.
+    hooks : Hooks
+        The functions given as `advantages` and `step`.
 
     Raises
     ------
@@ -142,6 +152,8 @@ class TRPO:
         wrappers: Sequence[Any] | None = None,
         imports: Sequence[str] = (),
         preset: str | None = presets.AUTO,
+        advantages: AdvantageFunction | None = None,
+        step: StepFunction | None = None,
         **overrides: Any,
     ) -> None:
         if isinstance(policy, str):
@@ -150,6 +162,7 @@ class TRPO:
             raise TypeError(f"config: {config!r} given; want a TRPOConfig")
         if num_envs is not None:
             overrides["num_envs"] = num_envs
+        hooks = Hooks.of(advantages, step)
         recipe = EnvironmentRecipe(
             env, vectorization, {} if env_kwargs is None else env_kwargs, wrappers, imports, num_workers=num_workers
         ).resolved()
@@ -176,6 +189,7 @@ class TRPO:
                     policy=policy,
                     critic=critic,
                     preset=None if found is None else found.name,
+                    hooks=hooks,
                 )
                 check_settings(config, self.networks, environments.observation_space)
                 if policy is None:
@@ -197,6 +211,7 @@ class TRPO:
         critic: Network | None = None,
         kind: str | None = None,
         preset: str | None = None,
+        hooks: Hooks,
     ) -> None:
         """Make everything but the environments, which an agent loaded to act may never need."""
         # A module of the user's own may well emit the environment's units.
@@ -207,6 +222,7 @@ class TRPO:
         self.action_space = action_space
         self.recipe = recipe
         self.preset = preset
+        self.hooks = hooks
         self.num_timesteps = 0
         self._end = 1  # of the training under way, in timesteps
         self.num_updates = 0
@@ -220,6 +236,7 @@ class TRPO:
             config, observation_space, action_space, (policy_seed, critic_seed), policy=policy, critic=critic, kind=kind
         )
         self._config = config = config.resolved(**self.networks.kinds)
+        self._direction_settings, self._step_settings = config.direction_settings, config.step_settings
         shape = self.networks.observation_shape
         self.engine = make_engine(self.networks.policy, config.engine, observation_shape=shape)
         if config.preconditioner is not None and self.engine.name != "native":
@@ -342,6 +359,11 @@ class TRPO:
             Show a bar with the return of recent episodes, the KL of the last update and steps per second.
         reset_num_timesteps : bool
             Count timesteps from 0 again. What was learned, Adam, statistics and random streams go on in either case.
+
+        Raises
+        ------
+        ValueError
+            The agent was loaded without a function, `advantages` or `step`, that it was trained with.
         """
         whole = isinstance(total_timesteps, float) and total_timesteps.is_integer()  # 1e6, as people write it
         timesteps: int = checked(
@@ -349,6 +371,7 @@ class TRPO:
         )
         if self._learning:
             raise RuntimeError("learn: called by a callback of learn; want one call to end before the next begins")
+        self.hooks.require()
         collector = self._with_collector()
         self._refuse_shared_state()
         if reset_num_timesteps:
@@ -396,33 +419,26 @@ class TRPO:
 
         # 2. Advantages and returns, from the value function.
         batch, returns, statistics = collector.finish(
-            rollout, critic.values, config.gamma, config.gae_lambda, config.normalize_advantages
+            rollout,
+            critic.values,
+            config.gamma,
+            config.gae_lambda,
+            config.normalize_advantages,
+            self.hooks.advantages,
         )
         clock.lap("advantages")
 
         # 3. Gradient g of the surrogate.  4. Direction x = (F + lambda I)^-1 g.
         # 5. The longest step along x that improves the surrogate inside the trust region.
         progress = self.num_timesteps / self._end
-        max_kl = config.max_kl * SCHEDULES[config.max_kl_schedule](progress)
+        settings = self._step_settings
+        if config.max_kl_schedule != "constant":
+            settings = settings.replace(max_kl=config.max_kl * SCHEDULES[config.max_kl_schedule](progress))
         engine.bind(batch, entropy_coefficient=config.entropy_coefficient)
         entropy = engine.entropy()
         clock.lap("gradient")
-        step = trust_region_step(
-            engine,
-            max_kl=max_kl,
-            damping=config.damping,
-            cg_iterations=config.cg_iterations,
-            cg_rtol=config.cg_rtol,
-            cg_progress_tol=config.cg_progress_tol,
-            preconditioner=config.preconditioner,
-            reorthogonalize=config.reorthogonalize,
-            step_curvature=config.step_curvature,
-            kl_direction=config.kl_direction,
-            line_search=config.line_search,
-            backtrack_factor=config.backtrack_factor,
-            max_backtracks=config.max_backtracks,
-            fisher_rows=self._fisher_rows(len(batch)),
-        )
+        inputs = StepInputs(batch, self._direction_settings, settings, self._fisher_rows(len(batch)))
+        step = self.hooks.take_step(engine, inputs)
         clock.add(step.timings)
 
         # 6. Value function: least squares on the returns, here or beside the next rollout.
@@ -435,7 +451,7 @@ class TRPO:
         episodes = zip(rollout.episode_returns.tolist(), rollout.episode_lengths.tolist(), strict=True)
         self.recent_episodes.extend(episodes)
         self.last_update = UpdateReport(
-            step, len(batch), max_kl, learning_rate, entropy, statistics.explained_variance, clock.seconds, fit
+            step, len(batch), settings.max_kl, learning_rate, entropy, statistics.explained_variance, clock.seconds, fit
         )
 
     def _fisher_rows(self, size: int) -> NDArray[np.int64] | None:
@@ -622,6 +638,8 @@ class TRPO:
         critic: Network | None = None,
         vectorization: str | None = None,
         num_workers: int | None = None,
+        advantages: AdvantageFunction | None = None,
+        step: StepFunction | None = None,
         **settings: Any,
     ) -> TRPO:
         """An agent as it was saved.
@@ -645,6 +663,9 @@ class TRPO:
             Modules, or what makes them, where the agent was saved with such; they take over the saved parameters.
         vectorization, num_workers : as in the constructor
             By default as the file says for its own id, and as in the constructor for another environment.
+        advantages, step : as in the constructor, optional
+            Functions to learn on with. Where the file names one, it has to be given again, or another, before
+            :meth:`learn`; acting needs none.
         settings
             Fields of the configuration to learn on with; not those that networks and statistics were built by.
 
@@ -662,6 +683,7 @@ class TRPO:
         """
         path = find_model(path)
         saved = checkpoint.read(path)
+        hooks = Hooks.of(advantages, step, saved.own_hooks)
         if not isinstance(trust_environment, bool):
             raise TypeError(f"trust_environment must be a bool, got {trust_environment!r}")
         recipe, environments = saved.recipe, None
@@ -699,6 +721,7 @@ class TRPO:
                     policy=policy,
                     critic=critic,
                     kind=saved.kind,
+                    hooks=hooks,
                 )
                 checkpoint.check_networks(agent, saved.snapshot)
             with model_file.damage_named(path):

@@ -191,7 +191,7 @@ def _field_parser(entry: dataclasses.Field[Any]) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         try:
             return rule.convert(_from_text(text, entry))
-        except ValueError:
+        except (TypeError, ValueError):
             raise argparse.ArgumentTypeError(f"{text!r} given; want {_want(entry)}") from None
 
     return parse

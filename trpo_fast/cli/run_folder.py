@@ -8,9 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from trpo_fast.algorithm.config import POSITIVE_INTEGER, checked
+from trpo_fast.algorithm.config import POSITIVE_INTEGER
 from trpo_fast.cli.arguments import TIMESTEPS
 from trpo_fast.cli.errors import CommandError, user_errors
+from trpo_fast.settings import checked
 
 
 class RunFolder:

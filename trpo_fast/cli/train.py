@@ -135,6 +135,11 @@ def _resumed(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
     folder.make()
     timesteps = arguments.timesteps or folder.timesteps()
     agent = _load(latest, folder, arguments)
+    try:
+        agent.hooks.require()
+    except ValueError as error:
+        agent.close()
+        raise CommandError(f"--resume: {folder.path} is for Python, which can hand it in: {error}") from error
     if agent.num_timesteps >= timesteps:
         raise CommandError(
             f"--resume: {folder.path} has {agent.num_timesteps:,} of {timesteps:,} timesteps; want more --timesteps"

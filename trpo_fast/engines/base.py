@@ -42,6 +42,11 @@ class PolicyEngine(ABC):
         self.size = len(self._buffer)
         self.dtype: np.dtype[Any] = self._buffer.dtype
 
+    @property
+    def policy(self) -> nn.Module:
+        """The module that this engine was made for."""
+        return self._policy
+
     def parameters(self) -> NDArray[Any]:
         """The live flat buffer, (n,): writing it changes the policy. Call `parameters_changed` afterwards."""
         return self._buffer

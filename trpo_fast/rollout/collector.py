@@ -16,11 +16,12 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import DTypeLike, NDArray
 
-from trpo_fast._core.rollout import discounted_returns, generalized_advantages, normalize_advantages
+from trpo_fast._core.rollout import discounted_returns, normalize_advantages
 from trpo_fast.environments.acting import RolledOut
 from trpo_fast.environments.base import Environments
 from trpo_fast.environments.masks import warn_of_unheeded_mask
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
+from trpo_fast.rollout.advantages import AdvantageFunction, AdvantageInputs, estimated_by
 from trpo_fast.rollout.batch import Batch
 from trpo_fast.rollout.recording import make_recorder
 
@@ -208,8 +209,9 @@ class Collector:
         gamma: float,
         gae_lambda: float,
         normalize_advantages: bool,
+        estimate: AdvantageFunction | None = None,
     ) -> tuple[Batch, NDArray[Any], AdvantageStatistics]:
-        """Estimate advantages by GAE and drop the dummy rows.
+        """Estimate advantages and drop the dummy rows.
 
         Parameters
         ----------
@@ -221,6 +223,8 @@ class Collector:
             Discount, and GAE's lambda.
         normalize_advantages : bool
             Shift and scale the batch's advantages to mean 0 and standard deviation 1.
+        estimate : callable, optional
+            ``estimate(inputs) -> (advantages, returns)``, in place of GAE.
 
         Returns
         -------
@@ -232,7 +236,7 @@ class Collector:
         ------
         ValueError
             `values` returned another shape, or something that is not finite; or advantages, or the
-            variance of returns, overflow: the largest reward is named.
+            variance of returns, overflow: the largest reward is named. Or `estimate` returned such: it is.
         """
         shape = rollout.rewards.shape
         size, num_envs = rollout.rewards.size, shape[1]
@@ -245,19 +249,20 @@ class Collector:
         # The value one step on: of the row below, at the end of the last observations, or of an episode's final one.
         following = predicted[num_envs : size + num_envs].copy()
         following[rollout.final_rows] = predicted[size + num_envs :]
-        rewards = self._learned_rewards(rollout.rewards, rollout.reward_scale)
-        advantages, returns = np.empty(shape, self._dtype), np.empty(shape, self._dtype)
-        generalized_advantages(
-            rewards,
-            here.reshape(shape),
-            following.reshape(shape),
-            rollout.terminated,
-            rollout.truncated,
-            advantages,
-            returns,
+        inputs = AdvantageInputs(
+            rewards=self._learned_rewards(rollout.rewards, rollout.reward_scale),
+            values=here.reshape(shape),
+            next_values=following.reshape(shape),
+            terminated=rollout.terminated,
+            truncated=rollout.truncated,
+            valid=rollout.valid,
+            observations=rollout.observations,
+            actions=rollout.actions,
+            log_probs=rollout.log_probs,
             gamma=gamma,
             gae_lambda=gae_lambda,
         )
+        advantages, returns = inputs.gae() if estimate is None else estimated_by(estimate, inputs, rollout.first_step)
         with np.errstate(over="ignore", invalid="ignore"):
             spread = np.var(returns[rollout.valid], dtype=np.float64)
         if not (np.isfinite(spread) and np.isfinite(advantages[rollout.valid]).all()):

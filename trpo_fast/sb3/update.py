@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trpo_fast._core.operator import Operator
-from trpo_fast.solvers import Status, backtracking_line_search, conjugate_gradient
-from trpo_fast.solvers.trust_region import can_keep, is_curvature
+from trpo_fast.solvers import Direction, Status, StepSettings, conjugate_gradient, step_length, try_step
+from trpo_fast.solvers.trust_region import can_keep
 
 from .networks import CompiledNetworks
 
@@ -149,8 +149,8 @@ def update_policy(
         return failed(Status.NO_GRADIENT)
     if max_trials < 1 or not max_kl > 0:
         return failed(Status.KL_VIOLATED)  # sb3-contrib's answer: nothing can be accepted
-    max_kl, damping = kl_divisor * max_kl, kl_divisor * damping
-    cg = conjugate_gradient(
+    joint_kl, damping = float(kl_divisor * max_kl), kl_divisor * damping
+    solution = conjugate_gradient(
         actor.fisher_operator(),
         g,
         max_iter=cg_max_steps,
@@ -160,29 +160,36 @@ def update_policy(
         x0=start.cpu().numpy(),
         reorthogonalize=can_keep(g, cg_max_steps),
     )
-    if cg.status < 0:
-        return failed(cg.status)
-    x = cg.x.astype(np.float64)
-    curvature = cg.curvature + damping * float(x @ x)
-    if not is_curvature(curvature, x, g):
+    direction = Direction.from_solution(solution, g, damping)
+    if not direction.usable:
+        return failed(direction.status)
+    if math.isinf(joint_kl):
+        return failed(Status.NON_FINITE)  # as an infinite step is
+    settings = StepSettings(
+        max_kl=joint_kl,
+        step_curvature="damped",
+        backtrack_factor=shrinking_factor,
+        max_backtracks=max_trials - 1,
+    )
+    length = step_length(direction, settings)
+    if length is None:
         return failed(Status.NO_CURVATURE)
-
-    def objective(_: NDArray[Any]) -> tuple[float, float]:
-        actor.parameters_changed()  # what is on a GPU gets them by this
-        improvement, kl = actor.evaluate()
-        return improvement - before, kl
-
-    try:
-        search = backtracking_line_search(
-            objective,
-            actor.parameters(),
-            (math.sqrt(2 * max_kl / curvature) * x).astype(g.dtype),
-            max_kl=math.nextafter(max_kl, 0.0),  # KL < delta, not <=
-            backtrack_factor=shrinking_factor,
-            max_backtracks=max_trials - 1,
-        )
-    finally:
-        actor.parameters_changed()
+    below = settings.replace(max_kl=math.nextafter(joint_kl, 0.0))  # KL < delta, not <=
+    search = try_step(_Gain(actor, before), length * direction.x, below)
     if search.status != Status.SUCCESS:
         return failed(search.status)
     return PolicyStep(search.status, before + search.improvement, search.kl / kl_divisor)
+
+
+class _Gain:
+    """An actor whose improvement is counted from theta_old, where its ratios are those to the buffer, on."""
+
+    def __init__(self, actor: BoundActor, before: float) -> None:
+        self.parameters = actor.parameters
+        self.parameters_changed = actor.parameters_changed  # what is on a GPU gets them by this
+        self._actor, self._before = actor, before
+
+    def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
+        """Of the current parameters; the KL is sb3-contrib's, new to old, whatever is asked for."""
+        improvement, kl = self._actor.evaluate()
+        return improvement - self._before, kl

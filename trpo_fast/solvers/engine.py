@@ -8,7 +8,20 @@ from numpy.typing import NDArray
 from .._core.operator import Operator
 
 
-class Engine(Protocol):
+class Evaluator(Protocol):
+    """Parameters that a search moves, and what a move is worth."""
+
+    def parameters(self) -> NDArray[Any]:
+        """The live flat buffer (n,), without a copy: writing it changes the policy."""
+
+    def parameters_changed(self) -> None:
+        """Says that `parameters()` was written, so that stale autograd graphs fail loudly."""
+
+    def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
+        """``(improvement, kl)`` at the current parameters."""
+
+
+class Engine(Evaluator, Protocol):
     """The policy's side of a trust-region step; theta_old is where the parameters were when `bind` ran.
 
     Every mean is a sum over the bound rows divided by their number, or by the `total` given to `bind`, so that several
@@ -33,12 +46,6 @@ class Engine(Protocol):
         The objective is ``(1/N) sum ratio A`` plus `entropy_coefficient` times the mean entropy.
         """
 
-    def parameters(self) -> NDArray[Any]:
-        """The live flat buffer (n,), without a copy: writing it changes the policy."""
-
-    def parameters_changed(self) -> None:
-        """Says that `parameters()` was written, so that stale autograd graphs fail loudly."""
-
     def surrogate_gradient(self) -> NDArray[Any]:
         """(n,) gradient of the objective at theta_old."""
 
@@ -47,6 +54,3 @@ class Engine(Protocol):
 
     def preconditioner(self, kind: str, *, damping: float, rows: NDArray[np.int64] | None = None) -> Operator:
         """About (F + damping I)^-1 at theta_old, from some of the bound rows; `kind` is "kfac" or "diagonal"."""
-
-    def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
-        """``(improvement, kl)`` at the current parameters."""

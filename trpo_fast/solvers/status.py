@@ -26,3 +26,5 @@ class Status(IntEnum):
     """No trial was accepted; the last, shortest one left the trust region."""
     NO_CURVATURE = -5
     """The direction has no curvature, so the quadratic model gives it no length."""
+    CONDITION_VIOLATED = -6
+    """No trial was accepted; the last one improved within the trust region, but a further condition refused it."""

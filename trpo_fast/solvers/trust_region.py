@@ -1,21 +1,92 @@
-"""One trust-region step: direction, length, acceptance."""
+"""One trust-region step, and the parts that it is made of: direction, length, search.
 
+`find_direction` solves (F + lambda I) x = g, `step_length` says how far x may be followed, `try_step` goes there or
+stays: each takes what the one before returns, and `trust_region_step` is the three in a row.
+"""
+
+from __future__ import annotations
+
+import inspect
 import math
+import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .conjugate_gradient import as_operator, conjugate_gradient
-from .engine import Engine
-from .line_search import LineSearchResult, backtracking_line_search, full_step
+from ..settings import described
+from .conjugate_gradient import CGResult, as_operator, conjugate_gradient
+from .engine import Engine, Evaluator
+from .line_search import Condition, LineSearchResult, backtracking_line_search, full_step
+from .settings import STEP_KEYWORDS, DirectionSettings, StepSettings, chosen_settings
 from .status import Status
-from .validation import require_bool, require_choice, require_count, require_fraction, require_number
 
-# Of the protocol, what a step calls: whoever binds is the caller.
-_ENGINE_METHODS = ("surrogate_gradient", "fisher_operator", "parameters", "parameters_changed", "evaluate")
+_DIRECTION, _STEP = DirectionSettings(), StepSettings()
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A direction x in parameter space, and what a step along it has to know; see `find_direction`."""
+
+    gradient: NDArray[Any]
+    """g, (n,)."""
+    x: NDArray[np.float64]
+    """(n,); zeros where there is none."""
+    curvature: float = 0.0
+    """x'Fx, without damping."""
+    damping: float = 0.0
+    """lambda that x was solved with."""
+    status: Status = Status.SUCCESS
+    """Of the solve: ``> 0`` stopped early and usable, but for NO_GRADIENT; ``< 0`` failed, x the last good iterate."""
+    iterations: int = 0
+    residual_norm: float = 0.0
+    """``||g - (F + damping I) x||``."""
+    gradient_norm: float = math.nan
+    """``||g||``; computed where it is not given."""
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.gradient_norm):
+            object.__setattr__(self, "gradient_norm", _norm(self.gradient))
+
+    @classmethod
+    def from_solution(
+        cls, solution: CGResult, gradient: NDArray[Any], damping: float, gradient_norm: float = math.nan
+    ) -> Direction:
+        """Of what `conjugate_gradient` found with the right-hand side `gradient` and this damping."""
+        return cls(
+            gradient,
+            solution.x.astype(np.float64),
+            solution.curvature,
+            damping,
+            solution.status,
+            solution.iterations,
+            solution.residual_norm,
+            gradient_norm,
+        )
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a direction to go."""
+        return self.status >= 0 and self.status != Status.NO_GRADIENT
+
+    @property
+    def residual(self) -> float:
+        """``||g - (F + damping I) x|| / ||g||``; 0 for a gradient of zero."""
+        return self.residual_norm / self.gradient_norm if self.residual_norm else 0.0
+
+    @cached_property
+    def slope(self) -> float:
+        """x'g: by the linear model, what the surrogate gains along x."""
+        return float(self.x @ self.gradient)
+
+    @cached_property
+    def squared_norm(self) -> float:
+        """x'x."""
+        return float(self.x @ self.x)
 
 
 @dataclass(frozen=True)
@@ -45,160 +116,251 @@ class TrustRegionReport:
     predicted_improvement: float = 0.0
     """g' times the accepted (or last tried) step: the linear model."""
 
+    @classmethod
+    def of_parts(
+        cls,
+        direction: Direction,
+        length: float | None = None,
+        search: LineSearchResult | None = None,
+        settings: StepSettings = _STEP,
+        timings: Mapping[str, float] | None = None,
+    ) -> TrustRegionReport:
+        """Of what the parts of a step returned.
+
+        Parameters
+        ----------
+        direction : Direction
+        length, search : optional
+            What `step_length` and `try_step` returned; None where it did not come to that.
+        settings : StepSettings
+            What they were called with.
+        timings : mapping, optional
+            Seconds; what is left out counts as 0.
+        """
+        found: dict[str, Any] = {}
+        status = Status.NO_CURVATURE if direction.usable else direction.status
+        if length is not None and search is not None:
+            status = search.status
+            tried = search.step_fraction if status == 0 else settings.backtrack_factor**search.backtracks
+            found = {
+                "backtracks": search.backtracks,
+                "kl": search.kl,
+                "improvement": search.improvement,
+                "predicted_improvement": tried * length * direction.slope,
+                "step_fraction": search.step_fraction,
+                "step_norm": search.step_fraction * length * math.sqrt(direction.squared_norm),
+            }
+        return cls(
+            status,
+            direction.status,
+            direction.gradient_norm,
+            {"gradient": 0.0, "solve": 0.0, "line_search": 0.0, **(timings or {})},
+            direction.iterations,
+            direction.residual,
+            direction.curvature,
+            **found,
+        )
+
+
+def find_direction(
+    engine: Engine,
+    gradient: NDArray[Any] | None = None,
+    settings: DirectionSettings = _DIRECTION,
+    *,
+    preconditioner: Any = None,
+    rows: NDArray[np.int64] | None = None,
+) -> Direction:
+    """Solve ``(F + damping I) x = g`` by conjugate gradient, F being the Fisher matrix at theta_old.
+
+    Parameters
+    ----------
+    engine : Engine
+        With a batch bound; its parameters are neither read nor written.
+    gradient : float32 or float64 ndarray, shape (n,), optional
+        g; the gradient of the engine's objective by default, or any other, a penalty's added for example.
+    settings : DirectionSettings
+    preconditioner : operator or callable, optional
+        One of your own, as `conjugate_gradient` takes it, in place of what the settings name.
+    rows : ndarray of int64, shape (S,), optional
+        Rows of the bound batch that F is averaged over, sorted and unique; all by default.
+
+    Returns
+    -------
+    Direction
+        With status NO_GRADIENT where g is zero, and NON_FINITE where it, or a statistic of the preconditioner, is not
+        finite.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Misuse. What the engine raises travels to the caller.
+    """
+    _require_engine(engine, "fisher_operator")
+    _require_settings(settings, DirectionSettings)
+    g = _gradient_of(engine) if gradient is None else gradient
+    if not isinstance(g, np.ndarray) or g.dtype not in (np.float32, np.float64):
+        what = f"one of {g.dtype}" if isinstance(g, np.ndarray) else type(g).__name__
+        raise TypeError(f"gradient: wanted an ndarray of float32 or float64, got {what}")
+    gradient_norm = _norm(g)
+
+    def nothing(status: Status) -> Direction:
+        return Direction(g, np.zeros(g.shape), 0.0, settings.damping, status, gradient_norm=gradient_norm)
+
+    if not math.isfinite(gradient_norm):
+        return nothing(Status.NON_FINITE)
+    if gradient_norm == 0:
+        return nothing(Status.NO_GRADIENT)
+    inverse = preconditioner
+    if inverse is None and settings.preconditioner is not None:
+        if not callable(getattr(engine, "preconditioner", None)):
+            raise TypeError(f"preconditioner: got {settings.preconditioner!r}, but {type(engine).__name__} makes none")
+        try:
+            inverse = engine.preconditioner(settings.preconditioner, damping=settings.damping, rows=rows)
+        except FloatingPointError:  # a statistic overflowed
+            return nothing(Status.NON_FINITE)
+    fisher = engine.fisher_operator() if rows is None else engine.fisher_operator(rows)
+    solution = conjugate_gradient(
+        as_operator(fisher, g.size, g.dtype, "engine.fisher_operator()"),
+        g,
+        max_iter=settings.cg_iterations,
+        rtol=settings.cg_rtol,
+        progress_tol=settings.cg_progress_tol,
+        damping=settings.damping,
+        preconditioner=inverse,
+        reorthogonalize=settings.reorthogonalize and can_keep(g, settings.cg_iterations, inverse),
+    )
+    return Direction.from_solution(solution, g, settings.damping, gradient_norm)
+
+
+def step_length(direction: Direction, settings: StepSettings = _STEP) -> float | None:
+    """``sqrt(2 max_kl / curvature)``: how far x may be followed until the quadratic model of the KL is at `max_kl`.
+
+    The curvature is x'Fx, or x'(F + damping I)x where `step_curvature` is "damped".
+
+    Returns
+    -------
+    float or None
+        None where there is no direction, or its curvature is not more than rounding.
+    """
+    _require_settings(settings, StepSettings)
+    damped = settings.step_curvature == "damped"
+    curvature = direction.curvature + (direction.damping * direction.squared_norm if damped else 0.0)
+    if not (direction.usable and _is_curvature(curvature, direction)):
+        return None
+    return math.sqrt(2 * settings.max_kl / curvature)
+
+
+def try_step(
+    engine: Evaluator, step: NDArray[Any], settings: StepSettings = _STEP, *, accept: Condition | None = None
+) -> LineSearchResult:
+    """Change the engine's parameters by the longest part of `step` that is accepted, or leave them as they are.
+
+    Parts are s^j, j in 0..`max_backtracks`: the first is accepted that improves the surrogate, whose KL is within
+    `max_kl`, and to which `accept` says True. Without `line_search` it is the whole step or nothing, whatever
+    improvement and KL are, if only finite.
+
+    Parameters
+    ----------
+    engine : Engine
+        With a batch bound at the current parameters, which are changed in place; of its methods, `parameters`,
+        `parameters_changed` and `evaluate` are called, so that whatever else has these will do.
+    step : ndarray, shape (n,)
+        ``length * direction.x``; not modified.
+    settings : StepSettings
+    accept : callable, optional
+        ``accept(trial) -> bool``, a further condition, see `backtracking_line_search`. The policy is the trial's while
+        it runs; this engine must not be bound to another batch in it, another engine over the same policy may be
+        evaluated.
+
+    Returns
+    -------
+    LineSearchResult
+        Where no trial was accepted, or anything raised, the parameters are what they were, bit for bit.
+    """
+    _require_engine(engine, "parameters", "parameters_changed", "evaluate")
+    _require_settings(settings, StepSettings)
+    if not isinstance(step, np.ndarray) or step.dtype.kind != "f":
+        raise TypeError(f"step: wanted an ndarray of floats, got {getattr(step, 'dtype', type(step).__name__)}")
+    theta = engine.parameters()
+    if theta.shape != step.shape:
+        raise ValueError(f"engine.parameters(): wanted shape {step.shape} as the step has, got {theta.shape}")
+    whole = step.astype(theta.dtype)
+
+    def objective(_: NDArray[Any]) -> tuple[float, float]:
+        engine.parameters_changed()
+        return engine.evaluate(settings.kl_direction)
+
+    try:
+        if not settings.line_search:
+            return full_step(objective, theta, whole, accept)
+        return backtracking_line_search(
+            objective,
+            theta,
+            whole,
+            max_kl=settings.max_kl,
+            backtrack_factor=settings.backtrack_factor,
+            max_backtracks=settings.max_backtracks,
+            accept=accept,
+        )
+    finally:
+        engine.parameters_changed()
+
 
 def trust_region_step(
     engine: Engine,
     *,
-    max_kl: float = 0.02,
-    damping: float = 0.1,
-    cg_iterations: int = 10,
-    cg_rtol: float = 1e-10,
-    preconditioner: Any = None,
-    cg_progress_tol: float = 0.0,
-    reorthogonalize: bool = True,
-    step_curvature: str = "fisher",
-    kl_direction: str = "new_old",
-    line_search: bool = True,
-    backtrack_factor: float = 0.8,
-    max_backtracks: int = 10,
+    direction: DirectionSettings | None = None,
+    step: StepSettings | None = None,
     fisher_rows: NDArray[np.int64] | None = None,
+    accept: Condition | None = None,
+    **settings: Any,
 ) -> TrustRegionReport:
     """Improve the surrogate of the bound batch within a KL trust region [1]_.
 
     ``(F + damping I) x = g`` by conjugate gradient; ``theta' = theta + s^j sqrt(2 max_kl / x'Fx) x`` for the smallest j
-    that improves and whose KL stays within `max_kl`.
+    that improves and whose KL stays within `max_kl`. The same by hand: `find_direction`, `step_length`, `try_step`.
 
     Parameters
     ----------
     engine : Engine
         With a batch bound at the current parameters, which the step changes in place.
-    max_kl : float
-        delta, in nats, of the joint action distribution averaged over samples.
-    preconditioner : {"kfac", "diagonal"}, operator or callable, optional
-        A name is made by ``engine.preconditioner`` with this damping, in the time of the solve; what else it may be is
-        as for `conjugate_gradient`.
-    damping, cg_iterations, cg_rtol, cg_progress_tol, reorthogonalize
-        Of `conjugate_gradient` without the cg_. Reorthogonalization is left out where it would keep more than 2 GiB.
-    step_curvature : {"fisher", "damped"}
-        x'Fx, or x'(F + damping I)x as several libraries have it.
-    kl_direction : {"new_old", "old_new"}
-        KL(pi || pi_old), or KL(pi_old || pi) as in the paper.
-    line_search : bool
-        False takes the full step as it is, unless its improvement or KL is not finite: natural policy gradient
-        [2]_ with a step normalized by `max_kl`, which the KL may then exceed.
-    backtrack_factor, max_backtracks
-        Of `backtracking_line_search`.
+    direction : DirectionSettings, optional
+    step : StepSettings, optional
+        Settings as objects; those given by name, below, replace theirs.
     fisher_rows : ndarray of int64, shape (S,), optional
         Rows of the bound batch that F is averaged over, sorted and unique; all by default. The gradient and the line
         search use the whole batch [1]_.
+    accept : callable, optional
+        ``accept(trial) -> bool``, a further condition on an accepted step: see `try_step`.
+    **settings
+        Fields of both. `preconditioner` may also be an operator or a callable, as `conjugate_gradient` takes it; a name
+        is made by ``engine.preconditioner`` with this damping, in the time of the solve. Reorthogonalization is left
+        out where it would keep more than 2 GiB. ``line_search=False`` is natural policy gradient with a step normalized
+        by `max_kl` [2]_, which the KL may then exceed.
 
     References
     ----------
     .. [1] Schulman et al., "Trust Region Policy Optimization", ICML 2015, appendix C.
     .. [2] Rajeswaran et al., "Towards Generalization and Simplicity in Continuous Control", NeurIPS 2017, eq. 5.
     """
-    lacking = [method for method in _ENGINE_METHODS if not callable(getattr(engine, method, None))]
-    if lacking:
-        raise TypeError(
-            f"engine: wanted an engine, as make_engine(policy) returns, got {type(engine).__name__}, "
-            f"which has no {', '.join(lacking)}"
-        )
-    max_kl = require_number("max_kl", max_kl, low=0, inclusive=False)
-    damping = require_number("damping", damping, low=0)
-    cg_iterations = require_count("cg_iterations", cg_iterations, low=1)
-    cg_rtol = require_number("cg_rtol", cg_rtol, low=0, finite=False)
-    cg_progress_tol = require_number("cg_progress_tol", cg_progress_tol, low=0)
-    backtrack_factor = require_fraction("backtrack_factor", backtrack_factor)
-    max_backtracks = require_count("max_backtracks", max_backtracks, low=0)
-    reorthogonalize = require_bool("reorthogonalize", reorthogonalize)
-    line_search = require_bool("line_search", line_search)
-    require_choice("step_curvature", step_curvature, ("fisher", "damped"))
-    require_choice("kl_direction", kl_direction, ("new_old", "old_new"))
+    _require_engine(engine, "surrogate_gradient", "fisher_operator", "parameters", "parameters_changed", "evaluate")
+    inverse = settings.get("preconditioner")
+    if inverse is None or isinstance(inverse, str):
+        inverse = None
+    else:
+        del settings["preconditioner"]
+    direction, step = chosen_settings(direction, step, settings)
 
     start = perf_counter()
-    g = engine.surrogate_gradient()
-    if not isinstance(g, np.ndarray):
-        raise TypeError(f"engine.surrogate_gradient(): wanted an ndarray, got {type(g).__name__}")
-    gradient_norm = float(np.linalg.norm(g.astype(np.float64)))
-    timings = {"gradient": perf_counter() - start, "solve": 0.0, "line_search": 0.0}
-
-    def report(status: Status, **found: Any) -> TrustRegionReport:
-        return TrustRegionReport(
-            **{"cg_status": status} | found, status=status, gradient_norm=gradient_norm, timings=timings
-        )
-
-    if not math.isfinite(gradient_norm):
-        return report(Status.NON_FINITE)
-    if gradient_norm == 0:
-        return report(Status.NO_GRADIENT)
-
-    start = perf_counter()
-    if isinstance(preconditioner, str):
-        require_choice("preconditioner", preconditioner, ("kfac", "diagonal"))
-        if not callable(getattr(engine, "preconditioner", None)):
-            raise TypeError(f"preconditioner: got {preconditioner!r}, but {type(engine).__name__} makes none")
-        try:
-            preconditioner = engine.preconditioner(preconditioner, damping=damping, rows=fisher_rows)
-        except FloatingPointError:  # a statistic overflowed
-            return report(Status.NON_FINITE)
-    fisher = engine.fisher_operator() if fisher_rows is None else engine.fisher_operator(fisher_rows)
-    cg = conjugate_gradient(
-        as_operator(fisher, g.size, g.dtype, "engine.fisher_operator()"),
-        g,
-        max_iter=cg_iterations,
-        rtol=cg_rtol,
-        progress_tol=cg_progress_tol,
-        damping=damping,
-        preconditioner=preconditioner,
-        reorthogonalize=reorthogonalize and can_keep(g, cg_iterations, preconditioner),
-    )
-    timings["solve"] = perf_counter() - start
-    found: dict[str, Any] = {
-        "cg_status": cg.status,
-        "cg_iterations": cg.iterations,
-        "cg_residual": cg.residual_norm / gradient_norm,
-        "curvature": cg.curvature,
-    }
-    if cg.status < 0:
-        return report(cg.status, **found)
-    x = cg.x.astype(np.float64)
-    squared_norm = float(x @ x)
-    curvature = cg.curvature + (damping * squared_norm if step_curvature == "damped" else 0.0)
-    if not is_curvature(curvature, x, g):
-        return report(Status.NO_CURVATURE, **found)
-
-    start = perf_counter()
-    beta = math.sqrt(2 * max_kl / curvature)
-    step = (beta * x).astype(g.dtype)
-    theta = engine.parameters()
-    if theta.shape != g.shape:
-        raise ValueError(f"engine.parameters(): wanted shape {g.shape} as the gradient has, got {theta.shape}")
-
-    def objective(_: Any) -> tuple[float, float]:
-        engine.parameters_changed()
-        return engine.evaluate(kl_direction)
-
-    search: LineSearchResult
-    try:
-        if line_search:
-            search = backtracking_line_search(
-                objective, theta, step, max_kl=max_kl, backtrack_factor=backtrack_factor, max_backtracks=max_backtracks
-            )
-        else:
-            search = full_step(objective, theta, step)
-    finally:
-        engine.parameters_changed()
-    timings["line_search"] = perf_counter() - start
-    tried = search.step_fraction if search.status == 0 else backtrack_factor**search.backtracks
-    found |= {
-        "backtracks": search.backtracks,
-        "kl": search.kl,
-        "improvement": search.improvement,
-        "predicted_improvement": tried * beta * float(x @ g),
-        "step_fraction": search.step_fraction,
-        "step_norm": search.step_fraction * beta * math.sqrt(squared_norm),
-    }
-    return report(search.status, **found)
+    g = _gradient_of(engine)
+    measured = perf_counter()
+    found = find_direction(engine, g, direction, preconditioner=inverse, rows=fisher_rows)
+    length = step_length(found, step)
+    solved = perf_counter()
+    search = None if length is None else try_step(engine, length * found.x, step, accept=accept)
+    end = perf_counter()
+    timings = {"gradient": measured - start, "solve": solved - measured, "line_search": end - solved}
+    return TrustRegionReport.of_parts(found, length, search, step, timings)
 
 
 def can_keep(g: NDArray[Any], iterations: int, preconditioner: Any = None) -> bool:
@@ -206,6 +368,52 @@ def can_keep(g: NDArray[Any], iterations: int, preconditioner: Any = None) -> bo
     return (1 if preconditioner is None else 2) * min(iterations, g.size) * g.nbytes <= 2**31
 
 
-def is_curvature(curvature: float, x: NDArray[np.float64], g: NDArray[Any]) -> bool:
+def _is_curvature(curvature: float, direction: Direction) -> bool:
     """Whether x'Fx, a difference of numbers of the size of x'g in g's precision, is more than rounding; not for NaN."""
-    return curvature > 8 * float(np.finfo(g.dtype).eps) * abs(float(x @ g))
+    return curvature > 8 * float(np.finfo(direction.gradient.dtype).eps) * abs(direction.slope)
+
+
+def _norm(g: NDArray[Any]) -> float:
+    return float(np.linalg.norm(g.astype(np.float64)))
+
+
+def _gradient_of(engine: Engine) -> NDArray[Any]:
+    _require_engine(engine, "surrogate_gradient")
+    g = engine.surrogate_gradient()
+    if not isinstance(g, np.ndarray):
+        raise TypeError(f"engine.surrogate_gradient(): wanted an ndarray, got {type(g).__name__}")
+    return g
+
+
+def _require_engine(engine: Any, *methods: str) -> None:
+    # Of the protocol, what is called: whoever binds is the caller.
+    lacking = [method for method in methods if not callable(getattr(engine, method, None))]
+    if lacking:
+        raise TypeError(
+            f"engine: wanted an engine, as make_engine(policy) returns, got {type(engine).__name__}, "
+            f"which has no {', '.join(lacking)}"
+        )
+
+
+def _require_settings(settings: Any, kind: type[Any]) -> None:
+    if not isinstance(settings, kind):
+        raise TypeError(f"settings: wanted {kind.__name__}, got {settings!r}")
+
+
+def _with_settings_declared(function: Any) -> None:
+    """Let ``help``, and whoever reads signatures, see the fields of both settings objects among the keywords."""
+    signature = inspect.signature(function)
+    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    names = dict.fromkeys(("max_kl", *STEP_KEYWORDS))  # the region first, then in the order of the parts
+    of_settings = [
+        inspect.Parameter(name, own[-1].KEYWORD_ONLY, default=entry.default, annotation=entry.type)
+        for name, entry in ((name, STEP_KEYWORDS[name]) for name in names)
+    ]
+    function.__signature__ = signature.replace(parameters=[own[0], *of_settings, *own[1:]])
+    text = "\n".join(described(STEP_KEYWORDS[name]) for name in names)
+    before, heading, after = (function.__doc__ or "").partition("    References\n")
+    section = textwrap.indent(f"Other Parameters\n----------------\n{text}\n\n", "    ")
+    function.__doc__ = f"{before}{section}{heading}{after}"
+
+
+_with_settings_declared(trust_region_step)

@@ -35,7 +35,8 @@ typedef enum {
     TRPO_STATUS_NON_FINITE = -2,
     TRPO_STATUS_NO_IMPROVEMENT = -3,
     TRPO_STATUS_KL_VIOLATED = -4,
-    TRPO_STATUS_NO_CURVATURE = -5
+    TRPO_STATUS_NO_CURVATURE = -5,
+    TRPO_STATUS_CONDITION_VIOLATED = -6
 } trpo_status;
 
 /* A piece of a stretch of memory that the caller owns: `bytes` from `offset`, a multiple of TRPO_ALIGNMENT. */

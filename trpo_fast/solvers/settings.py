@@ -1,0 +1,158 @@
+"""What a trust-region step is asked for: two small frozen dataclasses, each keyword declared here and nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..settings import (
+    COUNT,
+    FLAG,
+    INNER_FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    POSITIVE_COUNT,
+    Settings,
+    choice,
+    document,
+    names_near,
+    setting,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectionSettings(Settings):
+    """How the direction x of (F + lambda I) x = g is found.
+
+    A value that cannot work raises TypeError or ValueError with the field, what is wanted and the value.
+    """
+
+    damping: float = setting(
+        0.1,
+        NOT_NEGATIVE,
+        "lambda of (F + lambda I) x = g",
+        why="the value of the TRPO implementations that published results; it bounds the step along directions that "
+        "the samples say nothing about",
+    )
+    cg_iterations: int = setting(
+        10,
+        POSITIVE_COUNT,
+        "largest number of conjugate-gradient iterations, one Fisher product each",
+        why="over ten seeds of Hopper, HalfCheetah and Walker2d (docs/learning.md) training returns are at "
+        "least those of 25 iterations on all three, 1.2 times on HalfCheetah, at less cost; the intervals of the final "
+        "policies overlap",
+    )
+    cg_rtol: float = setting(
+        1e-10,
+        NOT_NEGATIVE,
+        "goal of the solve: ||g - A x|| / ||g||; 0 spends all iterations",
+        why="small enough that only a solved system (tiny policies) stops early",
+    )
+    cg_progress_tol: float = setting(
+        0.0,
+        NOT_NEGATIVE,
+        "stop the solve when the last 10 iterations (or a tenth of all) lowered x'(F + lambda I)x/2 - g'x by less than "
+        "this part of it each; 0: never",
+        why="needs at least ten iterations to judge by; for solves of many iterations, 5e-4 is Martens's choice (2010)",
+    )
+    preconditioner: str | None = setting(
+        None,
+        choice("kfac", "diagonal", None),
+        "of the solve, native engine only: Kronecker-factored blocks (kfac) or the diagonal of F, from the batch "
+        "itself; None: plain CG",
+        why="in the same study five kfac products, which solve as well as 25 plain ones, did best on Hopper and worst "
+        "on HalfCheetah (2,609 against 4,504 with 10 plain ones): a better solve is not always a better update",
+    )
+    reorthogonalize: bool = setting(
+        True,
+        FLAG,
+        "keep CG's residuals orthogonal explicitly",
+        why="float32 CG loses orthogonality after about ten products on real policies; the repair costs under 1%",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSettings(Settings):
+    """How far a step goes along its direction, and which trial is accepted.
+
+    A value that cannot work raises TypeError or ValueError with the field, what is wanted and the value.
+    """
+
+    max_kl: float = setting(
+        0.02,
+        POSITIVE,
+        "trust region delta: largest mean KL, summed over action dimensions, of one update (nats)",
+        why="the paper's 0.01 is cautious for joint KL with many action dimensions; libraries that average KL over "
+        "dimensions run several times larger joint values by default",
+    )
+    kl_direction: str = setting(
+        "new_old",
+        choice("new_old", "old_new"),
+        "which KL is bounded: new_old is KL(pi_theta || pi_old), old_new the TRPO paper's KL(pi_old || pi_theta)",
+        why="the constraint of the text this library implements; both have the same Hessian at theta_old",
+    )
+    step_curvature: str = setting(
+        "fisher",
+        choice("fisher", "damped"),
+        "curvature of the step size sqrt(2 delta / curvature): fisher is x'Fx, damped x'(F + lambda I)x",
+        why="the quadratic model of the KL is x'Fx, so the first trial aims exactly at max_kl",
+    )
+    line_search: bool = setting(
+        True,
+        FLAG,
+        "backtrack until the step improves within the trust region; False takes the full step as it is: natural policy "
+        "gradient with a step normalized by max_kl",
+        why="it is what makes the bound on the KL hold; without it, max_kl is only what the quadratic model promises",
+    )
+    backtrack_factor: float = setting(
+        0.8,
+        INNER_FRACTION,
+        "ratio of one trial step of the line search to the one before",
+        why="the factor of the published implementations; KL is quadratic in the step, so one backtrack takes 36% off",
+    )
+    max_backtracks: int = setting(
+        10,
+        COUNT,
+        "backtracks before the step is given up; 0 tries the full step only",
+        why="0.8^10 is a tenth of the step; a direction that fails there is better dropped with its batch",
+    )
+
+
+document(DirectionSettings)
+document(StepSettings)
+
+STEP_KEYWORDS: Mapping[str, dataclasses.Field[Any]] = {
+    entry.name: entry for kind in (DirectionSettings, StepSettings) for entry in dataclasses.fields(kind)
+}
+"""Every field of both, by name."""
+
+
+def chosen_settings(
+    direction: DirectionSettings | None, step: StepSettings | None, changes: Mapping[str, Any]
+) -> tuple[DirectionSettings, StepSettings]:
+    """Both, the defaults for None, with the fields in `changes` replaced.
+
+    Raises
+    ------
+    TypeError
+        Something else than such settings; or a name that neither has, with those nearest to it.
+    """
+    for name, given, kind in (("direction", direction, DirectionSettings), ("step", step, StepSettings)):
+        if given is not None and not isinstance(given, kind):
+            raise TypeError(f"{name}: wanted {kind.__name__}, got {given!r}")
+    for name in changes:
+        if name not in STEP_KEYWORDS:
+            hint = names_near(name, STEP_KEYWORDS, "there are")
+            raise TypeError(f"{name!r} is no setting of a trust-region step; {hint}")
+    of_direction = {name: value for name, value in changes.items() if name in _DEFAULTS[0].__dataclass_fields__}
+    of_step = {name: value for name, value in changes.items() if name not in of_direction}
+    direction, step = direction or _DEFAULTS[0], step or _DEFAULTS[1]
+    return (
+        direction.replace(**of_direction) if of_direction else direction,
+        step.replace(**of_step) if of_step else step,
+    )
+
+
+_DEFAULTS = DirectionSettings(), StepSettings()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trpo_fast._core.library import as_double, in_words
 from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.spaces import ACTION_MAPS
 from trpo_fast.spaces.images import CHANNEL_AXES
@@ -32,16 +33,17 @@ def checked(name: str, value: Any, rule: Rule) -> Any:
     try:
         return rule.convert(value)
     except ValueError:
-        raise ValueError(f"{name}: {value!r} given; want {rule.want}") from None
+        raise ValueError(f"{name}: {in_words(value)} given; want {rule.want}") from None
 
 
 def _real(want: str, accepts: Callable[[float], bool]) -> Rule:
     def convert(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise ValueError
-        if not accepts(float(value)):  # NaN fails every comparison, so it is never accepted
+        number = as_double(value, want)  # ValueError where none is as large
+        if not accepts(number):  # NaN fails every comparison, so it is never accepted
             raise ValueError
-        return float(value)
+        return number
 
     return Rule(want, convert)
 

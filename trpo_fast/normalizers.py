@@ -27,7 +27,7 @@ def _check_positive(name: str, value: float, *, finite: bool) -> float:
 
 def _check_size(name: str, value: int) -> int:
     if not 1 <= value <= _MOST_COLUMNS:
-        raise ValueError(f"{name} must be at least 1 and at most 2**48, got {in_words(value)}")
+        raise ValueError(f"{name} must be {'at least 1' if value < 1 else 'at most 2**48'}, got {in_words(value)}")
     return value
 
 

@@ -75,6 +75,15 @@ cdef dict activations = {
 ACTIVATIONS = tuple(activations)
 
 
+def in_words(value):
+    """``repr(value)`` for an error's text, cut where it is too long to be read."""
+    try:
+        text = repr(value)
+    except ValueError:  # of an integer with more digits than Python shows
+        return f"one of type {type(value).__name__} with more digits than can be shown"
+    return text if len(text) <= 80 else f"{text[:24]}... ({len(text)} characters)"
+
+
 def instruction_set():
     """Name of the instruction set in use; the environment variable TRPO_FAST_ISA forces another one at import."""
     return trpo_kernels_for(TRPO_FLOAT32).isa.decode()
@@ -284,15 +293,6 @@ cdef int refuse_shared(const Extent *extents, tuple names, int written) except -
                     <str>names[i], extents[i].data, extents[i].bytes, <str>names[j], extents[j].data, extents[j].bytes
                 )
     return 0
-
-
-def in_words(value):
-    """``repr(value)`` for an error's text, cut where it is too long to be read."""
-    try:
-        text = repr(value)
-    except ValueError:  # of an integer with more digits than Python shows
-        return f"one of type {type(value).__name__} with more digits than can be shown"
-    return text if len(text) <= 80 else f"{text[:24]}... ({len(text)} characters)"
 
 
 cdef extern from "Python.h":

@@ -33,10 +33,10 @@ def generalized_advantages(
     cdef void *a = data_of(advantages, "advantages", code, 2, steps, envs, True)
     cdef void *out = data_of(returns, "returns", code, 2, steps, envs, True)
     cdef Extent extents[7]
-    extents[0], extents[1] = Extent(a, bytes), Extent(out, bytes)
+    extents[0], extents[1] = Extent(out, bytes), Extent(a, bytes)
     extents[2], extents[3], extents[4] = Extent(r, bytes), Extent(v, bytes), Extent(following, bytes)
     extents[5], extents[6] = Extent(end, steps * envs), Extent(cut, steps * envs)
-    names = ("advantages", "returns", "rewards", "values", "next_values", "terminated", "truncated")
+    names = ("returns", "advantages", "rewards", "values", "next_values", "terminated", "truncated")
     refuse_shared(extents, names, 2)
     k.gae(steps, envs, discount, decay, r, v, following, <const uint8_t *>end, <const uint8_t *>cut, a, out)
 

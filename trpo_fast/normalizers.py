@@ -12,13 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from trpo_fast._core.library import as_double, in_words
 from trpo_fast._core.rollout import discounted_returns, merge_moments
+
+_MOST_COLUMNS = 2**48  # beyond what any memory has
 
 
 def _check_positive(name: str, value: float, *, finite: bool) -> float:
-    if not value > 0 or (finite and not np.isfinite(value)):
+    number = as_double(value, name)
+    if not number > 0 or (finite and not np.isfinite(number)):
         raise ValueError(f"{name} must be positive{' and finite' if finite else ''}, got {value!r}")
-    return float(value)
+    return number
+
+
+def _check_size(name: str, value: int) -> int:
+    if not 1 <= value <= _MOST_COLUMNS:
+        raise ValueError(f"{name} must be {'at least 1' if value < 1 else 'at most 2**48'}, got {in_words(value)}")
+    return value
 
 
 class _Moments:
@@ -90,8 +100,7 @@ class ObservationNormalizer:
     def __init__(
         self, size: int, clip: float = 10.0, epsilon: float = 1e-8, columns: NDArray[np.bool_] | None = None
     ) -> None:
-        if size < 1:
-            raise ValueError(f"size must be at least 1, got {size!r}")
+        _check_size("size", size)
         if columns is not None and (np.shape(columns) != (size,) or np.asarray(columns).dtype != np.bool_):
             raise ValueError(f"columns must be bools of shape ({size},), got {columns!r}")
         self.clip = _check_positive("clip", clip, finite=False)
@@ -159,10 +168,9 @@ class RewardScaler:
     """
 
     def __init__(self, num_envs: int, gamma: float, clip: float = 10.0, epsilon: float = 1e-8) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs!r}")
+        _check_size("num_envs", num_envs)
         if not 0 <= gamma <= 1:
-            raise ValueError(f"gamma must be in [0, 1], got {gamma!r}")
+            raise ValueError(f"gamma must be in [0, 1], got {in_words(gamma)}")
         self.gamma = float(gamma)
         self.clip = _check_positive("clip", clip, finite=False)
         self.epsilon = _check_positive("epsilon", epsilon, finite=True)

@@ -16,6 +16,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from trpo_fast._core.library import in_words
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -34,7 +36,7 @@ def checked(name: str, value: Any, rule: Rule) -> Any:
     try:
         return rule.convert(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{name}: {value!r} given; want {rule.want}") from None
+        raise ValueError(f"{name}: {in_words(value)} given; want {rule.want}") from None
 
 
 def required(name: str, value: Any, rule: Rule) -> Any:
@@ -42,7 +44,7 @@ def required(name: str, value: Any, rule: Rule) -> Any:
     try:
         return rule.convert(value)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: wanted {rule.want}, got {value!r}") from None
+        raise type(error)(f"{name}: wanted {rule.want}, got {in_words(value)}") from None
 
 
 def real(want: str, accepts: Callable[[float], bool]) -> Rule:

@@ -31,21 +31,25 @@ static double F(critic_gradient)(const trpo_mlp *plan, const void *forward, cons
 }
 
 /* One step of Adam (Kingma & Ba 2015), number `step` counted from 1, with torch's placing of epsilon. All arrays: n
- * items; g is not modified. Returns 1, or 0 where a parameter came out non-finite. */
-static int F(adam)(size_t n, double learning_rate, double beta1, double beta2, double epsilon, int64_t step,
-                   const void *g_, void *m_, void *v_, void *theta_) {
+ * items; g is not modified. Returns what came out non-finite. A v that overflowed is infinite for good, and its parameter
+ * would never move again. */
+static trpo_adam_outcome F(adam)(size_t n, double learning_rate, double beta1, double beta2, double epsilon,
+                                 int64_t step, const void *g_, void *m_, void *v_, void *theta_) {
     const REAL *g = g_;
     REAL *m = m_, *v = v_, *theta = theta_;
     const REAL b1 = (REAL)beta1, b2 = (REAL)beta2, eps = (REAL)epsilon;
     const REAL c1 = (REAL)(1 - beta1), c2 = (REAL)(1 - beta2);
     const REAL rate = (REAL)(learning_rate / (1 - pow(beta1, (double)step)));
     const REAL root = (REAL)(1 / sqrt(1 - pow(beta2, (double)step)));
-    REAL check = 0; /* 0 * x is 0 for every finite x, else NaN */
+    /* Of an integer the order of a reduction is the compiler's to choose: a sum of reals would make each item wait for
+     * the one before. */
+    INT lost_parameter = 0, lost_moment = 0;
     for (size_t i = 0; i < n; i++) {
         m[i] = b1 * m[i] + c1 * g[i];
         v[i] = b2 * v[i] + c2 * g[i] * g[i];
         theta[i] -= rate * m[i] / (F(square_root)(v[i]) * root + eps);
-        check += theta[i] * 0;
+        lost_parameter |= !(theta[i] - theta[i] == 0);
+        lost_moment |= !(v[i] - v[i] == 0);
     }
-    return check == 0;
+    return lost_parameter ? TRPO_ADAM_PARAMETER : (lost_moment ? TRPO_ADAM_SECOND_MOMENT : TRPO_ADAM_FINITE);
 }

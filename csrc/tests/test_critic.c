@@ -54,7 +54,7 @@ static void adam(const trpo_kernels *k) {
     double expected[N], em[N] = {0}, ev[N] = {0};
     for (size_t i = 0; i < N; i++) expected[i] = item(k, theta, i);
     for (int step = 1; step <= 5; step++) {
-        CHECK(k->adam(N, 1e-2, 0.9, 0.999, 1e-8, step, g, m, v, theta), "%s", k->isa);
+        CHECK(k->adam(N, 1e-2, 0.9, 0.999, 1e-8, step, g, m, v, theta) == TRPO_ADAM_FINITE, "%s", k->isa);
         for (size_t i = 0; i < N; i++) {
             em[i] = 0.9 * em[i] + 0.1 * item(k, g, i);
             ev[i] = 0.999 * ev[i] + 0.001 * item(k, g, i) * item(k, g, i);
@@ -62,8 +62,15 @@ static void adam(const trpo_kernels *k) {
         }
     }
     CHECK(relative_error(k, theta, expected, N) < 20 * k->epsilon, "%s", k->isa);
+    /* a gradient whose square overflows, in any place of a vector */
+    for (size_t i = 0; i < N; i++) {
+        const double before = item(k, g, i), moment = item(k, v, i);
+        set_item(k, g, i, k->item_size == sizeof(float) ? 1e30 : 1e200);
+        CHECK(k->adam(N, 1e-2, 0.9, 0.999, 1e-8, 6, g, m, v, theta) == TRPO_ADAM_SECOND_MOMENT, "%s: %zu", k->isa, i);
+        set_item(k, g, i, before), set_item(k, m, i, before), set_item(k, v, i, moment);
+    }
     set_item(k, g, 3, NAN);
-    CHECK(!k->adam(N, 1e-2, 0.9, 0.999, 1e-8, 6, g, m, v, theta), "%s", k->isa);
+    CHECK(k->adam(N, 1e-2, 0.9, 0.999, 1e-8, 6, g, m, v, theta) == TRPO_ADAM_PARAMETER, "%s", k->isa);
     free(g), free(m), free(v), free(theta);
 }
 

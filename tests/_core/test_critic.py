@@ -7,6 +7,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests import reference
 from trpo_fast._core import library
@@ -169,6 +171,45 @@ def test_a_fit_that_would_not_stay_finite_leaves_everything_as_it_was(spoil):
     with pytest.raises(FloatingPointError):
         fit.run()
     assert [array.tobytes() for array in fit.state] == before
+
+
+@pytest.mark.parametrize("row", range(0, 50, 7))
+@pytest.mark.parametrize(("dtype", "huge"), [(np.float32, 1e25), (np.float64, 1e200)])
+def test_a_return_whose_gradient_overflows_adams_second_moment_is_named_and_leaves_everything_as_it_was(
+    dtype, huge, row
+):
+    fit = Fit(dtype)
+    fit.returns[row] = huge
+    fit.first_moment[:], fit.second_moment[:] = 0.25, 0.5
+    before = [array.tobytes() for array in fit.state]
+    with pytest.raises(FloatingPointError, match=r"square is infinite in float.*second moment.*returns of up to 1e\+2"):
+        fit.run()
+    assert [array.tobytes() for array in fit.state] == before
+    fit.returns[row] = 1
+    fit.run()
+    assert all(np.isfinite(array).all() for array in fit.state)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    exponent=st.floats(0, 308.2),
+    single=st.booleans(),
+    row=st.integers(0, 49),
+    activation=st.sampled_from(ACTIVATIONS),
+    epochs=st.integers(1, 2),
+)
+def test_a_fit_to_any_return_either_stays_finite_or_changes_no_bit(exponent, single, row, activation, epochs):
+    dtype = np.float32 if single else np.float64
+    fit = Fit(dtype, activation=activation)
+    fit.returns[row] = dtype(10 ** (exponent * (38.5 / 308.2 if single else 1)))
+    before = [array.tobytes() for array in fit.state]
+    try:
+        fit.run(epochs=epochs)
+    except FloatingPointError:
+        assert [array.tobytes() for array in fit.state] == before
+    else:
+        assert all(np.isfinite(array).all() for array in fit.state)
+        assert fit.parameters.tobytes() != before[0]
 
 
 def test_interrupting_a_fit_leaves_everything_as_it_was():

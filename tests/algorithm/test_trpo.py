@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.schedules import SCHEDULES
@@ -272,12 +273,57 @@ def test_seeds_of_evaluation_environments_stay_below_the_32_bit_limit(make_agent
     assert 0 <= seeds[0] <= 2**31 - 1 - 3
 
 
-def test_failed_critic_fit_is_reported_and_leaves_the_critic_usable(make_agent):
+def test_settings_with_which_no_critic_fit_succeeds_are_reported_and_leave_the_critic_usable(make_agent):
     agent = make_agent(critic_learning_rate=1e30, scale_rewards=False)
-    with pytest.raises((FloatingPointError, ValueError), match="finite"):
+    before = agent.critic.flat.numpy.tobytes()
+    told = pytest.warns(RuntimeWarning, match=r"not finite \(learning_rate=1e\+30.*those before this fit")
+    with told, pytest.raises(FloatingPointError, match="finite"):
         agent.learn(5 * STEPS)
-    assert np.isfinite(agent.critic.flat.numpy).all()
+    assert agent.num_updates == 3
+    assert agent.critic.flat.numpy.tobytes() == before
     assert np.isfinite(agent.policy.flat.numpy).all()
+
+
+class Spike(Corridor):
+    """The corridor, with one reward that is far too large."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, 1e25 if self.calls == 100 else reward, terminated, truncated, info
+
+
+def values_of_any_kind(observation_space, action_space, seed):
+    """A critic that the compiled core has no kernel for."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(1, 8), nn.Softplus(), nn.Linear(8, 1), nn.Flatten(0))
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+@pytest.mark.parametrize("critic", [None, values_of_any_kind], ids=["compiled", "torch"])
+def test_one_return_that_is_far_too_large_is_named_and_the_training_goes_on(make_agent, tmp_path, critic, overlap):
+    agent = make_agent(Spike, scale_rewards=False, overlap_critic=overlap, critic=critic)
+    seen = []
+
+    def look(agent):
+        parameters = [p.detach().clone() for p in agent.critic.parameters()]
+        moments, counters = agent.critic_trainer.state()
+        report = agent.last_update
+        seen.append((report.critic_status, report.value_loss, counters["adam_step"], [*parameters, *moments.values()]))
+
+    with pytest.warns(RuntimeWarning, match=r"second moment.*1e\+25.*those before this fit, and training goes on"):
+        agent.learn(4 * STEPS, callback=look)
+    statuses, losses, steps, states = zip(*seen, strict=True)
+    assert statuses == (Status.SUCCESS, Status.NON_FINITE, Status.SUCCESS, Status.SUCCESS)
+    assert [math.isnan(loss) for loss in losses] == [False, True, False, False]
+    assert steps == (8, 8, 16, 24)
+    for before, after, later in zip(states[0], states[1], states[2], strict=True):
+        np.testing.assert_array_equal(after, before)
+        assert np.isfinite(np.asarray(later)).all()
+        assert (np.asarray(later) != np.asarray(before)).any()
+    agent.save(tmp_path / "model.trpo")
+    loaded = TRPO.load(tmp_path / "model.trpo", env=Spike, critic=critic)
+    assert loaded.num_updates == 4
+    loaded.close()
 
 
 def test_policy_improves_on_a_corridor(make_agent):

@@ -7,7 +7,7 @@ from gymnasium import spaces
 from torch import nn
 
 from trpo_fast._core.critic import ValueKernel
-from trpo_fast.engines.value import TorchValueKernel, make_value_kernel
+from trpo_fast.engines.value import FailedFits, TorchValueKernel, make_value_kernel
 from trpo_fast.policies import MLPCritic
 
 SETTINGS = {"batch_size": 32, "learning_rate": 3e-3, "seed": 3, "stream": 1, "first_epoch": 5}
@@ -72,6 +72,32 @@ def test_a_fit_that_is_stopped_or_goes_astray_changes_nothing():
         kernel.fit(*state, observations, 1e300 * returns, adam_step=0, epochs=2, **SETTINGS)
     for array, expected in zip(state, before, strict=True):
         np.testing.assert_array_equal(array, expected)
+
+
+@pytest.mark.parametrize("kind", [TorchValueKernel, lambda critic: ValueKernel(critic.widths, "tanh", "float32")])
+def test_a_return_whose_gradient_overflows_adams_second_moment_is_named_and_changes_nothing(kind):
+    critic, (observations, returns) = critic_of("float32"), data("float32")
+    kernel, state = kind(critic), state_of(critic)
+    before = [array.copy() for array in state]
+    returns[17] = 1e25
+    with pytest.raises(FloatingPointError, match=r"square is infinite in float32.*second moment.*1e\+25"):
+        kernel.fit(*state, observations, returns, adam_step=0, epochs=2, **SETTINGS)
+    for array, expected in zip(state, before, strict=True):
+        np.testing.assert_array_equal(array, expected)
+
+
+def test_failed_fits_are_warnings_until_the_third_in_a_row():
+    failed, error = FailedFits(), FloatingPointError("returns of up to 1e25")
+    for _ in range(3):
+        for _ in range(2):
+            with pytest.warns(RuntimeWarning, match=r"1e25.*those before this fit"):
+                failed.settle(error)
+        failed.settle(None)
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning):
+            failed.settle(error)
+    with pytest.raises(FloatingPointError, match="1e25"):
+        failed.settle(error)
 
 
 def test_a_fit_in_another_thread_has_the_same_bits_and_leaves_the_module_usable():

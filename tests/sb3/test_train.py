@@ -559,10 +559,39 @@ def test_a_rollout_that_is_not_finite_is_named_and_changes_nothing(what, setting
 def test_a_fit_that_diverges_leaves_the_value_function_and_the_optimizer():
     ours, _ = pair(learning_rate=1e38)
     value = flat(ours, True)
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning, match=r"learning_rate=1e\+38.*those before this fit"):
+            train(ours)
     with pytest.raises(FloatingPointError, match="learning_rate"):
         train(ours)
     np.testing.assert_array_equal(flat(ours, True), value)
     assert not optimizer_state(ours)
+
+
+@pytest.mark.parametrize("policy_kwargs", [{}, {"activation_fn": nn.SiLU}], ids=["compiled", "torch"])
+@pytest.mark.parametrize("fitted_before", [False, True])
+def test_one_return_that_is_far_too_large_is_named_and_the_training_goes_on(policy_kwargs, fitted_before):
+    ours, _ = pair(policy_kwargs=policy_kwargs)
+    assert ours.critic_engine is None
+    if fitted_before:
+        train(ours)
+    value, state = flat(ours, True), optimizer_state(ours)
+    ours.rollout_buffer.returns[3] = 1e25
+    with pytest.warns(RuntimeWarning, match=r"second moment.*1e\+25.*those before this fit"):
+        train(ours)
+    assert ours.critic_engine == ("torch" if policy_kwargs else "compiled")
+    assert np.isnan(ours.logger.name_to_value["train/value_loss"])
+    np.testing.assert_array_equal(flat(ours, True), value)
+    for name, (step, *moments) in optimizer_state(ours).items():
+        assert step == state[name][0]
+        for found, expected in zip(moments, state[name][1:], strict=True):
+            assert torch.equal(found, expected)
+    assert optimizer_state(ours).keys() == state.keys()
+    returns = ours.rollout_buffer.returns  # of another shape since
+    returns[returns == np.float32(1e25)] = 1
+    train(ours)
+    assert (flat(ours, True) != value).any()
+    assert all(torch.isfinite(moment).all() for _, *both in optimizer_state(ours).values() for moment in both)
 
 
 def test_normalized_environments_and_learning_on():

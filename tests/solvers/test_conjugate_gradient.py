@@ -615,6 +615,128 @@ def test_success_is_never_claimed_for_a_residual_below_the_dtypes_accuracy(dtype
     assert result.residual_norm > 0.01 * eps * np.linalg.norm(b)
 
 
+def true_residual(A, b, x, damping=0.0):
+    """||b - (A + damping I) x|| in extended precision, whose exponents also hold squares of every double."""
+    A, b, x = (np.asarray(array, np.longdouble) for array in (A, b, x))
+    return np.sqrt(((b - A @ x - np.longdouble(damping) * x) ** 2).sum())
+
+
+def length(x):
+    return np.sqrt((np.asarray(x, np.longdouble) ** 2).sum())
+
+
+@repeatable
+@given(
+    n=st.integers(1, 40),
+    dtype=st.sampled_from(DTYPES),
+    far=st.integers(-3, 18),
+    damping=st.sampled_from([0.0, 0.5]),
+    reorthogonalize=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_from_a_start_however_far_success_is_what_the_residual_itself_says(
+    n, dtype, far, damping, reorthogonalize, seed
+):
+    A, b = spd(n, 30, seed, dtype), right_hand_side(n, dtype, seed + 1)
+    x0 = (10.0**far * np.random.default_rng(seed + 2).normal(size=n)).astype(dtype)
+    result = conjugate_gradient(A, b, x0=x0, max_iter=400, rtol=1e-3, damping=damping, reorthogonalize=reorthogonalize)
+    true = true_residual(A, b, result.x, damping)
+    rounding = 20 * np.finfo(dtype).eps * length(result.x)
+    assert abs(result.residual_norm - true) <= 0.01 * true + rounding
+    if result.status == Status.SUCCESS:
+        assert true <= 1.01e-3 * length(b) + rounding
+    else:
+        assert result.status in (Status.ITERATION_LIMIT, Status.STAGNATED)
+    if not reorthogonalize:  # which ends after n iterations
+        assert result.status == Status.SUCCESS
+
+
+def test_a_far_start_reaches_the_goal_by_starting_again():
+    A, b = spd(30, 100, dtype=np.float32), right_hand_side(30, np.float32)
+    counted = Counted(A)
+    result = conjugate_gradient(counted, b, x0=np.full(30, 1e6, np.float32), max_iter=200, rtol=1e-3)
+    assert result.status == Status.SUCCESS
+    assert true_residual(A, b, result.x) <= 1.01e-3 * length(b)
+    assert 30 < result.iterations < 100
+    assert counted.calls <= result.iterations + 4
+
+
+@repeatable
+@given(
+    dtype=st.sampled_from(DTYPES),
+    place=st.floats(0.0, 1.0),
+    scale_A=st.integers(-3, 3),
+    reorthogonalize=st.booleans(),
+    preconditioned=st.booleans(),
+    started=st.booleans(),
+)
+def test_a_right_hand_side_of_any_size_is_solved_for_or_said_not_to_be(
+    dtype, place, scale_A, reorthogonalize, preconditioned, started
+):
+    A, b = (10.0**scale_A * spd(12, 30)).astype(dtype), right_hand_side(12, np.float64)
+    low, high = (-45, 37) if dtype == np.float32 else (-323, 307)
+    b = np.ldexp(b, int(np.log2(10) * (low + place * (high - low)))).astype(dtype)
+    options = {"max_iter": 60, "rtol": 1e-3, "reorthogonalize": reorthogonalize}
+    if preconditioned:
+        options["preconditioner"] = np.diag(1 / np.diag(A))
+    if started:
+        options["x0"] = b
+    result = conjugate_gradient(A, b, **options)
+    assert np.isfinite(result.x).all()
+    if result.status == Status.SUCCESS:
+        assert true_residual(A, b, result.x) <= 1.01e-3 * length(b)
+        return
+    # Only where x itself cannot be held: beyond the largest number, or with too few digits below the least normal one.
+    expected = length(np.linalg.solve(A.astype(np.float64), b / float(length(b)))) * length(b)
+    if result.status == Status.NON_FINITE:
+        assert expected > 0.1 * np.finfo(dtype).max
+    else:
+        assert result.status == Status.STAGNATED
+        assert expected < 1e4 * np.finfo(dtype).tiny
+        assert true_residual(A, b, result.x) == pytest.approx(result.residual_norm, rel=0.01)
+
+
+@pytest.mark.parametrize(("dtype", "tiny"), [(np.float32, 1e-36), (np.float64, 1e-200), (np.float64, 1e-310)])
+def test_a_tiny_right_hand_side_gives_the_scaled_solution_and_its_numbers(dtype, tiny):
+    A, b = spd(20, 30, dtype=dtype), right_hand_side(20, dtype)
+    scale = 2.0 ** np.floor(np.log2(tiny))
+    seen = []
+    options = {"max_iter": 12, "rtol": 0.0, "callback": lambda x: seen.append(x.copy())}
+    plain = conjugate_gradient(A, b, **options)
+    steps = [x.copy() for x in seen]
+    seen.clear()
+    scaled = conjugate_gradient(A, (b * scale).astype(dtype), **options)
+    assert (scaled.status, scaled.iterations) == (plain.status, plain.iterations)
+    exact = np.finfo(dtype).tiny < 1e-3 * tiny  # no digit is lost
+    for found, expected in zip([scaled.x, *seen], [plain.x, *steps], strict=True):
+        np.testing.assert_allclose(found / scale, expected, rtol=0 if exact else 1e-3, atol=0 if exact else 1e-3)
+    assert scaled.residual_norm / scale == pytest.approx(plain.residual_norm, rel=1e-6 if exact else 0.5)
+
+
+def test_an_absolute_tolerance_is_not_scaled_with_the_right_hand_side():
+    A, b = np.diag([1.0, 2.0, 3.0]), np.full(3, 1e-200)
+    assert conjugate_gradient(A, b, atol=1e-190, rtol=0).iterations == 0
+    assert conjugate_gradient(A, b, atol=1e-203, rtol=0).residual_norm <= 1e-203
+    assert conjugate_gradient(A, b, atol=1e-203, rtol=0).iterations > 0
+
+
+def test_a_start_that_is_the_solution_of_a_tiny_right_hand_side_is_kept():
+    A, x = np.diag([1e-200, 2e-200]), np.array([1.0, 3.0])
+    result = conjugate_gradient(A, A @ x, x0=x)
+    assert result.status == Status.SUCCESS
+    np.testing.assert_array_equal(result.x, x)
+
+
+@pytest.mark.parametrize("reorthogonalize", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_truncated_solve_from_zero_takes_a_product_for_each_iteration_and_no_other(dtype, reorthogonalize):
+    A, b = spd(200, 1e4, dtype=dtype), right_hand_side(200, dtype)
+    counted = Counted(A)
+    result = conjugate_gradient(counted, b, max_iter=25, rtol=1e-10, damping=1e-3, reorthogonalize=reorthogonalize)
+    assert result.status == Status.ITERATION_LIMIT
+    assert counted.calls == result.iterations == 25
+
+
 def test_bad_flags_and_callbacks_are_named():
     with pytest.raises(TypeError, match="reorthogonalize"):
         conjugate_gradient(np.eye(2), np.ones(2), reorthogonalize="no")

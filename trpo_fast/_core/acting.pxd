@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from trpo_fast._core.csrc cimport trpo_actor, trpo_mlp
-from trpo_fast._core.library cimport Memory
+from trpo_fast._core.library cimport Extent, Memory
 from trpo_fast._core.policy cimport PolicyKernel
 
 
@@ -12,6 +12,7 @@ cdef class Actor:
     cdef tuple held                     # arrays that `actor` points into
     cdef int threads                    # that `scratch` has room for
     cdef const void *parameters         # live
+    cdef Extent reads[8]                # what it reads at every call
     cdef void *known                    # the parameters that `packed` was made from
     cdef void *packed
     cdef void *scratch

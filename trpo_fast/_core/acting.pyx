@@ -6,7 +6,7 @@ The mathematics is csrc/kernels/act.h; here arrays are checked and memory is own
 import numpy as np
 
 from libc.math cimport INFINITY, isfinite
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from trpo_fast._core.csrc cimport (
@@ -30,13 +30,18 @@ from trpo_fast._core.layouts cimport (
     refuse_log_std,
 )
 from trpo_fast._core.library cimport (
+    Extent,
     Memory,
     aligned,
     code_of,
+    counter_of,
     data_of,
     kernels_of,
+    key_of,
     make_plan,
+    number_of,
     refuse_overlap,
+    refuse_shared,
     threads,
 )
 from trpo_fast._core.policy cimport PolicyKernel
@@ -46,6 +51,14 @@ cdef tuple doubles(object array, str name, Py_ssize_t size):
     if array is None:
         return None, 0
     return array, <size_t>data_of(array, name, "d", 1, size, -1, False)
+
+
+# What `Actor.act` writes, four of them, and what it reads.
+cdef tuple act_arrays = (
+    "env_actions", "actions", "log_probs", "normalized", "observations", "action_masks", "parameters",
+    "observation_mean", "observation_scale", "action_low", "action_high", "action_scale", "action_offset",
+    "action_start",
+)
 
 
 cdef class Actor:
@@ -73,6 +86,7 @@ cdef class Actor:
         observation_clip=INFINITY, action_low=None, action_high=None, action_scale=None, action_offset=None,
         action_start=None, seed=0, stream=0
     ):
+        kernel.require("kernel")
         cdef size_t item = kernel.kernels.item_size
         cdef Py_ssize_t outputs = kernel.widths[-1]
         if (observation_mean is None) != (observation_scale is None):
@@ -81,7 +95,8 @@ cdef class Actor:
             raise ValueError("action_low, action_high: wanted both or neither")
         if (action_scale is None) != (action_offset is None):
             raise ValueError("action_scale, action_offset: wanted both or neither")
-        if not observation_clip > 0:
+        cdef double clip = number_of(observation_clip, "observation_clip")
+        if not clip > 0:
             raise ValueError(f"observation_clip: wanted a positive number, got {observation_clip!r}")
         if self.policy is not None:
             raise TypeError("Actor: already initialized; make a new one")
@@ -97,18 +112,26 @@ cdef class Actor:
                 action_start, "action_start", "q", 1, kernel.layout.components, -1, False
             )
         self.held = (parameters, mean, scale, low, high, stretch, offset, action_start)
+        cdef size_t double_items = kernel.plan.widths[0] * sizeof(double), double_outputs = outputs * sizeof(double)
+        self.reads[0] = Extent(self.parameters, kernel.size * item)
+        self.reads[1] = Extent(<const void *><size_t>mean_data, double_items)
+        self.reads[2] = Extent(<const void *><size_t>scale_data, double_items)
+        self.reads[3] = Extent(<const void *><size_t>low_data, double_outputs)
+        self.reads[4] = Extent(<const void *><size_t>high_data, double_outputs)
+        self.reads[5] = Extent(<const void *><size_t>stretch_data, double_outputs)
+        self.reads[6] = Extent(<const void *><size_t>offset_data, double_outputs)
+        self.reads[7] = Extent(self.actor.start, kernel.layout.components * sizeof(int64_t))
         self.actor.network = &kernel.plan
         self.actor.layout = kernel.layout
         self.actor.log_std = self.parameters
         self.actor.mean = <const double *><size_t>mean_data
         self.actor.scale = <const double *><size_t>scale_data
-        self.actor.clip = observation_clip
+        self.actor.clip = clip
         self.actor.low = <const double *><size_t>low_data
         self.actor.high = <const double *><size_t>high_data
         self.actor.action_scale = <const double *><size_t>stretch_data
         self.actor.action_offset = <const double *><size_t>offset_data
-        self.actor.key.seed = seed
-        self.actor.key.stream = stream
+        self.actor.key = key_of(seed, stream, 0)
         self.memory, self.work = Memory(), Memory()
         cdef size_t known = aligned(kernel.size * item), packed = aligned(kernel.plan.forward_items * item)
         cdef char *base = <char *>self.memory.reserve(known + packed)
@@ -150,11 +173,12 @@ cdef class Actor:
         cdef PolicyKernel kernel = self.policy
         if kernel is None:
             raise TypeError("Actor: not initialized")
-        cdef Py_ssize_t rows = len(observations), inputs = kernel.plan.widths[0]
-        cdef bint is_double = observations.dtype == np.float64
+        cdef Py_ssize_t inputs = kernel.plan.widths[0], rows
+        cdef bint is_double = isinstance(observations, np.ndarray) and observations.dtype == np.float64
         cdef bint flat = kernel.distribution == "categorical"
-        cdef bint env_double = env_actions.dtype == np.float64
-        cdef const void *x = data_of(observations, "observations", "d" if is_double else "f", 2, rows, inputs, False)
+        cdef bint env_double = isinstance(env_actions, np.ndarray) and env_actions.dtype == np.float64
+        cdef const void *x = data_of(observations, "observations", "d" if is_double else "f", 2, -1, inputs, False)
+        rows = observations.shape[0]
         cdef void *seen = data_of(normalized, "normalized", kernel.code, 2, rows, inputs, True)
         cdef void *lp = data_of(log_probs, "log_probs", kernel.code, 1, rows, -1, True)
         cdef void *a = actions_of(actions, "actions", &kernel.layout, flat, kernel.code, rows, True)
@@ -162,9 +186,19 @@ cdef class Actor:
             env_actions, "env_actions", &kernel.layout, flat, "d" if env_double else "f", rows, True
         )
         cdef const uint8_t *masks = masks_of(action_masks, &kernel.layout, rows)
-        cdef uint32_t first = first_row
-        refuse_overlap("env_actions", e, env_actions.nbytes, "actions", a, actions.nbytes)
-        cdef uint64_t counter = step
+        cdef uint32_t first = <uint32_t>counter_of(first_row, "first_row", UINT32_MAX)
+        cdef uint64_t counter = counter_of(step, "step", UINT64_MAX)
+        cdef size_t item = kernel.kernels.item_size, numbers = rows * kernel.layout.components
+        cdef bint gaussian = kernel.layout.distribution == TRPO_GAUSSIAN
+        cdef Extent extents[14]
+        extents[0] = Extent(e, numbers * (sizeof(float) if gaussian and not env_double else sizeof(double)))
+        extents[1] = Extent(a, numbers * (item if gaussian else sizeof(int64_t)))
+        extents[2] = Extent(lp, rows * item)
+        extents[3] = Extent(seen, rows * inputs * item)
+        extents[4] = Extent(x, rows * inputs * (sizeof(double) if is_double else sizeof(float)))
+        extents[5] = Extent(masks, rows * kernel.layout.mask_items)
+        memcpy(&extents[6], self.reads, sizeof(self.reads))
+        refuse_shared(extents, act_arrays, 4)
         cdef bint mode = deterministic
         self.run(rows, x, is_double, masks, first, counter, mode, seen, a, lp, e, env_double, False)
 
@@ -241,9 +275,9 @@ def sample(
     cdef Memory memory = Memory()
     memset(&actor, 0, sizeof(trpo_actor))
     make_layout(distribution, distribution_parameters.shape[1], nvec, memory, &actor.layout)
-    actor.key.seed, actor.key.stream, actor.key.step = seed, stream, step
+    actor.key = key_of(seed, stream, step)
     actor.deterministic = deterministic
-    cdef uint32_t first = first_row
+    cdef uint32_t first = <uint32_t>counter_of(first_row, "first_row", UINT32_MAX)
     if actor.layout.distribution == TRPO_GAUSSIAN:
         actor.log_std = data_of(log_std, "log_std", code, 1, actor.layout.outputs, -1, False)
         refuse_log_std(actor.log_std, actor.layout.outputs, k)
@@ -253,6 +287,14 @@ def sample(
     cdef const uint8_t *masks = masks_of(action_masks, &actor.layout, rows)
     refuse_bad_choices(&actor.layout, NULL, masks, rows, first)
     cdef void *lp = data_of(log_probs, "log_probs", code, 1, rows, -1, True)
+    cdef size_t item = k.item_size, width = actor.layout.outputs
+    cdef Extent extents[5]
+    extents[0] = Extent(a, rows * actor.layout.components * (item if actor.log_std != NULL else sizeof(int64_t)))
+    extents[1] = Extent(lp, rows * item)
+    extents[2] = Extent(outputs, rows * width * item)
+    extents[3] = Extent(actor.log_std, width * item)
+    extents[4] = Extent(masks, rows * actor.layout.mask_items)
+    refuse_shared(extents, ("actions", "log_probs", "distribution_parameters", "log_std", "action_masks"), 2)
     with nogil:
         k.sample(&actor, rows, outputs, masks, first, a, lp)
 
@@ -272,10 +314,13 @@ cdef class ActorCritic:
     """
 
     def __init__(self, PolicyKernel kernel not None, parameters, critic, critic_parameters):
+        kernel.require("kernel")
         cdef const trpo_kernels *k = kernel.kernels
         cdef size_t item = k.item_size
         if self.policy is not None:
             raise TypeError("ActorCritic: already initialized; make a new one")
+        if getattr(critic, "widths", None) is None:
+            raise TypeError(f"critic: wanted a ValueKernel that is initialized, got {critic!r}")
         if (critic.widths[0], critic.dtype) != (kernel.widths[0], kernel.dtype):
             raise ValueError(
                 f"critic: wanted {kernel.widths[0]} inputs in {kernel.dtype}, got {critic.widths[0]} in {critic.dtype}"
@@ -361,6 +406,7 @@ def gaussian_actions(means, log_std, noise):
     cdef void *actions = data_of(noise, "noise", code, 2, rows, n, True)
     refuse_log_std(scale, n, k)
     refuse_overlap("noise", actions, rows * n * k.item_size, "means", mu, rows * n * k.item_size)
+    refuse_overlap("noise", actions, rows * n * k.item_size, "log_std", scale, n * k.item_size)
     log_probs = np.empty(rows, means.dtype)
     k.gaussian_actions(rows, n, mu, scale, actions, data_of(log_probs, "log_probs", code, 1, rows, -1, True))
     return log_probs

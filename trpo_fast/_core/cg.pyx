@@ -1,10 +1,17 @@
 """The conjugate-gradient loop: one for both precisions, the kernel table knows the item size.
 
 x holds the last good iterate on every exit. The loop runs without the GIL; it takes it once per iteration, for Ctrl-C.
+
+Whether a residual is what the recurrence says is a matter of size: rounding moves b - A x by some epsilons of |b| and of
+|A| |x|, of the largest x on the way (Greenbaum 1997, "Estimating the attainable accuracy of recursively computed residual
+methods"). |A| |p| is known from the products, so that only what is within that doubt costs a product: never the solve of
+a trust-region step, which ends far above.
 """
 
+import numpy as np
+
 from cpython.exc cimport PyErr_CheckSignals
-from libc.math cimport isfinite, sqrt
+from libc.math cimport fabs, isfinite, sqrt
 from libc.string cimport memcpy, memset
 
 from trpo_fast._core.csrc cimport (
@@ -23,8 +30,12 @@ cdef double FLOAT32_MAX = 3.4028234663852886e38
 cdef double FLOAT64_MAX = 1.7976931348623157e308
 cdef double FLOAT32_MIN = 1.1754943508222875e-38
 cdef double FLOAT64_MIN = 2.2250738585072014e-308
-# A residual below this many epsilons of |b| is below what rounding in the products lets the recurrence know.
+# A residual below this many epsilons of |b|, or of |A| |x|, is below what rounding in the products lets the recurrence
+# know.
 cdef double ATTAINABLE = 1000
+cdef double LEAST_SQUARE = 1e-280  # below it, squares of the items may have been lost
+# b is brought to about 1 where its logarithm (base 2) is beyond this, so that squares and x stay within the dtype.
+cdef int FLOAT32_EXPONENT = 60, FLOAT64_EXPONENT = 400
 
 
 cdef struct Work:
@@ -39,6 +50,27 @@ cdef struct Work:
     void *residuals
     void *duals
     double *coefficients
+    double gain  # the largest |A p| / |p| so far
+
+
+cdef double norm(const trpo_kernels *k, size_t n, const void *v) noexcept nogil:
+    # |v|, also where the squares of its items leave the range of double.
+    cdef double square = k.dot(n, v, v), largest = 0, item
+    cdef bint single = k.item_size == sizeof(float)
+    cdef size_t i
+    if LEAST_SQUARE < square and isfinite(square):
+        return sqrt(square)
+    for i in range(n):
+        item = fabs((<const float *>v)[i] if single else (<const double *>v)[i])
+        if not item <= largest:  # a NaN is found, too
+            largest = item
+    if largest == 0 or not isfinite(largest):
+        return largest
+    square = 0
+    for i in range(n):
+        item = ((<const float *>v)[i] if single else (<const double *>v)[i]) / largest
+        square += item * item
+    return largest * sqrt(square)
 
 
 cdef int check_signals(object callback, object x) except -1:
@@ -61,15 +93,17 @@ cdef int iterate(
     double model, double progress_tol, list models, object callback, object x_array, int *iterations,
     double *residual_norm
 ) except? -100 nogil:
-    # model: phi(x) = x'Ax/2 - b'x at the start; models: to be filled with those of all iterates
+    # From w.r, the residual of w.x, on. model: phi(x) = x'Ax/2 - b'x there; models: to be filled with those of all
+    # iterates.
     cdef double rr, rz, rz_next, pAp, norm_p, norm_Ap, alpha, largest, smallest
     cdef double tiny = 8 * k.epsilon  # curvature below tiny |p||Ap| is rounding
-    cdef size_t row = n * k.item_size
+    cdef size_t row = n * k.item_size, kept
+    cdef int first = iterations[0]
     cdef char *residual
     cdef char *dual
 
     rr = k.dot(n, w.r, w.r)
-    residual_norm[0] = sqrt(rr)
+    residual_norm[0] = norm(k, n, w.r)
     if not isfinite(rr):
         return TRPO_STATUS_NON_FINITE
     largest = FLOAT32_MAX if k.item_size == sizeof(float) else FLOAT64_MAX
@@ -86,8 +120,8 @@ cdef int iterate(
             return TRPO_STATUS_ITERATION_LIMIT
         if not (isfinite(rr) and isfinite(rz)):
             return TRPO_STATUS_NON_FINITE
-        if rz <= 0:  # only a preconditioner that is not positive definite can do this
-            return TRPO_STATUS_NOT_POSITIVE_DEFINITE
+        if rz <= 0:  # only a preconditioner that is not positive definite can do this, or underflow
+            return TRPO_STATUS_STAGNATED if rr < LEAST_SQUARE else TRPO_STATUS_NOT_POSITIVE_DEFINITE
         if sqrt(rz) < smallest:  # 1 / sqrt(rz) could overflow, and the residual has few digits left
             return TRPO_STATUS_STAGNATED
         A.apply(w.p, w.Ap)
@@ -98,14 +132,17 @@ cdef int iterate(
         norm_Ap = sqrt(k.dot(n, w.Ap, w.Ap))
         if not (isfinite(pAp) and isfinite(norm_Ap)):
             return TRPO_STATUS_NON_FINITE
+        if norm_p > 0:
+            w.gain = max(w.gain, norm_Ap / norm_p)
         if pAp <= tiny * norm_p * norm_Ap:
             return TRPO_STATUS_STAGNATED if pAp >= -tiny * norm_p * norm_Ap else TRPO_STATUS_NOT_POSITIVE_DEFINITE
         alpha = rz / pAp
         if not alpha * max(norm_p, norm_Ap, 1.0) < largest:
             return TRPO_STATUS_NON_FINITE
         if w.residuals != NULL:
-            residual = <char *>w.residuals + iterations[0] * row
-            dual = <char *>w.duals + iterations[0] * row
+            kept = iterations[0] - first
+            residual = <char *>w.residuals + kept * row
+            dual = <char *>w.duals + kept * row
             k.scaled_copy(n, 1 / sqrt(rz), w.r, residual)
             if M is not None:
                 k.scaled_copy(n, 1 / sqrt(rz), w.z, dual)
@@ -113,9 +150,9 @@ cdef int iterate(
         model -= 0.5 * alpha * rz
         iterations[0] += 1
         if w.residuals != NULL:
-            k.project_out(n, iterations[0], w.duals, w.residuals, w.coefficients, w.r)
+            k.project_out(n, kept + 1, w.duals, w.residuals, w.coefficients, w.r)
             rr = k.dot(n, w.r, w.r)
-        residual_norm[0] = sqrt(rr)
+        residual_norm[0] = sqrt(rr) if rr > LEAST_SQUARE else norm(k, n, w.r)
         rz_next = rr
         if M is not None and residual_norm[0] > goal:
             M.apply(w.r, w.z)
@@ -140,8 +177,48 @@ cdef int residual(
     return 0
 
 
+cdef int settle(
+    Operator A, Operator M, const trpo_kernels *k, Work *w, size_t n, const void *b, double norm_b, int max_iter,
+    double goal, double damping, bint start_from_x, double progress_tol, list models, object callback, object x_array,
+    int *iterations, double *residual_norm
+) except? -100 nogil:
+    # CG from w.x, and again from where it claims to be at its goal and is not, as long as that helps: a far start costs
+    # digits that another start from there gives back.
+    cdef double model = 0, before = norm_b, norm_x = 0, least = ATTAINABLE * k.epsilon
+    cdef int status, first
+    memcpy(w.r, b, n * k.item_size)
+    if start_from_x:
+        residual(A, k, w, n, b, damping)
+        before, norm_x = norm(k, n, w.r), norm(k, n, w.x)
+        if norm_x > 0:
+            w.gain = norm(k, n, w.Ap) / norm_x
+    while True:
+        if start_from_x:
+            model = -0.5 * (k.dot(n, w.x, b) + k.dot(n, w.x, w.r))  # x'Ax = x'(b - r)
+        first = iterations[0]
+        status = iterate(
+            A, M, k, w, n, max_iter, goal, damping, model, progress_tol, models, callback, x_array, iterations,
+            residual_norm
+        )
+        if status < 0 or iterations[0] == first:  # without an iteration the residual is the true one
+            return status
+        norm_x = max(norm_x, norm(k, n, w.x))
+        # Where nothing is claimed, the residual of a start at 0 is looked at only where it is of no consequence to b.
+        if not residual_norm[0] < least * (
+            max(norm_b, w.gain * norm_x) if start_from_x or status == TRPO_STATUS_SUCCESS else norm_b
+        ):
+            return status
+        residual(A, k, w, n, b, damping)
+        residual_norm[0] = norm(k, n, w.r)
+        if status != TRPO_STATUS_SUCCESS or residual_norm[0] <= goal:
+            return status
+        if not (least * norm_b < residual_norm[0] < 0.5 * before):
+            return TRPO_STATUS_STAGNATED
+        before, start_from_x = residual_norm[0], True
+
+
 def solve(
-    Operator A, b, x, *, int max_iter, double rtol, double atol, double damping, double progress_tol,
+    Operator A not None, b, x, *, int max_iter, double rtol, double atol, double damping, double progress_tol,
     Operator preconditioner, bint start_from_x, bint reorthogonalize, callback
 ):
     """Overwrite ``x``; return ``(status, iterations, residual_norm, curvature)``; see solvers.conjugate_gradient."""
@@ -153,8 +230,9 @@ def solve(
     cdef Work w
     cdef list models = []
     cdef int kept = min(max_iter, <int>n) if reorthogonalize else 0
-    cdef int iterations = 0, status = TRPO_STATUS_SUCCESS
-    cdef double residual_norm = 0, norm_b, goal, curvature, model = 0
+    cdef int iterations = 0, status = TRPO_STATUS_SUCCESS, exponent = 0
+    cdef int widest = FLOAT32_EXPONENT if k.item_size == sizeof(float) else FLOAT64_EXPONENT
+    cdef double residual_norm = 0, norm_b, goal, curvature
     if preconditioner is not None and (preconditioner.size != A.size or preconditioner.dtype != A.dtype):
         raise ValueError(
             f"preconditioner: wanted size {A.size} and dtype {A.dtype}, "
@@ -162,8 +240,25 @@ def solve(
         )
     w.x = data_of(x, "x", code, 1, n, -1, True)
     refuse_overlap("x", w.x, row, "b", rhs, row)
+    A.refuse_result(w.x, "x")
+    if preconditioner is not None:
+        preconditioner.refuse_result(w.x, "x")
     if not k.all_finite(n, rhs):
         raise ValueError("b: holds a value that is not finite")
+    norm_b = norm(k, n, rhs)
+    if norm_b == 0:
+        memset(w.x, 0, row)
+        return status, iterations, residual_norm, 0.0
+    if not 2.0 ** -widest < norm_b < 2.0 ** widest:
+        exponent = exponent_of(b)
+        if not (start_from_x and exponent_of(x) - exponent > 2 * widest):  # such an x0 would overflow
+            return solve_scaled(
+                A, b, x, exponent, max_iter, rtol, atol, damping, progress_tol, preconditioner, start_from_x,
+                reorthogonalize, callback
+            )
+    goal = max(rtol * norm_b, atol)
+    if not start_from_x:
+        memset(w.x, 0, row)
     # Each vector starts on a vector boundary.
     cdef size_t stride = aligned(row)
     # Reorthogonalization stops to help, and to need memory, after n directions: CG has then spanned the space.
@@ -176,30 +271,51 @@ def solve(
     w.residuals = base + 4 * stride if kept else NULL
     w.duals = <char *>w.residuals + kept_bytes if kept and preconditioned else w.residuals
     w.coefficients = <double *>(base + 4 * stride + (kept_bytes + duals_bytes + 7) // 8 * 8)
+    w.gain = 0
     if reorthogonalize:
         max_iter = kept
 
     with nogil:
-        norm_b = sqrt(k.dot(n, rhs, rhs))
-        goal = max(rtol * norm_b, atol)
-        if norm_b == 0 or not start_from_x:
-            memset(w.x, 0, row)
-        if start_from_x and norm_b > 0:
-            residual(A, k, &w, n, rhs, damping)
-            model = -0.5 * (k.dot(n, w.x, rhs) + k.dot(n, w.x, w.r))  # x'Ax = x'(b - r)
-        else:
-            memcpy(w.r, rhs, row)
-        if norm_b > 0:
-            status = iterate(
-                A, preconditioner, k, &w, n, max_iter, goal, damping, model, progress_tol, models, callback, x,
-                &iterations, &residual_norm
-            )
-        if status >= 0 and residual_norm < ATTAINABLE * k.epsilon * norm_b:
-            # The recurrence goes on falling where the residual itself has met the dtype's accuracy: compute it.
-            residual(A, k, &w, n, rhs, damping)
-            residual_norm = sqrt(k.dot(n, w.r, w.r))
-            if status == TRPO_STATUS_SUCCESS and not residual_norm <= goal:
-                status = TRPO_STATUS_STAGNATED
+        status = settle(
+            A, preconditioner, k, &w, n, rhs, norm_b, max_iter, goal, damping, start_from_x, progress_tol, models,
+            callback, x, &iterations, &residual_norm
+        )
         # x'Ax = x'(b - r) - damping x'x: no further product
         curvature = k.dot(n, w.x, rhs) - k.dot(n, w.x, w.r) - damping * k.dot(n, w.x, w.x)
     return status, iterations, residual_norm, curvature
+
+
+cdef int exponent_of(array) except? -1:
+    # The largest item is below 2 to this power, and not below half of that.
+    return int(np.frexp(np.abs(array).max())[1])
+
+
+cdef object solve_scaled(
+    Operator A, b, x, int exponent, int max_iter, double rtol, double atol, double damping, double progress_tol,
+    Operator preconditioner, bint start_from_x, bint reorthogonalize, callback
+):
+    # `solve` for b and x over 2**exponent, which changes no digit but of what leaves the range of the dtype.
+    with np.errstate(over="ignore", under="ignore"):
+        rhs, y = np.ldexp(b, -exponent), np.ldexp(x, -exponent)
+        status, iterations, residual_norm, curvature = solve(
+            A, rhs, y, max_iter=max_iter, rtol=rtol, atol=np.ldexp(atol, -exponent), damping=damping,
+            progress_tol=progress_tol, preconditioner=preconditioner, start_from_x=start_from_x,
+            reorthogonalize=reorthogonalize,
+            callback=None if callback is None else lambda y: callback(np.ldexp(y, exponent)),
+        )
+        result = np.ldexp(y, exponent)
+        if not np.isfinite(result).all():
+            status, residual_norm = TRPO_STATUS_NON_FINITE, float(np.linalg.norm(rhs.astype(np.float64)))
+            result[:] = curvature = 0
+        elif status >= 0:
+            kept = np.ldexp(result, -exponent)
+            if (kept != y).any():
+                # Of x itself, which has lost digits.
+                shortfall = (rhs - A.matvec(kept) - damping * kept).astype(np.float64)
+                residual_norm = float(np.linalg.norm(shortfall))
+                if status == TRPO_STATUS_SUCCESS and not residual_norm <= max(
+                    rtol * np.linalg.norm(rhs.astype(np.float64)), np.ldexp(atol, -exponent)
+                ):
+                    status = TRPO_STATUS_STAGNATED
+        x[:] = result
+        return status, iterations, float(np.ldexp(residual_norm, exponent)), float(np.ldexp(curvature, 2 * exponent))

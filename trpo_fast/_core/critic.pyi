@@ -3,6 +3,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+def fit_error(returns: NDArray[Any], learning_rate: float, *, second_moment: bool) -> FloatingPointError: ...
+
 class ValueKernel:
     def __init__(self, widths: Sequence[int], activation: str, dtype: Any) -> None: ...
     @property

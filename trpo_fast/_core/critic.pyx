@@ -6,10 +6,13 @@ import numpy as np
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport NAN, isfinite
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport INT32_MAX, INT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from trpo_fast._core.csrc cimport (
+    TRPO_ADAM_FINITE,
+    TRPO_ADAM_SECOND_MOMENT,
+    trpo_adam_outcome,
     trpo_critic_workspace,
     trpo_critic_workspace_for,
     trpo_kernels,
@@ -17,14 +20,19 @@ from trpo_fast._core.csrc cimport (
     trpo_random_key,
 )
 from trpo_fast._core.library cimport (
+    Extent,
     Memory,
     aligned,
     code_of,
+    counter_of,
     data_of,
     kernels_for,
+    key_of,
     make_plan,
+    number_of,
     permute,
     refuse_overlap,
+    refuse_shared,
     threads,
 )
 
@@ -46,6 +54,7 @@ cdef struct Fit:
     void *gradient
     double learning_rate, beta1, beta2, epsilon
     int64_t adam_step
+    trpo_adam_outcome outcome
 
 
 cdef double fit_epoch(
@@ -53,7 +62,7 @@ cdef double fit_epoch(
     bint interruptible
 ) except? -1 nogil:
     # Mean squared error over the epoch's minibatches as they were met, and in losses (OUT, may be NULL) that of each;
-    # NaN where a parameter came out non-finite.
+    # NaN where f.outcome says that a step came out non-finite.
     cdef size_t start = 0, count
     cdef double squares = 0, minibatch
     while start < f.rows and not stop[0]:
@@ -68,10 +77,11 @@ cdef double fit_epoch(
         if losses != NULL:
             losses[start // f.batch_size] = minibatch / <double>count
         f.adam_step += 1
-        if not k.adam(
+        f.outcome = k.adam(
             plan.parameters, f.learning_rate, f.beta1, f.beta2, f.epsilon, f.adam_step, f.gradient, f.first_moment,
             f.second_moment, f.parameters
-        ):
+        )
+        if f.outcome != TRPO_ADAM_FINITE:
             return NAN
         start += count
         if interruptible:
@@ -91,6 +101,28 @@ cdef Py_ssize_t copy_order(const int64_t *given, size_t rows, int64_t *order) no
     return -1
 
 
+# What a fit writes, four of them, and what it reads.
+cdef tuple fit_arrays = (
+    "parameters", "first_moment", "second_moment", "losses", "observations", "returns", "order", "stop"
+)
+
+
+def fit_error(returns, learning_rate, *, second_moment):
+    """FloatingPointError of a fit that would not have stayed finite.
+
+    `second_moment`: Adam's v is what would not, and not a loss or a parameter.
+    """
+    largest = f"returns of up to {np.abs(returns).max():g} in size"
+    if second_moment:
+        return FloatingPointError(
+            f"the value fit met a gradient whose square is infinite in {returns.dtype}, and so would be Adam's second "
+            f"moment for good ({largest})"
+        )
+    return FloatingPointError(
+        f"the value fit met a loss or a parameter that is not finite (learning_rate={learning_rate}, {largest})"
+    )
+
+
 cdef class ValueKernel:
     """Mathematics of an MLP critic ``W1 b1 W2 b2 ...`` with one output; holds no parameters.
 
@@ -108,9 +140,12 @@ cdef class ValueKernel:
     cdef readonly Py_ssize_t size
     cdef const trpo_kernels *kernels
     cdef char code
+    cdef bint made
     cdef trpo_mlp plan
 
     def __init__(self, widths, activation, dtype):
+        if self.made:
+            raise TypeError("ValueKernel: already initialized; make a new one")
         self.kernels = kernels_for(dtype)
         self.dtype = np.dtype(dtype)
         self.code = code_of(self.dtype)
@@ -120,9 +155,17 @@ cdef class ValueKernel:
         if self.widths[-1] != 1:
             raise ValueError(f"widths: a critic has one output, got {self.widths[-1]}")
         self.size = self.plan.parameters
+        self.made = True
+
+    cdef int require(self) except -1:
+        # What __new__ alone made, or a subclass without this __init__, has no tables.
+        if not self.made:
+            raise TypeError("ValueKernel: not initialized")
+        return 0
 
     def values(self, parameters, observations, out=None):
         """V(s), (B,), of ``observations`` (B, D), into `out` where given; all of this kernel's dtype."""
+        self.require()
         cdef const void *p = data_of(parameters, "parameters", self.code, 1, self.size, -1, False)
         cdef const void *x = data_of(observations, "observations", self.code, 2, -1, self.widths[0], False)
         cdef size_t rows = observations.shape[0], item = self.kernels.item_size
@@ -174,28 +217,34 @@ cdef class ValueKernel:
         Raises
         ------
         FloatingPointError
-            A parameter would have become non-finite. KeyboardInterrupt lands between minibatches, in the main thread.
-            Either way, and where `stop` ended it, the three arrays are as they were before the call.
+            A parameter, or an item of Adam's v, would have become non-finite: the message says which.
+            KeyboardInterrupt lands between minibatches, in the main thread. Either way, and where `stop` ended it, the
+            three arrays are as they were before the call.
         """
+        self.require()
         cdef const trpo_kernels *k = self.kernels
         cdef size_t n = self.size, item = k.item_size, rows, bytes = self.size * k.item_size
         cdef Fit f
-        cdef int epoch, count = epochs
+        cdef int epoch, count
         cdef trpo_random_key key
         cdef double loss = 0
         cdef bint interruptible = threading.current_thread() is threading.main_thread()
-        if epochs < 1:
-            raise ValueError(f"epochs: wanted at least 1, got {epochs}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size: wanted at least 1, got {batch_size}")
-        if not (learning_rate >= 0 and isfinite(learning_rate)):
+        count = <int>counter_of(epochs, "epochs", INT32_MAX)
+        f.batch_size = counter_of(batch_size, "batch_size", INT64_MAX)
+        f.learning_rate = number_of(learning_rate, "learning_rate")
+        f.beta1, f.beta2 = number_of(beta1, "beta1"), number_of(beta2, "beta2")
+        f.epsilon = number_of(epsilon, "epsilon")
+        f.adam_step = counter_of(adam_step, "adam_step", INT64_MAX)
+        if count < 1:
+            raise ValueError("epochs: wanted at least 1, got 0")
+        if f.batch_size < 1:
+            raise ValueError("batch_size: wanted at least 1, got 0")
+        if not (f.learning_rate >= 0 and isfinite(f.learning_rate)):
             raise ValueError(f"learning_rate: wanted a finite number >= 0, got {learning_rate!r}")
-        if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        if not (0 <= f.beta1 < 1 and 0 <= f.beta2 < 1):
             raise ValueError(f"beta1, beta2: wanted numbers in [0, 1), got {beta1!r} and {beta2!r}")
-        if not (epsilon > 0 and isfinite(epsilon)):
+        if not (f.epsilon > 0 and isfinite(f.epsilon)):
             raise ValueError(f"epsilon: wanted a finite number > 0, got {epsilon!r}")
-        if adam_step < 0:
-            raise ValueError(f"adam_step: wanted >= 0, got {adam_step!r}")
         if [order is None] * 3 != [key_part is not None for key_part in (seed, stream, first_epoch)]:
             raise TypeError("order: wanted it, or seed, stream and first_epoch, but not both")
         f.observations = data_of(observations, "observations", self.code, 2, -1, self.widths[0], False)
@@ -206,25 +255,30 @@ cdef class ValueKernel:
         f.parameters = data_of(parameters, "parameters", self.code, 1, n, -1, True)
         f.first_moment = data_of(first_moment, "first_moment", self.code, 1, n, -1, True)
         f.second_moment = data_of(second_moment, "second_moment", self.code, 1, n, -1, True)
-        refuse_overlap("first_moment", f.first_moment, bytes, "parameters", f.parameters, bytes)
-        refuse_overlap("second_moment", f.second_moment, bytes, "parameters", f.parameters, bytes)
-        refuse_overlap("second_moment", f.second_moment, bytes, "first_moment", f.first_moment, bytes)
-        f.rows, f.batch_size = rows, batch_size
-        f.learning_rate, f.beta1, f.beta2, f.epsilon = learning_rate, beta1, beta2, epsilon
-        f.adam_step = adam_step
-        cdef uint64_t origin = 0
+        f.rows, f.outcome = rows, TRPO_ADAM_FINITE
         cdef const int64_t *given = NULL
         if order is not None:
             given = <const int64_t *>data_of(order, "order", "q", 2, count, rows, False)
-        elif first_epoch < 0:
-            raise ValueError(f"first_epoch: wanted >= 0, got {first_epoch!r}")
         else:
-            key.seed, key.stream, origin = seed, stream, first_epoch
+            counter_of(first_epoch, "first_epoch", INT64_MAX)  # by the name that it has here
+            key = key_of(seed, stream, first_epoch)
         cdef size_t minibatches = (rows + f.batch_size - 1) // f.batch_size
         cdef double *epoch_losses = NULL
         if losses is not None:
             epoch_losses = <double *>data_of(losses, "losses", "d", 2, count, minibatches, True)
         cdef Py_ssize_t misplaced = -1
+        cdef uint8_t never = 0
+        cdef const volatile uint8_t *stop_flag = &never
+        if stop is not None:
+            stop_flag = <const volatile uint8_t *>data_of(stop, "stop", "B", 1, 1, -1, False)
+        cdef Extent extents[8]
+        extents[0], extents[1] = Extent(f.parameters, bytes), Extent(f.first_moment, bytes)
+        extents[2] = Extent(f.second_moment, bytes)
+        extents[3] = Extent(epoch_losses, count * minibatches * sizeof(double))
+        extents[4] = Extent(f.observations, rows * self.plan.widths[0] * item)
+        extents[5], extents[6] = Extent(f.returns, rows * item), Extent(given, count * rows * sizeof(int64_t))
+        extents[7] = Extent(<const void *>stop_flag, 1)
+        refuse_shared(extents, fit_arrays, 4)
 
         cdef trpo_critic_workspace parts = trpo_critic_workspace_for(&self.plan, item)
         cdef size_t order_bytes = aligned(rows * sizeof(int64_t))
@@ -238,17 +292,13 @@ cdef class ValueKernel:
         memcpy(before, f.parameters, bytes)
         memcpy(before + bytes, f.first_moment, bytes)
         memcpy(before + 2 * bytes, f.second_moment, bytes)
-        cdef uint8_t never = 0
-        cdef const volatile uint8_t *stop_flag = &never
-        if stop is not None:
-            stop_flag = <const volatile uint8_t *>data_of(stop, "stop", "B", 1, 1, -1, False)
         cdef bint done = False
         try:
             with nogil:
                 for epoch in range(count):
                     if given == NULL:
-                        key.step = origin + epoch
                         permute(&key, rows, f.order)
+                        key.step += 1
                     else:
                         misplaced = copy_order(given + epoch * rows, rows, f.order)
                         if misplaced >= 0:
@@ -265,9 +315,7 @@ cdef class ValueKernel:
             if stop_flag[0]:
                 raise RuntimeError("the value fit was stopped")
             if not isfinite(loss):
-                raise FloatingPointError(
-                    f"the value fit met a loss or a parameter that is not finite (learning_rate={learning_rate})"
-                )
+                raise fit_error(returns, learning_rate, second_moment=f.outcome == TRPO_ADAM_SECOND_MOMENT)
             done = True
         finally:
             if not done:

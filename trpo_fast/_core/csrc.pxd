@@ -190,6 +190,10 @@ cdef extern from "trpo/critic.h" nogil:
     trpo_critic_workspace trpo_critic_workspace_for(const trpo_mlp *network, size_t item_size)
 
 cdef extern from "trpo/kernels.h" nogil:
+    ctypedef enum trpo_adam_outcome:
+        TRPO_ADAM_FINITE
+        TRPO_ADAM_PARAMETER
+        TRPO_ADAM_SECOND_MOMENT
     ctypedef struct trpo_kernels:
         const char *isa
         size_t item_size
@@ -235,8 +239,8 @@ cdef extern from "trpo/kernels.h" nogil:
         double (*critic_gradient)(const trpo_mlp *plan, const void *forward, const void *backward, size_t count,
                                   const int64_t *order, const void *observations, const void *returns, void *gathered,
                                   void *sums, void *scratch, void *gradient) noexcept nogil
-        int (*adam)(size_t n, double learning_rate, double beta1, double beta2, double epsilon, int64_t step,
-                    const void *g, void *m, void *v, void *theta) noexcept nogil
+        trpo_adam_outcome (*adam)(size_t n, double learning_rate, double beta1, double beta2, double epsilon,
+                                  int64_t step, const void *g, void *m, void *v, void *theta) noexcept nogil
         void (*gae)(size_t steps, size_t envs, double gamma, double gae_lambda, const void *rewards,
                     const void *values, const void *next_values, const uint8_t *terminated, const uint8_t *truncated,
                     void *advantages, void *returns) noexcept nogil

@@ -5,6 +5,8 @@ A check returns the array's data and raises what the caller of a public function
 
 from operator import index
 
+from trpo_fast._core.library import in_words
+
 from libc.stdint cimport int64_t, uint8_t
 
 from trpo_fast._core.csrc cimport (
@@ -45,7 +47,7 @@ cdef int make_layout(
         return 0
     cdef tuple counts = (outputs,) if nvec is None else tuple(index(n) for n in nvec)
     if min(counts, default=0) < 1 or sum(counts) != outputs:
-        raise ValueError(f"nvec: wanted positive sizes that add up to the {outputs} outputs, got {counts}")
+        raise ValueError(f"nvec: wanted positive sizes that add up to the {outputs} outputs, got {in_words(counts)}")
     cdef size_t *sizes = <size_t *>memory.reserve(len(counts) * sizeof(size_t))
     cdef Py_ssize_t k
     for k in range(len(counts)):

@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from trpo_fast._core.csrc cimport TRPO_ALIGNMENT, trpo_kernels, trpo_mlp, trpo_random_key
 
@@ -19,6 +19,11 @@ cdef void *data_of(
 # Plan of a network for these kernels, after checking widths (inputs first) and the activation's name.
 cdef int make_plan(const trpo_kernels *kernels, tuple widths, str activation, trpo_mlp *plan) except -1
 
+# `value` as a C number; errors say `name`, also of integers too large for any.
+cdef double number_of(object value, str name) except? -1
+cdef uint64_t counter_of(object value, str name, uint64_t most) except? 0
+cdef trpo_random_key key_of(object seed, object stream, object step) except *
+
 # 'f' or 'd'.
 cdef char code_of(object dtype) except 0
 
@@ -26,6 +31,14 @@ cdef char code_of(object dtype) except 0
 cdef int refuse_overlap(
     str name, const void *p, size_t bytes, str other_name, const void *q, size_t other_bytes
 ) except -1
+
+# Where an array lies; for refuse_shared.
+cdef struct Extent:
+    const void *data
+    size_t bytes
+
+# Raises ValueError where one of the first `written` extents shares memory with any other, by their names.
+cdef int refuse_shared(const Extent *extents, tuple names, int written) except -1
 
 
 # `bytes` up to the next vector boundary: parts of one Memory start there.

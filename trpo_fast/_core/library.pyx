@@ -7,8 +7,8 @@ import os
 from operator import index
 
 from cpython.buffer cimport PyBUF_RECORDS_RO, PyBuffer_IsContiguous, PyBuffer_Release
-from cpython.exc cimport PyErr_Clear
-from libc.stdint cimport int64_t, uint32_t, uintptr_t
+from cpython.exc cimport PyErr_Clear, PyErr_Occurred
+from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
 from trpo_fast._core.csrc cimport (
@@ -75,6 +75,15 @@ cdef dict activations = {
 ACTIVATIONS = tuple(activations)
 
 
+def in_words(value):
+    """``repr(value)`` for an error's text, cut where it is too long to be read."""
+    try:
+        text = repr(value)
+    except ValueError:  # of an integer with more digits than Python shows
+        return f"one of type {type(value).__name__} with more digits than can be shown"
+    return text if len(text) <= 80 else f"{text[:24]}... ({len(text)} characters)"
+
+
 def instruction_set():
     """Name of the instruction set in use; the environment variable TRPO_FAST_ISA forces another one at import."""
     return trpo_kernels_for(TRPO_FLOAT32).isa.decode()
@@ -85,7 +94,7 @@ def set_num_threads(count):
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
         raise TypeError(f"count: wanted an integer, got {count!r}")
     if not 1 <= count <= TRPO_MAX_THREADS:
-        raise ValueError(f"count: wanted 1 to {TRPO_MAX_THREADS} threads, got {count}")
+        raise ValueError(f"count: wanted 1 to {TRPO_MAX_THREADS} threads, got {in_words(count)}")
     trpo_set_threads(count)
 
 
@@ -121,19 +130,21 @@ def philox(key, counter):
     cdef uint32_t k[2]
     cdef uint32_t c[4]
     cdef uint32_t out[4]
-    k[0], k[1] = key
-    c[0], c[1], c[2], c[3] = counter
+    cdef int i
+    if len(key) != 2 or len(counter) != 4:
+        raise ValueError(f"key, counter: wanted 2 and 4 words, got {len(key)} and {len(counter)}")
+    for i in range(2):
+        k[i] = <uint32_t>counter_of(key[i], "key", UINT32_MAX)
+    for i in range(4):
+        c[i] = <uint32_t>counter_of(counter[i], "counter", UINT32_MAX)
     trpo_philox(c, k, out)
     return out[0], out[1], out[2], out[3]
 
 
 def permutation(size, *, seed, stream, step):
     """A uniformly random order of ``range(size)``, int64, determined by (seed, stream, step)."""
-    if size < 0:
-        raise ValueError(f"size: wanted >= 0, got {size}")
-    order = np.empty(size, np.int64)
-    cdef trpo_random_key key
-    key.seed, key.stream, key.step = seed, stream, step
+    order = np.empty(counter_of(size, "size", 2**48), np.int64)
+    cdef trpo_random_key key = key_of(seed, stream, step)
     cdef int64_t *items = <int64_t *>data_of(order, "order", "q", 1, size, -1, True)
     trpo_random_permutation(&key, size, items)
     return order
@@ -168,7 +179,7 @@ cdef int make_plan(const trpo_kernels *kernels, tuple widths, str activation, tr
         raise ValueError(f"widths: wanted 2 to {TRPO_MAX_LAYERS + 1} layer sizes, inputs first, got {len(widths)}")
     for i in range(len(widths)):
         if not 1 <= widths[i] < 2**24:
-            raise ValueError(f"widths: wanted positive layer sizes below 2**24, got {widths}")
+            raise ValueError(f"widths: wanted positive layer sizes below 2**24, got {in_words(widths)}")
         sizes[i] = widths[i]
     if activation not in activations:
         raise ValueError(f"activation: wanted one of {', '.join(activations)}, got {activation!r}")
@@ -200,7 +211,7 @@ def multiply_adds(dtype, rounds):
     """
     cdef const trpo_kernels *kernels = kernels_for(dtype)
     if not 1 <= rounds <= 2**32:
-        raise ValueError(f"rounds: wanted 1 to 2**32, got {rounds}")
+        raise ValueError(f"rounds: wanted 1 to 2**32, got {in_words(rounds)}")
     cdef size_t count = index(rounds)
     cdef double operations
     with nogil:
@@ -271,6 +282,61 @@ cdef int refuse_overlap(
     if bytes > 0 and other_bytes > 0 and a < b + other_bytes and b < a + bytes:
         raise ValueError(f"{name}: shares memory with {other_name}; wanted arrays that do not overlap")
     return 0
+
+
+cdef int refuse_shared(const Extent *extents, tuple names, int written) except -1:
+    cdef int i, j
+    for i in range(written):
+        for j in range(i + 1, <int>len(names)):
+            if extents[j].data != NULL:
+                refuse_overlap(
+                    <str>names[i], extents[i].data, extents[i].bytes, <str>names[j], extents[j].data, extents[j].bytes
+                )
+    return 0
+
+
+cdef extern from "Python.h":
+    # As with get_buffer, their outcome is looked at here.
+    double get_double "PyFloat_AsDouble"(object number) noexcept
+    uint64_t get_unsigned "PyLong_AsUnsignedLongLong"(object number) noexcept
+
+
+cdef double number_of(object value, str name) except? -1:
+    cdef double number = get_double(value)
+    if number == -1 and PyErr_Occurred() != NULL:
+        PyErr_Clear()
+        # float() of an integer that no double can hold is an OverflowError, which names nothing
+        error = ValueError if hasattr(value, "__float__") or hasattr(value, "__index__") else TypeError
+        raise error(f"{name}: wanted a number that a double can hold, got {in_words(value)}")
+    return number
+
+
+def as_double(value, name):
+    """`value` as a float, or a ValueError that names it where there is none of its size, a TypeError where it is none."""
+    return number_of(value, name)
+
+
+cdef uint64_t counter_of(object value, str name, uint64_t most) except? 0:
+    cdef uint64_t counter = get_unsigned(value) if isinstance(value, int) else UINT64_MAX
+    if counter < UINT64_MAX and counter <= most:
+        return counter
+    PyErr_Clear()
+    if not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: wanted an integer, got {value!r}")
+    number = index(value)
+    if number < 0:
+        raise ValueError(f"{name}: wanted >= 0, got {in_words(value)}")
+    if number > most:
+        raise ValueError(f"{name}: wanted at most {most}, got {in_words(value)}")
+    return number
+
+
+cdef trpo_random_key key_of(object seed, object stream, object step) except *:
+    cdef trpo_random_key key
+    key.seed = counter_of(seed, "seed", UINT64_MAX)
+    key.stream = <uint32_t>counter_of(stream, "stream", UINT32_MAX)
+    key.step = counter_of(step, "step", UINT64_MAX)
+    return key
 
 
 cdef class Memory:

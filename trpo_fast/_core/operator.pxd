@@ -8,3 +8,5 @@ cdef class Operator:
     cdef int setup(self, Py_ssize_t size, object dtype) except -1
     # out = A v; n items each, v not modified, no overlap
     cdef int apply(self, const void *v, void *out) except -1 nogil
+    # Raises ValueError where the n items at `out` are memory that a product reads besides its operand.
+    cdef int refuse_result(self, const void *out, str name) except -1

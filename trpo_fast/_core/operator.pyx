@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from libc.stdint cimport PTRDIFF_MAX
 from libc.string cimport memcpy
 
-from trpo_fast._core.library cimport code_of, data_of, kernels_for, refuse_overlap
+from trpo_fast._core.library cimport code_of, counter_of, data_of, kernels_for, kernels_of, refuse_overlap
 
 
 cdef class Operator:
@@ -30,6 +31,9 @@ cdef class Operator:
     cdef int apply(self, const void *v, void *out) except -1 nogil:
         with gil:
             raise TypeError("Operator is abstract; want CallableOperator, DenseOperator or engine.fisher_operator()")
+
+    cdef int refuse_result(self, const void *out, str name) except -1:
+        return 0
 
     @property
     def shape(self):
@@ -61,6 +65,7 @@ cdef class Operator:
         cdef const void *operand = data_of(v, "v", code, 1, self.size, -1, False)
         cdef void *result = data_of(out, "out", code, 1, self.size, -1, True)
         refuse_overlap("out", result, bytes, "v", operand, bytes)
+        self.refuse_result(result, "out")
         with nogil:
             self.apply(operand, result)
         return out
@@ -101,13 +106,13 @@ cdef class CallableOperator(Operator):
     cdef str name
 
     def __init__(self, function, size, dtype, name="A"):
+        if self.function is not None:
+            raise TypeError("CallableOperator: already initialized; make a new one")
         if not callable(function):
             raise TypeError(f"function: wanted a callable v -> A v, got {type(function).__name__}")
         if isinstance(size, bool) or not hasattr(size, "__index__"):
             raise TypeError(f"size: wanted an integer, got {size!r}")
-        if size < 0:
-            raise ValueError(f"size: wanted >= 0, got {size}")
-        self.setup(size, dtype)
+        self.setup(counter_of(size, "size", PTRDIFF_MAX), dtype)
         self.function = function
         self.name = name
 
@@ -117,6 +122,8 @@ cdef class CallableOperator(Operator):
         return 0
 
     cdef int call(self, const void *v, void *out) except -1:
+        if self.function is None:
+            raise TypeError("CallableOperator: not initialized")
         # A fresh array: what the function keeps or changes cannot reach the loop's own vectors.
         operand = np.empty(self.size, self.dtype)
         cdef char code = code_of(self.dtype)
@@ -139,18 +146,28 @@ cdef class DenseOperator(Operator):
     cdef const void *items
 
     def __init__(self, matrix):
+        if self.matrix is not None:
+            raise TypeError("DenseOperator: already initialized; make a new one")
         if not isinstance(matrix, np.ndarray):
             raise TypeError(f"matrix: wanted an ndarray, got {type(matrix).__name__}")
+        kernels_of(matrix, "matrix")
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ValueError(f"matrix: wanted shape (n, n), got {matrix.shape}")
         self.setup(matrix.shape[0], matrix.dtype)
         self.items = data_of(matrix, "matrix", code_of(self.dtype), 2, self.size, self.size, False)
         self.matrix = matrix
 
+    cdef int refuse_result(self, const void *out, str name) except -1:
+        cdef size_t bytes = self.size * self.kernels.item_size
+        return refuse_overlap(name, out, bytes, "the operator's matrix", self.items, self.size * bytes)
+
     cdef int apply(self, const void *v, void *out) except -1 nogil:
         cdef size_t n = self.size, i, row = self.size * self.kernels.item_size
         cdef const char *items = <const char *>self.items
         cdef double value
+        if self.matrix is None:
+            with gil:
+                raise TypeError("DenseOperator: not initialized")
         for i in range(n):
             value = self.kernels.dot(n, items + i * row, v)
             if self.kernels.item_size == sizeof(float):

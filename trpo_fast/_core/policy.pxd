@@ -24,7 +24,12 @@ cdef class PolicyKernel:
 
     cdef int claim(self) except -1 nogil
 
+    # Raises TypeError where it is not initialized, and RuntimeError where no batch is bound.
+    cdef int require(self, str name) except -1
     cdef int require_batch(self) except -1
+
+    # Raises ValueError where `bytes` at `out` are memory of the bound batch's arrays.
+    cdef int refuse_result(self, const void *out, size_t bytes, str name) except -1
 
 
 cdef class FisherOperator(Operator):

@@ -6,7 +6,7 @@ The mathematics is csrc/kernels/policy.h; here arrays are checked and memory is 
 import numpy as np
 
 from libc.math cimport INFINITY
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport SIZE_MAX, int64_t, uint8_t
 from libc.string cimport memcpy
 
 from trpo_fast._core.csrc cimport (
@@ -31,7 +31,19 @@ from trpo_fast._core.layouts cimport (
     refuse_bad_choices,
     refuse_log_std,
 )
-from trpo_fast._core.library cimport Memory, aligned, code_of, data_of, kernels_for, make_plan, threads
+from trpo_fast._core.library cimport (
+    Extent,
+    Memory,
+    aligned,
+    code_of,
+    counter_of,
+    data_of,
+    kernels_for,
+    make_plan,
+    number_of,
+    refuse_shared,
+    threads,
+)
 from trpo_fast._core.operator cimport Operator
 
 cdef dict kl_directions = {"new_old": TRPO_KL_NEW_OLD, "old_new": TRPO_KL_OLD_NEW}
@@ -78,6 +90,7 @@ cdef class PolicyKernel:
 
     def forward(self, parameters, observations):
         """Mean or logits, (B, A), of ``observations`` (B, D); both of this kernel's dtype."""
+        self.require("PolicyKernel")
         cdef const char *p = <const char *>data_of(parameters, "parameters", self.code, 1, self.size, -1, False)
         cdef const void *x = data_of(observations, "observations", self.code, 2, -1, self.widths[0], False)
         cdef size_t rows = observations.shape[0], item = self.kernels.item_size
@@ -124,23 +137,23 @@ cdef class PolicyKernel:
 
         The arrays are kept, not copied; they must not change while bound.
         """
-        cdef Py_ssize_t rows = len(observations)
+        self.require("PolicyKernel")
+        cdef const void *x = data_of(observations, "observations", self.code, 2, -1, self.widths[0], False)
+        cdef Py_ssize_t rows = observations.shape[0]
         cdef size_t item = self.kernels.item_size
         cdef bint discrete = self.layout.distribution != TRPO_GAUSSIAN
-        cdef double coefficient = entropy_coefficient
+        cdef double coefficient = number_of(entropy_coefficient, "entropy_coefficient")
+        cdef double divisor = rows if total is None else number_of(total, "total")
+        cdef size_t budget = TRPO_CACHE_BYTES
         if rows < 1:
             raise ValueError("observations: wanted at least one row, got none")
-        total = rows if total is None else total
-        if not total >= rows:
-            raise ValueError(f"total: wanted at least the {rows} rows of this batch, got {total}")
+        if not rows <= divisor < INFINITY:
+            raise ValueError(f"total: wanted at least the {rows} rows of this batch, and finite, got {total!r}")
         if not -INFINITY < coefficient < INFINITY:
             raise ValueError(f"entropy_coefficient: wanted a finite number, got {entropy_coefficient!r}")
-        if cache_bytes is None:
-            cache_bytes = TRPO_CACHE_BYTES
-        if cache_bytes < 0:
-            raise ValueError(f"cache_bytes: wanted >= 0, got {cache_bytes}")
+        if cache_bytes is not None:
+            budget = counter_of(cache_bytes, "cache_bytes", SIZE_MAX)
         cdef const void *theta = data_of(parameters, "parameters", self.code, 1, self.size, -1, False)
-        cdef const void *x = data_of(observations, "observations", self.code, 2, rows, self.widths[0], False)
         cdef const void *a = actions_of(
             actions, "actions", &self.layout, self.distribution == "categorical", self.code, rows, False
         )
@@ -154,9 +167,9 @@ cdef class PolicyKernel:
             behaviour = data_of(log_probs, "log_probs", self.code, 1, rows, -1, False)
         cdef trpo_policy_problem problem
         problem.network, problem.layout = &self.plan, self.layout
-        problem.rows, problem.total, problem.entropy_coefficient = rows, total, coefficient
+        problem.rows, problem.total, problem.entropy_coefficient = rows, divisor, coefficient
         problem.observations, problem.masks, problem.advantages, problem.behaviour = x, masks, advantage, behaviour
-        cdef trpo_policy_workspace parts = trpo_policy_workspace_for(&problem, item, cache_bytes, threads())
+        cdef trpo_policy_workspace parts = trpo_policy_workspace_for(&problem, item, budget, threads())
         # Behind these lie copies: of theta_old, which its owner may change while it is bound, and of actions that index
         # memory, so that nobody can change them after the check above.
         cdef size_t theta_bytes = self.size * item
@@ -181,10 +194,30 @@ cdef class PolicyKernel:
         finally:
             trpo_release(&self.claimed)
 
+    cdef int require(self, str name) except -1:
+        # What __new__ alone made, or a subclass without this __init__, has no tables. `work` is made last.
+        if self.work is None:
+            raise TypeError(f"{name}: not initialized")
+        return 0
+
     cdef int require_batch(self) except -1:
+        self.require("PolicyKernel")
         if self.bound is None:
             raise RuntimeError("no batch is bound; call bind() first")
         return 0
+
+    cdef int refuse_result(self, const void *out, size_t bytes, str name) except -1:
+        cdef size_t rows = self.batch.problem.rows, item = self.kernels.item_size
+        cdef Extent extents[6]
+        extents[0] = Extent(out, bytes)
+        extents[1] = Extent(self.batch.problem.observations, rows * self.plan.widths[0] * item)
+        # Of discrete actions there is a copy.
+        extents[2] = Extent(self.batch.problem.actions, rows * self.layout.components * item)
+        extents[3] = Extent(self.batch.problem.advantages, rows * item)
+        extents[4] = Extent(self.batch.problem.behaviour, rows * item)
+        extents[5] = Extent(self.batch.problem.masks, rows * self.layout.mask_items)
+        names = (name, "bound observations", "bound actions", "bound advantages", "bound log_probs", "bound action_masks")
+        return refuse_shared(extents, names, 1)
 
     cdef int claim(self) except -1 nogil:
         # The batch and its work memory serve one thread at a time; trpo_release ends the claim.
@@ -196,6 +229,7 @@ cdef class PolicyKernel:
     @property
     def memory(self):
         """Bytes that this kernel holds: the most that a bound batch needed so far."""
+        self.require("PolicyKernel")
         return self.work.capacity
 
     def log_probs(self):
@@ -220,6 +254,7 @@ cdef class PolicyKernel:
         if out is None:
             out = np.empty(self.size, self.dtype)
         cdef void *result = data_of(out, "out", self.code, 1, self.size, -1, True)
+        self.refuse_result(result, self.size * self.kernels.item_size, "out")
         with nogil:
             self.claim()
             self.kernels.policy_gradient(&self.batch, result)
@@ -305,6 +340,11 @@ cdef class FisherOperator(Operator):
 
     def __init__(self):
         raise TypeError("FisherOperator comes from PolicyKernel.fisher_operator()")
+
+    cdef int refuse_result(self, const void *out, str name) except -1:
+        if self.policy is None:
+            return 0
+        return self.policy.refuse_result(out, self.size * self.kernels.item_size, name)
 
     cdef int apply(self, const void *v, void *out) except -1 nogil:
         if self.policy is None:  # made by __new__ alone

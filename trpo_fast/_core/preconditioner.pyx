@@ -22,7 +22,10 @@ from numbers import Real
 
 import numpy as np
 
-from libc.stdint cimport SIZE_MAX
+from trpo_fast._core.library import in_words
+
+from libc.math cimport INFINITY
+from libc.stdint cimport PTRDIFF_MAX, SIZE_MAX
 from libc.string cimport memcpy, memset
 
 from trpo_fast._core.csrc cimport (
@@ -41,7 +44,7 @@ from trpo_fast._core.csrc cimport (
     trpo_release,
 )
 from trpo_fast._core.layouts cimport checked_rows
-from trpo_fast._core.library cimport Memory, code_of, data_of, threads
+from trpo_fast._core.library cimport Memory, code_of, counter_of, data_of, number_of, threads
 from trpo_fast._core.operator cimport Operator
 from trpo_fast._core.policy cimport PolicyKernel
 
@@ -100,6 +103,7 @@ cdef class KroneckerPreconditioner(Operator):
     cdef void *inverse_diagonal
     cdef void *work
     cdef int claimed
+    cdef bint made                       # the factors are the inverses
     # of a policy's bound batch: outlived when it binds another
     cdef PolicyKernel policy
     cdef Py_ssize_t binding
@@ -107,13 +111,11 @@ cdef class KroneckerPreconditioner(Operator):
     def __init__(self, blocks, size, dtype, damping, diagonal=None):
         cdef Py_ssize_t n, index
         cdef trpo_kronecker_layer *layer
-        if self.memory is not None:
+        if self.made:
             raise TypeError("KroneckerPreconditioner: already initialized; make a new one")
-        check_damping(damping)
+        cdef double shift = checked_damping(damping)
         check_integer(size, "size")
-        n = size
-        if n < 0:
-            raise ValueError(f"size: wanted >= 0, got {size}")
+        n = counter_of(size, "size", PTRDIFF_MAX)
         if not isinstance(blocks, Iterable):
             raise TypeError(f"blocks: wanted a sequence of (A, G, weight, bias), got {type(blocks).__name__}")
         blocks = list(blocks)
@@ -137,7 +139,7 @@ cdef class KroneckerPreconditioner(Operator):
                 if at is None:
                     continue
                 if not 0 <= at <= n - items:
-                    raise ValueError(f"blocks[{index}]: {what} of {items} items at {at} is not within {n}")
+                    raise ValueError(f"blocks[{index}]: {what} of {items} items at {in_words(at)} is not within {n}")
                 if used[at:at + items].any():
                     raise ValueError(f"blocks[{index}]: {what} overlaps another part")
                 used[at:at + items] = True
@@ -157,7 +159,7 @@ cdef class KroneckerPreconditioner(Operator):
             memcpy(
                 self.inverse_diagonal, data_of(others, "diagonal", code, 1, n, -1, False), n * self.kernels.item_size
             )
-        self.finish(damping)
+        self.finish(shift)
 
     cdef int reserve(self) except -1:
         # After the layers are known.
@@ -194,10 +196,11 @@ cdef class KroneckerPreconditioner(Operator):
                 f"layer {failed // 2}: the statistic {'AG'[failed % 2]} of its {('inputs', 'outputs')[failed % 2]} "
                 "is not finite or not positive semi-definite"
             )
+        self.made = True
         return 0
 
     cdef int apply(self, const void *v, void *out) except -1 nogil:
-        if self.memory is None:
+        if not self.made:
             with gil:
                 raise TypeError("KroneckerPreconditioner: not initialized")
         if self.policy is not None and self.binding != self.policy.bindings:
@@ -218,12 +221,14 @@ cdef int check_integer(object value, str name) except -1:
     return 0
 
 
-cdef int check_damping(object damping) except -1:
+cdef double checked_damping(object damping) except -1:
+    cdef double shift
     if isinstance(damping, bool) or not isinstance(damping, Real):
         raise TypeError(f"damping: wanted a number, got {damping!r}")
-    if not 0 <= damping < np.inf:
+    shift = number_of(damping, "damping")
+    if not 0 <= shift < INFINITY:
         raise ValueError(f"damping: wanted a finite number >= 0, got {damping!r}")
-    return 0
+    return shift
 
 
 cdef int check_square(object matrix, str name, object dtype) except -1:
@@ -250,7 +255,9 @@ cdef class FisherFactors:
     def __init__(self, PolicyKernel policy not None):
         cdef int index
         cdef trpo_kronecker_layer *layer
-        self.policy = policy
+        policy.require("policy")
+        if self.policy is not None:
+            raise TypeError("FisherFactors: already initialized; make a new one")
         self.memory = Memory()
         self.plan.layers, self.plan.size = policy.plan.layers, policy.size
         for index in range(policy.plan.layers):
@@ -259,6 +266,7 @@ cdef class FisherFactors:
             layer.weight = policy.log_std_items + policy.plan.weight[index]
             layer.bias = policy.log_std_items + policy.plan.bias[index]
         policy.kernels.kronecker_plan(&self.plan)
+        self.policy = policy  # last: factors that have one are complete
 
     cdef int require_batch(self) except -1:
         if self.policy is None:  # made by __new__ alone
@@ -335,10 +343,10 @@ cdef class FisherFactors:
         rows : int64 (S,), optional
             Row indices of the bound batch that the statistics are made from, increasing; default: all.
         """
+        self.require_batch()
         if kind not in ("kfac", "diagonal"):
             raise ValueError(f"kind: wanted 'kfac' or 'diagonal', got {kind!r}")
-        check_damping(damping)
-        self.require_batch()
+        cdef double shift = checked_damping(damping)
         cdef PolicyKernel policy = self.policy
         cdef KroneckerPreconditioner M = KroneckerPreconditioner.__new__(KroneckerPreconditioner)
         cdef Memory memory
@@ -367,5 +375,5 @@ cdef class FisherFactors:
                 (<float *>M.inverse_diagonal)[i] = <float>log_std
             else:
                 (<double *>M.inverse_diagonal)[i] = log_std
-        M.finish(damping)
+        M.finish(shift)
         return M

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport INT64_MAX, uint8_t
 from libc.string cimport memcpy
 
 from trpo_fast._core.csrc cimport TRPO_GAUSSIAN
-from trpo_fast._core.library cimport code_of, data_of
 from trpo_fast._core.acting cimport Actor
+from trpo_fast._core.library cimport Extent, code_of, counter_of, data_of, refuse_overlap, refuse_shared
 from trpo_fast._core.policy cimport PolicyKernel
 
 cdef object float64 = np.dtype(np.float64)
@@ -23,6 +23,14 @@ cdef char *rows_of(
     if array.shape != shape or not array.flags.c_contiguous:
         raise ValueError(f"{name}: wanted C-contiguous {shape}, got {array.shape} with strides {array.strides}")
     return <char *>data_of(array.reshape(-1), name, code, 1, -1, -1, True)
+
+
+# What a recorder writes, eight of them, and what its actor reads.
+cdef tuple rollout_arrays = (
+    "observations", "actions", "log_probs", "rewards", "terminated", "truncated", "raw", "action_masks",
+    "the actor's parameters", "the actor's observation_mean", "the actor's observation_scale", "the actor's action_low",
+    "the actor's action_high", "the actor's action_scale", "the actor's action_offset", "the actor's action_start",
+)
 
 
 cdef class Recorder:
@@ -74,6 +82,7 @@ cdef class Recorder:
     cdef char *rewards
     cdef char *terminated
     cdef char *truncated
+    cdef Extent writes[8]
     cdef tuple env_shape
     cdef object env_dtype, raw_dtype
     cdef char env_code
@@ -84,11 +93,15 @@ cdef class Recorder:
         terminated, truncated, raw=None, action_masks=None
     ):
         cdef PolicyKernel policy = actor.policy
+        cdef Extent extents[16]
+        cdef size_t cells
         if self.held is not None:
             raise TypeError("Recorder: already initialized; make a new one")
         if policy is None:
             raise TypeError("actor: not initialized")
-        if getattr(rewards, "ndim", 0) != 2:
+        if not isinstance(own, slice):
+            raise TypeError(f"own: wanted a slice, got {own!r}")
+        if not isinstance(rewards, np.ndarray) or rewards.ndim != 2:
             raise ValueError(f"rewards: wanted an ndarray (T, E), got {getattr(rewards, 'shape', rewards)!r}")
         self.actor, self.policy = actor, policy
         self.steps, self.copies = rewards.shape
@@ -96,7 +109,7 @@ cdef class Recorder:
         self.count = end - self.first
         if step != 1 or self.count < 1:
             raise ValueError(f"own: wanted some of {self.copies} copies in a row, got {own}")
-        self.first_step = first_step
+        self.first_step = counter_of(first_step, "first_step", INT64_MAX)
         self.inputs, self.components = policy.plan.widths[0], policy.layout.components
         self.flat = policy.distribution == "categorical"
         self.item = self.action_item = policy.kernels.item_size
@@ -123,14 +136,26 @@ cdef class Recorder:
         self.truncated = rows_of(truncated, "truncated", c"?", self.steps, self.copies, 1, 2)
         self.raw = self.masks = NULL
         if raw is not None:
+            raw_code = code_of(raw.dtype) if isinstance(raw, np.ndarray) else c"f"
+            self.raw = rows_of(raw, "raw", raw_code, self.steps, self.copies, self.inputs, 3)
             self.raw_dtype = raw.dtype
             self.raw_item = raw.dtype.itemsize
-            self.raw = rows_of(raw, "raw", code_of(raw.dtype), self.steps, self.copies, self.inputs, 3)
         if action_masks is not None:
             self.masks_a_row = policy.layout.mask_items
             if self.masks_a_row == 0:
                 raise ValueError("action_masks: a gaussian policy takes none")
             self.masks = rows_of(action_masks, "action_masks", c"?", self.steps, self.copies, self.masks_a_row, 3)
+        cells = self.steps * self.copies
+        extents[0] = Extent(self.observations, cells * self.inputs * self.item)
+        extents[1] = Extent(self.actions, cells * self.components * self.action_item)
+        extents[2] = Extent(self.log_probs, cells * self.item)
+        extents[3] = Extent(self.rewards, cells * sizeof(double))
+        extents[4], extents[5] = Extent(self.terminated, cells), Extent(self.truncated, cells)
+        extents[6] = Extent(self.raw, cells * self.inputs * self.raw_item)
+        extents[7] = Extent(self.masks, cells * self.masks_a_row)
+        memcpy(&extents[8], actor.reads, sizeof(actor.reads))
+        refuse_shared(extents, rollout_arrays, 8)
+        memcpy(self.writes, extents, sizeof(self.writes))
         self.held = (observations, actions, log_probs, rewards, terminated, truncated, raw, action_masks)
 
     def act(self, t, observations, action_masks=None):
@@ -161,19 +186,21 @@ cdef class Recorder:
         cdef const void *masks = NULL
         if observations is not self.rows:
             self.rows = None
-            dtype = observations.dtype
+            dtype = observations.dtype if isinstance(observations, np.ndarray) else None
             if self.raw != NULL and dtype != self.raw_dtype:
                 raise TypeError(f"observations: wanted {self.raw_dtype} as raw has it, got {dtype}")
             self.rows_double = dtype == float64
             self.rows_data = data_of(
                 observations, "observations", c"d" if self.rows_double else c"f", 2, self.count, self.inputs, False
             )
+            self.refuse_own("observations", self.rows_data, observations.nbytes)
             self.rows = observations
         if (action_masks is None) != (self.masks == NULL):
             raise ValueError(f"action_masks: {'wanted' if action_masks is None else 'not wanted'} in this rollout")
         cdef size_t mask_bytes = self.count * self.masks_a_row
         if action_masks is not None:
             masks = data_of(action_masks, "action_masks", c"?", 2, self.count, self.masks_a_row, False)
+            self.refuse_own("action_masks", masks, mask_bytes)
             masks = memcpy(self.masks + at * self.masks_a_row, masks, mask_bytes)
         env_actions = np.empty(self.env_shape, self.env_dtype)
         cdef void *e = data_of(
@@ -200,22 +227,33 @@ cdef class Recorder:
         if rewards is not self.reward_row:
             self.reward_row = None
             self.outcome_data[0] = data_of(rewards, "rewards", c"d", 1, self.count, -1, False)
+            self.refuse_own("rewards", self.outcome_data[0], self.count * sizeof(double))
             self.reward_row = rewards
         if terminated is not self.terminated_row:
             self.terminated_row = None
             self.outcome_data[1] = data_of(terminated, "terminated", c"?", 1, self.count, -1, False)
+            self.refuse_own("terminated", self.outcome_data[1], self.count)
             self.terminated_row = terminated
         if truncated is not self.truncated_row:
             self.truncated_row = None
             self.outcome_data[2] = data_of(truncated, "truncated", c"?", 1, self.count, -1, False)
+            self.refuse_own("truncated", self.outcome_data[2], self.count)
             self.truncated_row = truncated
         memcpy(self.rewards + at * sizeof(double), self.outcome_data[0], self.count * sizeof(double))
         memcpy(self.terminated + at, self.outcome_data[1], self.count)
         memcpy(self.truncated + at, self.outcome_data[2], self.count)
 
-    cdef Py_ssize_t row_of(self, Py_ssize_t t) except -1:
+    cdef int refuse_own(self, str name, const void *data, size_t bytes) except -1:
+        # What comes must not lie in what is written.
+        cdef int i
+        for i in range(8):
+            refuse_overlap(name, data, bytes, "what the rollout keeps", self.writes[i].data, self.writes[i].bytes)
+        return 0
+
+    cdef Py_ssize_t row_of(self, object step) except -1:
         if self.held is None:
             raise TypeError("Recorder: not initialized")
-        if not 0 <= t < self.steps:
-            raise IndexError(f"t: wanted 0 to {self.steps - 1}, got {t}")
+        if not 0 <= step < self.steps:
+            raise IndexError(f"t: wanted 0 to {self.steps - 1}, got {step}")
+        cdef Py_ssize_t t = step
         return t * self.copies + self.first

@@ -5,6 +5,8 @@ import numpy as np
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBuffer_Release, PyObject_GetBuffer
 from libc.string cimport memcpy
 
+from trpo_fast._core.library cimport Extent, data_of, refuse_shared
+
 cdef object ndarray = np.ndarray
 
 
@@ -53,13 +55,24 @@ cdef class CopyLoop:
     cdef unsigned char[::1] terminated, truncated
 
     def __init__(self, rows, rewards, terminated, truncated, *, shape, bint gather, other):
+        if self.methods is not None:
+            raise TypeError("CopyLoop: already initialized; make a new one")
+        if not isinstance(rows, ndarray):
+            raise TypeError(f"rows: wanted an ndarray, got {type(rows).__name__}")
+        if rows.dtype.kind not in "fiub":
+            raise TypeError(f"rows: wanted an array of numbers, got one of {rows.dtype}")
+        if rows.ndim < 1 or not (rows.flags.c_contiguous and rows.flags.writeable):
+            raise ValueError(f"rows: wanted a C-contiguous array that can be written, got one of shape {rows.shape}")
         cdef Py_ssize_t n = len(rows)
         if len(shape) > 32:
             raise ValueError(f"shape: wanted 32 axes at most, got {len(shape)}")
-        if len(rewards) != n or len(terminated) != n or len(truncated) != n:
-            raise ValueError(f"rewards, terminated, truncated: wanted {n} items each, as rows has")
+        cdef Extent extents[4]
+        extents[0] = Extent(data_of(rewards, "rewards", c"d", 1, n, -1, True), n * sizeof(double))
+        extents[1] = Extent(data_of(terminated, "terminated", c"?", 1, n, -1, True), n)
+        extents[2] = Extent(data_of(truncated, "truncated", c"?", 1, n, -1, True), n)
+        extents[3] = Extent(<const void *><size_t>rows.ctypes.data, rows.nbytes)
+        refuse_shared(extents, ("rewards", "terminated", "truncated", "rows"), 4)
         self.assigned = None if gather else rows.reshape(n, *shape)  # ValueError where that is not what rows hold
-        self.methods, self.infos, self.observations = [], [None] * n, [None] * n
         self.dtype, self.shape, self.other, self.gather = None, shape, other, gather
         self.row_dtype = rows.dtype
         self.code = ord(rows.dtype.char)
@@ -68,9 +81,13 @@ cdef class CopyLoop:
             self.sizes[axis] = shape[axis]
         self.bytes = rows.view("u1").reshape(n, -1)
         self.rewards, self.terminated, self.truncated = rewards, terminated.view("u1"), truncated.view("u1")
+        # last: a loop that has them is complete
+        self.methods, self.infos, self.observations = [], [None] * n, [None] * n
 
     def step(self, actions):
         """Step copy i with ``actions[i]``, for all of them; what a copy raises travels on."""
+        if self.methods is None:
+            raise TypeError("CopyLoop: not initialized")
         cdef Py_ssize_t i, n = len(self.methods)
         cdef object answer, observation, dtype = self.dtype
         cdef tuple fields

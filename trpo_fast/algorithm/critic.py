@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,21 +16,25 @@ from torch import nn
 
 from trpo_fast._core.critic import ValueKernel
 from trpo_fast.algorithm.config import TRPOConfig
-from trpo_fast.engines.value import make_value_kernel
+from trpo_fast.engines.value import FailedFits, make_value_kernel
 from trpo_fast.policies.flat import flat_parameters
 
 MINIBATCH_STREAM = 1
 
 
 class CriticFit(NamedTuple):
-    """What one fit produced; the critic itself changes only when :meth:`CriticTrainer.wait` takes this over."""
+    """What one fit produced; the critic itself changes only when :meth:`CriticTrainer.wait` takes this over.
+
+    Where it would not have stayed finite, `error` says why, and all is what it was before the fit.
+    """
 
     parameters: NDArray[Any]  # (n,) as the critic's flat buffer
     first_moment: NDArray[Any]  # (n,) Adam's m
     second_moment: NDArray[Any]  # (n,) Adam's v
     adam_step: int  # Adam steps taken since the beginning of training
-    loss: float  # mean squared error over the last epoch
+    loss: float  # mean squared error over the last epoch; nan where the fit failed
     seconds: float  # duration of the fit
+    error: FloatingPointError | None = None
 
 
 class PendingFit(concurrent.futures.Future[CriticFit]):
@@ -54,6 +59,10 @@ class PendingFit(concurrent.futures.Future[CriticFit]):
         self._thread = threading.Thread(target=self._run, args=(compute,), name="critic-fit", daemon=True)
         _running.add(self)
         self._thread.start()
+
+    def failed(self) -> bool:
+        """Whether the fit, which is done, left the critic as it was."""
+        return self.exception() is not None or self.result().error is not None
 
     def stop(self) -> None:
         """End the fit after its current minibatch, and wait until then; a fit that is done keeps its result."""
@@ -126,6 +135,7 @@ class CriticTrainer:
         self._adam_step = 0
         self._epochs = 0
         self._pending: PendingFit | None = None
+        self._failed = FailedFits()
 
     def values(self, observations: NDArray[Any]) -> NDArray[Any]:
         """V of each row of ``observations`` (N, D), in the critic's dtype, shape (N,); waits for a fit in progress."""
@@ -151,22 +161,26 @@ class CriticTrainer:
 
         def compute(stop: NDArray[np.uint8]) -> CriticFit:
             began = time.perf_counter()
-            step, loss = kernel.fit(
-                parameters,
-                first_moment,
-                second_moment,
-                observations,
-                returns,
-                adam_step=adam_step,
-                epochs=config.critic_epochs,
-                batch_size=config.critic_batch_size,
-                learning_rate=rate,
-                seed=seed,
-                stream=MINIBATCH_STREAM,
-                first_epoch=first_epoch,
-                stop=stop,
-            )
-            return CriticFit(parameters, first_moment, second_moment, step, loss, time.perf_counter() - began)
+            step, loss, error = adam_step, math.nan, None
+            try:
+                step, loss = kernel.fit(
+                    parameters,
+                    first_moment,
+                    second_moment,
+                    observations,
+                    returns,
+                    adam_step=adam_step,
+                    epochs=config.critic_epochs,
+                    batch_size=config.critic_batch_size,
+                    learning_rate=rate,
+                    seed=seed,
+                    stream=MINIBATCH_STREAM,
+                    first_epoch=first_epoch,
+                    stop=stop,
+                )
+            except FloatingPointError as caught:
+                error = caught
+            return CriticFit(parameters, first_moment, second_moment, step, loss, time.perf_counter() - began, error)
 
         fit = PendingFit()
         if config.overlap_critic:
@@ -181,7 +195,8 @@ class CriticTrainer:
     def wait(self) -> float:
         """Finish the fit in progress, if any, and take it over; the seconds spent waiting.
 
-        Raises FloatingPointError when the fit would have made a parameter non-finite; the critic stays as it was.
+        A fit that would have made a parameter or Adam's second moment non-finite leaves both as they were, with a
+        RuntimeWarning; the third of such fits in a row raises FloatingPointError.
         """
         if self._pending is None:
             return 0.0
@@ -197,6 +212,7 @@ class CriticTrainer:
         self._first_moment, self._second_moment = fit.first_moment, fit.second_moment
         self._adam_step = fit.adam_step
         self._pending = None
+        self._failed.settle(fit.error)
         return time.perf_counter() - began
 
     def finish_within(self, seconds: float) -> None:
@@ -224,7 +240,7 @@ class CriticTrainer:
         """Take over what :meth:`state` gave, and the fit that was pending then; any other in progress is stopped."""
         if self._pending is not None and self._pending is not pending:
             self._pending.stop()
-        failed = pending is not None and pending.done() and pending.exception() is not None
+        failed = pending is not None and pending.done() and pending.failed()
         self._pending = None if failed else pending
         self._first_moment = np.array(arrays["first_moment"])
         self._second_moment = np.array(arrays["second_moment"])

@@ -17,8 +17,9 @@ TIMINGS = ("rollout", "advantages", "gradient", "solve", "line_search", "critic_
 class UpdateReport:
     """One update of the policy and of the critic.
 
-    Everything about the policy is there at once; `value_loss` and `timings` tell of the critic's fit as well, and wait
-    for it where it still runs beside the next rollout. Where Ctrl-C stopped the fit, these two raise RuntimeError.
+    Everything about the policy is there at once; `value_loss`, `critic_status` and `timings` tell of the critic's fit
+    as well, and wait for it where it still runs beside the next rollout. Where Ctrl-C stopped the fit, they raise
+    RuntimeError.
     """
 
     step: TrustRegionReport  # the whole report of the trust-region step
@@ -82,8 +83,13 @@ class UpdateReport:
 
     @property
     def value_loss(self) -> float:
-        """Mean squared error of the last epoch of the critic's fit."""
+        """Mean squared error of the last epoch of the critic's fit; nan where `critic_status` is NON_FINITE."""
         return self.fit.result().loss
+
+    @property
+    def critic_status(self) -> Status:
+        """SUCCESS, or NON_FINITE where the fit would not have stayed finite: critic and Adam are those before it."""
+        return Status.SUCCESS if self.fit.result().error is None else Status.NON_FINITE
 
     @property
     def timings(self) -> dict[str, float]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 
+from trpo_fast._core.library import as_double
 from trpo_fast._core.operator import CallableOperator, Operator
 from trpo_fast.policies.distributions import base_of, choices_of, divergence, with_masks
 from trpo_fast.policies.flat import flat_parameters
@@ -98,9 +99,9 @@ class AutogradEngine(PolicyEngine):
         TypeError
             The policy returns something else than a torch distribution.
         """
-        if total is not None and total < len(batch.observations):
+        if total is not None and not len(batch.observations) <= as_double(total, "total") < math.inf:
             raise ValueError(f"total: got {total}, wanted at least the {len(batch.observations)} rows of this batch")
-        if not math.isfinite(entropy_coefficient):
+        if not math.isfinite(as_double(entropy_coefficient, "entropy_coefficient")):
             raise ValueError(f"entropy_coefficient: got {entropy_coefficient}, wanted a finite number")
         check_deterministic("policy", self._policy)
         self.refresh()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trpo_fast._core.critic import ValueKernel
+from trpo_fast._core.critic import ValueKernel, fit_error
 from trpo_fast._core.library import MAX_LAYERS, permutation
 from trpo_fast.policies.flat import flat_parameters
 from trpo_fast.policies.mlp import MLPCritic
@@ -19,6 +20,7 @@ from trpo_fast.policies.mlp import MLPCritic
 from .binding import as_observations, as_rows, check_deterministic
 
 _CHUNK = 1024  # rows evaluated at once: bounds the memory that images take, and fixes the bits
+_MOST_FAILED = 3  # fits in a row that may fail before training ends by it
 
 
 def make_value_kernel(
@@ -144,10 +146,9 @@ class TorchValueKernel:
                 root = v.sqrt().mul_(1 / math.sqrt(1 - beta2**adam_step)).add_(epsilon)
                 theta.addcdiv_(m, root, value=-learning_rate / (1 - beta1**adam_step))
             loss = squares / len(rows)
-            if not (math.isfinite(loss) and theta.isfinite().all()):
-                raise FloatingPointError(
-                    f"the value fit met a loss or a parameter that is not finite (learning_rate={learning_rate})"
-                )
+            sound = math.isfinite(loss) and bool(theta.isfinite().all())
+            if not (sound and v.isfinite().all()):
+                raise fit_error(returns, learning_rate, second_moment=sound)
         for array, tensor in ((parameters, theta), (first_moment, m), (second_moment, v)):
             array[:] = tensor.cpu().numpy()
         return adam_step, loss
@@ -177,3 +178,28 @@ class TorchValueKernel:
         """Buffers may have been edited since; parameters are given with each call."""
         for own, given in zip(self._worker.buffers(), self._critic.buffers(), strict=True):
             own.copy_(given)
+
+
+class FailedFits:
+    """What follows where a fit of the value function would not have stayed finite, and left everything as it was.
+
+    One return that is far too large must not end a training; settings with which no fit succeeds should.
+    """
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def settle(self, error: FloatingPointError | None) -> None:
+        """Take the outcome of the latest fit: warn of `error`, or raise it where it is the third in a row."""
+        if error is None:
+            self._in_a_row = 0
+            return
+        self._in_a_row += 1
+        if self._in_a_row >= _MOST_FAILED:
+            self._in_a_row = 0
+            raise error
+        warnings.warn(
+            f"{error}; value function and Adam are those before this fit, and training goes on",
+            RuntimeWarning,
+            stacklevel=4,
+        )

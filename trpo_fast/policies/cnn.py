@@ -14,7 +14,7 @@ from trpo_fast.environments.spaces import action_layout, described
 from trpo_fast.spaces import images
 from trpo_fast.spaces.images import ImageLayout
 
-from .heads import action_distribution, checked_dtype, initial_log_std, initialize_orthogonally
+from .heads import action_distribution, checked_dtype, initial_log_std, initialize_orthogonally, seeded_generator
 
 
 def image_layout(space: spaces.Space[Any], channel_axis: str = "auto") -> ImageLayout:
@@ -51,7 +51,7 @@ class _CNN(nn.Module):
             channels = filters
         self.dense = nn.utils.skip_init(nn.Linear, network.features, network.dense, dtype=dtype)
         self.head = nn.utils.skip_init(nn.Linear, network.dense, outputs, dtype=dtype)
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        generator = seeded_generator(seed)
         for layer in (*self.convolutions, self.dense):
             initialize_orthogonally(layer, math.sqrt(2.0), generator)
         initialize_orthogonally(self.head, output_gain, generator)

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
 
+from trpo_fast._core.library import as_double
+from trpo_fast.solvers.validation import require_count
+
 from .distributions import MultiCategorical
 
 
@@ -68,6 +71,15 @@ def checked_dtype(dtype: torch.dtype | str) -> torch.dtype:
 
 def initial_log_std(size: int, value: float, dtype: torch.dtype) -> nn.Parameter:
     """`size` log standard deviations of `value`; ValueError where it is not finite."""
-    if not math.isfinite(value):
+    number = as_double(value, "log_std_init")
+    if not math.isfinite(number):
         raise ValueError(f"log_std_init: got {value}, wanted a finite number")
-    return nn.Parameter(torch.full((size,), value, dtype=dtype))
+    return nn.Parameter(torch.full((size,), number, dtype=dtype))
+
+
+def seeded_generator(seed: int | None) -> torch.Generator | None:
+    """A generator of `seed`; None, for torch's global one, without a seed."""
+    if seed is None:
+        return None
+    # What torch takes: negative ones, too.
+    return torch.Generator().manual_seed(require_count("seed", seed, low=-(2**63), most=2**64 - 1))

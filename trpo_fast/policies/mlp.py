@@ -13,10 +13,11 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from trpo_fast._core.library import in_words
 from trpo_fast.environments.spaces import action_layout, check_observation_space, observation_size
 
 from .flat import FlatParameters
-from .heads import action_distribution, checked_dtype, initial_log_std, initialize_orthogonally
+from .heads import action_distribution, checked_dtype, initial_log_std, initialize_orthogonally, seeded_generator
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -52,7 +53,7 @@ class _MLP(nn.Module):
         self.widths = widths
         self.activation = activation
         self.layers = nn.ModuleList()
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        generator = seeded_generator(seed)
         for inputs, outputs in pairwise(widths):
             layer = cast(nn.Linear, nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=dtype))
             self.layers.append(layer)
@@ -227,6 +228,6 @@ def _widths(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> tuple[int
     if not isinstance(hidden_sizes, Iterable):
         raise TypeError(f"hidden_sizes: got {hidden_sizes!r}, wanted a sequence of positive integers")
     hidden: tuple[Any, ...] = tuple(hidden_sizes)
-    if not all(not isinstance(size, bool) and isinstance(size, Integral) and int(size) > 0 for size in hidden):
-        raise ValueError(f"hidden_sizes: got {hidden_sizes!r}, wanted positive integers")
+    if not all(not isinstance(size, bool) and isinstance(size, Integral) and 0 < size <= 2**24 for size in hidden):
+        raise ValueError(f"hidden_sizes: got {in_words(hidden_sizes)}, wanted positive integers up to 2**24")
     return inputs, *map(int, hidden), outputs

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 from stable_baselines3.common.policies import BasePolicy
 
+from trpo_fast.engines.value import FailedFits
+
 from .networks import CompiledCritic, CompiledNetworks
 
 Kernels = TypeVar("Kernels", bound=CompiledCritic)
@@ -22,6 +24,8 @@ class Backend:
         Why not the compiled one.
     told : set of str
         What the user has been told, each once.
+    failed_fits : FailedFits
+        What follows where a fit of the value function was taken back.
     """
 
     def __init__(self) -> None:
@@ -30,6 +34,7 @@ class Backend:
         self.critic_engine: str | None = None
         self.critic_reason: str | None = None
         self.told: set[str] = set()
+        self.failed_fits = FailedFits()
         self._networks: CompiledNetworks | str | None = None
         self._critic: CompiledCritic | str | None = None
 

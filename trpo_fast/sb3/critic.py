@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
+from trpo_fast._core.critic import fit_error
 
 from .networks import CompiledCritic
 
@@ -28,19 +31,39 @@ def fit_by_torch(
 ) -> list[float]:
     """`epochs` passes of the policy's own optimizer over minibatches of `buffer`; the loss of each as it was met.
 
-    The parameters of the `actor` take no part, also where the value function shares them.
+    The parameters of the `actor` take no part, also where the value function shares them. FloatingPointError where a
+    parameter or what the optimizer keeps would have become non-finite: both are then what they were before.
     """
-    losses = []
+    actor = set(actor)
+    optimizer, losses = policy.optimizer, []
+    fitted = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad and p not in actor]
+    before = [(p.detach().clone(), copy.deepcopy(optimizer.state.get(p))) for p in fitted]
     for _ in range(epochs):
         for data in buffer.get(batch_size):
             loss = F.mse_loss(data.returns, policy.predict_values(data.observations).flatten())
             losses.append(loss.item())
-            policy.optimizer.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
             for parameter in actor:
                 parameter.grad = None
-            policy.optimizer.step()
-    return losses
+            optimizer.step()
+    sound = all(bool(p.isfinite().all()) for p in fitted)
+    if sound and all(_is_finite(optimizer.state.get(p)) for p in fitted):
+        return losses
+    for parameter, (values, state) in zip(fitted, before, strict=True):
+        parameter.grad = None
+        with torch.no_grad():
+            parameter.copy_(values)
+        if state is None:
+            optimizer.state.pop(parameter, None)
+        else:
+            optimizer.state[parameter] = state
+    raise fit_error(buffer.returns, optimizer.param_groups[0]["lr"], second_moment=sound)
+
+
+def _is_finite(state: dict[str, Any] | None) -> bool:
+    """Whether every number that an optimizer keeps for a parameter is finite."""
+    return all(bool(value.isfinite().all()) for value in (state or {}).values() if isinstance(value, Tensor))
 
 
 def obstacle_to_compiled_fit(kernels: CompiledCritic, optimizer: Optimizer, buffer: RolloutBuffer) -> str | None:

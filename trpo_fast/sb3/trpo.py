@@ -108,8 +108,9 @@ class TRPO(sb3_contrib.TRPO):
         Raises
         ------
         FloatingPointError
-            An advantage or a return is not finite, and nothing was changed; or the compiled fit of the value function
-            met a number that is not finite, and left the value function as it was.
+            An advantage or a return is not finite, and nothing was changed; or the third fit of the value function in a
+            row would not have stayed finite. The fits before it are warnings, and value function and optimizer are what
+            they were before each.
         """
         obstacle = self._obstacle()
         if obstacle is not None:
@@ -151,10 +152,9 @@ class TRPO(sb3_contrib.TRPO):
         self.logger.record("train/policy_objective", np.mean(objectives))
         self.logger.record("train/value_loss", np.mean(losses))
         self.logger.record("train/kl_divergence_loss", np.mean([step.kl for step in steps]))
-        self.logger.record(
-            "train/explained_variance",
-            explained_variance(self.rollout_buffer.values.flatten(), self.rollout_buffer.returns.flatten()),
-        )
+        with np.errstate(over="ignore", invalid="ignore"):  # squares of float32
+            explained = explained_variance(self.rollout_buffer.values.flatten(), self.rollout_buffer.returns.flatten())
+        self.logger.record("train/explained_variance", explained)
         self.logger.record("train/is_line_search_success", np.mean([step.status == 0 for step in steps]))
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", torch.exp(self.policy.log_std).mean().item())
@@ -209,7 +209,7 @@ class TRPO(sb3_contrib.TRPO):
         return actor
 
     def _fit_critic(self, networks: CompiledNetworks | str, stepped: list[nn.Parameter]) -> Any:
-        """The loss of every minibatch; NaN without any."""
+        """The loss of every minibatch; NaN without any, and where the fit was taken back."""
         if self.n_critic_updates < 1:
             return math.nan
         settings = {"epochs": self.n_critic_updates, "batch_size": self.batch_size}
@@ -218,10 +218,19 @@ class TRPO(sb3_contrib.TRPO):
         kernels = backend.critic(self.policy) if isinstance(networks, str) else networks
         reason = kernels if isinstance(kernels, str) else obstacle_to_compiled_fit(kernels, optimizer, buffer)
         backend.critic_engine, backend.critic_reason = "compiled" if reason is None else "torch", reason
-        if not isinstance(kernels, str) and reason is None:
-            return fit_compiled(kernels, optimizer, buffer, **settings)
-        self._tell(f"The value function is not fitted by compiled kernels but by torch: {reason}")
-        return fit_by_torch(self.policy, buffer, actor=stepped, **settings)
+        if reason is not None:
+            self._tell(f"The value function is not fitted by compiled kernels but by torch: {reason}")
+        losses: Any = math.nan
+        failure = None
+        try:
+            if not isinstance(kernels, str) and reason is None:
+                losses = fit_compiled(kernels, optimizer, buffer, **settings)
+            else:
+                losses = fit_by_torch(self.policy, buffer, actor=stepped, **settings)
+        except FloatingPointError as error:
+            failure = error
+        backend.failed_fits.settle(failure)
+        return losses
 
     def _train_as_sb3_contrib(self, reason: str) -> None:
         """The parent's ``train()``, with its averaged KL made joint where that is wanted."""

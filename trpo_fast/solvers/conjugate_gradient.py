@@ -21,9 +21,10 @@ class CGResult(NamedTuple):
     status: Status
     """``> 0`` stopped early and usable, ``< 0`` failed."""
     iterations: int
-    """One product with A each; at most two more, for `x0` and for a residual near the dtype's accuracy."""
+    """One product with A each, and one more for `x0` and for each residual that is computed afresh."""
     residual_norm: float
-    """``||b - (A + damping I) x||``: the recurrence's, computed afresh where it is near the dtype's accuracy."""
+    """``||b - (A + damping I) x||``: the recurrence's, computed afresh where rounding may have parted the two, before
+    SUCCESS is said."""
     curvature: float
     """``x' A x``, without damping."""
 
@@ -113,7 +114,11 @@ def conjugate_gradient(
     Returns
     -------
     CGResult
-        ``status > 0`` means stopped early and usable, ``< 0`` failed with ``x`` the last good iterate.
+        ``status > 0`` means stopped early and usable, ``< 0`` failed with ``x`` the last good iterate. SUCCESS is what
+        the residual itself says: where the recurrence has lost touch with it, far from a start for instance, the solve
+        goes on from there, or ends as STAGNATED or ITERATION_LIMIT. A `b` whose squares would underflow or overflow is
+        solved for scaled by a power of 2; digits that `x` itself cannot hold are STAGNATED, an `x` that overflows
+        NON_FINITE, with an `x` of zeros.
 
     Raises
     ------

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from .._core.library import as_double, in_words
+
 LARGEST_COUNT = 2**31 - 1  # the compiled loops count in C ints
 
 
@@ -16,10 +18,10 @@ def require_number(name: str, value: Any, *, low: float, inclusive: bool = True,
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: wanted a number, got {value!r}")
-    number = float(value)
+    number = as_double(value, name)
     if not (number >= low if inclusive else number > low) or (finite and number == math.inf):
         kind = "finite number" if finite else "number"
-        raise ValueError(f"{name}: wanted a {kind} {'>=' if inclusive else '>'} {low:g}, got {value!r}")
+        raise ValueError(f"{name}: wanted a {kind} {'>=' if inclusive else '>'} {low:g}, got {in_words(value)}")
     return number
 
 
@@ -27,9 +29,9 @@ def require_fraction(name: str, value: Any) -> float:
     """`value` as a float in (0, 1), or an error that names it."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: wanted a number, got {value!r}")
-    number = float(value)
+    number = as_double(value, name)
     if not 0 < number < 1:
-        raise ValueError(f"{name}: wanted a number in (0, 1), got {value!r}")
+        raise ValueError(f"{name}: wanted a number in (0, 1), got {in_words(value)}")
     return number
 
 
@@ -39,9 +41,9 @@ def require_count(name: str, value: Any, *, low: int, most: int = LARGEST_COUNT)
         raise TypeError(f"{name}: wanted an integer, got {value!r}")
     count = int(value)
     if count < low:
-        raise ValueError(f"{name}: wanted at least {low}, got {value}")
+        raise ValueError(f"{name}: wanted at least {low}, got {in_words(value)}")
     if count > most:
-        raise ValueError(f"{name}: wanted at most {most}, got {value}")
+        raise ValueError(f"{name}: wanted at most {most}, got {in_words(value)}")
     return count
 
 

@@ -17,6 +17,9 @@
 #include "trpo/random.h"
 #include "trpo/types.h"
 
+/* What came out of a step of Adam that is infinite or NaN; a parameter is named before the second moment. */
+typedef enum { TRPO_ADAM_FINITE = 0, TRPO_ADAM_PARAMETER = 1, TRPO_ADAM_SECOND_MOMENT = 2 } trpo_adam_outcome;
+
 typedef struct {
     const char *isa;
     size_t item_size;    /* sizeof(REAL) */
@@ -109,8 +112,8 @@ typedef struct {
     double (*critic_gradient)(const trpo_mlp *plan, const void *forward, const void *backward, size_t count,
                               const int64_t *order, const void *observations, const void *returns, void *gathered,
                               void *sums, void *scratch, void *gradient);
-    int (*adam)(size_t n, double learning_rate, double beta1, double beta2, double epsilon, int64_t step, const void *g,
-                void *m, void *v, void *theta);
+    trpo_adam_outcome (*adam)(size_t n, double learning_rate, double beta1, double beta2, double epsilon, int64_t step,
+                              const void *g, void *m, void *v, void *theta);
 
     /* ---- rollouts ---- */
     /* All steps x envs; advantages and returns OUT. next_values: V of the state after the step; flags: 0 or 1. */

@@ -73,9 +73,10 @@ def test_the_wheel_has_every_module_and_its_types_but_no_sources_of_compiled_cod
     assert in_wheel == wanted | {Path("trpo_fast/py.typed"), Path("trpo_fast/presets.toml")}
 
 
-def test_there_is_a_stub_for_every_compiled_module():
+def test_there_is_a_stub_for_every_compiled_module_that_python_imports_from():
     core = ROOT / "trpo_fast" / "_core"
-    assert {path.stem for path in core.glob("*.pyi")} == {path.stem for path in core.glob("*.pyx")}
+    for_python = {p.stem for p in core.glob("*.pyx") if re.search(r"^(def|cdef class) ", p.read_text(), re.MULTILINE)}
+    assert {path.stem for path in core.glob("*.pyi")} == for_python
 
 
 @pytest.mark.parametrize("stub", sorted((ROOT / "trpo_fast" / "_core").glob("*.pyi")), ids=lambda path: path.stem)

@@ -8,7 +8,7 @@ INLINE void F(act_row)(const trpo_actor *actor, REAL *output, const uint8_t *mas
     F(row_resolve)(layout, F(row_mask)(layout, masks, i), output);
     F(row_draw)(layout, actor->deterministic ? NULL : &actor->key, first_row + (uint32_t)i, output, inverse_std,
                 action);
-    ((REAL *)log_probs)[i] = F(row_log_prob)(layout, output, action, inverse_std, log_normalizer);
+    ((REAL *)log_probs)[i] = (REAL)F(row_log_prob)(layout, output, action, inverse_std, log_normalizer);
 }
 
 static void F(sample)(const trpo_actor *actor, size_t rows, const void *outputs_, const uint8_t *masks,
@@ -33,7 +33,7 @@ static void F(gaussian_actions)(size_t rows, size_t n, const void *means, const 
         const REAL *mean = (const REAL *)means + i * n;
         REAL *action = (REAL *)noise + i * n;
         for (size_t j = 0; j < n; j++) action[j] = (REAL)((double)mean[j] + (double)action[j] * std[j]);
-        ((REAL *)log_probs)[i] = F(gaussian_log_prob)(n, mean, action, inverse_std, log_normalizer);
+        ((REAL *)log_probs)[i] = (REAL)F(gaussian_log_prob)(n, mean, action, inverse_std, log_normalizer);
     }
 }
 

@@ -3,14 +3,14 @@
 
 /* -sum over actions of z^2 / 2 + log_std + log(2 pi) / 2. Never inlined: every caller must get the same bits, and copies may
  * fuse multiplies and adds differently. */
-NOINLINE REAL F(gaussian_log_prob)(size_t n, const REAL *mean, const REAL *action, const double *inverse_std,
-                                   double log_normalizer) {
+NOINLINE double F(gaussian_log_prob)(size_t n, const REAL *mean, const REAL *action, const double *inverse_std,
+                                     double log_normalizer) {
     double squares = 0;
     for (size_t j = 0; j < n; j++) {
         const double z = ((double)action[j] - (double)mean[j]) * inverse_std[j];
         squares += z * z;
     }
-    return (REAL)(-0.5 * squares - log_normalizer);
+    return -0.5 * squares - log_normalizer;
 }
 
 /* inverse_std: n items, OUT. Returns sum of log_std + n log(2 pi) / 2. */
@@ -126,8 +126,8 @@ INLINE void F(row_metric)(const trpo_action_layout *layout, const REAL *output, 
 }
 
 /* inverse_std, log_normalizer: of gaussian_prepare, Gaussian only. Never inlined, as gaussian_log_prob. */
-NOINLINE REAL F(row_log_prob)(const trpo_action_layout *layout, const REAL *output, const void *action,
-                              const double *inverse_std, double log_normalizer) {
+NOINLINE double F(row_log_prob)(const trpo_action_layout *layout, const REAL *output, const void *action,
+                                const double *inverse_std, double log_normalizer) {
     if (layout->distribution == TRPO_GAUSSIAN)
         return F(gaussian_log_prob)(layout->outputs, output, action, inverse_std, log_normalizer);
     const int64_t *choice = action;
@@ -138,7 +138,7 @@ NOINLINE REAL F(row_log_prob)(const trpo_action_layout *layout, const REAL *outp
     else
         for (size_t j = 0; j < layout->outputs; j++)
             sum += log_sigmoid(choice[j] ? (double)output[j] : -(double)output[j]);
-    return (REAL)sum;
+    return sum;
 }
 
 /* KL(a || b) of two rows; for a Gaussian without what log_std alone contributes. b_inverse_std: Gaussian only. */
@@ -232,8 +232,14 @@ INLINE void F(row_fisher)(const trpo_action_layout *layout, const REAL *metric, 
     }
     for (size_t k = 0, at = 0; k < layout->components; at += layout->sizes[k++]) {
         const size_t end = at + layout->sizes[k];
-        double inner = 0;
-        for (size_t j = at; j < end; j++) inner += (double)metric[j] * (double)t[j];
+        double inner = 0, sum = 0;
+        for (size_t j = at; j < end; j++) {
+            inner += (double)metric[j] * (double)t[j];
+            sum += (double)metric[j];
+        }
+        /* With p as it was rounded, diag(p) - p p' has a negative eigenvalue where p adds up to more than 1;
+         * diag(p) - p p' / sum p has none. */
+        inner /= sum;
         for (size_t j = at; j < end; j++) t[j] = (REAL)((double)metric[j] * ((double)t[j] - inner) / total);
     }
 }

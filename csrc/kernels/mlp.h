@@ -132,9 +132,15 @@ static void F(mlp_vjp)(const trpo_mlp *plan, const REAL *packed_backward, size_t
         F(multiply)(&outer, transposed ? in : out, columns);
         REAL *db = sums + plan->sum_bias[l];
         for (size_t c = 0; c < out_padded; c += VLEN) {
-            vreal sum = first ? (vreal){0} : F(load)(db + c);
-            for (size_t r = 0; r < rows; r++) sum += F(load)(d + r * out_padded + c);
-            F(store)(db + c, sum);
+            /* A tile's rows first, as the weights' products have it: each row by itself added to a long sum would lose
+             * more digits. Four chains, so that an addition need not wait for the one before. */
+            vreal chain[4] = {{0}};
+            size_t r = 0;
+            for (; r + 4 <= rows; r += 4)
+                for (int i = 0; i < 4; i++) chain[i] += F(load)(d + (r + (size_t)i) * out_padded + c);
+            for (; r < rows; r++) chain[0] += F(load)(d + r * out_padded + c);
+            const vreal sum = (chain[0] + chain[1]) + (chain[2] + chain[3]);
+            F(store)(db + c, first ? sum : F(load)(db + c) + sum);
         }
         if (l == 0) break;
         REAL *next = scratch + (l % 2) * buffer;

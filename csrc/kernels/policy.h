@@ -100,16 +100,20 @@ INLINE F(ahead_) F(tile_ahead)(const trpo_policy_batch *b, size_t row, size_t en
 static void F(bind_block)(void *job_, int block, int thread) {
     const F(batch_job_) *job = job_;
     const trpo_policy_batch *b = job->batch;
-    REAL *log_probs = b->cache.log_probs, *ratios = b->cache.ratios;
+    const REAL *behaviour = b->problem.behaviour;
+    double *log_probs = b->cache.log_probs;
+    REAL *ratios = b->cache.ratios;
     uint8_t finite[TRPO_TILE_ROWS];
     FOR_TILES(b->problem.rows, b->work.blocks, block) {
         const REAL *tile = F(pass_tile)(b, row, count, thread, finite);
         for (size_t i = row; i < row + count; i++) {
-            const REAL log_prob = F(row_log_prob)(&b->problem.layout, F(tile_output)(b, tile, i - row),
-                                                  F(row_action)(&b->problem.layout, b->problem.actions, i),
-                                                  job->inverse_std, job->log_normalizer);
-            log_probs[i] = b->problem.behaviour ? ((const REAL *)b->problem.behaviour)[i] : log_prob;
-            ratios[i] = finite[i - row] ? (REAL)exp((double)log_prob - (double)log_probs[i]) : (REAL)NAN;
+            const double log_prob = F(row_log_prob)(&b->problem.layout, F(tile_output)(b, tile, i - row),
+                                                    F(row_action)(&b->problem.layout, b->problem.actions, i),
+                                                    job->inverse_std, job->log_normalizer);
+            const REAL rounded = (REAL)log_prob, given = behaviour ? behaviour[i] : rounded;
+            /* What a rollout wrote is theta_old's, rounded, where the bits say so: then this is not. */
+            log_probs[i] = given == rounded ? log_prob : (double)given;
+            ratios[i] = finite[i - row] ? (REAL)exp((double)rounded - (double)given) : (REAL)NAN;
         }
     }
 }
@@ -244,10 +248,9 @@ INLINE void F(evaluate_row)(const F(batch_job_) * job, size_t i, REAL *output, c
     const trpo_action_layout *layout = &b->problem.layout;
     if (!F(row_finite)(layout, output)) *improvement = NAN;
     F(row_resolve)(layout, F(row_mask)(layout, b->problem.masks, i), output);
-    const double log_prob = (double)F(row_log_prob)(layout, output, F(row_action)(layout, b->problem.actions, i),
-                                                    job->trial_inverse, job->log_normalizer);
-    *improvement += (double)((const REAL *)b->problem.advantages)[i] *
-                    expm1(log_prob - (double)((const REAL *)b->cache.log_probs)[i]);
+    const double log_prob = F(row_log_prob)(layout, output, F(row_action)(layout, b->problem.actions, i),
+                                            job->trial_inverse, job->log_normalizer);
+    *improvement += (double)((const REAL *)b->problem.advantages)[i] * expm1(log_prob - b->cache.log_probs[i]);
     *kl += job->direction == TRPO_KL_NEW_OLD ? F(row_kl)(layout, output, old, job->inverse_std)
                                              : F(row_kl)(layout, old, output, job->trial_inverse);
     if (b->problem.entropy_coefficient != 0 && layout->distribution != TRPO_GAUSSIAN)

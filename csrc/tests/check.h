@@ -40,6 +40,11 @@ static inline double item(const trpo_kernels *k, const void *values, size_t i) {
     return k->item_size == sizeof(float) ? (double)((const float *)values)[i] : ((const double *)values)[i];
 }
 
+/* `value` as the table's precision has it */
+static inline double rounded(const trpo_kernels *k, double value) {
+    return k->item_size == sizeof(float) ? (double)(float)value : value;
+}
+
 static inline void set_item(const trpo_kernels *k, void *values, size_t i, double value) {
     if (k->item_size == sizeof(float))
         ((float *)values)[i] = (float)value;

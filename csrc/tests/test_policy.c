@@ -111,7 +111,8 @@ static void acting(const trpo_kernels *k) {
                   "%s row %zu", k->isa, bad_row);
             f.batch.problem.actions = actions;
             k->policy_bind(&f.batch);
-            CHECK(memcmp(log_probs, f.batch.cache.log_probs, ROWS * k->item_size) == 0, "%s", k->isa);
+            for (size_t i = 0; i < ROWS; i++)
+                CHECK(item(k, log_probs, i) == rounded(k, f.batch.cache.log_probs[i]), "%s row %zu", k->isa, i);
             const uint8_t *mask = f.batch.problem.masks;
             for (size_t i = 0; i < count; i++) {
                 if (distribution == TRPO_GAUSSIAN) {
@@ -136,7 +137,8 @@ static void acting(const trpo_kernels *k) {
                          &bad_row) == TRPO_ACT_OK,
                   "%s row %zu", k->isa, bad_row);
             k->policy_bind(&f.batch);
-            CHECK(memcmp(log_probs, f.batch.cache.log_probs, ROWS * k->item_size) == 0, "%s", k->isa);
+            for (size_t i = 0; i < ROWS; i++)
+                CHECK(item(k, log_probs, i) == rounded(k, f.batch.cache.log_probs[i]), "%s row %zu", k->isa, i);
             for (size_t i = 0; i < count; i++) {
                 const size_t j = i % 4;
                 const double mapped = action_scale[j] * item(k, actions, i) + action_offset[j];

@@ -371,7 +371,7 @@ def test_a_million_rows_take_the_memory_that_is_stated(distribution):
     budget = 2**24
     product = many.bind(cache_bytes=budget).fisher_operator() @ v
     assert np.linalg.norm(product - exact) <= 1e-5 * np.linalg.norm(exact)
-    per_row = 2 * 4 + 8 * (few.actions.size // 1000 if few.oracle.discrete else 0)
+    per_row = 4 + 8 + 8 * (few.actions.size // 1000 if few.oracle.discrete else 0)
     assert many.kernel.memory <= budget + 1_000_000 * per_row + 2**20
     # In items a row: both widths rounded up to at most 16 items, the last twice where discrete
     assert many.bind().memory <= 1_000_000 * (4 * (32 + (16 if few.oracle.discrete else 0)) + per_row) + 2**20
@@ -408,3 +408,90 @@ def test_a_kernel_at_work_in_another_thread_gives_no_entropy_and_is_not_disturbe
 def test_a_negative_budget_is_named():
     with pytest.raises(ValueError, match="cache_bytes: wanted >= 0, got -1"):
         Setting().bind(cache_bytes=-1)
+
+
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize("dimensions", [6, 300])
+def test_the_improvement_of_a_small_step_does_not_drown_in_the_rounding_of_log_probabilities(dimensions, written):
+    # log pi is about -1.4 a dimension: at 300, a float's last digit is a thousandth of what this step changes.
+    rng, rows = np.random.default_rng(3), 200
+    kernel = PolicyKernel((4, 8, dimensions), "tanh", "gaussian", np.float32)
+    theta = (0.2 * rng.normal(size=kernel.size)).astype(np.float32)
+    observations = rng.normal(size=(rows, 4)).astype(np.float32)
+    advantages = rng.normal(size=rows).astype(np.float32)
+    means = kernel.forward(theta, observations).astype(np.float64)
+    deviations = np.exp(theta[:dimensions].astype(np.float64))
+    actions = (means + deviations * rng.normal(size=means.shape)).astype(np.float32)
+    trial = theta.copy()
+    trial[1] += np.float32(2.0**-10)
+
+    def log_probs(parameters):
+        log_std = parameters[:dimensions].astype(np.float64)
+        z = (actions.astype(np.float64) - means) * np.exp(-log_std)
+        return (-0.5 * z**2 - log_std - 0.5 * np.log(2 * np.pi)).sum(1)
+
+    expected = np.mean(advantages.astype(np.float64) * np.expm1(log_probs(trial) - log_probs(theta)))
+    kernel.bind(theta, observations, actions, advantages)
+    if written:  # by a rollout, in the policy's precision
+        kernel.bind(theta, observations, actions, advantages, kernel.log_probs())
+    assert kernel.log_probs().dtype == np.float32
+    np.testing.assert_array_equal(kernel.ratios(), 1)
+    assert kernel.evaluate(theta) == (0, 0)
+    assert kernel.evaluate(trial)[0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_log_probabilities_of_another_policy_are_the_denominators_as_they_were_given():
+    rng = np.random.default_rng(4)
+    kernel = PolicyKernel((3, 2), "tanh", "gaussian", np.float32)
+    theta = rng.normal(size=kernel.size).astype(np.float32) / 4
+    observations, actions = rng.normal(size=(2, 9, 3)).astype(np.float32)
+    actions, advantages = actions[:, :2].copy(), rng.normal(size=9).astype(np.float32)
+    kernel.bind(theta, observations, actions, advantages)
+    own = kernel.log_probs()
+    given = own + np.float32(0.25)
+    kernel.bind(theta, observations, actions, advantages, given)
+    np.testing.assert_array_equal(kernel.log_probs(), given)
+    np.testing.assert_allclose(kernel.ratios(), np.exp(-0.25), rtol=1e-6)
+    expected = np.mean(advantages * np.expm1(own.astype(np.float64) - given))
+    assert kernel.evaluate(theta)[0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("nvec", [(2,), (7,), (18,), (3, 4, 11), (5,) * 6], ids=str)
+def test_no_rounding_of_probabilities_gives_the_fisher_matrix_negative_curvature(nvec, dtype):
+    # One logit more for all choices of a component changes nothing: curvature that is exactly 0, where p, rounded,
+    # adds up to more than 1.
+    rng, logits = np.random.default_rng(5), sum(nvec)
+    kernel = PolicyKernel((3, logits), "tanh", "multicategorical", dtype, nvec)
+    epsilon = np.finfo(np.float64).eps
+    component = np.zeros((len(nvec), kernel.size), dtype)
+    for k, start in enumerate(np.cumsum((0, *nvec[:-1]))):
+        component[k, 3 * logits + start : 3 * logits + start + nvec[k]] = 1
+    for _ in range(50):
+        theta = rng.normal(size=kernel.size).astype(dtype)
+        observations, actions = rng.normal(size=(1, 3)).astype(dtype), np.zeros((1, len(nvec)), np.int64)
+        kernel.bind(theta, observations, actions, np.ones(1, dtype))
+        for v in (*component, component.sum(0)):
+            assert v @ kernel.fisher_operator().matvec(v) >= -8 * epsilon
+
+
+@pytest.mark.parametrize("hidden", [(), (16,)], ids=str)
+def test_sums_over_a_million_rows_are_as_exact_for_a_bias_as_for_a_weight(hidden):
+    # An input that is 1 everywhere has the gradient of the bias.
+    rng, rows = np.random.default_rng(6), 1_000_000
+    widths = (2, *hidden, 1)
+    results = {}
+    observations = np.stack([np.ones(rows), rng.normal(size=rows)], 1)
+    actions, advantages = rng.normal(size=(rows, 1)) + 1, np.abs(rng.normal(size=rows)) + 0.5
+    theta = rng.normal(size=PolicyKernel(widths, "tanh", "gaussian", np.float64).size) / 4
+    for dtype in (np.float32, np.float64):
+        kernel = PolicyKernel(widths, "tanh", "gaussian", dtype)
+        arrays = (array.astype(np.float32).astype(dtype) for array in (theta, observations, actions, advantages))
+        kernel.bind(*arrays)
+        results[dtype] = kernel.surrogate_gradient().astype(np.float64)
+    error = np.abs(results[np.float32] - results[np.float64])
+    outputs = widths[1]
+    weights, biases = error[1 : 1 + 2 * outputs : 2], error[1 + 2 * outputs : 1 + 3 * outputs]
+    scale = np.abs(results[np.float64][1 + 2 * outputs : 1 + 3 * outputs])
+    assert biases.max() <= 3 * weights.max() + 1e-7 * scale.max()
+    assert (biases <= 3e-7 * scale.max()).all()

@@ -96,7 +96,7 @@ cdef extern from "trpo/policy.h" nogil:
         void *backward
         size_t tiles
         void *activations
-        void *log_probs
+        double *log_probs
         void *ratios
     ctypedef struct trpo_policy_work:
         void *trial

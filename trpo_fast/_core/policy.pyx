@@ -131,7 +131,7 @@ cdef class PolicyKernel:
 
         A row's activations take ``item * sum of the layer widths after the first``, each width rounded up to a vector
         (16 items of float32 on AVX-512) and the last counted twice where actions are discrete; besides, every row takes
-        two items, and 8 bytes per component of a discrete action. 576 + 8 bytes at 17-64-64-6 in float32.
+        an item and 8 bytes, and 8 bytes per component of a discrete action. 576 + 12 bytes at 17-64-64-6 in float32.
 
         Outputs or ratios that are not finite make gradient and improvement NaN.
 
@@ -235,10 +235,10 @@ cdef class PolicyKernel:
     def log_probs(self):
         """log pi(a|s) at theta_old of the bound batch, (B,): the denominators of the ratio (a copy)."""
         self.require_batch()
-        values = np.empty(self.batch.problem.rows, self.dtype)
-        cdef void *out = data_of(values, "values", self.code, 1, -1, -1, True)
-        memcpy(out, self.batch.cache.log_probs, self.batch.problem.rows * self.kernels.item_size)
-        return values
+        values = np.empty(self.batch.problem.rows)
+        cdef void *out = data_of(values, "values", c"d", 1, -1, -1, True)
+        memcpy(out, self.batch.cache.log_probs, self.batch.problem.rows * sizeof(double))
+        return values.astype(self.dtype, copy=False)
 
     def ratios(self):
         """pi_theta_old(a|s) / pi_old(a|s) of the bound batch, (B,) (a copy); exactly 1 where both are the same bits."""

@@ -48,8 +48,10 @@ typedef struct {
     void *backward;    /* ... and backward_items */
     size_t tiles;      /* how many of the batch's tiles keep their activations, the first ones; set by the caller */
     void *activations; /* tiles * trpo_tile_items */
-    void *log_probs;   /* REAL, rows: log pi_old, the denominators of the ratio */
-    void *ratios;      /* REAL, rows: pi_theta_old / pi_old, 1 for the same bits, NaN where outputs are not finite */
+    double
+        *log_probs; /* rows: log pi_old, the denominators of the ratio; double, because of hundreds of action dimensions
+                        * the sum's rounding to float would be as large as a step's improvement */
+    void *ratios;   /* REAL, rows: pi_theta_old / pi_old, 1 for the same bits, NaN where outputs are not finite */
 } trpo_policy_cache;
 
 /* What every function may overwrite, and whose contents nobody needs between two calls. */
@@ -104,7 +106,7 @@ static inline trpo_policy_workspace trpo_policy_workspace_for(const trpo_policy_
     w.forward = trpo_part_after(&w.bytes, network->forward_items * item_size);
     w.backward = trpo_part_after(&w.bytes, network->backward_items * item_size);
     w.activations = trpo_part_after(&w.bytes, w.tiles * tile_bytes);
-    w.log_probs = trpo_part_after(&w.bytes, problem->rows * item_size);
+    w.log_probs = trpo_part_after(&w.bytes, problem->rows * sizeof(double));
     w.ratios = trpo_part_after(&w.bytes, problem->rows * item_size);
     w.trial = trpo_part_after(&w.bytes, network->forward_items * item_size);
     w.sums = trpo_part_after(&w.bytes, blocks * network->sum_items * item_size);
@@ -120,7 +122,7 @@ static inline void trpo_policy_place(const trpo_policy_workspace *w, void *memor
     batch->cache.backward = base + w->backward.offset;
     batch->cache.tiles = w->tiles;
     batch->cache.activations = base + w->activations.offset;
-    batch->cache.log_probs = base + w->log_probs.offset;
+    batch->cache.log_probs = (double *)(void *)(base + w->log_probs.offset);
     batch->cache.ratios = base + w->ratios.offset;
     batch->work.trial = base + w->trial.offset;
     batch->work.sums = base + w->sums.offset;

@@ -15,11 +15,12 @@ static int has(const char *feature) {
 #define trpo_available_isa isa_on
 #define trpo_kernels_for kernels_on
 #define trpo_narrow_kernels_for narrow_kernels_on
+#define trpo_left_out_isa left_out_on
 #include "../dispatch.c"
 
 #if defined(__x86_64__)
-#define V2 "sse4.2 popcnt "
-#define V3 V2 "avx2 fma bmi bmi2 "
+#define V2 "sse3 ssse3 sse4.1 sse4.2 popcnt "
+#define V3 V2 "avx avx2 fma bmi bmi2 "
 #define V4 V3 "avx512f avx512bw avx512cd avx512dq avx512vl "
 
 static void expect(const char *cpu, const char *wanted, int outcome, const char *isa) {
@@ -35,8 +36,24 @@ static void test_the_best_set_that_the_cpu_runs_is_chosen(void) {
     expect(V2, NULL, 0, "x86-64-v2");
     expect(V3, NULL, 0, "x86-64-v3");
     expect(V4, NULL, 0, "x86-64-v4");
-    expect(V2 "avx2 bmi bmi2 ", NULL, 0, "x86-64-v2");    /* no fma */
-    expect(V3 "avx512f avx512cd ", NULL, 0, "x86-64-v3"); /* as the first Xeon Phi */
+    expect(V2 "avx avx2 bmi bmi2 ", NULL, 0, "x86-64-v2"); /* no fma */
+    expect(V3 "avx512f avx512cd ", NULL, 0, "x86-64-v3");  /* as the first Xeon Phi */
+}
+
+#define ONE_MORE(feature) , feature
+#define EACH_FEATURE(suffix, name, features, tuning) {name, {"" features(ONE_MORE)}},
+static const struct {
+    const char *name, *features[20]; /* the first is none */
+} all_sets[] = {TRPO_INSTRUCTION_SETS(EACH_FEATURE, NOTHING)};
+
+static void test_a_cpu_without_any_one_feature_that_a_set_is_compiled_with_does_not_run_it(void) {
+    for (size_t i = 0; i < sizeof all_sets / sizeof all_sets[0]; i++)
+        for (int without = 1; all_sets[i].features[without]; without++) {
+            char cpu[256] = "";
+            for (int j = 1; all_sets[i].features[j]; j++)
+                if (j != without) strcat(strcat(cpu, all_sets[i].features[j]), " ");
+            expect(cpu, all_sets[i].name, -2, NULL);
+        }
 }
 
 static void test_narrow_kernels_have_256_bits_at_most_and_are_of_the_set_in_use_where_it_has(void) {
@@ -85,9 +102,18 @@ static void test_the_only_set_is_chosen_by_any_and_by_its_name_alone(void) {
 }
 #endif
 
+static void test_sets_that_are_built_are_not_said_to_be_left_out(void) {
+    for (int i = 0; trpo_available_isa(i); i++)
+        for (int j = 0; left_out_on(j); j++)
+            CHECK(strcmp(trpo_available_isa(i), left_out_on(j)) != 0, "%s", left_out_on(j));
+    CHECK(sizeof built_in > 0 && (left_out[0] == NULL) == (left_out_on(0) == NULL), "not all are listed");
+}
+
 int main(void) {
+    test_sets_that_are_built_are_not_said_to_be_left_out();
 #if defined(__x86_64__)
     test_the_best_set_that_the_cpu_runs_is_chosen();
+    test_a_cpu_without_any_one_feature_that_a_set_is_compiled_with_does_not_run_it();
     test_narrow_kernels_have_256_bits_at_most_and_are_of_the_set_in_use_where_it_has();
     test_a_cpu_below_all_sets_gets_none();
     test_a_set_asked_for_is_that_one_or_none();

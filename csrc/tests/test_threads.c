@@ -287,6 +287,13 @@ static void the_peak_counts_every_thread(const trpo_kernels *k) {
     CHECK(one > 0 && k->multiply_adds(20, 3) == 6 * one, "%s: %g", k->isa, one);
 }
 
+/* docs/backend.md says how many threads are of use. */
+static void batches_have_as_many_blocks_as_is_documented(void) {
+    CHECK(trpo_block_count(2048, 5708) == 16 && trpo_block_count(2048, 65537) == 8, "2,048 rows");
+    CHECK(trpo_block_count(6048, 65536) == 16 && trpo_block_count(6049, 65536) == 32, "from 6,049 rows on");
+    CHECK(trpo_block_count(1000000, 65537) == 16 && trpo_block_count(97, 65537) == 2, "a million rows, and two tiles");
+}
+
 static void a_claim_is_one_threads(void) {
     int claim = 0;
     CHECK(trpo_claim(&claim) && !trpo_claim(&claim), "two have it");
@@ -323,6 +330,7 @@ int main(void) {
 #ifdef __linux__
     threads_follow_the_affinity_of_their_caller();
 #endif
+    batches_have_as_many_blocks_as_is_documented();
     a_claim_is_one_threads();
     trpo_set_threads(TRPO_MAX_THREADS);
     for (int repeat = 0; repeat < 50; repeat++) every_task_runs_once(1 + repeat % 9);

@@ -55,10 +55,13 @@ def tasks() -> set[str]:
     return set(os.listdir("/proc/self/task"))
 
 
+def _state(thread: str) -> str:
+    return Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(") ")[2][0]
+
+
 def worked(threads: set[str]) -> dict[str, str]:
     """Nanoseconds on a processor, and number of turns there, of each thread once it sleeps."""
-    for thread in threads:
-        until(lambda: Path(f"/proc/self/task/{thread}/stat").read_text().split(") ")[1][0] == "S", lambda: None)
+    until(lambda: all(_state(thread) == "S" for thread in threads), lambda: None)
     spent = {thread: Path(f"/proc/self/task/{thread}/schedstat").read_text().split() for thread in threads}
     return {thread: " ".join((run, turns)) for thread, (run, _, turns) in spent.items()}
 
@@ -132,6 +135,10 @@ def test_more_threads_for_a_bound_batch_change_no_bit(pool):
         assert [found() for _ in range(5)] == [expected] * 5
 
 
+def _until_they_run_on(allowed, pool, problem):
+    until(lambda: all(os.sched_getaffinity(int(thread)) == allowed for thread in pool), lambda: sections(*problem))
+
+
 def test_workers_follow_the_affinity_of_their_caller(pool):
     granted = os.sched_getaffinity(0)
     problem = bound()
@@ -139,7 +146,7 @@ def test_workers_follow_the_affinity_of_their_caller(pool):
         for allowed in ({min(granted)}, granted):
             os.sched_setaffinity(0, allowed)
             set_num_threads(len(pool) + 1)
-            until(lambda: all(os.sched_getaffinity(int(t)) == allowed for t in pool), lambda: sections(*problem))
+            _until_they_run_on(allowed, pool, problem)
     finally:
         os.sched_setaffinity(0, granted)
 

@@ -28,6 +28,7 @@ from trpo_fast._core.csrc cimport (
     trpo_get_threads,
     trpo_kernels,
     trpo_kernels_for,
+    trpo_left_out_isa,
     trpo_mlp,
     trpo_narrow_kernels_for,
     trpo_philox,
@@ -43,6 +44,14 @@ def available_instruction_sets():
     found = []
     while trpo_available_isa(len(found)) != NULL:
         found.append(trpo_available_isa(len(found)).decode())
+    return tuple(found)
+
+
+def left_out_instruction_sets():
+    """Instruction sets that this build is without, as its compiler had no flags for them, lowest first."""
+    found = []
+    while trpo_left_out_isa(len(found)) != NULL:
+        found.append(trpo_left_out_isa(len(found)).decode())
     return tuple(found)
 
 

@@ -3,8 +3,9 @@
  *   SET(suffix, name, features, tuning): csrc/isa/<suffix>.c makes its tables; features(FEATURE) is FEATURE("x") for each
  *   feature x; tuning is further options of the compiler.
  *   LEFT_OUT(name) instead, where -DTRPO_WITHOUT_<suffix> says that this compiler does not know the features.
- * A feature is written as gcc has it both in -mx and in __builtin_cpu_supports("x"). gcc 8 documents
- * all of these options, and its libgcc tells of each; it has no -march=x86-64-v3 and its like, which are of gcc 11 and allow more than can be asked for. */
+ * A feature is written as gcc has it both in -mx and in __builtin_cpu_supports("x"). gcc 8 documents all of these options,
+ * and its libgcc tells of each; it has no -march=x86-64-v3 and its like, which are of gcc 11 and allow more than can be
+ * asked for. */
 #ifndef TRPO_ISA_SETS_H
 #define TRPO_ISA_SETS_H
 

@@ -6,7 +6,9 @@ static const char *features; /* that the processor has, each followed by a space
 static int has(const char *feature) {
     char word[32];
     snprintf(word, sizeof word, "%s ", feature);
-    return strstr(features, word) != NULL;
+    const char *found = strstr(features, word);
+    while (found && found != features && found[-1] != ' ') found = strstr(found + 1, word); /* the end of "ssse3" */
+    return found != NULL;
 }
 
 #define __builtin_cpu_init() ((void)0)
@@ -102,15 +104,10 @@ static void test_the_only_set_is_chosen_by_any_and_by_its_name_alone(void) {
 }
 #endif
 
-static void test_sets_that_are_built_are_not_said_to_be_left_out(void) {
-    for (int i = 0; trpo_available_isa(i); i++)
-        for (int j = 0; left_out_on(j); j++)
-            CHECK(strcmp(trpo_available_isa(i), left_out_on(j)) != 0, "%s", left_out_on(j));
-    CHECK(sizeof built_in > 0 && (left_out[0] == NULL) == (left_out_on(0) == NULL), "not all are listed");
-}
+static void test_a_build_of_all_sets_leaves_none_out(void) { CHECK(left_out_on(0) == NULL, "%s", left_out_on(0)); }
 
 int main(void) {
-    test_sets_that_are_built_are_not_said_to_be_left_out();
+    test_a_build_of_all_sets_leaves_none_out();
 #if defined(__x86_64__)
     test_the_best_set_that_the_cpu_runs_is_chosen();
     test_a_cpu_without_any_one_feature_that_a_set_is_compiled_with_does_not_run_it();

@@ -100,7 +100,7 @@ def instruction_set():
 
 
 def set_num_threads(count):
-    """Use at most `count` threads, 1 to 256, in parallel sections that start from now on; on batches bound before, too."""
+    """Use at most `count` threads, 1 to 256, in sections that start from now on; on batches bound before, too."""
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
         raise TypeError(f"count: wanted an integer, got {count!r}")
     if not 1 <= count <= TRPO_MAX_THREADS:

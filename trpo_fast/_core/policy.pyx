@@ -227,7 +227,7 @@ cdef class PolicyKernel:
         return 0
 
     cdef int begin(self) except -1 nogil:
-        # Claims the batch, with room for all threads that may take part now: more may be allowed than when it was bound.
+        # Claims the batch, with room for all threads that may take part now: more may be allowed than at bind.
         cdef int most
         self.claim()
         most = min(threads(), self.batch.work.blocks)

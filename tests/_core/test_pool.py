@@ -184,7 +184,8 @@ FORKS = """
 import os, signal, threading, warnings
 import numpy as np
 from trpo_fast import KroneckerPreconditioner, set_num_threads
-from trpo_fast._core.policy import Actor, PolicyKernel
+from trpo_fast._core.acting import Actor
+from trpo_fast._core.policy import PolicyKernel
 warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads: it is what is tried here
 set_num_threads(1)
 rng = np.random.default_rng(0)

@@ -25,7 +25,7 @@ SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) se
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help train test bench report lint format asan valgrind aarch64 instructions instructions-update wheel \
+.PHONY: help train test bench report lint format asan tsan valgrind aarch64 instructions instructions-update wheel \
 	check-wheel clean
 
 help:
@@ -37,6 +37,7 @@ help:
 	@echo 'make lint     ruff, mypy, cython-lint, clang-format; changes nothing'
 	@echo 'make format   ruff, clang-format and docs/configuration.md, in place'
 	@echo 'make asan     the C tests under the address and undefined-behaviour sanitizers'
+	@echo 'make tsan     the C tests under the thread sanitizer'
 	@echo 'make valgrind aarch64   the C tests under memcheck; cross-compiled, under qemu-user'
 	@echo 'make instructions       the hot kernels against committed instruction counts (instructions-update renews them)'
 	@echo 'make wheel    source distribution and, from it, a wheel for every CPython >= 3.11, into dist/, checked'
@@ -71,7 +72,7 @@ format: $(STAMPS)/extras-dev
 asan:
 	$(MAKE) -C csrc/tests
 
-valgrind aarch64 instructions instructions-update:
+tsan valgrind aarch64 instructions instructions-update:
 	$(MAKE) -C csrc/tests $@
 
 # On Linux the symbols asked for decide how old a system the wheel is for; without its own LDSHARED an interpreter may add

@@ -1,56 +1,130 @@
 """The compiled parts: csrc as static libraries, one per instruction set, and the extension modules over them."""
 
-import platform
+import subprocess
 import sysconfig
+import tempfile
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_clib import build_clib
+from setuptools.command.build_ext import build_ext
 
+from distutils.ccompiler import new_compiler  # isort: skip  # setuptools' own, which it puts there
+from distutils.sysconfig import customize_compiler  # isort: skip
+
+ROOT = Path(__file__).resolve().parent
 C_FLAGS = ["-std=c11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
-INSTRUCTION_SETS = {
-    "x86_64": {
-        "x86_64_v2": ["-march=x86-64-v2"],
-        "x86_64_v3": ["-march=x86-64-v3"],
-        "x86_64_v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
-    },
-    "aarch64": {"aarch64": []},
-}
 HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
 C_SOURCES = sorted(str(path) for path in Path("csrc").rglob("*.c"))
-GLIBC = platform.libc_ver()[0] == "glibc"
 # One binary for every CPython from 3.11 on. Free-threaded interpreters have no such interface before 3.15.
 LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
-def static_library(name, sources, flags):
+class Target(NamedTuple):
+    """What a compiler compiles for, which need not be the machine that it runs on."""
+
+    glibc: bool
+    tables: dict[str, list[str]]
+    """Flags of each of csrc/isa's sources that it can compile."""
+    left_out: list[str]
+    """Those that it has no flags for."""
+
+
+def command_of(compiler):
+    """What objects are compiled with, flags of the environment included. compiler: setuptools', or its kind's name."""
+    if compiler is None or isinstance(compiler, str):
+        compiler = new_compiler(compiler=compiler)
+        customize_compiler(compiler)
+    return tuple(compiler.compiler_so)
+
+
+def run(command):
+    """Run the compiler, whatever comes of it."""
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise SystemExit(f"trpo_fast needs a C compiler; {command[0]} does not run: {error}") from error
+
+
+@cache
+def target_of(command):
+    """Ask a compiler what it compiles for, and which instruction sets it has flags for; see csrc/isa/flags.h."""
+    listed = run([*command, "-E", "-P", "-x", "c", "csrc/isa/flags.h"])
+    if listed.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} does not compile for one of trpo_fast's machines:\n{listed.stderr}")
+    glibc, *tables = listed.stdout.split("TABLE ")
+    target = Target("GLIBC" in glibc, {}, [])
+    for table in tables:
+        suffix, _, *flags = table.replace('"-m" "', '"-m').replace('"', "").split()
+        if knows(command, flags):
+            target.tables[suffix] = flags
+        else:
+            target.left_out.append(suffix)
+    if not target.tables:
+        raise SystemExit(f"{' '.join(command)} has flags for none of {', '.join(target.left_out)}")
+    return target
+
+
+def knows(command, flags):
+    """Whether a compiler has these flags, and can ask the CPU for what they allow."""
+    features = [flag[2:] for flag in flags if "=" not in flag]
+    asked = " && ".join(f'__builtin_cpu_supports("{feature}")' for feature in features) or "1"
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "probe.c")
+        source.write_text(f"int main(void) {{ return {asked}; }}\n")
+        return run([*command, *flags, "-c", str(source), "-o", str(source.with_suffix(".o"))]).returncode == 0
+
+
+def static_library(name, sources, target, flags):
     """One entry of setuptools' `libraries`, compiled with flags of its own."""
     return name, {
         "sources": sources,
         "include_dirs": ["csrc/include"],
-        "cflags": [*C_FLAGS, *flags, "-fPIC", *(["-include", "csrc/include/trpo/glibc.h"] if GLIBC else [])],
+        "cflags": [*C_FLAGS, *flags, "-fPIC", *(["-include", "csrc/include/trpo/glibc.h"] if target.glibc else [])],
         "obj_deps": {"": HEADERS},
     }
 
 
-def machine():
-    """The architecture under one name everywhere."""
-    name = platform.machine().lower()
-    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
-
-
-def static_libraries():
+def static_libraries(target):
     """csrc: what all share, and the kernels once per instruction set."""
-    if machine() not in INSTRUCTION_SETS:
-        raise SystemExit(f"trpo_fast has kernels for {', '.join(INSTRUCTION_SETS)}; this machine is {machine()}")
-    base = static_library("trpo_base", ["csrc/dispatch.c", "csrc/random.c", "csrc/threads.c"], ["-pthread"])
+    shared = ["csrc/dispatch.c", "csrc/random.c", "csrc/threads.c"]
+    left_out = [f"-DTRPO_WITHOUT_{suffix}" for suffix in target.left_out]
     return [
-        base,
+        static_library("trpo_base", shared, target, ["-pthread", *left_out]),
         *(
-            static_library(f"trpo_{isa}", [f"csrc/isa/{isa}.c"], flags)
-            for isa, flags in INSTRUCTION_SETS[machine()].items()
+            static_library(f"trpo_{suffix}", [f"csrc/isa/{suffix}.c"], target, flags)
+            for suffix, flags in target.tables.items()
         ),
     ]
+
+
+class BuildLibraries(build_clib):
+    """Builds what the compiler in use can build: that is not known before one is wanted."""
+
+    def get_library_names(self):
+        """Of what extensions are linked to."""
+        return [name for name, _ in static_libraries(target_of(command_of(self.compiler)))]
+
+    def build_libraries(self, libraries):
+        """Build csrc's, instead of the one that setup() was told of."""
+        command = command_of(self.compiler)
+        target = target_of(command)
+        for suffix in target.left_out:
+            self.warn(f"{command[0]} has no flags for csrc/isa/{suffix}.c, which is left out")
+        super().build_libraries(static_libraries(target))
+
+
+class BuildExtensions(build_ext):
+    """Links as the C library wants it."""
+
+    def build_extension(self, ext):
+        """Build one; see trpo/glibc.h."""
+        if ext.name.endswith(".library") and target_of(command_of(self.compiler)).glibc:
+            ext.extra_link_args += ["-Wl,--no-as-needed", "-l:libpthread.so.0", "-Wl,--as-needed"]
+        super().build_extension(ext)
 
 
 EXTENSIONS = (
@@ -71,9 +145,6 @@ EXTENSIONS = (
 
 def extension(name):
     """One extension module. Only `library` refers to symbols of csrc; the others reach its tables through cimport."""
-    link_args = ["-pthread", "-lm"]
-    if name == "library" and GLIBC:
-        link_args += ["-Wl,--no-as-needed", "-l:libpthread.so.0", "-Wl,--as-needed"]  # see trpo/glibc.h
     return Extension(
         f"trpo_fast._core.{name}",
         [f"trpo_fast/_core/{name}.pyx"],
@@ -83,26 +154,29 @@ def extension(name):
         define_macros=[("Py_LIMITED_API", "0x030B0000")] if LIMITED_API else [],
         py_limited_api=LIMITED_API,
         extra_compile_args=["-O2", "-ffp-contract=off", "-fvisibility=hidden"],
-        extra_link_args=link_args,
+        extra_link_args=["-pthread", "-lm"],
     )
 
 
-setup(
-    libraries=static_libraries(),
-    ext_modules=cythonize(
-        [extension(name) for name in EXTENSIONS],
-        build_dir="build",
-        compiler_directives={
-            "language_level": 3,
-            "cdivision": True,
-            # Plain C functions: smaller, and quicker to call where the limited API is that of 3.11. Their signatures
-            # are embedded, so that help() and inspect know them.
-            "binding": False,
-            "embedsignature": True,
-            "embedsignature.format": "clinic",
-            "auto_pickle": False,
-            "freethreading_compatible": False,
-        },
-    ),
-    options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {},
-)
+if __name__ == "__main__":
+    setup(
+        # Which there are BuildLibraries decides, once the compiler is known.
+        libraries=[("trpo_base", {"sources": C_SOURCES})],
+        ext_modules=cythonize(
+            [extension(name) for name in EXTENSIONS],
+            build_dir="build",
+            compiler_directives={
+                "language_level": 3,
+                "cdivision": True,
+                # Plain C functions: smaller, and quicker to call where the limited API is that of 3.11. Their
+                # signatures are embedded, so that help() and inspect know them.
+                "binding": False,
+                "embedsignature": True,
+                "embedsignature.format": "clinic",
+                "auto_pickle": False,
+                "freethreading_compatible": False,
+            },
+        ),
+        cmdclass={"build_clib": BuildLibraries, "build_ext": BuildExtensions},
+        options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {},
+    )

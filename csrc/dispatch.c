@@ -2,36 +2,34 @@
 
 #include <string.h>
 
+#include "isa/sets.h"
+
+#define NOTHING(...)
+#define DECLARE_TABLES(suffix, ...) extern const trpo_kernels *const trpo_tables_##suffix[2];
+TRPO_INSTRUCTION_SETS(DECLARE_TABLES, NOTHING)
+
 #if defined(__x86_64__)
-extern const trpo_kernels *const trpo_tables_x86_64_v2[2], *const trpo_tables_x86_64_v3[2],
-                                                               *const trpo_tables_x86_64_v4[2];
-static const struct {
-    const char *name;
-    const trpo_kernels *const *tables;
-} built_in[] = {
-    {"x86-64-v2", trpo_tables_x86_64_v2}, {"x86-64-v3", trpo_tables_x86_64_v3}, {"x86-64-v4", trpo_tables_x86_64_v4}};
-
-static int cpu_runs(int i) {
-    __builtin_cpu_init();
-    const int v2 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
-    const int v3 = v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                   __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
-    const int v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                   __builtin_cpu_supports("avx512vl");
-    return i == 0 ? v2 : (i == 1 ? v3 : v4);
-}
-#elif defined(__aarch64__)
-extern const trpo_kernels *const trpo_tables_aarch64[2];
-static const struct {
-    const char *name;
-    const trpo_kernels *const *tables;
-} built_in[] = {{"aarch64", trpo_tables_aarch64}};
-
-static int cpu_runs(int i) { return i == 0; }
+#define AND_HAS(feature) &&__builtin_cpu_supports(feature)
+#define DEFINE_CPU_RUNS(suffix, name, features, tuning)                                                                \
+    static int cpu_runs_##suffix(void) {                                                                               \
+        __builtin_cpu_init();                                                                                          \
+        return 1 features(AND_HAS);                                                                                    \
+    }
 #else
-#error "trpo_fast has kernels for x86-64 and aarch64"
+#define DEFINE_CPU_RUNS(suffix, ...)                                                                                   \
+    static int cpu_runs_##suffix(void) { return 1; }
 #endif
+TRPO_INSTRUCTION_SETS(DEFINE_CPU_RUNS, NOTHING)
+
+#define BUILT_IN_SET(suffix, name, ...) {name, trpo_tables_##suffix, cpu_runs_##suffix},
+static const struct {
+    const char *name;
+    const trpo_kernels *const *tables;
+    int (*cpu_runs)(void);
+} built_in[] = {TRPO_INSTRUCTION_SETS(BUILT_IN_SET, NOTHING)};
+
+#define NAME_OF(name) name,
+static const char *const left_out[] = {TRPO_INSTRUCTION_SETS(NOTHING, NAME_OF) NULL};
 
 enum { BUILT_IN = sizeof built_in / sizeof built_in[0] };
 
@@ -40,7 +38,7 @@ static int chosen;
 int trpo_dispatch(const char *wanted) {
     for (int i = BUILT_IN - 1; i >= 0; i--) {
         if (wanted && strcmp(wanted, built_in[i].name) != 0) continue;
-        if (cpu_runs(i)) {
+        if (built_in[i].cpu_runs()) {
             chosen = i;
             return 0;
         }
@@ -51,7 +49,13 @@ int trpo_dispatch(const char *wanted) {
 
 const char *trpo_available_isa(int i) {
     for (int j = 0; j < BUILT_IN; j++)
-        if (cpu_runs(j) && i-- == 0) return built_in[j].name;
+        if (built_in[j].cpu_runs() && i-- == 0) return built_in[j].name;
+    return NULL;
+}
+
+const char *trpo_left_out_isa(int i) {
+    for (int j = 0; left_out[j]; j++)
+        if (j == i) return left_out[j];
     return NULL;
 }
 

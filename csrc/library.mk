@@ -3,13 +3,22 @@ MACHINE := $(shell $(CC) -dumpmachine)
 # As setup.py has them.
 CFLAGS := -std=c11 -O3 -g -ffp-contract=fast -fno-math-errno -fno-trapping-math -fvisibility=hidden -pthread \
 	-Wall -Wextra -Werror -I$(CSRC)/include
-ifneq (,$(filter x86_64%,$(MACHINE)))
-ISAS := x86_64_v2 x86_64_v3 x86_64_v4
-x86_64_v2.FLAGS := -march=x86-64-v2
-x86_64_v3.FLAGS := -march=x86-64-v3
-x86_64_v4.FLAGS := -march=x86-64-v4 -mprefer-vector-width=512
+# suffix,name,flag,flag... for each instruction set of this compiler's machine; see isa/flags.h.
+SETS := $(shell $(CC) -E -P -x c $(CSRC)/isa/flags.h | tr '\n' ' ' | sed 's/"-m" "/"-m/g; s/"//g; s/ *TABLE */@/g' | \
+	tr ' @' ',\n' | LC_ALL=C grep '^[a-z]')
+comma := ,
+# Those that the compiler has no flags for are left out.
+define instruction_set
+$(1).FLAGS := $(wordlist 3,99,$(subst $(comma), ,$(2)))
+ifeq (yes,$$(shell echo 'int x;' | $(CC) $$($(1).FLAGS) -x c -c -o /dev/null - && echo yes))
+ISAS += $(1)
 else
-ISAS := aarch64
+CFLAGS += -DTRPO_WITHOUT_$(1)
+endif
+endef
+$(foreach set,$(SETS),$(eval $(call instruction_set,$(firstword $(subst $(comma), ,$(set))),$(set))))
+ifeq (,$(ISAS))
+$(error $(CC) compiles for no machine that there are kernels for)
 endif
 
 HEADERS = $(shell find $(CSRC) -name '*.h')

@@ -62,8 +62,9 @@ static inline double relative_error(const trpo_kernels *k, const void *a, const 
     return norm > 0 ? sqrt(difference / norm) : sqrt(difference);
 }
 
-/* Runs test(kernels) for every instruction set of this CPU and both precisions. */
+/* Runs test(kernels) for every instruction set of this CPU and both precisions, on as many threads as it has room for. */
 static inline void for_every_table(void (*test)(const trpo_kernels *)) {
+    trpo_set_threads(TRPO_MAX_THREADS);
     for (int i = 0; trpo_available_isa(i); i++) {
         CHECK(trpo_dispatch(trpo_available_isa(i)) == 0, "%s", trpo_available_isa(i));
         for (int dtype = TRPO_FLOAT32; dtype <= TRPO_FLOAT64; dtype++) {

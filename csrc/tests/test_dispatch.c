@@ -6,7 +6,9 @@ static const char *features; /* that the processor has, each followed by a space
 static int has(const char *feature) {
     char word[32];
     snprintf(word, sizeof word, "%s ", feature);
-    return strstr(features, word) != NULL;
+    const char *found = strstr(features, word);
+    while (found && found != features && found[-1] != ' ') found = strstr(found + 1, word); /* the end of "ssse3" */
+    return found != NULL;
 }
 
 #define __builtin_cpu_init() ((void)0)
@@ -15,11 +17,12 @@ static int has(const char *feature) {
 #define trpo_available_isa isa_on
 #define trpo_kernels_for kernels_on
 #define trpo_narrow_kernels_for narrow_kernels_on
+#define trpo_left_out_isa left_out_on
 #include "../dispatch.c"
 
 #if defined(__x86_64__)
-#define V2 "sse4.2 popcnt "
-#define V3 V2 "avx2 fma bmi bmi2 "
+#define V2 "sse3 ssse3 sse4.1 sse4.2 popcnt "
+#define V3 V2 "avx avx2 fma bmi bmi2 "
 #define V4 V3 "avx512f avx512bw avx512cd avx512dq avx512vl "
 
 static void expect(const char *cpu, const char *wanted, int outcome, const char *isa) {
@@ -35,8 +38,24 @@ static void test_the_best_set_that_the_cpu_runs_is_chosen(void) {
     expect(V2, NULL, 0, "x86-64-v2");
     expect(V3, NULL, 0, "x86-64-v3");
     expect(V4, NULL, 0, "x86-64-v4");
-    expect(V2 "avx2 bmi bmi2 ", NULL, 0, "x86-64-v2");    /* no fma */
-    expect(V3 "avx512f avx512cd ", NULL, 0, "x86-64-v3"); /* as the first Xeon Phi */
+    expect(V2 "avx avx2 bmi bmi2 ", NULL, 0, "x86-64-v2"); /* no fma */
+    expect(V3 "avx512f avx512cd ", NULL, 0, "x86-64-v3");  /* as the first Xeon Phi */
+}
+
+#define ONE_MORE(feature) , feature
+#define EACH_FEATURE(suffix, name, features, tuning) {name, {"" features(ONE_MORE)}},
+static const struct {
+    const char *name, *features[20]; /* the first is none */
+} all_sets[] = {TRPO_INSTRUCTION_SETS(EACH_FEATURE, NOTHING)};
+
+static void test_a_cpu_without_any_one_feature_that_a_set_is_compiled_with_does_not_run_it(void) {
+    for (size_t i = 0; i < sizeof all_sets / sizeof all_sets[0]; i++)
+        for (int without = 1; all_sets[i].features[without]; without++) {
+            char cpu[256] = "";
+            for (int j = 1; all_sets[i].features[j]; j++)
+                if (j != without) strcat(strcat(cpu, all_sets[i].features[j]), " ");
+            expect(cpu, all_sets[i].name, -2, NULL);
+        }
 }
 
 static void test_narrow_kernels_have_256_bits_at_most_and_are_of_the_set_in_use_where_it_has(void) {
@@ -85,9 +104,13 @@ static void test_the_only_set_is_chosen_by_any_and_by_its_name_alone(void) {
 }
 #endif
 
+static void test_a_build_of_all_sets_leaves_none_out(void) { CHECK(left_out_on(0) == NULL, "%s", left_out_on(0)); }
+
 int main(void) {
+    test_a_build_of_all_sets_leaves_none_out();
 #if defined(__x86_64__)
     test_the_best_set_that_the_cpu_runs_is_chosen();
+    test_a_cpu_without_any_one_feature_that_a_set_is_compiled_with_does_not_run_it();
     test_narrow_kernels_have_256_bits_at_most_and_are_of_the_set_in_use_where_it_has();
     test_a_cpu_below_all_sets_gets_none();
     test_a_set_asked_for_is_that_one_or_none();

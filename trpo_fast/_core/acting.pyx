@@ -17,7 +17,6 @@ from trpo_fast._core.csrc cimport (
     TRPO_TILE_ROWS,
     trpo_act_outcome,
     trpo_actor,
-    trpo_claim,
     trpo_kernels,
     trpo_release,
 )
@@ -42,6 +41,7 @@ from trpo_fast._core.library cimport (
     number_of,
     refuse_overlap,
     refuse_shared,
+    take_claim,
     threads,
 )
 from trpo_fast._core.policy cimport PolicyKernel
@@ -212,7 +212,7 @@ cdef class Actor:
         cdef trpo_act_outcome outcome
         refuse_bad_choices(&kernel.layout, NULL, masks, rows, first)
         refuse_log_std(self.parameters, kernel.log_std_items, k)
-        if not trpo_claim(&self.claimed):
+        if not take_claim(&self.claimed):
             raise RuntimeError("this actor is at work in another thread; want one actor per thread")
         self.actor.key.step = step
         self.actor.deterministic = deterministic
@@ -231,6 +231,7 @@ cdef class Actor:
             if not self.is_packed or (
                 not unchanged and memcmp(self.known, self.parameters, kernel.size * k.item_size) != 0
             ):
+                self.is_packed = False  # a child that is forked meanwhile packs again
                 memcpy(self.known, self.parameters, kernel.size * k.item_size)
                 k.mlp_pack_forward(
                     &kernel.plan, <const char *>self.known + kernel.log_std_items * k.item_size, self.packed

@@ -252,3 +252,4 @@ cdef extern from "trpo/kernels.h" nogil:
     const trpo_kernels *trpo_narrow_kernels_for(trpo_dtype dtype)
     int trpo_dispatch(const char *wanted)
     const char *trpo_available_isa(int i)
+    const char *trpo_left_out_isa(int i)

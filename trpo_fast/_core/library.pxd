@@ -8,6 +8,8 @@ cdef const trpo_kernels *kernels_for(object dtype, bint narrow=*) except NULL
 # The kernels for the dtype of `array`, which is checked to be an ndarray; errors say `name`.
 cdef const trpo_kernels *kernels_of(object array, str name) except NULL
 cdef int threads() noexcept nogil
+# trpo_claim, which needs what this module alone has: the number of the process.
+cdef bint take_claim(int *claim) noexcept nogil
 cdef void permute(const trpo_random_key *key, int64_t n, int64_t *order) noexcept nogil
 
 # The data of `array` after checking it: a C-contiguous ndarray of `code` ('f', 'd', 'q' int64, '?' bool, 'B' uint8),

@@ -23,10 +23,12 @@ from trpo_fast._core.csrc cimport (
     TRPO_TANH,
     trpo_activation,
     trpo_available_isa,
+    trpo_claim,
     trpo_dispatch,
     trpo_get_threads,
     trpo_kernels,
     trpo_kernels_for,
+    trpo_left_out_isa,
     trpo_mlp,
     trpo_narrow_kernels_for,
     trpo_philox,
@@ -42,6 +44,14 @@ def available_instruction_sets():
     found = []
     while trpo_available_isa(len(found)) != NULL:
         found.append(trpo_available_isa(len(found)).decode())
+    return tuple(found)
+
+
+def left_out_instruction_sets():
+    """Instruction sets that this build is without, as its compiler had no flags for them, lowest first."""
+    found = []
+    while trpo_left_out_isa(len(found)) != NULL:
+        found.append(trpo_left_out_isa(len(found)).decode())
     return tuple(found)
 
 
@@ -90,7 +100,7 @@ def instruction_set():
 
 
 def set_num_threads(count):
-    """Use at most `count` threads, 1 to 256, in parallel sections that start from now on."""
+    """Use at most `count` threads, 1 to 256, in sections that start from now on; on batches bound before, too."""
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
         raise TypeError(f"count: wanted an integer, got {count!r}")
     if not 1 <= count <= TRPO_MAX_THREADS:
@@ -101,9 +111,10 @@ def set_num_threads(count):
 def get_num_threads():
     """Threads that a parallel section may use.
 
-    At first the cores that affinity and cgroup grant this process, at most OMP_NUM_THREADS where that is set; the
-    environment variable TRPO_FAST_NUM_THREADS sets another number at import, over both.
+    Until a number is set: `usable_cores`, at most OMP_NUM_THREADS where that is set. The environment variable
+    TRPO_FAST_NUM_THREADS sets another number at import, over both.
     """
+    trpo_usable_cores()  # as they are now: by itself trpo_get_threads looks once in a tick of the clock
     return trpo_get_threads()
 
 
@@ -121,7 +132,10 @@ _take_threads_from_environment()
 
 
 def usable_cores():
-    """Cores that affinity and control groups grant this process, 1 to 256."""
+    """Cores that affinity and control groups grant the calling thread now, 1 to 256.
+
+    Two logical processors of one core count once, where Linux says which they are.
+    """
     return trpo_usable_cores()
 
 
@@ -166,6 +180,10 @@ cdef const trpo_kernels *kernels_of(object array, str name) except NULL:
 
 cdef int threads() noexcept nogil:
     return trpo_get_threads()
+
+
+cdef bint take_claim(int *claim) noexcept nogil:
+    return trpo_claim(claim)
 
 
 cdef void permute(const trpo_random_key *key, int64_t n, int64_t *order) noexcept nogil:

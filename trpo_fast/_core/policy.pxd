@@ -22,7 +22,11 @@ cdef class PolicyKernel:
     cdef readonly Py_ssize_t bindings
     cdef int claimed                    # by the thread that works on the batch
 
+    cdef Memory room                    # scratch of more threads than were allowed at bind; None: of no more
+
     cdef int claim(self) except -1 nogil
+    cdef int begin(self) except -1 nogil
+    cdef int make_room(self, int most) except -1
 
     # Raises TypeError where it is not initialized, and RuntimeError where no batch is bound.
     cdef int require(self, str name) except -1

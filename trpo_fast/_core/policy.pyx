@@ -14,7 +14,6 @@ from trpo_fast._core.csrc cimport (
     TRPO_GAUSSIAN,
     TRPO_KL_NEW_OLD,
     TRPO_KL_OLD_NEW,
-    trpo_claim,
     trpo_kl_direction,
     trpo_policy_parameters,
     trpo_policy_place,
@@ -42,6 +41,7 @@ from trpo_fast._core.library cimport (
     make_plan,
     number_of,
     refuse_shared,
+    take_claim,
     threads,
 )
 from trpo_fast._core.operator cimport Operator
@@ -179,7 +179,7 @@ cdef class PolicyKernel:
         self.claim()
         try:
             self.bindings += 1  # operators of the last batch are outlived from here on
-            self.bound = None
+            self.bound = self.room = None
             base = <char *>self.work.reserve(parts.bytes + aligned(theta_bytes) + action_bytes)
             copies = base + parts.bytes
             problem.parameters = memcpy(copies, theta, theta_bytes)
@@ -221,16 +221,36 @@ cdef class PolicyKernel:
 
     cdef int claim(self) except -1 nogil:
         # The batch and its work memory serve one thread at a time; trpo_release ends the claim.
-        if not trpo_claim(&self.claimed):
+        if not take_claim(&self.claimed):
             with gil:
                 raise RuntimeError("this engine is at work in another thread; want one engine per thread")
+        return 0
+
+    cdef int begin(self) except -1 nogil:
+        # Claims the batch, with room for all threads that may take part now: more may be allowed than at bind.
+        cdef int most
+        self.claim()
+        most = min(threads(), self.batch.work.blocks)
+        if most > self.batch.work.threads:
+            with gil:
+                self.make_room(most)
+        return 0
+
+    cdef int make_room(self, int most) except -1:
+        cdef Memory room
+        try:
+            room = Memory()
+            self.batch.work.scratch = room.reserve(most * self.plan.scratch_items * self.kernels.item_size)
+        except MemoryError:
+            return 0  # fewer threads serve, too
+        self.room, self.batch.work.threads = room, most
         return 0
 
     @property
     def memory(self):
         """Bytes that this kernel holds: the most that a bound batch needed so far."""
         self.require("PolicyKernel")
-        return self.work.capacity
+        return self.work.capacity + (0 if self.room is None else self.room.capacity)
 
     def log_probs(self):
         """log pi(a|s) at theta_old of the bound batch, (B,): the denominators of the ratio (a copy)."""
@@ -256,7 +276,7 @@ cdef class PolicyKernel:
         cdef void *result = data_of(out, "out", self.code, 1, self.size, -1, True)
         self.refuse_result(result, self.size * self.kernels.item_size, "out")
         with nogil:
-            self.claim()
+            self.begin()
             self.kernels.policy_gradient(&self.batch, result)
             trpo_release(&self.claimed)
         return out
@@ -274,7 +294,7 @@ cdef class PolicyKernel:
         cdef trpo_kl_direction direction = <trpo_kl_direction><int>kl_directions[kl_direction]
         cdef double improvement = 0, kl = 0
         with nogil:
-            self.claim()
+            self.begin()
             self.kernels.policy_evaluate(&self.batch, theta, direction, &improvement, &kl)
             trpo_release(&self.claimed)
         return improvement, kl
@@ -284,7 +304,7 @@ cdef class PolicyKernel:
         self.require_batch()
         cdef double entropy
         with nogil:
-            self.claim()  # rows whose activations were not kept pass through the work memory
+            self.begin()  # rows whose activations were not kept pass through the work memory
             entropy = self.kernels.policy_entropy(&self.batch)
             trpo_release(&self.claimed)
         return entropy
@@ -350,7 +370,7 @@ cdef class FisherOperator(Operator):
         if self.policy is None:  # made by __new__ alone
             with gil:
                 raise TypeError("FisherOperator comes from PolicyKernel.fisher_operator()")
-        self.policy.claim()
+        self.policy.begin()
         cdef bint outlived = self.binding != self.source.bindings
         if not outlived:
             self.policy.kernels.policy_fisher(&self.policy.batch, v, out)

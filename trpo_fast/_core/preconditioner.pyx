@@ -32,7 +32,6 @@ from trpo_fast._core.csrc cimport (
     TRPO_MAX_LAYERS,
     TRPO_NO_BIAS,
     TRPO_TILE_ROWS,
-    trpo_claim,
     trpo_kfac_place,
     trpo_kfac_sample,
     trpo_kfac_workspace,
@@ -44,7 +43,7 @@ from trpo_fast._core.csrc cimport (
     trpo_release,
 )
 from trpo_fast._core.layouts cimport checked_rows
-from trpo_fast._core.library cimport Memory, code_of, counter_of, data_of, number_of, threads
+from trpo_fast._core.library cimport Memory, code_of, counter_of, data_of, number_of, take_claim, threads
 from trpo_fast._core.operator cimport Operator
 from trpo_fast._core.policy cimport PolicyKernel
 
@@ -206,7 +205,7 @@ cdef class KroneckerPreconditioner(Operator):
         if self.policy is not None and self.binding != self.policy.bindings:
             with gil:
                 raise RuntimeError("this preconditioner is outlived: its engine was bound to another batch since")
-        if not trpo_claim(&self.claimed):
+        if not take_claim(&self.claimed):
             with gil:
                 raise RuntimeError("this preconditioner is at work in another thread; want one for each thread")
         cdef int most = threads() if self.plan.apply_operations > THREAD_OPERATIONS else 1

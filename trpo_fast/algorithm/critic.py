@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import math
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +59,12 @@ class PendingFit(concurrent.futures.Future[CriticFit]):
         # A daemon, because an ending interpreter waits for all other threads before it calls anything of ours.
         self._thread = threading.Thread(target=self._run, args=(compute,), name="critic-fit", daemon=True)
         _running.add(self)
-        self._thread.start()
+        # It is born with what is blocked here: a signal that its caller waits for is not for it to take.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_THREADS)
+        try:
+            self._thread.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def failed(self) -> bool:
         """Whether the fit, which is done, left the critic as it was."""
@@ -82,6 +88,10 @@ class PendingFit(concurrent.futures.Future[CriticFit]):
 
 
 _running: set[PendingFit] = set()
+# All but those that a fault of the thread itself raises: blocked, they would end the process unreported.
+_NOT_FOR_THREADS = signal.valid_signals() - {
+    *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS)
+}
 
 
 @atexit.register

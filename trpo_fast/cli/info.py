@@ -17,18 +17,27 @@ _PACKAGES = (
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what a bug report or a result needs to say about the machine."""
-    available = ", ".join(library.available_instruction_sets())
+    sets = f"available: {', '.join(library.available_instruction_sets())}"
+    if left_out := library.left_out_instruction_sets():
+        sets += f"; without {', '.join(left_out)}, which the compiler of this build has no flags for"
     lines = {
         "trpo-fast": _version("trpo-fast"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "instruction set": f"{library.instruction_set()} (available: {available})",
-        "threads": f"{library.get_num_threads()} of {os.cpu_count()} processors",
+        "instruction set": f"{library.instruction_set()} ({sets})",
+        "threads": f"{library.get_num_threads()} ({', '.join(_limits())})",
     }
     lines |= {package: _version(package) for package in _PACKAGES}
     for name, value in lines.items():
         print(f"{name:<18} {value}")
     return 0
+
+
+def _limits() -> list[str]:
+    """What the number of threads comes from."""
+    granted = f"{library.usable_cores()} cores granted of {os.cpu_count()} processors"
+    variables = ("TRPO_FAST_NUM_THREADS", "OMP_NUM_THREADS")
+    return [granted, *(f"{name}={os.environ[name]}" for name in variables if os.environ.get(name))]
 
 
 def _version(package: str) -> str:

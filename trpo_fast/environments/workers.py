@@ -68,7 +68,7 @@ class WorkerEnvironments(Environments):
     makers : sequence of callables
         Each makes one environment; cloudpickle has to take them.
     num_workers : int, optional
-        Processes, as many as copies at most; by default the cores that affinity and control groups grant this process.
+        Processes, as many as copies at most; by default the cores that affinity and control groups grant.
 
     Raises
     ------

@@ -147,4 +147,7 @@ int trpo_dispatch(const char *wanted);
 /* The i-th built-in instruction set that this CPU runs, lowest first; NULL past the end. */
 const char *trpo_available_isa(int i);
 
+/* The i-th instruction set that this build is without, as its compiler did not know it; NULL past the end. */
+const char *trpo_left_out_isa(int i);
+
 #endif

@@ -61,7 +61,7 @@ typedef struct {
     double *totals; /* blocks * (2 + widths[layers]) */
     void *scratch;  /* threads * scratch_items */
     int blocks;     /* trpo_block_count(rows, parameters); set by the caller, as the next one is */
-    int threads;    /* 1..TRPO_MAX_THREADS: at most so many work on a call; results do not depend on it */
+    int threads;    /* 1..TRPO_MAX_THREADS: that there is room for; results do not depend on it */
 } trpo_policy_work;
 
 /* One bound batch. All but policy_bind may run at once for batches that share a cache and have each their own work. */

@@ -147,7 +147,7 @@ def test_nothing_is_said_of_sides_that_are_reached_or_infinite(make_agent, space
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         agent = make_agent(making(space), **settings)
-    assert agent.config.log_std_init == settings.get("log_std_init", 0.0)
+    assert agent.config.log_std_init == settings.get("log_std_init", -1.0)
 
 
 def test_an_affine_map_that_cannot_be_is_refused_when_the_agent_is_made(make_agent):

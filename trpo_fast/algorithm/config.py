@@ -190,11 +190,12 @@ class TRPOConfig:
         why="smooth, so the quadratic model of the KL holds over a whole step",
     )
     log_std_init: float = setting(
-        0.0,
+        -1.0,
         FINITE,
         "initial log standard deviation of Gaussian actions",
-        why="standard deviation 1 covers the usual action range of [-1, 1]; with -0.5, HalfCheetah-v5 learned better "
-        "gaits but four of four Hopper-v5 runs stopped exploring and stayed below 2,100",
+        why="with a standard deviation of 1 most draws leave a box of [-1, 1] or shake it from side to side: Ant-v5 "
+        "learns nothing, and HalfCheetah-v5 ends a third lower (docs/learning.md). Where only large actions find "
+        "anything, as for Pendulum-v1, 0 is better",
     )
     action_map: str = setting(
         "auto",

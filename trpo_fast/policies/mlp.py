@@ -228,6 +228,6 @@ def _widths(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> tuple[int
     if not isinstance(hidden_sizes, Iterable):
         raise TypeError(f"hidden_sizes: got {hidden_sizes!r}, wanted a sequence of positive integers")
     hidden: tuple[Any, ...] = tuple(hidden_sizes)
-    if not all(not isinstance(size, bool) and isinstance(size, Integral) and 0 < size <= 2**24 for size in hidden):
+    if not all(not isinstance(size, bool) and isinstance(size, Integral) and 0 < int(size) <= 2**24 for size in hidden):
         raise ValueError(f"hidden_sizes: got {in_words(hidden_sizes)}, wanted positive integers up to 2**24")
     return inputs, *map(int, hidden), outputs

@@ -90,14 +90,15 @@ def static_library(name, sources, target, flags):
 
 def static_libraries(target):
     """csrc: what all share, and the kernels once per instruction set."""
-    shared = ["csrc/dispatch.c", "csrc/random.c", "csrc/threads.c"]
     left_out = [f"-DTRPO_WITHOUT_{suffix}" for suffix in target.left_out]
     return [
-        static_library("trpo_base", shared, target, ["-pthread", *left_out]),
+        static_library("trpo_base", ["csrc/dispatch.c", "csrc/threads.c"], target, ["-pthread", *left_out]),
         *(
             static_library(f"trpo_{suffix}", [f"csrc/isa/{suffix}.c"], target, flags)
             for suffix, flags in target.tables.items()
         ),
+        # noise has the same bits on every CPU
+        static_library("trpo_random", ["csrc/random.c"], target, ["-ffp-contract=off"]),
     ]
 
 
@@ -153,8 +154,8 @@ def extension(name):
         depends=[*HEADERS, *C_SOURCES] if name == "library" else HEADERS,
         define_macros=[("Py_LIMITED_API", "0x030B0000")] if LIMITED_API else [],
         py_limited_api=LIMITED_API,
-        extra_compile_args=["-O2", "-ffp-contract=off", "-fvisibility=hidden"],
-        extra_link_args=["-pthread", "-lm"],
+        extra_compile_args=["-O2", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"],
+        extra_link_args=["-pthread"],
     )
 
 

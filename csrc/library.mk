@@ -20,6 +20,7 @@ $(foreach set,$(SETS),$(eval $(call instruction_set,$(firstword $(subst $(comma)
 ifeq (,$(ISAS))
 $(error $(CC) compiles for no machine that there are kernels for)
 endif
+random.FLAGS := -ffp-contract=off
 
 HEADERS = $(shell find $(CSRC) -name '*.h')
 OBJECTS = $(patsubst $(CSRC)/%.c,$(BUILD)/%.o,$(wildcard $(CSRC)/*.c)) $(ISAS:%=$(BUILD)/isa/%.o)

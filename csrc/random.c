@@ -1,6 +1,20 @@
 #include "trpo/random.h"
 
+#include <float.h>
 #include <math.h>
+#include <stddef.h>
+
+/* Vectors that every CPU has, and no contraction of multiplies and adds (this file's compiler flag): noise has the same bits
+ * everywhere. */
+#define REAL double
+#define INT int64_t
+#define UINT uint64_t
+#define SUFFIX f64
+#define TRPO_REAL_IS_DOUBLE 1
+#define TRPO_VECTOR_BYTES 16
+#include "kernels/simd.h"
+
+#include "kernels/elementary.h"
 
 void trpo_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
     uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
@@ -42,12 +56,21 @@ void trpo_random_uniform(const trpo_random_key *key, uint32_t row, int count, do
 }
 
 void trpo_random_normal(const trpo_random_key *key, uint32_t row, int count, double *out) {
-    for (int i = 0; i < count; i += 2) {
-        uint64_t bits[2];
-        trpo_random_bits(key, row, (uint32_t)i / 2, bits);
-        const double radius = sqrt(-2 * log(unit(bits[0]))), angle = 6.283185307179586477 * unit(bits[1]);
-        out[i] = radius * cos(angle);
-        if (i + 1 < count) out[i + 1] = radius * sin(angle);
+    for (int i = 0; i < count; i += 2 * DLEN) {
+        vdouble first, second, sine, cosine;
+        for (int j = 0; j < DLEN; j++) {
+            uint64_t bits[2];
+            trpo_random_bits(key, row, (uint32_t)(i / 2 + j), bits);
+            first[j] = unit(bits[0]);
+            second[j] = unit(bits[1]);
+        }
+        const vdouble squared = D(splat)(-2) * D(vlog)(first);
+        D(sine_cosine_of_turns)(second, &sine, &cosine);
+        for (int j = 0; j < DLEN && i + 2 * j < count; j++) {
+            const double radius = sqrt(squared[j]);
+            out[i + 2 * j] = radius * cosine[j];
+            if (i + 2 * j + 1 < count) out[i + 2 * j + 1] = radius * sine[j];
+        }
     }
 }
 

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -128,3 +129,18 @@ def test_every_requirement_is_pinned_for_the_tests():
         wanted += requirements
     names = {normal(re.match(r"[\w.-]+", requirement)[0]) for requirement in wanted} - {"trpo-fast"}
     assert names <= pinned, sorted(names - pinned)
+
+
+def test_no_compiled_module_asks_for_a_function_of_the_systems_libm():
+    nm = shutil.which("nm")
+    if nm is None or sys.platform != "linux":
+        pytest.skip("no nm here, or other object files")
+    names = "exp exp2 expm1 log log2 log10 log1p pow sin cos tan sincos sinh cosh tanh erf erfc sqrt cbrt hypot fmod"
+    libm = {name + suffix for name in names.split() for suffix in ("", "f", "l")}
+    modules = list((ROOT / "trpo_fast" / "_core").glob("*.so"))
+    assert modules
+    for module in modules:
+        listed = subprocess.run([nm, "-D", "--undefined-only", module], capture_output=True, text=True, check=True)
+        asked = {line.split()[-1].split("@")[0] for line in listed.stdout.splitlines()}
+        assert any(name.startswith("Py") for name in asked), "the list is empty"
+        assert not asked & libm, f"{module.name} asks for {sorted(asked & libm)}"

@@ -1,11 +1,10 @@
 /* Acting and batched forward passes; contracts of what the table has are in trpo/kernels.h. */
 
-/* Row i of what a call writes: its action and log-probability, from its network output, which is overwritten. */
-INLINE void F(act_row)(const trpo_actor *actor, REAL *output, const uint8_t *masks, const double *inverse_std,
-                       double log_normalizer, uint32_t first_row, size_t i, void *actions, void *log_probs) {
+/* Row i of what a call writes: its action and log-probability, from its resolved output. */
+INLINE void F(act_row)(const trpo_actor *actor, const REAL *output, const double *inverse_std, double log_normalizer,
+                       uint32_t first_row, size_t i, void *actions, void *log_probs) {
     const trpo_action_layout *layout = &actor->layout;
     void *action = (void *)F(row_action)(layout, actions, i);
-    F(row_resolve)(layout, F(row_mask)(layout, masks, i), output);
     F(row_draw)(layout, actor->deterministic ? NULL : &actor->key, first_row + (uint32_t)i, output, inverse_std,
                 action);
     ((REAL *)log_probs)[i] = (REAL)F(row_log_prob)(layout, output, action, inverse_std, log_normalizer);
@@ -15,12 +14,14 @@ static void F(sample)(const trpo_actor *actor, size_t rows, const void *outputs_
                       uint32_t first_row, void *actions, void *log_probs) {
     const size_t n = actor->layout.outputs;
     double inverse_std[TRPO_MAX_OUTPUTS], log_normalizer = 0;
-    REAL output[TRPO_MAX_OUTPUTS];
+    REAL output[F(ROW_)];
+    for (size_t j = n; j < F(round_up)(n); j++) output[j] = 0;
     if (actor->layout.distribution == TRPO_GAUSSIAN)
         log_normalizer = F(gaussian_prepare)(n, actor->log_std, inverse_std);
     for (size_t i = 0; i < rows; i++) {
         memcpy(output, (const REAL *)outputs_ + i * n, n * sizeof(REAL));
-        F(act_row)(actor, output, masks, inverse_std, log_normalizer, first_row, i, actions, log_probs);
+        F(resolve_rows)(&actor->layout, F(row_mask)(&actor->layout, masks, i), 1, output, n);
+        F(act_row)(actor, output, inverse_std, log_normalizer, first_row, i, actions, log_probs);
     }
 }
 
@@ -28,7 +29,7 @@ static void F(gaussian_actions)(size_t rows, size_t n, const void *means, const 
                                 void *log_probs) {
     double inverse_std[TRPO_MAX_OUTPUTS], std[TRPO_MAX_OUTPUTS];
     const double log_normalizer = F(gaussian_prepare)(n, log_std, inverse_std);
-    for (size_t j = 0; j < n; j++) std[j] = exp((double)((const REAL *)log_std)[j]);
+    for (size_t j = 0; j < n; j++) std[j] = scalar_exp((double)((const REAL *)log_std)[j]);
     for (size_t i = 0; i < rows; i++) {
         const REAL *mean = (const REAL *)means + i * n;
         REAL *action = (REAL *)noise + i * n;
@@ -97,6 +98,7 @@ static void F(act_task)(void *job_, int task, int thread) {
     F(act_job_) *job = job_;
     const trpo_actor *actor = job->actor;
     const trpo_mlp *plan = actor->network;
+    const trpo_action_layout *layout = &actor->layout;
     const size_t inputs = plan->widths[0], padded = plan->padded[plan->layers];
     REAL *tile = job->scratch + (size_t)thread * plan->scratch_items + plan->tile_activations;
     REAL *outputs = tile + TRPO_TILE_ROWS * plan->activation_column[plan->layers];
@@ -108,12 +110,13 @@ static void F(act_task)(void *job_, int task, int thread) {
     for (size_t row = first; row < end; row += TRPO_TILE_ROWS) {
         const size_t count = end - row < TRPO_TILE_ROWS ? end - row : TRPO_TILE_ROWS;
         F(mlp_forward)(plan, job->packed, count, job->normalized + row * inputs, tile);
+        uint8_t finite[TRPO_TILE_ROWS];
+        for (size_t i = 0; i < count; i++) finite[i] = (uint8_t)F(row_finite)(layout, outputs + i * padded);
+        F(resolve_rows)(layout, F(row_mask)(layout, job->masks, row), count, outputs, padded);
         for (size_t i = row; i < row + count; i++) {
-            REAL *output = outputs + (i - row) * padded;
-            const int finite = F(row_finite)(&actor->layout, output);
-            F(act_row)(actor, output, job->masks, job->inverse_std, job->log_normalizer, job->first_row, i,
+            F(act_row)(actor, outputs + (i - row) * padded, job->inverse_std, job->log_normalizer, job->first_row, i,
                        job->actions, job->log_probs);
-            if (!finite || !isfinite(((const REAL *)job->log_probs)[i])) {
+            if (!finite[i - row] || !isfinite(((const REAL *)job->log_probs)[i])) {
                 job->bad_action[task] = i;
                 return;
             }

@@ -39,8 +39,8 @@ static trpo_adam_outcome F(adam)(size_t n, double learning_rate, double beta1, d
     REAL *m = m_, *v = v_, *theta = theta_;
     const REAL b1 = (REAL)beta1, b2 = (REAL)beta2, eps = (REAL)epsilon;
     const REAL c1 = (REAL)(1 - beta1), c2 = (REAL)(1 - beta2);
-    const REAL rate = (REAL)(learning_rate / (1 - pow(beta1, (double)step)));
-    const REAL root = (REAL)(1 / sqrt(1 - pow(beta2, (double)step)));
+    const REAL rate = (REAL)(learning_rate / -scalar_expm1((double)step * scalar_log(beta1)));
+    const REAL root = (REAL)(1 / sqrt(-scalar_expm1((double)step * scalar_log(beta2))));
     /* Of an integer the order of a reduction is the compiler's to choose: a sum of reals would make each item wait for
      * the one before. */
     INT lost_parameter = 0, lost_moment = 0;

@@ -1,16 +1,26 @@
-/* exp, expm1, tanh and sigmoid on vectors, and activations over a tile.
+/* Elementary functions on vectors of REAL, over the whole range of their arguments: exp, expm1, log, log1p to 2 ulp, tanh,
+ * sigmoid and softplus to 4; of double also the sine and cosine of turns.
  *
- * exp(x) = 2^n (1 + p), x = n ln 2 + r, |r| <= ln(2)/2, p = expm1(r) by its Taylor series, whose remainder is below a
- * quarter of an ulp at the degrees used. ln 2 is split in two so that n * LN2_HIGH is exact for every n in range. */
+ * A scalar is a lane of a vector, with the same bits. There is one way to contract each expression here, so that bits
+ * depend on whether the instruction set has multiply-adds and on nothing else: neither on the length of its vectors nor on
+ * what stands around a call. */
 #if TRPO_REAL_IS_DOUBLE
 #define MAGIC 0x1.8p52 /* adding it rounds to an integer that then sits in the low mantissa bits */
 #define MANTISSA_BITS 52
 #define EXPONENT_BIAS 1023
 #define LN2_HIGH 0x1.62e42fee00000p-1
 #define LN2_LOW 0x1.a39ef35793c76p-33
-#define TAYLOR_DEGREE 13
-#define EXP_LIMIT 709.0
+#define EXP_DEGREE 13
+#define EXP_LOWEST (-746.0) /* exp rounds to 0 there and overflows at the other end */
+#define EXP_HIGHEST 710.0
+#define LOG_TERMS 10
+#define SQRT_HALF 0x1.6a09e667f3bcdp-1
+#define SUBNORMAL_BITS 54
+#define HALF_PI 0x1.921fb54442d18p+0
+#define HALF_PI_LOW 0x1.1a62633145c07p-54
 #define TANH_LIMIT 22.0 /* tanh rounds to 1 beyond */
+#define SMALLEST_NORMAL DBL_MIN
+#define EPSILON DBL_EPSILON
 #define SIGN_BIT INT64_MIN
 #else
 #define MAGIC 0x1.8p23f
@@ -18,87 +28,158 @@
 #define EXPONENT_BIAS 127
 #define LN2_HIGH 0x1.63p-1f
 #define LN2_LOW -0x1.bd0106p-13f
-#define TAYLOR_DEGREE 7
-#define EXP_LIMIT 88.0f
+#define EXP_DEGREE 7
+#define EXP_LOWEST (-104.0f)
+#define EXP_HIGHEST 89.0f
+#define LOG_TERMS 4
+#define SQRT_HALF 0x1.6a09e6p-1f
+#define SUBNORMAL_BITS 25
+#define HALF_PI 0x1.921fb6p+0f
+#define HALF_PI_LOW -0x1.777a5cp-25f
 #define TANH_LIMIT 10.0f
+#define SMALLEST_NORMAL FLT_MIN
+#define EPSILON FLT_EPSILON
 #define SIGN_BIT INT32_MIN
 #endif
 
-static const double F(inverse_factorial)[] = {
-    1.0,        1.0,         1.0 / 2,      1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
-    1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0};
+static const double F(inverse_factorial)[] = {1.0,
+                                              1.0,
+                                              1.0 / 2,
+                                              1.0 / 6,
+                                              1.0 / 24,
+                                              1.0 / 120,
+                                              1.0 / 720,
+                                              1.0 / 5040,
+                                              1.0 / 40320,
+                                              1.0 / 362880,
+                                              1.0 / 3628800,
+                                              1.0 / 39916800,
+                                              1.0 / 479001600,
+                                              1.0 / 6227020800,
+                                              1.0 / 87178291200,
+                                              1.0 / 1307674368000,
+                                              1.0 / 20922789888000,
+                                              1.0 / 355687428096000};
 
-/* p = expm1(r) and scale = 2^n for |x| <= EXP_LIMIT, 0 for the lowest n, whose results are subnormal; a NaN comes out as
- * NaN in p. */
-INLINE vreal F(exp_parts)(vreal x, vreal *scale) {
-    const vreal shifted = x * F(splat)((REAL)1.44269504088896340736) + F(splat)(MAGIC);
-    const vreal n = shifted - F(splat)(MAGIC);
-    const vreal r = (x - n * F(splat)(LN2_HIGH)) - n * F(splat)(LN2_LOW);
-    const vint bits = (vint)shifted - (vint)F(splat)(MAGIC);
-    *scale = (vreal)((bits + EXPONENT_BIAS) << MANTISSA_BITS);
-    vreal sum = F(splat)((REAL)F(inverse_factorial)[TAYLOR_DEGREE]);
-    _Pragma("GCC unroll 16") for (int i = TAYLOR_DEGREE - 1; i >= 2; i--) sum =
+INLINE vreal F(clamp)(vreal x, REAL low, REAL high) { /* NaN passes */
+    x = F(select)(x > high, F(splat)(high), x);
+    return F(select)(x < low, F(splat)(low), x);
+}
+
+INLINE vreal F(absolute)(vreal x) { return (vreal)((vint)x & ~SIGN_BIT); }
+
+/* x rounded to an integer, |x| < 2^(MANTISSA_BITS - 1); the same in *n. */
+INLINE vreal F(rounded)(vreal x, vint *n) {
+    const vreal shifted = x + F(splat)(MAGIC);
+    *n = (vint)shifted - (vint)F(splat)(MAGIC);
+    return shifted - F(splat)(MAGIC);
+}
+
+/* 2^n where that is a normal number; 0 for n = -EXPONENT_BIAS. */
+INLINE vreal F(power_of_two)(vint n) { return (vreal)((n + EXPONENT_BIAS) << MANTISSA_BITS); }
+
+/* x = n ln 2 + r, |r| <= ln(2)/2; returns p = expm1(r) by its Taylor series, whose remainder is below a quarter of an ulp.
+ * ln 2 is split in two so that n * LN2_HIGH is exact; with `exact`, what r lost to rounding is made good, which shows where
+ * 2^n (1 + p) - 1 cancels. EXP_LOWEST <= x <= EXP_HIGHEST; a NaN comes out as NaN in p. */
+INLINE vreal F(exp_parts)(vreal x, int exact, vint *n) {
+    const vreal whole = F(rounded)(x * F(splat)((REAL)1.44269504088896340736), n);
+    const vreal high = x - whole * F(splat)(LN2_HIGH), r = high - whole * F(splat)(LN2_LOW);
+    vreal sum = F(splat)((REAL)F(inverse_factorial)[EXP_DEGREE]);
+    _Pragma("GCC unroll 16") for (int i = EXP_DEGREE - 1; i >= 2; i--) sum =
         sum * r + F(splat)((REAL)F(inverse_factorial)[i]);
-    return r + r * r * sum;
+    if (!exact) return r + r * r * sum;
+    return r + (r * r * sum + ((high - r) - whole * F(splat)(LN2_LOW)));
 }
 
-INLINE vreal F(clamp)(vreal x, REAL limit) { /* NaN passes */
-    x = F(select)(x > limit, F(splat)(limit), x);
-    return F(select)(x < -limit, F(splat)(-limit), x);
+/* 2^n (1 + p), with 2^n in two factors: one of them may be no normal number. */
+INLINE vreal F(vexp)(vreal x) {
+    vint n;
+    const vreal p = F(exp_parts)(F(clamp)(x, EXP_LOWEST, EXP_HIGHEST), 0, &n);
+    const vint half = (vint)((vuint)(n + 2 * EXPONENT_BIAS) >> 1) - EXPONENT_BIAS; /* AVX2 has no signed 64-bit shift */
+    const vreal scale = F(power_of_two)(half);
+    return (scale * p + scale) * F(power_of_two)(n - half);
 }
 
-INLINE vreal F(bounded_expm1)(vreal x) { /* |x| <= EXP_LIMIT */
-    vreal scale, p = F(exp_parts)(x, &scale);
+/* expm1 for |x| <= 2 TANH_LIMIT, but for the sign of zero. */
+INLINE vreal F(bounded_expm1)(vreal x) {
+    vint n;
+    const vreal p = F(exp_parts)(x, 0, &n), scale = F(power_of_two)(n);
     return scale * p + (scale - F(splat)(1));
 }
 
-INLINE vreal F(vexpm1)(vreal x) { return F(bounded_expm1)(F(clamp)(x, EXP_LIMIT)); }
+/* Twice 2^(n - 1) (1 + p) - 1/2: 2^n may overflow where expm1 does not. */
+INLINE vreal F(vexpm1)(vreal x) {
+    vint n;
+    const vreal p = F(exp_parts)(F(clamp)(x, -2 * TANH_LIMIT, EXP_HIGHEST), 1, &n);
+    const vreal half_scale = F(power_of_two)(n - 1), half = half_scale * p + (half_scale - F(splat)((REAL)0.5));
+    return F(select)(F(absolute)(x) < EPSILON / 4, x, half + half);
+}
 
-INLINE vreal F(vexp)(vreal x) {
-    vreal scale, p = F(exp_parts)(F(clamp)(x, EXP_LIMIT), &scale);
-    return scale * p + scale;
+/* log(u) + c, c small against 1 (or u not positive and finite): u = 2^k (1 + f), sqrt(1/2) <= 1 + f < sqrt(2), and with
+ * s = f / (2 + f): log(1 + f) = 2 atanh(s) = f - s (f - R), R = 2 s^2 / 3 + 2 s^4 / 5 + ... */
+INLINE vreal F(log_parts)(vreal u, vreal c) {
+    const vint base = (vint)F(splat)(SQRT_HALF), one = (vint)F(splat)(1);
+    const vint tiny = u < SMALLEST_NORMAL;
+    const vreal normal = F(select)(tiny, u * F(splat)((REAL)((INT)1 << SUBNORMAL_BITS)), u);
+    const vint bits = (vint)normal + (one - base); /* the exponent is that of 2^k */
+    const vreal f = (vreal)((bits & (((INT)1 << MANTISSA_BITS) - 1)) + base) - F(splat)(1);
+    const vint biased = (vint)((vuint)bits >> MANTISSA_BITS) - (tiny & SUBNORMAL_BITS);
+    const vreal k = (vreal)(biased + (vint)F(splat)(MAGIC)) - F(splat)(MAGIC + EXPONENT_BIAS);
+    const vreal s = f / (F(splat)(2) + f), square = s * s;
+    vreal sum = F(splat)((REAL)(2.0 / (2 * LOG_TERMS + 1)));
+    _Pragma("GCC unroll 16") for (int i = LOG_TERMS - 1; i >= 1; i--) sum =
+        sum * square + F(splat)((REAL)(2.0 / (2 * i + 1)));
+    const vreal low = k * F(splat)(LN2_LOW) + c, away = s * (f - square * sum) - low;
+    vreal y = k * F(splat)(LN2_HIGH) - (away - f);
+    y = F(select)(u == 0, F(splat)(-(REAL)INFINITY), y);
+    y = F(select)(u < 0, F(splat)((REAL)NAN), y);
+    return F(select)(u < (REAL)INFINITY, y, u);
+}
+
+INLINE vreal F(vlog)(vreal x) { return F(log_parts)(x, (vreal){0}); }
+
+/* With what 1 + x loses to rounding, c: log(u + c) = log(u) + c / u. */
+INLINE vreal F(vlog1p)(vreal x) {
+    const vreal one = F(splat)(1), u = one + x;
+    const vreal c = F(select)(x < 1, x - (u - one), one - (u - x));
+    return F(select)(u == 1, x, F(log_parts)(u, c / u));
 }
 
 /* tanh |x| = t / (t + 2), t = expm1(2 |x|): no cancellation at either end. */
 INLINE vreal F(vtanh)(vreal x) {
     const vint sign = (vint)x & SIGN_BIT;
-    vreal y = (vreal)((vint)x & ~SIGN_BIT);
+    vreal y = F(absolute)(x);
     y = F(select)(y > TANH_LIMIT, F(splat)(TANH_LIMIT), y);
     const vreal t = F(bounded_expm1)(y + y);
     return (vreal)((vint)(t / (t + F(splat)(2))) | sign);
 }
 
-INLINE vreal F(activate_vector)(trpo_activation activation, vreal z) {
-    const vreal one = F(splat)(1);
-    switch (activation) {
-    case TRPO_TANH: return F(vtanh)(z);
-    case TRPO_RELU: return F(select)(z < 0, (vreal){0}, z); /* NaN passes */
-    case TRPO_ELU: return F(select)(z > 0, z, F(vexpm1)(z));
-    case TRPO_LEAKY_RELU: return F(select)(z < 0, z * F(splat)((REAL)0.01), z);
-    case TRPO_SIGMOID: return one / (one + F(vexp)(-z));
-    default: return z;
-    }
+/* 1 / (1 + e^-x), relatively accurate on both sides. */
+INLINE vreal F(vsigmoid)(vreal x) {
+    const vreal e = F(vexp)(-F(absolute)(x)), above = F(splat)(1) / (F(splat)(1) + e);
+    return F(select)(x < 0, e * above, above);
 }
 
-/* z: n items (a multiple of VLEN), activated in place. */
-static void F(activate)(trpo_activation activation, size_t n, REAL *z) {
-    if (activation == TRPO_TANH) /* the switch hoisted out for the common case */
-        for (size_t i = 0; i < n; i += VLEN) F(store)(z + i, F(vtanh)(F(load)(z + i)));
-    else
-        for (size_t i = 0; i < n; i += VLEN) F(store)(z + i, F(activate_vector)(activation, F(load)(z + i)));
-}
+/* log(1 + e^x); -softplus(-x) is the logarithm of the sigmoid. */
+INLINE vreal F(vsoftplus)(vreal x) { return F(select)(x < 0, (vreal){0}, x) + F(vlog1p)(F(vexp)(-F(absolute)(x))); }
 
-/* y[i] = function(x[i]) for any n: the whole-array form that accuracy tests call. */
-static void F(elementary)(trpo_activation activation, size_t n, const void *x_, void *y_) {
-    const REAL *x = x_;
-    REAL *y = y_;
-    for (size_t i = 0; i < n; i += VLEN) {
-        REAL lane[TRPO_VECTOR_BYTES / sizeof(REAL)] = {0};
-        const size_t count = n - i < VLEN ? n - i : VLEN;
-        for (size_t j = 0; j < count; j++) lane[j] = x[i + j];
-        F(store)(lane, F(activate_vector)(activation, F(load)(lane)));
-        for (size_t j = 0; j < count; j++) y[i + j] = lane[j];
+/* Sine and cosine of 2 pi x, |x| < 2^(MANTISSA_BITS - 4): quarter turns are taken off exactly; a + low is what is left. */
+INLINE void F(sine_cosine_of_turns)(vreal x, vreal *sine, vreal *cosine) {
+    const vreal one = F(splat)(1), turns = F(splat)(4) * x;
+    vint quarters;
+    const vreal rest = turns - F(rounded)(turns, &quarters), low = rest * F(splat)(HALF_PI_LOW);
+    const vreal a = rest * F(splat)(HALF_PI), square = a * a;
+    vreal odd = F(splat)((REAL)F(inverse_factorial)[17]), even = F(splat)((REAL)F(inverse_factorial)[16]);
+    _Pragma("GCC unroll 16") for (int i = 15; i >= 3; i -= 2) {
+        const REAL sign = i % 4 == 1 ? 1 : -1;
+        odd = odd * square + F(splat)(sign * (REAL)F(inverse_factorial)[i]);
+        if (i > 4) even = even * square + F(splat)(sign * (REAL)F(inverse_factorial)[i - 1]);
     }
+    const vreal s = (a * square * odd + low) + a, c = square * square * even + (one - F(splat)((REAL)0.5) * square);
+    const vint swapped = -(quarters & 1);
+    const int to_sign = 8 * (int)sizeof(REAL) - 2;
+    *sine = (vreal)((vint)F(select)(swapped, c, s) ^ ((quarters & 2) << to_sign));
+    *cosine = (vreal)((vint)F(select)(swapped, s, c) ^ (((quarters + 1) & 2) << to_sign));
 }
 
 #undef MAGIC
@@ -106,7 +187,15 @@ static void F(elementary)(trpo_activation activation, size_t n, const void *x_, 
 #undef EXPONENT_BIAS
 #undef LN2_HIGH
 #undef LN2_LOW
-#undef TAYLOR_DEGREE
-#undef EXP_LIMIT
+#undef EXP_DEGREE
+#undef EXP_LOWEST
+#undef EXP_HIGHEST
+#undef LOG_TERMS
+#undef SQRT_HALF
+#undef SUBNORMAL_BITS
+#undef HALF_PI
+#undef HALF_PI_LOW
 #undef TANH_LIMIT
+#undef SMALLEST_NORMAL
+#undef EPSILON
 #undef SIGN_BIT

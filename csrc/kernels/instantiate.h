@@ -8,16 +8,19 @@
 #include "trpo/kernels.h"
 #include "trpo/threads.h"
 
-#define REAL float
-#define INT int32_t
-#define SUFFIX f32
-#define TRPO_REAL_IS_DOUBLE 0
-#include "table.h"
-
+/* Double precision first: rows of distributions are computed in its vectors in both tables. */
 #define REAL double
 #define INT int64_t
+#define UINT uint64_t
 #define SUFFIX f64
 #define TRPO_REAL_IS_DOUBLE 1
+#include "table.h"
+
+#define REAL float
+#define INT int32_t
+#define UINT uint32_t
+#define SUFFIX f32
+#define TRPO_REAL_IS_DOUBLE 0
 #include "table.h"
 
 /* declared in dispatch.c, the one user */

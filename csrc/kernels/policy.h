@@ -64,13 +64,12 @@ NOINLINE const REAL *F(pass_tile)(const trpo_policy_batch *b, size_t row, size_t
     const trpo_action_layout *layout = &b->problem.layout;
     REAL *tile = F(tile_place)(b, row, thread);
     F(mlp_forward)(b->problem.network, b->cache.forward, count, F(tile_input)(b, row), tile);
-    for (size_t i = 0; i < count; i++) {
-        REAL *output = F(tile_output)(b, tile, i);
-        if (finite) finite[i] = (uint8_t)F(row_finite)(layout, output);
-        F(row_resolve)(layout, F(row_mask)(layout, b->problem.masks, row + i), output);
-        if (layout->distribution == TRPO_GAUSSIAN) continue;
+    for (size_t i = 0; finite && i < count; i++) finite[i] = (uint8_t)F(row_finite)(layout, F(tile_output)(b, tile, i));
+    F(resolve_rows)(layout, F(row_mask)(layout, b->problem.masks, row), count, F(tile_output)(b, tile, 0),
+                    F(outputs_padded)(b));
+    for (size_t i = 0; layout->distribution != TRPO_GAUSSIAN && i < count; i++) {
         REAL *metric = F(tile_metric)(b, tile, i);
-        F(row_metric)(layout, output, metric);
+        F(row_metric)(layout, F(tile_output)(b, tile, i), metric);
         for (size_t j = F(outputs)(b); j < F(outputs_padded)(b); j++) metric[j] = 0;
     }
     return tile;
@@ -104,6 +103,7 @@ static void F(bind_block)(void *job_, int block, int thread) {
     double *log_probs = b->cache.log_probs;
     REAL *ratios = b->cache.ratios;
     uint8_t finite[TRPO_TILE_ROWS];
+    double change[TRPO_TILE_ROWS];
     FOR_TILES(b->problem.rows, b->work.blocks, block) {
         const REAL *tile = F(pass_tile)(b, row, count, thread, finite);
         for (size_t i = row; i < row + count; i++) {
@@ -113,8 +113,10 @@ static void F(bind_block)(void *job_, int block, int thread) {
             const REAL rounded = (REAL)log_prob, given = behaviour ? behaviour[i] : rounded;
             /* What a rollout wrote is theta_old's, rounded, where the bits say so: then this is not. */
             log_probs[i] = given == rounded ? log_prob : (double)given;
-            ratios[i] = finite[i - row] ? (REAL)exp((double)rounded - (double)given) : (REAL)NAN;
+            change[i - row] = (double)rounded - (double)given;
         }
+        exp_each(count, change);
+        for (size_t i = 0; i < count; i++) ratios[row + i] = finite[i] ? (REAL)change[i] : (REAL)NAN;
     }
 }
 
@@ -193,8 +195,7 @@ INLINE void F(output_fisher)(const F(batch_job_) * job, const REAL *tile, size_t
                 F(store)(t + i * padded + c, F(load)(t + i * padded + c) * F(load)(job->precision + c));
         return;
     }
-    for (size_t i = 0; i < count; i++)
-        F(row_fisher)(&b->problem.layout, F(tile_metric)(b, tile, i), b->problem.total, t + i * padded);
+    F(fisher_rows)(&b->problem.layout, count, F(tile_metric)(b, tile, 0), 1 / b->problem.total, t, padded);
 }
 
 static void F(fisher_block)(void *job_, int block, int thread) {
@@ -224,7 +225,8 @@ static void F(policy_fisher)(const trpo_policy_batch *b, const void *v_, void *o
     if (log_std_items)
         for (size_t j = 0; j < F(outputs_padded)(b); j++)
             precision[j] =
-                j < n ? (REAL)(exp(-2 * (double)((const REAL *)b->problem.parameters)[j]) / b->problem.total) : (REAL)0;
+                j < n ? (REAL)(scalar_exp(-2 * (double)((const REAL *)b->problem.parameters)[j]) / b->problem.total)
+                      : (REAL)0;
     F(mlp_pack_forward)(b->problem.network, v + log_std_items, b->work.trial);
     trpo_parallel(b->work.blocks, b->work.threads, F(fisher_block), &job);
     F(mlp_reduce)(b->problem.network, b->work.blocks, b->work.sums, out + log_std_items);
@@ -235,26 +237,9 @@ static void F(policy_fisher)(const trpo_policy_batch *b, const void *v_, void *o
 /* Of a row's trial output, resolved, against theta_old; apart, for its stack. Discrete only. */
 NOINLINE double F(entropy_change)(const trpo_action_layout *layout, const REAL *output, const REAL *old,
                                   const REAL *old_metric) {
-    REAL metric[TRPO_MAX_OUTPUTS];
+    REAL metric[F(ROW_)];
     F(row_metric)(layout, output, metric);
     return F(row_entropy)(layout, output, metric) - F(row_entropy)(layout, old, old_metric);
-}
-
-/* Adds what row i contributes at the trial parameters. output: the network's there, not yet resolved; old, old_metric: at
- * theta_old, the metric for discrete ones only. */
-INLINE void F(evaluate_row)(const F(batch_job_) * job, size_t i, REAL *output, const REAL *old, const REAL *old_metric,
-                            double *improvement, double *kl) {
-    const trpo_policy_batch *b = job->batch;
-    const trpo_action_layout *layout = &b->problem.layout;
-    if (!F(row_finite)(layout, output)) *improvement = NAN;
-    F(row_resolve)(layout, F(row_mask)(layout, b->problem.masks, i), output);
-    const double log_prob = F(row_log_prob)(layout, output, F(row_action)(layout, b->problem.actions, i),
-                                            job->trial_inverse, job->log_normalizer);
-    *improvement += (double)((const REAL *)b->problem.advantages)[i] * expm1(log_prob - b->cache.log_probs[i]);
-    *kl += job->direction == TRPO_KL_NEW_OLD ? F(row_kl)(layout, output, old, job->inverse_std)
-                                             : F(row_kl)(layout, old, output, job->trial_inverse);
-    if (b->problem.entropy_coefficient != 0 && layout->distribution != TRPO_GAUSSIAN)
-        *improvement += b->problem.entropy_coefficient * F(entropy_change)(layout, output, old, old_metric);
 }
 
 static void F(evaluate_block)(void *job_, int block, int thread) {
@@ -262,19 +247,36 @@ static void F(evaluate_block)(void *job_, int block, int thread) {
     const trpo_policy_batch *b = job->batch;
     const trpo_mlp *plan = b->problem.network;
     const size_t n = F(outputs)(b), padded = F(outputs_padded)(b);
+    const trpo_action_layout *layout = &b->problem.layout;
+    const int discrete = layout->distribution != TRPO_GAUSSIAN;
     REAL *scratch = F(thread_scratch)(b, thread), *tile = scratch + plan->tile_activations;
-    REAL *old = scratch, *old_metric = scratch + plan->tile_activations / 4;
-    double improvement = 0, kl = 0;
+    REAL *old = scratch, *old_metric = scratch + plan->tile_activations / 4, *outputs = F(tile_output)(b, tile, 0);
+    double improvement = 0, kl = 0, change[TRPO_TILE_ROWS];
     FOR_TILES(b->problem.rows, b->work.blocks, block) {
         /* copied, because the trial's pass overwrites what was not cached */
         const REAL *kept = F(old_tile)(b, row, count, thread);
         memcpy(old, F(tile_output)(b, kept, 0), count * padded * sizeof(REAL));
-        if (b->problem.layout.distribution != TRPO_GAUSSIAN)
-            memcpy(old_metric, F(tile_metric)(b, kept, 0), count * padded * sizeof(REAL));
+        if (discrete) memcpy(old_metric, F(tile_metric)(b, kept, 0), count * padded * sizeof(REAL));
         F(mlp_forward)(plan, b->work.trial, count, F(tile_input)(b, row), tile);
         for (size_t i = 0; i < count; i++)
-            F(evaluate_row)(job, row + i, F(tile_output)(b, tile, i), old + i * padded, old_metric + i * padded,
-                            &improvement, &kl);
+            if (!F(row_finite)(layout, outputs + i * padded)) improvement = NAN;
+        F(resolve_rows)(layout, F(row_mask)(layout, b->problem.masks, row), count, outputs, padded);
+        for (size_t i = 0; i < count; i++) {
+            const double log_prob =
+                F(row_log_prob)(layout, outputs + i * padded, F(row_action)(layout, b->problem.actions, row + i),
+                                job->trial_inverse, job->log_normalizer);
+            change[i] = log_prob - b->cache.log_probs[row + i];
+        }
+        expm1_each(count, change);
+        for (size_t i = 0; i < count; i++)
+            improvement += (double)((const REAL *)b->problem.advantages)[row + i] * change[i];
+        kl += job->direction == TRPO_KL_NEW_OLD ? F(kl_rows)(layout, count, outputs, old, padded, job->inverse_std)
+                                                : F(kl_rows)(layout, count, old, outputs, padded, job->trial_inverse);
+        if (b->problem.entropy_coefficient != 0 && discrete)
+            for (size_t i = 0; i < count; i++)
+                improvement +=
+                    b->problem.entropy_coefficient *
+                    F(entropy_change)(layout, outputs + i * padded, old + i * padded, old_metric + i * padded);
     }
     b->work.totals[(size_t)block * (2 + n)] = improvement;
     b->work.totals[(size_t)block * (2 + n) + 1] = kl;

@@ -2,6 +2,8 @@
 #include "simd.h"
 
 #include "elementary.h"
+
+#include "activations.h"
 #include "gemm.h"
 #include "vector.h"
 
@@ -62,12 +64,15 @@ static const trpo_kernels F(table) = {
 
 #undef REAL
 #undef INT
+#undef UINT
 #undef SUFFIX
 #undef TRPO_REAL_IS_DOUBLE
 #undef vreal
 #undef vint
+#undef vuint
 #undef VLEN
 #undef INLINE
 #undef NOINLINE
 #undef FOR_TILES
+#undef D
 #undef F

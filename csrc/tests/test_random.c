@@ -1,6 +1,8 @@
 /* Philox against the known answers of its authors' distribution, and the shape of what is drawn from it. */
 #include "check.h"
 
+#include <float.h>
+
 static void known_answers(void) {
     const uint32_t cases[3][10] = {
         /* counter, key, answer */
@@ -34,6 +36,36 @@ static void normals_have_their_moments(void) {
     free(draws);
 }
 
+/* Against long double; a 64-bit hash (FNV-1a) of their bits, which are the same on every CPU. */
+static void normals_are_those_of_box_and_muller(void) {
+    enum { N = 10000 };
+    static double draws[N];
+    const trpo_random_key key = {.seed = 11, .stream = 2, .step = 5};
+    trpo_random_normal(&key, 1, N, draws);
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (int i = 0; i < N; i += 2) {
+        uint64_t bits[2];
+        trpo_random_bits(&key, 1, (uint32_t)i / 2, bits);
+        const long double u = ldexpl((long double)((bits[0] >> 11) + 1), -53), turn = 6.28318530717958647692528676656L;
+        const long double v = ldexpl((long double)((bits[1] >> 11) + 1), -53), radius = sqrtl(-2 * logl(u));
+        const long double exact[2] = {radius * cosl(turn * v), radius * sinl(turn * v)};
+        for (int j = 0; j < 2; j++) {
+            /* 2 ulp of the angle's function, half of 2 of the logarithm, two roundings; long double's own angle */
+            const double allowed = 4 * DBL_EPSILON * fabs((double)exact[j]) + 1e-18;
+            CHECK(fabsl((long double)draws[i + j] - exact[j]) <= allowed, "draw %d: %.17g", i + j, draws[i + j]);
+            uint64_t word;
+            memcpy(&word, &draws[i + j], sizeof word);
+            hash = (hash ^ word) * 0x100000001b3u;
+        }
+    }
+    CHECK(hash == 0x315e577691d70de3u, "%016llx", (unsigned long long)hash);
+    for (int count = 1; count < 9; count++) {
+        double some[9] = {0};
+        trpo_random_normal(&key, 1, count, some);
+        CHECK(memcmp(some, draws, (size_t)count * sizeof(double)) == 0 && some[count] == 0, "%d draws", count);
+    }
+}
+
 static void streams_steps_and_rows_differ(void) {
     const trpo_random_key keys[] = {{.seed = 1},
                                     {.seed = 2},
@@ -64,6 +96,7 @@ static void a_permutation_holds_each_index_once(void) {
 int main(void) {
     known_answers();
     normals_have_their_moments();
+    normals_are_those_of_box_and_muller();
     streams_steps_and_rows_differ();
     a_permutation_holds_each_index_once();
     return 0;

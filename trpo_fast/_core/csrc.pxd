@@ -13,6 +13,13 @@ cdef extern from "trpo/types.h" nogil:
         TRPO_ELU
         TRPO_LEAKY_RELU
         TRPO_SIGMOID
+    ctypedef enum trpo_function:
+        TRPO_EXP
+        TRPO_EXPM1
+        TRPO_LOG
+        TRPO_LOG1P
+        TRPO_SINE_OF_TURNS
+        TRPO_COSINE_OF_TURNS
     ctypedef enum trpo_distribution:
         TRPO_GAUSSIAN
         TRPO_CATEGORICAL
@@ -213,7 +220,7 @@ cdef extern from "trpo/kernels.h" nogil:
         void (*mlp_pack_backward)(const trpo_mlp *plan, const void *parameters, void *packed) noexcept nogil
         void (*mlp_outputs)(const trpo_mlp *plan, const void *packed, size_t rows, const void *x, void *out,
                             void *scratch, int threads) noexcept nogil
-        void (*elementary)(trpo_activation activation, size_t n, const void *x, void *y) noexcept nogil
+        void (*elementary)(int function, size_t n, const void *x, void *y) noexcept nogil
         void (*policy_bind)(const trpo_policy_batch *batch) noexcept nogil
         void (*policy_gradient)(const trpo_policy_batch *batch, void *out) noexcept nogil
         void (*policy_fisher)(const trpo_policy_batch *batch, const void *v, void *out) noexcept nogil

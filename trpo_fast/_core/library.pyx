@@ -12,14 +12,20 @@ from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint32_t, uint64_t, ui
 from libc.stdlib cimport free, malloc
 
 from trpo_fast._core.csrc cimport (
+    TRPO_COSINE_OF_TURNS,
     TRPO_ELU,
+    TRPO_EXP,
+    TRPO_EXPM1,
     TRPO_FLOAT32,
     TRPO_FLOAT64,
     TRPO_LEAKY_RELU,
+    TRPO_LOG,
+    TRPO_LOG1P,
     TRPO_MAX_LAYERS,
     TRPO_MAX_THREADS,
     TRPO_RELU,
     TRPO_SIGMOID,
+    TRPO_SINE_OF_TURNS,
     TRPO_TANH,
     trpo_activation,
     trpo_available_isa,
@@ -83,6 +89,16 @@ cdef dict activations = {
     "tanh": TRPO_TANH, "relu": TRPO_RELU, "elu": TRPO_ELU, "leaky_relu": TRPO_LEAKY_RELU, "sigmoid": TRPO_SIGMOID
 }
 ACTIVATIONS = tuple(activations)
+
+cdef dict functions = {
+    **activations,
+    "exp": TRPO_EXP,
+    "expm1": TRPO_EXPM1,
+    "log": TRPO_LOG,
+    "log1p": TRPO_LOG1P,
+    "sine_of_turns": TRPO_SINE_OF_TURNS,
+    "cosine_of_turns": TRPO_COSINE_OF_TURNS,
+}
 
 
 def in_words(value):
@@ -205,15 +221,18 @@ cdef int make_plan(const trpo_kernels *kernels, tuple widths, str activation, tr
     return 0
 
 
-def elementary(activation, x):
-    """The kernels' activation on an array of any shape, float32 or float64: what accuracy tests call."""
-    if activation not in activations:
-        raise ValueError(f"activation: wanted one of {', '.join(activations)}, got {activation!r}")
+def elementary(function, x):
+    """An activation or another of the kernels' functions on an array of any shape, float32 or float64.
+
+    "sine_of_turns" is sin(2 pi x), for ``|x|`` below 2**19 in float32 and 2**48 in float64.
+    """
+    if function not in functions:
+        raise ValueError(f"function: wanted one of {', '.join(functions)}, got {function!r}")
     cdef const trpo_kernels *kernels = kernels_of(x, "x")
     flat, y = np.ascontiguousarray(x).reshape(-1), np.empty(x.size, x.dtype)
     cdef char code = code_of(x.dtype)
     kernels.elementary(
-        <trpo_activation><int>activations[activation],
+        functions[function],
         flat.size,
         data_of(flat, "x", code, 1, -1, -1, False),
         data_of(y, "y", code, 1, flat.size, -1, True),

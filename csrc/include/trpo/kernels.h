@@ -48,8 +48,8 @@ typedef struct {
      * scratch_items. */
     void (*mlp_outputs)(const trpo_mlp *plan, const void *packed, size_t rows, const void *x, void *out, void *scratch,
                         int threads);
-    /* y[i] = activation(x[i]) */
-    void (*elementary)(trpo_activation activation, size_t n, const void *x, void *y);
+    /* y[i] = function(x[i]): a trpo_activation or a trpo_function */
+    void (*elementary)(int function, size_t n, const void *x, void *y);
 
     /* ---- policies; see policy.h ---- */
     /* Writes the batch's cache; every other function reads it. All of them overwrite its work: one call at a time. */

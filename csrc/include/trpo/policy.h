@@ -76,7 +76,7 @@ static inline size_t trpo_policy_parameters(const trpo_mlp *network, trpo_distri
     return network->parameters + (distribution == TRPO_GAUSSIAN ? network->widths[network->layers] : 0);
 }
 
-/* Items of theta_old's forward pass of one tile: activations, whose output is as `row_resolve` leaves it, then, discrete
+/* Items of theta_old's forward pass of one tile: activations, whose output is as `resolve_rows` leaves it, then, discrete
  * only, the metric: p, or p (1 - p) for a Bernoulli, leading dimension padded[layers]. */
 static inline size_t trpo_tile_items(const trpo_mlp *network, trpo_distribution distribution) {
     const size_t metric = distribution == TRPO_GAUSSIAN ? 0 : network->padded[network->layers];

@@ -17,6 +17,16 @@ typedef enum {
     TRPO_SIGMOID = 5
 } trpo_activation;
 
+/* What `elementary` computes besides activations, none of which has such a number. A turn is 2 pi. */
+typedef enum {
+    TRPO_EXP = 64,
+    TRPO_EXPM1 = 65,
+    TRPO_LOG = 66,
+    TRPO_LOG1P = 67,
+    TRPO_SINE_OF_TURNS = 68,
+    TRPO_COSINE_OF_TURNS = 69
+} trpo_function;
+
 /* Diagonal with state-independent log-std; independent blocks of logits (one for a Discrete space); independent
  * logits of 1 against 0. */
 typedef enum { TRPO_GAUSSIAN = 0, TRPO_CATEGORICAL = 1, TRPO_BERNOULLI = 2 } trpo_distribution;

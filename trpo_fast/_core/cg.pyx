@@ -36,6 +36,7 @@ cdef double ATTAINABLE = 1000
 cdef double LEAST_SQUARE = 1e-280  # below it, squares of the items may have been lost
 # b is brought to about 1 where its logarithm (base 2) is beyond this, so that squares and x stay within the dtype.
 cdef int FLOAT32_EXPONENT = 60, FLOAT64_EXPONENT = 400
+cdef double FLOAT32_WIDEST = 2.0**60, FLOAT64_WIDEST = 2.0**400
 
 
 cdef struct Work:
@@ -232,6 +233,7 @@ def solve(
     cdef int kept = min(max_iter, <int>n) if reorthogonalize else 0
     cdef int iterations = 0, status = TRPO_STATUS_SUCCESS, exponent = 0
     cdef int widest = FLOAT32_EXPONENT if k.item_size == sizeof(float) else FLOAT64_EXPONENT
+    cdef double largest = FLOAT32_WIDEST if k.item_size == sizeof(float) else FLOAT64_WIDEST
     cdef double residual_norm = 0, norm_b, goal, curvature
     if preconditioner is not None and (preconditioner.size != A.size or preconditioner.dtype != A.dtype):
         raise ValueError(
@@ -249,7 +251,7 @@ def solve(
     if norm_b == 0:
         memset(w.x, 0, row)
         return status, iterations, residual_norm, 0.0
-    if not 2.0 ** -widest < norm_b < 2.0 ** widest:
+    if not 1 / largest < norm_b < largest:
         exponent = exponent_of(b)
         if not (start_from_x and exponent_of(x) - exponent > 2 * widest):  # such an x0 would overflow
             return solve_scaled(

@@ -115,7 +115,10 @@ class BuildLibraries(build_clib):
         target = target_of(command)
         for suffix in target.left_out:
             self.warn(f"{command[0]} has no flags for csrc/isa/{suffix}.c, which is left out")
-        super().build_libraries(static_libraries(target))
+        made = static_libraries(target)
+        for name, _ in made:  # an archive that is added to keeps the objects of sources that have left it
+            (Path(self.build_clib) / self.compiler.library_filename(name)).unlink(missing_ok=True)
+        super().build_libraries(made)
 
 
 class BuildExtensions(build_ext):

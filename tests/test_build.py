@@ -42,7 +42,7 @@ def libraries(setup, command):
 def test_the_compiler_says_which_machine_is_built_for(setup, tmp_path):
     listed = 'case " $* " in *\' -E \'*) echo \'GLIBC TABLE aarch64 "aarch64" ""\';; esac'
     found = libraries(setup, compiler(tmp_path, listed))
-    assert set(found) == {"trpo_base", "trpo_aarch64"}
+    assert set(found) == {"trpo_base", "trpo_aarch64", "trpo_random"}
     assert found["trpo_aarch64"]["sources"] == ["csrc/isa/aarch64.c"]
     assert "csrc/include/trpo/glibc.h" in found["trpo_aarch64"]["cflags"]
 
@@ -65,7 +65,7 @@ def test_a_table_that_the_compiler_has_no_flags_for_is_left_out(setup, tmp_path)
     if setup["target_of"](("cc",)).tables.keys() != set(TABLES["x86_64"]):
         pytest.skip("needs an x86-64 compiler that knows AVX-512")
     found = libraries(setup, compiler(tmp_path, 'case " $* " in *\' -mavx512f \'*) exit 1;; esac\nexec cc "$@"'))
-    assert set(found) == {"trpo_base", "trpo_x86_64_v2", "trpo_x86_64_v3"}
+    assert set(found) == {"trpo_base", "trpo_x86_64_v2", "trpo_x86_64_v3", "trpo_random"}
     assert "-DTRPO_WITHOUT_x86_64_v4" in found["trpo_base"]["cflags"]
 
 
@@ -89,3 +89,20 @@ def test_every_feature_is_one_that_gcc_8_documents(setup):
         assert set(features) <= GCC_8 and len(features) >= 5
         assert [flag for flag in flags if "=" in flag] in ([], ["-mprefer-vector-width=512"])
     assert not [flag for flag in setup["C_FLAGS"] if flag.startswith("-m")]
+
+
+def test_an_archive_is_made_anew_so_that_objects_which_left_it_are_gone(setup, tmp_path, monkeypatch):
+    dist = pytest.importorskip("setuptools").Distribution()
+    command = setup["BuildLibraries"](dist)
+    command.build_clib = str(tmp_path)
+    command.compiler = pytest.importorskip("setuptools._distutils.ccompiler").new_compiler()
+    stale = tmp_path / command.compiler.library_filename("trpo_base")
+    stale.write_bytes(b"!<arch>\n")
+    seen = []
+    monkeypatch.setattr(
+        setup["build_clib"], "build_libraries", lambda self, made: seen.append(([n for n, _ in made], stale.exists()))
+    )
+    command.build_libraries([])
+    ((names, left),) = seen
+    assert "trpo_base" in names
+    assert not left

@@ -2,10 +2,10 @@
 
 x holds the last good iterate on every exit. The loop runs without the GIL; it takes it once per iteration, for Ctrl-C.
 
-Whether a residual is what the recurrence says is a matter of size: rounding moves b - A x by some epsilons of |b| and of
-|A| |x|, of the largest x on the way (Greenbaum 1997, "Estimating the attainable accuracy of recursively computed residual
-methods"). |A| |p| is known from the products, so that only what is within that doubt costs a product: never the solve of
-a trust-region step, which ends far above.
+Whether a residual is what the recurrence says is a matter of size: rounding moves b - A x by some epsilons of |b| and
+of |A| |x|, of the largest x on the way (Greenbaum 1997, "Estimating the attainable accuracy of recursively computed
+residual methods"). |A| |p| is known from the products, so that only what is within that doubt costs a product: never
+the solve of a trust-region step, which ends far above.
 """
 
 import numpy as np

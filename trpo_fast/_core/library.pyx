@@ -349,7 +349,7 @@ cdef double number_of(object value, str name) except? -1:
 
 
 def as_double(value, name):
-    """`value` as a float, or a ValueError that names it where there is none of its size, a TypeError where it is none."""
+    """`value` as a float; a ValueError names it where there is none of its size, a TypeError where it is none."""
     return number_of(value, name)
 
 

@@ -216,8 +216,8 @@ cdef class PolicyKernel:
         extents[3] = Extent(self.batch.problem.advantages, rows * item)
         extents[4] = Extent(self.batch.problem.behaviour, rows * item)
         extents[5] = Extent(self.batch.problem.masks, rows * self.layout.mask_items)
-        names = (name, "bound observations", "bound actions", "bound advantages", "bound log_probs", "bound action_masks")
-        return refuse_shared(extents, names, 1)
+        bound = ("observations", "actions", "advantages", "log_probs", "action_masks")
+        return refuse_shared(extents, (name, *("bound " + array for array in bound)), 1)
 
     cdef int claim(self) except -1 nogil:
         # The batch and its work memory serve one thread at a time; trpo_release ends the claim.

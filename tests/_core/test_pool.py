@@ -51,8 +51,10 @@ def until(holds: Callable[[], bool], do: Callable[[], object]) -> None:
         do()
 
 
-def tasks() -> set[str]:
-    return set(os.listdir("/proc/self/task"))
+def pool_threads() -> set[str]:
+    return {
+        task.name for task in Path("/proc/self/task").iterdir() if (task / "comm").read_text() == "trpo-fast pool\n"
+    }
 
 
 def _state(thread: str) -> str:
@@ -66,18 +68,12 @@ def worked(threads: set[str]) -> dict[str, str]:
     return {thread: " ".join((run, turns)) for thread, (run, _, turns) in spent.items()}
 
 
-_workers: set[str] = set()
-
-
 @pytest.fixture(autouse=True)
 def pool():
     """Every thread of the pool, of which there are at least three."""
-    before = tasks()
     set_num_threads(4)
-    library.multiply_adds(np.float32, 10)
-    _workers.update(tasks() - before)
-    assert len(_workers) >= 3
-    return _workers
+    until(lambda: len(pool_threads()) >= 3, lambda: library.multiply_adds(np.float32, 10))
+    return pool_threads()
 
 
 def test_a_bound_batch_obeys_a_lower_limit_from_the_next_section_on(pool):

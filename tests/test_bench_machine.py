@@ -110,7 +110,9 @@ def test_limits_of_one_thread_are_measured_in_every_precision_that_there_is():
 
 def test_a_precision_that_a_build_has_not_has_no_limit(monkeypatch):
     def multiply_adds(dtype, rounds):
-        return float(rounds * np.dtype(dtype).itemsize)  # TypeError for a name that NumPy does not know
+        if dtype == "bfloat16":  # which NumPy knows once onnx's ml_dtypes is imported
+            raise TypeError(dtype)
+        return float(rounds * np.dtype(dtype).itemsize)
 
     monkeypatch.setattr(library, "multiply_adds", multiply_adds)
     found = benchmarks.multiply_add_limits(repeats=1)

@@ -29,7 +29,11 @@ def test_a_program_that_imports_the_package_keeps_its_ctrl_c(tmp_path, name, arg
     program.parent.mkdir(exist_ok=True)
     program.write_text(PROGRAM)
     run = program.parent if name.endswith("__main__.py") else program
-    done = subprocess.run([sys.executable, run, *arguments], capture_output=True, text=True)
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # children ignore what we do, as under nohup
+    try:
+        done = subprocess.run([sys.executable, run, *arguments], capture_output=True, text=True)
+    finally:
+        signal.signal(signal.SIGINT, ours)
     assert done.stdout == "cleaned up\n"
     assert "KeyboardInterrupt" in done.stderr
 

@@ -170,7 +170,7 @@ CHANGES = {
     "hidden_sizes": ((8,), _learned_bits),
     "critic_hidden_sizes": ((8, 8), _learned_bits),
     "activation": ("relu", _learned_bits),
-    "log_std_init": (-1.0, _learned_bits),
+    "log_std_init": (-0.5, _learned_bits),
     "action_map": ("affine", _learned_bits),
     "normalize_observations": (False, _learned_bits),
     "observation_clip": (0.5, _learned_bits),

@@ -22,7 +22,7 @@ TEXTS = {
     "hidden_sizes": ("128,32", (128, 32)),
     "critic_hidden_sizes": ("", ()),
     "observation_clip": ("inf", float("inf")),
-    "log_std_init": ("-1.0", -1.0),
+    "log_std_init": ("-0.5", -0.5),
     "action_map": ("affine", "affine"),
 }
 

@@ -62,7 +62,10 @@ const char *trpo_left_out_isa(int i) {
 const trpo_kernels *trpo_kernels_for(trpo_dtype dtype) { return built_in[chosen].tables[dtype]; }
 
 const trpo_kernels *trpo_narrow_kernels_for(trpo_dtype dtype) {
-    int i = chosen;
-    while (i > 0 && built_in[i].tables[dtype]->vector_items * built_in[i].tables[dtype]->item_size > 32) i--;
-    return built_in[i].tables[dtype];
+    int narrow = 0;
+    for (int i = 1; i < BUILT_IN && i <= chosen; i++) {
+        const trpo_kernels *kernels = built_in[i].tables[dtype];
+        if (kernels->vector_items * kernels->item_size <= 32) narrow = i;
+    }
+    return built_in[narrow].tables[dtype];
 }

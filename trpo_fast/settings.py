@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from trpo_fast._core.library import in_words
+from trpo_fast._core.library import as_double, in_words
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,7 @@ def real(want: str, accepts: Callable[[float], bool]) -> Rule:
     def convert(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError
-        try:
-            number = float(value)
-        except OverflowError:  # of an integer or a fraction beyond the largest float
-            raise ValueError from None
+        number = as_double(value, want)  # ValueError beyond the largest float
         if not accepts(number):  # NaN fails every comparison, so it is never accepted
             raise ValueError
         return number

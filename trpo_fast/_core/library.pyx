@@ -312,23 +312,30 @@ cdef void *data_of(
     )
 
 
+cdef bint overlap(const void *p, size_t bytes, const void *q, size_t other_bytes) noexcept:
+    cdef uintptr_t a = <uintptr_t>p, b = <uintptr_t>q
+    return bytes > 0 and other_bytes > 0 and a < b + other_bytes and b < a + bytes
+
+
 cdef int refuse_overlap(
     str name, const void *p, size_t bytes, str other_name, const void *q, size_t other_bytes
 ) except -1:
-    cdef uintptr_t a = <uintptr_t>p, b = <uintptr_t>q
-    if bytes > 0 and other_bytes > 0 and a < b + other_bytes and b < a + bytes:
+    if overlap(p, bytes, q, other_bytes):
         raise ValueError(f"{name}: shares memory with {other_name}; wanted arrays that do not overlap")
     return 0
 
 
 cdef int refuse_shared(const Extent *extents, tuple names, int written) except -1:
-    cdef int i, j
+    # Every step of an environment comes here: a name is looked up only where there is something to say.
+    cdef int i, j, count = <int>len(names)
+    cdef const Extent *a
+    cdef const Extent *b
     for i in range(written):
-        for j in range(i + 1, <int>len(names)):
-            if extents[j].data != NULL:
-                refuse_overlap(
-                    <str>names[i], extents[i].data, extents[i].bytes, <str>names[j], extents[j].data, extents[j].bytes
-                )
+        a = &extents[i]
+        for j in range(i + 1, count):
+            b = &extents[j]
+            if b.data != NULL and overlap(a.data, a.bytes, b.data, b.bytes):
+                refuse_overlap(<str>names[i], a.data, a.bytes, <str>names[j], b.data, b.bytes)
     return 0
 
 

@@ -46,6 +46,10 @@ from trpo_fast._core.library cimport (
 )
 from trpo_fast._core.operator cimport Operator
 
+# What a result may not share memory with.
+cdef tuple bound_arrays = (
+    "bound observations", "bound actions", "bound advantages", "bound log_probs", "bound action_masks"
+)
 cdef dict kl_directions = {"new_old": TRPO_KL_NEW_OLD, "old_new": TRPO_KL_OLD_NEW}
 
 
@@ -216,8 +220,7 @@ cdef class PolicyKernel:
         extents[3] = Extent(self.batch.problem.advantages, rows * item)
         extents[4] = Extent(self.batch.problem.behaviour, rows * item)
         extents[5] = Extent(self.batch.problem.masks, rows * self.layout.mask_items)
-        bound = ("observations", "actions", "advantages", "log_probs", "action_masks")
-        return refuse_shared(extents, (name, *("bound " + array for array in bound)), 1)
+        return refuse_shared(extents, (name, *bound_arrays), 1)
 
     cdef int claim(self) except -1 nogil:
         # The batch and its work memory serve one thread at a time; trpo_release ends the claim.

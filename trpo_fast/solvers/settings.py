@@ -123,6 +123,8 @@ class StepSettings(Settings):
 document(DirectionSettings)
 document(StepSettings)
 
+DEFAULT_DIRECTION, DEFAULT_STEP = DirectionSettings(), StepSettings()
+
 STEP_KEYWORDS: Mapping[str, dataclasses.Field[Any]] = {
     entry.name: entry for kind in (DirectionSettings, StepSettings) for entry in dataclasses.fields(kind)
 }
@@ -146,13 +148,10 @@ def chosen_settings(
         if name not in STEP_KEYWORDS:
             hint = names_near(name, STEP_KEYWORDS, "there are")
             raise TypeError(f"{name!r} is no setting of a trust-region step; {hint}")
-    of_direction = {name: value for name, value in changes.items() if name in _DEFAULTS[0].__dataclass_fields__}
+    of_direction = {name: value for name, value in changes.items() if name in DEFAULT_DIRECTION.__dataclass_fields__}
     of_step = {name: value for name, value in changes.items() if name not in of_direction}
-    direction, step = direction or _DEFAULTS[0], step or _DEFAULTS[1]
+    direction, step = direction or DEFAULT_DIRECTION, step or DEFAULT_STEP
     return (
         direction.replace(**of_direction) if of_direction else direction,
         step.replace(**of_step) if of_step else step,
     )
-
-
-_DEFAULTS = DirectionSettings(), StepSettings()

@@ -22,10 +22,15 @@ from ..settings import described
 from .conjugate_gradient import CGResult, as_operator, conjugate_gradient
 from .engine import Engine, Evaluator
 from .line_search import Condition, LineSearchResult, backtracking_line_search, full_step
-from .settings import STEP_KEYWORDS, DirectionSettings, StepSettings, chosen_settings
+from .settings import (
+    DEFAULT_DIRECTION,
+    DEFAULT_STEP,
+    STEP_KEYWORDS,
+    DirectionSettings,
+    StepSettings,
+    chosen_settings,
+)
 from .status import Status
-
-_DIRECTION, _STEP = DirectionSettings(), StepSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +127,7 @@ class TrustRegionReport:
         direction: Direction,
         length: float | None = None,
         search: LineSearchResult | None = None,
-        settings: StepSettings = _STEP,
+        settings: StepSettings = DEFAULT_STEP,
         timings: Mapping[str, float] | None = None,
     ) -> TrustRegionReport:
         """Of what the parts of a step returned.
@@ -165,7 +170,7 @@ class TrustRegionReport:
 def find_direction(
     engine: Engine,
     gradient: NDArray[Any] | None = None,
-    settings: DirectionSettings = _DIRECTION,
+    settings: DirectionSettings = DEFAULT_DIRECTION,
     *,
     preconditioner: Any = None,
     rows: NDArray[np.int64] | None = None,
@@ -232,7 +237,7 @@ def find_direction(
     return Direction.from_solution(solution, g, settings.damping, gradient_norm)
 
 
-def step_length(direction: Direction, settings: StepSettings = _STEP) -> float | None:
+def step_length(direction: Direction, settings: StepSettings = DEFAULT_STEP) -> float | None:
     """``sqrt(2 max_kl / curvature)``: how far x may be followed until the quadratic model of the KL is at `max_kl`.
 
     The curvature is x'Fx, or x'(F + damping I)x where `step_curvature` is "damped".
@@ -251,7 +256,7 @@ def step_length(direction: Direction, settings: StepSettings = _STEP) -> float |
 
 
 def try_step(
-    engine: Evaluator, step: NDArray[Any], settings: StepSettings = _STEP, *, accept: Condition | None = None
+    engine: Evaluator, step: NDArray[Any], settings: StepSettings = DEFAULT_STEP, *, accept: Condition | None = None
 ) -> LineSearchResult:
     """Change the engine's parameters by the longest part of `step` that is accepted, or leave them as they are.
 
@@ -344,11 +349,9 @@ def trust_region_step(
     .. [2] Rajeswaran et al., "Towards Generalization and Simplicity in Continuous Control", NeurIPS 2017, eq. 5.
     """
     _require_engine(engine, "surrogate_gradient", "fisher_operator", "parameters", "parameters_changed", "evaluate")
-    inverse = settings.get("preconditioner")
-    if inverse is None or isinstance(inverse, str):
-        inverse = None
-    else:
-        del settings["preconditioner"]
+    inverse = None
+    if not isinstance(settings.get("preconditioner"), str | None):
+        inverse = settings.pop("preconditioner")
     direction, step = chosen_settings(direction, step, settings)
 
     start = perf_counter()

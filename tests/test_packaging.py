@@ -131,16 +131,32 @@ def test_every_requirement_is_pinned_for_the_tests():
     assert names <= pinned, sorted(names - pinned)
 
 
-def test_no_compiled_module_asks_for_a_function_of_the_systems_libm():
+def asked_of_libraries() -> dict[str, set[str]]:
+    """What every compiled module asks shared libraries for, as nm says it: name, or name@version."""
     nm = shutil.which("nm")
     if nm is None or sys.platform != "linux":
         pytest.skip("no nm here, or other object files")
+    asked = {}
+    for module in (ROOT / "trpo_fast" / "_core").glob("*.so"):
+        listed = subprocess.run([nm, "-D", "--undefined-only", module], capture_output=True, text=True, check=True)
+        asked[module.name] = {line.split()[-1] for line in listed.stdout.splitlines()}
+        assert any(name.startswith("Py") for name in asked[module.name]), "the list is empty"
+    assert asked
+    return asked
+
+
+def test_no_compiled_module_asks_for_a_function_of_the_systems_libm():
     names = "exp exp2 expm1 log log2 log10 log1p pow sin cos tan sincos sinh cosh tanh erf erfc sqrt cbrt hypot fmod"
     libm = {name + suffix for name in names.split() for suffix in ("", "f", "l")}
-    modules = list((ROOT / "trpo_fast" / "_core").glob("*.so"))
-    assert modules
-    for module in modules:
-        listed = subprocess.run([nm, "-D", "--undefined-only", module], capture_output=True, text=True, check=True)
-        asked = {line.split()[-1].split("@")[0] for line in listed.stdout.splitlines()}
-        assert any(name.startswith("Py") for name in asked), "the list is empty"
-        assert not asked & libm, f"{module.name} asks for {sorted(asked & libm)}"
+    for module, asked in asked_of_libraries().items():
+        found = libm & {name.split("@")[0] for name in asked}
+        assert not found, f"{module} asks for {sorted(found)}"
+
+
+def test_compiled_modules_load_with_the_oldest_c_library_that_is_promised():
+    def version(name: str) -> tuple[int, ...]:
+        return tuple(int(part) for part in re.search(r"GLIBC_([\d.]+)", name)[1].split("."))
+
+    for module, asked in asked_of_libraries().items():
+        newer = sorted(name for name in asked if "GLIBC_" in name and version(name) > (2, 17))
+        assert not newer, f"{module} asks for {newer}; see csrc/include/trpo/glibc.h"

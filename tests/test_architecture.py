@@ -26,6 +26,7 @@ FLOORS = {
     "settings": 2,
     "solvers": 2,
     "model_file": 2,
+    "run_models": 2,
     "normalizers": 2,
     "spaces": 2,
     "saved_policy": 2,

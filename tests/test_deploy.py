@@ -254,14 +254,13 @@ def test_metadata_say_where_the_policy_comes_from(tmp_path):
     assert actor.observation_space.shape == (4,) and actor.action_space.n == 2
 
 
-def test_a_runs_folder_means_its_model_or_its_latest_checkpoint(saved, tmp_path):
-    agent, actor = saved()
+def test_a_runs_folder_means_its_latest_model_or_checkpoint(saved, tmp_path):
+    agent, _ = saved()
     for steps in (900, 1000):
         (tmp_path / "checkpoints").mkdir(exist_ok=True)
         agent.num_timesteps = steps
         agent.save(tmp_path / "checkpoints" / f"{steps:012d}.trpo")
-    assert load_actor(tmp_path).metadata == actor.metadata
-    (tmp_path / "model.trpo").unlink()
+    assert (tmp_path / "model.trpo").exists(), "of 0 timesteps"
     assert load_actor(str(tmp_path)).metadata["counters"]["num_timesteps"] == 1000
     with pytest.raises(FileNotFoundError, match=r"path: the folder .*checkpoints given; want a model file, or the"):
         load_actor(tmp_path / "checkpoints")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 
 import numpy as np
 import pytest
@@ -49,6 +50,35 @@ def test_file_is_readable_by_others_as_the_umask_allows(path):
     mask = os.umask(0)
     os.umask(mask)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+def test_saving_never_changes_the_umask_of_the_process(path, monkeypatch):
+    def refuse(_):
+        raise AssertionError("another thread would make files of other permissions meanwhile")
+
+    monkeypatch.setattr(os, "umask", refuse)
+    model_file.write(path, {}, {})
+
+
+def test_what_a_killed_save_left_is_removed_and_nothing_else(path, monkeypatch):
+    (path.parent / ".hidden").write_text("")
+    model_file.write(path, TENSORS, METADATA)
+    with monkeypatch.context() as killed:
+        for module, name in (os, "replace"), (type(path), "unlink"):
+            killed.setattr(module, name, lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            model_file.write(path, {}, {})
+    assert len(os.listdir(path.parent)) == 3
+    model_file.remove_unfinished(path.parent)
+    assert sorted(os.listdir(path.parent)) == [".hidden", path.name]
+
+
+def test_metadata_are_read_without_the_arrays(path):
+    model_file.write(path, TENSORS, METADATA)
+    assert model_file.read_metadata(path) == METADATA
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ModelFileError, match="is truncated"):
+        model_file.read_metadata(path)
 
 
 def test_failed_write_leaves_the_old_file_and_no_other(path, monkeypatch):

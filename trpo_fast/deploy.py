@@ -30,7 +30,8 @@ def load_actor(path: str | os.PathLike[str], *, seed: int | None = None) -> Load
     Parameters
     ----------
     path : path
-        A file that ``TRPO.save`` wrote, or the folder of a run: its model.trpo, or else its latest checkpoint.
+        A file that ``TRPO.save`` wrote, or the folder of a run: its latest model or checkpoint, the one with the most
+        timesteps. One that cannot be read is passed over, with a warning.
     seed : int from 0 to 2**32 - 1, optional
         Of stochastic actions. By default noise goes on where the saved agent's ``predict`` stopped: the actor's actions
         are those that the loaded agent would predict, call by call.

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 FORMAT_VERSION = 1
 _KEY = "trpo_fast"
+_UNFINISHED = ".new"
 
 
 class ModelFileError(ValueError):
@@ -70,17 +71,51 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot write {target}: folder {target.parent} does not exist")
     # In the same folder, because only a rename within one file system is atomic.
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_UNFINISHED}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        # Created with the permissions that the process gives to its files.
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private
         os.replace(temporary, target)
     except BaseException:
-        os.unlink(temporary)
+        with suppress(OSError):
+            temporary.unlink()
         raise
+    _sync_folder(target.parent)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give a file a second name, in one step where that is taken; a copy where the file system has no links."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_UNFINISHED}")
+    try:
+        os.link(source, temporary)
+    except OSError:
+        replace_file(target, source.read_bytes())
+        return
+    os.replace(temporary, target)
+    with suppress(OSError):  # POSIX: nothing is renamed where both are the same file already
+        temporary.unlink()
+    _sync_folder(target.parent)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what saves into ``folder`` left there whose process was killed; nothing may be writing there."""
+    for pattern in (f".*.*{_UNFINISHED}", ".*.trpo.????????"):  # the second is how earlier versions called them
+        for left in folder.glob(pattern):
+            with suppress(OSError):
+                left.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename outlast a power cut, where the file system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -93,6 +128,27 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
     ModelFileError
         A truncated, foreign or future-version file; the message says which.
     """
+    with _opened(path) as (source, file):
+        metadata = _metadata_of(source, file)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a mapping
+    return tensors, metadata
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The metadata alone, of a file of any size; errors are those of :func:`read`."""
+    with _opened(path) as (source, file):
+        return _metadata_of(source, file)
+
+
+def read_array(path: str | os.PathLike[str], name: str) -> NDArray[Any]:
+    """One array of a file of any size; errors are those of :func:`read`, a missing array is damage."""
+    with _opened(path) as (_, file):
+        array: NDArray[Any] = file.get_tensor(name)
+    return array
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Any]]:
     source = checked_path("path", path)
     if not source.exists():
         raise FileNotFoundError(f"no model file at {source}")
@@ -100,14 +156,16 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
         raise ModelFileError(f"{source} is a folder, not a model file")
     try:
         with safetensors.safe_open(source, framework="numpy") as file:
-            header = (file.metadata() or {}).get(_KEY)
-            if header is None:
-                raise ModelFileError(f"{source} is a safetensors file, but was not written by trpo_fast")
-            metadata = _metadata(source, header)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a mapping
+            yield source, file
     except safetensors.SafetensorError as error:
         raise ModelFileError(f"{source} is truncated, or not a model file: {error}") from error
-    return tensors, metadata
+
+
+def _metadata_of(source: Path, file: Any) -> dict[str, Any]:
+    header = (file.metadata() or {}).get(_KEY)
+    if header is None:
+        raise ModelFileError(f"{source} is a safetensors file, but was not written by trpo_fast")
+    return _metadata(source, header)
 
 
 @contextmanager
@@ -134,10 +192,3 @@ def _metadata(source: Path, header: str) -> dict[str, Any]:
             f"{source} has format version {version}, this trpo_fast reads up to {FORMAT_VERSION}: install a newer one"
         )
     return dict(metadata)
-
-
-def _umask() -> int:
-    # The mask can only be read by setting it.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

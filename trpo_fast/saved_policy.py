@@ -16,6 +16,7 @@ from trpo_fast import model_file, spaces
 from trpo_fast._core.library import ACTIVATIONS
 from trpo_fast.model_file import ModelFileError
 from trpo_fast.normalizers import ObservationNormalizer
+from trpo_fast.run_models import read_latest
 from trpo_fast.spaces.images import ImageLayout, convolutions, image_layout
 
 KIND = "TRPO"
@@ -74,25 +75,8 @@ class SavedPolicy:
         return (shapes[0][1], *(outputs for outputs, _ in shapes))
 
 
-def find_model(path: str | os.PathLike[str], name: str = "path") -> Path:
-    """The model file that `path` means: the file itself, or a run's model.trpo, or else its latest checkpoint.
-
-    TypeError where it is no path, FileNotFoundError for a folder without either; both call it `name`.
-    """
-    found = model_file.checked_path(name, path)
-    if not found.is_dir():
-        return found
-    candidates = [*sorted(found.glob("checkpoints/*.trpo")), *found.glob("model.trpo")]
-    if not candidates:
-        raise FileNotFoundError(
-            f"{name}: the folder {found} given; want a model file, or the folder of a run with model.trpo or "
-            "checkpoints/*.trpo in it"
-        )
-    return candidates[-1]
-
-
 def read_policy(path: str | os.PathLike[str], name: str = "path") -> SavedPolicy:
-    """Read the policy of a file that ``TRPO.save`` wrote, or of a run's folder; errors call the argument `name`.
+    """Read the policy of a file that ``TRPO.save`` wrote, or of a run's latest; errors call the argument `name`.
 
     Raises
     ------
@@ -105,7 +89,10 @@ def read_policy(path: str | os.PathLike[str], name: str = "path") -> SavedPolicy
     ValueError
         The policy is a torch module of the user's own, which only torch can evaluate.
     """
-    source = find_model(path, name)
+    return read_latest(path, _read_policy, name)
+
+
+def _read_policy(source: Path) -> SavedPolicy:
     arrays, metadata = model_file.read(source)
     if metadata.get("kind") != KIND:
         raise ModelFileError(f"{source}: holds {metadata.get('kind')!r}; want an agent saved by TRPO.save")

@@ -42,6 +42,11 @@ def end() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def is_own(handler: object) -> bool:
+    """Whether `handler` of a signal is what :func:`begin` put there."""
+    return handler is _leave
+
+
 def _leave(number: int, frame: object) -> None:
     os.write(2, b"trpo-fast: interrupted\n")
     os._exit(INTERRUPTED)

@@ -149,7 +149,7 @@ TENSORS = (
     *("episodes.returns", "episodes.lengths"),
 )
 COUNTERS = (
-    *("num_timesteps", "num_updates", "num_episodes", "num_predictions", "adam", "collector"),
+    *("num_timesteps", "earlier_timesteps", "num_updates", "num_episodes", "num_predictions", "adam", "collector"),
     *("adam.adam_step", "adam.epochs", "collector.step", "collector.resets"),
 )
 
@@ -216,14 +216,14 @@ def test_episodes_with_returns_and_lengths_of_different_number_are_refused(saved
         TRPO.load(tmp_path / "bad.trpo")
 
 
-# A file without num_predictions is from before it was counted, and is read.
+# A file without these is from before they were counted, and is read.
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         (name, value)
         for name in COUNTERS
         for value in ("missing", None, "7", -1, 1.5, True, [], 2**63)
-        if (name, value) != ("num_predictions", "missing")
+        if not (name in ("num_predictions", "earlier_timesteps") and value == "missing")
     ],
 )
 def test_damaged_counter_is_refused_when_loaded_by_file_name_and_want(saved_file, tmp_path, name, value):

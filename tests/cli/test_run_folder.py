@@ -1,9 +1,33 @@
+import errno
+import fcntl
+import os
+import re
+import signal
 from pathlib import Path
 
 import pytest
 
+from trpo_fast import model_file
 from trpo_fast.cli.errors import CommandError
-from trpo_fast.cli.run_folder import RunFolder, model_of
+from trpo_fast.cli.run_folder import RunFolder, claimed_by_name, latest_of
+from trpo_fast.run_models import checkpoint_name
+
+
+def in_child(function):
+    """What `function` is refused with in another process, "" where it is not."""
+    there, here = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            function()
+        except CommandError as error:
+            os.write(here, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(here)
+    os.waitpid(child, 0)
+    with os.fdopen(there) as said:
+        return said.read()
 
 
 def test_folder_in_use_and_file_are_refused_but_an_empty_folder_serves(tmp_path):
@@ -16,38 +40,113 @@ def test_folder_in_use_and_file_are_refused_but_an_empty_folder_serves(tmp_path)
         RunFolder(tmp_path / "notes.txt").refuse_if_used()
 
 
+def test_what_a_start_left_that_was_killed_refuses_no_other_try(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.claim_new()
+    (folder.checkpoints / checkpoint_name(0)).write_text("")
+    (folder.checkpoints / f".{checkpoint_name(0)}.0123abcd.new").write_text("")
+    folder.release()
+    (folder.path / ".lock").write_text("process 1 on that.machine")
+    RunFolder(folder.path).refuse_if_used()
+    RunFolder(folder.path).claim_new()
+    (folder.checkpoints / checkpoint_name(64)).write_text("")
+    with pytest.raises(CommandError, match="in use by process"):
+        RunFolder(folder.path).refuse_if_used()
+
+
 def test_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CommandError, match=r"file/run cannot be written: Not a directory"):
-        RunFolder(tmp_path / "file" / "run").make()
+        RunFolder(tmp_path / "file" / "run").claim_new()
 
 
-def test_latest_checkpoint_is_the_one_with_the_most_timesteps(tmp_path):
+def test_two_runs_of_one_name_get_two_folders(tmp_path):
+    made = [claimed_by_name(tmp_path / "runs" / "a") for _ in range(3)]
+    assert [folder.path.name for folder in made] == ["a", "a-2", "a-3"]
+
+
+def test_a_folder_is_one_process_s_and_another_is_refused_by_its_name(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.claim_new()
+    message = r"run is in use by process {}.*; want one run in a folder"
+    with pytest.raises(CommandError, match=message.format(f"{os.getpid()}, this one")):
+        RunFolder(tmp_path / "run").claim_old()
+    refused = in_child(lambda: RunFolder(tmp_path / "run").claim_old())
+    assert re.search(message.format(f"{os.getpid()} on "), refused), refused
+    refused = in_child(lambda: RunFolder(tmp_path / "run").claim_new())
+    assert re.search(message.format(f"{os.getpid()} on "), refused), refused
+    folder.release()
+    assert os.listdir(folder.path) == ["checkpoints"]
+    assert in_child(lambda: RunFolder(tmp_path / "run").claim_old()) == ""
+
+
+def test_the_kernel_frees_the_folder_of_a_process_that_was_killed_though_its_child_lives(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    ready, tell = os.pipe()
+    wait, end = os.pipe()
+    owner = os.fork()
+    if owner == 0:
+        folder.claim_new()
+        if os.fork() == 0:
+            os.read(wait, 1)
+            os._exit(0)
+        os.write(tell, b".")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.read(ready, 1)
+    os.waitpid(owner, 0)
+    assert (folder.path / ".lock").read_text().startswith(f"process {owner} on ")
+    folder.claim_old()
+    folder.release()
+    os.write(end, b".")
+    for handle in (ready, tell, wait, end):
+        os.close(handle)
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, capsys):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    RunFolder(tmp_path / "run").claim_new()
+    assert "run is on a file system without locks (No locks available)" in capsys.readouterr().err
+
+
+def test_a_new_folder_that_is_discarded_leaves_nothing_and_one_that_was_there_stays(tmp_path):
+    for path in (tmp_path / "new", tmp_path / "old"):
+        if path.name == "old":
+            path.mkdir()
+        folder = RunFolder(path)
+        folder.claim_new()
+        folder.write_config({})
+        (folder.checkpoints / checkpoint_name(0)).write_text("")
+        folder.discard()
+    assert os.listdir(tmp_path) == ["old"] and os.listdir(tmp_path / "old") == []
+
+
+def test_left_overs_of_killed_saves_are_removed_from_a_run_that_goes_on(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.make()
-    folder.model.write_text("")
-    assert folder.latest_checkpoint() == folder.model
-    for steps in (900, 1000, 100_000):
-        (folder.checkpoints / f"{steps:012d}.trpo").write_text("")
-    assert folder.latest_checkpoint().name == "000000100000.trpo"
+    folder.claim_new()
+    for left in (folder.path / ".model.trpo.0123abcd.new", folder.checkpoints / f".{checkpoint_name(5)}.0123abcd.new"):
+        left.write_text("")
+    folder.release()
+    folder.claim_old()
+    folder.release()
+    assert os.listdir(folder.path) == ["checkpoints"] and os.listdir(folder.checkpoints) == []
 
 
-def test_model_of_a_run_is_its_model_file_or_its_latest_checkpoint(tmp_path):
-    folder = RunFolder(tmp_path)
-    folder.make()
-    checkpoint = folder.checkpoints / f"{7:012d}.trpo"
-    checkpoint.write_text("")
-    assert model_of(str(tmp_path)) == checkpoint
-    folder.model.write_text("")
-    assert model_of(str(tmp_path)) == folder.model
-    assert model_of(str(checkpoint)) == checkpoint
+def test_a_run_argument_is_a_file_or_a_folder(tmp_path):
+    file = tmp_path / "a.trpo"
+    model_file.write(file, {}, {"counters": {"num_timesteps": 3}})
+    assert latest_of(str(file), lambda path: path) == file
+    file.rename(tmp_path / "model.trpo")
+    assert latest_of(str(tmp_path), lambda path: path) == tmp_path / "model.trpo"
 
 
 def test_missing_run_empty_run_and_damaged_config_are_named(tmp_path):
     with pytest.raises(CommandError, match="none given; want a run's folder"):
-        model_of(str(tmp_path / "none"))
-    with pytest.raises(CommandError, match="holds neither"):
-        model_of(str(tmp_path))
+        latest_of(str(tmp_path / "none"), lambda path: path)
+    with pytest.raises(CommandError, match=r"run: the folder .* given; want a model file, or the folder of a run"):
+        latest_of(str(tmp_path), lambda path: path)
     folder = RunFolder(tmp_path)
     with pytest.raises(CommandError, match=r"no config\.json"):
         folder.read_config()
@@ -78,15 +177,16 @@ def test_permission_denied_is_named_wherever_the_folder_is_looked_at(tmp_path, m
     def deny(self, *args, **kwargs):
         raise PermissionError(13, "Permission denied", str(self))
 
-    for name in ("exists", "is_dir", "is_file", "read_text", "write_text"):
+    for name in ("exists", "is_dir", "is_file", "read_text", "glob"):
         monkeypatch.setattr(Path, name, deny)
+    monkeypatch.setattr(os, "open", lambda path, *_: deny(path))
     folder = RunFolder(tmp_path)
     looks = (
         folder.refuse_if_used,
-        folder.latest_checkpoint,
+        folder.claim_old,
         folder.read_config,
         lambda: folder.write_config({}),
-        lambda: model_of(str(tmp_path)),
+        lambda: latest_of(str(tmp_path), Path),
     )
     for look in looks:
         with pytest.raises(CommandError, match="Permission denied"):

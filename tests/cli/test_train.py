@@ -12,7 +12,6 @@ import torch
 from trpo_fast.algorithm import logging
 from trpo_fast.algorithm.logging import read_progress
 from trpo_fast.algorithm.trpo import TRPO
-from trpo_fast.cli.run_folder import RunFolder
 
 UPDATE = 2 * 32
 
@@ -187,18 +186,20 @@ def test_sizes_beyond_the_memory_are_refused_by_option(command, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_resume_with_a_truncated_checkpoint_names_the_files_that_are_intact(command, small, tmp_path):
-    options = ("--timesteps", "128", "--out", "run", "--checkpoint-every", "64")
+def test_resume_with_a_truncated_checkpoint_goes_on_from_the_one_before_and_says_so(command, small, tmp_path):
+    options = ("--timesteps", "192", "--out", "run", "--checkpoint-every", "64")
     assert command("train", "CartPole-v1", *options, *small).code == 0
-    old, new = sorted((tmp_path / "run" / "checkpoints").iterdir())
-    new.write_bytes(new.read_bytes()[:100])
-    result = command("train", "--resume", "run", "--timesteps", "256")
-    assert result.code == 2
-    (line,) = result.err.splitlines()
-    assert f"run/checkpoints/{new.name} is truncated" in line
-    assert line.endswith(f"intact: run/checkpoints/{old.name}, run/model.trpo")
-    new.unlink()
-    assert command("train", "--resume", "run", "--timesteps", "256").code == 0
+    *_, old, new = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    for path in (new, tmp_path / "run" / "model.trpo"):
+        path.write_bytes(path.read_bytes()[:100])
+    result = command("eval", "run", "--episodes", "1")
+    assert result.code == 0 and f"(run/checkpoints/{old.name})" in result.out
+    for result in (result, command("train", "--resume", "run", "--timesteps", "256")):
+        assert f"run/checkpoints/{new.name} is truncated" in result.err
+        assert f"taken instead: run/checkpoints/{old.name}, at 128 timesteps" in result.err
+    assert result.code == 0, result.err
+    steps = [int(row["time/total_timesteps"]) for row in read_progress(tmp_path / "run" / "progress.csv")]
+    assert steps == [64, 128, 192, 256]
 
 
 def test_resumed_run_goes_on_to_its_total(command, small, tmp_path):
@@ -212,13 +213,34 @@ def test_resumed_run_goes_on_to_its_total(command, small, tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["timesteps"] == 256
 
 
-@pytest.mark.parametrize("given", [["CartPole-v1"], ["--seed", "1"], ["--gamma", "0.5"], ["--out", "x"]])
-def test_resumed_run_refuses_what_would_change_it(command, small, given):
+@pytest.mark.parametrize(
+    ("given", "has"),
+    [
+        (["Acrobot-v1"], "CartPole-v1"),
+        (["--seed", "1"], "0"),
+        (["--gamma", "0.5"], "0.99"),
+        (["--out", "x"], "run"),
+        (["--vectorization", "workers"], "sync"),
+        (["--env-kwargs", '{"a": 1}'], "{}"),
+        (["--preset", "none"], "CartPole-v1"),
+    ],
+)
+def test_resumed_run_refuses_what_would_change_it_and_says_what_it_has(command, small, tmp_path, given, has):
     command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     result = command("train", "--resume", "run", "--timesteps", "256", *given)
     assert result.code == 2
     name = given[0] if given[0].startswith("--") else "ENV"
-    assert f"{name}: {given[-1]} given; want --resume without: a resumed run keeps what it began with" in result.err
+    (line,) = result.err.splitlines()
+    assert f"{name}: " in line and f" given, the run has {has}; want --resume without: a resumed run keeps" in line
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_resumed_run_may_be_told_again_what_it_has(command, small):
+    again = ("CartPole-v1", "--out", "run", *small, "--eval-episodes", "0")
+    assert command("train", *again, "--timesteps", "64").code == 0
+    result = command("train", "--resume", "run", "--timesteps", "128", "--seed", "0", *again)
+    assert result.code == 0, result.err
 
 
 @pytest.mark.parametrize("value", ["abc", None, -1])
@@ -256,7 +278,7 @@ def test_failure_while_training_saves_and_says_how_to_go_on(command, small, tmp_
     assert "simulator gone" in result.err
     assert "failed after 128 steps" in result.out and "trpo-fast train --resume run" in result.out
     monkeypatch.undo()
-    assert RunFolder(tmp_path / "run").latest_checkpoint().name == "000000000128.trpo"
+    assert TRPO.load(tmp_path / "run").num_timesteps == 128
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process")
@@ -314,7 +336,7 @@ def test_ctrl_c_stops_within_a_second_saves_and_says_how_to_go_on(tmp_path, sett
     assert "Traceback" not in errors.read_text()
     resume = printed.strip().splitlines()[-1]
     assert resume == f"trpo-fast train --resume {shlex.quote(str(out))}"
-    steps = TRPO.load(RunFolder(out).latest_checkpoint()).num_timesteps
+    steps = TRPO.load(out).num_timesteps
     assert steps == int(read_progress(progress)[-1]["time/total_timesteps"]) > 0
 
     if settings:

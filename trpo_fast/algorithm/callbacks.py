@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
+import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from trpo_fast.algorithm.config import FINITE, POSITIVE_INTEGER, RECENT_EPISODES
+from trpo_fast.algorithm import checkpoint
+from trpo_fast.algorithm.config import EPISODES_REMEMBERED, FINITE, POSITIVE_INTEGER, RECENT_EPISODES
 from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT
 from trpo_fast.environments.recipe import EnvironmentRecipe
-from trpo_fast.model_file import checked_path
-from trpo_fast.settings import checked
+from trpo_fast.model_file import ModelFileError, checked_path, link_file, read_array, remove_unfinished
+from trpo_fast.run_models import BEST, checkpoint_name, progress_of
+from trpo_fast.settings import COUNT, POSITIVE, checked
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
+
+_SECONDS = 60.0  # that a killed process may lose
+_KEPT = 3
 
 
 class Callback:
@@ -25,6 +33,9 @@ class Callback:
     ``agent.last_update`` first wait for the critic's fit; the policy's part does not, so a callback that reads only
     that leaves the fit hidden beside the next rollout.
     """
+
+    runs_last = False
+    """Whether it is called after those of a list that do not say so, whatever their order."""
 
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """Before the first rollout; ``total_timesteps`` is the count at which training ends."""
@@ -48,7 +59,8 @@ CallbackLike = Callback | Callable[[Any], Any] | Sequence[Any] | None
 class CallbackList(Callback):
     """Several callbacks as one; training ends when any of them says so, after all have run.
 
-    Lists inside are unrolled, so that each callback is started, and ended, by itself.
+    Lists inside are unrolled, so that each callback is started, and ended, by itself. Their order is kept, but for
+    those that run last (:class:`CheckpointCallback`).
     """
 
     def __init__(self, callbacks: Sequence[CallbackLike]) -> None:
@@ -56,6 +68,7 @@ class CallbackList(Callback):
         self._started: list[Callback] = []
         for callback in map(as_callback, callbacks):
             self.callbacks += callback.callbacks if isinstance(callback, CallbackList) else [callback]
+        self.callbacks.sort(key=lambda callback: callback.runs_last)
 
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """Call each in order."""
@@ -118,32 +131,149 @@ def as_callback(callback: CallbackLike) -> Callback:
 
 
 class CheckpointCallback(Callback):
-    """Saves the agent about every ``every`` timesteps as ``folder/<timesteps>.trpo``."""
+    """Saves the agent now and then as ``folder/<total timesteps>.trpo``, by time, by number or both.
 
-    def __init__(self, folder: str | Path, every: int) -> None:
+    What is saved is the moment right after an update, when that is due. It is written at the next update, or at the end
+    of the training, when the critic's fit is done that belongs to it: nothing waits for a fit. A callback of a list
+    that comes before or after this one, a :class:`RunLogger` for example, has run by then: the row of an update is
+    written before the checkpoint that has it.
+
+    A checkpoint that cannot be written, on a full disk for example, is reported in a warning; training goes on, and so
+    do the ones before.
+
+    Parameters
+    ----------
+    folder : path
+        Of one run alone; made if missing. Left-overs of saves that were killed are removed from it.
+    every : int, optional
+        Timesteps between two checkpoints, rounded up to an update.
+    seconds : float, optional
+        The most training that a killed process may lose; 60 where `every` is not given. Two updates that take longer
+        are the least.
+    keep : int >= 0, optional
+        How many of the latest stay, 0 for all; 3 where `every` is not given, else all.
+    best : bool
+        Keep the checkpoint with the highest mean return of 100 training episodes as ``folder/best.trpo``, too.
+
+    Raises
+    ------
+    ValueError
+        When the training starts: the folder holds checkpoints that are farther than the agent is, of another run.
+    """
+
+    runs_last = True
+
+    def __init__(
+        self,
+        folder: str | Path,
+        every: int | None = None,
+        *,
+        seconds: float | None = None,
+        keep: int | None = None,
+        best: bool = False,
+    ) -> None:
         self.folder = checked_path("folder", folder)
-        self.every: int = checked("every", every, POSITIVE_INTEGER)
-        self._due = 0
+        self.every: int | None = None if every is None else checked("every", every, POSITIVE_INTEGER)
+        if seconds is None:
+            seconds = _SECONDS if every is None else None
+        self.seconds: float = math.inf if seconds is None else checked("seconds", seconds, POSITIVE)
+        self.keep: int = checked("keep", (_KEPT if every is None else 0) if keep is None else keep, COUNT)
+        self.best = best
+        self._clock = time.monotonic
+        self._best_mean = -math.inf
+        self._due = math.inf  # in timesteps
+        self._saved_at = self._updated_at = 0.0  # by the clock
+        self._taken: checkpoint.Snapshot | None = None  # that is to be written
 
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
-        """Plan the first checkpoint at the next multiple of ``every``."""
+        """Plan the first checkpoint at the next multiple of ``every``, or after ``seconds``."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(self.folder)
+        for path in self._numbered():
+            if int(path.stem) > agent.total_timesteps and _timesteps_of(path) > agent.total_timesteps:
+                raise ValueError(
+                    f"folder: {path} is farther than this agent, which has {agent.total_timesteps:,} timesteps: it is "
+                    "of another run; want a folder for each, or TRPO.load of that one to go on with it"
+                )
+        self._best_mean = _best_mean(self.folder / BEST) if self.best else -math.inf
+        self._taken = None
+        self._saved_at = self._updated_at = self._clock()
         self._plan(agent)
 
     def on_update(self, agent: TRPO) -> None:
-        """Save when due."""
-        if agent.num_timesteps >= self._due:
-            self.save(agent)
+        """Write what was taken at the update before; take this moment where that is due."""
+        self._write(agent)
+        now = self._clock()
+        update, self._updated_at = now - self._updated_at, now
+        # Until the next moment that could be taken is written two updates will have passed.
+        if agent.total_timesteps >= self._due or now - self._saved_at + 2 * update >= self.seconds:
+            self._taken = checkpoint.capture(agent)
+            self._saved_at = now
             self._plan(agent)
 
+    def on_training_end(self, agent: TRPO) -> None:
+        """Write what was taken at the last update."""
+        self._write(agent)
+
     def save(self, agent: TRPO) -> Path:
-        """Save now; the path written."""
-        path = self.folder / f"{agent.num_timesteps:012d}.trpo"
+        """Save now, after waiting for the critic's fit; the path written. OSError where that fails."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / checkpoint_name(agent.total_timesteps)
         agent.save(path)
+        self._taken = None
+        self._tidy(path)
         return path
 
+    def _write(self, agent: TRPO) -> None:
+        taken, self._taken = self._taken, None
+        if taken is None or (taken.fit is not None and not taken.fit.done()):
+            return
+        timesteps = taken.counters["num_timesteps"] + taken.counters["earlier_timesteps"]
+        path = self.folder / checkpoint_name(timesteps)
+        try:
+            checkpoint.save(agent, path, taken)
+            self._tidy(path)
+        except OSError as error:
+            warnings.warn(
+                f"the checkpoint at {timesteps:,} timesteps was not written: {path}: {error.strerror or error}; the "
+                "training goes on, the checkpoints before it are as they were",
+                stacklevel=2,
+            )
+
+    def _tidy(self, path: Path) -> None:
+        """Keep the best and the last; `path` has just been written."""
+        mean = _best_mean(path) if self.best else -math.inf
+        if mean > self._best_mean:
+            link_file(path, self.folder / BEST)
+            self._best_mean = mean
+        if self.keep:
+            # A farther one is damaged, or it would not be there.
+            for old in [one for one in self._numbered() if int(one.stem) <= int(path.stem)][: -self.keep]:
+                old.unlink(missing_ok=True)
+
+    def _numbered(self) -> list[Path]:
+        return sorted((p for p in self.folder.glob("*.trpo") if p.stem.isdecimal()), key=lambda p: int(p.stem))
+
     def _plan(self, agent: TRPO) -> None:
-        self._due = (agent.num_timesteps // self.every + 1) * self.every
+        if self.every is not None:
+            self._due = (agent.total_timesteps // self.every + 1) * self.every
+
+
+def _timesteps_of(path: Path) -> int:
+    """Of the agent in a file; -1 where it cannot be read, as a damaged one is no run's."""
+    try:
+        return progress_of(path).timesteps
+    except (OSError, ModelFileError):
+        return -1
+
+
+def _best_mean(path: Path) -> float:
+    """Mean return of the 100 latest episodes in an agent's file; -inf where there are fewer, or it cannot be read."""
+    try:
+        returns = read_array(path, "episodes.returns")
+    except (OSError, ModelFileError):
+        return -math.inf
+    return float(returns.mean()) if returns.size == EPISODES_REMEMBERED else -math.inf
 
 
 class StopAtReturn(Callback):

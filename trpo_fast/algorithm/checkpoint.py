@@ -10,7 +10,7 @@ import importlib.metadata
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _COUNTERS: dict[str, Any] = {
     "num_timesteps": COUNTER,
+    "earlier_timesteps": COUNTER,
     "num_updates": COUNTER,
     "num_episodes": COUNTER,
     "num_predictions": COUNTER,
@@ -74,6 +75,19 @@ class Snapshot:
     fit: PendingFit | None = None  # belongs to this moment, but nothing has waited for it
     last_update: UpdateReport | None = None
 
+    def with_fit(self, critic: torch.nn.Module) -> Snapshot:
+        """The same moment after its fit, which is done, to `critic`, whose parameters it has the names of."""
+        if self.fit is None or self.fit.failed():
+            return replace(self, fit=None)
+        fit, arrays, first = self.fit.result(), dict(self.arrays), 0
+        for name, parameter in critic.named_parameters():  # the order of a flat buffer
+            last = first + parameter.numel()
+            arrays[f"critic.{name}"] = fit.parameters[first:last].reshape(parameter.shape)
+            first = last
+        arrays |= {"adam.first_moment": fit.first_moment, "adam.second_moment": fit.second_moment}
+        counters = {**self.counters, "adam": {**self.counters["adam"], "adam_step": fit.adam_step}}
+        return replace(self, arrays=arrays, counters=counters, fit=None)
+
 
 def capture(agent: TRPO) -> Snapshot:
     """The agent's state now, without waiting for the critic's fit."""
@@ -89,6 +103,7 @@ def capture(agent: TRPO) -> Snapshot:
     collector = agent.collector_state if agent.collector is None else agent.collector.state_dict()
     counters = {
         "num_timesteps": agent.num_timesteps,
+        "earlier_timesteps": agent.earlier_timesteps,
         "num_updates": agent.num_updates,
         "num_episodes": agent.num_episodes,
         "num_predictions": agent.num_predictions,
@@ -109,6 +124,7 @@ def restore(agent: TRPO, snapshot: Snapshot) -> None:
     for name, statistics in _statistics(agent):
         statistics.load_state(_under(arrays, name))
     agent.num_timesteps = counters["num_timesteps"]
+    agent.earlier_timesteps = counters["earlier_timesteps"]
     agent.num_updates = counters["num_updates"]
     agent.num_episodes = counters["num_episodes"]
     agent.num_predictions = counters["num_predictions"]
@@ -191,8 +207,8 @@ def check_networks(agent: TRPO, snapshot: Snapshot) -> None:
                 )
 
 
-def save(agent: TRPO, path: str | os.PathLike[str]) -> None:
-    """Write the agent to ``path``, atomically, after waiting for the critic's fit.
+def save(agent: TRPO, path: str | os.PathLike[str], taken: Snapshot | None = None) -> None:
+    """Write the agent to ``path``, atomically, after waiting for the critic's fit; or `taken`, whose fit is done.
 
     TypeError where that is no path. ValueError for a folder, and for a policy or a critic whose parameters
     :func:`check` would refuse in the file.
@@ -200,9 +216,12 @@ def save(agent: TRPO, path: str | os.PathLike[str]) -> None:
     path = model_file.checked_path("path", path)
     if path.is_dir():
         raise ValueError(f"path: the folder {path} given; want the name of a file, e.g. model.trpo in it")
-    agent.critic_trainer.wait()
-    agent.engine.refresh()
-    snapshot = capture(agent)
+    if taken is None:
+        agent.critic_trainer.wait()
+        agent.engine.refresh()
+        snapshot = capture(agent)
+    else:
+        snapshot = taken.with_fit(agent.critic_trainer.critic)
     for name, _ in agent.critic_trainer.critic.named_parameters():  # the engine has looked at the policy only
         array = snapshot.arrays[f"critic.{name}"]
         if not (array.dtype == agent.config.dtype and np.isfinite(array).all()):
@@ -268,7 +287,8 @@ def read(path: str | os.PathLike[str]) -> SavedAgent:
                 raise ValueError(f"{name}: missing; want {want}")
             if not isinstance(metadata[name], kinds):
                 raise ValueError(f"{name}: {metadata[name]!r} given; want {want}")
-        counters = {"num_predictions": 0, **metadata["counters"]}  # files written before it was counted lack it
+        # Files written before these were counted lack them.
+        counters = {"num_predictions": 0, "earlier_timesteps": 0, **metadata["counters"]}
         return SavedAgent(
             TRPOConfig.from_saved(metadata["config"]),
             checked("seed", metadata["seed"], SEED),

@@ -48,7 +48,10 @@ _CLIP = real("a number > 0 (inf: no clipping)", lambda v: v > 0)
 _FRACTION = real("a number in [0, 1]", lambda v: 0 <= v <= 1)
 _PART = real("a number in (0, 1]", lambda v: 0 < v <= 1)
 POSITIVE_INTEGER = integer("an integer >= 1", 1)
-RECENT_EPISODES = integer("an integer from 1 to 100, the episodes that an agent remembers", 1, 100)
+EPISODES_REMEMBERED = 100  # as in Stable-Baselines3
+RECENT_EPISODES = integer(
+    f"an integer from 1 to {EPISODES_REMEMBERED}, the episodes that an agent remembers", 1, EPISODES_REMEMBERED
+)
 SEED = integer("an integer from 0 to 2**32 - 1", 0, 2**32 - 1)
 COUNTER = integer("an integer from 0 to 2**63 - 1", 0, 2**63 - 1)
 # Far beyond what is of use, and small enough that a product of two, in bytes, is a number that memory can refuse.

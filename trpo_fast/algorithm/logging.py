@@ -6,16 +6,19 @@ Names are those of Stable-Baselines3 and sb3-contrib wherever they have one for 
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 import time
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from trpo_fast.algorithm.callbacks import Callback
 from trpo_fast.algorithm.report import TIMINGS, UpdateReport
-from trpo_fast.model_file import checked_path
+from trpo_fast.model_file import checked_path, replace_file
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
@@ -56,8 +59,12 @@ class RunLogger(Callback):
     """Writes one row per update to ``folder/progress.csv``, and the same numbers as TensorBoard events.
 
     A row is complete when the critic's fit is, so it may be written one update later: logging never waits for a fit.
-    Where the folder has a ``progress.csv`` already and the agent has timesteps (a resumed run), rows beyond the agent's
-    timesteps are dropped and the file goes on.
+    ``time/total_timesteps`` are the agent's in all. Where the folder has a ``progress.csv`` already and the agent has
+    timesteps, of a run that is resumed or an earlier call of ``learn``, rows beyond the agent's are dropped, a last one
+    that was cut off is, too, and the file goes on. An agent that has none begins a new file.
+
+    Rows that cannot be written, on a full disk for example, are kept, and written once that is possible; a warning says
+    so. Events are dropped then.
 
     Parameters
     ----------
@@ -70,10 +77,11 @@ class RunLogger(Callback):
     def __init__(self, folder: str | os.PathLike[str], tensorboard: bool | None = None) -> None:
         self.folder = checked_path("folder", folder)
         self._writer_type = None if tensorboard is False else _summary_writer(required=bool(tensorboard))
-        self._file: IO[str] | None = None
-        self._rows: Any = None
+        self._file: IO[bytes] | None = None
         self._events: Any = None
         self._unwritten: tuple[dict[str, Any], UpdateReport] | None = None
+        self._lines = b""  # of complete rows that are not in the file yet
+        self._warned = False
         self._recorded = 0  # updates that have a row, written or not
         self._began = 0.0
         self._first_timestep = 0
@@ -83,19 +91,20 @@ class RunLogger(Callback):
         """Open the files."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "progress.csv"
-        kept = [] if agent.num_timesteps == 0 else _rows_until(path, agent.num_timesteps)
+        done = agent.total_timesteps
+        kept = [] if done == 0 else _rows_until(path, done)
         self._recorded = agent.num_updates
-        self._first_timestep = agent.num_timesteps
+        self._first_timestep = done
         self._first_elapsed = float(kept[-1]["time/time_elapsed"] or 0.0) if kept else 0.0
         self._began = time.perf_counter()
+        self._unwritten, self._lines, self._warned = None, b"", False
         _rewrite(path, kept)
         try:
-            self._file = path.open("a", newline="")
-            self._rows = csv.DictWriter(self._file, COLUMNS)
+            self._file = path.open("ab", buffering=0)
             if self._writer_type is not None:
-                # Events that a lost run wrote after its last checkpoint would otherwise overlap the ones to come.
-                purge = agent.num_timesteps + 1 if agent.num_timesteps else None
-                self._events = self._writer_type(log_dir=str(self.folder), purge_step=purge)
+                # Events that a lost run wrote after its last checkpoint would otherwise overlap the ones to come. In
+                # the first session, too: TensorBoard takes the first purge that it finds for the run's beginning.
+                self._events = self._writer_type(log_dir=str(self.folder), purge_step=done + 1 if done else 0)
         except BaseException:  # a callback that was not started is not ended either
             self._close()
             raise
@@ -124,7 +133,8 @@ class RunLogger(Callback):
                 self._file.close()
         finally:
             if self._events is not None:
-                self._events.close()
+                with self._reported("the last TensorBoard events were"):
+                    self._events.close()
             self._file = self._events = None
 
     def _row(self, agent: TRPO, report: UpdateReport) -> dict[str, Any]:
@@ -133,9 +143,9 @@ class RunLogger(Callback):
         log_std = dict(agent.policy.named_parameters(recurse=False)).get("log_std")
         return {
             "time/iterations": agent.num_updates,
-            "time/total_timesteps": agent.num_timesteps,
+            "time/total_timesteps": agent.total_timesteps,
             "time/time_elapsed": self._first_elapsed + elapsed,
-            "time/fps": (agent.num_timesteps - self._first_timestep) / elapsed,
+            "time/fps": (agent.total_timesteps - self._first_timestep) / elapsed,
             "rollout/ep_rew_mean": agent.episode_return_mean,
             "rollout/ep_len_mean": agent.episode_length_mean,
             "rollout/episodes": agent.num_episodes,
@@ -159,18 +169,52 @@ class RunLogger(Callback):
         }
 
     def _write_out(self) -> None:
-        if self._unwritten is None or self._rows is None or self._file is None:
+        if self._unwritten is not None and self._file is not None:
+            row, report = self._unwritten
+            self._unwritten = None
+            if report.fit.exception() is None:  # a failed fit is learn's to report
+                row["train/value_loss"] = report.value_loss
+                row |= {f"timings/{name}": seconds for name, seconds in report.timings.items()}
+            known = {name: value for name, value in row.items() if math.isfinite(value)}
+            self._lines += _line(known)
+            if self._events is not None:
+                with self._reported("TensorBoard events were"):
+                    self._events.file_writer.add_summary(_summary(known), row["time/total_timesteps"])
+        self._append()
+
+    def _append(self) -> None:
+        """Put all rows into the file that are not there yet, or leave it as it was."""
+        if not self._lines or self._file is None:
             return
-        row, report = self._unwritten
-        self._unwritten = None
-        if report.fit.exception() is None:  # a failed fit is learn's to report
-            row["train/value_loss"] = report.value_loss
-            row |= {f"timings/{name}": seconds for name, seconds in report.timings.items()}
-        known = {name: value for name, value in row.items() if math.isfinite(value)}
-        self._rows.writerow(known)
-        self._file.flush()
-        if self._events is not None:
-            self._events.file_writer.add_summary(_summary(known), row["time/total_timesteps"])
+        end = os.fstat(self._file.fileno()).st_size
+        with self._reported("rows of progress.csv wait, as they were"):
+            try:
+                written = 0
+                while written < len(self._lines):
+                    written += self._file.write(self._lines[written:])
+            except BaseException:
+                os.ftruncate(self._file.fileno(), end)  # not half a row that the next would be appended to
+                raise
+            self._lines = b""
+            self._warned = False
+
+    @contextmanager
+    def _reported(self, what: str) -> Iterator[None]:
+        """Turn an OSError into a warning, one in a row."""
+        try:
+            yield
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"{self.folder}: {what} not written: {error.strerror or error}; the training goes on", stacklevel=4
+                )
+
+
+def _line(values: Mapping[str, Any]) -> bytes:
+    text = io.StringIO()
+    csv.DictWriter(text, COLUMNS, extrasaction="ignore").writerow(values)
+    return text.getvalue().encode()
 
 
 def _summary(values: dict[str, Any]) -> Any:
@@ -197,15 +241,17 @@ def read_progress(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     ``path`` is none.
     """
     path = checked_path("path", path)
+    content = path.read_bytes()
+    # A killed run may leave half a row, which has no end, and a power cut zeros.
+    content = content.partition(b"\0")[0]
+    content = content[: content.rfind(b"\n") + 1]
     try:
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
+        reader = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        rows = list(reader)
         missing = [name for name in _NEEDED if name not in reader.fieldnames] if reader.fieldnames else []
         if missing:
             raise ValueError(f"no column {', '.join(missing)}")
-        # A killed run may leave half a row; a complete one has every column, None only where the line stopped early.
-        rows = [row for row in rows if None not in row.values()]
+        rows = [row for row in rows if None not in row.values()]  # as earlier versions left a row on a full disk
         for row in rows:
             int(row["time/total_timesteps"])
             for name in _NEEDED[1:]:
@@ -221,10 +267,7 @@ def _rows_until(path: Path, timesteps: int) -> list[dict[str, str]]:
     return [row for row in read_progress(path) if int(row["time/total_timesteps"]) <= timesteps]
 
 
-def _rewrite(path: Path, rows: Iterable[dict[str, str]]) -> None:
-    temporary = path.with_suffix(".csv.new")
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
+def _rewrite(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    text = io.StringIO()
+    csv.DictWriter(text, COLUMNS).writeheader()
+    replace_file(path, text.getvalue().encode() + b"".join(map(_line, rows)))

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -31,7 +32,7 @@ from trpo_fast._core.library import permutation
 from trpo_fast.algorithm import checkpoint, presets
 from trpo_fast.algorithm.acting import Player
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
-from trpo_fast.algorithm.config import BUILT_BY, POSITIVE_INTEGER, SEED, TRPOConfig
+from trpo_fast.algorithm.config import BUILT_BY, EPISODES_REMEMBERED, POSITIVE_INTEGER, SEED, TRPOConfig
 from trpo_fast.algorithm.critic import CriticTrainer
 from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT, EvaluationResult, play_episodes
 from trpo_fast.algorithm.hooks import Hooks, StepFunction, StepInputs
@@ -51,7 +52,7 @@ from trpo_fast.environments.wrappers import warn_of
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.advantages import AdvantageFunction
 from trpo_fast.rollout.collector import Collector
-from trpo_fast.saved_policy import find_model
+from trpo_fast.run_models import read_latest
 from trpo_fast.settings import checked
 from trpo_fast.spaces import REACH, single_action
 
@@ -118,7 +119,9 @@ class TRPO:
     preset : str or None
         Name of the preset that `config` was made with; None after a load, as a file keeps the settings themselves.
     num_timesteps : int
-        Transitions learned from.
+        Transitions learned from, since :meth:`learn` last counted from 0.
+    total_timesteps : int
+        Transitions learned from in all; logs and checkpoints go by it.
     num_predictions : int
         Calls of :meth:`predict`, each with noise of its own; saved, so that a loaded agent does not repeat it.
     last_update : UpdateReport or None
@@ -224,12 +227,13 @@ class TRPO:
         self.preset = preset
         self.hooks = hooks
         self.num_timesteps = 0
+        self.earlier_timesteps = 0  # before learn last counted from 0 again
         self._end = 1  # of the training under way, in timesteps
         self.num_updates = 0
         self.num_episodes = 0
         self.last_update: UpdateReport | None = None
-        # The 100 latest episodes finished in training, as in Stable-Baselines3: (return, length).
-        self.recent_episodes: deque[tuple[float, int]] = deque(maxlen=100)
+        # The latest episodes finished in training: (return, length).
+        self.recent_episodes: deque[tuple[float, int]] = deque(maxlen=EPISODES_REMEMBERED)
 
         policy_seed, critic_seed = map(int, np.random.SeedSequence([seed, INITIALIZATION_STREAM]).generate_state(2))
         self.networks = make_networks(
@@ -375,7 +379,7 @@ class TRPO:
         collector = self._with_collector()
         self._refuse_shared_state()
         if reset_num_timesteps:
-            self.num_timesteps = 0
+            self.earlier_timesteps, self.num_timesteps = self.total_timesteps, 0
         self._end = end = self.num_timesteps + timesteps
         callbacks = CallbackList([callback, ProgressBar() if progress_bar else None])
         complete = checkpoint.capture(self)
@@ -483,6 +487,11 @@ class TRPO:
     def num_envs(self) -> int:
         """Environments stepped together."""
         return self.config.num_envs
+
+    @property
+    def total_timesteps(self) -> int:
+        """Transitions learned from in all, whatever :meth:`learn` counts from 0 again."""
+        return self.earlier_timesteps + self.num_timesteps
 
     @property
     def episode_return_mean(self) -> float:
@@ -647,7 +656,8 @@ class TRPO:
         Parameters
         ----------
         path : path
-            A model file, or the folder of a run: its model.trpo, or else its latest checkpoint.
+            A model file, or the folder of a run: its latest model or checkpoint, the one with the most timesteps. One
+            that cannot be read is passed over, with a warning.
         env : as in the constructor, optional
             Without it the environment is made again from the id that the file names, once it is needed.
         env_kwargs, wrappers : as in the constructor, optional
@@ -681,7 +691,41 @@ class TRPO:
             a setting that cannot be another one, or does not fit the rest; an environment is to be made for which the
             file names code that is not trusted (also later, when it is needed: acting needs none).
         """
-        path = find_model(path)
+        read = partial(
+            cls._load_file,
+            env=env,
+            env_kwargs=env_kwargs,
+            wrappers=wrappers,
+            imports=imports,
+            trust_environment=trust_environment,
+            policy=policy,
+            critic=critic,
+            vectorization=vectorization,
+            num_workers=num_workers,
+            advantages=advantages,
+            step=step,
+            settings=settings,
+        )
+        return read_latest(path, read)
+
+    @classmethod
+    def _load_file(
+        cls,
+        path: Path,
+        *,
+        env: Any,
+        env_kwargs: Mapping[str, Any] | None,
+        wrappers: Sequence[Any] | None,
+        imports: Sequence[str],
+        trust_environment: bool,
+        policy: Network | None,
+        critic: Network | None,
+        vectorization: str | None,
+        num_workers: int | None,
+        advantages: AdvantageFunction | None,
+        step: StepFunction | None,
+        settings: Mapping[str, Any],
+    ) -> TRPO:
         saved = checkpoint.read(path)
         hooks = Hooks.of(advantages, step, saved.own_hooks)
         if not isinstance(trust_environment, bool):

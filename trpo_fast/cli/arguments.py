@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import json
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -17,7 +18,23 @@ VECTORIZATIONS = ("sync", "workers", "async", "vector", "envpool")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Answers a mistake with one line, not with the usage of every option."""
+    """Answers a mistake with one line, not with the usage of every option; options have their whole names.
+
+    As an abbreviation --steps would mean --steps-per-env, when --timesteps was meant.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options, allow_abbrev=False)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; what no option is called is refused by the names that are near."""
+        known, unknown = super().parse_known_args(args, namespace)
+        options = [text.partition("=")[0] for text in unknown if text.startswith("--") and text != "--"]
+        if options:
+            names = [name for name in self._option_string_actions if name.startswith("--")]
+            near = difflib.get_close_matches(options[0], names, n=3)
+            self.error(f"{options[0]}: no such option{f'; did you mean {chr(32).join(near)}?' if near else ''}")
+        return known, unknown
 
     def error(self, message: str) -> NoReturn:
         """Exit code 2."""
@@ -45,7 +62,7 @@ def _add_train(commands: Any) -> None:
         "train",
         help="train an agent, or go on with --resume",
         description="Train an agent. A run is a folder: config.json, progress.csv, TensorBoard events, checkpoints/, "
-        "model.trpo and curve.png. Ctrl-C stops, saves, and says how to go on.",
+        "model.trpo and curve.png. Ctrl-C and SIGTERM stop, save, and say how to go on.",
     )
     train.set_defaults(module="train")
     train.add_argument(
@@ -72,7 +89,17 @@ def _add_train(commands: Any) -> None:
     train.add_argument("--resume", metavar="RUN", help="go on with this run, from its latest checkpoint")
     train.add_argument("--threads", type=_count, metavar="N", help="threads of the compiled core and of torch")
     train.add_argument(
-        "--checkpoint-every", type=_count, metavar="N", help="steps between checkpoints (default a tenth of the run)"
+        "--checkpoint-every",
+        type=_count,
+        metavar="N",
+        help="steps between checkpoints, besides those that are saved so that a kill costs a minute at most",
+    )
+    train.add_argument(
+        "--keep-checkpoints",
+        type=_count_or_zero,
+        default=3,
+        metavar="N",
+        help="the latest that stay, and the best (default 3; 0: all)",
     )
     train.add_argument(
         "--eval-episodes", type=_count_or_zero, default=20, metavar="N", help="played at the end (default 20; 0: none)"

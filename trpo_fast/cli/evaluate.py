@@ -8,7 +8,7 @@ import json
 from trpo_fast.algorithm.evaluation import EvaluationResult
 from trpo_fast.cli.environments import import_from_here, loaded
 from trpo_fast.cli.errors import user_errors
-from trpo_fast.cli.run_folder import model_of
+from trpo_fast.cli.run_folder import latest_of
 from trpo_fast.environments.checks import SimulatorError
 
 
@@ -16,8 +16,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Play episodes; one line on stdout."""
     import_from_here()
     with user_errors(SimulatorError):
-        path = model_of(arguments.run)
-        agent = loaded(path, arguments, arguments.env_kwargs, arguments.wrapper)
+        path, agent = latest_of(
+            arguments.run, lambda path: (path, loaded(path, arguments, arguments.env_kwargs, arguments.wrapper))
+        )
         limit = arguments.max_steps or agent.config.evaluation_max_steps
         result = agent.evaluate(
             arguments.episodes, deterministic=not arguments.stochastic, seed=arguments.seed, max_steps=limit

@@ -6,14 +6,14 @@ import argparse
 import sys
 
 from trpo_fast.cli.errors import user_errors
-from trpo_fast.cli.run_folder import model_of
+from trpo_fast.cli.run_folder import latest_of
 from trpo_fast.onnx_export import export_onnx
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the policy for other runtimes; the file's name on stdout."""
     with user_errors(RuntimeError):
-        written = export_onnx(model_of(arguments.run), arguments.out)
+        written = latest_of(arguments.run, lambda path: export_onnx(path, arguments.out))
     print(written.path)
     if written.difference is None:
         print("trpo-fast export: not compared with the policy in onnxruntime", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,11 +18,17 @@ starting.begin()
 
 from trpo_fast.cli.arguments import make_parser  # noqa: E402
 from trpo_fast.cli.errors import CommandError, describe  # noqa: E402
+from trpo_fast.cli.stopping import Signals, Stopped, say  # noqa: E402
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code: 0, 1 (failed on the way), 2 (cannot be done as asked), 130 (Ctrl-C)."""
+    """Run one command; the exit code.
+
+    0, 1 (failed on the way), 2 (cannot be done as asked), or 128 and the number of the signal that ended it: 130 for
+    Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
+    """
     name = "trpo-fast"
+    signals = Signals()
     try:
         arguments = make_parser().parse_args(argv)
         name = f"trpo-fast {arguments.command}"
@@ -29,17 +36,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         atexit.register(gc.freeze)
         with _own_warnings_in_a_line():
             command = _command(arguments.module)
-            starting.end()
-            return int(command.run(arguments))
+            with signals:
+                return int(command.run(arguments))
     except CommandError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        say(f"{name}: error: {error}", sys.stderr)
         return 2
     except OSError as error:
-        print(f"{name}: error: {describe(error)}", file=sys.stderr)
+        say(f"{name}: error: {describe(error)}", sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return starting.INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        stopped = interrupt if isinstance(interrupt, Stopped) else Stopped(signal.SIGINT)
+        say(f"{name}: {stopped.word}", sys.stderr)
+        return stopped.code
+    except Exception:
+        if signals.stopped is None:
+            raise
+        # What the signal interrupted may well have turned it into an exception of its own.
+        say(f"{name}: {signals.stopped.word}", sys.stderr)
+        return signals.stopped.code
+    finally:
+        starting.end()
 
 
 def _command(module: str) -> Any:

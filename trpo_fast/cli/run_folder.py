@@ -2,58 +2,147 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from trpo_fast import model_file
 from trpo_fast.algorithm.config import POSITIVE_INTEGER
+from trpo_fast.cli import folder_lock
 from trpo_fast.cli.arguments import TIMESTEPS
 from trpo_fast.cli.errors import CommandError, user_errors
+from trpo_fast.cli.folder_lock import FolderInUse, FolderLock
+from trpo_fast.run_models import CHECKPOINTS, MODEL, checkpoint_name, read_latest
 from trpo_fast.settings import checked
+
+Read = TypeVar("Read")
 
 
 class RunFolder:
-    """Paths of one run."""
+    """Paths of one run, and the folder's being one process's alone."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.config = self.path / "config.json"
         self.progress = self.path / "progress.csv"
-        self.checkpoints = self.path / "checkpoints"
-        self.model = self.path / "model.trpo"
+        self.checkpoints = self.path / CHECKPOINTS
+        self.model = self.path / MODEL
         self.curve = self.path / "curve.png"
+        self._lock: FolderLock | None = None
+        self._made = False
 
     def refuse_if_used(self) -> None:
         """CommandError where a new run would mix with what lies here already."""
         with user_errors():
             if self.path.exists() and not self.path.is_dir():
                 raise CommandError(f"--out: {self.path} is a file; want a new or empty folder")
-            if self.path.exists() and any(self.path.iterdir()):
-                raise CommandError(
-                    f"--out: {self.path} exists and is not empty; want a new or empty folder, or --resume {self.path}"
-                )
+            if not self.path.exists() or self._is_unused():
+                return
+            if (self.path / folder_lock.NAME).exists():
+                self._take("--out")  # names the process where there is one
+                self.release()
+            raise CommandError(
+                f"--out: {self.path} exists and is not empty; want a new or empty folder, or --resume {self.path}"
+            )
 
-    def make(self) -> None:
-        """Create the folder; CommandError where it cannot be written."""
+    def _is_unused(self) -> bool:
+        """Whether nothing lies here but what a start that was killed before its end has left."""
+        left = {path.name for path in self.path.iterdir()} - {folder_lock.NAME}
+        if left - {CHECKPOINTS} or not (left and self.checkpoints.is_dir()):
+            return not left
+        first = checkpoint_name(0)
+        return all(path.name == first or path.name.startswith(f".{first}.") for path in self.checkpoints.iterdir())
+
+    def claim_new(self) -> None:
+        """Make the folder and take it for this process, or take an empty one; CommandError where it is another's."""
+        self._make()
+        self._take("--out")
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):  # permission bits do not tell for root or network drives
-                pass
-        except OSError as error:
-            raise CommandError(f"folder {self.path} cannot be written: {error.strerror or error}") from error
+            with user_errors():
+                if not self._is_unused():
+                    raise CommandError(f"--out: {self.path} is a run by now; want a new or empty folder")
+        except BaseException:
+            self.release()
+            raise
+        try:
+            self._prepare()
+        except BaseException:
+            self.discard()
+            raise
 
-    def latest_checkpoint(self) -> Path:
-        """The checkpoint with the most timesteps; CommandError where there is none."""
+    def claim_old(self) -> None:
+        """Take the folder of a run that is to go on; CommandError where another process has it or it cannot be written.
+
+        What saves of a killed process left in it is removed.
+        """
         with user_errors():
             if not self.path.is_dir():
                 raise CommandError(f"run: {self.path} given; want a run's folder, and there is none")
-            # Names are zero-padded timesteps.
-            found = max(self.checkpoints.glob("*.trpo"), default=self.model if self.model.exists() else None)
-        if found is None:
-            raise CommandError(f"run: {self.path} holds neither checkpoints/*.trpo nor model.trpo")
-        return found
+        self._take("--resume")
+        try:
+            self._prepare()
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Let another process have the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def discard(self) -> None:
+        """Remove what a run that has learned nothing left here, so that the folder serves for another try."""
+        names = ("config.json", "config.json.new", "progress.csv", "progress.csv.new", MODEL)
+        with suppress(OSError):
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            for path in (*(self.path / name for name in names), *self.path.glob("events.out.tfevents.*")):
+                with suppress(OSError):
+                    path.unlink()
+        self.release()
+        if self._made:
+            with suppress(OSError):
+                self.path.rmdir()
+
+    def _make(self) -> None:
+        with self._named_if_unwritable():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir()
+                self._made = True
+            except FileExistsError:
+                if not self.path.is_dir():
+                    raise
+
+    def _take(self, option: str) -> None:
+        lock = FolderLock(self.path)
+        with self._named_if_unwritable():
+            try:
+                lock.acquire()
+            except FolderInUse as error:
+                raise CommandError(f"{option}: {self.path} is in use by {error}; want one run in a folder") from None
+        self._lock = lock
+
+    def _prepare(self) -> None:
+        with self._named_if_unwritable():
+            self.checkpoints.mkdir(exist_ok=True)
+            for folder in (self.path, self.checkpoints):
+                model_file.remove_unfinished(folder)
+            with tempfile.TemporaryFile(dir=self.path):  # permission bits do not tell for root or network drives
+                pass
+
+    @contextmanager
+    def _named_if_unwritable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CommandError(f"folder {self.path} cannot be written: {error.strerror or error}") from error
 
     def read_config(self) -> dict[str, Any]:
         """What ``config.json`` says; CommandError where it is missing, damaged or unreadable."""
@@ -87,19 +176,27 @@ class RunFolder:
 
     def write_config(self, content: dict[str, Any]) -> None:
         """Write ``config.json``; CommandError where that fails."""
-        temporary = self.config.with_suffix(".json.new")
         try:
-            temporary.write_text(json.dumps(content, indent=2) + "\n")
-            os.replace(temporary, self.config)
+            model_file.replace_file(self.config, (json.dumps(content, indent=2) + "\n").encode())
         except OSError as error:
             raise CommandError(f"{self.config} cannot be written: {error.strerror or error}") from error
 
 
-def model_of(run: str) -> Path:
-    """The model file that a RUN argument means: the file itself, the run's model.trpo, or its latest checkpoint."""
-    path = Path(run)
+def claimed_by_name(path: Path) -> RunFolder:
+    """A new folder called `path`, or, as another run may be called so, `path` with a number behind it."""
+    for number in itertools.count(1):
+        folder = RunFolder(path if number == 1 else path.with_name(f"{path.name}-{number}"))
+        if not folder.path.exists():
+            folder._make()
+            if folder._made:
+                folder.claim_new()
+                return folder
+    raise AssertionError  # there are more numbers than folders
+
+
+def latest_of(run: str, read: Callable[[Path], Read]) -> Read:
+    """``read(file)`` of the file that a RUN argument means, itself or of a folder the latest; CommandError for none."""
     with user_errors():
-        if path.is_file():
-            return path
-        folder = RunFolder(path)
-        return folder.model if folder.model.exists() else folder.latest_checkpoint()
+        if not Path(run).exists():
+            raise CommandError(f"run: {run} given; want a run's folder, or a model file, and there is none")
+        return read_latest(run, read, "run")

@@ -10,15 +10,15 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from trpo_fast._core import library
 from trpo_fast.algorithm import checkpoint, presets
-from trpo_fast.algorithm.callbacks import CheckpointCallback
+from trpo_fast.algorithm.callbacks import Callback, CheckpointCallback
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.logging import RunLogger, read_progress
 from trpo_fast.algorithm.memory import LackOfMemory
@@ -28,11 +28,14 @@ from trpo_fast.cli.arguments import TIMESTEPS, config_overrides, option_of
 from trpo_fast.cli.environments import import_from_here, import_options, loaded, show
 from trpo_fast.cli.errors import CommandError, describe, is_of_an_answer, user_errors
 from trpo_fast.cli.evaluate import unfinished
-from trpo_fast.cli.run_folder import RunFolder
+from trpo_fast.cli.run_folder import RunFolder, claimed_by_name, latest_of
+from trpo_fast.cli.stopping import Stopped, say
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.environments.recipe import EnvironmentRecipe
-from trpo_fast.model_file import ModelFileError
-from trpo_fast.starting import INTERRUPTED
+from trpo_fast.model_file import link_file
+from trpo_fast.run_models import checkpoint_name
+
+CHECKPOINT_SECONDS = 60.0  # the most that a killed run loses; two updates, where they take longer
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,20 +47,44 @@ def run(arguments: argparse.Namespace) -> int:
             raise CommandError(f"--threads: {str(error).removeprefix('count: ')}") from error
         torch.set_num_threads(arguments.threads)
     import_from_here()
-    agent, folder, timesteps = _resumed(arguments) if arguments.resume else _new(arguments)
+    # What a kill may leave of a start, and whom a folder belongs to: docs/runs.md.
+    run = _resumed(arguments) if arguments.resume else _new(arguments)
     try:
-        return _train(agent, folder, timesteps, arguments)
+        return _train(run, arguments)
     finally:
-        agent.close()
+        run.folder.release()
+        run.agent.close()
 
 
-def _new(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
+class _Run(NamedTuple):
+    """A training that can begin."""
+
+    agent: TRPO
+    folder: RunFolder
+    timesteps: int
+    begin: Callable[[], None]
+    """Called when all that could stand against it has been looked at, before anything of an old run is changed."""
+
+
+class _Begin(Callback):
+    """Calls a function when the training starts, first of all callbacks."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+        self.done = False
+
+    def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
+        self._action()
+        self.done = True
+
+
+def _new(arguments: argparse.Namespace) -> _Run:
     if arguments.env is None:
         raise CommandError("ENV: none given; want an environment id, e.g. trpo-fast train CartPole-v1, or --resume RUN")
     seed = 0 if arguments.seed is None else arguments.seed
     timesteps = arguments.timesteps or TIMESTEPS
-    folder = RunFolder(arguments.out or _default_folder(arguments.env, seed))
-    folder.refuse_if_used()
+    if arguments.out:
+        RunFolder(arguments.out).refuse_if_used()  # before the seconds that an agent may take
     settings, saved = _read_settings(arguments.config)
     options = config_overrides(arguments)
     # A run's config.json says every setting, a file of one's own what a preset or the defaults leave to it.
@@ -77,8 +104,15 @@ def _new(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
             preset=preset,
             **({} if isinstance(settings, TRPOConfig) else {**settings, **options}),
         )
+    folder = None
     try:
-        folder.make()
+        if arguments.out:
+            folder = RunFolder(arguments.out)
+            folder.claim_new()
+        else:
+            folder = claimed_by_name(_default_folder(arguments.env, seed))
+        # The first checkpoint before config.json, which makes a run of the folder: a run can always go on.
+        _saved(agent, folder, folder.checkpoints / checkpoint_name(0))
         folder.write_config(
             {
                 "environment": agent.recipe.to_json() if agent.recipe else None,
@@ -91,9 +125,11 @@ def _new(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
             }
         )
     except BaseException:
+        if folder is not None:
+            folder.discard()
         agent.close()
         raise
-    return agent, folder, timesteps
+    return _Run(agent, folder, timesteps, lambda: None)
 
 
 def _recipe(arguments: argparse.Namespace, saved: Any) -> EnvironmentRecipe:
@@ -121,60 +157,84 @@ def _recipe(arguments: argparse.Namespace, saved: Any) -> EnvironmentRecipe:
         )
 
 
-def _resumed(arguments: argparse.Namespace) -> tuple[TRPO, RunFolder, int]:
-    fixed = {"ENV": arguments.env, "--seed": arguments.seed, "--out": arguments.out, "--config": arguments.config}
-    fixed |= {"--vectorization": arguments.vectorization, "--env-kwargs": arguments.env_kwargs}
-    fixed |= {"--wrapper": arguments.wrapper, "--num-workers": arguments.num_workers, "--preset": arguments.preset}
-    fixed |= {option_of(name): value for name, value in config_overrides(arguments).items()}
-    given = [f"{name}: {value}" for name, value in fixed.items() if value is not None]
-    if given:
-        raise CommandError(f"{', '.join(given)} given; want --resume without: a resumed run keeps what it began with")
+def _resumed(arguments: argparse.Namespace) -> _Run:
     folder = RunFolder(arguments.resume)
-    latest = folder.latest_checkpoint()
-    content = folder.read_config()
-    folder.make()
-    timesteps = arguments.timesteps or folder.timesteps()
-    agent = _load(latest, folder, arguments)
+    folder.claim_old()
+    agent = None
     try:
-        agent.hooks.require()
-    except ValueError as error:
-        agent.close()
-        raise CommandError(f"--resume: {folder.path} is for Python, which can hand it in: {error}") from error
-    if agent.num_timesteps >= timesteps:
-        raise CommandError(
-            f"--resume: {folder.path} has {agent.num_timesteps:,} of {timesteps:,} timesteps; want more --timesteps"
-        )
-    try:
+        content = folder.read_config()
+        timesteps = arguments.timesteps or folder.timesteps()
+        agent = latest_of(arguments.resume, lambda file: loaded(file, arguments))
+        _refuse_differing(arguments, agent, folder, content)
+        if agent.num_timesteps >= timesteps:
+            raise CommandError(
+                f"--resume: {folder.path} has {agent.num_timesteps:,} of {timesteps:,} timesteps; want more --timesteps"
+            )
+        try:
+            agent.hooks.require()
+        except ValueError as error:
+            raise CommandError(f"--resume: {folder.path} is for Python, which can hand it in: {error}") from error
         with user_errors():
             if folder.progress.exists():
                 read_progress(folder.progress)  # refused now, not after the environments are made
-        folder.write_config({**content, "timesteps": timesteps})
+        _say_versions(folder, content)
     except BaseException:
-        agent.close()
+        if agent is not None:
+            agent.close()
+        folder.release()
         raise
-    return agent, folder, timesteps
+    return _Run(agent, folder, timesteps, lambda: folder.write_config({**content, "timesteps": timesteps}))
 
 
-def _load(path: Path, folder: RunFolder, arguments: argparse.Namespace) -> TRPO:
-    """The agent in ``path``, of ``folder``; CommandError says what is wrong, and which other files are intact."""
-    try:
-        with user_errors():
-            return loaded(path, arguments)
-    except CommandError as error:
-        others = [*sorted(folder.checkpoints.glob("*.trpo"), reverse=True), folder.model]
-        intact = [str(other) for other in others if other != path and _is_intact(other)]
-        if not isinstance(error.__cause__, ModelFileError) or not intact:
-            raise
-        message = f"{error}; move it away to go on from the next one; intact: {', '.join(intact)}"
-        raise CommandError(message) from error
+def _refuse_differing(
+    arguments: argparse.Namespace, agent: TRPO, folder: RunFolder, content: Mapping[str, Any]
+) -> None:
+    """CommandError naming what options give that the run has otherwise; what they say of it again may stay."""
+    recipe, given = agent.recipe, []
+
+    def compare(option: str, value: Any, has: Any) -> None:
+        if value is not None and value != has:
+            given.append(f"{option}: {value} given, the run has {has}")
+
+    compare("ENV", arguments.env, None if recipe is None else recipe.source)
+    compare("--seed", arguments.seed, agent.seed)
+    if arguments.out is not None and Path(arguments.out).resolve() != folder.path.resolve():
+        compare("--out", arguments.out, folder.path)
+    compare("--vectorization", arguments.vectorization, None if recipe is None else recipe.vectorization)
+    compare("--num-workers", arguments.num_workers, None if recipe is None else recipe.num_workers)
+    compare("--env-kwargs", arguments.env_kwargs, None if recipe is None else dict(recipe.env_kwargs))
+    wrappers = None if recipe is None or recipe.wrappers is None else list(recipe.wrappers)
+    compare("--wrapper", arguments.wrapper, wrappers)
+    compare("--preset", arguments.preset, content.get("preset") or "none")
+    has = agent.config.to_dict()
+    settings, _ = _read_settings(arguments.config)
+    of_file = settings.to_dict() if isinstance(settings, TRPOConfig) else TRPOConfig().replace(**settings).to_dict()
+    for name in of_file if isinstance(settings, TRPOConfig) else settings:
+        compare(f"--config: {name}", of_file[name], has[name])
+    options = config_overrides(arguments)
+    of_options = TRPOConfig().replace(**options).to_dict()
+    for name in options:
+        compare(option_of(name), of_options[name], has[name])
+    if given:
+        raise CommandError(f"{'; '.join(given)}; want --resume without: a resumed run keeps what it began with")
 
 
-def _is_intact(path: Path) -> bool:
-    try:
-        checkpoint.read(path)
-    except (OSError, ModelFileError):
-        return False
-    return True
+def _say_versions(folder: RunFolder, content: Mapping[str, Any]) -> None:
+    """Name the packages that are not those that the run began with."""
+    then, now = content.get("versions"), checkpoint.versions()
+    if not isinstance(then, Mapping):
+        return
+    differing = [
+        f"{name} {then.get(name, 'missing')}, now {now.get(name, 'missing')}"
+        for name in sorted({*then, *now})
+        if then.get(name) != now.get(name)
+    ]
+    if differing:
+        print(
+            f"warning: {folder.path} began with {'; '.join(differing)}: it goes on, but not to the numbers that it "
+            "would have had with those",
+            file=sys.stderr,
+        )
 
 
 @contextlib.contextmanager
@@ -187,72 +247,105 @@ def _lack_of_memory_named() -> Iterator[None]:
         raise CommandError(f"{options}: too large for the memory of this machine") from error
 
 
-def _train(agent: TRPO, folder: RunFolder, timesteps: int, arguments: argparse.Namespace) -> int:
+def _train(run: _Run, arguments: argparse.Namespace) -> int:
+    agent, folder, timesteps, _ = run
     env = agent.recipe.name if agent.recipe else "environment"
     preset = f", preset {presets.all_presets()[agent.preset].described(agent.config)}" if agent.preset else ""
-    _say(f"{env}: {timesteps:,} steps{preset}, {agent.engine.name} engine, {folder.path}")
-    checkpoints = CheckpointCallback(folder.checkpoints, arguments.checkpoint_every or max(timesteps // 10, 1))
-    began, first, failed = time.perf_counter(), agent.num_timesteps, True
-    with _one_interrupt():
-        try:
-            agent.learn(
-                timesteps - agent.num_timesteps,
-                callback=[checkpoints, RunLogger(folder.path)],
-                progress_bar=True,
-                reset_num_timesteps=False,
-            )
-        except KeyboardInterrupt:
-            _save(agent, folder, checkpoints)
-            _say(f"\nstopped at {agent.num_timesteps:,} steps, saved; to go on:\n{_resume_command(folder, agent)}")
-            return INTERRUPTED
-        except Exception as error:
-            if isinstance(error, OSError | LackOfMemory | SimulatorError) or is_of_an_answer(error):
-                # The user's to mend, and no line of ours at fault; what a worker noted has its traceback.
-                notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
-                print(f"\ntrpo-fast train: error: {describe(error)}{notes}", file=sys.stderr)
-            else:
-                traceback.print_exc()
-        else:
-            failed = False
-        if failed:
-            _save(agent, folder, checkpoints)
-            # Before an update, nothing has shown yet that this environment can be trained on at all.
-            to_go_on = "to go on" if agent.num_timesteps > first else "once the reason is mended, to go on"
-            command = _resume_command(folder, agent)
-            _say(f"\nfailed after {agent.num_timesteps:,} steps, saved; {to_go_on}:\n{command}")
-            if agent.num_timesteps == first:
-                _say(
-                    "a resumed run keeps its environment, wrappers and settings: where these are the reason, begin anew"
-                )
-            return 1
+    say(f"{env}: {timesteps:,} steps{preset}, {agent.engine.name} engine, {folder.path}")
+    checkpoints = CheckpointCallback(
+        folder.checkpoints,
+        arguments.checkpoint_every,
+        seconds=CHECKPOINT_SECONDS,
+        keep=arguments.keep_checkpoints,
+        best=True,
+    )
+    begin = _Begin(run.begin)
+    began, first = time.perf_counter(), agent.num_timesteps
+    try:
+        agent.learn(
+            timesteps - agent.num_timesteps,
+            callback=[begin, RunLogger(folder.path), checkpoints],
+            progress_bar=True,
+            reset_num_timesteps=False,
+        )
+    except KeyboardInterrupt as interrupt:
+        return _stopped(run, checkpoints, begin, interrupt)
+    except Exception as error:
+        if arguments.resume and not begin.done and isinstance(error, ValueError | OSError | ImportError):
+            raise CommandError(f"--resume: {folder.path}: {describe(error)}") from error
+        return _failed(run, checkpoints, begin, first, error)
     seconds = time.perf_counter() - began
-    _save(agent, folder, checkpoints)
+    _save(run, checkpoints, begin)
     steps = agent.num_timesteps - first
-    _say(f"trained  {steps:,} steps in {seconds:.1f} s ({steps / seconds:,.0f} steps/s)")
+    say(f"trained  {steps:,} steps in {seconds:.1f} s ({steps / seconds:,.0f} steps/s)")
     if arguments.eval_episodes:
         result = agent.evaluate(arguments.eval_episodes)
         episodes = f"{arguments.eval_episodes} deterministic episodes"
-        _say(
+        say(
             f"return   {result.mean:.1f} +- {result.std:.1f} over {episodes}"
             f"{unfinished(result, agent.config.evaluation_max_steps)}"
         )
-    _say(f"model    {folder.model}")
+    say(f"model    {folder.model}")
     try:
         plot.draw([folder], folder.curve)
-        _say(f"curve    {folder.curve}")
+        say(f"curve    {folder.curve}")
     except plot.MatplotlibMissing as missing:
-        _say(f"curve    not drawn: {missing}; then: trpo-fast plot {shlex.quote(str(folder.path))}")
+        say(f"curve    not drawn: {missing}; then: trpo-fast plot {shlex.quote(str(folder.path))}")
     return 0
 
 
-def _save(agent: TRPO, folder: RunFolder, checkpoints: CheckpointCallback) -> None:
+def _stopped(run: _Run, checkpoints: CheckpointCallback, begin: _Begin, interrupt: KeyboardInterrupt) -> int:
+    """Save, say how to go on; the exit code."""
+    _save(run, checkpoints, begin)
+    stopped = interrupt if isinstance(interrupt, Stopped) else Stopped(signal.SIGINT)
+    how = "stopped" if stopped.number == signal.SIGINT else stopped.word
+    say(f"\n{how} at {run.agent.num_timesteps:,} steps, saved; to go on:\n{_resume_command(run.folder, run.agent)}")
+    return stopped.code
+
+
+def _failed(run: _Run, checkpoints: CheckpointCallback, begin: _Begin, first: int, error: Exception) -> int:
+    """Report, save, say how to go on; the exit code."""
+    agent = run.agent
+    if isinstance(error, OSError | LackOfMemory | SimulatorError) or is_of_an_answer(error):
+        # The user's to mend, and no line of ours at fault; what a worker noted has its traceback.
+        notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
+        print(f"\ntrpo-fast train: error: {describe(error)}{notes}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    _save(run, checkpoints, begin)
+    # Before an update, nothing has shown yet that this environment can be trained on at all.
+    to_go_on = "to go on" if agent.num_timesteps > first else "once the reason is mended, to go on"
+    command = _resume_command(run.folder, agent)
+    say(f"\nfailed after {agent.num_timesteps:,} steps, saved; {to_go_on}:\n{command}")
+    if agent.num_timesteps == first:
+        say("a resumed run keeps its environment, wrappers and settings: where these are the reason, begin anew")
+    return 1
+
+
+def _save(run: _Run, checkpoints: CheckpointCallback, begin: _Begin) -> None:
+    """Save the agent as the latest checkpoint and as the run's model; an old run that did not begin is left alone."""
+    agent, folder = run.agent, run.folder
+    if not begin.done and agent.num_timesteps > 0:
+        return
     try:
-        checkpoints.save(agent)
-        agent.save(folder.model)
+        link_file(checkpoints.save(agent), folder.model)
     except (OSError, ValueError) as error:
-        raise CommandError(
-            f"the agent at {agent.num_timesteps:,} steps cannot be saved in {folder.path}: {describe(error)}"
-        ) from error
+        if agent.num_timesteps == 0:
+            folder.discard()  # a folder without use would refuse another try
+        raise _not_saved(agent, folder, error) from error
+
+
+def _saved(agent: TRPO, folder: RunFolder, path: Path) -> None:
+    try:
+        agent.save(path)
+    except (OSError, ValueError) as error:
+        raise _not_saved(agent, folder, error) from error
+
+
+def _not_saved(agent: TRPO, folder: RunFolder, error: Exception) -> CommandError:
+    return CommandError(
+        f"the agent at {agent.num_timesteps:,} steps cannot be saved in {folder.path}: {describe(error)}"
+    )
 
 
 def _resume_command(folder: RunFolder, agent: TRPO) -> str:
@@ -286,26 +379,3 @@ def _read_settings(path: str | None) -> tuple[TRPOConfig | dict[str, Any], Any]:
         return {name: getattr(read, name) for name in content}, None
     except (TypeError, ValueError) as error:
         raise CommandError(f"--config: {path}: {error}") from error
-
-
-@contextlib.contextmanager
-def _one_interrupt() -> Iterator[None]:
-    """Let only the first Ctrl-C interrupt: a second, impatient one would spoil the saving."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:  # started in the background: the shell's Ctrl-C is meant for others
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stdout, flush=True)

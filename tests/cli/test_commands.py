@@ -60,7 +60,7 @@ def test_eval_of_a_damaged_model_is_an_error_without_traceback(command, trained)
     tensors, metadata = model_file.read(trained / "model.trpo")
     del tensors["adam.first_moment"]
     model_file.write(trained / "model.trpo", tensors, metadata)
-    result = command("eval", "run")
+    result = command("eval", "run/model.trpo")
     assert result.code == 2
     assert "run/model.trpo: damaged" in result.err and "adam.first_moment: missing; want (" in result.err
     assert "Traceback" not in result.err

@@ -192,11 +192,12 @@ def test_resume_with_a_truncated_checkpoint_goes_on_from_the_one_before_and_says
     *_, old, new = sorted((tmp_path / "run" / "checkpoints").iterdir())
     for path in (new, tmp_path / "run" / "model.trpo"):
         path.write_bytes(path.read_bytes()[:100])
-    result = command("eval", "run", "--episodes", "1")
-    assert result.code == 0 and f"(run/checkpoints/{old.name})" in result.out
-    for result in (result, command("train", "--resume", "run", "--timesteps", "256")):
-        assert f"run/checkpoints/{new.name} is truncated" in result.err
-        assert f"taken instead: run/checkpoints/{old.name}, at 128 timesteps" in result.err
+    said = rf"run/checkpoints/{new.name} is truncated.*taken instead: run/checkpoints/{old.name}, at 128 timesteps"
+    with pytest.warns(UserWarning, match=said):
+        evaluated = command("eval", "run", "--episodes", "1")
+    assert f"(run/checkpoints/{old.name})" in evaluated.out
+    with pytest.warns(UserWarning, match=said):
+        result = command("train", "--resume", "run", "--timesteps", "256")
     assert result.code == 0, result.err
     steps = [int(row["time/total_timesteps"]) for row in read_progress(tmp_path / "run" / "progress.csv")]
     assert steps == [64, 128, 192, 256]

@@ -243,10 +243,12 @@ def read_progress(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     path = checked_path("path", path)
     content = path.read_bytes()
     # A killed run may leave half a row, which has no end, and a power cut zeros.
-    content = content.partition(b"\0")[0]
-    content = content[: content.rfind(b"\n") + 1]
+    complete = content.rstrip(b"\0")
+    complete = complete[: complete.rfind(b"\n") + 1]
     try:
-        reader = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        if content and not complete:
+            raise ValueError("no complete line")
+        reader = csv.DictReader(io.StringIO(complete.decode(), newline=""))
         rows = list(reader)
         missing = [name for name in _NEEDED if name not in reader.fieldnames] if reader.fieldnames else []
         if missing:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 NAME = ".lock"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
-_held: set[str] = set()  # of this process, to which its own record locks are no obstacle
+_held: dict[str, int] = {}  # process of each path that is locked here: its own record locks are no obstacle to it
 
 
 class FolderInUse(Exception):
@@ -38,7 +38,7 @@ class FolderLock:
         """
         key = os.path.realpath(self._path)
         # Looked at before the file is opened: closing any handle of it would drop this process's lock.
-        if key in _held:
+        if _held.get(key) == os.getpid():
             raise FolderInUse(f"process {os.getpid()}, this one")
         while True:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -63,7 +63,7 @@ class FolderLock:
         os.ftruncate(handle, 0)
         with suppress(OSError):  # on a full disk it locks without a name
             os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        _held.add(key)
+        _held[key] = os.getpid()
         self._key, self._handle = key, handle
 
     def release(self) -> None:
@@ -74,7 +74,7 @@ class FolderLock:
             self._path.unlink()
         os.close(self._handle)
         self._handle = None
-        _held.discard(self._key)
+        del _held[self._key]
 
     def _is_at_path(self, handle: int) -> bool:
         try:

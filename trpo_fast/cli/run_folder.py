@@ -112,9 +112,8 @@ class RunFolder:
 
     def _make(self) -> None:
         with self._named_if_unwritable():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self.path.mkdir()
+                self.path.mkdir(parents=True)
                 self._made = True
             except FileExistsError:
                 if not self.path.is_dir():

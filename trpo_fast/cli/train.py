@@ -32,8 +32,8 @@ from trpo_fast.cli.run_folder import RunFolder, claimed_by_name, latest_of
 from trpo_fast.cli.stopping import Stopped, say
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.environments.recipe import EnvironmentRecipe
-from trpo_fast.model_file import link_file
-from trpo_fast.run_models import checkpoint_name
+from trpo_fast.model_file import ModelFileError, link_file
+from trpo_fast.run_models import checkpoint_name, progress_of
 
 CHECKPOINT_SECONDS = 60.0  # the most that a killed run loses; two updates, where they take longer
 
@@ -166,7 +166,7 @@ def _resumed(arguments: argparse.Namespace) -> _Run:
         timesteps = arguments.timesteps or folder.timesteps()
         agent = latest_of(arguments.resume, lambda file: loaded(file, arguments))
         _refuse_differing(arguments, agent, folder, content)
-        if agent.num_timesteps >= timesteps:
+        if agent.num_timesteps >= timesteps and _has_ended(folder, agent):
             raise CommandError(
                 f"--resume: {folder.path} has {agent.num_timesteps:,} of {timesteps:,} timesteps; want more --timesteps"
             )
@@ -186,6 +186,14 @@ def _resumed(arguments: argparse.Namespace) -> _Run:
     return _Run(agent, folder, timesteps, lambda: folder.write_config({**content, "timesteps": timesteps}))
 
 
+def _has_ended(folder: RunFolder, agent: TRPO) -> bool:
+    """Whether the run got as far as writing its model; one that was killed just before that still has to."""
+    try:
+        return progress_of(folder.model).timesteps >= agent.total_timesteps
+    except (OSError, ModelFileError):
+        return False
+
+
 def _refuse_differing(
     arguments: argparse.Namespace, agent: TRPO, folder: RunFolder, content: Mapping[str, Any]
 ) -> None:
@@ -200,7 +208,7 @@ def _refuse_differing(
     compare("--seed", arguments.seed, agent.seed)
     if arguments.out is not None and Path(arguments.out).resolve() != folder.path.resolve():
         compare("--out", arguments.out, folder.path)
-    compare("--vectorization", arguments.vectorization, None if recipe is None else recipe.vectorization)
+    compare("--vectorization", arguments.vectorization, None if recipe is None else recipe.vectorization or "sync")
     compare("--num-workers", arguments.num_workers, None if recipe is None else recipe.num_workers)
     compare("--env-kwargs", arguments.env_kwargs, None if recipe is None else dict(recipe.env_kwargs))
     wrappers = None if recipe is None or recipe.wrappers is None else list(recipe.wrappers)
@@ -262,12 +270,14 @@ def _train(run: _Run, arguments: argparse.Namespace) -> int:
     begin = _Begin(run.begin)
     began, first = time.perf_counter(), agent.num_timesteps
     try:
-        agent.learn(
-            timesteps - agent.num_timesteps,
-            callback=[begin, RunLogger(folder.path), checkpoints],
-            progress_bar=True,
-            reset_num_timesteps=False,
-        )
+        if agent.num_timesteps < timesteps:
+            agent.learn(
+                timesteps - agent.num_timesteps,
+                callback=[begin, RunLogger(folder.path), checkpoints],
+                progress_bar=True,
+                reset_num_timesteps=False,
+            )
+        begin.done = True
     except KeyboardInterrupt as interrupt:
         return _stopped(run, checkpoints, begin, interrupt)
     except Exception as error:

@@ -1,5 +1,8 @@
+import errno
 import math
+import os
 from collections import deque
+from pathlib import Path
 from types import SimpleNamespace
 
 import gymnasium
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from trpo_fast import model_file
 from trpo_fast.algorithm.callbacks import (
     Callback,
     CheckpointCallback,
@@ -14,7 +18,9 @@ from trpo_fast.algorithm.callbacks import (
     StopAtReturn,
     as_callback,
 )
+from trpo_fast.algorithm.logging import RunLogger, read_progress
 from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.run_models import checkpoint_name
 
 STEPS = 3 * 64
 
@@ -84,6 +90,184 @@ def test_evaluation_callback_keeps_the_best_model(make_agent, tmp_path):
     assert best.evaluate(2, seed=1).mean == max(means)
     assert best.num_timesteps == callback.results[int(np.argmax(means))][0]
     best.close()
+
+
+class Clock:
+    """Goes on by the next of `seconds` at every look."""
+
+    def __init__(self, *seconds):
+        self.now, self.seconds = 0.0, list(seconds)
+
+    def __call__(self):
+        self.now += self.seconds.pop(0) if self.seconds else 0.0
+        return self.now
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_checkpoint_is_the_moment_after_its_update_though_it_is_written_at_the_next(make_agent, bits, tmp_path):
+    found = {}
+
+    def look(agent):
+        agent.critic_trainer.wait()
+        found[agent.num_timesteps] = bits(agent)
+        return agent.num_updates < 4
+
+    for overlap in (True, False):
+        folder = tmp_path / str(overlap)
+        make_agent(overlap_critic=overlap).learn(4 * STEPS, callback=CheckpointCallback(folder, 2 * STEPS))
+        make_agent(overlap_critic=overlap).learn(9 * STEPS, callback=look)
+        for timesteps in (2 * STEPS, 4 * STEPS):
+            assert bits(TRPO.load(folder / checkpoint_name(timesteps))) == found[timesteps]
+
+
+def test_no_checkpoint_waits_for_a_fit_or_changes_a_bit(make_agent, bits, tmp_path, monkeypatch):
+    plain = bits(make_agent().learn(4 * STEPS))
+    agent, calls = make_agent(), []
+    monkeypatch.setattr(CheckpointCallback, "save", lambda *_: calls.append("waits"))
+    agent.learn(4 * STEPS, callback=CheckpointCallback(tmp_path, STEPS))
+    assert bits(agent) == plain and calls == [] and len(names(tmp_path)) == 4
+
+
+def test_by_default_no_more_than_a_minute_is_lost_and_the_last_three_stay(make_agent, tmp_path):
+    callback = CheckpointCallback(tmp_path)
+    assert (callback.seconds, callback.keep, callback.every) == (60, 3, None)
+    callback._clock = Clock(0, *[10] * 8)  # two more updates of 10 s make it a minute
+    make_agent().learn(8 * STEPS, callback=callback)
+    assert names(tmp_path) == [checkpoint_name(4 * STEPS), checkpoint_name(8 * STEPS)]
+
+
+def test_an_update_that_takes_longer_than_the_time_is_a_checkpoint_of_its_own_and_few_stay(make_agent, tmp_path):
+    callback = CheckpointCallback(tmp_path, seconds=1.0, keep=2)
+    callback._clock = Clock(*[100] * 10)
+    make_agent().learn(5 * STEPS, callback=callback)
+    assert names(tmp_path) == [checkpoint_name(4 * STEPS), checkpoint_name(5 * STEPS)]
+
+
+def test_by_number_all_stay_unless_few_are_asked_for(make_agent, tmp_path):
+    make_agent().learn(5 * STEPS, callback=CheckpointCallback(tmp_path / "all", STEPS))
+    make_agent().learn(5 * STEPS, callback=CheckpointCallback(tmp_path / "few", STEPS, keep=2))
+    assert len(names(tmp_path / "all")) == 5 and len(names(tmp_path / "few")) == 2
+
+
+def test_the_best_checkpoint_stays_and_is_known_when_the_run_goes_on(make_agent, tmp_path):
+    def better(value):
+        return lambda agent: agent.recent_episodes.extend([(value, 1)] * 100)
+
+    def mean():
+        return model_file.read_array(tmp_path / "best.trpo", "episodes.returns").mean()
+
+    agent = make_agent()
+    agent.learn(STEPS, callback=CheckpointCallback(tmp_path, STEPS, keep=1, best=True))
+    assert names(tmp_path) == [checkpoint_name(STEPS)], "a few episodes say little"
+    for value, best in (5.0, 5.0), (3.0, 5.0), (7.0, 7.0):
+        callback = CheckpointCallback(tmp_path, STEPS, keep=1, best=True)
+        agent.learn(STEPS, callback=[callback, better(value)], reset_num_timesteps=False)
+        assert mean() == best
+        assert names(tmp_path) == [checkpoint_name(agent.num_timesteps), "best.trpo"]
+
+
+def test_a_checkpoint_that_finds_the_disk_full_is_reported_and_the_training_goes_on(make_agent, tmp_path, monkeypatch):
+    fsync, calls = os.fsync, []
+
+    def full_at_the_second(handle):
+        calls.append(handle)
+        if len(calls) == 3:  # of a file and its folder each
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", full_at_the_second)
+    with pytest.warns(UserWarning, match=f"at {2 * STEPS} timesteps was not written: .*No space left.*goes on"):
+        make_agent().learn(3 * STEPS, callback=CheckpointCallback(tmp_path, STEPS))
+    assert names(tmp_path) == [checkpoint_name(STEPS), checkpoint_name(3 * STEPS)]
+
+
+def test_left_overs_of_a_killed_save_are_removed_when_the_training_starts(make_agent, tmp_path):
+    (tmp_path / f".{checkpoint_name(7)}.01234567.new").write_text("")
+    make_agent().learn(STEPS, callback=CheckpointCallback(tmp_path, STEPS))
+    assert names(tmp_path) == [checkpoint_name(STEPS)]
+
+
+def test_a_folder_of_checkpoints_of_another_run_is_refused_and_damaged_ones_are_nobody_s(make_agent, tmp_path):
+    make_agent().learn(2 * STEPS, callback=CheckpointCallback(tmp_path, STEPS))
+    with pytest.raises(ValueError, match=r"folder: .*192\.trpo is farther than this agent, which has 0 timesteps"):
+        make_agent().learn(STEPS, callback=CheckpointCallback(tmp_path, STEPS))
+    (tmp_path / checkpoint_name(2 * STEPS)).write_bytes(b"")
+    agent = TRPO.load(tmp_path / checkpoint_name(STEPS))
+    agent.learn(STEPS, callback=CheckpointCallback(tmp_path, STEPS))
+    assert TRPO.load(tmp_path / checkpoint_name(2 * STEPS)).total_timesteps == 2 * STEPS
+    agent.close()
+
+
+def test_learning_again_goes_on_in_log_and_checkpoints(make_agent, tmp_path):
+    logger, folder = RunLogger(tmp_path, tensorboard=False), tmp_path / "checkpoints"
+    agent = make_agent().learn(2 * STEPS, callback=[CheckpointCallback(folder, STEPS), logger])
+    agent.learn(STEPS, callback=[CheckpointCallback(folder, STEPS), logger])
+    agent = TRPO.load(tmp_path).learn(STEPS, callback=[CheckpointCallback(folder, STEPS), logger])
+    agent.close()
+    assert (agent.num_timesteps, agent.total_timesteps) == (STEPS, 4 * STEPS)
+    rows = [int(row["time/total_timesteps"]) for row in read_progress(tmp_path / "progress.csv")]
+    assert rows == [STEPS * i for i in range(1, 5)]
+    assert names(folder) == [checkpoint_name(steps) for steps in rows]
+    assert TRPO.load(tmp_path).total_timesteps == 4 * STEPS
+
+
+def test_the_row_of_an_update_is_written_before_its_checkpoint_whatever_the_order(make_agent, tmp_path, monkeypatch):
+    write = model_file.replace_file
+
+    def look(path, content):
+        if Path(path).suffix == ".trpo":
+            last = read_progress(tmp_path / "progress.csv")[-1]
+            assert int(last["time/total_timesteps"]) >= int(Path(path).stem)
+        write(path, content)
+
+    monkeypatch.setattr(model_file, "replace_file", look)
+    callbacks = [CheckpointCallback(tmp_path / "checkpoints", STEPS), RunLogger(tmp_path, tensorboard=False)]
+    make_agent().learn(3 * STEPS, callback=callbacks)
+    assert len(names(tmp_path / "checkpoints")) == 3
+
+
+def test_evaluations_without_a_seed_vary_and_do_so_again(make_agent):
+    def seeds():
+        callback, found = EvaluationCallback(STEPS, episodes=1), []
+        agent = make_agent()
+        agent.evaluate = lambda **arguments: found.append(arguments["seed"]) or SimpleNamespace(mean=0.0)
+        agent.learn(3 * STEPS, callback=callback)
+        return found
+
+    found = seeds()
+    assert len(set(found)) == 3 and found == seeds()
+
+
+def test_the_best_model_of_evaluations_outlives_the_process(make_agent, tmp_path):
+    best = tmp_path / "new" / "folder" / "best.trpo"
+
+    def learn(agent, mean):
+        agent.evaluate = lambda **_: SimpleNamespace(mean=mean)
+        agent.learn(STEPS, callback=EvaluationCallback(STEPS, best_path=best), reset_num_timesteps=False)
+
+    agent = make_agent()
+    learn(agent, 5.0)
+    for mean, kept in (3.0, 5.0), (7.0, 7.0):
+        learn(agent, mean)
+        assert model_file.read_metadata(best)["evaluation"] == {"mean": kept}
+    learn(make_agent(), 1.0)
+    assert model_file.read_metadata(best)["evaluation"] == {"mean": 1.0}, "an agent that begins has no best yet"
+
+
+def test_an_evaluation_that_raises_is_reported_and_the_training_goes_on(make_agent):
+    agent = make_agent()
+
+    def evaluate(**_):
+        raise RuntimeError("simulator gone")
+
+    agent.evaluate = evaluate
+    callback = EvaluationCallback(2 * STEPS)
+    with pytest.warns(UserWarning, match=r"evaluation at 384 timesteps failed: RuntimeError\('simulator gone'\)"):
+        agent.learn(3 * STEPS, callback=callback)
+    assert agent.num_updates == 3 and callback.results == []
 
 
 @pytest.mark.parametrize("make", [lambda every: CheckpointCallback("folder", every), EvaluationCallback])

@@ -1,4 +1,5 @@
 import csv
+import errno
 import math
 import sys
 
@@ -99,6 +100,67 @@ def test_resumed_log_goes_on_and_drops_rows_beyond_the_agent(make_agent, tmp_pat
     rows = read_progress(path)
     assert [int(row["time/total_timesteps"]) for row in rows] == [STEPS * i for i in range(1, 5)]
     assert elapsed < float(rows[2]["time/time_elapsed"]) < 99
+
+
+@pytest.mark.parametrize("end", [b"", b"\0\0\0"], ids=["killed", "power cut"])
+def test_a_log_that_was_cut_at_any_byte_is_repaired_without_losing_or_doubling_a_row(make_agent, tmp_path, end):
+    agent = make_agent().learn(2 * STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+    path = tmp_path / "progress.csv"
+    content = path.read_bytes()
+    make_agent().learn(3 * STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+    whole = path.read_bytes()
+    third = len(b"".join(whole.splitlines(keepends=True)[:3]))
+    for cut in (*range(third, len(whole), 37), len(whole) - 1):
+        path.write_bytes(content + whole[third:cut] + end)
+        rows = read_progress(path)
+        assert [int(row["time/total_timesteps"]) for row in rows] == [STEPS, 2 * STEPS]
+    agent.learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False), reset_num_timesteps=False)
+    rows = read_progress(path)
+    assert [int(row["time/total_timesteps"]) for row in rows] == [STEPS, 2 * STEPS, 3 * STEPS]
+
+
+def test_rows_that_find_the_disk_full_wait_and_are_written_once_there_is_room(make_agent, tmp_path):
+    logger = RunLogger(tmp_path, tensorboard=False)
+
+    class Full:
+        """Takes ten bytes of the second write, and refuses the rest and the third."""
+
+        def __init__(self, file):
+            self._file, self._calls = file, 0
+
+        def write(self, content):
+            self._calls += 1
+            if self._calls == 2:
+                return self._file.write(content[:10])
+            if self._calls in (3, 4):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self._file.write(content)
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+    def wrap(agent):
+        if agent.num_updates == 1:
+            logger._file = Full(logger._file)
+
+    agent = make_agent(overlap_critic=False)
+    with pytest.warns(UserWarning, match=r"rows of progress\.csv wait.*No space left on device; the training goes on"):
+        agent.learn(5 * STEPS, callback=[wrap, logger])
+    rows = read_progress(tmp_path / "progress.csv")
+    assert [int(row["time/total_timesteps"]) for row in rows] == [STEPS * i for i in range(1, 6)]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_every_session_purges_what_tensorboard_has_of_an_abandoned_one(make_agent, tmp_path, first):
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
+    agent = make_agent()
+    if not first:
+        agent.learn(2 * STEPS)
+    agent.learn(STEPS, callback=RunLogger(tmp_path, tensorboard=True), reset_num_timesteps=False)
+    (file,) = tmp_path.glob("events.out.tfevents.*")
+    events = list(loader.LegacyEventFileLoader(str(file)).Load())
+    found = [event.step for event in events if event.session_log.status == event.session_log.START]
+    assert found == [0 if first else 2 * STEPS + 1]
 
 
 def test_new_training_begins_a_new_log(make_agent, tmp_path):

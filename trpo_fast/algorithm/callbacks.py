@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.config import EPISODES_REMEMBERED, FINITE, POSITIVE_INTEGER, RECENT_EPISODES
 from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT
 from trpo_fast.environments.recipe import EnvironmentRecipe
-from trpo_fast.model_file import ModelFileError, checked_path, link_file, read_array, remove_unfinished
+from trpo_fast.model_file import ModelFileError, checked_path, link_file, read_array, read_metadata, remove_unfinished
 from trpo_fast.run_models import BEST, checkpoint_name, progress_of
 from trpo_fast.settings import COUNT, POSITIVE, checked
 
@@ -267,6 +268,16 @@ def _timesteps_of(path: Path) -> int:
         return -1
 
 
+def _evaluated_mean(path: Path) -> float:
+    """The mean return that the evaluation of an agent in a file had; -inf where it says none."""
+    try:
+        evaluation = read_metadata(path).get("evaluation")
+    except (OSError, ModelFileError):
+        return -math.inf
+    mean = evaluation.get("mean") if isinstance(evaluation, dict) else None
+    return mean if isinstance(mean, float) and math.isfinite(mean) else -math.inf
+
+
 def _best_mean(path: Path) -> float:
     """Mean return of the 100 latest episodes in an agent's file; -inf where there are fewer, or it cannot be read."""
     try:
@@ -298,7 +309,12 @@ class EvaluationCallback(Callback):
 
     ``results`` collects ``(num_timesteps, EvaluationResult)``; the model of the highest mean is saved at ``best_path``.
     ``env`` and ``max_steps`` are those of :meth:`TRPO.evaluate`: without ``env`` the training's environments are made
-    again. One is made and closed when the training starts, so that what stands against it is said then.
+    again. One is made and closed when the training starts, so that what stands against it is said then. What an
+    evaluation raises later is reported in a warning, as is a file that cannot be written; the training goes on.
+
+    Without ``seed`` every evaluation has other episodes: their seed is drawn from the agent's and its number of
+    updates, so that a resumed run evaluates as it would have. The file at ``best_path`` says its mean, and a resumed
+    run keeps it until a better one comes.
     """
 
     def __init__(
@@ -334,6 +350,10 @@ class EvaluationCallback(Callback):
             self._recipe.make_like(1, like=agent).close()
         elif agent.recipe is not None:
             agent.recipe.make_again(1, like=agent).close()
+        if self._best_path is not None:
+            self._best_path.parent.mkdir(parents=True, exist_ok=True)
+            if agent.total_timesteps:
+                self._best = max(self._best, _evaluated_mean(self._best_path))
         self._due = (agent.num_timesteps // self.every + 1) * self.every
 
     def on_update(self, agent: TRPO) -> None:
@@ -341,12 +361,23 @@ class EvaluationCallback(Callback):
         if agent.num_timesteps < self._due:
             return
         self._due = (agent.num_timesteps // self.every + 1) * self.every
-        result = agent.evaluate(**self._arguments)
+        at = f"at {agent.num_timesteps:,} timesteps"
+        seed = self._arguments["seed"]
+        if seed is None:
+            seed = int(np.random.SeedSequence([agent.seed, agent.num_updates]).generate_state(1)[0])
+        try:
+            result = agent.evaluate(**{**self._arguments, "seed": seed})
+        except Exception as error:
+            warnings.warn(f"the evaluation {at} failed: {error!r}; the training goes on", stacklevel=2)
+            return
         self.results.append((agent.num_timesteps, result))
         if result.mean > self._best:
             self._best = result.mean
             if self._best_path is not None:
-                agent.save(self._best_path)
+                try:
+                    checkpoint.save(agent, self._best_path, evaluation={"mean": result.mean})
+                except OSError as error:
+                    warnings.warn(f"the best model, {at}, was not written: {error}; the training goes on", stacklevel=2)
 
 
 class ProgressBar(Callback):

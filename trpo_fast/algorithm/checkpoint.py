@@ -207,8 +207,16 @@ def check_networks(agent: TRPO, snapshot: Snapshot) -> None:
                 )
 
 
-def save(agent: TRPO, path: str | os.PathLike[str], taken: Snapshot | None = None) -> None:
+def save(
+    agent: TRPO,
+    path: str | os.PathLike[str],
+    taken: Snapshot | None = None,
+    *,
+    evaluation: Mapping[str, float] | None = None,
+) -> None:
     """Write the agent to ``path``, atomically, after waiting for the critic's fit; or `taken`, whose fit is done.
+
+    `evaluation` is written beside it: what the agent was found to be worth.
 
     TypeError where that is no path. ValueError for a folder, and for a policy or a critic whose parameters
     :func:`check` would refuse in the file.
@@ -240,6 +248,7 @@ def save(agent: TRPO, path: str | os.PathLike[str], taken: Snapshot | None = Non
         "own_hooks": agent.hooks.names,
         "counters": snapshot.counters,
         "versions": versions(),
+        "evaluation": None if evaluation is None else dict(evaluation),
     }
     model_file.write(path, snapshot.arrays, metadata)
     if agent.recipe is not None and isinstance(agent.recipe.source, str) and metadata["environment"] is None:

@@ -200,6 +200,14 @@ class TRPOConfig:
         "learns nothing, and HalfCheetah-v5 ends a third lower (docs/learning.md). Where only large actions find "
         "anything, as for Pendulum-v1, 0 is better",
     )
+    log_std_limit: float = setting(
+        20.0,
+        real("a number in (0, 43]", lambda v: 0 < v <= 43),
+        "largest magnitude of the log standard deviation of Gaussian actions of a policy that is built here: what a "
+        "step leaves beyond it is put back to it",
+        why="far beyond what any box of actions needs, and far below 43, where float32 ends: an entropy bonus without "
+        "a reward against it would get there, and no agent can act or be loaded beyond",
+    )
     action_map: str = setting(
         "auto",
         choice(*ACTION_MAPS),
@@ -296,6 +304,11 @@ class TRPOConfig:
         for entry in dataclasses.fields(self):
             value = checked(entry.name, getattr(self, entry.name), entry.metadata["rule"])
             object.__setattr__(self, entry.name, value)
+        if abs(self.log_std_init) > self.log_std_limit:
+            raise ValueError(
+                f"log_std_init: {self.log_std_init} given; want it from -{self.log_std_limit:g} to "
+                f"{self.log_std_limit:g}, the log_std_limit"
+            )
 
     def replace(self, **changes: Any) -> TRPOConfig:
         """A copy with some fields changed; an unknown field raises TypeError with the names nearest to it."""

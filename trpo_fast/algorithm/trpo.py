@@ -443,6 +443,7 @@ class TRPO:
         clock.lap("gradient")
         inputs = StepInputs(batch, self._direction_settings, settings, self._fisher_rows(len(batch)))
         step = self.hooks.take_step(engine, inputs)
+        self._bound_log_std()
         clock.add(step.timings)
 
         # 6. Value function: least squares on the returns, here or beside the next rollout.
@@ -457,6 +458,17 @@ class TRPO:
         self.last_update = UpdateReport(
             step, len(batch), settings.max_kl, learning_rate, entropy, statistics.explained_variance, clock.seconds, fit
         )
+
+    def _bound_log_std(self) -> None:
+        """Keep the standard deviation of a built-in Gaussian policy within the setting, whatever the step left."""
+        log_std = None if self.networks.own["policy"] is not None else getattr(self.policy, "log_std", None)
+        if log_std is None:
+            return
+        limit = self.config.log_std_limit
+        with torch.no_grad():
+            if (log_std.abs() > limit).any():
+                log_std.clamp_(-limit, limit)
+                self.engine.adopt_parameters()
 
     def _fisher_rows(self, size: int) -> NDArray[np.int64] | None:
         """The rows of this update's batch that F is averaged over; None for all."""
@@ -474,8 +486,59 @@ class TRPO:
     def policy(self, value: Any) -> None:
         raise AttributeError(
             "policy: cannot be replaced, the engine trains the module that the agent was built with; "
-            "want agent.policy.load_state_dict(other.state_dict()) to take another policy's parameters"
+            "want agent.take_policy(other_agent), which takes another's parameters and the statistics that its "
+            "observations are normalized by"
         )
+
+    def take_policy(self, other: TRPO) -> None:
+        """Take over the policy of another agent: its parameters and the statistics of observations that belong to them.
+
+        Copies; nothing else of this agent changes. With ``policy.load_state_dict`` alone it would act with statistics
+        that the parameters were not learned with.
+
+        Raises
+        ------
+        TypeError
+            `other` is no agent.
+        ValueError
+            It has a policy of other parameters, or other settings of what is before and behind the policy.
+        """
+        if not isinstance(other, TRPO):
+            raise TypeError(f"other: {other!r} given; want a TRPO")
+        shapes = [{name: tuple(p.shape) for name, p in agent.policy.named_parameters()} for agent in (self, other)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"other: its policy has parameters {shapes[1]}; want {shapes[0]}, this agent's")
+        for name in ("normalize_observations", "observation_clip", "activation", "action_map"):
+            mine, its = getattr(self.config, name), getattr(other.config, name)
+            if mine != its:
+                raise ValueError(f"other: {name} is {its!r}; want {mine!r}, this agent's")
+        self.policy.load_state_dict(other.policy.state_dict())
+        self.engine.adopt_parameters()
+        if self.observation_normalizer is not None and other.observation_normalizer is not None:
+            self.observation_normalizer.load_state(other.observation_normalizer.state())
+
+    def observe(self, observations: Any) -> None:
+        """Take observations into the running statistics that the policy's inputs are normalized by.
+
+        For a policy that is to learn from demonstrations before :meth:`learn`: with the statistics of those first, and
+        ``warm_up_steps=0``, its inputs stay what they were when training begins. See docs/custom_policies.md.
+
+        Parameters
+        ----------
+        observations : as for :meth:`predict`
+            Several, or one.
+
+        Raises
+        ------
+        ValueError
+            They are not of the agent's space, or it keeps no statistics: ``normalize_observations=False``, or images.
+        """
+        if self.observation_normalizer is None:
+            raise ValueError(
+                "observations: given, but this agent keeps no statistics of them, by its settings or space"
+            )
+        rows, _ = self._observation_layout.finite_rows(observations)
+        self.observation_normalizer.merge(rows)
 
     @property
     def critic(self) -> nn.Module:

@@ -24,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options, allow_abbrev=False)
+        super().__init__(*arguments, **{**options, "allow_abbrev": False})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does; what no option is called is refused by the names that are near."""
@@ -33,7 +33,8 @@ class _Parser(argparse.ArgumentParser):
         if options:
             names = [name for name in self._option_string_actions if name.startswith("--")]
             near = difflib.get_close_matches(options[0], names, n=3)
-            self.error(f"{options[0]}: no such option{f'; did you mean {chr(32).join(near)}?' if near else ''}")
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            self.error(f"{options[0]}: no such option{hint}")
         return known, unknown
 
     def error(self, message: str) -> NoReturn:

@@ -84,7 +84,7 @@ class Signals:
         """An exception is lost in a destructor or a callback of C: the signal is meant for the command all the same."""
         if isinstance(unraisable.exc_value, Stopped):
             self._raised_at = -_PATIENCE
-            _thread.interrupt_main(unraisable.exc_value.number)
+            _thread.interrupt_main(signal.Signals(unraisable.exc_value.number))
         else:
             self._hook(unraisable)
 

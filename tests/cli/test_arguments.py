@@ -93,6 +93,16 @@ def test_bad_option_is_refused_by_name_value_and_want(command, option, value, wa
     assert line.endswith("(trpo-fast train --help shows all options)")
 
 
+def test_an_option_is_not_abbreviated_and_what_there_is_none_of_names_those_near(command):
+    result = command("train", "CartPole-v1", "--steps", "512")
+    assert result.code == 2
+    assert "--steps: no such option; did you mean --timesteps or --warm-up-steps or --steps-per-env?" in result.err
+    result = command("train", "CartPole-v1", "--gam", "0.5")
+    assert result.code == 2 and "--gam: no such option; did you mean --gamma" in result.err
+    result = command("eval", "run", "--zzz=1")
+    assert result.code == 2 and "--zzz: no such option (" in result.err
+
+
 def test_steps_may_be_written_with_an_exponent():
     assert make_parser().parse_args(["train", "CartPole-v1", "--timesteps", "1e6"]).timesteps == 1_000_000
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import gymnasium
 import pytest
 import torch
 
@@ -120,6 +121,82 @@ def test_used_folder_is_refused_and_left_alone(command, small, tmp_path):
     assert result.code == 2
     assert "--out: run exists and is not empty; want a new or empty folder, or --resume run" in result.err
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
+def test_two_starts_in_one_second_get_two_folders(command, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda _: "20260101-000000")
+    for _ in range(2):
+        assert command("train", "CartPole-v1", "--timesteps", "64", *small).code == 0
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert names == ["CartPole-v1-seed0-20260101-000000", "CartPole-v1-seed0-20260101-000000-2"]
+
+
+@pytest.mark.parametrize("arguments", [["CartPole-v1", "--out", "run"], ["--resume", "run"]])
+def test_a_second_run_in_a_folder_is_refused_by_the_process_that_has_it(command, small, monkeypatch, arguments):
+    answers = []
+    learn = TRPO.learn
+
+    def second(agent, *args, **kwargs):
+        monkeypatch.setattr(TRPO, "learn", learn)
+        answers.append(command("train", *arguments, "--timesteps", "128"))
+        return agent.learn(*args, **kwargs)
+
+    monkeypatch.setattr(TRPO, "learn", second)
+    assert command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small).code == 0
+    (answer,) = answers
+    assert answer.code == 2
+    assert f"run is in use by process {os.getpid()}" in answer.err and "want one run in a folder" in answer.err
+    assert command("train", "--resume", "run", "--timesteps", "128", "--eval-episodes", "0").code == 0
+
+
+@pytest.mark.parametrize("write", range(1, 7))
+def test_a_disk_that_is_full_at_the_start_leaves_no_folder_that_refuses_the_retry(
+    command, small, tmp_path, monkeypatch, write
+):
+    fsync, calls = os.fsync, []
+
+    def full(handle):
+        calls.append(handle)
+        if len(calls) >= write:
+            raise OSError(28, "No space left on device")
+        fsync(handle)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        result = command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small)
+    assert result.code == 2
+    assert "No space left on device" in result.err and "Traceback" not in result.err
+    if (tmp_path / "run").exists():  # it got as far as learning something, which can go on
+        assert command("train", "--resume", "run", "--timesteps", "64", "--eval-episodes", "0").code == 0
+    else:
+        assert command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small).code == 0
+
+
+def test_a_resumed_run_says_which_packages_are_others_by_now(command, small, tmp_path):
+    command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small)
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    content["versions"] |= {"mujoco": "2.3.0", "ale-py": "0.1"}
+    path.write_text(json.dumps(content))
+    result = command("train", "--resume", "run", "--timesteps", "128", "--eval-episodes", "0")
+    assert result.code == 0
+    (line,) = [line for line in result.err.splitlines() if line.startswith("warning: ")]
+    assert "run began with ale-py 0.1, now missing; mujoco 2.3.0, now " in line
+
+
+def test_a_resumed_run_whose_environment_has_changed_is_refused_in_a_line_and_left_alone(command, small, tmp_path):
+    gymnasium.register("Changing-v0", lambda: gymnasium.make("CartPole-v1"))
+    try:
+        assert command("train", "Changing-v0", "--timesteps", "64", "--out", "run", *small).code == 0
+        before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+        gymnasium.registry["Changing-v0"].entry_point = lambda: gymnasium.make("Acrobot-v1")
+        result = command("train", "--resume", "run", "--timesteps", "128")
+        assert result.code == 2
+        (line,) = result.err.splitlines()
+        assert "--resume: run: " in line and "observation_space" in line
+        assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    finally:
+        del gymnasium.registry["Changing-v0"]
 
 
 def test_folder_that_cannot_be_written_is_an_error_without_traceback(command, small, tmp_path):

@@ -504,7 +504,7 @@ class TRPO:
             It has a policy of other parameters, or other settings of what is before and behind the policy.
         """
         if not isinstance(other, TRPO):
-            raise TypeError(f"other: {other!r} given; want a TRPO")
+            raise TypeError(f"other: a {type(other).__name__} given; want a TRPO")
         shapes = [{name: tuple(p.shape) for name, p in agent.policy.named_parameters()} for agent in (self, other)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"other: its policy has parameters {shapes[1]}; want {shapes[0]}, this agent's")

@@ -1,0 +1,111 @@
+"""What a training of hours must not end by, or must name at once."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.algorithm.trpo import TRPO
+
+
+class Constant(gym.Env):
+    """One step an episode, the same reward whatever is done."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,))
+    action_space = gym.spaces.Box(-1, 1, (1,))
+
+    def __init__(self, reward=1.0):
+        self._reward = reward
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), self._reward, True, False, {}
+
+
+def test_an_entropy_bonus_without_a_reward_against_it_leaves_log_std_at_its_limit(make_agent, tmp_path):
+    settings = {"num_envs": 1, "steps_per_env": 8, "entropy_coefficient": 0.01, "max_kl": 1.0, "critic_epochs": 1}
+    agent = make_agent(lambda: Constant(), **settings, log_std_limit=3.0).learn(8 * 40)
+    assert agent.policy.log_std.item() == 3.0
+    agent.save(tmp_path / "a.trpo")
+    again = TRPO.load(tmp_path / "a.trpo", env=lambda: Constant())
+    again.learn(8)
+    assert again.policy.log_std.item() == 3.0
+    again.close()
+
+
+def test_the_limit_of_log_std_changes_no_bit_of_an_agent_within_it(make_agent, bits):
+    assert bits(make_agent().learn(3 * 192)) == bits(make_agent(log_std_limit=5.0).learn(3 * 192))
+
+
+def test_an_agent_beyond_the_limit_learns_on_within_it(make_agent):
+    agent = make_agent(lambda: Constant(), num_envs=1, steps_per_env=8)
+    agent.policy.log_std.data.fill_(30.0)
+    agent.learn(8)
+    assert agent.policy.log_std.item() == 20.0
+
+
+@pytest.mark.parametrize("value", [0, 44, float("nan"), "a"])
+def test_a_limit_that_cannot_be_is_refused(value):
+    with pytest.raises(ValueError, match=r"log_std_limit: .* given; want a number in \(0, 43\]"):
+        TRPOConfig(log_std_limit=value)
+
+
+def test_an_initial_log_std_beyond_the_limit_is_refused():
+    with pytest.raises(ValueError, match=r"log_std_init: 25\.0 given; want it from -20 to 20, the log_std_limit"):
+        TRPOConfig(log_std_init=25)
+
+
+def test_a_reward_whose_square_no_moment_of_adam_can_hold_is_named_at_the_update(make_agent, bits, tmp_path):
+    agent = make_agent(lambda: Constant(1e19), scale_rewards=False)
+    before = bits(agent)
+    with pytest.raises(ValueError, match=r"the largest reward is 1e\+19, of environment 0 at step \d+; want scale_rew"):
+        agent.learn(192)
+    assert bits(agent) == before
+    agent.save(tmp_path / "a.trpo")
+    TRPO.load(tmp_path / "a.trpo")
+    assert make_agent(lambda: Constant(1e18), scale_rewards=False).learn(192).num_updates == 1
+
+
+def test_a_policy_is_taken_over_with_the_statistics_of_its_observations(make_agent):
+    agent, other = make_agent(seed=1).learn(192), make_agent(seed=2).learn(2 * 192)
+    with pytest.raises(AttributeError, match=r"want agent\.take_policy\(other_agent\)"):
+        agent.policy = other.policy
+    agent.take_policy(other)
+    np.testing.assert_array_equal(agent.evaluate(3, seed=5).returns, other.evaluate(3, seed=5).returns)
+    before = other.policy.flat.numpy.copy()
+    agent.learn(192)
+    np.testing.assert_array_equal(other.policy.flat.numpy, before)
+
+
+def test_a_policy_that_does_not_fit_is_refused_and_nothing_taken(make_agent, bits):
+    agent = make_agent()
+    before = bits(agent)
+    with pytest.raises(ValueError, match=r"other: its policy has parameters .*; want .*, this agent's"):
+        agent.take_policy(make_agent(hidden_sizes=(4,)))
+    with pytest.raises(ValueError, match=r"other: normalize_observations is False; want True, this agent's"):
+        agent.take_policy(make_agent(normalize_observations=False))
+    with pytest.raises(TypeError, match=r"other: .* given; want a TRPO"):
+        agent.take_policy(make_agent().policy)
+    assert bits(agent) == before
+
+
+def test_statistics_of_demonstrations_hold_when_the_training_begins(make_agent):
+    observations = np.random.default_rng(0).normal(3.0, 2.0, (5_000, 3)).astype(np.float32)
+    agent = make_agent(warm_up_steps=0)
+    agent.observe(observations)
+    np.testing.assert_allclose(agent.observation_normalizer.mean, observations.mean(0), rtol=1e-5)
+    assert agent.observation_normalizer.count == 5_000
+    seen = agent.predict(observations[0], deterministic=True)[0]
+    agent.learn(1)
+    agent.take_policy(agent)  # nothing changes
+    assert agent.observation_normalizer.count == 5_000 + 192
+    assert np.abs(agent.observation_normalizer.mean - observations.mean(0)).max() < 0.2
+    assert np.abs(agent.predict(observations[0], deterministic=True)[0] - seen).max() < 1.0
+
+
+def test_an_agent_without_statistics_observes_nothing(make_agent):
+    with pytest.raises(ValueError, match="observations: given, but this agent keeps no statistics"):
+        make_agent(normalize_observations=False).observe(np.zeros((2, 3)))

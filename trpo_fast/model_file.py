@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 FORMAT_VERSION = 1
 _KEY = "trpo_fast"
 _UNFINISHED = ".new"
+_DTYPES = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64")
+"""What `write` takes, in the words of safetensors: others, such as BF16, are no arrays of NumPy's."""
 
 
 class ModelFileError(ValueError):
@@ -130,7 +132,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
     """
     with _opened(path) as (source, file):
         metadata = _metadata_of(source, file)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a mapping
+        tensors = {name: _tensor(source, file, name) for name in file.keys()}  # noqa: SIM118 -- not a mapping
     return tensors, metadata
 
 
@@ -142,9 +144,8 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_array(path: str | os.PathLike[str], name: str) -> NDArray[Any]:
     """One array of a file of any size; errors are those of :func:`read`, a missing array is damage."""
-    with _opened(path) as (_, file):
-        array: NDArray[Any] = file.get_tensor(name)
-    return array
+    with _opened(path) as (source, file):
+        return _tensor(source, file, name)
 
 
 @contextmanager
@@ -161,6 +162,14 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Any]]:
         raise ModelFileError(f"{source} is truncated, or not a model file: {error}") from error
 
 
+def _tensor(source: Path, file: Any, name: str) -> NDArray[Any]:
+    dtype = file.get_slice(name).get_dtype()
+    if dtype not in _DTYPES:
+        raise ModelFileError(f"{source}: {name} is of {dtype}; want one of {', '.join(_DTYPES)}")
+    array: NDArray[Any] = file.get_tensor(name)
+    return array
+
+
 def _metadata_of(source: Path, file: Any) -> dict[str, Any]:
     header = (file.metadata() or {}).get(_KEY)
     if header is None:
@@ -175,7 +184,7 @@ def damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except ModelFileError:
         raise
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
         raise ModelFileError(f"{os.fspath(path)}: damaged description of an agent: {error}") from error
 
 

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast import model_file, spaces
-from trpo_fast._core.library import ACTIVATIONS
+from trpo_fast._core.library import ACTIVATIONS, in_words
 from trpo_fast.model_file import ModelFileError
 from trpo_fast.normalizers import ObservationNormalizer
 from trpo_fast.run_models import read_latest
+from trpo_fast.spaces.descriptions import most_items
 from trpo_fast.spaces.images import ImageLayout, convolutions, image_layout
 
 KIND = "TRPO"
@@ -108,7 +109,8 @@ def _read_policy(source: Path) -> SavedPolicy:
     with model_file.damage_named(source):
         config = _field(metadata, "config", dict)
         observation_space, action_space = (
-            spaces.from_json(_field(metadata, name, dict)) for name in ("observation_space", "action_space")
+            spaces.from_json(_field(metadata, name, dict), most_items(arrays))
+            for name in ("observation_space", "action_space")
         )
         dtype = _field(config, "dtype", str, "config.")
         if dtype not in ("float32", "float64"):
@@ -210,12 +212,12 @@ def _field(values: Mapping[str, Any], name: str, kinds: Any, where: str = "", de
         raise ValueError(f"{where}{name}: missing; want {wanted}")
     value = values.get(name, default)
     if not isinstance(value, kinds):
-        raise ValueError(f"{where}{name}: {value!r} given; want {wanted}")
+        raise ValueError(f"{where}{name}: {in_words(value)} given; want {wanted}")
     return value
 
 
 def _counter(values: Mapping[str, Any], name: str, most: int, default: int | None = None) -> int:
     value = _field(values, name, int, default=default)
     if isinstance(value, bool) or not 0 <= value <= most:
-        raise ValueError(f"{name}: {value!r} given; want an integer from 0 to {most}")
+        raise ValueError(f"{name}: {in_words(value)} given; want an integer from 0 to {most}")
     return int(value)

@@ -33,6 +33,7 @@ from trpo_fast.environments.spaces import (
 )
 from trpo_fast.saved_policy import KIND, cnn_shapes
 from trpo_fast.settings import checked
+from trpo_fast.spaces.descriptions import most_items
 from trpo_fast.spaces.images import image_layout
 
 if TYPE_CHECKING:
@@ -301,8 +302,8 @@ def read(path: str | os.PathLike[str]) -> SavedAgent:
         return SavedAgent(
             TRPOConfig.from_saved(metadata["config"]),
             checked("seed", metadata["seed"], SEED),
-            space_from_json(metadata["observation_space"]),
-            space_from_json(metadata["action_space"]),
+            space_from_json(metadata["observation_space"], most_items(arrays)),
+            space_from_json(metadata["action_space"], most_items(arrays)),
             # Older files lack both.
             _checked_names("own_networks", metadata.get("own_networks", {}), ("policy", "critic"), "classes"),
             _checked_names("own_hooks", metadata.get("own_hooks", {}), hooks.NAMES, "functions"),

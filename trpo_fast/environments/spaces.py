@@ -116,9 +116,9 @@ def space_to_json(space: Space[Any]) -> dict[str, Any]:
     return spaces.to_json(described(space))
 
 
-def space_from_json(description: Mapping[str, Any]) -> Space[Any]:
-    """Inverse of `space_to_json`; ValueError when `description` is not one of its results."""
-    return _restored(spaces.from_json(description))
+def space_from_json(description: Mapping[str, Any], most: int | None = None) -> Space[Any]:
+    """Inverse of `space_to_json`; ValueError when `description` is not one of its results, or of more than `most`."""
+    return _restored(spaces.from_json(description, most))
 
 
 def _restored(space: spaces.Space) -> Space[Any]:

@@ -171,9 +171,16 @@ def check_keys(parts: Mapping[Any, Any], name: str) -> None:
         raise ValueError(f"{name}: keys {list(parts)} given; want keys that differ as text, too")
 
 
-def from_json(description: Mapping[str, Any]) -> Space:
-    """Inverse of `to_json`; ValueError when `description` is not one of its results."""
+def from_json(description: Mapping[str, Any], most: int | None = None) -> Space:
+    """Inverse of `to_json`; ValueError when `description` is not one of its results.
+
+    A few words can describe a space of gigabytes: one of more than `most` numbers, as an observation is flattened, is
+    refused before any memory is taken.
+    """
     try:
+        items = _items(description)
+        if most is not None and items > most:
+            raise ValueError(f"want at most {most:,} numbers, with networks of this size, got {items:,}")
         return _read(description)
     except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         # Of a description that is nested without end, as damage may be, no text can be made.
@@ -186,6 +193,28 @@ def _read(description: Mapping[str, Any]) -> Space:
     if kind not in _FROM_JSON:
         raise ValueError(f"want one of {', '.join(_FROM_JSON)} as type, got {kind!r}")
     return _FROM_JSON[kind](description)
+
+
+def _items(description: Mapping[str, Any]) -> int:
+    """Numbers in a flattened member."""
+    kind = description["type"]
+    if kind == "Dict":
+        return sum(_items(part) for _, part in description["spaces"])
+    if kind == "Tuple":
+        return sum(map(_items, description["spaces"]))
+    if kind == "Discrete":
+        return int(_integers(description["n"], least=1))
+    if kind == "MultiDiscrete":
+        return sum(_integers(description["nvec"], least=1).ravel().tolist())
+    return math.prod(_shape(description["n" if kind == "MultiBinary" else "shape"], least=0))
+
+
+def most_items(arrays: Mapping[str, NDArray[Any]]) -> int:
+    """What a space may have at most that is said to be of networks with these arrays.
+
+    A layer has a weight for each of its inputs, but for convolutions of a user's own: hence the factor.
+    """
+    return 2**20 + 64 * sum(array.size for array in arrays.values())
 
 
 def _box_from_json(description: Mapping[str, Any]) -> Box:

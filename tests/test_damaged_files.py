@@ -1,0 +1,180 @@
+"""Model files that were damaged, by chance or by hand, through every way that reads them.
+
+Set TRPO_FAST_DAMAGED_FILES for another number of them than 200.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+import struct
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+
+from trpo_fast import model_file
+from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.deploy import load_actor
+from trpo_fast.model_file import ModelFileError
+
+FILES = int(os.environ.get("TRPO_FAST_DAMAGED_FILES", "200"))
+VALUES = (
+    *(None, True, -1, 0, 1, 3, 2**31, 2**63, 10**400, -(10**400), 0.5, -0.0, 1e308, "", "x", "inf", "nan", [], {}),
+    *([1], [0], [2**26], [2**13, 2**13], [1] * 300, ["a"], {"a": 1}, "float16", "Box", "Dict", 2**26, 2**24),
+)
+LIMIT = 100 * 2**20  # bytes; a space of 2**26 numbers takes ten times as many
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Bytes of an agent's file, of a Box, and of another with every kind of space."""
+    made = []
+    for env in ("Pendulum-v1", "CartPole-v1"):
+        path = tmp_path_factory.mktemp("whole") / "a.trpo"
+        settings = {"hidden_sizes": (4,), "critic_hidden_sizes": (4,), "warm_up_steps": 2, "critic_epochs": 1}
+        agent = TRPO(env, seed=3, num_envs=2, steps_per_env=16, preset=None, **settings).learn(32)
+        agent.save(path)
+        agent.close()
+        made.append(path.read_bytes())
+    return made
+
+
+def parts(content):
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    said = json.loads(header["__metadata__"]["trpo_fast"])
+    return header, said, content[8 + size :]
+
+
+def joined(header, said, body):
+    header = {**header, "__metadata__": {"trpo_fast": json.dumps(said)}}
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def places(value, path=()):
+    """Paths to everything in a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in items:
+        yield (*path, key)
+        yield from places(part, (*path, key))
+
+
+def damaged(content, chance):
+    """One damage: of bytes, of what the header says of arrays, or of what it says of the agent."""
+    kind = chance.choice(["cut", "bytes", "array", "said", "said", "said", "gone", "twice"])
+    if kind == "cut":
+        return content[: chance.randrange(len(content))]
+    if kind == "bytes":
+        spoilt = bytearray(content)
+        for _ in range(chance.choice([1, 1, 8])):
+            spoilt[chance.randrange(len(spoilt))] = chance.randrange(256)
+        return bytes(spoilt)
+    header, said, body = parts(content)
+    if kind == "array":
+        name = chance.choice([name for name in header if name != "__metadata__"])
+        header[name] |= chance.choice(
+            [
+                {"dtype": chance.choice(["BF16", "F8_E4M3", "F16", "F64", "I64", "BOOL", "C64", "?"])},
+                {"shape": chance.choice([[], [1], [2**40], [-1], [0], [10**400]])},
+                {"data_offsets": chance.choice([[0, 2**40], [4, 0], [0, 0]])},
+            ]
+        )
+        return joined(header, said, body)
+    for _ in range(2 if kind == "twice" else 1):
+        *way, last = chance.choice(list(places(said)))
+        where = said
+        for key in way:
+            where = where[key]
+        if kind == "gone":
+            del where[last]
+        else:
+            where[last] = copy.deepcopy(chance.choice(VALUES))
+    return joined(header, said, body)
+
+
+def test_a_damaged_file_is_refused_by_name_or_is_an_agent_in_little_memory(whole, tmp_path):
+    chance, path, taken = random.Random(0), tmp_path / "bad.trpo", 0
+    for number in range(FILES):
+        path.write_bytes(damaged(whole[number % 2], chance))
+        for read in (TRPO.load, load_actor):
+            tracemalloc.start()
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    read(path)
+                taken += 1
+            except ModelFileError as error:
+                assert "bad.trpo" in str(error) and len(str(error)) < 20_000, number
+            except ValueError as error:
+                # What is no damage: an agent with networks or functions of its user's own.
+                assert "own" in str(error), (number, error)
+            finally:
+                _, most = tracemalloc.get_traced_memory()
+                tracemalloc.stop()
+            assert most < LIMIT, (number, most)
+    assert 0 < taken < 1.5 * FILES
+
+
+@pytest.mark.parametrize("read", [TRPO.load, load_actor])
+@pytest.mark.parametrize("space", ["observation_space", "action_space"])
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"type": "Box", "low": -1.0, "high": 1.0, "shape": [2**26], "dtype": "float64"},
+        {"type": "MultiBinary", "n": 2**26},
+        {"type": "Discrete", "n": 2**26, "start": 0},
+        {"type": "Tuple", "spaces": [{"type": "Box", "low": 0, "high": 1, "shape": [2**20], "dtype": "uint8"}] * 50},
+    ],
+    ids=lambda described: described["type"],
+)
+def test_a_space_that_no_network_of_the_file_could_see_takes_no_memory(whole, tmp_path, read, space, described):
+    tensors, metadata = read_bytes(whole[0], tmp_path)
+    model_file.write(tmp_path / "bad.trpo", tensors, {**metadata, space: described})
+    tracemalloc.start()
+    with pytest.raises(
+        ModelFileError, match=r"bad\.trpo: .*want at most 1,0\d\d,\d\d\d numbers, with networks of this"
+    ):
+        read(tmp_path / "bad.trpo")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10 * 2**20
+
+
+@pytest.mark.parametrize("read", [TRPO.load, load_actor])
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3", "F8_E5M2"])
+def test_an_array_of_a_kind_that_numpy_lacks_is_refused_by_name(whole, tmp_path, read, dtype):
+    header, said, body = parts(whole[0])
+    size = {"BF16": 2}.get(dtype, 1)
+    entry = header["episodes.lengths"]
+    entry |= {"dtype": dtype, "shape": [(entry["data_offsets"][1] - entry["data_offsets"][0]) // size]}
+    (tmp_path / "bad.trpo").write_bytes(joined(header, said, body))
+    with pytest.raises(ModelFileError, match=rf"bad\.trpo: episodes\.lengths is of {dtype}; want one of BOOL"):
+        read(tmp_path / "bad.trpo")
+
+
+def read_bytes(content, folder):
+    (folder / "whole.trpo").write_bytes(content)
+    return model_file.read(folder / "whole.trpo")
+
+
+def test_a_number_of_hundreds_of_digits_is_refused_in_few_words(whole, tmp_path):
+    tensors, metadata = read_bytes(whole[0], tmp_path)
+    for change in ({"seed": 10**400}, {"counters": {**metadata["counters"], "num_predictions": 10**400}}):
+        model_file.write(tmp_path / "bad.trpo", tensors, {**metadata, **change})
+        for read in (TRPO.load, load_actor):
+            with pytest.raises(ModelFileError, match=r"401 characters") as raised:
+                read(tmp_path / "bad.trpo")
+            assert len(str(raised.value)) < 400
+
+
+def test_an_infinite_array_is_refused(whole, tmp_path):
+    tensors, metadata = read_bytes(whole[0], tmp_path)
+    tensors["adam.second_moment"] = np.full_like(tensors["adam.second_moment"], np.inf)
+    model_file.write(tmp_path / "bad.trpo", tensors, metadata)
+    with pytest.raises(ModelFileError, match=r"adam\.second_moment: inf given"):
+        TRPO.load(tmp_path / "bad.trpo")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import runpy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box
 
 from bench import action_map, learning_report, report
 from tests.agents import random_agent
+from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,13 +98,25 @@ def test_make_targets_in_the_readme_exist():
 
 def test_the_example_of_a_custom_policy_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (block,) = blocks("docs/custom_policies.md")
+    block, _ = blocks("docs/custom_policies.md")
     names = {}
     exec(compile(block.replace("20_000", "2_048"), "custom_policies.md", "exec"), names)
     assert names["agent"].engine.name == "autograd"
     assert names["agent"].last_update.status == 0
     for ours, theirs in zip(names["agent"].policy.parameters(), names["again"].policy.parameters(), strict=True):
         assert (ours == theirs).all()
+
+
+def test_the_example_of_a_cloned_policy_runs():
+    _, block = blocks("docs/custom_policies.md")
+    names = {"TRPO": partial(TRPO, preset=None), "torch": torch, "actions": torch.full((500, 1), 0.5)}
+    names["demonstrations"] = np.random.default_rng(0).normal(2.0, 3.0, (500, 3)).astype(np.float32)
+    shorter = block.replace("Hopper-v5", "Pendulum-v1").replace("1_000_000", "1")
+    exec(compile(shorter, "custom_policies.md", "exec"), names)
+    agent = names["agent"]
+    assert agent.num_updates == 1
+    assert abs(agent.predict(names["demonstrations"][0], deterministic=True)[0] - 0.5).max() < 0.2
+    agent.close()
 
 
 def test_the_examples_of_deployment_run(tmp_path, monkeypatch):

@@ -77,7 +77,9 @@ def packed(value: Any) -> NDArray[np.uint8]:
             return {"tuple": [described(item) for item in value]}
         if kind is bytes:
             return {"bytes": [keep(value), len(value)]}
-        return {"array" if kind is np.ndarray else "number": [value.dtype.str, list(value.shape), keep(value.tobytes())]}
+        return {
+            "array" if kind is np.ndarray else "number": [value.dtype.str, list(value.shape), keep(value.tobytes())]
+        }
 
     description = json.dumps(described(copied(value))).encode()
     description += b" " * (-len(description) % _ALIGNMENT)
@@ -87,14 +89,14 @@ def packed(value: Any) -> NDArray[np.uint8]:
 
 def unpacked(content: NDArray[np.uint8]) -> Any:
     """What :func:`packed` was given; ValueError where the bytes are not its."""
-    data = memoryview(np.ascontiguousarray(content)).cast("B")
+    data = memoryview(content.tobytes())
     end = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
     if len(data) < _LENGTH or end > len(data):
         raise ValueError(f"{len(data)} bytes given; want a length of {_LENGTH} bytes, and as many")
     rest = data[end:]
 
     def taken(offset: Any, count: int) -> memoryview:
-        if not (type(offset) is int and 0 <= offset and offset + count <= len(rest)):
+        if not (type(offset) is int and offset >= 0 and offset + count <= len(rest)):
             raise ValueError(f"{count} bytes from {offset!r} on are not there")
         return rest[offset : offset + count]
 
@@ -113,7 +115,7 @@ def unpacked(content: NDArray[np.uint8]) -> Any:
         if kind == "bytes" and isinstance(about, list) and len(about) == 2 and _is_size(about[1]):
             return bytes(taken(*about))
         if kind in ("array", "number") and isinstance(about, list) and len(about) == 3:
-            array = _array(*about, taken)
+            array = _array(about[0], about[1], about[2], taken)
             if kind == "array":
                 return array
             if array.ndim == 0:

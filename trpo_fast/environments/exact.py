@@ -156,7 +156,9 @@ def _kind_of(layer: Any) -> _Kind | None:
         names = _ATTRIBUTES[name]
         return _Kind(lambda layer: _attributes(layer, names), _set_attributes)
     if name in _QUEUES:
-        return _Kind(lambda layer: {name: list(getattr(layer, name)) for name in _QUEUES[_name_of(layer)]}, _fill_queues)
+        return _Kind(
+            lambda layer: {name: list(getattr(layer, name)) for name in _QUEUES[_name_of(layer)]}, _fill_queues
+        )
     if name == "gymnasium.wrappers.common.PassiveEnvChecker":
         return _Kind(lambda layer: {}, _end_checks)
     if name == "gymnasium.wrappers.transform_action.TransformAction" and layer.func is int:
@@ -207,6 +209,10 @@ def _set_attributes(layer: Any, state: Mapping[str, Any]) -> None:
         for part in path:
             owner = getattr(owner, part)
         setattr(owner, last, value)
+
+
+def _queues(layer: Any) -> State:
+    return {name: list(getattr(layer, name)) for name in _QUEUES[_name_of(layer)]}
 
 
 def _fill_queues(layer: Any, state: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ and ends among them, and in new processes.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -74,6 +75,7 @@ _QUEUES: dict[str, tuple[str, ...]] = {
     f"{_WRAPPERS}.stateful_observation.DelayObservation": ("observation_queue",),
 }
 
+_ALE = "ale_py.env.AtariEnv"
 _GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
@@ -92,6 +94,9 @@ def reason_against(env: Any) -> str | None:
                 f"nothing is known of the state of {type(layer).__name__} (get_state() and set_state(state) would say "
                 "it, see docs/runs.md)"
             )
+        if _name_of(layer) == _ALE and layer.ale.getFloat("repeat_action_probability") > 0:
+            # The action that a sticky one repeats is in no state that the emulator gives, found by experiment.
+            return f"{type(layer).__name__} with repeat_action_probability > 0 does not tell the action it would repeat"
         generator = _own_generator(layer)
         if generator is not None and not _is_known(generator):
             return f"the random generator of {type(layer).__name__} is {generator!r}"
@@ -165,13 +170,14 @@ def _kind_of(layer: Any) -> _Kind | None:
         return _Kind(lambda layer: {}, lambda layer, state: None)
     if name.startswith("gymnasium.envs.mujoco.") and hasattr(layer, "data") and "mujoco" in sys.modules:
         return _Kind(_mujoco_state, _set_mujoco_state)
-    if name == "ale_py.env.AtariEnv":
+    if name == _ALE:
         return _Kind(_ale_state, _set_ale_state)
     if kind is SyncVectorEnv:
         return _Kind(_sync_state, _set_sync_state)
     return None
 
 
+@functools.cache
 def _has_own_pair(kind: type) -> bool:
     """Whether a class has both methods, and its set_state takes a state: that of gymnasium's MujocoEnv takes two."""
     get, put = getattr(kind, "get_state", None), getattr(kind, "set_state", None)

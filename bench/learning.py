@@ -6,8 +6,9 @@
 
 A plan names tasks, seeds, timesteps and arms: `[arms]` are options of ``trpo-fast train``, `[peers]` algorithms of
 bench.peer_learning. Every run is a process of its own with one thread, two at a time on two cores, seed by seed, so
-that a part of a study compares its arms alike. The score is that of the final policy: deterministic, 20 episodes (100
-of classic control), from a seed that no training has.
+that a part of a study compares its arms alike; where times are compared, `threads` gives a run more, and fewer run at a
+time. The score is that of the final policy: deterministic, 20 episodes (100 of classic control), from a seed that no
+training has. `[goals]` are training returns by task: bench.learning_report says how long they took.
 
 As each run ends, beside the plan: ``runs.csv`` gets a row for its final evaluation, ``curves/TASK.csv`` the rows of its
 updates (at most 150 a run), ``study.json`` what its arm was made with; an arm that was made with something else is
@@ -55,7 +56,7 @@ CURVE_COLUMNS = {  # in curves/TASK.csv, and in progress.csv
     "std": "train/std",
 }
 CURVE_ROWS = 150
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # What a training or an evaluation that met NaN says; anything else that ends a run is a fault of the study's.
 NOT_FINITE = re.compile(r"\bnan\b|\binf\b|finite", re.IGNORECASE)
 
@@ -66,6 +67,7 @@ class Arm(NamedTuple):
     name: str
     options: tuple[str, ...]  # of trpo-fast train, or of bench.peer_learning train
     peer: bool = False
+    threads: int = 1
 
     def train(self, task: str, seed: int | str, timesteps: int | str, folder: Path | str) -> list[str]:
         """The command after ``python -m``."""
@@ -73,11 +75,22 @@ class Arm(NamedTuple):
         if self.peer:
             return ["bench.peer_learning", "train", task, *common]
         # An arm is what it says, and no preset that came later; one may ask for it: --preset auto.
-        return ["trpo_fast", "train", task, "--threads", "1", "--eval-episodes", "0", "--preset", "none", *common]
+        return [
+            "trpo_fast",
+            "train",
+            task,
+            "--threads",
+            str(self.threads),
+            "--eval-episodes",
+            "0",
+            "--preset",
+            "none",
+            *common,
+        ]
 
     def resume(self, timesteps: int, folder: Path) -> list[str]:
         """As ``train``, from the latest checkpoint."""
-        numbers = ["--timesteps", str(timesteps), "--threads", "1", "--eval-episodes", "0"]
+        numbers = ["--timesteps", str(timesteps), "--threads", str(self.threads), "--eval-episodes", "0"]
         return ["trpo_fast", "train", "--resume", str(folder), *numbers]
 
     def evaluate(self, task: str, folder: Path | str) -> list[str]:
@@ -120,19 +133,30 @@ class Study:
             _refuse(f"study: {folder} given; want a folder with plan.toml, or one of {', '.join(known)}")
         except (OSError, tomllib.TOMLDecodeError) as error:
             _refuse(f"{path}: {error}")
-        unknown = set(plan) - {"tasks", "seeds", "timesteps", "arms", "peers"}
+        unknown = set(plan) - {"tasks", "seeds", "timesteps", "threads", "goals", "arms", "peers"}
         if unknown:
-            _refuse(f"{path}: {', '.join(sorted(unknown))} given; want tasks, seeds, timesteps, arms and peers")
+            given = ", ".join(sorted(unknown))
+            _refuse(f"{path}: {given} given; want tasks, seeds, timesteps, threads, goals, arms and peers")
         try:
             self.tasks: list[str] = list(plan["tasks"])
             self.seeds = seeds_of(plan["seeds"])
             self.timesteps = int(plan["timesteps"])
-            self.arms = [Arm(name, tuple(shlex.split(options))) for name, options in plan.get("arms", {}).items()]
+            self.threads = threads = int(plan.get("threads", 1))
+            self.goals = {task: float(goal) for task, goal in plan.get("goals", {}).items()}
+            self.arms = [
+                Arm(name, tuple(shlex.split(options)), threads=threads)
+                for name, options in plan.get("arms", {}).items()
+            ]
             self.arms += [
-                Arm(name, ("--algorithm", algorithm), peer=True) for name, algorithm in plan.get("peers", {}).items()
+                Arm(name, ("--algorithm", algorithm), peer=True, threads=threads)
+                for name, algorithm in plan.get("peers", {}).items()
             ]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             _refuse(f"{path}: {error!r}; want tasks, seeds as '0-4', timesteps, and tables arms and peers of strings")
+        if threads < 1:
+            _refuse(f"{path}: threads = {threads} given; want at least 1")
+        if self.goals.keys() - self.tasks:
+            _refuse(f"{path}: goals of {', '.join(self.goals.keys() - self.tasks)} given; want some of its tasks")
         for arm in self.arms:
             if not re.fullmatch(r"[\w.+-]+", arm.name):
                 _refuse(f"{path}: arm {arm.name!r} given; want a name of letters, digits and . _ + -")
@@ -255,8 +279,9 @@ class Failure(RuntimeError):
 class Workers:
     """Runs commands, and ends those that still run when the study is stopped."""
 
-    def __init__(self, lock: Any) -> None:
+    def __init__(self, lock: Any, threads: int = 1) -> None:
         self._lock = lock
+        self._environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
         self._running: set[subprocess.Popen[str]] = set()
         self._stopped = False
 
@@ -272,7 +297,7 @@ class Workers:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env=os.environ | ONE_THREAD,
+                env=self._environment,
                 pass_fds=(self._lock.fileno(),),  # held as long as any run lives, also one that outlives the study
             )
             self._running.add(process)
@@ -378,7 +403,7 @@ def carry_out(study: Study, runs: Sequence[Run], work: Path, processes: int) -> 
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             _refuse(f"--work: {work} is at work already, or a run of it outlived its study; want another, or wait")
-        workers = Workers(lock)
+        workers = Workers(lock, study.threads)
 
         def one(run: Run) -> Run:
             folder = work / run.arm.name / f"{run.task}-seed{run.seed}"
@@ -430,23 +455,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tasks", nargs="+", help="only these, in this order")
     parser.add_argument("--seeds", type=seeds_of, help="instead of the plan's, as 0-4 or 0,3,7")
     parser.add_argument("--timesteps", type=float, help="instead of the plan's")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time (default: cores)")
+    parser.add_argument("--processes", type=int, help="runs at a time (default: the cores by the plan's threads)")
     parser.add_argument("--work", type=Path, help="the runs' own folders (default runs/learning/STUDY)")
     parser.add_argument("--plan-only", action="store_true", help="train nothing")
     options = parser.parse_args(argv)
     named = RESULTS / options.study
     study = Study(named if named.is_dir() else Path(options.study))
     runs = chosen(study, options)
+    processes = options.processes or max(1, (os.cpu_count() or 1) // study.threads)
     total, unknown = hours(runs, study.runs())
     print(f"{study.folder.name}: {len(runs)} runs are missing, {sum(run.timesteps for run in runs):,} steps")
     for arm in dict.fromkeys(run.arm for run in runs):
         own = [run for run in runs if run.arm == arm]
         tasks, seeds = (dict.fromkeys(getattr(run, name) for run in own) for name in ("task", "seed"))
         print(f"  {arm.name}: {shlex.join(arm.options) or 'the defaults'}; {', '.join(tasks)}; seeds {list(seeds)}")
-    known = f"{total / options.processes:.1f} hours of {options.processes} processes at the rates of the runs so far"
+    each = f"{processes} {'process' if processes == 1 else 'processes'}"
+    known = f"{total / processes:.1f} hours of {each} at the rates of the runs so far"
     print(f"  {known}{f', and {unknown} runs that none of them is like' if unknown else ''}", flush=True)
     if runs and not options.plan_only:
-        carry_out(study, runs, options.work or Path("runs/learning") / study.folder.name, options.processes)
+        carry_out(study, runs, options.work or Path("runs/learning") / study.folder.name, processes)
     return 0
 
 

@@ -5,7 +5,8 @@
 
 A table has for every arm and task the interquartile mean of the final scores over seeds, its 95% interval from the
 bootstrap over seeds, the worst seed and the number of seeds; for an arm that has all tasks of its table also the
-interquartile mean of all scores, normalized by SCALES. A run that met NaN counts as the task's lowest score.
+interquartile mean of all scores, normalized by SCALES. A run that met NaN counts as the task's lowest score. Where a
+plan has goals, a second table says after how many seconds the training return, averaged over seeds, passed them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bench.learning import RESULTS, Study
 from bench.report import MARKS, table
@@ -69,6 +73,8 @@ def _study(study: Study) -> Iterator[str]:
     for timesteps in sorted({int(row["timesteps"]) for row in rows}, reverse=True):
         own = [row for row in rows if int(row["timesteps"]) == timesteps]
         yield from [f"{timesteps:,} timesteps:", "", *_table_of(study, own), ""]
+    if rows and study.goals:
+        yield from [*_times_of(study), ""]
     failed = [f"{row['arm']} {row['task']} seed {row['seed']}" for row in rows if row["mean"] == "nan"]
     if failed:
         yield from [f"NaN, counted as the task's lowest score: {', '.join(failed)}.", ""]
@@ -101,6 +107,49 @@ def _table_of(study: Study, rows: Sequence[dict[str, str]]) -> list[str]:
             whole = _cell([statistics.normalized(values, *SCALES[task]) for task, values in pairs], normalized=True)
         lines.append([arm, *cells, whole])
     return table(["arm", *tasks, "all, normalized"], lines)
+
+
+def seconds_to(goal: float, curves: Sequence[Sequence[dict[str, str]]]) -> tuple[float, bool]:
+    """Seconds until the training return of several runs passes `goal`, and whether it does: else those they took.
+
+    Returns and seconds are averaged over the runs at equal timesteps. No episode has ended where the return is empty.
+    """
+    ended = [[row for row in curve if row["return"]] for curve in curves]
+    steps = [[float(row["timesteps"]) for row in curve] for curve in ended]
+
+    def mean(column: str) -> NDArray[np.float64]:
+        values = [[float(row[column]) for row in curve] for curve in ended]
+        averaged: NDArray[np.float64] = statistics.on_one_grid(list(zip(steps, values, strict=True)))[1].mean(axis=0)
+        return averaged
+
+    passed = np.flatnonzero(mean("return") >= goal)
+    seconds = mean("seconds")
+    return float(seconds[passed[0] if len(passed) else -1]), len(passed) > 0
+
+
+def _times_of(study: Study) -> list[str]:
+    header = ["seconds until the training return, averaged over seeds, is"]
+    header += [f"{goal:,.0f} on {task}" for task, goal in study.goals.items()]
+    lines = []
+    own: dict[str, float] = {}  # seconds of the plan's first arm, where it passes
+    for arm in study.arms:
+        cells = []
+        for task, goal in study.goals.items():
+            curves: dict[str, list[dict[str, str]]] = {}
+            for row in study.curves(task):
+                if row["arm"] == arm.name:
+                    curves.setdefault(row["seed"], []).append(row)
+            if not curves:
+                cells.append("")
+                continue
+            seconds, passed = seconds_to(goal, list(curves.values()))
+            least = "" if passed else "\u2265 "
+            times = f", {least}{seconds / own[task]:.1f} times" if task in own else ""
+            if passed and arm is study.arms[0]:
+                own[task] = seconds
+            cells.append(f"{least}{seconds:,.0f}{times} ({len(curves)})")
+        lines.append([arm.name, *cells])
+    return table(header, [line for line in lines if any(line[1:])])
 
 
 def _cell(values: Sequence[object], normalized: bool = False) -> str:

@@ -34,6 +34,7 @@ FLOORS = {
     "onnx_export": 2,
     "threadpool": 2,
     "starting": 2,
+    "state": 2,
     "statistics": 2,
     "benchmarks": 2,
     "selftest": 2,

@@ -109,7 +109,7 @@ def test_mean_and_spread_are_those_of_the_oracle(saved):
     agent, actor = saved(PLAIN, Box(-np.inf, np.inf, (2,), np.float64), dtype="float64")
     oracle = reference.Policy((4, 8, 6, 2), "tanh", "gaussian")
     theta = np.concatenate([p.detach().numpy().ravel() for p in agent.policy.parameters()])
-    statistics = agent.observation_normalizer.state()
+    statistics = agent.observation_normalizer.get_state()
     observation = np.array([0.5, -1.0, 2.0, 0.1])
     std = np.sqrt(statistics["m2"] / statistics["count"] + 1e-8)
     (mean,) = oracle.forward(theta, ((observation - statistics["mean"]) / std)[None])

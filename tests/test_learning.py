@@ -162,7 +162,7 @@ def test_a_changed_arm_is_refused_with_what_differs(commands, go_on, tmp_path, m
     [
         ("tasks = [", "plan.toml: "),
         ("tasks = ['x']", "KeyError.'seeds'"),
-        (PLAN + "\n[armz]\na = ''", "armz given; want tasks, seeds, timesteps, arms and peers"),
+        (PLAN + "\n[armz]\na = ''", "armz given; want tasks, seeds, timesteps, threads, goals, arms and peers"),
         (PLAN + "'a b' = ''", "arm 'a b' given; want a name of letters"),
         (PLAN + "[peers]\nwide = 'trpo'", "arms and peers share a name"),
     ],
@@ -207,7 +207,7 @@ def test_plan_and_hours_are_said_before_anything_runs(commands, go_on, capsys):
     go_on("--seeds", "0")  # 20 seconds for 2,000 steps
     capsys.readouterr()
     go_on("--seeds", "1-2", "--timesteps", "360000", "--plan-only")
-    assert "8.0 hours of 1 processes" in capsys.readouterr().out  # 8 runs of 3,600 seconds
+    assert "8.0 hours of 1 process " in capsys.readouterr().out  # 8 runs of 3,600 seconds
 
 
 def test_rows_of_two_studies_at_once_are_all_there(tmp_path):
@@ -276,6 +276,65 @@ def test_tables_have_the_interquartile_mean_and_no_interval_for_fewer_than_three
     low, high = learning_report.SCALES["Walker2d-v5"]
     walker = [(value - low) / (high - low) for value in (100.0, 101.0, 102.0)]
     assert f"{float(interquartile_mean(hopper + walker)):.2f} [" in default
+
+
+def test_a_plan_with_threads_gives_them_to_its_runs_and_runs_fewer_at_a_time(
+    commands, go_on, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(learning.os, "cpu_count", lambda: 4)
+    (tmp_path / "plan.toml").write_text("threads = 2\n" + PLAN)
+    learning.main([str(tmp_path), "--work", str(tmp_path / "work"), "--seeds", "0", "--tasks", "Hopper-v5"])
+    assert {call[call.index("--threads") + 1] for call in trainings(commands)} == {"2"}
+    assert "hours of 2 processes" in capsys.readouterr().out
+    with (tmp_path / "lock").open("w") as lock:
+        said = tmp_path / "threads"
+        program = "import os, sys; open(sys.argv[1], 'w').write(os.environ['OMP_NUM_THREADS'])"
+        monkeypatch.undo()
+        (tmp_path / "say_threads.py").write_text(program)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        learning.Workers(lock, threads=3).call(["say_threads", str(said)], tmp_path / "log")
+    assert said.read_text() == "3"
+
+
+@pytest.mark.parametrize(
+    ("addition", "message"),
+    [("threads = 0", "threads = 0 given; want at least 1"), ("goals = {Ant-v5 = 1}", "goals of Ant-v5 given")],
+)
+def test_threads_and_goals_that_mean_nothing_are_refused(tmp_path, addition, message):
+    (tmp_path / "plan.toml").write_text(f"{addition}\n{PLAN}")
+    with pytest.raises(SystemExit, match=message):
+        learning.Study(tmp_path)
+
+
+def test_the_time_to_a_goal_is_of_the_seeds_average_and_at_least_all_of_it_where_it_is_never_passed(tmp_path):
+    def curve(seconds_a_step, slope):
+        return [
+            {"timesteps": str(t), "seconds": str(t * seconds_a_step), "return": "" if t == 0 else str(t * slope)}
+            for t in range(0, 1001, 10)
+        ]
+
+    curves = [curve(0.1, 1.0), curve(0.3, 3.0)]  # together 0.2 seconds and 2.0 a step
+    seconds, passed = learning_report.seconds_to(1000.0, curves)
+    assert passed and seconds == pytest.approx(0.2 * 500, rel=0.02)
+    assert learning_report.seconds_to(2001.0, curves) == (pytest.approx(200.0), False)
+
+
+def test_times_to_goals_are_beside_those_of_the_first_arm(tmp_path):
+    plan = PLAN.replace('["Hopper-v5", "CartPole-v1"]', '["Hopper-v5"]').replace(
+        "[arms]", "[goals]\nHopper-v5 = 500\n[arms]"
+    )
+    (tmp_path / "plan.toml").write_text(plan)
+    (tmp_path / "curves").mkdir()
+    lines = ["arm,seed,timesteps,seconds,return"]
+    for arm, pace, slope in (("default", 0.1, 1.0), ("wide", 0.4, 0.1)):
+        lines += [f"{arm},{seed},{t},{t * pace},{t * slope}" for seed in range(3) for t in range(0, 1001, 10)]
+    (tmp_path / "curves" / "Hopper-v5.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "runs.csv").write_text(
+        ",".join(learning.RUN_COLUMNS) + "\n" + "default,Hopper-v5,0,1000,1000,0,1000,1000,9,20,1000,500,100,abc\n"
+    )
+    page = learning_report.render(f"<!-- begin {tmp_path.name} -->\n<!-- end {tmp_path.name} -->", tmp_path.parent)
+    assert "| default | 50 (3) |" in page
+    assert "| wide | \u2265 400, \u2265 8.0 times (3) |" in page
 
 
 def test_curves_are_thinned_evenly_and_keep_their_end():

@@ -49,7 +49,7 @@ def test_mean_and_scale_are_the_same_arrays_for_life():
     normalizer.merge(np.random.default_rng(0).normal(size=(10, 2)))
     other = ObservationNormalizer(2)
     other_mean, other_scale = other.mean, other.scale
-    other.load_state(normalizer.state())
+    other.set_state(normalizer.get_state())
     np.testing.assert_array_equal(other_mean, mean)
     np.testing.assert_array_equal(other_scale, scale)
     assert normalizer.mean is mean
@@ -65,12 +65,12 @@ def test_columns_that_are_not_normalized_stay_as_they_are():
         normalizer.merge(part)
         whole.merge(part)
     restored = ObservationNormalizer(3, columns=columns)
-    restored.load_state(whole.state())  # whatever it says about the others
+    restored.set_state(whole.get_state())  # whatever it says about the others
     for some in normalizer, restored:
         np.testing.assert_array_equal(some.normalize(rows, np.float64)[:, 1], rows[:, 1])
         np.testing.assert_array_equal(some.mean[columns], whole.mean[columns])
         np.testing.assert_array_equal(some.scale[columns], whole.scale[columns])
-    assert restored.mean[1] == normalizer.state()["m2"][1] == 0
+    assert restored.mean[1] == normalizer.get_state()["m2"][1] == 0
 
 
 @pytest.mark.parametrize("columns", [np.ones(2, bool), np.ones(3), [[True] * 3]])
@@ -84,21 +84,21 @@ def test_restored_normalizer_goes_on_bit_for_bit():
     first, second = rng.normal(size=(20, 3)), rng.normal(size=(30, 3))
     original, restored = ObservationNormalizer(3), ObservationNormalizer(3)
     original.merge(first)
-    restored.load_state(original.state())
+    restored.set_state(original.get_state())
     for normalizer in (original, restored):
         normalizer.merge(second)
-    for name, array in original.state().items():
-        np.testing.assert_array_equal(restored.state()[name], array)
+    for name, array in original.get_state().items():
+        np.testing.assert_array_equal(restored.get_state()[name], array)
     np.testing.assert_array_equal(restored.scale, original.scale)
 
 
 def test_row_that_is_not_finite_leaves_the_statistics_untouched():
     normalizer = ObservationNormalizer(2)
     normalizer.merge(np.random.default_rng(0).normal(size=(10, 2)))
-    before = normalizer.state()
+    before = normalizer.get_state()
     with pytest.raises(ValueError, match="row"):
         normalizer.merge(np.array([[0.0, 1.0], [np.nan, 0.0]]))
-    for name, array in normalizer.state().items():
+    for name, array in normalizer.get_state().items():
         np.testing.assert_array_equal(array, before[name])
 
 
@@ -121,7 +121,7 @@ def test_reward_scale_is_that_of_the_discounted_return():
                 running = 0.9 * running + rewards[t, i]
                 sums.append(running)
                 running = 0.0 if done[t, i] else running
-    assert scaler.state()["count"] == len(sums)
+    assert scaler.get_state()["count"] == len(sums)
     assert scaler.scale == pytest.approx(1 / np.sqrt(np.var(sums) + 1e-8), rel=1e-10)
 
 
@@ -147,7 +147,7 @@ def test_restored_reward_scaler_has_the_same_scale():
     scaler, restored = RewardScaler(2, 0.9), RewardScaler(2, 0.9)
     flags = np.zeros((4, 2), bool)
     scaler.merge(np.arange(8.0).reshape(4, 2), flags, ~flags)
-    restored.load_state(scaler.state())
+    restored.set_state(scaler.get_state())
     assert restored.scale == scaler.scale != 1.0
 
 
@@ -181,9 +181,9 @@ def test_bad_options_are_named(make, message):
 def test_bad_states_are_named_and_change_nothing(changes, message):
     normalizer = ObservationNormalizer(2)
     normalizer.merge(np.random.default_rng(0).normal(size=(10, 2)))
-    before = normalizer.state()
+    before = normalizer.get_state()
     state = {name: array for name, array in {**before, **changes}.items() if array is not None}
     with pytest.raises(ValueError, match=message):
-        normalizer.load_state(state)
-    for name, array in normalizer.state().items():
+        normalizer.set_state(state)
+    for name, array in normalizer.get_state().items():
         np.testing.assert_array_equal(array, before[name])

@@ -139,7 +139,7 @@ def test_observations_far_from_zero_keep_their_digits(exported):
     """As float32, a mean of a million would leave a spread of one with 4 bits."""
     agent = random_agent(Box(-np.inf, np.inf, (3,), np.float64), Box(-np.inf, np.inf, (2,), np.float64))
     rng = np.random.default_rng(4)
-    agent.observation_normalizer.load_state({"count": 1000.0, "mean": np.full(3, 1e6), "m2": np.full(3, 1000.0)})
+    agent.observation_normalizer.set_state({"count": 1000.0, "mean": np.full(3, 1e6), "m2": np.full(3, 1000.0)})
     batch = 1e6 + rng.normal(size=(ROWS, 3))
     expected, _ = agent.predict(batch, deterministic=True)
     assert np.ptp(expected) > 0.5

@@ -53,10 +53,10 @@ class _Moments:
             return np.ones_like(self.m2)
         return 1.0 / np.sqrt(self.m2 / self.count + epsilon)
 
-    def state(self) -> dict[str, NDArray[np.float64]]:
+    def get_state(self) -> dict[str, NDArray[np.float64]]:
         return {"count": np.array(self.count), "mean": self.mean.copy(), "m2": self.m2.copy()}
 
-    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         arrays = {}
         for name, wanted in (("count", ()), ("mean", self.mean.shape), ("m2", self.m2.shape)):
             if name not in state:
@@ -128,13 +128,13 @@ class ObservationNormalizer:
         normalized = (np.asarray(observations, dtype=np.float64) - self.mean) * self.scale
         return np.clip(normalized, -self.clip, self.clip, out=normalized).astype(dtype)
 
-    def state(self) -> dict[str, NDArray[np.float64]]:
+    def get_state(self) -> dict[str, NDArray[np.float64]]:
         """Copies of the statistics: ``count ()``, ``mean (D,)``, ``m2 (D,)`` (sum of squared deviations)."""
-        return self._moments.state()
+        return self._moments.get_state()
 
-    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `state` returned; ValueError names what is missing or has a wrong shape."""
-        self._moments.load_state(state)
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `get_state` returned; ValueError names what is missing or has a wrong shape."""
+        self._moments.set_state(state)
         self._rescale()
 
     def _rescale(self) -> None:
@@ -178,6 +178,15 @@ class RewardScaler:
         self._moments = _Moments(1)
         self._carry = np.zeros(num_envs)
 
+    @property
+    def running_sums(self) -> NDArray[np.float64]:
+        """Of the episodes under way, (E,), a copy; set them where these are gone on with."""
+        return self._carry.copy()
+
+    @running_sums.setter
+    def running_sums(self, sums: NDArray[np.float64]) -> None:
+        self._carry[...] = sums
+
     def restart(self) -> None:
         """Forget the running sums: the environments were reset."""
         self._carry[...] = 0.0
@@ -199,12 +208,12 @@ class RewardScaler:
         """Clipped ``rewards * scale`` as `dtype`; `scale` is this scaler's when the rewards were collected."""
         return np.clip(rewards * scale, -self.clip, self.clip).astype(dtype)
 
-    def state(self) -> dict[str, NDArray[np.float64]]:
-        """Copies of the statistics: ``count ()``, ``mean (1,)``, ``m2 (1,)``; running sums end with the episodes."""
-        return self._moments.state()
+    def get_state(self) -> dict[str, NDArray[np.float64]]:
+        """Copies of the statistics: ``count ()``, ``mean (1,)``, ``m2 (1,)``; `running_sums` go with the episodes."""
+        return self._moments.get_state()
 
-    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `state` returned; ValueError names what is missing or has a wrong shape."""
-        self._moments.load_state(state)
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `get_state` returned; ValueError names what is missing or has a wrong shape."""
+        self._moments.set_state(state)
         self.scale = float(self._moments.inverse_std(self.epsilon)[0])
         self.restart()

@@ -199,7 +199,7 @@ def _normalizer(
     # As TRPOConfig writes it: JSON has no infinity.
     normalizer = ObservationNormalizer(len(columns), clip=math.inf if clip == "inf" else clip, columns=columns)
     prefix = "observation_normalizer."
-    normalizer.load_state(
+    normalizer.set_state(
         {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     )
     return normalizer

@@ -48,11 +48,11 @@ def make_agent() -> Iterator[Callable[..., TRPO]]:
 
 def _bits(agent: TRPO) -> bytes:
     arrays = [p.detach().numpy() for module in (agent.policy, agent.critic) for p in module.parameters()]
-    moments, _ = agent.critic_trainer.state()
-    arrays += moments.values()
+    adam = agent.critic_trainer.get_state()
+    arrays += [adam["first_moment"], adam["second_moment"]]
     for statistics in (agent.observation_normalizer, agent.reward_scaler):
         if statistics is not None:
-            arrays += statistics.state().values()
+            arrays += statistics.get_state().values()
     return b"".join(np.asarray(array).tobytes() for array in arrays)
 
 

@@ -2,6 +2,7 @@ import contextlib
 import copy
 import dataclasses
 import json
+import pickle
 import re
 
 import gymnasium as gym
@@ -16,6 +17,7 @@ from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.config import BUILT_BY, TRPOConfig
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.environments.in_process import InProcessEnvironments
+from trpo_fast.state import packed, unpacked
 
 STEPS = 3 * 64
 
@@ -34,13 +36,15 @@ def test_loaded_agent_has_every_bit_and_counter_of_the_saved_one(make_agent, bit
     assert (loaded.config, loaded.seed, loaded.recipe) == (agent.config, agent.seed, agent.recipe)
 
 
+class Unknown(PendulumEnv):
+    """A class of which nothing is known."""
+
+
 @pytest.mark.parametrize("env", ["Pendulum-v1", "CartPole-v1"])
-def test_resumed_training_goes_on_with_adam_statistics_and_random_streams(make_agent, bits, tmp_path, env):
+def test_resumed_training_goes_on_with_adam_statistics_random_streams_and_episodes(make_agent, bits, tmp_path, env):
     agent = make_agent(env).learn(2 * STEPS)
     agent.save(tmp_path / "a.trpo")
     loaded = TRPO.load(tmp_path / "a.trpo")
-    # Environments start new episodes after a load; make the original do so as well, then both must go the same way.
-    checkpoint.restore(agent, checkpoint.capture(agent))
     for each in (agent, loaded):
         each.learn(2 * STEPS, reset_num_timesteps=False)
     assert bits(loaded) == bits(agent)
@@ -48,11 +52,25 @@ def test_resumed_training_goes_on_with_adam_statistics_and_random_streams(make_a
     loaded.close()
 
 
+def test_resumed_training_in_an_unknown_environment_begins_new_episodes(make_agent, bits, tmp_path):
+    agent = make_agent(Unknown).learn(2 * STEPS)
+    assert "Unknown" in agent.inexact
+    agent.save(tmp_path / "a.trpo")
+    _, metadata = model_file.read(tmp_path / "a.trpo")
+    assert metadata["resume"] == f"statistical: {agent.inexact}"
+    loaded = TRPO.load(tmp_path / "a.trpo", env=Unknown)
+    checkpoint.put_back(agent, checkpoint.capture(agent), new_episodes=True)
+    for each in (agent, loaded):
+        each.learn(2 * STEPS, reset_num_timesteps=False)
+    assert bits(loaded) == bits(agent)
+    loaded.close()
+
+
 def test_resumed_training_repeats_neither_noise_nor_seeds(make_agent, tmp_path):
-    agent = make_agent()
+    agent = make_agent(Unknown)
     fresh = checkpoint.capture(agent).counters["collector"]
     agent.learn(STEPS).save(tmp_path / "a.trpo")
-    loaded = TRPO.load(tmp_path / "a.trpo")
+    loaded = TRPO.load(tmp_path / "a.trpo", env=Unknown)
     loaded.learn(STEPS, reset_num_timesteps=False)
     later = checkpoint.capture(loaded).counters["collector"]
     loaded.close()
@@ -150,15 +168,22 @@ TENSORS = (
 )
 COUNTERS = (
     *("num_timesteps", "earlier_timesteps", "num_updates", "num_episodes", "num_predictions", "adam", "collector"),
-    *("adam.adam_step", "adam.epochs", "collector.step", "collector.resets"),
+    *("adam.adam_step", "adam.epochs", "adam.failed_fits", "collector.step", "collector.resets", "horizon"),
 )
+# What a file lacks that was written before it was counted.
+LATER = ("num_predictions", "earlier_timesteps", "horizon", "adam.failed_fits")
+    "num_predictions",
+    "earlier_timesteps",
+    "horizon",
+    "adam.failed_fits",
+)  # which a file that was written before them lacks
 
 
 def test_the_lists_of_what_may_be_damaged_are_complete(saved_file):
     tensors, metadata = saved_file
     counters = metadata["counters"]
     nested = {f"{group}.{name}" for group in ("adam", "collector") for name in counters[group]}
-    assert set(tensors) == set(TENSORS)
+    assert set(tensors) == {*TENSORS, "episodes_under_way"}
     assert set(counters) | nested == set(COUNTERS)
 
 
@@ -216,14 +241,13 @@ def test_episodes_with_returns_and_lengths_of_different_number_are_refused(saved
         TRPO.load(tmp_path / "bad.trpo")
 
 
-# A file without these is from before they were counted, and is read.
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         (name, value)
         for name in COUNTERS
         for value in ("missing", None, "7", -1, 1.5, True, [], 2**63)
-        if not (name in ("num_predictions", "earlier_timesteps") and value == "missing")
+        if not (name in LATER and value == "missing")
     ],
 )
 def test_damaged_counter_is_refused_when_loaded_by_file_name_and_want(saved_file, tmp_path, name, value):
@@ -269,6 +293,69 @@ def test_damaged_description_is_refused_when_loaded_by_file_and_name(saved_file,
     model_file.write(tmp_path / "bad.trpo", tensors, metadata)
     with pytest.raises(model_file.ModelFileError, match=r"bad\.trpo: damaged description of an agent: "):
         TRPO.load(tmp_path / "bad.trpo")
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_BY - {"action_map", "channel_axis"}))
+def test_a_file_that_lacks_a_setting_that_its_networks_were_built_by_is_refused(saved_file, tmp_path, name):
+    tensors, metadata = copy.deepcopy(saved_file)
+    del metadata["config"][name]
+    model_file.write(tmp_path / "bad.trpo", tensors, metadata)
+    with pytest.raises(model_file.ModelFileError, match=rf"bad\.trpo: .*config\.{name}: missing; want "):
+        TRPO.load(tmp_path / "bad.trpo")
+
+
+@pytest.mark.parametrize("moment", ["first_moment", "second_moment"])
+def test_save_refuses_moments_of_adam_that_could_not_be_loaded_and_writes_nothing(make_agent, tmp_path, moment):
+    agent = make_agent().learn(STEPS)
+    agent.critic_trainer.get_state()[moment][0] = np.inf
+    with pytest.raises(ValueError, match=rf"adam\.{moment}: inf given; want finite numbers"):
+        agent.save(tmp_path / "a.trpo")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_that_is_kept_keeps_nothing_of_the_size_of_the_networks(make_agent):
+    agent = make_agent(critic_hidden_sizes=(64, 64))
+    kept = []
+    agent.learn(3 * STEPS, callback=lambda agent: kept.append(agent.last_update))
+    assert [report.value_loss > 0 for report in kept] == [True] * len(kept)
+    assert len(pickle.dumps([dataclasses.replace(report, fit=report.fit.result()) for report in kept])) < 10_000
+
+
+@pytest.mark.parametrize("damage", ["cut", "dtype", "text", "kind"])
+def test_damaged_episodes_under_way_are_refused_when_loaded(saved_file, tmp_path, damage):
+    tensors, metadata = copy.deepcopy(saved_file)
+    whole = tensors["episodes_under_way"]
+    tensors["episodes_under_way"] = {
+        "cut": whole[:-9],
+        "dtype": whole.astype(np.int16),
+        "text": np.frombuffer(b"\x02\0\0\0\0\0\0\0{]", np.uint8),
+        "kind": packed([1, 2]),
+    }[damage]
+    model_file.write(tmp_path / "bad.trpo", tensors, metadata)
+    with pytest.raises(model_file.ModelFileError, match=r"bad\.trpo: .*episodes_under_way: .*; want "):
+        TRPO.load(tmp_path / "bad.trpo")
+
+
+def test_episodes_of_other_environments_are_not_gone_on_with_and_why_is_said(saved_file, tmp_path):
+    tensors, metadata = copy.deepcopy(saved_file)
+    episodes = unpacked(tensors["episodes_under_way"])
+    episodes["environments"]["copies"].pop()
+    model_file.write(tmp_path / "a.trpo", {**tensors, "episodes_under_way": packed(episodes)}, metadata)
+    loaded = TRPO.load(tmp_path / "a.trpo")
+    with pytest.warns(UserWarning, match="new episodes begin, .*: saved of 2 copies; these are 3"):
+        loaded.learn(1, reset_num_timesteps=False)
+    loaded.close()
+
+
+def test_a_file_of_before_episodes_were_kept_is_read(saved_file, tmp_path):
+    tensors, metadata = copy.deepcopy(saved_file)
+    del tensors["episodes_under_way"], metadata["resume"], metadata["counters"]["horizon"]
+    del metadata["counters"]["adam"]["failed_fits"]
+    model_file.write(tmp_path / "old.trpo", tensors, metadata)
+    loaded = TRPO.load(tmp_path / "old.trpo")
+    loaded.learn(1, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 2 * STEPS
+    loaded.close()
 
 
 def test_load_of_a_damaged_file_closes_the_environment_that_it_made(saved_file, tmp_path, monkeypatch):

@@ -141,7 +141,7 @@ def test_dummy_rows_count_in_no_statistic_and_no_step_count(mode):
         rollout = collector.collect()
         steps += rollout.steps
     made = sum(len(walker.history) for walker in walkers)
-    assert steps == made == normalizer.count == scaler.state()["count"]
+    assert steps == made == normalizer.count == scaler.get_state()["count"]
     assert steps < 200 if mode is NEXT else steps == 200
 
 
@@ -189,7 +189,7 @@ def test_warm_up_starts_the_statistics_and_is_no_rollout():
     assert collector.toy_actor.steps == list(range(35))
     without = follow(walks(4), 10)
     without.warm_up(25)
-    assert without.state_dict()["step"] == 0
+    assert without.get_state()["step"] == 0
 
 
 @pytest.mark.parametrize("mode", [SAME, NEXT])
@@ -220,7 +220,7 @@ def test_noise_counter_goes_on_across_rollouts_and_after_a_resume():
     collector.collect()
     assert collector.toy_actor.steps == list(range(10))
     resumed = follow(walks(2), 5)
-    resumed.load_state_dict(collector.state_dict())
+    resumed.resume(collector.get_state())
     resumed.collect()
     assert resumed.toy_actor.steps == list(range(10, 15))
     assert (resumed.toy_actor.options["seed"], resumed.toy_actor.options["stream"]) == (3, 0)
@@ -239,7 +239,7 @@ def test_environments_depend_on_the_seed_and_start_afresh_after_a_resume():
     starts = []
     for _ in range(2):
         resumed = follow(walks(4), 5)
-        resumed.load_state_dict(original.state_dict())
+        resumed.resume(original.get_state())
         starts.append(first_rows(resumed))
     assert not np.isin(starts[0][:, 0], start[:, 0]).any()
     np.testing.assert_array_equal(*starts)  # resuming twice from one checkpoint is the same training
@@ -381,7 +381,7 @@ def test_rewards_too_large_for_their_sums_are_named_without_a_warning(size, dtyp
         with pytest.raises(ValueError, match=r"reward .*of environment 1 at step 3.*(is too large for|value 0)"):
             finish(collector, collector.collect(), lambda rows: np.zeros(len(rows)))
     if scaled and dtype is np.float64:
-        assert (scaler.scale, scaler.state()["count"]) == (1.0, 0)
+        assert (scaler.scale, scaler.get_state()["count"]) == (1.0, 0)
     assert not recwarn.list
 
 
@@ -441,7 +441,7 @@ def test_statistics_do_not_change_in_a_rollout_that_failed():
     with pytest.raises(ValueError, match="reward"):
         collector.collect()
     assert normalizer.count == 0
-    assert scaler.state()["count"] == 0
+    assert scaler.get_state()["count"] == 0
 
 
 class Interrupted(Walk):
@@ -535,17 +535,17 @@ def test_bad_values_and_states_are_named():
     with pytest.raises(ValueError, match="values must be finite"):
         finish(collector, rollout, lambda rows: np.full(len(rows), np.nan))
     with pytest.raises(ValueError, match=r"lacks \['resets'\]"):
-        collector.load_state_dict({"step": 1})
+        collector.resume({"step": 1})
     with pytest.raises(ValueError, match="steps must not be negative, got -1"):
         collector.warm_up(-1)
 
 
 def test_batches_survive_that_training_is_put_back():
     collector = follow(walks(2), 6)
-    before = collector.state_dict()
+    before = collector.get_state()
     batch, _, _ = finish(collector, collector.collect())
     kept = batch.observations.copy()
-    collector.load_state_dict(before)
+    collector.put_back(before)
     for _ in range(3):
         collector.collect()
     np.testing.assert_array_equal(batch.observations, kept)
@@ -553,8 +553,8 @@ def test_batches_survive_that_training_is_put_back():
 
 def test_state_of_a_version_that_saved_more_is_taken():
     collector = follow(walks(2), 4)
-    collector.load_state_dict({"step": 8, "resets": 1, "episodes": 3})
-    assert collector.state_dict() == {"step": 8, "resets": 1}
+    collector.resume({"step": 8, "resets": 1, "other": 3})
+    assert collector.get_state() == {"step": 8, "resets": 1, "episodes": None}
 
 
 class Wide(gymnasium.Env):

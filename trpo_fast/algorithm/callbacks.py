@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError, checked_path, link_file, read_array, read_metadata, remove_unfinished
 from trpo_fast.run_models import BEST, checkpoint_name, progress_of
 from trpo_fast.settings import COUNT, POSITIVE, checked
+from trpo_fast.state import State
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
@@ -52,6 +54,19 @@ class Callback:
     def on_training_end(self, agent: TRPO) -> None:
         """After the last update, also where an exception ended the training; only where the start went well."""
 
+    def get_state(self) -> State:
+        """What it goes on from when the training is resumed, as plain data (`trpo_fast.state`): in every file.
+
+        Called whenever the agent is saved, by another callback perhaps, and at the end of a training.
+        """
+        return {}
+
+    def set_state(self, state: State) -> None:
+        """Go on from what `get_state` said, of an earlier training or in a file; before ``on_training_start``.
+
+        Not called where timesteps are counted from 0 again, or nothing was said.
+        """
+
 
 # The agent's type is Any here, because the alias is evaluated and the agent imports this module.
 CallbackLike = Callback | Callable[[Any], Any] | Sequence[Any] | None
@@ -77,6 +92,23 @@ class CallbackList(Callback):
         for callback in self.callbacks:
             callback.on_training_start(agent, total_timesteps)
             self._started.append(callback)
+
+    def get_state(self) -> State:
+        """Those of each that has one, by the name of its class, and a number from the second of a class on."""
+        return {name: state for name, callback in self._named() if (state := callback.get_state())}
+
+    def set_state(self, state: State) -> None:
+        """Give each what is there under its name."""
+        for name, callback in self._named():
+            if state.get(name):
+                callback.set_state(state[name])
+
+    def _named(self) -> Iterator[tuple[str, Callback]]:
+        counts: Counter[str] = Counter()
+        for callback in self.callbacks:
+            name = type(callback).__name__
+            counts[name] += 1
+            yield (name if counts[name] == 1 else f"{name} {counts[name]}"), callback
 
     def on_update(self, agent: TRPO) -> bool:
         """Call each in order."""
@@ -208,7 +240,7 @@ class CheckpointCallback(Callback):
         update, self._updated_at = now - self._updated_at, now
         # Until the next moment that could be taken is written two updates will have passed.
         if agent.total_timesteps >= self._due or now - self._saved_at + 2 * update >= self.seconds:
-            self._taken = checkpoint.capture(agent)
+            self._taken = checkpoint.capture_for_file(agent)
             self._saved_at = now
             self._plan(agent)
 

@@ -1,7 +1,9 @@
 """An agent's state: taken in memory between two updates, written to a safetensors file, and put back.
 
-A file holds everything that training needs to go on: parameters, Adam, statistics, counters of the random streams.
-Environments cannot be saved; after a load they start new episodes, with seeds that were not used before.
+Every part says its own (`trpo_fast.state`): `parts_of` an agent are all that training goes on from, and what a file has
+to hold follows from what they say. `put_back` undoes an update that was interrupted; `resume` goes on from a file. Both
+go on with the episodes under way where the environments can be put back to the bit (`trpo_fast.environments.exact`),
+and begin new ones, with seeds that were not used before, where they cannot.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import importlib.metadata
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
@@ -35,26 +37,20 @@ from trpo_fast.saved_policy import KIND, cnn_shapes
 from trpo_fast.settings import checked
 from trpo_fast.spaces.descriptions import most_items
 from trpo_fast.spaces.images import image_layout
+from trpo_fast.state import State, Stateful, packed, unpacked
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
 
-_COUNTERS: dict[str, Any] = {
-    "num_timesteps": COUNTER,
-    "earlier_timesteps": COUNTER,
-    "num_updates": COUNTER,
-    "num_episodes": COUNTER,
-    "num_predictions": COUNTER,
-    "adam": {"adam_step": COUNTER, "epochs": COUNTER},
-    "collector": {"step": COUNTER, "resets": COUNTER},
-}
+# Counters that older files lack, by their dotted names, and what they were then.
+_LATER = {"num_predictions": 0, "earlier_timesteps": 0, "horizon": 0, "adam.failed_fits": 0}
 _DESCRIPTION: dict[str, tuple[Any, str]] = {
     "config": (dict, "an object with fields of TRPOConfig"),
     "seed": (int, SEED.want),
     "observation_space": (dict, "the description of a space"),
     "action_space": (dict, "the description of a space"),
     "environment": ((dict, type(None)), "an object with id, vectorization and env_kwargs, or null"),
-    "counters": (dict, f"an object with {', '.join(_COUNTERS)}"),
+    "counters": (dict, "an object of counters"),
 }
 _NOT_NEGATIVE = (
     "adam.second_moment",
@@ -67,14 +63,88 @@ _NOT_NEGATIVE = (
 _PACKAGES = ("trpo-fast", "torch", "numpy", "gymnasium", "mujoco")
 
 
+_EPISODES = "episodes_under_way"  # tensors of bytes that `packed` wrote
+_CALLBACKS = "callbacks"
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """One consistent moment between two updates."""
 
     arrays: dict[str, NDArray[Any]]  # copies, by dotted name
-    counters: dict[str, Any]  # JSON-able
+    counters: dict[str, Any]  # JSON-able, nested as the parts are
+    episodes: State | None = None  # those under way, of the collector
     fit: PendingFit | None = None  # belongs to this moment, but nothing has waited for it
     last_update: UpdateReport | None = None
+    callbacks: State = field(default_factory=dict)  # by name; of files, and of what is to become one
+
+    def with_fit(self, critic: torch.nn.Module) -> Snapshot:
+        """The same moment after its fit, which is done, to `critic`, whose parameters it has the names of."""
+        if self.fit is None or self.fit.exception() is not None:
+            return replace(self, fit=None)
+        fit, arrays, first = self.fit.result(), dict(self.arrays), 0
+        for name, parameter in critic.named_parameters():  # the order of a flat buffer
+            last = first + parameter.numel()
+            arrays[f"critic.{name}"] = fit.parameters[first:last].reshape(parameter.shape)
+            first = last
+        arrays |= {"adam.first_moment": fit.first_moment, "adam.second_moment": fit.second_moment}
+        adam = self.counters["adam"]
+        failed = 0 if fit.error is None else adam["failed_fits"] + 1
+        counters = {**self.counters, "adam": {**adam, "adam_step": fit.adam_step, "failed_fits": failed}}
+        return replace(self, arrays=arrays, counters=counters, fit=None)
+
+
+class _Networks:
+    """Parameters and persistent buffers of a network, as a part."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+
+    def get_state(self) -> State:
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in _tensors(self._module).items()}
+
+    def set_state(self, state: State) -> None:
+        with torch.no_grad():
+            for name, tensor in _tensors(self._module).items():
+                tensor.copy_(torch.from_numpy(state[name]))
+
+
+class _Counters:
+    """What an agent itself counts, as a part; and the latest episodes."""
+
+    names = ("num_timesteps", "earlier_timesteps", "num_updates", "num_episodes", "num_predictions", "horizon")
+
+    def __init__(self, agent: TRPO) -> None:
+        self._agent = agent
+
+    def get_state(self) -> State:
+        recent = list(self._agent.recent_episodes)
+        episodes = {
+            "returns": np.array([value for value, _ in recent], np.float64),
+            "lengths": np.array([length for _, length in recent], np.int64),
+        }
+        return {"episodes": episodes, **{name: getattr(self._agent, name) for name in self.names}}
+
+    def set_state(self, state: State) -> None:
+        for name in self.names:
+            setattr(self._agent, name, state[name])
+        episodes = state["episodes"]
+        self._agent.recent_episodes.clear()
+        pairs = zip(episodes["returns"].tolist(), episodes["lengths"].tolist(), strict=True)
+        self._agent.recent_episodes.extend(pairs)
+
+
+def parts_of(agent: TRPO) -> dict[str, Stateful]:
+    """What training goes on from, by name; besides these the collector, which may not be there yet."""
+    named: dict[str, Stateful | None] = {
+        "policy": _Networks(agent.policy),
+        "critic": _Networks(agent.critic_trainer.critic),  # without waiting for a fit
+        "adam": agent.critic_trainer,
+        "observation_normalizer": agent.observation_normalizer,
+        "reward_scaler": agent.reward_scaler,
+        "": _Counters(agent),
+    }
+    return {name: part for name, part in named.items() if part is not None}
 
     def with_fit(self, critic: torch.nn.Module) -> Snapshot:
         """The same moment after its fit, which is done, to `critic`, whose parameters it has the names of."""
@@ -92,74 +162,100 @@ class Snapshot:
 
 def capture(agent: TRPO) -> Snapshot:
     """The agent's state now, without waiting for the critic's fit."""
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, tensor in _network_tensors(agent).items():
-        arrays[name] = tensor.detach().cpu().numpy().copy()
-    moments, adam = agent.critic_trainer.state()
-    arrays |= {f"adam.{name}": array for name, array in moments.items()}
-    for name, statistics in _statistics(agent):
-        arrays |= {f"{name}.{key}": np.array(value) for key, value in statistics.state().items()}
-    arrays["episodes.returns"] = np.array([value for value, _ in agent.recent_episodes], np.float64)
-    arrays["episodes.lengths"] = np.array([length for _, length in agent.recent_episodes], np.int64)
-    collector = agent.collector_state if agent.collector is None else agent.collector.state_dict()
-    counters = {
-        "num_timesteps": agent.num_timesteps,
-        "earlier_timesteps": agent.earlier_timesteps,
-        "num_updates": agent.num_updates,
-        "num_episodes": agent.num_episodes,
-        "num_predictions": agent.num_predictions,
-        "adam": adam,
-        "collector": collector,
-    }
-    return Snapshot(arrays, counters, agent.critic_trainer.pending, agent.last_update)
+    collector = agent.collector_state if agent.collector is None else agent.collector.get_state()
+    state: State = {"collector": {"step": collector["step"], "resets": collector["resets"]}}
+    for name, part in parts_of(agent).items():
+        own = part.get_state()
+        state |= {name: own} if name else own
+    arrays, counters = _split(state)
+    return Snapshot(arrays, counters, collector["episodes"], agent.critic_trainer.pending, agent.last_update)
 
 
-def restore(agent: TRPO, snapshot: Snapshot) -> None:
-    """Put the agent back to ``snapshot``, which is of this agent or has passed :func:`check`."""
-    arrays, counters = snapshot.arrays, snapshot.counters
-    with torch.no_grad():
-        for name, tensor in _network_tensors(agent).items():
-            tensor.copy_(torch.from_numpy(arrays[name]))
-    agent.engine.adopt_parameters()
-    agent.critic_trainer.load_state(_under(arrays, "adam"), counters["adam"], snapshot.fit)
-    for name, statistics in _statistics(agent):
-        statistics.load_state(_under(arrays, name))
-    agent.num_timesteps = counters["num_timesteps"]
-    agent.earlier_timesteps = counters["earlier_timesteps"]
-    agent.num_updates = counters["num_updates"]
-    agent.num_episodes = counters["num_episodes"]
-    agent.num_predictions = counters["num_predictions"]
-    agent.recent_episodes.clear()
-    episodes = zip(arrays["episodes.returns"].tolist(), arrays["episodes.lengths"].tolist(), strict=True)
-    agent.recent_episodes.extend(episodes)
+def capture_for_file(agent: TRPO) -> Snapshot:
+    """The same with what the callbacks go on from, which only a file has."""
+    return replace(capture(agent), callbacks=agent.callback_states)
+
+
+def put_back(agent: TRPO, snapshot: Snapshot, *, new_episodes: bool) -> None:
+    """Undo what was done since `snapshot`, of this agent; `new_episodes` where one of the environments has raised."""
+    _set_parts(agent, snapshot)
+    agent.critic_trainer.put_back(_part(snapshot, "adam"), snapshot.fit)
     agent.last_update = snapshot.last_update
-    agent.collector_state = counters["collector"]
-    if agent.collector is not None:
-        agent.collector.load_state_dict(counters["collector"])
+    assert agent.collector is not None
+    agent.collector.put_back(_collector_state(snapshot), new_episodes=new_episodes)
+
+
+def resume(agent: TRPO, snapshot: Snapshot) -> None:
+    """Go on from `snapshot`, of a file, which has passed :func:`check`."""
+    _set_parts(agent, snapshot)
+    agent.critic_trainer.set_state(_part(snapshot, "adam"))
+    agent.callback_states = snapshot.callbacks
+    agent.collector_state = _collector_state(snapshot)
+
+
+def _set_parts(agent: TRPO, snapshot: Snapshot) -> None:
+    for name, part in parts_of(agent).items():
+        if name != "adam":
+            part.set_state(_part(snapshot, name))
+    agent.engine.adopt_parameters()
+
+
+def _collector_state(snapshot: Snapshot) -> State:
+    return {**snapshot.counters["collector"], "episodes": snapshot.episodes}
+
+
+def _split(state: State, prefix: str = "") -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays of a nested state by their dotted names, and the numbers that are left."""
+    arrays: dict[str, NDArray[Any]] = {}
+    numbers: dict[str, Any] = {}
+    for name, value in state.items():
+        if isinstance(value, dict):
+            own, left = _split(value, f"{prefix}{name}.")
+            arrays |= own
+            numbers |= {name: left} if left else {}
+        elif isinstance(value, np.ndarray):
+            arrays[prefix + name] = value
+        else:
+            numbers[name] = value
+    return arrays, numbers
+
+
+def _part(snapshot: Snapshot, name: str) -> State:
+    """What `_split` made of the state of one part, together again."""
+    if not name:
+        return {**snapshot.counters, "episodes": _under(snapshot.arrays, "episodes")}
+    return _under(snapshot.arrays, name) | snapshot.counters.get(name, {})
 
 
 def check(agent: TRPO, snapshot: Snapshot) -> None:
     """ValueError where ``snapshot``, as read from a file, is not the state of an agent built as this one was."""
-    arrays, wanted = snapshot.arrays, capture(agent).arrays
-    # Constants of a module may well be infinite, in a mask for example.
-    buffers = {name for name, tensor in _network_tensors(agent).items() if not isinstance(tensor, torch.nn.Parameter)}
-    for name, like in wanted.items():
+    like = capture(agent)
+    arrays, wanted = snapshot.arrays, like.arrays
+    for name, own in wanted.items():
         # Only the latest episodes are kept, so their number is the file's.
-        shape = ("k",) if name.startswith("episodes.") else like.shape
-        want = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''}) of {like.dtype}"
+        shape = ("k",) if name.startswith("episodes.") else own.shape
+        want = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''}) of {own.dtype}"
         if name not in arrays:
             raise ValueError(f"{name}: missing; want {want}")
         array = arrays[name]
-        if array.dtype != like.dtype or (array.ndim != 1 if shape == ("k",) else array.shape != shape):
+        if array.dtype != own.dtype or (array.ndim != 1 if shape == ("k",) else array.shape != shape):
             raise ValueError(f"{name}: {array.shape} of {array.dtype} given; want {want}")
+    _check_numbers(agent, {name: arrays[name] for name in wanted})
+    returns, lengths = arrays["episodes.returns"], arrays["episodes.lengths"]
+    if len(returns) != len(lengths):
+        raise ValueError(f"episodes.lengths: {len(lengths)} given; want {len(returns)}, as many as episodes.returns")
+    _check_counters("counters", snapshot.counters, like.counters)
+
+
+def _check_numbers(agent: TRPO, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """ValueError where an array of the agent's state has numbers that no agent's has."""
+    # Constants of a module may well be infinite, in a mask for example.
+    buffers = {name for name, tensor in _network_tensors(agent).items() if not isinstance(tensor, torch.nn.Parameter)}
+    for name, array in arrays.items():
         if name not in buffers and not np.isfinite(array).all():
             raise ValueError(f"{name}: {array[~np.isfinite(array)].flat[0]} given; want finite numbers")
         if name in _NOT_NEGATIVE and (array < 0).any():
             raise ValueError(f"{name}: {array[array < 0].flat[0]} given; want numbers >= 0")
-    returns, lengths = arrays["episodes.returns"], arrays["episodes.lengths"]
-    if len(returns) != len(lengths):
-        raise ValueError(f"episodes.lengths: {len(lengths)} given; want {len(returns)}, as many as episodes.returns")
-    _check_counters("counters", snapshot.counters, _COUNTERS)
 
 
 def check_sizes(saved: SavedAgent) -> None:
@@ -219,8 +315,8 @@ def save(
 
     `evaluation` is written beside it: what the agent was found to be worth.
 
-    TypeError where that is no path. ValueError for a folder, and for a policy or a critic whose parameters
-    :func:`check` would refuse in the file.
+    TypeError where that is no path. ValueError for a folder, and where :func:`check` would refuse something of the
+    agent in the file.
     """
     path = model_file.checked_path("path", path)
     if path.is_dir():
@@ -228,15 +324,19 @@ def save(
     if taken is None:
         agent.critic_trainer.wait()
         agent.engine.refresh()
-        snapshot = capture(agent)
+        snapshot = capture_for_file(agent)
     else:
         snapshot = taken.with_fit(agent.critic_trainer.critic)
     for name, _ in agent.critic_trainer.critic.named_parameters():  # the engine has looked at the policy only
         array = snapshot.arrays[f"critic.{name}"]
-        if not (array.dtype == agent.config.dtype and np.isfinite(array).all()):
-            raise ValueError(
-                f"critic.{name}: of {array.dtype} or not finite; want finite numbers of {agent.config.dtype}"
-            )
+        if array.dtype != agent.config.dtype:
+            raise ValueError(f"critic.{name}: of {array.dtype}; want finite numbers of {agent.config.dtype}")
+    _check_numbers(agent, snapshot.arrays)
+    arrays = dict(snapshot.arrays)
+    if snapshot.episodes is not None:
+        arrays[_EPISODES] = packed(snapshot.episodes)
+    if snapshot.callbacks:
+        arrays[_CALLBACKS] = packed(snapshot.callbacks)
     metadata = {
         "kind": KIND,
         "config": agent.config.to_dict(),
@@ -248,10 +348,11 @@ def save(
         "own_networks": agent.networks.own,
         "own_hooks": agent.hooks.names,
         "counters": snapshot.counters,
+        "resume": "exact" if agent.inexact is None else f"statistical: {agent.inexact}",
         "versions": versions(),
         "evaluation": None if evaluation is None else dict(evaluation),
     }
-    model_file.write(path, snapshot.arrays, metadata)
+    model_file.write(path, arrays, metadata)
     if agent.recipe is not None and isinstance(agent.recipe.source, str) and metadata["environment"] is None:
         _warn_once_of_recipe(agent)
 
@@ -297,8 +398,9 @@ def read(path: str | os.PathLike[str]) -> SavedAgent:
                 raise ValueError(f"{name}: missing; want {want}")
             if not isinstance(metadata[name], kinds):
                 raise ValueError(f"{name}: {metadata[name]!r} given; want {want}")
-        # Files written before these were counted lack them.
-        counters = {"num_predictions": 0, "earlier_timesteps": 0, **metadata["counters"]}
+        packs = {name: arrays.pop(name, None) for name in (_EPISODES, _CALLBACKS)}
+        episodes, callbacks = (None if pack is None else _unpacked(name, pack) for name, pack in packs.items())
+        counters = _with_later(metadata["counters"])
         return SavedAgent(
             TRPOConfig.from_saved(metadata["config"]),
             checked("seed", metadata["seed"], SEED),
@@ -310,8 +412,32 @@ def read(path: str | os.PathLike[str]) -> SavedAgent:
             "cnn" if "policy.convolutions.0.weight" in arrays else "mlp",
             None if metadata["environment"] is None else EnvironmentRecipe.from_json(metadata["environment"]),
             _checked_not_kept(metadata.get("arguments_not_kept", [])),  # older files lack it
-            Snapshot(arrays, counters),
+            Snapshot(arrays, counters, episodes, callbacks=callbacks or {}),
         )
+
+
+def _unpacked(name: str, pack: NDArray[Any]) -> State:
+    if pack.dtype != np.uint8 or pack.ndim != 1:
+        raise ValueError(f"{name}: {pack.shape} of {pack.dtype} given; want (k,) of uint8")
+    try:
+        state = unpacked(pack)
+    except ValueError as error:
+        raise ValueError(f"{name}: damaged, {error}; want what TRPO.save writes") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{name}: {type(state).__name__} given; want a dict")
+    return state
+
+
+def _with_later(counters: dict[str, Any]) -> dict[str, Any]:
+    """Counters of a file, with those that it lacks as it is older."""
+    complete = dict(counters)
+    for name, value in _LATER.items():
+        part, _, last = name.rpartition(".")
+        if not part:
+            complete.setdefault(last, value)
+        elif isinstance(complete.get(part), dict):
+            complete[part] = {last: value, **complete[part]}
+    return complete
 
 
 def versions() -> dict[str, str]:
@@ -325,19 +451,16 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters, tied ones once, and persistent buffers."""
+    kept = module.state_dict(keep_vars=True).keys()
+    return dict(module.named_parameters()) | {n: b for n, b in module.named_buffers() if n in kept}
+
+
 def _network_tensors(agent: TRPO) -> dict[str, torch.Tensor]:
-    """Parameters, tied ones once, and persistent buffers of both networks, without waiting for a fit."""
-    tensors: dict[str, torch.Tensor] = {}
-    for prefix, module in (("policy", agent.policy), ("critic", agent.critic_trainer.critic)):
-        kept = module.state_dict(keep_vars=True).keys()
-        named = dict(module.named_parameters()) | {n: b for n, b in module.named_buffers() if n in kept}
-        tensors |= {f"{prefix}.{name}": tensor for name, tensor in named.items()}
-    return tensors
-
-
-def _statistics(agent: TRPO) -> list[tuple[str, Any]]:
-    named = (("observation_normalizer", agent.observation_normalizer), ("reward_scaler", agent.reward_scaler))
-    return [(name, statistics) for name, statistics in named if statistics is not None]
+    """Those of both networks, without waiting for a fit."""
+    modules = {"policy": agent.policy, "critic": agent.critic_trainer.critic}
+    return {f"{name}.{key}": tensor for name, module in modules.items() for key, tensor in _tensors(module).items()}
 
 
 def _under(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
@@ -345,16 +468,17 @@ def _under(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[An
 
 
 def _check_counters(where: str, counters: Any, wanted: Mapping[str, Any]) -> None:
+    """ValueError where `counters` lack one of those `wanted`, nested alike, or have another than a number >= 0."""
     if not isinstance(counters, Mapping):
         raise ValueError(f"{where}: {counters!r} given; want an object with {', '.join(wanted)}")
-    for name, rule in wanted.items():
+    for name, own in wanted.items():
         full = f"{where}.{name}"
-        if isinstance(rule, Mapping):
-            _check_counters(full, counters.get(name), rule)
+        if isinstance(own, Mapping):
+            _check_counters(full, counters.get(name), own)
         elif name not in counters:
-            raise ValueError(f"{full}: missing; want {rule.want}")
+            raise ValueError(f"{full}: missing; want {COUNTER.want}")
         else:
-            checked(full, counters[name], rule)
+            checked(full, counters[name], COUNTER)
 
 
 def _checked_not_kept(names: Any) -> list[str]:

@@ -354,9 +354,19 @@ class TRPOConfig:
 
     @classmethod
     def from_saved(cls, values: Mapping[str, Any]) -> TRPOConfig:
-        """As :meth:`from_dict`, of a saved agent or run: a field that it lacks is what there was before the field."""
-        return cls.from_dict({"action_map": "clip", **values})
+        """As :meth:`from_dict`, of a saved agent or run: a field that it lacks is what there was before the field.
 
+        ValueError where it lacks one that its networks and statistics were built by, and that every file has.
+        """
+        values = {**_BEFORE, **values}
+        for name in sorted(BUILT_BY):
+            if name not in values:
+                raise ValueError(f"config.{name}: missing; want the value that the agent was built by")
+        return cls.from_dict(values)
+
+
+# Fields of BUILT_BY that files of older versions lack, and what there was before them.
+_BEFORE = {"action_map": "clip", "channel_axis": "auto"}
 
 BUILT_BY = frozenset(
     {

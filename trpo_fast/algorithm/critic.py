@@ -8,7 +8,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from trpo_fast._core.critic import ValueKernel
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.engines.value import FailedFits, make_value_kernel
 from trpo_fast.policies.flat import flat_parameters
+from trpo_fast.state import State
 
 MINIBATCH_STREAM = 1
 
@@ -38,21 +39,36 @@ class CriticFit(NamedTuple):
     error: FloatingPointError | None = None
 
 
+class FitOutcome(NamedTuple):
+    """The numbers of a fit, without what it learned: what may be kept of every update."""
+
+    loss: float
+    seconds: float
+    error: str | None
+
+
 class PendingFit(concurrent.futures.Future[CriticFit]):
     """A fit that may still run in a thread of its own, and the way to stop it.
 
     What computes it is given an array of uint8, shape (1,), and raises RuntimeError soon after that is not zero.
+
+    Attributes
+    ----------
+    outcome : Future of FitOutcome
+        Done when the fit is.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.outcome: concurrent.futures.Future[FitOutcome] = concurrent.futures.Future()
+        self.outcome.set_running_or_notify_cancel()
         self._stop = np.zeros(1, np.uint8)
         self._thread: threading.Thread | None = None
         self.set_running_or_notify_cancel()
 
     def run_here(self, compute: Callable[[NDArray[np.uint8]], CriticFit]) -> None:
         """Compute in the caller's thread, where Ctrl-C interrupts it; errors reach the caller."""
-        self.set_result(compute(self._stop))
+        self._settle(compute(self._stop))
 
     def run_beside(self, compute: Callable[[NDArray[np.uint8]], CriticFit]) -> None:
         """Compute beside the caller; errors reach whoever asks for the result."""
@@ -80,11 +96,18 @@ class PendingFit(concurrent.futures.Future[CriticFit]):
         try:
             result = compute(self._stop)
         except BaseException as error:
+            self.outcome.set_exception(RuntimeError(str(error)))  # without a traceback, which holds arrays
             self.set_exception(error)
         else:
-            self.set_result(result)
+            self._settle(result)
         finally:
             _running.discard(self)
+
+    def _settle(self, result: CriticFit) -> None:
+        # The outcome first: who waited for the fit finds it done.
+        error = None if result.error is None else str(result.error)
+        self.outcome.set_result(FitOutcome(result.loss, result.seconds, error))
+        self.set_result(result)
 
 
 _running: set[PendingFit] = set()
@@ -236,25 +259,30 @@ class CriticTrainer:
         if fit.exception() is not None:
             self._pending = None
 
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, int]]:
-        """Adam's moments (not copied: every fit makes new ones) and the counters."""
-        arrays = {"first_moment": self._first_moment, "second_moment": self._second_moment}
-        return arrays, {"adam_step": self._adam_step, "epochs": self._epochs}
+    def get_state(self) -> State:
+        """Adam's moments (not copied: every fit makes new ones) and the counters, without waiting for a fit."""
+        return {
+            "first_moment": self._first_moment,
+            "second_moment": self._second_moment,
+            "adam_step": self._adam_step,
+            "epochs": self._epochs,
+            "failed_fits": self._failed.in_a_row,
+        }
 
-    def load_state(
-        self,
-        arrays: Mapping[str, NDArray[Any]],
-        counters: Mapping[str, int],
-        pending: PendingFit | None = None,
-    ) -> None:
-        """Take over what :meth:`state` gave, and the fit that was pending then; any other in progress is stopped."""
+    def set_state(self, state: State) -> None:
+        """Go on from what :meth:`get_state` gave; a fit in progress is stopped, and leaves no trace."""
+        self.put_back(state, None)
+
+    def put_back(self, state: State, pending: PendingFit | None) -> None:
+        """:meth:`set_state`, and the fit goes on, or waits to be taken over, that was pending then."""
         if self._pending is not None and self._pending is not pending:
             self._pending.stop()
         failed = pending is not None and pending.done() and pending.failed()
         self._pending = None if failed else pending
-        self._first_moment = np.array(arrays["first_moment"])
-        self._second_moment = np.array(arrays["second_moment"])
-        self._adam_step, self._epochs = counters["adam_step"], counters["epochs"]
+        self._first_moment = np.array(state["first_moment"])
+        self._second_moment = np.array(state["second_moment"])
+        self._adam_step, self._epochs = state["adam_step"], state["epochs"]
+        self._failed.in_a_row = state["failed_fits"]
 
     def _make_kernel(self) -> None:
         # A kernel is for what was frozen when it was made.

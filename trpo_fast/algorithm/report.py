@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from trpo_fast.algorithm.critic import PendingFit
+from trpo_fast.algorithm.critic import FitOutcome
 from trpo_fast.solvers.status import Status
 from trpo_fast.solvers.trust_region import TrustRegionReport
 
@@ -19,7 +20,7 @@ class UpdateReport:
 
     Everything about the policy is there at once; `value_loss`, `critic_status` and `timings` tell of the critic's fit
     as well, and wait for it where it still runs beside the next rollout. Where Ctrl-C stopped the fit, they raise
-    RuntimeError.
+    RuntimeError. A few numbers: reports of a whole training may be kept.
     """
 
     step: TrustRegionReport  # the whole report of the trust-region step
@@ -29,7 +30,7 @@ class UpdateReport:
     entropy: float  # mean entropy of the policy before the update, nats
     explained_variance: float  # of the returns, by the critic before its fit; nan where the returns are constant
     seconds: Mapping[str, float]  # the timings that were known when the update ended
-    fit: PendingFit
+    fit: Future[FitOutcome]
 
     @property
     def status(self) -> Status:

@@ -55,6 +55,7 @@ from trpo_fast.rollout.collector import Collector
 from trpo_fast.run_models import read_latest
 from trpo_fast.settings import checked
 from trpo_fast.spaces import REACH, single_action
+from trpo_fast.state import State
 
 # Streams 0 (acting) and 2 (environments) belong to the collector, 1 (minibatches) to the critic's trainer.
 INITIALIZATION_STREAM = 3
@@ -122,6 +123,8 @@ class TRPO:
         Transitions learned from, since :meth:`learn` last counted from 0.
     total_timesteps : int
         Transitions learned from in all; logs and checkpoints go by it.
+    horizon : int
+        Timesteps at which schedules end, see :meth:`learn`.
     num_predictions : int
         Calls of :meth:`predict`, each with noise of its own; saved, so that a loaded agent does not repeat it.
     last_update : UpdateReport or None
@@ -228,7 +231,7 @@ class TRPO:
         self.hooks = hooks
         self.num_timesteps = 0
         self.earlier_timesteps = 0  # before learn last counted from 0 again
-        self._end = 1  # of the training under way, in timesteps
+        self.horizon = 0
         self.num_updates = 0
         self.num_episodes = 0
         self.last_update: UpdateReport | None = None
@@ -260,7 +263,10 @@ class TRPO:
         )
         self.environments: Environments | None = None
         self.collector: Collector | None = None
-        self.collector_state: Mapping[str, Any] | None = None
+        # Of the collector while there is none, and of the callbacks of the latest training, by name.
+        self.collector_state: State = {"step": 0, "resets": 0, "episodes": None}
+        self._callbacks: CallbackList | None = None
+        self._callback_states: State = {}
         self._observation_layout = ObservationLayout(observation_space)
         self._mask_format = MaskFormat(action_space)
         self._player = self._make_player(seed, PREDICTION_STREAM)
@@ -292,8 +298,7 @@ class TRPO:
             action_map=self.config.action_map,
             observation_dtype=np.uint8 if self.networks.bytes and self.engine.name == "autograd" else None,
         )
-        if self.collector_state is not None:
-            collector.load_state_dict(self.collector_state)
+        collector.resume(self.collector_state)
         warn_of(
             environments.wrappings,
             normalizes=self.observation_normalizer is not None,
@@ -346,13 +351,16 @@ class TRPO:
         callback: CallbackLike = None,
         progress_bar: bool = False,
         reset_num_timesteps: bool = True,
+        *,
+        horizon: float | None = None,
     ) -> TRPO:
         """Train for at least ``total_timesteps`` more timesteps: whole rollouts, so up to one rollout more.
 
-        An exception, Ctrl-C included, puts the agent back to the end of its last complete update and travels on; the
-        agent can be saved, or learn on, as if the interrupted update had not begun. After Ctrl-C the critic's fit to
-        that last update gets 0.3 s to finish; a longer one is stopped and abandoned: the critic and Adam are then those
-        before the fit, the policy keeps the update.
+        An exception, Ctrl-C included, that comes in an update puts the agent back to where that update began, and
+        travels on; the agent can be saved, or learn on, as if the interrupted update had not begun. After Ctrl-C that
+        includes the episodes under way, where `inexact` is None; after an exception new ones begin. What callbacks
+        changed stays. After Ctrl-C the critic's fit to the last complete update gets 0.3 s to finish; a longer one is
+        stopped and abandoned: the critic and Adam are then those before the fit, the policy keeps the update.
 
         Parameters
         ----------
@@ -362,16 +370,22 @@ class TRPO:
         progress_bar : bool
             Show a bar with the return of recent episodes, the KL of the last update and steps per second.
         reset_num_timesteps : bool
-            Count timesteps from 0 again. What was learned, Adam, statistics and random streams go on in either case.
+            Count timesteps from 0 again, and schedules with them. What was learned, Adam, statistics, random streams
+            and the episodes under way go on in either case; where timesteps do, the states of callbacks that an earlier
+            training or a file has, do so, too.
+        horizon : int, optional
+            Timesteps, counted as ``num_timesteps`` is, at which schedules of settings end. Give that of the whole
+            training where it is made of several calls; it is kept, and saved. By default where this call ends, or the
+            horizon of before, where that is later and timesteps go on.
 
         Raises
         ------
         ValueError
-            The agent was loaded without a function, `advantages` or `step`, that it was trained with.
+            ``horizon`` is before the end of this call; or the agent was loaded without a function, `advantages` or
+            `step`, that it was trained with.
         """
-        whole = isinstance(total_timesteps, float) and total_timesteps.is_integer()  # 1e6, as people write it
         timesteps: int = checked(
-            "total_timesteps", int(total_timesteps) if whole else total_timesteps, POSITIVE_INTEGER
+            "total_timesteps", int(total_timesteps) if _is_whole(total_timesteps) else total_timesteps, POSITIVE_INTEGER
         )
         if self._learning:
             raise RuntimeError("learn: called by a callback of learn; want one call to end before the next begins")
@@ -380,25 +394,32 @@ class TRPO:
         self._refuse_shared_state()
         if reset_num_timesteps:
             self.earlier_timesteps, self.num_timesteps = self.total_timesteps, 0
-        self._end = end = self.num_timesteps + timesteps
+            self.horizon, self._callback_states = 0, {}
+        end = self.num_timesteps + timesteps
+        self.horizon = self._horizon(horizon, end)
         callbacks = CallbackList([callback, ProgressBar() if progress_bar else None])
-        complete = checkpoint.capture(self)
-        self._learning = True
+        callbacks.set_state(self._callback_states)
+        before: checkpoint.Snapshot | None = None  # the update under way; outside one the agent is whole
+        self._learning, self._callbacks = True, callbacks
         try:
             callbacks.on_training_start(self, end)
+            before = checkpoint.capture(self)
             if self.num_updates == 0 and self.config.warm_up_steps:
                 with lack_of_memory_named(self.config):
                     collector.warm_up(self.config.warm_up_steps)
             while self.num_timesteps < end:
+                before = before or checkpoint.capture(self)
                 with lack_of_memory_named(self.config):
                     self._update(collector)
-                complete = checkpoint.capture(self)
+                before = None
                 if not callbacks.on_update(self):
                     break
             self.critic_trainer.wait()
         except BaseException as error:
             with _noted_on(error, "putting the agent back"):
-                checkpoint.restore(self, complete)
+                if before is not None:
+                    # What raised may be one of the environments, which its episode would make raise again.
+                    checkpoint.put_back(self, before, new_episodes=isinstance(error, Exception))
                 if not isinstance(error, Exception):  # Ctrl-C or an exit: someone waits for the end
                     self.critic_trainer.finish_within(FIT_PATIENCE)
             with _noted_on(error, "on_training_end"):
@@ -407,8 +428,18 @@ class TRPO:
         else:
             callbacks.on_training_end(self)
         finally:
-            self._learning = False
+            self._callback_states = callbacks.get_state()
+            self._learning, self._callbacks = False, None
         return self
+
+    def _horizon(self, given: Any, end: int) -> int:
+        """Timesteps at which schedules end, for a training until `end`."""
+        if given is None:
+            return max(self.horizon, end)
+        horizon: int = checked("horizon", int(given) if _is_whole(given) else given, POSITIVE_INTEGER)
+        if horizon < end:
+            raise ValueError(f"horizon: {horizon:,} given; want at least {end:,}, where this training ends")
+        return horizon
 
     def _update(self, collector: Collector) -> None:
         """One update, in the order of docs/algorithm.md."""
@@ -434,7 +465,7 @@ class TRPO:
 
         # 3. Gradient g of the surrogate.  4. Direction x = (F + lambda I)^-1 g.
         # 5. The longest step along x that improves the surrogate inside the trust region.
-        progress = self.num_timesteps / self._end
+        progress = self.num_timesteps / self.horizon
         settings = self._step_settings
         if config.max_kl_schedule != "constant":
             settings = settings.replace(max_kl=config.max_kl * SCHEDULES[config.max_kl_schedule](progress))
@@ -456,7 +487,14 @@ class TRPO:
         episodes = zip(rollout.episode_returns.tolist(), rollout.episode_lengths.tolist(), strict=True)
         self.recent_episodes.extend(episodes)
         self.last_update = UpdateReport(
-            step, len(batch), settings.max_kl, learning_rate, entropy, statistics.explained_variance, clock.seconds, fit
+            step,
+            len(batch),
+            settings.max_kl,
+            learning_rate,
+            entropy,
+            statistics.explained_variance,
+            clock.seconds,
+            fit.outcome,
         )
 
     def _bound_log_std(self) -> None:
@@ -515,7 +553,7 @@ class TRPO:
         self.policy.load_state_dict(other.policy.state_dict())
         self.engine.adopt_parameters()
         if self.observation_normalizer is not None and other.observation_normalizer is not None:
-            self.observation_normalizer.load_state(other.observation_normalizer.state())
+            self.observation_normalizer.set_state(other.observation_normalizer.get_state())
 
     def observe(self, observations: Any) -> None:
         """Take observations into the running statistics that the policy's inputs are normalized by.
@@ -545,6 +583,25 @@ class TRPO:
         """The value function, after waiting for a fit in progress."""
         self.critic_trainer.wait()
         return self.networks.critic
+
+    @property
+    def inexact(self) -> str | None:
+        """Why a training that goes on from a file is not, to the bit, the one that did not end; None where it is.
+
+        See docs/runs.md. Where the environments have not been made yet nothing is known but what the file has.
+        """
+        if self.collector is not None:
+            return self.collector.inexact
+        return None if self.collector_state["episodes"] is not None else "its episodes are not in the file"
+
+    @property
+    def callback_states(self) -> State:
+        """What the callbacks of the training under way, or of the latest, go on from, by name."""
+        return self._callback_states if self._callbacks is None else self._callbacks.get_state()
+
+    @callback_states.setter
+    def callback_states(self, states: State) -> None:
+        self._callback_states = states
 
     @property
     def num_envs(self) -> int:
@@ -833,7 +890,9 @@ class TRPO:
                 checkpoint.check_networks(agent, saved.snapshot)
             with model_file.damage_named(path):
                 checkpoint.check(agent, saved.snapshot)
-                checkpoint.restore(agent, saved.snapshot)
+                checkpoint.resume(agent, saved.snapshot)
+            if config.num_envs != saved.config.num_envs or not _is_same(recipe, saved.recipe):
+                agent.collector_state["episodes"] = None
             if environments is not None:
                 agent._attach(environments)
         except BaseException:
@@ -854,7 +913,7 @@ class TRPO:
         """
         self.critic_trainer.finish_within(FIT_PATIENCE)
         if self.collector is not None:
-            self.collector_state = self.collector.state_dict()
+            self.collector_state = self.collector.get_state()
         environments, self.environments, self.collector = self.environments, None, None
         if environments is not None:
             environments.close()
@@ -911,6 +970,13 @@ def _changeable(settings: Mapping[str, Any], saved: TRPOConfig) -> Mapping[str, 
     return settings
 
 
+def _is_same(recipe: EnvironmentRecipe | None, saved: EnvironmentRecipe | None) -> bool:
+    """Whether an agent goes on in the environment that its file names, as far as that says."""
+    if recipe is None or saved is None:
+        return True
+    return (recipe.source, recipe.env_kwargs, recipe.wrappers) == (saved.source, saved.env_kwargs, saved.wrappers)
+
+
 def _replaced_recipe(
     saved: checkpoint.SavedAgent, env: Any, making: Mapping[str, Any], stepping: Mapping[str, Any]
 ) -> EnvironmentRecipe:
@@ -939,6 +1005,11 @@ def _replaced_recipe(
         making["wrappers"],
         num_workers=stepping["num_workers"],
     )
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a float like 1e6, as people write it."""
+    return isinstance(value, float) and value.is_integer()
 
 
 def _warn_of_unreached_sides(space: gym.Space[Any], config: TRPOConfig) -> None:

@@ -76,6 +76,8 @@ class _Begin(Callback):
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         self._action()
         self.done = True
+        if agent.inexact is not None:
+            say(f"if it is resumed, it goes on statistically, not to the bit: {agent.inexact} (docs/runs.md)")
 
 
 def _new(arguments: argparse.Namespace) -> _Run:

@@ -184,19 +184,24 @@ class FailedFits:
     """What follows where a fit of the value function would not have stayed finite, and left everything as it was.
 
     One return that is far too large must not end a training; settings with which no fit succeeds should.
+
+    Attributes
+    ----------
+    in_a_row : int
+        Fits that failed since the last one that did not.
     """
 
     def __init__(self) -> None:
-        self._in_a_row = 0
+        self.in_a_row = 0
 
     def settle(self, error: FloatingPointError | None) -> None:
         """Take the outcome of the latest fit: warn of `error`, or raise it where it is the third in a row."""
         if error is None:
-            self._in_a_row = 0
+            self.in_a_row = 0
             return
-        self._in_a_row += 1
-        if self._in_a_row >= _MOST_FAILED:
-            self._in_a_row = 0
+        self.in_a_row += 1
+        if self.in_a_row >= _MOST_FAILED:
+            self.in_a_row = 0
             raise error
         warnings.warn(
             f"{error}; value function and Adam are those before this fit, and training goes on",

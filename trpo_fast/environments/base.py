@@ -16,6 +16,7 @@ from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.shared_state import SharedState
 from trpo_fast.environments.spaces import action_layout, check_action_space, without_text
 from trpo_fast.environments.wrappers import Wrapping
+from trpo_fast.state import State
 
 
 class StepResult(NamedTuple):
@@ -117,6 +118,34 @@ class Environments(ABC):
     def begun_by_others(self) -> bool:
         """Whether somebody else has begun new episodes in these copies since `reset` did."""
         return False
+
+    @property
+    def inexact(self) -> str | None:
+        """Why the copies cannot be put back to the bit, see `get_state`; None where they can."""
+        return "nothing is known of their state"
+
+    def get_state(self) -> State:
+        """All that the copies go on from, between two steps, as plain data; only where nothing is `inexact`."""
+        raise NotImplementedError(self.inexact)
+
+    def set_state(self, state: State, observations: NDArray[Any]) -> None:
+        """Go on, with the same bits, where the copies were whose state this is, without a reset.
+
+        Workers and the like that have ended are started anew, as by `reset`.
+
+        Parameters
+        ----------
+        state : dict
+            As `get_state` said it, here or in another process.
+        observations : ndarray (E, D)
+            The last ones of these copies: a simulator that was put back may not have them before its next step.
+
+        Raises
+        ------
+        ValueError
+            Not a state of such copies; which have to be reset then.
+        """
+        raise ValueError(self.inexact)
 
     def shared_state(self) -> SharedState:
         """Whether copies share state within this process: asked before the first reset, see `shared_state`."""

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast._core.stepping import CopyLoop
+from trpo_fast.environments import exact
 from trpo_fast.environments.checks import (
     checked_reset,
     checked_step,
@@ -33,6 +34,7 @@ from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.spaces import action_layout, check_action_space, without_text
 from trpo_fast.environments.wrappers import wrapping_of
+from trpo_fast.state import State
 
 # Who steps an environment, by its id; an entry lives as long as the copies do, which keep the environment alive.
 _HOLDERS: weakref.WeakValueDictionary[int, Copies] = weakref.WeakValueDictionary()
@@ -224,6 +226,59 @@ class Copies:
         else:
             loop.observations[i] = observation
 
+    @property
+    def inexact(self) -> str | None:
+        """Why the copies cannot be put back to the bit; None where they can."""
+        return next(filter(None, map(exact.reason_against, self.envs)), None)
+
+    def get_state(self) -> list[State]:
+        """State of each copy, where nothing is `inexact`; with it others, in another process, go on alike."""
+        states: list[State] = []
+        for i, env in enumerate(self.envs):
+            # The process's own generators are nobody's state: a copy that draws from them is reproduced by no seed.
+            called = self._called[i]
+            states.append(
+                {
+                    "env": exact.get_state(env),
+                    "generators": called.get_state() if isinstance(called, Own) else None,
+                    "mask": None if self.masks is None else self.masks[i].copy(),
+                    "mask_source": self.mask_source,
+                    "steps": self._steps,
+                }
+            )
+        return states
+
+    def set_state(self, states: Sequence[State]) -> None:
+        """Put every copy where the one was whose state this is, without a reset.
+
+        ValueError where these are not states of such copies; which have to be reset then.
+        """
+        try:
+            sources = {state["mask_source"] for state in states}
+            self._steps = max(int(state["steps"]) for state in states)
+            masks = [state["mask"] for state in states]
+            for i, (env, state) in enumerate(zip(self.envs, states, strict=True)):
+                exact.set_state(env, state["env"])
+                if self._own_generators and state["generators"] is not None:
+                    self._called[i] = Own(env, functools.partial(self._settle, i))
+                    self._called[i].set_state(state["generators"])
+                elif self._own_generators:  # it has been seen to draw nothing
+                    self._called[i] = env
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not the state of a copy: {error!r}") from error
+        (self.mask_source,) = sources if len(sources) == 1 else (None,)
+        self._find_mask = None
+        if self.mask_source == "method":
+            self._find_mask = self._mask_source([None] * len(self.envs))
+        elif self.mask_source == "info":
+            self._find_mask = _mask_in_info
+        self._decided = True
+        self.masks = None
+        if self._find_mask is not None:
+            self.masks = self._mask_format.rows(masks, name="environment", when=" in its state", first=self.first)
+        self._loop.dtype = None
+        self._loop.methods = [called.step for called in self._called]
+
     def expect_masks(self) -> NDArray[np.bool_]:
         """Look for masks in infos from now on, since other copies have some there; until then everything is allowed."""
         self.mask_source, self._find_mask = "info", _mask_in_info
@@ -311,3 +366,13 @@ def _mask_in(info: Any) -> Any:
 def seeds_from(seed: int | None, first: int, count: int) -> list[int | None]:
     """Seeds of copies `first` to `first` + `count` - 1: each its own, counted up from that of copy 0."""
     return [None] * count if seed is None else list(itertools.islice(itertools.count(seed + first), count))
+
+
+def copies_in(state: State, count: int) -> list[State]:
+    """States of each copy in that of several; ValueError where they are not so many, or not there."""
+    states = state.get("copies") if isinstance(state, dict) else None
+    if not isinstance(states, list):
+        raise ValueError("not the state of several copies")
+    if len(states) != count:
+        raise ValueError(f"saved of {len(states)} copies; these are {count}")
+    return states

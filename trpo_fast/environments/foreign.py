@@ -85,6 +85,11 @@ def autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
     return mode
 
 
+def is_translated(env: VectorEnv[Any, Any, Any]) -> bool:
+    """Whether `env` stands for one of another package."""
+    return isinstance(env, _Translated | SeededPool)
+
+
 def leaves_answers(env: VectorEnv[Any, Any, Any]) -> bool:
     """Whether a call that was interrupted leaves answers behind that a later call would take for its own."""
     inner: Any = env.unwrapped

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.random import mtrand
 
+from trpo_fast.state import State, copied
+
 WATCHED_STEPS = 32
 """Steps of each environment, counted over episodes, whose calls are looked at."""
 
@@ -155,6 +157,31 @@ class Own:
         if self._left <= 0 and not (self._draws_numpy or self._draws_python):
             self._done()
         return answer
+
+    def get_state(self) -> State:
+        """What both generators go on from, and what is known of who draws."""
+        known = {"left": self._left, "draws_numpy": self._draws_numpy, "draws_python": self._draws_python}
+        if self._numpy is None:
+            return {**known, "numpy": None, "python": None}
+        version, words, gauss = self._python
+        numpy = copied(dict(self._numpy.state))
+        return {**known, "numpy": numpy, "python": [version, np.array(words, np.uint64), gauss]}
+
+    def set_state(self, state: State) -> None:
+        """Go on as the one whose state this is; ValueError where it is none."""
+        try:
+            numpy = python = None
+            if state["numpy"] is not None:
+                numpy = np.random.MT19937()
+                numpy.state = copied(state["numpy"])
+                version, words, gauss = state["python"]
+                python = version, tuple(words.tolist()), gauss
+                random.Random().setstate(python)
+            self._left = int(state["left"])
+            self._draws_numpy, self._draws_python = bool(state["draws_numpy"]), bool(state["draws_python"])
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"not the state of global generators: {error!r}") from error
+        self._numpy, self._python = numpy, python
 
     def _called(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         # Another bit generator is put in place at once, where reading and writing a state takes tens of microseconds.

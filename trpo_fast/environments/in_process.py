@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast.environments.base import Environments, StepResult
-from trpo_fast.environments.copies import Copies, seeds_from
+from trpo_fast.environments.copies import Copies, copies_in, seeds_from
 from trpo_fast.environments.shared_state import SharedState, shared_state
+from trpo_fast.state import State
 
 
 class InProcessEnvironments(Environments):
@@ -54,6 +55,22 @@ class InProcessEnvironments(Environments):
         self.action_masks = self.copies.masks
         final = (self._finals[written], np.array(written, np.int64)) if written else None
         return StepResult(self._rows, self._rewards, self._terminated, self._truncated, final)
+
+    @property
+    def inexact(self) -> str | None:
+        """Why the copies cannot be put back to the bit."""
+        return self.copies.inexact
+
+    def get_state(self) -> State:
+        """State of every copy; see :class:`Environments`."""
+        return {"copies": self.copies.get_state()}
+
+    def set_state(self, state: State, observations: NDArray[Any]) -> None:
+        """Put every copy back; see :class:`Environments`."""
+        self._shared_state = self._shared_state or SharedState(None, "not looked at before the first reset")
+        self.copies.set_state(copies_in(state, self.num_envs))
+        self._rows[...] = observations
+        self.action_masks = self.copies.masks
 
     def shared_state(self) -> SharedState:
         """Steps two of the copies, once, and only before their first reset; see `shared_state`."""

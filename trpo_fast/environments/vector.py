@@ -13,12 +13,13 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.vector.async_vector_env import AsyncState
 from numpy.typing import NDArray
 
-from trpo_fast.environments import foreign
+from trpo_fast.environments import exact, foreign
 from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.checks import late_mask, require_same_spaces
 from trpo_fast.environments.closing import close_each, warn_of_failed_closes
 from trpo_fast.environments.worker_process import PATIENCE, WorkerError, how_it_ended
 from trpo_fast.environments.wrappers import wrappings_of
+from trpo_fast.state import State
 
 _FLOAT, _BOOL = np.dtype(np.float64), np.dtype(np.bool_)
 
@@ -124,6 +125,44 @@ class VectorAdapter(Environments):
         if self._same_step and np.count_nonzero(truncated):
             final = self._final_observations(np.flatnonzero(truncated & ~terminated), infos)
         return StepResult(self._flat(observations, "step"), rewards, terminated, truncated, final)
+
+    @property
+    def inexact(self) -> str | None:
+        """Why the vector environment cannot be put back to the bit."""
+        if self._has_workers():
+            return f"the copies of {self._name} are in other processes, which tell nothing of their state"
+        if foreign.is_translated(self._env):
+            return f"nothing is known of the state of {self._name}"
+        return exact.reason_against(self._env)
+
+    def get_state(self) -> State:
+        """State of the vector environment; see :class:`Environments`."""
+        masks = self.action_masks
+        return {
+            "vector": exact.get_state(self._env),
+            "masks": None if masks is None else masks.copy(),
+            "has_masks": self._mask_source is not None,
+            "steps": self._steps,
+        }
+
+    def set_state(self, state: State, observations: NDArray[Any]) -> None:
+        """Put the vector environment back; see :class:`Environments`."""
+        if self._is_unfinished() and foreign.leaves_answers(self._env):
+            self._replace()
+        _BEGUN[id(self._env.unwrapped)] = self  # also where it fails halfway
+        try:
+            vector, masks, has_masks, steps = (state[name] for name in ("vector", "masks", "has_masks", "steps"))
+            exact.set_state(self._env, vector)
+            self._steps = int(steps)
+            if self._mask_format is not None and has_masks:
+                if self._mask_source is None:
+                    self._mask_source = self._find_masks({"action_mask": None})
+                self.action_masks = None
+                if masks is not None:
+                    self._take_masks(masks, None, None)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not the state of a vector environment: {error!r}") from error
+        _UNFINISHED.pop(id(self._env.unwrapped), None)
 
     @property
     def begun_by_others(self) -> bool:

@@ -31,6 +31,7 @@ from trpo_fast.environments.shared_state import shared_state
 
 # Commands, and answers to them. All but STEP, and what says that one is done, are followed by a pickle.
 STEP, RESET, ATTACH, MASKS, SHARED, ROLL_OUT = b"s", b"r", b"a", b"m", b"h", b"o"
+INEXACT, GET_STATE, SET_STATE = b"x", b"g", b"p"
 DONE, DONE_WITH_FINALS, VALUE, ERROR = b"d", b"f", b"v", b"e"
 CLOSED = b"c"
 """The last thing that a worker says, where there is something to say of closing its copies."""
@@ -171,6 +172,13 @@ class _Worker:
                         value = copies.mask_source
                     elif code == MASKS:  # other copies have some
                         copies.expect_masks()
+                    elif code == GET_STATE:
+                        value = copies.get_state()
+                    elif code == SET_STATE:
+                        copies.set_state(data)
+                        value = copies.mask_source
+                    elif code == INEXACT:
+                        value = copies.inexact
                     elif code == SHARED:
                         value = shared_state(copies.envs)
                     elif code == ATTACH:

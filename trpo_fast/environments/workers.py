@@ -32,13 +32,23 @@ from trpo_fast._core.library import usable_cores
 from trpo_fast.environments.acting import ActorPlan, RolledOut
 from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.checks import require_same_spaces
-from trpo_fast.environments.copies import seeds_from
+from trpo_fast.environments.copies import copies_in, seeds_from
 from trpo_fast.environments.mujoco_warnings import take_as_said
 from trpo_fast.environments.processes import WorkerProcesses, error_in
 from trpo_fast.environments.shared_state import SharedState
-from trpo_fast.environments.worker import MASKS, RESET, ROLL_OUT, SHARED, size_of
+from trpo_fast.environments.worker import (
+    GET_STATE,
+    INEXACT,
+    MASKS,
+    RESET,
+    ROLL_OUT,
+    SET_STATE,
+    SHARED,
+    size_of,
+)
 from trpo_fast.environments.worker_process import PATIENCE, WorkerError
 from trpo_fast.environments.wrappers import Wrapping
+from trpo_fast.state import State
 
 _MOST_FOR_A_ROLLOUT = 1 << 27  # bytes
 
@@ -128,12 +138,7 @@ class WorkerEnvironments(Environments):
         Workers are made anew after `close`, where one has died, and where one does not come back within a second from a
         step that nobody waits for any more.
         """
-        processes = self._processes
-        self._shared_state = self._shared_state or SharedState(None, "not looked at before the first reset")
-        if not processes.settle():
-            processes.end()
-            require_same_spaces(self._start(self.parts)[0], self, whose="env", wanted_by="as at first")
-            processes.attach(self._layout_of_memory)
+        processes = self._settled()
         seeds = {i: seeds_from(seed, own.start, own.stop - own.start) for i, own in enumerate(self.parts)}
         sources = processes.ask(RESET, seeds)
         without = [part for part, source in sources.items() if source is None]
@@ -146,6 +151,34 @@ class WorkerEnvironments(Environments):
             processes.ask(MASKS, dict.fromkeys(without))
         self.action_masks = self._masks if has_masks else None
         return self._rows
+
+    @property
+    def inexact(self) -> str | None:
+        """Why the copies cannot be put back to the bit."""
+        return next(filter(None, self._processes.ask(INEXACT, dict.fromkeys(range(len(self.parts)))).values()), None)
+
+    def get_state(self) -> State:
+        """State of every copy, whichever worker has it; see :class:`Environments`."""
+        states = self._processes.ask(GET_STATE, dict.fromkeys(range(len(self.parts))))
+        return {"copies": [own for part in range(len(self.parts)) for own in states[part]]}
+
+    def set_state(self, state: State, observations: NDArray[Any]) -> None:
+        """Put every copy back; workers are made anew as by `reset`. See :class:`Environments`."""
+        states = copies_in(state, self.num_envs)
+        processes = self._settled()
+        sources = processes.ask(SET_STATE, {part: states[own] for part, own in enumerate(self.parts)})
+        self._rows[...] = observations
+        self.action_masks = self._masks if set(sources.values()) != {None} else None
+
+    def _settled(self) -> WorkerProcesses:
+        """Workers that wait for a command: new ones where these do not, or are closed."""
+        processes = self._processes
+        self._shared_state = self._shared_state or SharedState(None, "not looked at before the first reset")
+        if not processes.settle():
+            processes.end()
+            require_same_spaces(self._start(self.parts)[0], self, whose="env", wanted_by="as at first")
+            processes.attach(self._layout_of_memory)
+        return processes
 
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Step every copy, all workers at the same time; see :class:`Environments`."""

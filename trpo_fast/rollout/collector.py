@@ -8,7 +8,7 @@ stays as it is until `collect` was called twice more.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.advantages import AdvantageFunction, AdvantageInputs, estimated_by
 from trpo_fast.rollout.batch import Batch
 from trpo_fast.rollout.recording import make_recorder
+from trpo_fast.state import State
 
 _Final = tuple[int, NDArray[Any], NDArray[np.int64]]  # step, rows, copies
 
@@ -162,7 +163,10 @@ class Collector:
         self._step = 0  # of every environment, over the whole training: the counter of the acting noise
         self._first_step = 0  # of the rollout under way
         self._resets = 0
-        self._observations: NDArray[Any] | None = None  # None: the next rollout begins with a reset
+        # None: the next rollout begins with the episodes that `_episodes` describes, or with a reset.
+        self._observations: NDArray[Any] | None = None
+        self._episodes: State | None = None  # those under way after the last rollout
+        self._inexact = adapter.inexact
         self._said_begun = False  # that others use the environments, too
         self._was_done = np.zeros(adapter.num_envs, np.bool_)
         self._episode_return = np.zeros(adapter.num_envs)
@@ -292,18 +296,42 @@ class Collector:
         )
         return batch, kept_returns, statistics
 
-    def state_dict(self) -> dict[str, int]:
-        """Counters from which training goes on; the statistics are the normalizers' own."""
-        return {"step": self._step, "resets": self._resets}
+    @property
+    def inexact(self) -> str | None:
+        """Why episodes under way cannot be gone on with to the bit, here or in another process; None where they can."""
+        return self._inexact
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from `state_dict`: the noise where it was, the environments from fresh seeds."""
+    def get_state(self) -> State:
+        """All that the next rollout goes on from; the statistics are the normalizers' own.
+
+        ``step`` and ``resets``, counters, and ``episodes``: those under way at the end of the last rollout, None where
+        there are none, or they cannot be gone on with.
+        """
+        return {"step": self._step, "resets": self._resets, "episodes": self._episodes}
+
+    def resume(self, state: State) -> None:
+        """Go on from the state of another collector, of another process perhaps.
+
+        The noise goes on where it was, and so do the episodes, where the state has them and the environments take them:
+        the next rollout looks, and begins new ones where they do not, from seeds that were not used before, with a
+        UserWarning that says why.
+
+        ValueError where the counters are missing.
+        """
         missing = {"step", "resets"} - set(state)
         if missing:
             raise ValueError(f"state of a collector lacks {sorted(missing)}, got {sorted(state)}")
         self._step, self._resets = int(state["step"]), int(state["resets"])
-        self._observations = None
-        self._buffers = self._make_buffers()  # a fit that was put back may still read the old ones
+        self._observations, self._episodes = None, state.get("episodes")
+
+    def put_back(self, state: State, *, new_episodes: bool = False) -> None:
+        """Undo the rollout under way, or those since `state`, which is this collector's own.
+
+        A fit that goes on may still read what those rollouts were written to, so that the next ones are written
+        elsewhere. `new_episodes` drops the episodes, too: where one of the environments has raised.
+        """
+        self.resume({**state, "episodes": None} if new_episodes else state)
+        self._buffers = self._make_buffers()
 
     def _make_buffers(self) -> list[_Buffer]:
         return [self._make_buffer(self._steps_per_env) for _ in range(2)]
@@ -313,7 +341,7 @@ class Collector:
 
     def _begin(self) -> NDArray[Any]:
         if self._observations is not None and self._adapter.begun_by_others:
-            self._observations = None
+            self._observations = self._episodes = None
             if not self._said_begun:
                 self._said_begun = True
                 warnings.warn(
@@ -322,7 +350,10 @@ class Collector:
                     "take turns; want a vector environment for each",
                     stacklevel=2,
                 )
+        if self._observations is None and self._episodes is not None:
+            self._observations = self._taken_up(self._episodes)
         if self._observations is None:
+            self._episodes = None
             entropy = np.random.SeedSequence((self._seed, _ENVIRONMENT_STREAM, self._resets))
             # Copies get seed, seed + 1, ...: stay clear of the 32-bit limit that some simulators have.
             seed = int(entropy.generate_state(1)[0]) % (2**31 - self._adapter.num_envs)
@@ -337,10 +368,44 @@ class Collector:
                 self._scaler.restart()
         return self._observations
 
+    def _taken_up(self, episodes: State) -> NDArray[Any] | None:
+        """The last observations of episodes that the environments are put back into; None, said why, where not."""
+        own: dict[str, NDArray[Any]] = {"was_done": self._was_done}
+        own |= {"returns": self._episode_return, "lengths": self._episode_length}
+        shape = (self._adapter.num_envs, self._adapter.observation_size)
+        try:
+            if self._inexact is not None:
+                raise ValueError(self._inexact)
+            observations = np.array(_array_of(episodes, "observations", shape), self._adapter.observation_dtype)
+            kept = {name: _array_of(episodes, name, shape[:1]) for name in own}
+            sums = None if self._scaler is None else _array_of(episodes, "running_sums", shape[:1])
+            self._adapter.set_state(episodes.get("environments"), observations)  # type: ignore[arg-type]
+        except ValueError as error:
+            warnings.warn(f"env: new episodes begin, as those under way are not gone on with: {error}", stacklevel=2)
+            return None
+        for name, array in own.items():
+            array[...] = kept[name]
+        if self._scaler is not None and sums is not None:
+            self._scaler.running_sums = sums
+        return observations
+
+    def _episodes_under_way(self, last: NDArray[Any]) -> State | None:
+        """What `_taken_up` needs; taken now, as only now nothing steps the environments."""
+        if self._inexact is not None:
+            return None
+        return {
+            "environments": self._adapter.get_state(),
+            "observations": last,
+            "was_done": self._was_done.copy(),
+            "returns": self._episode_return.copy(),
+            "lengths": self._episode_length.copy(),
+            "running_sums": None if self._scaler is None else self._scaler.running_sums,
+        }
+
     def _fill(self, buffer: _Buffer) -> Rollout:
         self._engine.refresh()  # the policy may have been edited since the last rollout
         observations = self._begin()
-        self._observations = None  # until all went well
+        self._observations = self._episodes = None  # until all went well
         masks = self._adapter.action_masks
         if masks is not None and buffer.action_masks is None:
             buffer.action_masks = np.empty((len(buffer.rewards), *masks.shape), np.bool_)
@@ -364,6 +429,7 @@ class Collector:
                 self._normalizer.merge(raw.reshape(-1, raw.shape[-1]) if rollout.valid.all() else raw[rollout.valid])
             except OverflowError as error:
                 raise _too_large("observation", raw, first_step, f"its normalization: {error}") from error
+        self._episodes = self._episodes_under_way(last)
         self._observations = last
         return rollout
 
@@ -494,7 +560,7 @@ class Collector:
         if self._adapter.autoreset_mode is AutoresetMode.NEXT_STEP:
             valid = ~np.concatenate((self._was_done[None], done[:-1]))
             buffer.rewards[~valid] = 0.0
-            self._was_done = done[-1].copy()
+            self._was_done[...] = done[-1]
 
         reward_scale = 1.0 if self._scaler is None else self._scaler.scale
         learned = self._learned_rewards(buffer.rewards, reward_scale)
@@ -553,6 +619,15 @@ class Collector:
         return ValueError(
             f"{what} of environment {int(environment)} at step {int(step)} must be finite{too_large}, got {value}"
         )
+
+
+def _array_of(episodes: State, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """An array of numbers in a description of episodes; ValueError where it is missing, or another."""
+    array = episodes.get(name) if isinstance(episodes, dict) else None
+    if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype.kind not in "biuf":
+        given = f"{array.shape} of {array.dtype}" if isinstance(array, np.ndarray) else "no array"
+        raise ValueError(f"{name}: {given} saved; want {shape}")
+    return array
 
 
 def _largest(values: NDArray[Any]) -> tuple[int, int]:

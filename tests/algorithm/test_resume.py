@@ -1,0 +1,293 @@
+"""N + M updates are N updates, a file, another agent, and M updates: to the bit, where environments are known."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from trpo_fast.algorithm import checkpoint
+from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.environments.worker_process import WorkerError
+from trpo_fast.state import packed
+
+UPDATES = 6
+T = 20
+
+MUJOCO = [f"{name}-v5" for name in ("Ant", "HalfCheetah", "Hopper", "Humanoid", "InvertedDoublePendulum", "Pusher")]
+MUJOCO += [f"{name}-v5" for name in ("HumanoidStandup", "InvertedPendulum", "Reacher", "Swimmer", "Walker2d")]
+PLAIN = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"]
+TOYS = ["FrozenLake-v1", "Taxi-v4", "CliffWalking-v1", "Blackjack-v1"]
+
+
+def everything(agent):
+    """A digest of every bit that training goes on from."""
+    now = checkpoint.capture(agent)
+    sha = hashlib.sha256(repr(sorted(now.counters.items())).encode())
+    for name, array in sorted(now.arrays.items()):
+        sha.update(name.encode() + array.tobytes())
+    assert now.episodes is not None
+    sha.update(packed(now.episodes).tobytes())
+    return sha.hexdigest()
+
+
+def settings(env, **others):
+    # Episodes begin and end within a rollout, so that points right after a reset and right after an end are among them.
+    kwargs = {"max_episode_steps": 17} if env in (*MUJOCO, *PLAIN) else None
+    given = {"num_envs": 2, "steps_per_env": T, "warm_up_steps": 4, "seed": 5, "critic_batch_size": 32}
+    given |= {"critic_epochs": 1, "hidden_sizes": (8,), "critic_hidden_sizes": (8,), "preset": None}
+    return {"env": env, "env_kwargs": kwargs, **given, **others}
+
+
+def saved_at_every_update(agent, folder, total):
+    """Digests after each update of a training in which the agent is saved after each."""
+    seen = {}
+
+    def keep(agent):
+        agent.save(folder / f"{agent.num_updates}.trpo")
+        seen[agent.num_updates] = everything(agent)
+
+    agent.learn(total, callback=keep)
+    return seen
+
+
+def resumed(path, total, **loading):
+    agent = TRPO.load(path, trust_environment=True, **loading)
+    try:
+        agent.learn(total - agent.num_timesteps, reset_num_timesteps=False)
+        return everything(agent)
+    finally:
+        agent.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*compiler attribute")
+@pytest.mark.parametrize("env", [*PLAIN, *MUJOCO, *TOYS])
+def test_training_resumed_from_any_update_ends_with_the_same_bits(env, tmp_path):
+    if env in MUJOCO:
+        pytest.importorskip("mujoco")
+    total = UPDATES * T * 2
+    agent = TRPO(**settings(env))
+    assert agent.inexact is None
+    seen = saved_at_every_update(agent, tmp_path, total)
+    agent.close()
+    assert len(seen) == UPDATES
+    for update in range(1, UPDATES):
+        assert resumed(tmp_path / f"{update}.trpo", total) == seen[UPDATES], f"saved after update {update}"
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Hopper-v5"])
+@pytest.mark.parametrize("first", ["sync", "workers"])
+def test_training_goes_on_with_the_same_bits_in_any_number_of_workers(env, first, tmp_path):
+    if env in MUJOCO:
+        pytest.importorskip("mujoco")
+    total = 4 * T * 3
+    agent = TRPO(**settings(env, num_envs=3, vectorization=first, num_workers=3 if first == "workers" else None))
+    seen = saved_at_every_update(agent, tmp_path, total)
+    agent.close()
+    for loading in ({"vectorization": "sync"}, {"vectorization": "workers", "num_workers": 2}):
+        assert resumed(tmp_path / "2.trpo", total, **loading) == seen[4], loading
+
+
+@pytest.mark.parametrize("mode", ["NEXT_STEP", "SAME_STEP"])
+def test_training_in_vector_environments_goes_on_with_the_same_bits(mode, tmp_path):
+    def own():
+        return TRPO(**{**settings("CartPole-v1"), "env_kwargs": {"max_episode_steps": 17}, "vectorization": "vector"})
+
+    def made():
+        copies = [lambda: gym.make("Pendulum-v1", max_episode_steps=17)] * 2
+        return gym.vector.SyncVectorEnv(copies, autoreset_mode=gym.vector.AutoresetMode[mode])
+
+    total = 400
+    for make, again in ((own, None), (lambda: TRPO(**{**settings(made()), "num_envs": None}), made)):
+        agent = make()
+        assert agent.inexact is None
+        seen = saved_at_every_update(agent, tmp_path, total)
+        agent.close()
+        last = max(seen)
+        for update in range(1, last, 2):
+            found = resumed(tmp_path / f"{update}.trpo", total, **({} if again is None else {"env": again()}))
+            assert found == seen[last], update
+
+
+class Counting(gym.Env):
+    """A walk that says its own state, and draws from its generator."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.where, self.length = self.np_random.normal(size=2), int(self.np_random.integers(3, 9))
+        return self.where.astype(np.float32), {}
+
+    def step(self, action):
+        self.where = self.where + (2 * action - 1) * self.np_random.normal(size=2)
+        self.length -= 1
+        return self.where.astype(np.float32), float(self.where.sum()), self.length == 0, False, {}
+
+    def get_state(self):
+        return {"where": self.where, "length": self.length}
+
+    def set_state(self, state):
+        self.where, self.length = state["where"], state["length"]
+
+
+class Masked(Counting):
+    """The same, with masks in the info."""
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed)
+        return observation, {**info, "action_mask": self.mask()}
+
+    def step(self, action):
+        *answer, info = super().step(action)
+        return *answer, {**info, "action_mask": self.mask()}
+
+    def mask(self):
+        return np.array([self.where[0] < 0.5, True])
+
+
+@pytest.mark.parametrize("kind", [Counting, Masked])
+@pytest.mark.parametrize("vectorization", ["sync", "workers"])
+def test_an_environment_that_says_its_own_state_goes_on_with_the_same_bits(kind, vectorization, tmp_path):
+    total = 5 * T * 2
+    agent = TRPO(**settings(kind, vectorization=vectorization))
+    assert agent.inexact is None
+    seen = saved_at_every_update(agent, tmp_path, total)
+    agent.close()
+    for update in range(1, 5) if vectorization == "sync" else (2,):
+        assert resumed(tmp_path / f"{update}.trpo", total, env=kind, vectorization=vectorization) == seen[5]
+
+
+class Mute(Counting):
+    def get_state(self):
+        return {"where": object()}
+
+
+def test_a_state_of_an_environment_that_is_no_plain_data_is_named():
+    agent = TRPO(**settings(Mute))
+    with pytest.raises(TypeError, match=r"get_state\(\) of Mute\['where'\]: .*object.* given; want arrays"):
+        agent.learn(100)
+    agent.close()
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "workers"])
+def test_training_after_ctrl_c_in_an_update_is_the_undisturbed_one(vectorization, tmp_path, monkeypatch):
+    total = 6 * T * 2
+    undisturbed = TRPO(**settings("Pendulum-v1", vectorization=vectorization)).learn(total)
+    wanted = everything(undisturbed)
+    undisturbed.close()
+    for moment in ("collect", "finish") if vectorization == "sync" else ("finish",):
+        agent = TRPO(**settings("Pendulum-v1", vectorization=vectorization))
+        real, calls = getattr(agent.collector, moment), []
+
+        def interrupted(*arguments, real=real, calls=calls, **named):
+            answer = real(*arguments, **named)
+            calls.append(1)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            return answer
+
+        monkeypatch.setattr(agent.collector, moment, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            agent.learn(total)
+        assert agent.num_updates == 3
+        agent.save(tmp_path / "a.trpo")
+        assert resumed(tmp_path / "a.trpo", total) == wanted  # saved, and in another
+        agent.learn(total - agent.num_timesteps, reset_num_timesteps=False)  # and this one itself
+        assert everything(agent) == wanted
+        agent.close()
+
+
+def test_training_goes_on_after_close_with_the_same_bits():
+    total = 6 * T * 2
+    wanted = TRPO(**settings("Acrobot-v1")).learn(total)
+    agent = TRPO(**settings("Acrobot-v1"))
+    while agent.num_timesteps < total:
+        agent.learn(2 * T, reset_num_timesteps=False)
+        agent.close()
+    assert everything(agent) == everything(wanted)
+    wanted.close()
+
+
+def test_what_a_callback_changed_stays_after_ctrl_c_in_the_next_update(monkeypatch):
+    agent = TRPO(**settings("Pendulum-v1"))
+
+    def clamp(agent):
+        agent.policy.log_std.data.fill_(-1.5)
+
+    def stop(*arguments, **named):
+        raise KeyboardInterrupt
+
+    def twice(agent):
+        clamp(agent)
+        if agent.num_updates == 2:
+            monkeypatch.setattr(agent.collector, "finish", stop)
+
+    with pytest.raises(KeyboardInterrupt):
+        agent.learn(1000, callback=twice)
+    assert agent.num_updates == 2
+    assert agent.policy.log_std.detach().numpy().tolist() == [-1.5]
+    agent.close()
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from trpo_fast.algorithm.trpo import TRPO
+from tests.algorithm.test_resume import everything, settings
+folder, env, vectorization, total, kill_at = Path(sys.argv[1]), *sys.argv[2:4], *map(int, sys.argv[4:])
+files = sorted(folder.glob("*.trpo"))
+agent = TRPO.load(files[-1]) if files else TRPO(**settings(env, vectorization=vectorization))
+left = [kill_at]
+real = agent._with_collector().collect
+def collect():
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real()
+agent.collector.collect = collect
+agent.learn(total - agent.num_timesteps, lambda agent: agent.save(folder / f"{agent.num_timesteps:09d}.trpo"),
+            reset_num_timesteps=False)
+print(everything(agent))
+print(agent.evaluate(2).returns.tolist())
+agent.close()
+"""
+
+
+@pytest.mark.parametrize(("env", "vectorization"), [("CartPole-v1", "sync"), ("Hopper-v5", "workers")])
+def test_training_killed_again_and_again_ends_as_the_undisturbed_one(env, vectorization, tmp_path):
+    if env in MUJOCO:
+        pytest.importorskip("mujoco")
+    total = UPDATES * T * 2
+    rng = np.random.default_rng(3)
+
+    def child(folder, kill_at):
+        folder.mkdir(exist_ok=True)
+        arguments = [str(folder), env, vectorization, str(total), str(kill_at)]
+        return subprocess.run([sys.executable, "-c", CHILD, *arguments], capture_output=True, text=True)
+
+    wanted = child(tmp_path / "undisturbed", 0)
+    assert wanted.returncode == 0, wanted.stderr
+    kills = 0
+    while (found := child(tmp_path / "killed", int(rng.integers(2, 5)) if kills < 3 else 0)).returncode != 0:
+        assert found.returncode == -9, found.stderr
+        kills += 1
+    assert kills == 3
+    assert found.stdout == wanted.stdout
+
+
+def test_a_worker_that_died_has_new_episodes_begin(tmp_path):
+    agent = TRPO(**settings("Pendulum-v1", vectorization="workers", num_workers=1))
+    agent.learn(2 * T)
+    os.kill(agent.environments.processes[0], signal.SIGKILL)
+    with pytest.raises(WorkerError):
+        agent.learn(2 * T, reset_num_timesteps=False)
+    assert checkpoint.capture(agent).episodes is None
+    agent.learn(2 * T, reset_num_timesteps=False)
+    assert everything(agent)
+    agent.close()

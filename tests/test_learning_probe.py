@@ -1,0 +1,39 @@
+"""bench.learning_probe: what it says of a checkpoint, and that it changes nothing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import trpo_fast
+from bench import learning_probe
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("probe") / "model.trpo"
+    agent = trpo_fast.TRPO("Pendulum-v1", seed=0, num_envs=2, steps_per_env=64)
+    agent.learn(128)
+    agent.save(path)
+    agent.close()
+    return path
+
+
+def test_a_probe_says_what_noise_costs_and_how_much_of_an_update_is_signal(model, capsys):
+    before = model.read_bytes()
+    assert learning_probe.main([str(model), "--batches", "3"]) == 0
+    said = capsys.readouterr().out
+    assert len(re.findall(r"^std x .* return ", said, re.MULTILINE)) == len(learning_probe.FACTORS)
+    assert len(re.findall(r"improvement [\d.e-]+, KL [\d.e-]+$", said, re.MULTILINE)) == 3
+    assert -1 <= float(re.search(r"mean cosine .* (-?[\d.]+)$", said)[1]) <= 1
+    assert model.read_bytes() == before
+
+
+def test_probed_updates_leave_the_policy_as_it_was(model):
+    agent = trpo_fast.TRPO.load(model)
+    before = agent.engine.parameters().copy()
+    lines, cosine = learning_probe.updates(agent, batches=2)
+    assert len(lines) == 2 and -1 <= cosine <= 1
+    assert (agent.engine.parameters() == before).all()
+    agent.close()

@@ -178,7 +178,7 @@ def _kind_of(layer: Any) -> _Kind | None:
 
 
 @functools.cache
-def _has_own_pair(kind: type) -> bool:
+def _has_own_pair(kind: Any) -> bool:
     """Whether a class has both methods, and its set_state takes a state: that of gymnasium's MujocoEnv takes two."""
     get, put = getattr(kind, "get_state", None), getattr(kind, "set_state", None)
     if not (callable(get) and callable(put)):

@@ -172,11 +172,6 @@ COUNTERS = (
 )
 # What a file lacks that was written before it was counted.
 LATER = ("num_predictions", "earlier_timesteps", "horizon", "adam.failed_fits")
-    "num_predictions",
-    "earlier_timesteps",
-    "horizon",
-    "adam.failed_fits",
-)  # which a file that was written before them lacks
 
 
 def test_the_lists_of_what_may_be_damaged_are_complete(saved_file):

@@ -139,9 +139,9 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 @functools.cache  # one for all tests of a process, whose folder is the first's
-def undisturbed() -> tuple[dict[str, bytes], list[dict[str, str]]]:
+def undisturbed(env: str = ENV) -> tuple[dict[str, bytes], list[dict[str, str]]]:
     folder = Path("undisturbed")
-    status, said = in_child(("train", ENV, "--out", str(folder), *SMALL))
+    status, said = in_child(("train", env, "--out", str(folder), *SMALL))
     assert status == 0, said
     found = rows(folder)
     assert [int(row["time/total_timesteps"]) for row in found] == [UPDATE * (i + 1) for i in range(UPDATES)]
@@ -149,7 +149,7 @@ def undisturbed() -> tuple[dict[str, bytes], list[dict[str, str]]]:
 
 
 @functools.cache
-def count(counts: Callable[[str, Any, Any], bool]) -> int:
+def count(counts: Callable[[str, Any, Any], bool], env: str = ENV) -> int:
     """How many such events an undisturbed run has."""
     told, tell = os.pipe()
 
@@ -158,7 +158,7 @@ def count(counts: Callable[[str, Any, Any], bool]) -> int:
         at()
         os._exit = lambda code, leave=os._exit: (os.write(tell, f"{at.seen}".encode()), leave(code))
 
-    status, said = in_child(("train", ENV, "--out", "counted", *SMALL), prepare)
+    status, said = in_child(("train", env, "--out", "counted", *SMALL), prepare)
     assert status == 0, said
     found = int(os.read(told, 100))
     os.close(told)
@@ -166,14 +166,14 @@ def count(counts: Callable[[str, Any, Any], bool]) -> int:
     return found
 
 
-def go_on(folder: Path) -> str:
+def go_on(folder: Path, env: str = ENV) -> str:
     """Finish a run that was disturbed, as a user would; what the command said."""
     if (folder / "config.json").exists():
         arguments = ("--resume", str(folder), "--eval-episodes", "1", "--checkpoint-every", str(UPDATE))
         if learned_all(folder):
             return ""
     else:
-        arguments = (ENV, "--out", str(folder), *SMALL)
+        arguments = (env, "--out", str(folder), *SMALL)
     status, said = in_child(("train", *arguments))
     assert status == 0, f"{folder}: {said}"
     assert "Traceback" not in said
@@ -205,15 +205,16 @@ def test_a_run_that_is_killed_at_any_change_of_a_file_goes_on_to_the_same_bits_a
         check(folder, wanted)
 
 
-def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bits_and_rows():
-    wanted, total = undisturbed(), count(any_call)
-    for number in sorted(random.Random(1).sample(range(1, total), KILLS)):
+@pytest.mark.parametrize(("env", "kills"), [(ENV, KILLS), ("Pendulum-v1", 4), ("CartPole-v1", 4)])
+def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bits_and_rows(env, kills):
+    wanted, total = undisturbed(env), count(any_call, env)
+    for number in sorted(random.Random(1).sample(range(1, total), kills)):
         folder = Path(f"run-{number}")
         status, said = in_child(
-            ("train", ENV, "--out", str(folder), *SMALL), At(number, any_call, send(signal.SIGKILL))
+            ("train", env, "--out", str(folder), *SMALL), At(number, any_call, send(signal.SIGKILL))
         )
         assert os.WTERMSIG(status) == signal.SIGKILL, said
-        go_on(folder)
+        go_on(folder, env)
         check(folder, wanted)
 
 

@@ -146,19 +146,6 @@ def parts_of(agent: TRPO) -> dict[str, Stateful]:
     }
     return {name: part for name, part in named.items() if part is not None}
 
-    def with_fit(self, critic: torch.nn.Module) -> Snapshot:
-        """The same moment after its fit, which is done, to `critic`, whose parameters it has the names of."""
-        if self.fit is None or self.fit.failed():
-            return replace(self, fit=None)
-        fit, arrays, first = self.fit.result(), dict(self.arrays), 0
-        for name, parameter in critic.named_parameters():  # the order of a flat buffer
-            last = first + parameter.numel()
-            arrays[f"critic.{name}"] = fit.parameters[first:last].reshape(parameter.shape)
-            first = last
-        arrays |= {"adam.first_moment": fit.first_moment, "adam.second_moment": fit.second_moment}
-        counters = {**self.counters, "adam": {**self.counters["adam"], "adam_step": fit.adam_step}}
-        return replace(self, arrays=arrays, counters=counters, fit=None)
-
 
 def capture(agent: TRPO) -> Snapshot:
     """The agent's state now, without waiting for the critic's fit."""

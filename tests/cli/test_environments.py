@@ -183,9 +183,10 @@ def test_config_of_a_run_keeps_its_arguments_and_wrappers_or_asks(command, small
 
 
 def test_a_resumed_run_keeps_its_arguments(command, run):
-    result = command("train", "--resume", "run", "--env-kwargs", "{}", "--wrapper", "none")
+    result = command("train", "--resume", "run", "--env-kwargs", "{}", "--wrapper", "none", "--trust")
     assert result.code == 2
-    assert "--env-kwargs: {}, --wrapper: ['none'] given; want --resume without: a resumed run keeps what" in result.err
+    assert "--env-kwargs: {} given, the run has {'limit': 5}; --wrapper: ['none'] given, the run has ['" in result.err
+    assert "want --resume without: a resumed run keeps what it began with" in result.err
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "3", "{'a': 1}"])

@@ -101,7 +101,7 @@ def test_actions_on_every_observation_space_are_the_agents(exported, space):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "leaky_relu", "sigmoid"])
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 def test_every_activation_in_both_precisions(exported, activation, dtype):
     agent = random_agent(PLAIN, Box(-99, 99, (2,), np.float64), activation=activation, dtype=dtype)
     found = assert_agree(agent, exported(agent))

@@ -7,6 +7,7 @@ process of its own. Needs numpy and safetensors alone and takes seconds. Exit co
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys

@@ -1,5 +1,5 @@
 /* Elementary functions on vectors of REAL, over the whole range of their arguments: exp, expm1, log, log1p to 2 ulp, tanh,
- * sigmoid, softplus, silu and gelu to 4; of double also the sine and cosine of turns.
+ * sigmoid, softplus and silu to 4, gelu to 6; of double also the sine and cosine of turns.
  *
  * A scalar is a lane of a vector, with the same bits. There is one way to contract each expression here, so that bits
  * depend on whether the instruction set has multiply-adds and on nothing else: neither on the length of its vectors nor on

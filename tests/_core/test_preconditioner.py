@@ -186,7 +186,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(rows, widths, dtype):
 @given(
     widths=st.lists(st.integers(1, 70), min_size=2, max_size=4),
     rows=st.integers(1, 200),
-    activation=st.sampled_from(["tanh", "relu", "sigmoid"]),
+    activation=st.sampled_from(["tanh", "relu", "sigmoid", "silu", "gelu", "softplus"]),
     damping=st.sampled_from([0.0, 1e-6, 1e-2, 10.0]),
     kind=st.sampled_from(["kfac", "diagonal"]),
     seed=st.integers(0, 100),

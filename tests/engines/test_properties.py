@@ -12,7 +12,9 @@ cases = st.builds(
     make_case,
     st.sampled_from(KINDS),
     st.sampled_from([(), (4,), (3, 5)]),
-    st.sampled_from(["tanh", "elu", "sigmoid"]),  # smooth: differences mean nothing at a kink
+    st.sampled_from(
+        ["tanh", "elu", "sigmoid", "silu", "gelu", "softplus"]
+    ),  # smooth: differences mean nothing at a kink
     rows=st.integers(1, 12),
     inputs=st.integers(1, 4),
     outputs=st.integers(2, 6),

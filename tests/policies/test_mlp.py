@@ -120,7 +120,7 @@ def test_a_policy_without_hidden_layers_is_linear():
         ({"hidden_sizes": (64, True)}, r"hidden_sizes: got \(64, True\)"),
         ({"hidden_sizes": "64"}, "hidden_sizes: got '64', wanted positive integers"),
         ({"hidden_sizes": (64, 1.5)}, r"hidden_sizes: got \(64, 1.5\)"),
-        ({"activation": "gelu"}, "activation: got 'gelu', wanted one of tanh, relu"),
+        ({"activation": "mish"}, "activation: got 'mish', wanted one of tanh, relu"),
         ({"log_std_init": math.nan}, "log_std_init: got nan"),
         ({"dtype": torch.float16}, r"dtype: got torch.float16"),
         ({"dtype": "float16"}, r"dtype: got 'float16', wanted torch.float32, torch.float64 or their names"),

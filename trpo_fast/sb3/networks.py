@@ -334,7 +334,7 @@ def _activation(place: str, module: nn.Module) -> str:
     activation, settings = _ACTIVATIONS[type(module)]
     for setting, value in settings.items():
         if getattr(module, setting) != value:
-            raise _ObstacleError(f"{place} has {setting} {getattr(module, setting)}, not {value}")
+            raise _ObstacleError(f"{place} has {setting} {getattr(module, setting)!r}, not {value!r}")
     return activation
 
 

@@ -141,7 +141,7 @@ def subnormal_product(name, point):
 
 
 def ulps(value, function, point, least=0):
-    """How far `value` is from function(point), in units of its last place, or of that of `least`; 0 where both overflow."""
+    """How far `value` is from function(point), in units of its last place, or of `least`'s; 0 where both overflow."""
     dtype = type(value)
     with mpmath.workdps(60):
         exact = function(mpmath.mpf(float(point)))

@@ -359,6 +359,20 @@ def test_activations_beyond_the_budget_are_computed_again_to_the_same_bits(dtype
         set_num_threads(count)
 
 
+@pytest.mark.parametrize("activation", ["silu", "gelu", "softplus"])
+def test_derivatives_that_are_kept_are_computed_again_to_the_same_bits_and_counted_as_memory(activation):
+    setting = Setting(activation=activation, dtype=np.float32, widths=(5, 32, 16, 3), rows=5 * 96 + 7)
+    v = np.random.default_rng(1).normal(size=setting.kernel.size).astype(np.float32)
+    trial = setting.theta + 0.01 * v
+    everything_kept = everything(setting.bind(), trial, v)
+    kept = setting.kernel.memory
+    for budget in (0, 50_000):
+        assert everything(setting.bind(cache_bytes=budget), trial, v) == everything_kept
+    plain = Setting(activation="tanh", dtype=np.float32, widths=(5, 32, 16, 3), rows=5 * 96 + 7).bind().memory
+    # of the six tiles and of one scratch for each block's thread
+    assert 6 * 96 * (32 + 16) * 4 <= kept - plain <= (6 + 32) * 96 * (32 + 16) * 4
+
+
 def test_a_million_rows_take_the_memory_that_is_stated(distribution):
     few = Setting(distribution, np.float32, widths=(4, 16, 2), rows=1000)
     v = np.random.default_rng(1).normal(size=few.kernel.size).astype(np.float32)

@@ -232,12 +232,12 @@ def _activate(graph: _Graph, activation: str, x: str, real: type) -> str:
 
 
 def _normal_distribution_function(graph: _Graph, x: str, real: type) -> str:
-    one = np.array(1, real)
+    one: NDArray[Any] = np.array(1, real)
     if real is np.float32:
         error_function = graph.add("Erf", graph.add("Mul", x, np.array(math.sqrt(0.5), real)))
         return graph.add("Mul", graph.add("Add", error_function, one), np.array(0.5, real))
-    # onnxruntime has Erf for float32 only. With t = |x|, Phi(-t) = exp(-t^2 / 2) P((t - c) / (t + c)) / (t + c), where P is
-    # a polynomial as in csrc/kernels/elementary.h, but for t up to 10 alone: Phi(-10) is 8e-24.
+    # onnxruntime has Erf for float32 only. With t = |x|, Phi(-t) = exp(-t^2 / 2) P((t - c) / (t + c)) / (t + c), P a
+    # polynomial as in csrc/kernels/elementary.h, but for t up to 10 alone: Phi(-10) is 8e-24.
     centre, furthest = 4.0, 10.0
     t = graph.add("Min", graph.add("Abs", x), np.array(furthest))
     divisor = graph.add("Add", t, np.array(centre))

@@ -33,30 +33,28 @@ INLINE vreal F(activate_vector)(trpo_activation activation, vreal z) {
     }
 }
 
-/* z: n items (a multiple of VLEN), activated in place. */
-static void F(activate)(trpo_activation activation, size_t n, REAL *z) {
-    if (activation == TRPO_TANH) /* the switch hoisted out for the common case */
-        for (size_t i = 0; i < n; i += VLEN) F(store)(z + i, F(vtanh)(F(load)(z + i)));
-    else
-        for (size_t i = 0; i < n; i += VLEN) F(store)(z + i, F(activate_vector)(activation, F(load)(z + i)));
-}
-
-/* activation: a literal wherever this is inlined. */
-INLINE void F(differentiate)(const trpo_activation activation, size_t n, REAL *z, REAL *slopes) {
+/* One of those whose derivative is kept, which is a literal wherever this is inlined. */
+INLINE void F(activate_kept)(const trpo_activation activation, size_t n, REAL *z, REAL *slopes) {
     for (size_t i = 0; i < n; i += VLEN) {
         vreal slope;
         F(store)(z + i, F(value_and_slope)(activation, F(load)(z + i), &slope));
-        F(store)(slopes + i, slope);
+        if (slopes) F(store)(slopes + i, slope);
     }
 }
 
-/* As activate, to the same bits, of an activation whose derivative is kept. slopes: n items, OUT. */
-static void F(activate_and_differentiate)(trpo_activation activation, size_t n, REAL *z, REAL *slopes) {
-    switch (activation) {
-    case TRPO_SILU: F(differentiate)(TRPO_SILU, n, z, slopes); break;
-    case TRPO_GELU: F(differentiate)(TRPO_GELU, n, z, slopes); break;
-    default: F(differentiate)(TRPO_SOFTPLUS, n, z, slopes); break;
-    }
+/* z: n items (a multiple of VLEN), activated in place. slopes: n items, OUT, of an activation whose derivative is kept, or
+ * NULL; z has the same bits. */
+static void F(activate)(trpo_activation activation, size_t n, REAL *z, REAL *slopes) {
+    if (activation == TRPO_TANH) /* switches hoisted out */
+        for (size_t i = 0; i < n; i += VLEN) F(store)(z + i, F(vtanh)(F(load)(z + i)));
+    else if (activation == TRPO_SILU)
+        slopes ? F(activate_kept)(TRPO_SILU, n, z, slopes) : F(activate_kept)(TRPO_SILU, n, z, NULL);
+    else if (activation == TRPO_GELU)
+        slopes ? F(activate_kept)(TRPO_GELU, n, z, slopes) : F(activate_kept)(TRPO_GELU, n, z, NULL);
+    else if (activation == TRPO_SOFTPLUS)
+        slopes ? F(activate_kept)(TRPO_SOFTPLUS, n, z, slopes) : F(activate_kept)(TRPO_SOFTPLUS, n, z, NULL);
+    else
+        for (size_t i = 0; i < n; i += VLEN) F(store)(z + i, F(activate_vector)(activation, F(load)(z + i)));
 }
 
 INLINE vreal F(function_vector)(int function, vreal x) {

@@ -70,7 +70,6 @@ INLINE REAL *F(derivative_place)(const trpo_mlp *plan, const REAL *tile, int l) 
  * kept are not written; nothing else depends on it. */
 NOINLINE void F(mlp_pass)(const trpo_mlp *plan, const REAL *packed, size_t rows, const REAL *x, REAL *tile,
                           int derivatives) {
-    derivatives = derivatives && trpo_keeps_derivative(plan->activation);
     for (int l = 0; l < plan->layers; l++) {
         const size_t columns = plan->padded[l + 1];
         REAL *y = tile + TRPO_TILE_ROWS * plan->activation_column[l + 1];
@@ -83,13 +82,9 @@ NOINLINE void F(mlp_pass)(const trpo_mlp *plan, const REAL *packed, size_t rows,
                                .y = y,
                                .ldy = columns};
         F(multiply)(&p, rows, columns);
-        if (l + 1 < plan->layers) {
-            if (derivatives)
-                F(activate_and_differentiate)(plan->activation, rows * columns, y,
-                                              F(derivative_place)(plan, tile, l + 1));
-            else
-                F(activate)(plan->activation, rows * columns, y);
-        }
+        if (l + 1 < plan->layers)
+            F(activate)(plan->activation, rows * columns, y,
+                        derivatives ? F(derivative_place)(plan, tile, l + 1) : NULL);
         x = y;
     }
 }

@@ -134,9 +134,9 @@ cdef class PolicyKernel:
             bits.
 
         A row's activations take ``item * sum of the layer widths after the first``, each width rounded up to a vector
-        (16 items of float32 on AVX-512), the hidden ones counted twice where the activation is silu, gelu or softplus, whose
-        derivatives are kept, and the last where actions are discrete; besides, every row takes
-        an item and 8 bytes, and 8 bytes per component of a discrete action. 576 + 12 bytes at 17-64-64-6 in float32.
+        (16 items of float32 on AVX-512), the last counted twice where actions are discrete, and hidden ones where the
+        activation is silu, gelu or softplus, whose derivatives are kept; besides, every row takes an item and 8 bytes,
+        and 8 bytes per component of a discrete action. 576 + 12 bytes at 17-64-64-6 in float32 with tanh.
 
         Outputs or ratios that are not finite make gradient and improvement NaN.
 

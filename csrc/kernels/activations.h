@@ -33,7 +33,15 @@ INLINE vreal F(activate_vector)(trpo_activation activation, vreal z) {
     }
 }
 
-/* One of those whose derivative is kept, which is a literal wherever this is inlined. */
+/* z: n items (a multiple of VLEN), activated in place. */
+static void F(activate)(trpo_activation activation, size_t n, REAL *z) {
+    if (activation == TRPO_TANH) /* the switch hoisted out for the common case */
+        for (size_t i = 0; i < n; i += VLEN) F(store)(z + i, F(vtanh)(F(load)(z + i)));
+    else
+        for (size_t i = 0; i < n; i += VLEN) F(store)(z + i, F(activate_vector)(activation, F(load)(z + i)));
+}
+
+/* activation: a literal wherever this is inlined, as NULL is. */
 INLINE void F(activate_kept)(const trpo_activation activation, size_t n, REAL *z, REAL *slopes) {
     for (size_t i = 0; i < n; i += VLEN) {
         vreal slope;
@@ -42,19 +50,14 @@ INLINE void F(activate_kept)(const trpo_activation activation, size_t n, REAL *z
     }
 }
 
-/* z: n items (a multiple of VLEN), activated in place. slopes: n items, OUT, of an activation whose derivative is kept, or
- * NULL; z has the same bits. */
-static void F(activate)(trpo_activation activation, size_t n, REAL *z, REAL *slopes) {
-    if (activation == TRPO_TANH) /* switches hoisted out */
-        for (size_t i = 0; i < n; i += VLEN) F(store)(z + i, F(vtanh)(F(load)(z + i)));
-    else if (activation == TRPO_SILU)
+/* As activate, to the same bits, of an activation whose derivative is kept. slopes: n items, OUT; NULL: not wanted. */
+static void F(activate_and_differentiate)(trpo_activation activation, size_t n, REAL *z, REAL *slopes) {
+    if (activation == TRPO_SILU)
         slopes ? F(activate_kept)(TRPO_SILU, n, z, slopes) : F(activate_kept)(TRPO_SILU, n, z, NULL);
     else if (activation == TRPO_GELU)
         slopes ? F(activate_kept)(TRPO_GELU, n, z, slopes) : F(activate_kept)(TRPO_GELU, n, z, NULL);
-    else if (activation == TRPO_SOFTPLUS)
-        slopes ? F(activate_kept)(TRPO_SOFTPLUS, n, z, slopes) : F(activate_kept)(TRPO_SOFTPLUS, n, z, NULL);
     else
-        for (size_t i = 0; i < n; i += VLEN) F(store)(z + i, F(activate_vector)(activation, F(load)(z + i)));
+        slopes ? F(activate_kept)(TRPO_SOFTPLUS, n, z, slopes) : F(activate_kept)(TRPO_SOFTPLUS, n, z, NULL);
 }
 
 INLINE vreal F(function_vector)(int function, vreal x) {

@@ -82,10 +82,13 @@ NOINLINE void F(mlp_pass)(const trpo_mlp *plan, const REAL *packed, size_t rows,
                                .y = y,
                                .ldy = columns};
         F(multiply)(&p, rows, columns);
-        if (l + 1 < plan->layers)
-            F(activate)(plan->activation, rows * columns, y,
-                        derivatives ? F(derivative_place)(plan, tile, l + 1) : NULL);
         x = y;
+        if (l + 1 == plan->layers) break;
+        if (trpo_keeps_derivative(plan->activation))
+            F(activate_and_differentiate)(plan->activation, rows * columns, y,
+                                          derivatives ? F(derivative_place)(plan, tile, l + 1) : NULL);
+        else
+            F(activate)(plan->activation, rows * columns, y);
     }
 }
 

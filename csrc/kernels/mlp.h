@@ -66,8 +66,17 @@ INLINE REAL *F(derivative_place)(const trpo_mlp *plan, const REAL *tile, int l) 
     return (REAL *)tile + TRPO_TILE_ROWS * plan->derivative_column[l];
 }
 
-/* Activations of a tile: x is rows x widths[0]. The output layer is not activated. Without `derivatives` those that are
- * kept are not written; nothing else depends on it. */
+/* Hidden layer l of a tile, from its pre-activations; with `derivatives` those, too, where they are kept. */
+INLINE void F(activate_layer)(const trpo_mlp *plan, int l, size_t rows, REAL *tile, int derivatives) {
+    REAL *z = tile + TRPO_TILE_ROWS * plan->activation_column[l];
+    const size_t n = rows * plan->padded[l];
+    if (trpo_keeps_derivative(plan->activation))
+        F(activate_and_differentiate)(plan->activation, n, z, derivatives ? F(derivative_place)(plan, tile, l) : NULL);
+    else
+        F(activate)(plan->activation, n, z);
+}
+
+/* Activations of a tile: x is rows x widths[0]. The output layer is not activated. */
 NOINLINE void F(mlp_pass)(const trpo_mlp *plan, const REAL *packed, size_t rows, const REAL *x, REAL *tile,
                           int derivatives) {
     for (int l = 0; l < plan->layers; l++) {
@@ -82,13 +91,8 @@ NOINLINE void F(mlp_pass)(const trpo_mlp *plan, const REAL *packed, size_t rows,
                                .y = y,
                                .ldy = columns};
         F(multiply)(&p, rows, columns);
+        if (l + 1 < plan->layers) F(activate_layer)(plan, l + 1, rows, tile, derivatives);
         x = y;
-        if (l + 1 == plan->layers) break;
-        if (trpo_keeps_derivative(plan->activation))
-            F(activate_and_differentiate)(plan->activation, rows * columns, y,
-                                          derivatives ? F(derivative_place)(plan, tile, l + 1) : NULL);
-        else
-            F(activate)(plan->activation, rows * columns, y);
     }
 }
 

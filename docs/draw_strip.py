@@ -12,9 +12,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 import trpo_fast
@@ -26,18 +28,18 @@ COLORS = 64  # flat shades: more would be bytes only
 
 def pictures(
     model: Path, env_id: str, frames: int, every: int, start: int, seed: int
-) -> tuple[list[np.ndarray], float]:
+) -> tuple[list[NDArray[np.uint8]], float]:
     """The pictures ``(HEIGHT, WIDTH, 3)``, and the return of the whole episode."""
     agent = trpo_fast.TRPO.load(model)
-    size = {"height": HEIGHT, "width": 2 * HEIGHT}
-    environment = gymnasium.make(env_id, render_mode="rgb_array", camera_name="track", **size)  # others stay behind
-    found: list[np.ndarray] = []
+    look: dict[str, Any] = {"camera_name": "track", "height": HEIGHT, "width": 2 * HEIGHT}  # other cameras stay behind
+    environment = gymnasium.make(env_id, render_mode="rgb_array", **look)
+    found: list[NDArray[np.uint8]] = []
     total, ended, step = 0.0, False, 0
     observation, _ = environment.reset(seed=seed)
     try:
         while not ended:
             if step >= start and (step - start) % every == 0 and len(found) < frames:
-                whole = environment.render()
+                whole: Any = environment.render()
                 left = (whole.shape[1] - WIDTH) // 2
                 found.append(np.array(whole[:, left : left + WIDTH]))
             action, _ = agent.predict(observation, deterministic=True)

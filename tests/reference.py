@@ -22,6 +22,18 @@ def _elu(x):
     return np.where(x > 0, x, np.expm1(np.minimum(x, 0.0)))
 
 
+def _normal(x):
+    return np.array([0.5 * math.erfc(-value / math.sqrt(2.0)) for value in np.ravel(x)]).reshape(np.shape(x))
+
+
+def _silu_derivative(x):
+    return _sigmoid(x) * (1.0 + x * _sigmoid(-x))
+
+
+def _gelu_derivative(x):
+    return _normal(x) + x * np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
+
+
 # name: (function, derivative), both of the pre-activation
 ACTIVATIONS = {
     "tanh": (np.tanh, lambda x: 1.0 - np.tanh(x) ** 2),
@@ -29,6 +41,13 @@ ACTIVATIONS = {
     "elu": (_elu, lambda x: np.where(x > 0, 1.0, np.exp(np.minimum(x, 0.0)))),
     "leaky_relu": (lambda x: np.where(x > 0, x, 0.01 * x), lambda x: np.where(x > 0, 1.0, 0.01)),
     "sigmoid": (_sigmoid, lambda x: _sigmoid(x) * (1.0 - _sigmoid(x))),
+    "silu": (lambda x: x * _sigmoid(x), _silu_derivative),
+    "gelu": (lambda x: x * _normal(x), _gelu_derivative),
+    # the identity above 20, as torch has it
+    "softplus": (
+        lambda x: np.where(x > 20, x, np.logaddexp(0.0, x)),
+        lambda x: np.where(x > 20, 1.0, _sigmoid(x)),
+    ),
 }
 
 

@@ -92,6 +92,9 @@ def test_actions_on_every_observation_space_are_the_agents_bit_for_bit(saved, sp
         {"activation": "elu", "dtype": "float64"},
         {"activation": "leaky_relu"},
         {"activation": "sigmoid"},
+        {"activation": "silu"},
+        {"activation": "gelu"},
+        {"activation": "softplus", "dtype": "float64"},
     ],
     ids=str,
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -215,11 +216,50 @@ def _dense(graph: _Graph, saved: SavedPolicy, x: str, name: str) -> str:
 def _activate(graph: _Graph, activation: str, x: str, real: type) -> str:
     if activation in ("tanh", "relu", "sigmoid"):
         return graph.add(activation.capitalize(), x)
-    # onnxruntime has Elu and LeakyRelu for float32 only.
+    if activation == "silu":
+        return graph.add("Mul", x, graph.add("Sigmoid", x))
+    if activation == "gelu":
+        return graph.add("Mul", x, _normal_distribution_function(graph, x, real))
+    # onnxruntime has Softplus, Elu and LeakyRelu for float32 only.
+    if activation == "softplus":
+        e = graph.add("Exp", graph.add("Neg", graph.add("Abs", x)))
+        y = graph.add("Add", graph.add("Relu", x), graph.add("Log", graph.add("Add", e, np.array(1, real))))
+        return graph.add("Where", graph.add("Greater", x, np.array(20, real)), x, y)
     if activation == "leaky_relu":
         return graph.add("Max", x, graph.add("Mul", x, np.array(0.01, real)))
     below = graph.add("Sub", graph.add("Exp", graph.add("Min", x, np.array(0, real))), np.array(1, real))
     return graph.add("Add", graph.add("Relu", x), below)
+
+
+def _normal_distribution_function(graph: _Graph, x: str, real: type) -> str:
+    one: NDArray[Any] = np.array(1, real)
+    if real is np.float32:
+        error_function = graph.add("Erf", graph.add("Mul", x, np.array(math.sqrt(0.5), real)))
+        return graph.add("Mul", graph.add("Add", error_function, one), np.array(0.5, real))
+    # onnxruntime has Erf for float32 only. With t = |x|, Phi(-t) = exp(-t^2 / 2) P((t - c) / (t + c)) / (t + c), P a
+    # polynomial as in csrc/kernels/elementary.h, but for t up to 10 alone: Phi(-10) is 8e-24.
+    centre, furthest = 4.0, 10.0
+    t = graph.add("Min", graph.add("Abs", x), np.array(furthest))
+    divisor = graph.add("Add", t, np.array(centre))
+    w = graph.add("Div", graph.add("Sub", t, np.array(centre)), divisor)
+    *lower, highest = _tail_polynomial(centre, furthest, degree=18)
+    tail: str | NDArray[np.float64] = np.array(highest)
+    for coefficient in reversed(lower):
+        tail = graph.add("Add", graph.add("Mul", w, tail), np.array(coefficient))
+    density = graph.add("Exp", graph.add("Mul", graph.add("Mul", t, t), np.array(-0.5)))
+    below = graph.add("Div", graph.add("Mul", density, tail), divisor)
+    return graph.add("Where", graph.add("Less", x, np.array(0.0)), below, graph.add("Sub", one, below))
+
+
+def _tail_polynomial(centre: float, furthest: float, degree: int) -> list[float]:
+    """Coefficients, lowest first, of (t + c) Phi(-t) exp(t^2 / 2) in w = (t - c) / (t + c) for 0 <= t <= furthest."""
+
+    def value(w: NDArray[np.float64]) -> NDArray[np.float64]:
+        t = centre * (1 + w) / (1 - w)
+        return (t + centre) * np.array([math.erfc(s * math.sqrt(0.5)) / 2 * math.exp(s * s / 2) for s in t])
+
+    series = np.polynomial.Chebyshev.interpolate(value, degree, [-1.0, (furthest - centre) / (furthest + centre)])
+    return [float(coefficient) for coefficient in series.convert(kind=np.polynomial.Polynomial).coef]
 
 
 def _act(graph: _Graph, saved: SavedPolicy, outputs: str) -> dict[str, tuple[Any, tuple[int | str, ...]]]:

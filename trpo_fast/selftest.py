@@ -7,6 +7,7 @@ process of its own. Needs numpy and safetensors alone and takes seconds. Exit co
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -64,6 +65,9 @@ def _activations(problem: PolicyProblem) -> float:
         "elu": np.where(z > 0, z, np.expm1(z)),
         "leaky_relu": np.where(z > 0, z, 0.01 * z),
         "sigmoid": 1 / (1 + np.exp(-z)),
+        "silu": z / (1 + np.exp(-z)),
+        "gelu": z * np.array([math.erfc(-value) / 2 for value in z / math.sqrt(2)]),
+        "softplus": np.logaddexp(0, z),
     }
     return max(relative_error(library.elementary(name, x), y) for name, y in exact.items())
 

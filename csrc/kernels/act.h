@@ -109,7 +109,7 @@ static void F(act_task)(void *job_, int task, int thread) {
     if (job->bad_observation[task] != job->rows) return;
     for (size_t row = first; row < end; row += TRPO_TILE_ROWS) {
         const size_t count = end - row < TRPO_TILE_ROWS ? end - row : TRPO_TILE_ROWS;
-        F(mlp_forward)(plan, job->packed, count, job->normalized + row * inputs, tile);
+        F(mlp_values)(plan, job->packed, count, job->normalized + row * inputs, tile);
         uint8_t finite[TRPO_TILE_ROWS];
         for (size_t i = 0; i < count; i++) finite[i] = (uint8_t)F(row_finite)(layout, outputs + i * padded);
         F(resolve_rows)(layout, F(row_mask)(layout, job->masks, row), count, outputs, padded);
@@ -185,7 +185,7 @@ static void F(forward_task)(void *job_, int block, int thread) {
     REAL *tile = job->scratch + (size_t)thread * plan->scratch_items + plan->tile_activations;
     const REAL *outputs = tile + TRPO_TILE_ROWS * plan->activation_column[plan->layers];
     FOR_TILES(job->rows, job->blocks, block) {
-        F(mlp_forward)(plan, job->packed, count, job->x + row * plan->widths[0], tile);
+        F(mlp_values)(plan, job->packed, count, job->x + row * plan->widths[0], tile);
         for (size_t i = 0; i < count; i++) memcpy(job->out + (row + i) * n, outputs + i * padded, n * sizeof(REAL));
     }
 }

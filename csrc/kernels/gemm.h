@@ -34,13 +34,13 @@ typedef struct {
     REAL *y;          /* row-major, leading dimension ldy */
     size_t ldy;
     F(epilogue_kind_) epilogue;
-    trpo_activation
-        activation; /* TIMES_DERIVATIVE: y = sum * act'(.), from the activation's value a, leading dimension ldy */
+    /* TIMES_DERIVATIVE: y = sum * act'(.), from what lies at derivative_column, a, leading dimension ldy */
+    trpo_activation activation;
     const REAL *a;
     F(ahead_) * ahead; /* or NULL; advanced */
 } F(product_);
 
-/* Derivative of an activation from its own value. */
+/* Derivative of an activation from its own value, or from itself where it is kept. */
 INLINE vreal F(derivative)(trpo_activation activation, vreal a) {
     const vreal one = F(splat)(1);
     switch (activation) {
@@ -49,6 +49,9 @@ INLINE vreal F(derivative)(trpo_activation activation, vreal a) {
     case TRPO_ELU: return F(select)(a > 0, one, a + one);
     case TRPO_LEAKY_RELU: return F(select)(a > 0, one, F(splat)((REAL)0.01));
     case TRPO_SIGMOID: return a * (one - a);
+    case TRPO_SILU:
+    case TRPO_GELU:
+    case TRPO_SOFTPLUS: return a;
     default: return one;
     }
 }

@@ -51,14 +51,16 @@ INLINE const REAL *F(cached_tile)(const trpo_policy_batch *b, size_t *row) {
     return F(tile_place)(b, tile * TRPO_TILE_ROWS, 0);
 }
 
-/* Rows i, i + step ... of the network's inputs (l = 0) or cached activations, `count` of them, zero in the padding. */
-static void F(gather_tile)(const trpo_kfac_sample *s, int l, size_t i, size_t step, size_t count, REAL *tile) {
+/* Rows i, i + step ... of the network's inputs (l = 0) or of what is cached of hidden layer l at `columns`, the plan's of
+ * activations or of derivatives, `count` of them, zero in the padding. */
+static void F(gather_tile)(const trpo_kfac_sample *s, int l, const size_t *columns, size_t i, size_t step, size_t count,
+                           REAL *tile) {
     const trpo_policy_batch *b = s->batch;
     const size_t padded = b->problem.network->padded[l], stride = l ? padded : b->problem.network->widths[0];
     for (size_t r = 0; r < count; r++, tile += padded) {
         size_t at = F(sampled_row)(s, i + r * step);
         const REAL *from = b->problem.observations;
-        if (l) from = F(cached_tile)(b, &at) + TRPO_TILE_ROWS * b->problem.network->activation_column[l];
+        if (l) from = F(cached_tile)(b, &at) + TRPO_TILE_ROWS * columns[l];
         const REAL *row = from + at * stride;
         size_t c = 0;
         for (; c + VLEN <= stride; c += VLEN) F(store)(tile + c, F(load)(row + c));
@@ -105,7 +107,7 @@ static void F(input_moments)(const trpo_kfac_sample *s, size_t i, size_t count, 
     for (int l = 0; l < s->plan->layers; l++) {
         const trpo_kronecker_layer *layer = &s->plan->layer[l];
         const size_t padded = s->batch->problem.network->padded[l];
-        F(gather_tile)(s, l, i, s->input_step, count, tile);
+        F(gather_tile)(s, l, s->batch->problem.network->activation_column, i, s->input_step, count, tile);
         F(second_moment)(count, layer->inputs, padded, tile, sums + layer->A, layer->input_pad, first);
         REAL *totals = sums + layer->A + layer->inputs * layer->input_pad;
         for (size_t c = 0; c < padded; c += VLEN) {
@@ -128,7 +130,7 @@ static void F(score_moments)(const trpo_kfac_sample *s, const double *inverse_st
         const trpo_kronecker_layer *layer = &s->plan->layer[l];
         F(second_moment)(count, layer->outputs, layer->output_pad, d, sums + layer->G, layer->output_pad, first);
         if (l == 0) break;
-        F(gather_tile)(s, l, i, s->score_step, count, scratch);
+        F(gather_tile)(s, l, network->derivative_column, i, s->score_step, count, scratch);
         REAL *next = scratch + (d == scratch + buffer ? 2 : 1) * buffer;
         const F(product_) back = {.row_stride = network->padded[l + 1],
                                   .k_stride = 1,

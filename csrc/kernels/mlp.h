@@ -15,6 +15,12 @@ static void F(mlp_plan)(int layers, const size_t *widths, trpo_activation activa
             plan->activation_items += plan->padded[l];
         }
     }
+    for (int l = 1; l < layers; l++) {
+        plan->derivative_column[l] = plan->activation_column[l];
+        if (!trpo_keeps_derivative(activation)) continue;
+        plan->derivative_column[l] = plan->activation_items;
+        plan->activation_items += plan->padded[l];
+    }
     for (int l = 0; l < layers; l++) {
         const size_t in = plan->widths[l], out = plan->widths[l + 1];
         const size_t in_padded = plan->padded[l], out_padded = plan->padded[l + 1];
@@ -55,8 +61,24 @@ static void F(mlp_pack_backward)(const trpo_mlp *plan, const void *parameters_, 
                        packed + plan->backward_weight[l]);
 }
 
+/* What the derivatives of hidden layer l's activations are computed from, in a tile of activations. */
+INLINE REAL *F(derivative_place)(const trpo_mlp *plan, const REAL *tile, int l) {
+    return (REAL *)tile + TRPO_TILE_ROWS * plan->derivative_column[l];
+}
+
+/* Hidden layer l of a tile, from its pre-activations; with `derivatives` those, too, where they are kept. */
+INLINE void F(activate_layer)(const trpo_mlp *plan, int l, size_t rows, REAL *tile, int derivatives) {
+    REAL *z = tile + TRPO_TILE_ROWS * plan->activation_column[l];
+    const size_t n = rows * plan->padded[l];
+    if (trpo_keeps_derivative(plan->activation))
+        F(activate_and_differentiate)(plan->activation, n, z, derivatives ? F(derivative_place)(plan, tile, l) : NULL);
+    else
+        F(activate)(plan->activation, n, z);
+}
+
 /* Activations of a tile: x is rows x widths[0]. The output layer is not activated. */
-NOINLINE void F(mlp_forward)(const trpo_mlp *plan, const REAL *packed, size_t rows, const REAL *x, REAL *tile) {
+NOINLINE void F(mlp_pass)(const trpo_mlp *plan, const REAL *packed, size_t rows, const REAL *x, REAL *tile,
+                          int derivatives) {
     for (int l = 0; l < plan->layers; l++) {
         const size_t columns = plan->padded[l + 1];
         REAL *y = tile + TRPO_TILE_ROWS * plan->activation_column[l + 1];
@@ -69,9 +91,19 @@ NOINLINE void F(mlp_forward)(const trpo_mlp *plan, const REAL *packed, size_t ro
                                .y = y,
                                .ldy = columns};
         F(multiply)(&p, rows, columns);
-        if (l + 1 < plan->layers) F(activate)(plan->activation, rows * columns, y);
+        if (l + 1 < plan->layers) F(activate_layer)(plan, l + 1, rows, tile, derivatives);
         x = y;
     }
+}
+
+/* All that the passes below read. */
+INLINE void F(mlp_forward)(const trpo_mlp *plan, const REAL *packed, size_t rows, const REAL *x, REAL *tile) {
+    F(mlp_pass)(plan, packed, rows, x, tile, 1);
+}
+
+/* For those who want outputs alone. */
+INLINE void F(mlp_values)(const trpo_mlp *plan, const REAL *packed, size_t rows, const REAL *x, REAL *tile) {
+    F(mlp_pass)(plan, packed, rows, x, tile, 0);
 }
 
 /* Tangent of the output, J v, for a tile of known activations. scratch: two buffers of a tile. ahead: what to fetch
@@ -99,7 +131,7 @@ static REAL *F(mlp_jvp)(const trpo_mlp *plan, const REAL *packed, const REAL *pa
                                .epilogue = last ? F(STORE_) : F(TIMES_DERIVATIVE_),
                                .activation = plan->activation,
                                .ahead = ahead,
-                               .a = last ? NULL : tile + TRPO_TILE_ROWS * plan->activation_column[l + 1]};
+                               .a = last ? NULL : F(derivative_place)(plan, tile, l + 1)};
         F(multiply)(&p, rows, columns);
         tangent = y;
     }
@@ -153,7 +185,7 @@ static void F(mlp_vjp)(const trpo_mlp *plan, const REAL *packed_backward, size_t
                                   .ldy = in_padded,
                                   .epilogue = F(TIMES_DERIVATIVE_),
                                   .activation = plan->activation,
-                                  .a = below,
+                                  .a = F(derivative_place)(plan, tile, l),
                                   .ahead = ahead};
         F(multiply)(&back, rows, in_padded);
         d = next;

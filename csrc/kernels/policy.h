@@ -257,7 +257,7 @@ static void F(evaluate_block)(void *job_, int block, int thread) {
         const REAL *kept = F(old_tile)(b, row, count, thread);
         memcpy(old, F(tile_output)(b, kept, 0), count * padded * sizeof(REAL));
         if (discrete) memcpy(old_metric, F(tile_metric)(b, kept, 0), count * padded * sizeof(REAL));
-        F(mlp_forward)(plan, b->work.trial, count, F(tile_input)(b, row), tile);
+        F(mlp_values)(plan, b->work.trial, count, F(tile_input)(b, row), tile);
         for (size_t i = 0; i < count; i++)
             if (!F(row_finite)(layout, outputs + i * padded)) improvement = NAN;
         F(resolve_rows)(layout, F(row_mask)(layout, b->problem.masks, row), count, outputs, padded);

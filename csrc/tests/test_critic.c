@@ -18,10 +18,10 @@ static double loss_at(problem *p, const void *parameters) {
            ROWS;
 }
 
-static void gradient(const trpo_kernels *k) {
+static void gradient_of(const trpo_kernels *k, trpo_activation activation) {
     const size_t widths[] = {INPUTS, 20, 33, 1};
     problem p = {.k = k};
-    k->mlp_plan(3, widths, TRPO_TANH, &p.plan);
+    k->mlp_plan(3, widths, activation, &p.plan);
     const size_t n = p.plan.parameters, size = k->item_size;
     p.observations = random_values(k, ROWS * INPUTS, 1, 1);
     p.returns = random_values(k, ROWS, 1, 2);
@@ -45,6 +45,12 @@ static void gradient(const trpo_kernels *k) {
           (plus - minus) / (2 * h), slope);
     free(p.observations), free(p.returns), free(p.forward), free(p.backward), free(p.gathered), free(p.sums);
     free(p.scratch), free(p.gradient), free(theta), free(d), free(trial);
+}
+
+static void gradient(const trpo_kernels *k) {
+    gradient_of(k, TRPO_TANH);
+    for (int activation = TRPO_SILU; activation <= TRPO_SOFTPLUS; activation++)
+        gradient_of(k, (trpo_activation)activation);
 }
 
 static void adam(const trpo_kernels *k) {

@@ -71,7 +71,7 @@ static void policies(const trpo_kernels *k) {
     const trpo_kernels *reference = trpo_kernels_for(TRPO_FLOAT64);
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
         for (size_t r = 0; r < sizeof batches / sizeof batches[0]; r++) {
-            const trpo_activation activation = (trpo_activation)(1 + (s + r) % 5);
+            const trpo_activation activation = (trpo_activation)(1 + (s + r) % 8);
             derivatives(k, reference, shapes[s], batches[r], activation, TRPO_GAUSSIAN, 0);
             for (int masked = 0; masked < 2; masked++) {
                 derivatives(k, reference, shapes[s], batches[r], activation, TRPO_BERNOULLI, masked);
@@ -87,7 +87,8 @@ static void acting(const trpo_kernels *k) {
     for (int kind = 0; kind < 5; kind++) {
         const trpo_distribution distribution = (trpo_distribution)(kind % 3);
         fixture f;
-        fixture_make(&f, k, 3, widths, TRPO_TANH, distribution, kind >= 3, ROWS, 1);
+        const trpo_activation activation = (trpo_activation)(kind == 0 ? TRPO_TANH : TRPO_SILU + (kind - 1) % 3);
+        fixture_make(&f, k, 3, widths, activation, distribution, kind >= 3, ROWS, 1);
         const trpo_action_layout *layout = &f.batch.problem.layout;
         const size_t m = layout->components, count = ROWS * m;
         void *normalized = malloc(ROWS * 5 * k->item_size), *log_probs = malloc(ROWS * k->item_size);

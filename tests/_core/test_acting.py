@@ -79,6 +79,17 @@ def test_sample_is_what_the_actor_does(dtype, distribution):
     np.testing.assert_allclose(their_log_probs, log_probs, rtol=1e-6 if dtype == np.float32 else 1e-14)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
+def test_the_log_probability_of_an_action_is_the_one_that_binding_computes_to_the_bit(activation, dtype, distribution):
+    """Binding computes derivatives, too, where they are kept; acting does not."""
+    s = Setting(distribution, dtype, activation, (5, 33, 16, 3), rows=101)
+    out = normalized, actions, log_probs, _ = outputs_for(s, 101)
+    Actor(s.kernel, s.theta, seed=7).act(s.observations, 0, *out, action_masks=s.masks)
+    s.bind(observations=normalized, actions=actions, log_probs=log_probs)
+    np.testing.assert_array_equal(s.kernel.ratios(), np.ones(101, dtype))
+
+
 def test_acting_does_not_depend_on_how_the_rows_are_grouped(distribution):
     s = Setting(distribution)
     whole = outputs_for(s)

@@ -15,7 +15,7 @@ from trpo_fast._core import library
 from trpo_fast._core.critic import ValueKernel
 
 WIDTHS = (4, 16, 8, 1)
-ACTIVATIONS = ("tanh", "relu", "elu", "leaky_relu", "sigmoid")
+ACTIVATIONS = tuple(reference.ACTIVATIONS)
 
 
 class Fit:

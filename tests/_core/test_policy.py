@@ -24,7 +24,7 @@ def test_a_kernel_says_what_it_is(distribution):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "leaky_relu", "sigmoid"])
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 @pytest.mark.parametrize("widths", [(5, 3), (1, 1, 2), (5, 16, 9, 3), (17, 64, 64, 6)], ids=str)
 def test_forward_log_prob_and_entropy_are_the_oracles(widths, activation, dtype, distribution):
     s = Setting(distribution, dtype, activation, widths, rows=101)
@@ -43,7 +43,7 @@ def test_forward_log_prob_and_entropy_are_the_oracles(widths, activation, dtype,
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "leaky_relu", "sigmoid"])
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 def test_a_rows_result_does_not_depend_on_the_batch_or_its_place_there(activation, dtype, distribution):
     s = Setting(distribution, dtype, activation, (17, 64, 61, 6), rows=300)
     outputs = s.kernel.forward(s.theta, s.observations)
@@ -58,7 +58,7 @@ def test_a_rows_result_does_not_depend_on_the_batch_or_its_place_there(activatio
 
 
 def test_saturated_and_huge_inputs_keep_values_finite(distribution):
-    for activation in ("tanh", "relu", "elu", "leaky_relu", "sigmoid"):
+    for activation in reference.ACTIVATIONS:
         s = Setting(distribution, np.float32, activation)
         s.observations *= 1e4
         outputs = s.kernel.forward(s.theta, s.observations)
@@ -174,7 +174,7 @@ def test_trials_that_overflow_are_outcomes_and_not_errors(distribution):
         (((), "tanh", "gaussian", np.float64), "widths"),
         (((5, 0, 3), "tanh", "gaussian", np.float64), "widths"),
         (((5, -1), "tanh", "gaussian", np.float64), "widths"),
-        (((5, 3), "gelu", "gaussian", np.float64), "activation.*gelu"),
+        (((5, 3), "gelu_tanh", "gaussian", np.float64), "activation.*gelu_tanh"),
         (((5, 3), "tanh", "beta", np.float64), "distribution.*beta"),
         (((5, 3), "tanh", "multicategorical", np.float64), "nvec.*None"),
         (((5, 3), "tanh", "multicategorical", np.float64, (2, 2)), r"nvec.*3 outputs.*\(2, 2\)"),
@@ -357,6 +357,20 @@ def test_activations_beyond_the_budget_are_computed_again_to_the_same_bits(dtype
             assert everything(setting.bind(cache_bytes=budget), trial, v) == everything_kept
     finally:
         set_num_threads(count)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "softplus"])
+def test_derivatives_that_are_kept_are_computed_again_to_the_same_bits_and_counted_as_memory(activation):
+    setting = Setting(activation=activation, dtype=np.float32, widths=(5, 32, 16, 3), rows=5 * 96 + 7)
+    v = np.random.default_rng(1).normal(size=setting.kernel.size).astype(np.float32)
+    trial = setting.theta + 0.01 * v
+    everything_kept = everything(setting.bind(), trial, v)
+    kept = setting.kernel.memory
+    for budget in (0, 50_000):
+        assert everything(setting.bind(cache_bytes=budget), trial, v) == everything_kept
+    plain = Setting(activation="tanh", dtype=np.float32, widths=(5, 32, 16, 3), rows=5 * 96 + 7).bind().memory
+    # of the six tiles and of one scratch for each block's thread
+    assert 6 * 96 * (32 + 16) * 4 <= kept - plain <= (6 + 32) * 96 * (32 + 16) * 4
 
 
 def test_a_million_rows_take_the_memory_that_is_stated(distribution):

@@ -106,6 +106,16 @@ def test_statistics_and_product_are_the_oracles(rows, distribution, dtype):
     assert relative_error(M @ s.v, solved) < 10 * TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
+def test_statistics_of_every_activation_are_the_oracles(activation, dtype):
+    s = Setting(dtype=dtype, activation=activation)
+    everything = np.arange(300)
+    expected = s.factors(everything, everything)
+    for found, wanted in zip(FisherFactors(s.kernel).statistics(), expected, strict=True):
+        assert relative_error(found[0], wanted[0]) < TOLERANCE[dtype]
+        assert relative_error(found[1], wanted[1]) < TOLERANCE[dtype]
+
+
 def test_large_batches_give_A_from_a_part_and_G_from_a_third_of_that():
     for count, input_step, score_step in ((1023, 1, 1), (1024, 1, 3), (13_000, 3, 9)):
         s = Setting(rows=count)
@@ -186,7 +196,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(rows, widths, dtype):
 @given(
     widths=st.lists(st.integers(1, 70), min_size=2, max_size=4),
     rows=st.integers(1, 200),
-    activation=st.sampled_from(["tanh", "relu", "sigmoid"]),
+    activation=st.sampled_from(["tanh", "relu", "sigmoid", "silu", "gelu", "softplus"]),
     damping=st.sampled_from([0.0, 1e-6, 1e-2, 10.0]),
     kind=st.sampled_from(["kfac", "diagonal"]),
     seed=st.integers(0, 100),

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from tests import reference
 from trpo_fast import conjugate_gradient, get_num_threads, set_num_threads
 from trpo_fast._core.critic import ValueKernel
 from trpo_fast._core.policy import PolicyKernel
@@ -90,7 +91,7 @@ def test_the_number_of_threads_may_change_while_a_batch_is_bound():
 
 
 @pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "leaky_relu", "sigmoid"])
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 def test_a_row_has_the_same_bits_whatever_the_batch_and_its_place_there(activation, count, dtype):
     set_num_threads(count)
     rng = np.random.default_rng(1)

@@ -54,7 +54,7 @@ BAD = {
     "channel_axis": ["middle", 1, None],
     "hidden_sizes": [(0,), (64, -1), (10**11,), 64, "64", (64.0,), None],
     "critic_hidden_sizes": [(0,), 3],
-    "activation": ["gelu", None],
+    "activation": ["mish", None],
     "action_map": ["tanh", None, True],
     "log_std_init": [math.nan, math.inf, "0"],
     "normalize_observations": ["true"],

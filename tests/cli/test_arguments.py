@@ -73,7 +73,7 @@ def test_help_shows_every_field_with_its_default(command):
         ("--hidden-sizes", "64,x", "want integers >= 1 with commas"),
         ("--hidden-sizes", "99999999999", r"want integers >= 1 .*at most 2\*\*24"),
         ("--overlap-critic", "maybe", "want true or false"),
-        ("--activation", "gelu", "want one of 'tanh', 'relu'"),
+        ("--activation", "mish", "want one of 'tanh', 'relu'"),
         ("--preconditioner", "jacobi", "want one of 'kfac', 'diagonal', None"),
         ("--timesteps", "0", "want an integer >= 1"),
         ("--timesteps", "1.5", "want an integer >= 1"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from tests import reference
 from tests.engines.cases import KINDS, improvement_scale, make_case, relative_error
 from trpo_fast.engines import AutogradEngine, NativeEngine, make_engine
 from trpo_fast.policies.mlp import MLPPolicy
@@ -15,7 +16,7 @@ from trpo_fast.solvers import Status, conjugate_gradient, trust_region_step
 
 DISTRIBUTIONS = ("gaussian", "categorical", "masked multicategorical", "masked bernoulli")
 SHAPES = ((), (8,), (16, 8), (5, 7, 3, 9), (64, 64))
-ACTIVATIONS = ("tanh", "relu", "elu", "leaky_relu", "sigmoid")
+ACTIVATIONS = tuple(reference.ACTIVATIONS)
 
 
 @pytest.fixture(params=["native", "autograd"])

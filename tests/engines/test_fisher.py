@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests import reference
 from tests.engines.cases import make_case
 from trpo_fast.engines import fisher_matrix, make_engine
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("distribution", ["gaussian", "categorical"])
-@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "leaky_relu", "sigmoid"])
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 @pytest.mark.parametrize("hidden", [(), (6,), (5, 4)], ids=str)
 def test_the_matrix_is_the_oracles_entry_by_entry(hidden, activation, distribution, dtype):
     case = make_case(distribution, hidden, activation, dtype, rows=40, inputs=3)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.distributions import Beta, Categorical, Independent
 
+from tests import reference
 from tests.engines.cases import make_case, relative_error
 from trpo_fast.engines import fisher_matrix, make_engine
 from trpo_fast.engines.linearization import LINEARIZATIONS
@@ -21,7 +22,7 @@ def used(engine):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("distribution", ["gaussian", "categorical", "masked multicategorical", "masked bernoulli"])
-@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "leaky_relu", "sigmoid"])
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 @pytest.mark.parametrize("hidden", [(), (8,), (16, 8)], ids=str)
 def test_every_method_gives_the_oracles_product(hidden, activation, distribution, method):
     case = make_case(distribution, hidden, activation)

@@ -5,14 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engines.cases import KINDS, make_case
+from tests.engines.cases import KINDS, improvement_scale, make_case, relative_error
 from trpo_fast.engines import make_engine
 
 cases = st.builds(
     make_case,
     st.sampled_from(KINDS),
     st.sampled_from([(), (4,), (3, 5)]),
-    st.sampled_from(["tanh", "elu", "sigmoid"]),  # smooth: differences mean nothing at a kink
+    st.sampled_from(
+        ["tanh", "elu", "sigmoid", "silu", "gelu", "softplus"]
+    ),  # smooth: differences mean nothing at a kink
     rows=st.integers(1, 12),
     inputs=st.integers(1, 4),
     outputs=st.integers(2, 6),
@@ -20,6 +22,18 @@ cases = st.builds(
 )
 # Derandomized: a run is the same everywhere.
 properties = settings(max_examples=40, deadline=None, derandomize=True)
+# Activations whose derivatives the kernels keep, over what decides where: depth, widths, precision, tiles of 96 rows.
+kept_derivatives = st.builds(
+    make_case,
+    st.sampled_from(KINDS),
+    st.lists(st.integers(1, 20), max_size=4).map(tuple),
+    st.sampled_from(["silu", "gelu", "softplus"]),
+    st.sampled_from(["float32", "float64"]),
+    rows=st.integers(1, 200),
+    inputs=st.integers(1, 20),
+    outputs=st.integers(2, 20),
+    seed=st.integers(0, 2**16),
+)
 
 
 @pytest.fixture(params=["native", "autograd"], scope="module")
@@ -94,3 +108,25 @@ def test_kl_is_never_negative_and_the_oracles(case, size, name):
         expected = case.oracle.evaluate(case.theta, theta, *case.data, direction, masks=case.masks)[1]
         assert kl >= 0
         assert kl == pytest.approx(expected, rel=1e-10 + 1e-14 / size, abs=1e-300)
+
+
+@properties
+@given(case=kept_derivatives)
+def test_where_derivatives_are_kept_gradient_product_and_trial_are_the_oracles(case):
+    engine, theta, v = bound(case, "native"), case.theta, case.vector()
+    expected = case.oracle.surrogate_gradient(theta, *case.data, masks=case.masks)
+    # Advantages of both signs cancel in the gradient: rounding is relative to what their sizes alone would give.
+    observations, actions, advantages = case.data
+    size = case.oracle.surrogate_gradient(theta, observations, actions, np.abs(advantages), masks=case.masks)
+    scale = max(np.linalg.norm(expected), np.linalg.norm(size), np.finfo(float).tiny)
+    assert np.linalg.norm(engine.surrogate_gradient() - expected) <= 10 * case.tolerance * scale
+    expected = case.oracle.fisher_product(theta, observations, v, masks=case.masks)
+    assert relative_error(engine.fisher_operator() @ v, expected) <= 10 * case.tolerance
+    case.move()
+    improvement, kl = engine.evaluate("new_old")
+    expected_improvement, expected_kl = case.oracle.evaluate(
+        case.theta, theta, observations, actions, advantages, "new_old", masks=case.masks
+    )
+    assert kl == pytest.approx(expected_kl, rel=10 * case.tolerance, abs=1e-300)
+    bound_of_error = 10 * case.tolerance * (improvement_scale(case, case.theta, theta) + 1e-300)
+    assert improvement == pytest.approx(expected_improvement, rel=0, abs=bound_of_error)

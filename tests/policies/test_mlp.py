@@ -7,6 +7,8 @@ from gymnasium import spaces
 from torch.distributions import Categorical, Independent, Normal
 
 from tests import reference
+from trpo_fast._core import library
+from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.policies import ACTIVATIONS, MLPCritic, MLPPolicy
 from trpo_fast.policies.distributions import MultiCategorical
 
@@ -120,7 +122,7 @@ def test_a_policy_without_hidden_layers_is_linear():
         ({"hidden_sizes": (64, True)}, r"hidden_sizes: got \(64, True\)"),
         ({"hidden_sizes": "64"}, "hidden_sizes: got '64', wanted positive integers"),
         ({"hidden_sizes": (64, 1.5)}, r"hidden_sizes: got \(64, 1.5\)"),
-        ({"activation": "gelu"}, "activation: got 'gelu', wanted one of tanh, relu"),
+        ({"activation": "mish"}, "activation: got 'mish', wanted one of tanh, relu"),
         ({"log_std_init": math.nan}, "log_std_init: got nan"),
         ({"dtype": torch.float16}, r"dtype: got torch.float16"),
         ({"dtype": "float16"}, r"dtype: got 'float16', wanted torch.float32, torch.float64 or their names"),
@@ -160,3 +162,26 @@ def test_unsupported_spaces_are_named():
         with pytest.raises(ValueError, match=r"observation space .*Box.*Text"):
             network(spaces.Text(3))
         assert network(spaces.Dict(a=spaces.Discrete(3), b=OBSERVATIONS)).widths[0] == 9
+
+
+def test_the_lists_of_activations_are_one():
+    assert tuple(ACTIVATIONS) == library.ACTIVATIONS == tuple(reference.ACTIVATIONS)
+    with pytest.raises(ValueError, match=f"want one of {', '.join(map(repr, ACTIVATIONS))}$"):
+        TRPOConfig(activation="mish")
+
+
+EDGES = [-np.inf, -1e30, -800.0, -105.0, -20.5, -0.0, 0.0, 5e-42, 19.9, 20.1, 40.0, 90.0, 800.0, 1e30, np.inf, np.nan]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_kernels_and_torch_agree_on_extreme_values(activation, dtype):
+    # torch's in float64: of three float32 numbers and more its gelu (oneDNN's) is infinite at 3e38 and NaN at infinity
+    points = np.array(EDGES, dtype)
+    x = torch.from_numpy(points.astype(np.float64)).requires_grad_()
+    y = ACTIVATIONS[activation](x)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    tolerances = {"rtol": 4 * float(np.finfo(dtype).eps), "atol": 40 * float(np.finfo(dtype).eps)}
+    np.testing.assert_allclose(library.elementary(activation, points), y.detach(), **tolerances)
+    if activation in ("silu", "gelu", "softplus"):
+        np.testing.assert_allclose(library.elementary(f"{activation}_derivative", points), slope, **tolerances)

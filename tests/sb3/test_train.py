@@ -131,6 +131,9 @@ def test_an_update_is_that_of_sb3_contrib(actions):
         {"cg_damping": 0.01, "target_kl": 0.003, "line_search_shrinking_factor": 0.5},
         {"learning_rate": lambda progress: 3e-3 * progress, "n_critic_updates": 1},
         {"policy_kwargs": {"activation_fn": nn.ReLU, "net_arch": {"pi": [16], "vf": [32, 8]}, "log_std_init": -1.0}},
+        {"policy_kwargs": {"activation_fn": nn.SiLU}},
+        {"policy_kwargs": {"activation_fn": nn.GELU}},
+        {"policy_kwargs": {"activation_fn": nn.Softplus}},
         {"policy_kwargs": {"share_features_extractor": False}},
         {"policy_kwargs": {"optimizer_kwargs": {"betas": (0.8, 0.99), "eps": 1e-6}}},
     ],
@@ -282,9 +285,9 @@ AUTOGRAD = {
         "observation_space": spaces.Dict({"a": BOX}),
         "action_space": ACTIONS["multidiscrete"],
     },
-    "GELU": {"policy_kwargs": {"activation_fn": nn.GELU}},
-    "GELU, discrete": {"policy_kwargs": {"activation_fn": nn.GELU}, "action_space": ACTIONS["discrete"]},
-    "GELU, multibinary": {"policy_kwargs": {"activation_fn": nn.GELU}, "action_space": ACTIONS["multibinary"]},
+    "Mish": {"policy_kwargs": {"activation_fn": nn.Mish}},
+    "Mish, discrete": {"policy_kwargs": {"activation_fn": nn.Mish}, "action_space": ACTIONS["discrete"]},
+    "Mish, multibinary": {"policy_kwargs": {"activation_fn": nn.Mish}, "action_space": ACTIONS["multibinary"]},
 }
 
 
@@ -568,7 +571,7 @@ def test_a_fit_that_diverges_leaves_the_value_function_and_the_optimizer():
     assert not optimizer_state(ours)
 
 
-@pytest.mark.parametrize("policy_kwargs", [{}, {"activation_fn": nn.SiLU}], ids=["compiled", "torch"])
+@pytest.mark.parametrize("policy_kwargs", [{}, {"activation_fn": nn.Mish}], ids=["compiled", "torch"])
 @pytest.mark.parametrize("fitted_before", [False, True])
 def test_one_return_that_is_far_too_large_is_named_and_the_training_goes_on(policy_kwargs, fitted_before):
     ours, _ = pair(policy_kwargs=policy_kwargs)

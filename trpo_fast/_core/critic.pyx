@@ -130,7 +130,7 @@ cdef class ValueKernel:
     ----------
     widths : sequence of int
         Layer sizes, observations first, 1 last.
-    activation : {"tanh", "relu", "elu", "leaky_relu", "sigmoid"}
+    activation : {"tanh", "relu", "elu", "leaky_relu", "sigmoid", "silu", "gelu", "softplus"}
     dtype : float32 or float64
     """
 

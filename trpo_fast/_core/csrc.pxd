@@ -13,6 +13,10 @@ cdef extern from "trpo/types.h" nogil:
         TRPO_ELU
         TRPO_LEAKY_RELU
         TRPO_SIGMOID
+        TRPO_SILU
+        TRPO_GELU
+        TRPO_SOFTPLUS
+    const int TRPO_DERIVATIVE
     ctypedef enum trpo_function:
         TRPO_EXP
         TRPO_EXPM1

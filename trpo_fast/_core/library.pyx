@@ -13,11 +13,13 @@ from libc.stdlib cimport free, malloc
 
 from trpo_fast._core.csrc cimport (
     TRPO_COSINE_OF_TURNS,
+    TRPO_DERIVATIVE,
     TRPO_ELU,
     TRPO_EXP,
     TRPO_EXPM1,
     TRPO_FLOAT32,
     TRPO_FLOAT64,
+    TRPO_GELU,
     TRPO_LEAKY_RELU,
     TRPO_LOG,
     TRPO_LOG1P,
@@ -25,7 +27,9 @@ from trpo_fast._core.csrc cimport (
     TRPO_MAX_THREADS,
     TRPO_RELU,
     TRPO_SIGMOID,
+    TRPO_SILU,
     TRPO_SINE_OF_TURNS,
+    TRPO_SOFTPLUS,
     TRPO_TANH,
     trpo_activation,
     trpo_available_isa,
@@ -86,12 +90,21 @@ cdef object ndarray = np.ndarray
 cdef dict names = {c"f": "float32", c"d": "float64", c"q": "int64", c"?": "bool", c"B": "uint8"}
 
 cdef dict activations = {
-    "tanh": TRPO_TANH, "relu": TRPO_RELU, "elu": TRPO_ELU, "leaky_relu": TRPO_LEAKY_RELU, "sigmoid": TRPO_SIGMOID
+    "tanh": TRPO_TANH,
+    "relu": TRPO_RELU,
+    "elu": TRPO_ELU,
+    "leaky_relu": TRPO_LEAKY_RELU,
+    "sigmoid": TRPO_SIGMOID,
+    "silu": TRPO_SILU,
+    "gelu": TRPO_GELU,
+    "softplus": TRPO_SOFTPLUS,
 }
 ACTIVATIONS = tuple(activations)
 
 cdef dict functions = {
     **activations,
+    # of a pre-activation; the other activations' derivatives are computed from their values
+    **{f"{name}_derivative": TRPO_DERIVATIVE + activations[name] for name in ("silu", "gelu", "softplus")},
     "exp": TRPO_EXP,
     "expm1": TRPO_EXPM1,
     "log": TRPO_LOG,

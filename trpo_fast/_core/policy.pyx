@@ -63,7 +63,7 @@ cdef class PolicyKernel:
     ----------
     widths : sequence of int
         Layer sizes, observations first, outputs (action dimensions, or logits) last.
-    activation : {"tanh", "relu", "elu", "leaky_relu", "sigmoid"}
+    activation : {"tanh", "relu", "elu", "leaky_relu", "sigmoid", "silu", "gelu", "softplus"}
         Follows every layer but the last.
     distribution : {"gaussian", "categorical", "multicategorical", "bernoulli"}
         Diagonal with state-independent log-std; logits of one choice, of several, or of 1 against 0.
@@ -134,8 +134,9 @@ cdef class PolicyKernel:
             bits.
 
         A row's activations take ``item * sum of the layer widths after the first``, each width rounded up to a vector
-        (16 items of float32 on AVX-512) and the last counted twice where actions are discrete; besides, every row takes
-        an item and 8 bytes, and 8 bytes per component of a discrete action. 576 + 12 bytes at 17-64-64-6 in float32.
+        (16 items of float32 on AVX-512), the last counted twice where actions are discrete, and hidden ones where the
+        activation is silu, gelu or softplus, whose derivatives are kept; besides, every row takes an item and 8 bytes,
+        and 8 bytes per component of a discrete action. 576 + 12 bytes at 17-64-64-6 in float32 with tanh.
 
         Outputs or ratios that are not finite make gradient and improvement NaN.
 

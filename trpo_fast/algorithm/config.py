@@ -188,7 +188,7 @@ class TRPOConfig:
     )
     activation: str = setting(
         "tanh",
-        choice("tanh", "relu", "elu", "leaky_relu", "sigmoid"),
+        choice("tanh", "relu", "elu", "leaky_relu", "sigmoid", "silu", "gelu", "softplus"),
         "activation of every hidden layer of MLPs, policy and critic",
         why="smooth, so the quadratic model of the KL holds over a whole step",
     )

@@ -25,8 +25,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": nn.functional.elu,
     "leaky_relu": nn.functional.leaky_relu,
     "sigmoid": torch.sigmoid,
+    "silu": nn.functional.silu,
+    "gelu": nn.functional.gelu,
+    "softplus": nn.functional.softplus,
 }
-"""Activations by name: elu with alpha 1, leaky_relu with slope 0.01, as in torch."""
+"""Activations by name, with torch's defaults: elu with alpha 1, leaky_relu with slope 0.01, gelu without approximation,
+softplus with beta 1 and threshold 20."""
 
 
 class _MLP(nn.Module):

@@ -35,12 +35,15 @@ _METHODS = (
     "_get_action_dist_from_latent",
 )
 # What the kernels compute, with torch's default where an activation has a parameter.
-_ACTIVATIONS: dict[type[nn.Module], tuple[str, dict[str, float]]] = {
+_ACTIVATIONS: dict[type[nn.Module], tuple[str, dict[str, float | str]]] = {
     nn.Tanh: ("tanh", {}),
     nn.ReLU: ("relu", {}),
     nn.ELU: ("elu", {"alpha": 1.0}),
     nn.LeakyReLU: ("leaky_relu", {"negative_slope": 0.01}),
     nn.Sigmoid: ("sigmoid", {}),
+    nn.SiLU: ("silu", {}),
+    nn.GELU: ("gelu", {"approximate": "none"}),
+    nn.Softplus: ("softplus", {"beta": 1.0, "threshold": 20.0}),
 }
 _DISTRIBUTIONS: dict[type[object], str] = {
     DiagGaussianDistribution: "gaussian",
@@ -331,7 +334,7 @@ def _activation(place: str, module: nn.Module) -> str:
     activation, settings = _ACTIVATIONS[type(module)]
     for setting, value in settings.items():
         if getattr(module, setting) != value:
-            raise _ObstacleError(f"{place} has {setting} {getattr(module, setting)}, not {value}")
+            raise _ObstacleError(f"{place} has {setting} {getattr(module, setting)!r}, not {value!r}")
     return activation
 
 

@@ -33,9 +33,10 @@ typedef struct {
     size_t sum_weight[TRPO_MAX_LAYERS], sum_bias[TRPO_MAX_LAYERS];
     size_t sum_items;
     /* activations of a tile: layer l (1..layers, the last being the output) starts at TRPO_TILE_ROWS * activation_column[l]
-     * and has leading dimension padded[l] */
-    size_t activation_column[TRPO_MAX_LAYERS + 1];
-    size_t activation_items; /* per sample */
+     * and has leading dimension padded[l]; what the derivative of a hidden layer's activation is computed from lies in the
+     * same way at derivative_column[l]: the activations again, or behind them all the derivatives themselves */
+    size_t activation_column[TRPO_MAX_LAYERS + 1], derivative_column[TRPO_MAX_LAYERS + 1];
+    size_t activation_items; /* per sample, with what is kept of derivatives */
     /* per thread: two pairs of tile buffers of the widest layer, then one tile of activations and one more of outputs */
     size_t scratch_items;
     size_t tile_activations; /* where in the scratch that last part starts */

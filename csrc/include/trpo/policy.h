@@ -8,7 +8,7 @@
 /* Most outputs of a policy network: a row of them lies on the stack. Checked by the caller. */
 enum { TRPO_MAX_OUTPUTS = 4096 };
 
-/* Bytes of activations that a bound batch keeps. Rows beyond are passed forward again by every product, to the same bits,
+/* Bytes of activations, and of derivatives where they are kept, that a bound batch keeps. Rows beyond are passed forward again by every product, to the same bits,
  * for a fifth to a third more arithmetic: a million rows of a 64-64 network fit, and twenty million do not exhaust the
  * machine. */
 #define TRPO_CACHE_BYTES ((size_t)1 << 30)

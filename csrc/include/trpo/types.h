@@ -7,17 +7,26 @@
 
 typedef enum { TRPO_FLOAT32 = 0, TRPO_FLOAT64 = 1 } trpo_dtype;
 
-/* Each derivative is computable from the activation's own value, so only outputs are cached. */
+/* The derivatives of those up to sigmoid are computed from the activation's own value, so that only outputs are cached;
+ * those of the others are cached, too: see trpo_keeps_derivative. */
 typedef enum {
     TRPO_IDENTITY = 0,
     TRPO_TANH = 1,
     TRPO_RELU = 2,
     TRPO_ELU = 3,        /* alpha = 1 */
     TRPO_LEAKY_RELU = 4, /* negative slope 0.01 */
-    TRPO_SIGMOID = 5
+    TRPO_SIGMOID = 5,
+    TRPO_SILU = 6,    /* z sigmoid(z) */
+    TRPO_GELU = 7,    /* z Phi(z), Phi the standard normal distribution function: not the approximation by tanh */
+    TRPO_SOFTPLUS = 8 /* log(1 + e^z); z itself above 20, as in torch */
 } trpo_activation;
 
-/* What `elementary` computes besides activations, none of which has such a number. A turn is 2 pi. */
+/* Whether the derivative at a pre-activation is kept, as the activation's value does not tell it. */
+static inline int trpo_keeps_derivative(trpo_activation activation) { return activation >= TRPO_SILU; }
+
+/* What `elementary` computes besides activations, none of which has such a number: TRPO_DERIVATIVE plus an activation whose
+ * derivative is kept, and functions. A turn is 2 pi. */
+enum { TRPO_DERIVATIVE = 32 };
 typedef enum {
     TRPO_EXP = 64,
     TRPO_EXPM1 = 65,

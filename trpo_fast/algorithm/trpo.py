@@ -16,9 +16,8 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -27,23 +26,21 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from trpo_fast import model_file
 from trpo_fast._core.library import permutation
-from trpo_fast.algorithm import checkpoint, presets
+from trpo_fast.algorithm import checkpoint, loading, presets
 from trpo_fast.algorithm.acting import Player
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
-from trpo_fast.algorithm.config import BUILT_BY, EPISODES_REMEMBERED, POSITIVE_INTEGER, SEED, TRPOConfig
+from trpo_fast.algorithm.config import EPISODES_REMEMBERED, POSITIVE_INTEGER, SEED, TRPOConfig
 from trpo_fast.algorithm.critic import CriticTrainer
 from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT, EvaluationResult, play_episodes
 from trpo_fast.algorithm.hooks import Hooks, StepFunction, StepInputs
 from trpo_fast.algorithm.memory import lack_of_memory_named
-from trpo_fast.algorithm.networks import Network, check_given, check_settings, make_networks
+from trpo_fast.algorithm.networks import Network, check_settings, make_networks
 from trpo_fast.algorithm.report import UpdateReport
 from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.engines import make_engine
 from trpo_fast.environments.base import Environments
-from trpo_fast.environments.foreign import is_vector_environment
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.recipe import EnvironmentRecipe
@@ -183,7 +180,7 @@ class TRPO:
                 warnings.warn(
                     f"{', '.join(environments.left_out)}: text, which no network here reads; left out", stacklevel=2
                 )
-            _check_num_envs(num_envs, environments)
+            loading.check_num_envs(num_envs, environments)
             config = config.replace(num_envs=environments.num_envs)
             with lack_of_memory_named(config):
                 self._build(
@@ -812,7 +809,8 @@ class TRPO:
             file names code that is not trusted (also later, when it is needed: acting needs none).
         """
         read = partial(
-            cls._load_file,
+            loading.load,
+            cls,
             env=env,
             env_kwargs=env_kwargs,
             wrappers=wrappers,
@@ -827,79 +825,6 @@ class TRPO:
             settings=settings,
         )
         return read_latest(path, read)
-
-    @classmethod
-    def _load_file(
-        cls,
-        path: Path,
-        *,
-        env: Any,
-        env_kwargs: Mapping[str, Any] | None,
-        wrappers: Sequence[Any] | None,
-        imports: Sequence[str],
-        trust_environment: bool,
-        policy: Network | None,
-        critic: Network | None,
-        vectorization: str | None,
-        num_workers: int | None,
-        advantages: AdvantageFunction | None,
-        step: StepFunction | None,
-        settings: Mapping[str, Any],
-    ) -> TRPO:
-        saved = checkpoint.read(path)
-        hooks = Hooks.of(advantages, step, saved.own_hooks)
-        if not isinstance(trust_environment, bool):
-            raise TypeError(f"trust_environment must be a bool, got {trust_environment!r}")
-        recipe, environments = saved.recipe, None
-        config = saved.config
-        if config.device == "cuda" and not torch.cuda.is_available():
-            config = config.replace(device="auto")
-        config = config.replace(**_changeable(settings, config))
-        making = {"env_kwargs": env_kwargs, "wrappers": wrappers}
-        stepping = {"vectorization": vectorization, "num_workers": num_workers}
-        if any(value is not None for value in (env, *making.values(), *stepping.values())):
-            recipe = _replaced_recipe(saved, env, making, stepping)
-        if recipe is not None:
-            recipe = recipe.trusting(imports, everything=trust_environment)
-        if any(value is not None for value in (env, *making.values())):
-            assert recipe is not None
-            recipe = recipe.resolved()
-            environments = recipe.make_like(config.num_envs, like=saved)
-        agent = cls.__new__(cls)
-        try:
-            if environments is not None:
-                _check_num_envs(settings.get("num_envs"), environments)
-                config = config.replace(num_envs=environments.num_envs)
-            check_given(saved.own_networks, policy, critic)
-            with model_file.damage_named(path):
-                checkpoint.check_sizes(saved)
-            # What comes of modules and settings of the user's says nothing about the file.
-            from_file = policy is None and critic is None and not settings
-            with model_file.damage_named(path) if from_file else nullcontext():
-                agent._build(
-                    config,
-                    saved.seed,
-                    saved.observation_space,
-                    saved.action_space,
-                    recipe,
-                    policy=policy,
-                    critic=critic,
-                    kind=saved.kind,
-                    hooks=hooks,
-                )
-                checkpoint.check_networks(agent, saved.snapshot)
-            with model_file.damage_named(path):
-                checkpoint.check(agent, saved.snapshot)
-                checkpoint.resume(agent, saved.snapshot)
-            if config.num_envs != saved.config.num_envs or not _is_same(recipe, saved.recipe):
-                agent.collector_state["episodes"] = None
-            if environments is not None:
-                agent._attach(environments)
-        except BaseException:
-            if environments is not None:
-                environments.close()
-            raise
-        return agent
 
     def __repr__(self) -> str:
         env = self.recipe.name if self.recipe else f"{self.observation_space} -> {self.action_space}"
@@ -959,54 +884,6 @@ class _Stopwatch:
         self._last = time.perf_counter()
 
 
-def _changeable(settings: Mapping[str, Any], saved: TRPOConfig) -> Mapping[str, Any]:
-    """`settings`, of which a loaded agent may have others; ValueError names one that its parts were built by."""
-    for name, value in settings.items():
-        if name in BUILT_BY:
-            raise ValueError(
-                f"{name}: {value!r} given; want it left out: the saved agent's networks and statistics were built by "
-                f"{getattr(saved, name)!r}; a new TRPO(...) takes another"
-            )
-    return settings
-
-
-def _is_same(recipe: EnvironmentRecipe | None, saved: EnvironmentRecipe | None) -> bool:
-    """Whether an agent goes on in the environment that its file names, as far as that says."""
-    if recipe is None or saved is None:
-        return True
-    return (recipe.source, recipe.env_kwargs, recipe.wrappers) == (saved.source, saved.env_kwargs, saved.wrappers)
-
-
-def _replaced_recipe(
-    saved: checkpoint.SavedAgent, env: Any, making: Mapping[str, Any], stepping: Mapping[str, Any]
-) -> EnvironmentRecipe:
-    """The recipe of a file with what is given in place of what it says, which is trusted; None says nothing."""
-    recipe = saved.recipe
-    if env is None or (recipe is not None and recipe.source == env):
-        if recipe is None:
-            name, value = next(given for given in {**making, **stepping}.items() if given[1] is not None)
-            raise ValueError(f"{name}: {value!r} given, but the file names no environment; want env=..., too")
-        return recipe.with_changes(env, **making, **stepping)
-    if not is_vector_environment(env):
-        if recipe is not None:
-            recipe.require_said_again(env, **making)
-        for name in saved.arguments_not_kept:
-            if making[name] is None:
-                nothing = "{}" if name == "env_kwargs" else "['none']"
-                raise ValueError(
-                    f"{name}: none given for env={env!r}; the saved agent's environment was made with some, which the "
-                    f"file could not keep; want {name}=..., {nothing} for none"
-                )
-    kwargs = making["env_kwargs"]
-    return EnvironmentRecipe(
-        env,
-        stepping["vectorization"],
-        {} if kwargs is None else kwargs,
-        making["wrappers"],
-        num_workers=stepping["num_workers"],
-    )
-
-
 def _is_whole(value: Any) -> bool:
     """Whether it is a float like 1e6, as people write it."""
     return isinstance(value, float) and value.is_integer()
@@ -1028,11 +905,6 @@ def _warn_of_unreached_sides(space: gym.Space[Any], config: TRPOConfig) -> None:
         f"want {way_out}",
         stacklevel=3,
     )
-
-
-def _check_num_envs(given: Any, environments: Environments) -> None:
-    if given not in (None, environments.num_envs):
-        raise ValueError(f"num_envs: {given} given; want it left out or {environments.num_envs}, the VectorEnv's own")
 
 
 def _checked_seed(seed: Any) -> int:

@@ -153,7 +153,7 @@ def _name_of(layer: Any) -> str:
 
 
 def _kind_of(layer: Any) -> _Kind | None:
-    kind = type(layer)
+    kind: Any = type(layer)
     if _has_own_pair(kind):
         return _Kind(lambda layer: layer.get_state(), lambda layer, state: layer.set_state(state))
     name = _name_of(layer)

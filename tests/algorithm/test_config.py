@@ -42,6 +42,7 @@ BAD = {
     "preconditioner": ["jacobi", 1, False, "none"],
     "fisher_subsample": [0.0, 1.01, math.nan, True, "0.1"],
     "reorthogonalize": [1, "yes", None],
+    "fisher_jacobians": [True, "yes", None],
     "step_curvature": ["hessian"],
     "line_search": [0, None],
     "backtrack_factor": [0.0, 1.0, math.nan],
@@ -112,6 +113,8 @@ def test_a_saved_configuration_that_is_older_than_a_field_keeps_what_there_was()
     del values["action_map"]
     assert TRPOConfig.from_dict(values).action_map == "auto"
     assert TRPOConfig.from_saved(values).action_map == "clip"
+    del values["fisher_jacobians"]
+    assert TRPOConfig.from_saved(values).fisher_jacobians == "never"
 
 
 def _learned_bits(agent, bits):
@@ -157,6 +160,7 @@ CHANGES = {
     "preconditioner": ("diagonal", _learned_bits),
     "fisher_subsample": (0.5, _learned_bits),
     "reorthogonalize": (False, _learned_bits),
+    "fisher_jacobians": ("always", _learned_bits),
     "step_curvature": ("damped", _learned_bits),
     "line_search": (False, _learned_bits),
     "backtrack_factor": (0.5, _learned_bits),

@@ -133,6 +133,7 @@ class TRPOConfig:
         "search gave up",
     )
     reorthogonalize: bool = declared(DirectionSettings, "reorthogonalize")
+    fisher_jacobians: str = declared(DirectionSettings, "fisher_jacobians")
     step_curvature: str = declared(StepSettings, "step_curvature")
     line_search: bool = declared(StepSettings, "line_search")
     backtrack_factor: float = declared(StepSettings, "backtrack_factor")
@@ -339,7 +340,7 @@ class TRPOConfig:
     @classmethod
     def from_saved(cls, values: Mapping[str, Any]) -> TRPOConfig:
         """As :meth:`from_dict`, of a saved agent or run: a field that it lacks is what there was before the field."""
-        return cls.from_dict({"action_map": "clip", **values})
+        return cls.from_dict({"action_map": "clip", "fisher_jacobians": "never", **values})
 
 
 BUILT_BY = frozenset(

@@ -33,8 +33,8 @@ static void F(mlp_jacobians)(const trpo_mlp *plan, const REAL *parameters, const
             count = rows * outputs - start < PAIRS ? rows * outputs - start : PAIRS;
             for (size_t i = 0; i < count; i++) {
                 const size_t row = (start + i) / outputs;
-                const REAL *b = l < top ? B + (start + i) * padded
-                                        : parameters + plan->weight[top] + (start + i) % outputs * width;
+                const REAL *b =
+                    l < top ? B + (start + i) * padded : parameters + plan->weight[top] + (start + i) % outputs * width;
                 for (size_t c = 0; c < width; c += VLEN)
                     F(store)(scratch + i * padded + c,
                              F(load_some)(b + c, width - c) *
@@ -155,15 +155,14 @@ static void F(contract)(const F(contraction_) * p) {
 INLINE void F(spread_columns)(const F(contraction_) * p, size_t column, const int vectors) {
     const REAL *b = p->b + column, *a = p->a + column, *t = p->t;
     REAL *y = p->y + column;
-    for (size_t r = 0; r < p->rows;
-         r++, b += p->outputs * p->columns, t += p->ldt, a += p->columns, y += p->columns) {
+    for (size_t r = 0; r < p->rows; r++, b += p->outputs * p->columns, t += p->ldt, a += p->columns, y += p->columns) {
         vreal sum[4] = {{0}};
         for (size_t o = 0; o < p->outputs; o++) {
             const vreal tv = F(splat)(t[o]);
             UNROLL for (int v = 0; v < vectors; v++) sum[v] += tv * F(load)(b + o * p->columns + (size_t)v * VLEN);
         }
-        UNROLL for (int v = 0; v < vectors; v++) F(store)(
-            y + (size_t)v * VLEN, sum[v] * F(derivative)(p->activation, F(load)(a + (size_t)v * VLEN)));
+        UNROLL for (int v = 0; v < vectors; v++)
+            F(store)(y + (size_t)v * VLEN, sum[v] * F(derivative)(p->activation, F(load)(a + (size_t)v * VLEN)));
     }
 }
 
@@ -242,8 +241,8 @@ static void F(jacobian_sums)(const trpo_mlp *plan, const REAL *packed_backward, 
     F(multiply)(&back, rows, plan->padded[top]);
     for (int l = top; l >= 0; l--) {
         const REAL *below = l ? tile + TRPO_TILE_ROWS * plan->activation_column[l] : x;
-        F(layer_sums)
-        (plan, l, rows, below, tangents + TRPO_TILE_ROWS * plan->activation_column[l + 1], sums, first, ahead);
+        F(layer_sums)(plan, l, rows, below, tangents + TRPO_TILE_ROWS * plan->activation_column[l + 1], sums, first,
+                      ahead);
     }
 }
 #undef LANES

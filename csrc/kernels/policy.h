@@ -209,9 +209,8 @@ static void F(jacobian_block)(void *job_, int block, int thread) {
     const trpo_policy_batch *b = job->batch;
     const REAL *network = (const REAL *)b->problem.parameters + F(log_std_items)(b);
     FOR_TILES(b->problem.rows, b->work.blocks, block)
-    F(mlp_jacobians)
-    (b->problem.network, network, b->cache.backward, count, F(tile_place)(b, row, thread), F(thread_scratch)(b, thread),
-     F(tile_jacobians)(b, row));
+    F(mlp_jacobians)(b->problem.network, network, b->cache.backward, count, F(tile_place)(b, row, thread),
+                     F(thread_scratch)(b, thread), F(tile_jacobians)(b, row));
 }
 
 static void F(policy_jacobians)(const trpo_policy_batch *b) {

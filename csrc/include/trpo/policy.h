@@ -89,8 +89,9 @@ static inline size_t trpo_tile_items(const trpo_mlp *network, trpo_distribution 
 
 /* Items of the output Jacobians of one tile: outputs x pre-activations of every hidden layer but the last. */
 static inline size_t trpo_tile_jacobian_items(const trpo_mlp *network) {
-    return network->layers < 3 ? 0 : TRPO_TILE_ROWS * network->widths[network->layers] *
-                                         network->activation_column[network->layers - 1];
+    return network->layers < 3
+               ? 0
+               : TRPO_TILE_ROWS * network->widths[network->layers] * network->activation_column[network->layers - 1];
 }
 
 /* ... and of a bound batch, whose cache has its tiles: 0 where there are none, or they cannot be used. */

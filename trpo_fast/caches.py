@@ -9,7 +9,7 @@ CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 def caches() -> list[dict[str, Any]]:
-    """Level, type, bytes of an instance and ``shared_by``, the processors that share it; empty where nothing is told."""
+    """Level, type, bytes of an instance and ``shared_by``, the processors that share it; empty where none is told."""
     found = []
     for folder in sorted(CACHES.glob("index*")):
         try:

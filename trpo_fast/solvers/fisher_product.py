@@ -1,9 +1,9 @@
 """Which of two ways of computing F v a solve takes, of compiled operators, which have both.
 
 Through the weights, a product passes every row forwards and backwards. With cached output Jacobians
-(`FisherOperator.cache_jacobians`) it needs up to half the operations less, but first they have to be made, by a backward
-pass for each output, and every product reads them: where they come from further away than the L2 cache, that may cost more
-than it saves. `jacobians_pay` estimates, from nothing but its arguments.
+(`FisherOperator.cache_jacobians`) it needs up to half the operations less, but first they have to be made, by a
+backward pass for each output, and every product reads them: where they come from further away than the L2 cache, that
+may cost more than it saves. `jacobians_pay` estimates, from nothing but its arguments.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from .._core.operator import Operator
 from .._core.policy import FisherOperator
 from ..caches import data_cache_bytes
 
-# In multiply-adds, as measured on the Cascade Lake of docs/benchmarks.md: what products have in common takes longer than
-# its multiply-adds; so does making Jacobians; and what the time of reading an item of one from the L3 cache is worth.
+# In multiply-adds, as measured on the Cascade Lake of docs/benchmarks.md: what both products have in common takes longer
+# than its multiply-adds; so does making Jacobians; an item of one is read from the L3 cache in the time of some.
 _COMMON, _MAKING, _FAR_ITEM = 0.35, 1.4, 16
-_LEAST_GAIN = 1.05  # of all products of a solve together: estimates are off by a few per cent
+_LEAST_GAIN = 1.1  # of all products of a solve together: estimates are off by some per cent
 
 
 def jacobians_pay(widths: Sequence[int], rows: int, item_size: int, products: int, l2: int, l3: int) -> bool:
-    """Whether making output Jacobians once is estimated to save a twentieth of the time of all products.
+    """Whether making output Jacobians once is estimated to make all products together 1.1 times as fast.
 
     With P weights, P1 of the first layer and Pn of the last, A outputs, H hidden units, h of them below the last hidden
     layer, and k products, the question is, in multiply-adds a row,
 
-        1.05 (k (U' + c) + 1.4 A (P - P1 - Pn)) < k (U + c),
+        1.1 (k (U' + c) + 1.4 A (P - P1 - Pn)) < k (U + c),
         U = 4 P - 2 P1,   c = 0.35 U,   U' = 2 P + 2 A H + A h + 16 A h q
 
-    where q, the part of the Jacobians that is read from beyond the L2 cache, is s / l2 - 0.5 within [0, 1], for s bytes of
+    where q, the part of the Jacobians that is read from beyond the L2 cache, is min(s / l2, 1), for s bytes of
     Jacobians, activations and observations: A h + A + H + inputs items a row. Where s is more than both l2 and half of
     l3, the answer is no.
 
@@ -54,7 +54,7 @@ def jacobians_pay(widths: Sequence[int], rows: int, item_size: int, products: in
     read = rows * item_size * (cached + sum(widths))
     if read > max(l2, l3 / 2):
         return False
-    far = min(max(read / l2 - 0.5, 0.0), 1.0) if l2 else 1.0
+    far = min(read / l2, 1.0) if l2 else 1.0
     usual = 4 * sum(weights) - 2 * weights[0]
     with_jacobians = 2 * sum(weights) + 2 * outputs * sum(hidden) + cached * (1 + _FAR_ITEM * far)
     making = _MAKING * outputs * sum(weights[1:-1])

@@ -38,9 +38,10 @@ class Side:
     def __init__(self, widths: Sequence[int], rows: int, jacobians: bool) -> None:
         rng = np.random.default_rng(0)
         self.kernel = PolicyKernel(widths, "tanh", "gaussian", "float32")
-        shapes = ((self.kernel.size,), (rows, widths[0]), (rows, widths[-1]), (rows,))
-        self.arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
-        self.arrays[0] *= np.float32(0.2)
+        self.theta = (0.2 * rng.normal(size=self.kernel.size)).astype(np.float32)
+        self.observations = rng.normal(size=(rows, widths[0])).astype(np.float32)
+        self.actions = rng.normal(size=(rows, widths[-1])).astype(np.float32)
+        self.advantages = rng.normal(size=rows).astype(np.float32)
         self.jacobians = jacobians
         self.bind()
         self.gradient = self.kernel.surrogate_gradient()
@@ -49,7 +50,7 @@ class Side:
 
     def bind(self) -> None:
         """The batch anew: without Jacobians."""
-        self.kernel.bind(*self.arrays)
+        self.kernel.bind(self.theta, self.observations, self.actions, self.advantages)
 
     def prepared(self) -> FisherOperator:
         """F, with its Jacobians made where they are used."""

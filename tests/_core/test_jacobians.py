@@ -164,6 +164,14 @@ def test_where_activations_are_not_kept_there_is_nothing_to_cache():
         F.cache_jacobians()
 
 
+def test_jacobians_of_more_than_a_gibibyte_are_not_made():
+    kernel = Setting(widths=(1, 2048, 1, 300), rows=500).bind()  # 500 rows in tiles of 96: 576 x 300 x 2,048 x 8 bytes
+    F = kernel.fisher_operator()
+    assert F.jacobian_bytes == 0
+    with pytest.raises(ValueError, match="at most 1 GiB of Jacobians"):
+        F.cache_jacobians()
+
+
 def test_memory_counts_the_jacobians_and_is_used_again():
     setting = Setting(rows=300)
     kernel = setting.bind()

@@ -389,10 +389,12 @@ cdef class FisherOperator(Operator):
     def jacobian_bytes(self):
         """Bytes that `cache_jacobians` takes; 0 where there is nothing to cache.
 
-        That is below two hidden layers, and where not all activations of the batch are kept.
+        That is below two hidden layers, and where not all activations of the batch are kept or the Jacobians would take
+        more than 1 GiB.
         """
         self.require()
-        return trpo_policy_jacobian_items(&self.policy.batch) * self.kernels.item_size
+        cdef size_t bytes = trpo_policy_jacobian_items(&self.policy.batch) * self.kernels.item_size
+        return bytes if bytes <= TRPO_CACHE_BYTES else 0
 
     def cache_jacobians(self):
         """Spend a backward pass for each output now, so that products of this operator need fewer operations.
@@ -417,7 +419,7 @@ cdef class FisherOperator(Operator):
             if bytes == 0:
                 raise ValueError(
                     f"cache_jacobians: nothing to cache for widths {policy.widths} and {self.rows} rows; wanted two "
-                    "hidden layers or more, and a batch whose activations are all kept"
+                    "hidden layers or more, a batch whose activations are all kept, and at most 1 GiB of Jacobians"
                 )
             if policy.jacobians is None:
                 policy.jacobians = Memory()

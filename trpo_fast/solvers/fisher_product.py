@@ -16,8 +16,8 @@ from .._core.operator import Operator
 from .._core.policy import FisherOperator
 from ..caches import data_cache_bytes
 
-# In multiply-adds, as measured on the Cascade Lake of docs/benchmarks.md: what both products have in common takes longer
-# than its multiply-adds; so does making Jacobians; an item of one is read from the L3 cache in the time of some.
+# In multiply-adds, as measured on the Cascade Lake of docs/benchmarks.md: what both products have in common takes
+# longer than its multiply-adds; so does making Jacobians; an item of one comes from the L3 cache in the time of some.
 _COMMON, _MAKING, _FAR_ITEM = 0.35, 1.4, 16
 _LEAST_GAIN = 1.1  # of all products of a solve together: estimates are off by some per cent
 

@@ -19,16 +19,16 @@ from ..caches import data_cache_bytes
 # In multiply-adds, as measured on the Cascade Lake of docs/benchmarks.md: what both products have in common takes
 # longer than its multiply-adds; so does making Jacobians; an item of one comes from the L3 cache in the time of some.
 _COMMON, _MAKING, _FAR_ITEM = 0.35, 1.4, 16
-_LEAST_GAIN = 1.1  # of all products of a solve together: estimates are off by some per cent
+_LEAST_GAIN = 1.15  # of all products of a solve together: a busy machine takes a tenth off the gain
 
 
 def jacobians_pay(widths: Sequence[int], rows: int, item_size: int, products: int, l2: int, l3: int) -> bool:
-    """Whether making output Jacobians once is estimated to make all products together 1.1 times as fast.
+    """Whether making output Jacobians once is estimated to make all products together 1.15 times as fast.
 
     With P weights, P1 of the first layer and Pn of the last, A outputs, H hidden units, h of them below the last hidden
     layer, and k products, the question is, in multiply-adds a row,
 
-        1.1 (k (U' + c) + 1.4 A (P - P1 - Pn)) < k (U + c),
+        1.15 (k (U' + c) + 1.4 A (P - P1 - Pn)) < k (U + c),
         U = 4 P - 2 P1,   c = 0.35 U,   U' = 2 P + 2 A H + A h + 16 A h q
 
     where q, the part of the Jacobians that is read from beyond the L2 cache, is min(s / l2, 1), for s bytes of

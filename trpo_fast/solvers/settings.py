@@ -77,8 +77,8 @@ class DirectionSettings(Settings):
         "make the outputs' Jacobians once for all Fisher products of a solve, native engine with two hidden layers or "
         "more only: the same products but for rounding; auto decides by layer sizes, samples, products and this "
         "machine's L2 and L3 caches (docs/algorithm.md has the rule), and where these are not known never does",
-        why="with few outputs, or few samples, a product takes up to a quarter less time, and elsewhere more "
-        "(docs/benchmarks.md); never or always where other machines are to give the same bits",
+        why="a solve takes up to a quarter less time with one or two outputs, or with wide layers and many products, "
+        "and elsewhere more (docs/benchmarks.md); never or always where other machines are to give the same bits",
     )
 
 

@@ -27,7 +27,7 @@ static void F(mlp_jacobians)(const trpo_mlp *plan, const REAL *parameters, const
     const size_t outputs = plan->widths[plan->layers];
     for (int l = top; l > 1; l--) {
         const size_t width = plan->widths[l], padded = plan->padded[l], below = plan->padded[l - 1];
-        const REAL *a = tile + TRPO_TILE_ROWS * plan->activation_column[l], *B = F(jacobian_of)(plan, jacobians, l);
+        const REAL *a = F(derivative_place)(plan, tile, l), *B = F(jacobian_of)(plan, jacobians, l);
         REAL *y = F(jacobian_of)(plan, jacobians, l - 1);
         for (size_t start = 0, count; start < rows * outputs; start += count) {
             count = rows * outputs - start < PAIRS ? rows * outputs - start : PAIRS;
@@ -108,7 +108,7 @@ INLINE vreal F(lane_sums)(const int count, vreal *v) {
 typedef struct {
     size_t rows, outputs, columns;
     const REAL *b; /* rows x outputs x columns */
-    const REAL *a; /* rows x columns, of which the derivatives are */
+    const REAL *a; /* rows x columns, what the derivatives are computed from */
     trpo_activation activation;
     REAL *y; /* rows x columns */
     REAL *t; /* rows x outputs, leading dimension ldt */
@@ -180,7 +180,7 @@ INLINE F(contraction_) F(contraction_of)(const trpo_mlp *plan, const REAL *jacob
                              .outputs = outputs,
                              .columns = columns,
                              .b = F(jacobian_of)(plan, jacobians, l) + row * outputs * columns,
-                             .a = tile + TRPO_TILE_ROWS * plan->activation_column[l] + row * columns,
+                             .a = F(derivative_place)(plan, tile, l) + row * columns,
                              .activation = plan->activation,
                              .y = tangents + TRPO_TILE_ROWS * plan->activation_column[l] + row * columns,
                              .t = tangents + TRPO_TILE_ROWS * plan->activation_column[plan->layers] + row * ldt,
@@ -217,7 +217,7 @@ static void F(jacobian_tangents)(const trpo_mlp *plan, const REAL *packed, const
                                .ldy = plan->padded[l],
                                .epilogue = l > top ? F(STORE_) : F(TIMES_DERIVATIVE_),
                                .activation = plan->activation,
-                               .a = tile + TRPO_TILE_ROWS * plan->activation_column[l],
+                               .a = l > top ? NULL : F(derivative_place)(plan, tile, l),
                                .ahead = ahead};
         F(multiply)(&p, rows, plan->padded[l]);
     }
@@ -236,7 +236,7 @@ static void F(jacobian_sums)(const trpo_mlp *plan, const REAL *packed_backward, 
                               .ldy = plan->padded[top],
                               .epilogue = F(TIMES_DERIVATIVE_),
                               .activation = plan->activation,
-                              .a = tile + TRPO_TILE_ROWS * plan->activation_column[top],
+                              .a = F(derivative_place)(plan, tile, top),
                               .ahead = ahead};
     F(multiply)(&back, rows, plan->padded[top]);
     for (int l = top; l >= 0; l--) {

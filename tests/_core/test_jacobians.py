@@ -28,7 +28,7 @@ problems = st.fixed_dictionaries(
     {
         "kind": st.sampled_from(KINDS),
         "dtype": st.sampled_from([np.float32, np.float64]),
-        "activation": st.sampled_from(["tanh", "relu", "elu", "leaky_relu", "sigmoid"]),
+        "activation": st.sampled_from(["tanh", "relu", "elu", "leaky_relu", "sigmoid", "silu", "gelu", "softplus"]),
         "widths": st.tuples(
             st.integers(1, 9), st.lists(st.integers(1, 40), max_size=4).map(tuple), st.integers(1, 20)
         ).map(lambda parts: (parts[0], *parts[1], parts[2])),

@@ -24,6 +24,7 @@ PACKAGE = ROOT / "trpo_fast"
 FLOORS = {
     "_core": 1,
     "settings": 2,
+    "caches": 2,
     "solvers": 2,
     "model_file": 2,
     "run_models": 2,

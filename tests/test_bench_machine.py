@@ -70,7 +70,7 @@ def test_a_cpu_is_told_by_its_numbers(tmp_path, monkeypatch, text, wanted):
 
 def test_what_a_system_does_not_say_is_null(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "CPUINFO", tmp_path / "none")
-    monkeypatch.setattr(machine, "CACHES", tmp_path / "none")
+    monkeypatch.setattr("trpo_fast.caches.CACHES", tmp_path / "none")
     described = machine.describe_machine(measure=False)
     assert [described[name] for name in ("vendor", "family", "model", "stepping", "caches", "bfloat16")] == [None] * 6
     assert caches_of(described) == ""
@@ -87,7 +87,7 @@ def test_caches_are_those_of_one_core_and_what_is_unreadable_is_left_out(tmp_pat
             {"level": "4", "type": "Unified"},
         ],
     )
-    monkeypatch.setattr(machine, "CACHES", tmp_path)
+    monkeypatch.setattr("trpo_fast.caches.CACHES", tmp_path)
     described = machine.describe_machine(measure=False)
     assert described["caches"][3] == {"level": 3, "type": "Unified", "bytes": 36 * 2**20, "shared_by": "0-1"}
     assert caches_of(described) == "L1d 32 KiB, L2 1 MiB, L3 36 MiB"

@@ -138,56 +138,63 @@ static REAL *F(mlp_jvp)(const trpo_mlp *plan, const REAL *packed, const REAL *pa
     return tangent;
 }
 
+/* sums (+)= what layer l gets from d, its outputs' cotangent in a tile: rows x padded[l + 1], zero in the padding. below:
+ * the layer's inputs. With `first` the accumulator is stored to, so callers need not clear it. */
+static void F(layer_sums)(const trpo_mlp *plan, int l, size_t rows, const REAL *below, const REAL *d, REAL *sums,
+                          int first, F(ahead_) * ahead) {
+    const size_t in = plan->widths[l], out = plan->widths[l + 1];
+    const size_t in_padded = plan->padded[l], out_padded = plan->padded[l + 1];
+    const size_t lda = l ? in_padded : in;
+    /* dW' = below' d, vectors along the outputs; or dW = d' below, vectors along the inputs */
+    const int transposed = plan->transposed[l];
+    const size_t columns = transposed ? out_padded : in_padded;
+    const F(product_) outer = {.row_stride = 1,
+                               .k_stride = transposed ? lda : out_padded,
+                               .k1 = rows,
+                               .x1 = transposed ? below : d,
+                               .b1 = transposed ? d : below,
+                               .ldb = transposed ? out_padded : lda,
+                               .y = sums + plan->sum_weight[l],
+                               .ldy = columns,
+                               .epilogue = first ? F(STORE_) : F(ADD_),
+                               .ahead = ahead};
+    F(multiply)(&outer, transposed ? in : out, columns);
+    REAL *db = sums + plan->sum_bias[l];
+    for (size_t c = 0; c < out_padded; c += VLEN) {
+        /* A tile's rows first, as the weights' products have it: each row by itself added to a long sum would lose
+         * more digits. Four chains, so that an addition need not wait for the one before. */
+        vreal chain[4] = {{0}};
+        size_t r = 0;
+        for (; r + 4 <= rows; r += 4)
+            for (int i = 0; i < 4; i++) chain[i] += F(load)(d + (r + (size_t)i) * out_padded + c);
+        for (; r < rows; r++) chain[0] += F(load)(d + r * out_padded + c);
+        const vreal sum = (chain[0] + chain[1]) + (chain[2] + chain[3]);
+        F(store)(db + c, first ? sum : F(load)(db + c) + sum);
+    }
+}
+
 /* sums (+)= J' d for a tile: d is rows x padded[layers], zero in the padding, not modified; scratch: two tile buffers, d may
- * lie in neither. With `first` the accumulator is stored to, so callers need not clear it. ahead: as for mlp_jvp. */
+ * lie in neither. first: as for layer_sums; ahead: as for mlp_jvp. */
 static void F(mlp_vjp)(const trpo_mlp *plan, const REAL *packed_backward, size_t rows, const REAL *x, const REAL *tile,
                        const REAL *d, REAL *scratch, REAL *sums, int first, F(ahead_) * ahead) {
     const size_t buffer = plan->tile_activations / 4;
     for (int l = plan->layers - 1; l >= 0; l--) {
-        const size_t in = plan->widths[l], out = plan->widths[l + 1];
-        const size_t in_padded = plan->padded[l], out_padded = plan->padded[l + 1];
-        const size_t lda = l ? in_padded : in;
         const REAL *below = l ? tile + TRPO_TILE_ROWS * plan->activation_column[l] : x;
-        /* dW' = below' d, vectors along the outputs; or dW = d' below, vectors along the inputs */
-        const int transposed = plan->transposed[l];
-        const size_t columns = transposed ? out_padded : in_padded;
-        const F(product_) outer = {.row_stride = 1,
-                                   .k_stride = transposed ? lda : out_padded,
-                                   .k1 = rows,
-                                   .x1 = transposed ? below : d,
-                                   .b1 = transposed ? d : below,
-                                   .ldb = transposed ? out_padded : lda,
-                                   .y = sums + plan->sum_weight[l],
-                                   .ldy = columns,
-                                   .epilogue = first ? F(STORE_) : F(ADD_),
-                                   .ahead = ahead};
-        F(multiply)(&outer, transposed ? in : out, columns);
-        REAL *db = sums + plan->sum_bias[l];
-        for (size_t c = 0; c < out_padded; c += VLEN) {
-            /* A tile's rows first, as the weights' products have it: each row by itself added to a long sum would lose
-             * more digits. Four chains, so that an addition need not wait for the one before. */
-            vreal chain[4] = {{0}};
-            size_t r = 0;
-            for (; r + 4 <= rows; r += 4)
-                for (int i = 0; i < 4; i++) chain[i] += F(load)(d + (r + (size_t)i) * out_padded + c);
-            for (; r < rows; r++) chain[0] += F(load)(d + r * out_padded + c);
-            const vreal sum = (chain[0] + chain[1]) + (chain[2] + chain[3]);
-            F(store)(db + c, first ? sum : F(load)(db + c) + sum);
-        }
+        F(layer_sums)(plan, l, rows, below, d, sums, first, ahead);
         if (l == 0) break;
         REAL *next = scratch + (l % 2) * buffer;
-        const F(product_) back = {.row_stride = out_padded,
+        const F(product_) back = {.row_stride = plan->padded[l + 1],
                                   .k_stride = 1,
-                                  .k1 = out,
+                                  .k1 = plan->widths[l + 1],
                                   .x1 = d,
                                   .b1 = packed_backward + plan->backward_weight[l],
                                   .y = next,
-                                  .ldy = in_padded,
+                                  .ldy = plan->padded[l],
                                   .epilogue = F(TIMES_DERIVATIVE_),
                                   .activation = plan->activation,
                                   .a = F(derivative_place)(plan, tile, l),
                                   .ahead = ahead};
-        F(multiply)(&back, rows, in_padded);
+        F(multiply)(&back, rows, plan->padded[l]);
         d = next;
     }
 }

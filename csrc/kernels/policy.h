@@ -185,8 +185,8 @@ static void F(policy_gradient)(const trpo_policy_batch *b, void *out_) {
     }
 }
 
-/* d = M t / total for a tile's output tangents t, in place; the padding stays zero. */
-INLINE void F(output_fisher)(const F(batch_job_) * job, const REAL *tile, size_t count, REAL *t) {
+/* d = M t / total for rows of output tangents t, in place; the padding stays zero. metric: of the rows, discrete only. */
+INLINE void F(output_fisher)(const F(batch_job_) * job, const REAL *metric, size_t count, REAL *t) {
     const trpo_policy_batch *b = job->batch;
     const size_t padded = F(outputs_padded)(b);
     if (b->problem.layout.distribution == TRPO_GAUSSIAN) {
@@ -195,7 +195,48 @@ INLINE void F(output_fisher)(const F(batch_job_) * job, const REAL *tile, size_t
                 F(store)(t + i * padded + c, F(load)(t + i * padded + c) * F(load)(job->precision + c));
         return;
     }
-    F(fisher_rows)(&b->problem.layout, count, F(tile_metric)(b, tile, 0), 1 / b->problem.total, t, padded);
+    F(fisher_rows)(&b->problem.layout, count, metric, 1 / b->problem.total, t, padded);
+}
+
+/* Where the output Jacobians of the tile that starts at `row` are; NULL where there are none. */
+INLINE REAL *F(tile_jacobians)(const trpo_policy_batch *b, size_t row) {
+    if (!b->cache.jacobians) return NULL;
+    return (REAL *)b->cache.jacobians + row / TRPO_TILE_ROWS * trpo_tile_jacobian_items(b->problem.network);
+}
+
+static void F(jacobian_block)(void *job_, int block, int thread) {
+    const F(batch_job_) *job = job_;
+    const trpo_policy_batch *b = job->batch;
+    const REAL *network = (const REAL *)b->problem.parameters + F(log_std_items)(b);
+    FOR_TILES(b->problem.rows, b->work.blocks, block)
+    F(mlp_jacobians)(b->problem.network, network, b->cache.backward, count, F(tile_place)(b, row, thread),
+                     F(thread_scratch)(b, thread), F(tile_jacobians)(b, row));
+}
+
+static void F(policy_jacobians)(const trpo_policy_batch *b) {
+    F(batch_job_) job = {.batch = b};
+    trpo_parallel(b->work.blocks, b->work.threads, F(jacobian_block), &job);
+}
+
+/* The contractions of a tile, a few rows at a time: J v, M J v / total and the cotangents below, while the rows' Jacobians
+ * are near. tangents: of jacobian_tangents. */
+static void F(contract_tile)(const F(batch_job_) * job, size_t row, size_t count, const REAL *tile, REAL *tangents) {
+    const trpo_policy_batch *b = job->batch;
+    const trpo_mlp *plan = b->problem.network;
+    const REAL *jacobians = F(tile_jacobians)(b, row);
+    REAL *t = F(tile_output)(b, tangents, 0);
+    for (size_t r = 0, most = F(contracted_rows)(plan), rows; r < count; r += rows) {
+        rows = count - r < most ? count - r : most;
+        for (int l = 1; l < plan->layers - 1; l++) {
+            const F(contraction_) p = F(contraction_of)(plan, jacobians, tile, tangents, l, r, rows);
+            F(contract)(&p);
+        }
+        F(output_fisher)(job, F(tile_metric)(b, tile, r), rows, t + r * F(outputs_padded)(b));
+        for (int l = 1; l < plan->layers - 1; l++) {
+            const F(contraction_) p = F(contraction_of)(plan, jacobians, tile, tangents, l, r, rows);
+            F(spread_outputs)(&p);
+        }
+    }
 }
 
 static void F(fisher_block)(void *job_, int block, int thread) {
@@ -209,9 +250,16 @@ static void F(fisher_block)(void *job_, int block, int thread) {
     FOR_TILES(b->problem.rows, b->work.blocks, block) {
         const REAL *x = F(tile_input)(b, row), *tile = F(old_tile)(b, row, count, thread);
         F(ahead_) ahead = F(tile_ahead)(b, row + count, end);
-        REAL *t = F(mlp_jvp)(plan, b->cache.forward, b->work.trial, count, x, tile, scratch, &ahead);
-        F(output_fisher)(job, tile, count, t);
-        F(mlp_vjp)(plan, b->cache.backward, count, x, tile, t, scratch + 2 * buffer, sums, first, &ahead);
+        if (b->cache.jacobians) {
+            REAL *tangents = scratch + plan->tile_activations; /* free, as all activations are in the cache */
+            F(jacobian_tangents)(plan, b->cache.forward, b->work.trial, count, x, tile, tangents, &ahead);
+            F(contract_tile)(job, row, count, tile, tangents);
+            F(jacobian_sums)(plan, b->cache.backward, count, x, tile, tangents, sums, first, &ahead);
+        } else {
+            REAL *t = F(mlp_jvp)(plan, b->cache.forward, b->work.trial, count, x, tile, scratch, &ahead);
+            F(output_fisher)(job, F(tile_metric)(b, tile, 0), count, t);
+            F(mlp_vjp)(plan, b->cache.backward, count, x, tile, t, scratch + 2 * buffer, sums, first, &ahead);
+        }
         first = 0;
     }
 }

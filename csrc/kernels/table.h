@@ -9,6 +9,8 @@
 
 #include "mlp.h"
 
+#include "jacobian.h"
+
 #include "distributions.h"
 #include "policy.h"
 
@@ -42,6 +44,7 @@ static const trpo_kernels F(table) = {
     .elementary = F(elementary),
     .policy_bind = F(policy_bind),
     .policy_gradient = F(policy_gradient),
+    .policy_jacobians = F(policy_jacobians),
     .policy_fisher = F(policy_fisher),
     .policy_evaluate = F(policy_evaluate),
     .policy_entropy = F(policy_entropy),

@@ -13,6 +13,15 @@ static void *a, *b, *c, *d, *e; /* vectors of n items */
 static double total;
 
 static void fisher(void) { k->policy_fisher(&f.batch, a, b); }
+static void *jacobians;
+static void make_jacobians(void) {
+    f.batch.cache.jacobians = jacobians;
+    k->policy_jacobians(&f.batch);
+}
+static void fisher_with_jacobians(void) {
+    f.batch.cache.jacobians = jacobians;
+    fisher();
+}
 static void gradient(void) { k->policy_gradient(&f.batch, b); }
 static void bind(void) { k->policy_bind(&f.batch); }
 static void evaluate(void) {
@@ -81,6 +90,8 @@ static const struct {
     {"gradient", TRPO_FLOAT32, gradient},
     {"fisher", TRPO_FLOAT32, fisher},
     {"fisher_float64", TRPO_FLOAT64, fisher},
+    {"jacobians", TRPO_FLOAT32, make_jacobians},
+    {"fisher_with_jacobians", TRPO_FLOAT32, fisher_with_jacobians},
     {"evaluate", TRPO_FLOAT32, evaluate},
     {"cg_vectors", TRPO_FLOAT32, cg_vectors},
     {"critic_minibatch", TRPO_FLOAT32, critic_minibatch},
@@ -100,6 +111,7 @@ static void set_up(trpo_dtype dtype) {
     k = trpo_kernels_for(dtype);
     fixture_make(&f, k, 3, policy_widths, TRPO_TANH, TRPO_GAUSSIAN, 0, ROWS, 1);
     const size_t n = f.parameters;
+    jacobians = random_values(k, trpo_policy_jacobian_items(&f.batch), 1, 7);
     a = random_values(k, n, 0.3, 1), b = random_values(k, n, 0.3, 2), c = random_values(k, n, 0.3, 3);
     d = random_values(k, n, 0.3, 4), e = random_values(k, KEPT * n, 1e-3, 5);
     k->mlp_plan(3, critic_widths, TRPO_TANH, &critic);
@@ -119,7 +131,7 @@ int main(int count, char **arguments) {
             measured(cases[i].body);
             CHECK(isfinite(total), "%g", total);
             for (int j = 0; j < 3; j++) free(adam[j]);
-            free(critic_work);
+            free(critic_work), free(jacobians);
             free(a), free(b), free(c), free(d), free(e);
             fixture_free(&f);
             return 0;

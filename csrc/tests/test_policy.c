@@ -2,9 +2,17 @@
  * shapes; acting. Buffers are exact, so the sanitizers check every kernel's reach. */
 #include "policy_fixture.h"
 
-static const size_t shapes[][6] = {
+static const size_t shapes[][7] = {
     /* layers, widths: without and with hidden layers, thin, wide, around the vector lengths */
-    {1, 3, 2}, {1, 20, 17}, {2, 5, 7, 1}, {3, 17, 64, 64, 6}, {3, 4, 33, 15, 2}, {4, 9, 16, 8, 31, 3},
+    {1, 3, 2},
+    {1, 20, 17},
+    {2, 5, 7, 1},
+    {3, 17, 64, 64, 6},
+    {3, 4, 33, 15, 2},
+    {4, 9, 16, 8, 31, 3},
+    /* more outputs than are contracted together, and layers below whose Jacobians are made from Jacobians */
+    {3, 5, 20, 12, 19},
+    {5, 6, 9, 17, 33, 5, 9},
 };
 static const size_t batches[] = {1, 5, 96, 97, 400};
 
@@ -18,6 +26,38 @@ static double kl_at(const trpo_kernels *k, fixture *f, double size, const void *
     step_along(k, f->batch.problem.parameters, size, d, f->parameters, trial);
     k->policy_evaluate(&f->batch, trial, direction, improvement, &kl);
     return kl;
+}
+
+/* The same product with cached output Jacobians, to the same bits on one thread. product: left as it was. */
+static void with_jacobians(const trpo_kernels *k, fixture *f, const void *v, const double *exact, double tolerance,
+                           const void *product) {
+    const size_t items = trpo_policy_jacobian_items(&f->batch), bytes = f->parameters * k->item_size;
+    CHECK((items > 0) == (f->plan.layers > 2), "%zu items for %d layers", items, f->plan.layers);
+    if (items == 0) return;
+    void *jacobians = malloc(items * k->item_size), *first = malloc(items * k->item_size);
+    void *with = malloc(bytes), *again = malloc(bytes);
+    const int threads = f->batch.work.threads;
+    memset(jacobians, 0xff, items * k->item_size); /* what is not written is NaN */
+    f->batch.cache.jacobians = jacobians;
+    k->policy_jacobians(&f->batch);
+    k->policy_fisher(&f->batch, v, with);
+    CHECK(relative_error(k, with, exact, f->parameters) < tolerance, "%s rows %zu: %g", k->isa, f->batch.problem.rows,
+          relative_error(k, with, exact, f->parameters));
+    memcpy(first, jacobians, items * k->item_size);
+    f->batch.work.threads = 1;
+    k->policy_jacobians(&f->batch);
+    k->policy_fisher(&f->batch, v, again);
+    CHECK(memcmp(first, jacobians, items * k->item_size) == 0 && memcmp(with, again, bytes) == 0, "%s", k->isa);
+    f->batch.work.threads = threads;
+    f->batch.cache.jacobians = NULL;
+    k->policy_fisher(&f->batch, v, again);
+    CHECK(memcmp(product, again, bytes) == 0, "%s: a product without Jacobians", k->isa);
+    /* where activations are not kept there is nowhere for them */
+    const size_t tiles = f->batch.cache.tiles;
+    f->batch.cache.tiles = tiles - 1;
+    CHECK(trpo_policy_jacobian_items(&f->batch) == 0, "%zu tiles", tiles);
+    f->batch.cache.tiles = tiles;
+    free(jacobians), free(first), free(with), free(again);
 }
 
 static void derivatives(const trpo_kernels *k, const trpo_kernels *reference, const size_t *shape, size_t rows,
@@ -44,6 +84,8 @@ static void derivatives(const trpo_kernels *k, const trpo_kernels *reference, co
           relative_error(k, gradient, exact, n));
     CHECK(relative_error(k, product, exact_product, n) < tolerance, "%s rows %zu: %g", k->isa, rows,
           relative_error(k, product, exact_product, n));
+
+    with_jacobians(k, &f, v, exact_product, tolerance, product);
 
     if (activation != TRPO_RELU && activation != TRPO_LEAKY_RELU) { /* kinks spoil differences */
         const double h = 1e-5;

@@ -42,6 +42,7 @@ BAD = {
     "preconditioner": ["jacobi", 1, False, "none"],
     "fisher_subsample": [0.0, 1.01, math.nan, True, "0.1"],
     "reorthogonalize": [1, "yes", None],
+    "fisher_jacobians": [True, "yes", None],
     "step_curvature": ["hessian"],
     "line_search": [0, None],
     "backtrack_factor": [0.0, 1.0, math.nan],
@@ -112,6 +113,8 @@ def test_a_saved_configuration_that_is_older_than_a_field_keeps_what_there_was()
     del values["action_map"]
     assert TRPOConfig.from_dict(values).action_map == "auto"
     assert TRPOConfig.from_saved(values).action_map == "clip"
+    del values["fisher_jacobians"]
+    assert TRPOConfig.from_saved(values).fisher_jacobians == "never"
 
 
 def _learned_bits(agent, bits):
@@ -157,6 +160,7 @@ CHANGES = {
     "preconditioner": ("diagonal", _learned_bits),
     "fisher_subsample": (0.5, _learned_bits),
     "reorthogonalize": (False, _learned_bits),
+    "fisher_jacobians": ("always", lambda agent, bits: agent.last_update.step.fisher_product),
     "step_curvature": ("damped", _learned_bits),
     "line_search": (False, _learned_bits),
     "backtrack_factor": (0.5, _learned_bits),
@@ -187,8 +191,8 @@ CHANGES = {
     "dtype": ("float64", _learned_bits),
 }
 # Large enough that the quadratic model of the KL is off and the line search has something to do; and enough iterations
-# for a stop that judges by the last ten.
-BASE = {"max_kl": 2.0, "cg_iterations": 15}
+# for a stop that judges by the last ten. What products are made of is otherwise the machine's to decide.
+BASE = {"max_kl": 2.0, "cg_iterations": 15, "fisher_jacobians": "never"}
 
 
 def test_table_of_changes_covers_every_field():

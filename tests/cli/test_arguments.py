@@ -11,6 +11,7 @@ TEXTS = {
     "max_kl_schedule": ("linear", "linear"),
     "critic_learning_rate_schedule": ("cosine", "cosine"),
     "preconditioner": ("diagonal", "diagonal"),
+    "fisher_jacobians": ("always", "always"),
     "kl_direction": ("old_new", "old_new"),
     "step_curvature": ("damped", "damped"),
     "policy": ("cnn", "cnn"),

@@ -109,6 +109,7 @@ cdef extern from "trpo/policy.h" nogil:
         void *activations
         double *log_probs
         void *ratios
+        void *jacobians
     ctypedef struct trpo_policy_work:
         void *trial
         void *sums
@@ -122,6 +123,7 @@ cdef extern from "trpo/policy.h" nogil:
         trpo_policy_work work
     ctypedef struct trpo_policy_workspace:
         size_t bytes
+    size_t trpo_policy_jacobian_items(const trpo_policy_batch *batch)
     size_t trpo_policy_parameters(const trpo_mlp *network, trpo_distribution distribution)
     trpo_policy_workspace trpo_policy_workspace_for(const trpo_policy_problem *problem, size_t item_size,
                                                     size_t cache_bytes, int threads)
@@ -227,6 +229,7 @@ cdef extern from "trpo/kernels.h" nogil:
         void (*elementary)(int function, size_t n, const void *x, void *y) noexcept nogil
         void (*policy_bind)(const trpo_policy_batch *batch) noexcept nogil
         void (*policy_gradient)(const trpo_policy_batch *batch, void *out) noexcept nogil
+        void (*policy_jacobians)(const trpo_policy_batch *batch) noexcept nogil
         void (*policy_fisher)(const trpo_policy_batch *batch, const void *v, void *out) noexcept nogil
         void (*policy_evaluate)(const trpo_policy_batch *batch, const void *parameters, trpo_kl_direction direction,
                                 double *improvement, double *kl) noexcept nogil

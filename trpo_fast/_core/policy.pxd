@@ -22,6 +22,8 @@ cdef class PolicyKernel:
     cdef readonly Py_ssize_t bindings
     cdef int claimed                    # by the thread that works on the batch
 
+    cdef Memory jacobians               # room for output Jacobians, kept from batch to batch; None: none were wanted
+    cdef bint jacobians_made            # of the bound batch
     cdef Memory room                    # scratch of more threads than were allowed at bind; None: of no more
 
     cdef int claim(self) except -1 nogil
@@ -39,3 +41,6 @@ cdef class PolicyKernel:
 cdef class FisherOperator(Operator):
     cdef PolicyKernel policy, source    # whose batch is multiplied with; whose next bind outlives this operator
     cdef Py_ssize_t binding             # of `source`
+    cdef void *jacobians                # of `policy`'s batch, which products use; NULL: they go through the weights
+    cdef int require(self) except -1
+    cdef int begin(self) except -1 nogil

@@ -15,6 +15,7 @@ from trpo_fast._core.csrc cimport (
     TRPO_KL_NEW_OLD,
     TRPO_KL_OLD_NEW,
     trpo_kl_direction,
+    trpo_policy_jacobian_items,
     trpo_policy_parameters,
     trpo_policy_place,
     trpo_policy_problem,
@@ -185,6 +186,7 @@ cdef class PolicyKernel:
         try:
             self.bindings += 1  # operators of the last batch are outlived from here on
             self.bound = self.room = None
+            self.jacobians_made = False
             base = <char *>self.work.reserve(parts.bytes + aligned(theta_bytes) + action_bytes)
             copies = base + parts.bytes
             problem.parameters = memcpy(copies, theta, theta_bytes)
@@ -254,7 +256,7 @@ cdef class PolicyKernel:
     def memory(self):
         """Bytes that this kernel holds: the most that a bound batch needed so far."""
         self.require("PolicyKernel")
-        return self.work.capacity + (0 if self.room is None else self.room.capacity)
+        return sum(memory.capacity for memory in (self.work, self.room, self.jacobians) if memory is not None)
 
     def log_probs(self):
         """log pi(a|s) at theta_old of the bound batch, (B,): the denominators of the ratio (a copy)."""
@@ -365,21 +367,96 @@ cdef class FisherOperator(Operator):
     def __init__(self):
         raise TypeError("FisherOperator comes from PolicyKernel.fisher_operator()")
 
+    @property
+    def widths(self):
+        """Layer sizes of the network, inputs first."""
+        self.require()
+        return self.policy.widths
+
+    @property
+    def rows(self):
+        """Samples that F is a mean over."""
+        self.require()
+        return self.policy.batch.problem.rows
+
+    @property
+    def product(self):
+        """How products are computed: "weights", or "jacobians" after `cache_jacobians`."""
+        self.require()
+        return "weights" if self.jacobians == NULL else "jacobians"
+
+    @property
+    def jacobian_bytes(self):
+        """Bytes that `cache_jacobians` takes; 0 where there is nothing to cache.
+
+        That is below two hidden layers, and where not all activations of the batch are kept or the Jacobians would take
+        more than 1 GiB.
+        """
+        self.require()
+        cdef size_t bytes = trpo_policy_jacobian_items(&self.policy.batch) * self.kernels.item_size
+        return bytes if bytes <= TRPO_CACHE_BYTES else 0
+
+    def cache_jacobians(self):
+        """Spend a backward pass for each output now, so that products of this operator need fewer operations.
+
+        They are the same but for rounding: the Jacobians of the outputs with respect to every hidden layer but the last
+        take the place of the products with the weights between. Other operators of the batch stay as they are.
+
+        Raises
+        ------
+        ValueError
+            `jacobian_bytes` is 0.
+        RuntimeError
+            The engine was bound to another batch since.
+        """
+        self.require()
+        cdef PolicyKernel policy = self.policy
+        cdef size_t bytes
+        with nogil:
+            self.begin()
+        try:
+            bytes = self.jacobian_bytes
+            if bytes == 0:
+                raise ValueError(
+                    f"cache_jacobians: nothing to cache for widths {policy.widths} and {self.rows} rows; wanted two "
+                    "hidden layers or more, a batch whose activations are all kept, and at most 1 GiB of Jacobians"
+                )
+            if policy.jacobians is None:
+                policy.jacobians = Memory()
+            if not policy.jacobians_made:
+                policy.batch.cache.jacobians = policy.jacobians.reserve(bytes)
+                with nogil:
+                    policy.kernels.policy_jacobians(&policy.batch)
+                policy.jacobians_made = True
+            self.jacobians = policy.jacobians.reserve(bytes)
+        finally:
+            trpo_release(&policy.claimed)
+
+    cdef int require(self) except -1:
+        if self.policy is None:  # made by __new__ alone
+            raise TypeError("FisherOperator comes from PolicyKernel.fisher_operator()")
+        return 0
+
+    cdef int begin(self) except -1 nogil:
+        # Claims the batch; what is raised leaves no claim.
+        self.policy.begin()
+        if self.binding != self.source.bindings:
+            trpo_release(&self.policy.claimed)
+            with gil:
+                raise RuntimeError("this Fisher operator is outlived: its engine was bound to another batch since")
+        return 0
+
     cdef int refuse_result(self, const void *out, str name) except -1:
         if self.policy is None:
             return 0
         return self.policy.refuse_result(out, self.size * self.kernels.item_size, name)
 
     cdef int apply(self, const void *v, void *out) except -1 nogil:
-        if self.policy is None:  # made by __new__ alone
+        if self.policy is None:
             with gil:
-                raise TypeError("FisherOperator comes from PolicyKernel.fisher_operator()")
-        self.policy.begin()
-        cdef bint outlived = self.binding != self.source.bindings
-        if not outlived:
-            self.policy.kernels.policy_fisher(&self.policy.batch, v, out)
+                self.require()
+        self.begin()
+        self.policy.batch.cache.jacobians = self.jacobians
+        self.policy.kernels.policy_fisher(&self.policy.batch, v, out)
         trpo_release(&self.policy.claimed)
-        if outlived:
-            with gil:
-                raise RuntimeError("this Fisher operator is outlived: its engine was bound to another batch since")
         return 0

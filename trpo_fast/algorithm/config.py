@@ -136,6 +136,7 @@ class TRPOConfig:
         "search gave up",
     )
     reorthogonalize: bool = declared(DirectionSettings, "reorthogonalize")
+    fisher_jacobians: str = declared(DirectionSettings, "fisher_jacobians")
     step_curvature: str = declared(StepSettings, "step_curvature")
     line_search: bool = declared(StepSettings, "line_search")
     backtrack_factor: float = declared(StepSettings, "backtrack_factor")
@@ -365,8 +366,8 @@ class TRPOConfig:
         return cls.from_dict(values)
 
 
-# Fields of BUILT_BY that files of older versions lack, and what there was before them.
-_BEFORE = {"action_map": "clip", "channel_axis": "auto"}
+# Fields that files of older versions lack, and what there was before them.
+_BEFORE = {"action_map": "clip", "channel_axis": "auto", "fisher_jacobians": "never"}
 
 BUILT_BY = frozenset(
     {

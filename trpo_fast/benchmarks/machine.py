@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from .._core import library
+from ..caches import caches
 from .limits import multiply_add_limits
 
 PACKAGES = ("trpo-fast", "numpy")
 CPUINFO = Path("/proc/cpuinfo")
-CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 # What Linux calls a CPU's numbers: on x86, on ARM. Without a name for its models, ARM's part is the model.
 _IDENTITY = {
     "vendor": ("vendor_id", "CPU implementer"),
@@ -38,7 +38,7 @@ def describe_machine(packages: Sequence[str] = PACKAGES, *, measure: bool = True
     described: dict[str, Any] = {
         "cpu": info.get("model name") or platform.processor() or platform.machine(),
         **{name: _first(info, keys) for name, keys in _IDENTITY.items()},
-        "caches": _caches(),
+        "caches": caches() or None,
         "bfloat16": any(flag in _flags(info) for flag in _BFLOAT16) if info else None,
     }
     if measure:
@@ -73,26 +73,6 @@ def _first(info: Mapping[str, str], keys: Sequence[str]) -> int | str | None:
 
 def _flags(info: Mapping[str, str]) -> list[str]:
     return (info.get("flags") or info.get("Features") or "").split()
-
-
-def _caches() -> list[dict[str, Any]] | None:
-    caches = []
-    for folder in sorted(CACHES.glob("index*")):
-        try:
-            level, kind, size, shared = (
-                (folder / name).read_text(encoding="ascii").strip()
-                for name in ("level", "type", "size", "shared_cpu_list")
-            )
-            caches.append({"level": int(level), "type": kind, "bytes": _bytes(size), "shared_by": shared})
-        except (OSError, ValueError):  # virtual machines leave some of it out
-            continue
-    return caches or None
-
-
-def _bytes(size: str) -> int:
-    """As in "1024K"."""
-    unit = {"K": 2**10, "M": 2**20, "G": 2**30}.get(size[-1:], 1)
-    return int(size.rstrip("KMG")) * unit
 
 
 def _version(package: str) -> str | None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..settings import described
 from .conjugate_gradient import CGResult, as_operator, conjugate_gradient
 from .engine import Engine, Evaluator
+from .fisher_product import prepare_fisher
 from .line_search import Condition, LineSearchResult, backtracking_line_search, full_step
 from .settings import (
     DEFAULT_DIRECTION,
@@ -52,6 +53,8 @@ class Direction:
     """``||g - (F + damping I) x||``."""
     gradient_norm: float = math.nan
     """``||g||``; computed where it is not given."""
+    fisher_product: str = ""
+    """How products with F were computed: see `TrustRegionReport`."""
 
     def __post_init__(self) -> None:
         if math.isnan(self.gradient_norm):
@@ -59,7 +62,12 @@ class Direction:
 
     @classmethod
     def from_solution(
-        cls, solution: CGResult, gradient: NDArray[Any], damping: float, gradient_norm: float = math.nan
+        cls,
+        solution: CGResult,
+        gradient: NDArray[Any],
+        damping: float,
+        gradient_norm: float = math.nan,
+        fisher_product: str = "",
     ) -> Direction:
         """Of what `conjugate_gradient` found with the right-hand side `gradient` and this damping."""
         return cls(
@@ -71,6 +79,7 @@ class Direction:
             solution.iterations,
             solution.residual_norm,
             gradient_norm,
+            fisher_product,
         )
 
     @property
@@ -120,6 +129,9 @@ class TrustRegionReport:
     """Of the surrogate, by the accepted step or the last trial."""
     predicted_improvement: float = 0.0
     """g' times the accepted (or last tried) step: the linear model."""
+    fisher_product: str = ""
+    """How products with F were computed: through the "weights" of all layers, or with cached output "jacobians" (see
+    `fisher_jacobians`); "" where the engine is not the native one, or there was nothing to solve."""
 
     @classmethod
     def of_parts(
@@ -163,6 +175,7 @@ class TrustRegionReport:
             direction.iterations,
             direction.residual,
             direction.curvature,
+            fisher_product=direction.fisher_product,
             **found,
         )
 
@@ -224,8 +237,10 @@ def find_direction(
         except FloatingPointError:  # a statistic overflowed
             return nothing(Status.NON_FINITE)
     fisher = engine.fisher_operator() if rows is None else engine.fisher_operator(rows)
+    operator = as_operator(fisher, g.size, g.dtype, "engine.fisher_operator()")
+    product = prepare_fisher(operator, settings.cg_iterations, settings.fisher_jacobians)
     solution = conjugate_gradient(
-        as_operator(fisher, g.size, g.dtype, "engine.fisher_operator()"),
+        operator,
         g,
         max_iter=settings.cg_iterations,
         rtol=settings.cg_rtol,
@@ -234,7 +249,7 @@ def find_direction(
         preconditioner=inverse,
         reorthogonalize=settings.reorthogonalize and can_keep(g, settings.cg_iterations, inverse),
     )
-    return Direction.from_solution(solution, g, settings.damping, gradient_norm)
+    return Direction.from_solution(solution, g, settings.damping, gradient_norm, product)
 
 
 def step_length(direction: Direction, settings: StepSettings = DEFAULT_STEP) -> float | None:

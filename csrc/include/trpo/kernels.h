@@ -57,6 +57,8 @@ typedef struct {
     /* out, OUT: gradient of the objective at theta_old, the entropy included where it counts. It, v and parameters have
      * trpo_policy_parameters items. */
     void (*policy_gradient)(const trpo_policy_batch *batch, void *out);
+    /* Writes the batch's Jacobians, which products from then on use: the same F v but for rounding. See policy.h. */
+    void (*policy_jacobians)(const trpo_policy_batch *batch);
     /* out = F v at theta_old, undamped. v may not be out. */
     void (*policy_fisher)(const trpo_policy_batch *batch, const void *v, void *out);
     /* Mean improvement of the objective over theta_old and mean KL, in nats, at trial parameters; NaN for an improvement

@@ -42,7 +42,7 @@ typedef struct {
     const void *behaviour;      /* REAL, rows: log pi_old(a|s) from the rollout; NULL: as computed here */
 } trpo_policy_problem;
 
-/* What policy_bind writes and the other functions read. */
+/* What policy_bind and policy_jacobians write and the other functions read. */
 typedef struct {
     void *forward;     /* theta_old's forward_items */
     void *backward;    /* ... and backward_items */
@@ -52,6 +52,10 @@ typedef struct {
         *log_probs; /* rows: log pi_old, the denominators of the ratio; double, because of hundreds of action dimensions
                         * the sum's rounding to float would be as large as a step's improvement */
     void *ratios;   /* REAL, rows: pi_theta_old / pi_old, 1 for the same bits, NaN where outputs are not finite */
+    /* trpo_policy_jacobian_items that policy_jacobians writes after policy_bind, for products to come; NULL: products go
+     * through the weights. The caller sets it, and may set it to NULL and back. Only where all tiles keep their
+     * activations. */
+    void *jacobians;
 } trpo_policy_cache;
 
 /* What every function may overwrite, and whose contents nobody needs between two calls. */
@@ -81,6 +85,19 @@ static inline size_t trpo_policy_parameters(const trpo_mlp *network, trpo_distri
 static inline size_t trpo_tile_items(const trpo_mlp *network, trpo_distribution distribution) {
     const size_t metric = distribution == TRPO_GAUSSIAN ? 0 : network->padded[network->layers];
     return TRPO_TILE_ROWS * (network->activation_items + metric);
+}
+
+/* Items of the output Jacobians of one tile: outputs x pre-activations of every hidden layer but the last. */
+static inline size_t trpo_tile_jacobian_items(const trpo_mlp *network) {
+    return network->layers < 3
+               ? 0
+               : TRPO_TILE_ROWS * network->widths[network->layers] * network->activation_column[network->layers - 1];
+}
+
+/* ... and of a bound batch, whose cache has its tiles: 0 where there are none, or they cannot be used. */
+static inline size_t trpo_policy_jacobian_items(const trpo_policy_batch *batch) {
+    const size_t tiles = (batch->problem.rows + TRPO_TILE_ROWS - 1) / TRPO_TILE_ROWS;
+    return batch->cache.tiles < tiles ? 0 : tiles * trpo_tile_jacobian_items(batch->problem.network);
 }
 
 /* Where the parts of a batch's cache and work lie in one stretch of memory of `bytes`. */
@@ -115,7 +132,8 @@ static inline trpo_policy_workspace trpo_policy_workspace_for(const trpo_policy_
     return w;
 }
 
-/* Points batch's cache and work into memory, w->bytes of it, aligned for double; TRPO_ALIGNMENT is best. */
+/* Points batch's cache and work into memory, w->bytes of it, aligned for double; TRPO_ALIGNMENT is best. There are no
+ * Jacobians then. */
 static inline void trpo_policy_place(const trpo_policy_workspace *w, void *memory, trpo_policy_batch *batch) {
     char *base = (char *)memory;
     batch->cache.forward = base + w->forward.offset;
@@ -124,6 +142,7 @@ static inline void trpo_policy_place(const trpo_policy_workspace *w, void *memor
     batch->cache.activations = base + w->activations.offset;
     batch->cache.log_probs = (double *)(void *)(base + w->log_probs.offset);
     batch->cache.ratios = base + w->ratios.offset;
+    batch->cache.jacobians = NULL;
     batch->work.trial = base + w->trial.offset;
     batch->work.sums = base + w->sums.offset;
     batch->work.totals = (double *)(void *)(base + w->totals.offset);

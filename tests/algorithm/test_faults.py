@@ -1,11 +1,14 @@
 """What a training of hours must not end by, or must name at once."""
 
+import warnings
+
 import gymnasium as gym
 import numpy as np
 import pytest
 
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.solvers.status import Status
 
 
 class Constant(gym.Env):
@@ -58,15 +61,16 @@ def test_an_initial_log_std_beyond_the_limit_is_refused():
         TRPOConfig(log_std_init=25)
 
 
-def test_a_reward_whose_square_no_moment_of_adam_can_hold_is_named_at_the_update(make_agent, bits, tmp_path):
-    agent = make_agent(lambda: Constant(1e19), scale_rewards=False)
-    before = bits(agent)
-    with pytest.raises(ValueError, match=r"the largest reward is 1e\+19, of environment 0 at step \d+; want scale_rew"):
+@pytest.mark.parametrize("reward", [1e18, 1e19, 1e25])
+def test_what_a_huge_reward_leaves_of_an_agent_can_be_saved_and_loaded(make_agent, tmp_path, reward):
+    agent = make_agent(lambda: Constant(reward), scale_rewards=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*second moment")
         agent.learn(192)
-    assert bits(agent) == before
+    assert agent.num_updates == 1
+    assert agent.last_update.critic_status is (Status.SUCCESS if reward < 1e19 else Status.NON_FINITE)
     agent.save(tmp_path / "a.trpo")
-    TRPO.load(tmp_path / "a.trpo")
-    assert make_agent(lambda: Constant(1e18), scale_rewards=False).learn(192).num_updates == 1
+    TRPO.load(tmp_path / "a.trpo").close()
 
 
 def test_a_policy_is_taken_over_with_the_statistics_of_its_observations(make_agent):

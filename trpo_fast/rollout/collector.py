@@ -276,14 +276,6 @@ class Collector:
                 f"{rollout.rewards[t, i]}, of environment {i} at step {rollout.first_step + t}, and the largest value "
                 f"{np.abs(predicted).max()}"
             )
-        # Adam's second moment has the squares of the critic's gradients, which are about twice the error of its values.
-        if np.abs(returns[rollout.valid]).max(initial=0.0) > 0.25 * np.sqrt(np.finfo(self._dtype).max):
-            t, i = _largest(rollout.rewards)
-            raise ValueError(
-                f"returns must be numbers whose squares are finite in {self._dtype}; the largest reward is "
-                f"{rollout.rewards[t, i]}, of environment {i} at step {rollout.first_step + t}; want "
-                "scale_rewards=True, or smaller rewards"
-            )
         keep = slice(None) if rollout.steps == size else np.flatnonzero(rollout.valid)
         kept_advantages, kept_returns = advantages.reshape(-1)[keep], returns.reshape(-1)[keep]
         statistics = _statistics(kept_advantages, kept_returns, here[keep], normalize_advantages)

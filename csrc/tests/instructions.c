@@ -44,20 +44,14 @@ static void cg_vectors(void) {
 }
 
 static trpo_mlp critic;
-static void *adam[3]; /* parameters and moments */
-static char *critic_work;
-static trpo_critic_workspace parts;
+static trpo_critic_fit fit;
+static void *critic_work;
 static int64_t order[MINIBATCH];
 
 static void critic_minibatch(void) {
-    char *forward = critic_work + parts.forward.offset, *backward = critic_work + parts.backward.offset;
-    char *gradient = critic_work + parts.gradient.offset;
-    k->mlp_pack_forward(&critic, adam[0], forward);
-    k->mlp_pack_backward(&critic, adam[0], backward);
-    total += k->critic_gradient(&critic, forward, backward, MINIBATCH, order, f.batch.problem.observations,
-                                f.batch.problem.advantages, critic_work + parts.gathered.offset,
-                                critic_work + parts.sums.offset, critic_work + parts.scratch.offset, gradient);
-    k->adam(critic.parameters, 1e-3, 0.9, 0.999, 1e-8, 1, gradient, adam[1], adam[2], adam[0]);
+    double squares;
+    CHECK(k->critic_step(&fit, MINIBATCH, order, 1, &squares) == TRPO_ADAM_FINITE, "%g", squares);
+    total += squares;
 }
 
 static void act(void) {
@@ -115,9 +109,19 @@ static void set_up(trpo_dtype dtype) {
     a = random_values(k, n, 0.3, 1), b = random_values(k, n, 0.3, 2), c = random_values(k, n, 0.3, 3);
     d = random_values(k, n, 0.3, 4), e = random_values(k, KEPT * n, 1e-3, 5);
     k->mlp_plan(3, critic_widths, TRPO_TANH, &critic);
-    parts = trpo_critic_workspace_for(&critic, k->item_size);
+    const trpo_critic_workspace parts = trpo_critic_workspace_for(&critic, k->item_size, MINIBATCH, 1);
     critic_work = malloc(parts.bytes);
-    for (int i = 0; i < 3; i++) adam[i] = random_values(k, critic.parameters, i == 0 ? 0.1 : 0, 6);
+    fit = (trpo_critic_fit){.network = &critic,
+                            .observations = f.batch.problem.observations,
+                            .returns = f.batch.problem.advantages,
+                            .learning_rate = 1e-3,
+                            .beta1 = 0.9,
+                            .beta2 = 0.999,
+                            .epsilon = 1e-8};
+    trpo_critic_place(&parts, critic_work, &fit);
+    void *parameters = random_values(k, critic.parameters, 0.1, 6), *moment = random_values(k, critic.parameters, 0, 6);
+    k->critic_load(&fit, parameters, moment, moment);
+    free(parameters), free(moment);
     for (int i = 0; i < MINIBATCH; i++) order[i] = i * 7 % ROWS;
 }
 
@@ -130,7 +134,6 @@ int main(int count, char **arguments) {
             cases[i].body(); /* symbols are resolved, and the pool's size is known */
             measured(cases[i].body);
             CHECK(isfinite(total), "%g", total);
-            for (int j = 0; j < 3; j++) free(adam[j]);
             free(critic_work), free(jacobians);
             free(a), free(b), free(c), free(d), free(e);
             fixture_free(&f);

@@ -1,83 +1,151 @@
 /* The value fit's gradient against differences of its loss, Adam against its definition, advantages and moments. */
 #include "check.h"
 
-enum { ROWS = 130, INPUTS = 5 };
+enum { ROWS = 330, INPUTS = 5, MOST_THREADS = 5 };
 
+/* A fit with every part of its work its own allocation, so that a sanitizer sees each overrun. */
 typedef struct {
-    const trpo_kernels *k;
     trpo_mlp plan;
-    void *observations, *returns, *forward, *backward, *gathered, *sums, *scratch, *gradient;
+    trpo_critic_fit fit;
+    void *observations, *returns, *parameters, *m, *v;
     int64_t order[ROWS];
 } problem;
 
-static double loss_at(problem *p, const void *parameters) {
-    p->k->mlp_pack_forward(&p->plan, parameters, p->forward);
-    p->k->mlp_pack_backward(&p->plan, parameters, p->backward);
-    return p->k->critic_gradient(&p->plan, p->forward, p->backward, ROWS, p->order, p->observations, p->returns,
-                                 p->gathered, p->sums, p->scratch, p->gradient) /
-           ROWS;
+static void set_up(problem *p, const trpo_kernels *k, int layers, const size_t *widths, trpo_activation activation,
+                   int threads) {
+    memset(p, 0, sizeof *p);
+    k->mlp_plan(layers, widths, activation, &p->plan);
+    const size_t n = p->plan.parameters;
+    p->observations = random_values(k, ROWS * widths[0], 1, 1), p->returns = random_values(k, ROWS, 1, 2);
+    p->parameters = random_values(k, n, 0.3, 3), p->m = random_values(k, n, 0, 4), p->v = random_values(k, n, 0, 4);
+    p->fit = (trpo_critic_fit){.network = &p->plan,
+                               .observations = p->observations,
+                               .returns = p->returns,
+                               .learning_rate = 1e-2,
+                               .beta1 = 0.9,
+                               .beta2 = 0.999,
+                               .epsilon = 1e-8};
+    const trpo_critic_workspace w = trpo_critic_workspace_for(&p->plan, k->item_size, ROWS, threads);
+    for (int i = 0; i < 3; i++) p->fit.state[i] = malloc(w.state[i].bytes);
+    p->fit.sums = malloc(w.sums.bytes), p->fit.squares = malloc(w.squares.bytes);
+    p->fit.scratch = malloc(w.scratch.bytes);
+    p->fit.blocks = w.blocks, p->fit.threads = w.threads;
+    const trpo_random_key key = {.seed = 4};
+    trpo_random_permutation(&key, ROWS, p->order);
 }
 
-static void gradient_of(const trpo_kernels *k, trpo_activation activation) {
-    const size_t widths[] = {INPUTS, 20, 33, 1};
-    problem p = {.k = k};
-    k->mlp_plan(3, widths, activation, &p.plan);
-    const size_t n = p.plan.parameters, size = k->item_size;
-    p.observations = random_values(k, ROWS * INPUTS, 1, 1);
-    p.returns = random_values(k, ROWS, 1, 2);
-    const trpo_critic_workspace w = trpo_critic_workspace_for(&p.plan, size);
-    p.forward = malloc(w.forward.bytes), p.backward = malloc(w.backward.bytes);
-    p.gathered = malloc(w.gathered.bytes);
-    p.sums = malloc(w.sums.bytes), p.scratch = malloc(w.scratch.bytes);
-    p.gradient = malloc(w.gradient.bytes);
-    const trpo_random_key key = {.seed = 4};
-    trpo_random_permutation(&key, ROWS, p.order);
-    void *theta = random_values(k, n, 0.3, 3), *d = random_values(k, n, 1, 5), *trial = malloc(n * size);
-    loss_at(&p, theta);
-    double slope = 0;
-    for (size_t i = 0; i < n; i++) slope += item(k, p.gradient, i) * item(k, d, i);
-    const double h = size == sizeof(float) ? 1e-3 : 1e-6, tolerance = size == sizeof(float) ? 1e-2 : 1e-7;
-    k->step_from(n, theta, h, d, trial);
-    const double plus = loss_at(&p, trial);
-    k->step_from(n, theta, -h, d, trial);
-    const double minus = loss_at(&p, trial);
-    CHECK(fabs((plus - minus) / (2 * h) - slope) < tolerance * (1 + fabs(slope)), "%s: %g against %g", k->isa,
-          (plus - minus) / (2 * h), slope);
-    free(p.observations), free(p.returns), free(p.forward), free(p.backward), free(p.gathered), free(p.sums);
-    free(p.scratch), free(p.gradient), free(theta), free(d), free(trial);
+static void tear_down(problem *p) {
+    for (int i = 0; i < 3; i++) free(p->fit.state[i]);
+    free(p->fit.sums), free(p->fit.squares), free(p->fit.scratch);
+    free(p->observations), free(p->returns), free(p->parameters), free(p->m), free(p->v);
+}
+
+/* Of ROWS rows at parameters, which stay as they are. */
+static double loss_at(const trpo_kernels *k, problem *p, const void *parameters) {
+    double squares;
+    p->fit.learning_rate = 0;
+    k->critic_load(&p->fit, parameters, p->m, p->v);
+    CHECK(k->critic_step(&p->fit, ROWS, p->order, 1, &squares) == TRPO_ADAM_FINITE, "%s", k->isa);
+    return squares / ROWS;
 }
 
 static void gradient(const trpo_kernels *k) {
-    gradient_of(k, TRPO_TANH);
-    for (int activation = TRPO_SILU; activation <= TRPO_SOFTPLUS; activation++)
-        gradient_of(k, (trpo_activation)activation);
+    static const size_t widths[][5] = {{INPUTS, 1}, {INPUTS, 20, 1}, {INPUTS, 20, 33, 1}, {70, 130, 20, 9, 1}};
+    for (int depth = 1; depth <= 4; depth++)
+        for (int activation = TRPO_TANH; activation <= TRPO_SOFTPLUS; activation++) {
+            if (activation == TRPO_RELU || activation == TRPO_LEAKY_RELU) continue; /* differences cross their edge */
+            problem p;
+            set_up(&p, k, depth, widths[depth - 1], (trpo_activation)activation, 1);
+            const size_t n = p.plan.parameters, size = k->item_size;
+            void *d = random_values(k, n, 1 / sqrt((double)n), 5), *trial = malloc(n * size), *g = malloc(n * size);
+            void *zero = malloc(n * size), *theta = malloc(n * size);
+            p.fit.beta1 = 0; /* m is then the gradient */
+            loss_at(k, &p, p.parameters);
+            k->critic_save(&p.fit, theta, g, zero);
+            CHECK(memcmp(theta, p.parameters, n * size) == 0, "%s: moved with a learning rate of 0", k->isa);
+            double slope = 0;
+            for (size_t i = 0; i < n; i++) slope += item(k, g, i) * item(k, d, i);
+            const double h = size == sizeof(float) ? 1e-2 : 1e-6, tolerance = size == sizeof(float) ? 1e-2 : 1e-7;
+            k->step_from(n, p.parameters, h, d, trial);
+            const double plus = loss_at(k, &p, trial);
+            k->step_from(n, p.parameters, -h, d, trial);
+            const double minus = loss_at(k, &p, trial);
+            CHECK(fabs((plus - minus) / (2 * h) - slope) < tolerance * (1 + fabs(slope)),
+                  "%s, depth %d, %d: %g against %g", k->isa, depth, activation, (plus - minus) / (2 * h), slope);
+            free(d), free(trial), free(g), free(zero), free(theta);
+            tear_down(&p);
+        }
 }
 
+/* Minibatches of every size, whose bits do not depend on the number of threads. */
+static void threads(const trpo_kernels *k) {
+    static const size_t widths[][4] = {{17, 64, 64, 1}, {70, 130, 300, 1}};
+    static const size_t counts[] = {1, 64, 65, 128, 200, ROWS};
+    for (int large = 0; large < 2; large++) {
+        problem p;
+        void *first = NULL;
+        for (int count = 1; count <= MOST_THREADS; count++) {
+            set_up(&p, k, 3, widths[large], TRPO_SIGMOID, count);
+            const size_t n = p.plan.parameters, bytes = n * k->item_size;
+            double all = 0;
+            k->critic_load(&p.fit, p.parameters, p.m, p.v);
+            for (int i = 0; i < 12; i++) {
+                double squares;
+                CHECK(k->critic_step(&p.fit, counts[i / 2], p.order, i + 1, &squares) == TRPO_ADAM_FINITE, "%s",
+                      k->isa);
+                all += squares;
+            }
+            char *found = malloc(3 * bytes + sizeof all);
+            k->critic_save(&p.fit, found, found + bytes, found + 2 * bytes);
+            memcpy(found + 3 * bytes, &all, sizeof all);
+            if (!first) first = found;
+            CHECK(memcmp(found, first, 3 * bytes + sizeof all) == 0, "%s: other bits on %d threads", k->isa, count);
+            if (found != first) free(found);
+            tear_down(&p);
+        }
+        free(first);
+    }
+}
+
+/* A linear model, R = -1/2 and no parameter yet: the gradient is the first row's observation. */
 static void adam(const trpo_kernels *k) {
     enum { N = 37 };
-    void *g = random_values(k, N, 1, 6), *m = random_values(k, N, 0, 7), *v = random_values(k, N, 0, 8);
-    void *theta = random_values(k, N, 1, 9);
-    double expected[N], em[N] = {0}, ev[N] = {0};
-    for (size_t i = 0; i < N; i++) expected[i] = item(k, theta, i);
+    const size_t widths[] = {N, 1};
+    problem p;
+    set_up(&p, k, 1, widths, TRPO_TANH, 1);
+    double expected[N + 1] = {0}, em[N + 1] = {0}, ev[N + 1] = {0};
+    for (size_t i = 0; i <= N; i++) set_item(k, p.parameters, i, 0);
+    set_item(k, p.returns, 0, -0.5);
+    p.order[0] = 0;
+    k->critic_load(&p.fit, p.parameters, p.m, p.v);
     for (int step = 1; step <= 5; step++) {
-        CHECK(k->adam(N, 1e-2, 0.9, 0.999, 1e-8, step, g, m, v, theta) == TRPO_ADAM_FINITE, "%s", k->isa);
-        for (size_t i = 0; i < N; i++) {
-            em[i] = 0.9 * em[i] + 0.1 * item(k, g, i);
-            ev[i] = 0.999 * ev[i] + 0.001 * item(k, g, i) * item(k, g, i);
+        double squares, error = expected[N] + 0.5;
+        for (size_t i = 0; i < N; i++) error += expected[i] * item(k, p.observations, i);
+        CHECK(k->critic_step(&p.fit, 1, p.order, step, &squares) == TRPO_ADAM_FINITE, "%s", k->isa);
+        CHECK(fabs(squares - error * error) < 100 * k->epsilon, "%s: %g against %g", k->isa, squares, error * error);
+        for (size_t i = 0; i <= N; i++) {
+            const double g = 2 * error * (i < N ? item(k, p.observations, i) : 1);
+            em[i] = 0.9 * em[i] + 0.1 * g;
+            ev[i] = 0.999 * ev[i] + 0.001 * g * g;
             expected[i] -= 1e-2 * em[i] / (1 - pow(0.9, step)) / (sqrt(ev[i] / (1 - pow(0.999, step))) + 1e-8);
         }
     }
-    CHECK(relative_error(k, theta, expected, N) < 20 * k->epsilon, "%s", k->isa);
+    void *theta = malloc((N + 1) * k->item_size);
+    k->critic_save(&p.fit, theta, p.m, p.v);
+    CHECK(relative_error(k, theta, expected, N + 1) < 100 * k->epsilon, "%s", k->isa);
     /* a gradient whose square overflows, in any place of a vector */
     for (size_t i = 0; i < N; i++) {
-        const double before = item(k, g, i), moment = item(k, v, i);
-        set_item(k, g, i, k->item_size == sizeof(float) ? 1e30 : 1e200);
-        CHECK(k->adam(N, 1e-2, 0.9, 0.999, 1e-8, 6, g, m, v, theta) == TRPO_ADAM_SECOND_MOMENT, "%s: %zu", k->isa, i);
-        set_item(k, g, i, before), set_item(k, m, i, before), set_item(k, v, i, moment);
+        double squares;
+        const double before = item(k, p.observations, i);
+        set_item(k, p.observations, i, k->item_size == sizeof(float) ? 1e30 : 1e200);
+        k->critic_load(&p.fit, p.parameters, p.m, p.v);
+        CHECK(k->critic_step(&p.fit, 1, p.order, 6, &squares) == TRPO_ADAM_SECOND_MOMENT, "%s: %zu", k->isa, i);
+        set_item(k, p.observations, i, NAN);
+        CHECK(k->critic_step(&p.fit, 1, p.order, 6, &squares) == TRPO_ADAM_PARAMETER, "%s: %zu", k->isa, i);
+        set_item(k, p.observations, i, before);
     }
-    set_item(k, g, 3, NAN);
-    CHECK(k->adam(N, 1e-2, 0.9, 0.999, 1e-8, 6, g, m, v, theta) == TRPO_ADAM_PARAMETER, "%s", k->isa);
-    free(g), free(m), free(v), free(theta);
+    free(theta);
+    tear_down(&p);
 }
 
 static void advantages(const trpo_kernels *k) {
@@ -112,6 +180,7 @@ static void advantages(const trpo_kernels *k) {
 
 int main(void) {
     for_every_table(gradient);
+    for_every_table(threads);
     for_every_table(adam);
     for_every_table(advantages);
     return 0;

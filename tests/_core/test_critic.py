@@ -125,18 +125,19 @@ def test_the_minibatches_are_keyed(what):
     assert (base.parameters != other.parameters).any()
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_a_fit_does_not_depend_on_the_number_of_threads(threads):
+@pytest.mark.parametrize("batch_size", [128, 500])
+@pytest.mark.parametrize("threads", [2, 5])
+def test_a_fit_does_not_depend_on_the_number_of_threads(threads, batch_size):
     before, results = library.get_num_threads(), []
     try:
-        for count in (1, threads):
-            library.set_num_threads(count)
+        for allowed, wanted in ((1, None), (threads, None), (threads, 1), (1, threads)):
+            library.set_num_threads(allowed)
             fit = Fit(np.float32, (17, 64, 64, 1), rows=1000)
-            fit.run(batch_size=500, epochs=2)
-            results.append(fit.parameters.tobytes())
+            outcome = fit.run(batch_size=batch_size, epochs=2, threads=wanted)
+            results.append((outcome, [array.tobytes() for array in fit.state]))
     finally:
         library.set_num_threads(before)
-    assert results[0] == results[1]
+    assert all(result == results[0] for result in results)
 
 
 def test_a_fit_in_another_thread_gives_the_same_bits():
@@ -235,6 +236,8 @@ def test_interrupting_a_fit_leaves_everything_as_it_was():
         ({"epochs": -1}, "epochs"),
         ({"learning_rate": np.nan}, "learning_rate"),
         ({"adam_step": -1}, "adam_step"),
+        ({"threads": 0}, "threads"),
+        ({"threads": -1}, "threads"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

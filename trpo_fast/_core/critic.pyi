@@ -39,4 +39,5 @@ class ValueKernel:
         order: NDArray[Any] | None = None,
         losses: NDArray[Any] | None = None,
         stop: NDArray[Any] | None = None,
+        threads: int | None = None,
     ) -> tuple[int, float]: ...

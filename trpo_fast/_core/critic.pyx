@@ -7,12 +7,14 @@ import numpy as np
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport NAN, isfinite
 from libc.stdint cimport INT32_MAX, INT64_MAX, int64_t, uint8_t
-from libc.string cimport memcpy
 
 from trpo_fast._core.csrc cimport (
     TRPO_ADAM_FINITE,
     TRPO_ADAM_SECOND_MOMENT,
+    TRPO_MAX_THREADS,
     trpo_adam_outcome,
+    trpo_critic_fit,
+    trpo_critic_place,
     trpo_critic_workspace,
     trpo_critic_workspace_for,
     trpo_kernels,
@@ -33,33 +35,20 @@ from trpo_fast._core.library cimport (
     permute,
     refuse_overlap,
     refuse_shared,
-    threads,
+    threads as usable_threads,
 )
 
 
 cdef struct Fit:
-    const void *observations
-    const void *returns
+    trpo_critic_fit core
+    int64_t *order  # work
     size_t rows, batch_size
-    void *parameters
-    void *first_moment
-    void *second_moment
-    # work
-    int64_t *order
-    void *forward
-    void *backward
-    void *gathered
-    void *sums
-    void *scratch
-    void *gradient
-    double learning_rate, beta1, beta2, epsilon
     int64_t adam_step
     trpo_adam_outcome outcome
 
 
 cdef double fit_epoch(
-    const trpo_kernels *k, const trpo_mlp *plan, Fit *f, double *losses, const volatile uint8_t *stop,
-    bint interruptible
+    const trpo_kernels *k, Fit *f, double *losses, const volatile uint8_t *stop, bint interruptible
 ) except? -1 nogil:
     # Mean squared error over the epoch's minibatches as they were met, and in losses (OUT, may be NULL) that of each;
     # NaN where f.outcome says that a step came out non-finite.
@@ -67,20 +56,11 @@ cdef double fit_epoch(
     cdef double squares = 0, minibatch
     while start < f.rows and not stop[0]:
         count = min(f.batch_size, f.rows - start)
-        k.mlp_pack_forward(plan, f.parameters, f.forward)
-        k.mlp_pack_backward(plan, f.parameters, f.backward)
-        minibatch = k.critic_gradient(
-            plan, f.forward, f.backward, count, f.order + start, f.observations, f.returns, f.gathered, f.sums,
-            f.scratch, f.gradient
-        )
+        f.adam_step += 1
+        f.outcome = k.critic_step(&f.core, count, f.order + start, f.adam_step, &minibatch)
         squares += minibatch
         if losses != NULL:
             losses[start // f.batch_size] = minibatch / <double>count
-        f.adam_step += 1
-        f.outcome = k.adam(
-            plan.parameters, f.learning_rate, f.beta1, f.beta2, f.epsilon, f.adam_step, f.gradient, f.first_moment,
-            f.second_moment, f.parameters
-        )
         if f.outcome != TRPO_ADAM_FINITE:
             return NAN
         start += count
@@ -174,7 +154,7 @@ cdef class ValueKernel:
         cdef void *y = data_of(out, "out", self.code, 1, rows, -1, True)
         refuse_overlap("out", y, rows * item, "observations", x, rows * self.plan.widths[0] * item)
         refuse_overlap("out", y, rows * item, "parameters", p, self.size * item)
-        cdef int most = threads()
+        cdef int most = usable_threads()
         cdef Memory work = Memory()
         cdef size_t pack = aligned(self.plan.forward_items * item)
         cdef char *base = <char *>work.reserve(pack + most * self.plan.scratch_items * item)
@@ -186,7 +166,7 @@ cdef class ValueKernel:
     def fit(
         self, parameters, first_moment, second_moment, observations, returns, *, adam_step, epochs, batch_size,
         learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, seed=None, stream=None, first_epoch=None, order=None,
-        losses=None, stop=None
+        losses=None, stop=None, threads=None
     ):
         """Minibatch Adam on ``mean (V(s) - R)^2``: all epochs, without the GIL.
 
@@ -207,6 +187,9 @@ cdef class ValueKernel:
             Mean squared error of every minibatch as it was met; undefined where the fit raises.
         stop : ndarray (1,) uint8, optional
             Looked at between minibatches: once another thread made it nonzero, the fit ends with a RuntimeError.
+        threads : int, optional
+            How many may work on it, at most those of ``get_num_threads``, which it is without. The result has the same
+            bits.
 
         Returns
         -------
@@ -231,30 +214,37 @@ cdef class ValueKernel:
         cdef bint interruptible = threading.current_thread() is threading.main_thread()
         count = <int>counter_of(epochs, "epochs", INT32_MAX)
         f.batch_size = counter_of(batch_size, "batch_size", INT64_MAX)
-        f.learning_rate = number_of(learning_rate, "learning_rate")
-        f.beta1, f.beta2 = number_of(beta1, "beta1"), number_of(beta2, "beta2")
-        f.epsilon = number_of(epsilon, "epsilon")
+        cdef trpo_critic_fit *core = &f.core
+        core.network = &self.plan
+        core.learning_rate = number_of(learning_rate, "learning_rate")
+        core.beta1, core.beta2 = number_of(beta1, "beta1"), number_of(beta2, "beta2")
+        core.epsilon = number_of(epsilon, "epsilon")
         f.adam_step = counter_of(adam_step, "adam_step", INT64_MAX)
+        cdef int most = usable_threads()
+        if threads is not None:
+            most = min(most, <int>counter_of(threads, "threads", TRPO_MAX_THREADS))
+            if most < 1:
+                raise ValueError("threads: wanted at least 1, got 0")
         if count < 1:
             raise ValueError("epochs: wanted at least 1, got 0")
         if f.batch_size < 1:
             raise ValueError("batch_size: wanted at least 1, got 0")
-        if not (f.learning_rate >= 0 and isfinite(f.learning_rate)):
+        if not (core.learning_rate >= 0 and isfinite(core.learning_rate)):
             raise ValueError(f"learning_rate: wanted a finite number >= 0, got {learning_rate!r}")
-        if not (0 <= f.beta1 < 1 and 0 <= f.beta2 < 1):
+        if not (0 <= core.beta1 < 1 and 0 <= core.beta2 < 1):
             raise ValueError(f"beta1, beta2: wanted numbers in [0, 1), got {beta1!r} and {beta2!r}")
-        if not (f.epsilon > 0 and isfinite(f.epsilon)):
+        if not (core.epsilon > 0 and isfinite(core.epsilon)):
             raise ValueError(f"epsilon: wanted a finite number > 0, got {epsilon!r}")
         if [order is None] * 3 != [key_part is not None for key_part in (seed, stream, first_epoch)]:
             raise TypeError("order: wanted it, or seed, stream and first_epoch, but not both")
-        f.observations = data_of(observations, "observations", self.code, 2, -1, self.widths[0], False)
+        core.observations = data_of(observations, "observations", self.code, 2, -1, self.widths[0], False)
         rows = observations.shape[0]
         if rows < 1:
             raise ValueError("observations: wanted at least one row, got none")
-        f.returns = data_of(returns, "returns", self.code, 1, rows, -1, False)
-        f.parameters = data_of(parameters, "parameters", self.code, 1, n, -1, True)
-        f.first_moment = data_of(first_moment, "first_moment", self.code, 1, n, -1, True)
-        f.second_moment = data_of(second_moment, "second_moment", self.code, 1, n, -1, True)
+        core.returns = data_of(returns, "returns", self.code, 1, rows, -1, False)
+        cdef void *theta = data_of(parameters, "parameters", self.code, 1, n, -1, True)
+        cdef void *m = data_of(first_moment, "first_moment", self.code, 1, n, -1, True)
+        cdef void *v = data_of(second_moment, "second_moment", self.code, 1, n, -1, True)
         f.rows, f.outcome = rows, TRPO_ADAM_FINITE
         cdef const int64_t *given = NULL
         if order is not None:
@@ -272,54 +262,42 @@ cdef class ValueKernel:
         if stop is not None:
             stop_flag = <const volatile uint8_t *>data_of(stop, "stop", "B", 1, 1, -1, False)
         cdef Extent extents[8]
-        extents[0], extents[1] = Extent(f.parameters, bytes), Extent(f.first_moment, bytes)
-        extents[2] = Extent(f.second_moment, bytes)
+        extents[0], extents[1], extents[2] = Extent(theta, bytes), Extent(m, bytes), Extent(v, bytes)
         extents[3] = Extent(epoch_losses, count * minibatches * sizeof(double))
-        extents[4] = Extent(f.observations, rows * self.plan.widths[0] * item)
-        extents[5], extents[6] = Extent(f.returns, rows * item), Extent(given, count * rows * sizeof(int64_t))
+        extents[4] = Extent(core.observations, rows * self.plan.widths[0] * item)
+        extents[5], extents[6] = Extent(core.returns, rows * item), Extent(given, count * rows * sizeof(int64_t))
         extents[7] = Extent(<const void *>stop_flag, 1)
         refuse_shared(extents, fit_arrays, 4)
 
-        cdef trpo_critic_workspace parts = trpo_critic_workspace_for(&self.plan, item)
-        cdef size_t order_bytes = aligned(rows * sizeof(int64_t))
+        cdef trpo_critic_workspace parts = trpo_critic_workspace_for(
+            &self.plan, item, min(f.batch_size, rows), most
+        )
         cdef Memory work = Memory()
-        cdef char *base = <char *>work.reserve(parts.bytes + order_bytes + 3 * bytes)
-        f.order = <int64_t *>(base + parts.bytes)
-        cdef char *before = base + parts.bytes + order_bytes
-        f.forward, f.backward = base + parts.forward.offset, base + parts.backward.offset
-        f.gathered, f.sums = base + parts.gathered.offset, base + parts.sums.offset
-        f.scratch, f.gradient = base + parts.scratch.offset, base + parts.gradient.offset
-        memcpy(before, f.parameters, bytes)
-        memcpy(before + bytes, f.first_moment, bytes)
-        memcpy(before + 2 * bytes, f.second_moment, bytes)
-        cdef bint done = False
-        try:
-            with nogil:
-                for epoch in range(count):
-                    if given == NULL:
-                        permute(&key, rows, f.order)
-                        key.step += 1
-                    else:
-                        misplaced = copy_order(given + epoch * rows, rows, f.order)
-                        if misplaced >= 0:
-                            break
-                    loss = fit_epoch(k, &self.plan, &f, epoch_losses, stop_flag, interruptible)
-                    if epoch_losses != NULL:
-                        epoch_losses += minibatches
-                    if stop_flag[0] or not isfinite(loss):
+        cdef char *base = <char *>work.reserve(aligned(parts.bytes) + rows * sizeof(int64_t))
+        trpo_critic_place(&parts, base, core)
+        f.order = <int64_t *>(base + aligned(parts.bytes))
+        with nogil:
+            k.critic_load(core, theta, m, v)
+            for epoch in range(count):
+                if given == NULL:
+                    permute(&key, rows, f.order)
+                    key.step += 1
+                else:
+                    misplaced = copy_order(given + epoch * rows, rows, f.order)
+                    if misplaced >= 0:
                         break
-            if misplaced >= 0:
-                raise ValueError(
-                    f"order: epoch {epoch} holds {f.order[misplaced]} at {misplaced}, wanted rows 0 to {rows - 1}"
-                )
-            if stop_flag[0]:
-                raise RuntimeError("the value fit was stopped")
-            if not isfinite(loss):
-                raise fit_error(returns, learning_rate, second_moment=f.outcome == TRPO_ADAM_SECOND_MOMENT)
-            done = True
-        finally:
-            if not done:
-                memcpy(f.parameters, before, bytes)
-                memcpy(f.first_moment, before + bytes, bytes)
-                memcpy(f.second_moment, before + 2 * bytes, bytes)
+                loss = fit_epoch(k, &f, epoch_losses, stop_flag, interruptible)
+                if epoch_losses != NULL:
+                    epoch_losses += minibatches
+                if stop_flag[0] or not isfinite(loss):
+                    break
+        if misplaced >= 0:
+            raise ValueError(
+                f"order: epoch {epoch} holds {f.order[misplaced]} at {misplaced}, wanted rows 0 to {rows - 1}"
+            )
+        if stop_flag[0]:
+            raise RuntimeError("the value fit was stopped")
+        if not isfinite(loss):
+            raise fit_error(returns, learning_rate, second_moment=f.outcome == TRPO_ADAM_SECOND_MOMENT)
+        k.critic_save(core, theta, m, v)
         return f.adam_step, loss

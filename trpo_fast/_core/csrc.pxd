@@ -192,15 +192,17 @@ cdef extern from "trpo/kfac.h" nogil:
     trpo_kronecker_workspace trpo_kronecker_workspace_for(const trpo_kronecker *plan, size_t item_size)
 
 cdef extern from "trpo/critic.h" nogil:
+    ctypedef struct trpo_critic_fit:
+        const trpo_mlp *network
+        const void *observations
+        const void *returns
+        double learning_rate, beta1, beta2, epsilon
+        int threads
     ctypedef struct trpo_critic_workspace:
-        trpo_part forward
-        trpo_part backward
-        trpo_part gathered
-        trpo_part sums
-        trpo_part scratch
-        trpo_part gradient
         size_t bytes
-    trpo_critic_workspace trpo_critic_workspace_for(const trpo_mlp *network, size_t item_size)
+    trpo_critic_workspace trpo_critic_workspace_for(const trpo_mlp *network, size_t item_size, size_t batch_size,
+                                                    int threads)
+    void trpo_critic_place(const trpo_critic_workspace *w, void *memory, trpo_critic_fit *fit)
 
 cdef extern from "trpo/kernels.h" nogil:
     ctypedef enum trpo_adam_outcome:
@@ -223,7 +225,6 @@ cdef extern from "trpo/kernels.h" nogil:
                             void *r) noexcept nogil
         void (*mlp_plan)(int layers, const size_t *widths, trpo_activation activation, trpo_mlp *plan) noexcept nogil
         void (*mlp_pack_forward)(const trpo_mlp *plan, const void *parameters, void *packed) noexcept nogil
-        void (*mlp_pack_backward)(const trpo_mlp *plan, const void *parameters, void *packed) noexcept nogil
         void (*mlp_outputs)(const trpo_mlp *plan, const void *packed, size_t rows, const void *x, void *out,
                             void *scratch, int threads) noexcept nogil
         void (*elementary)(int function, size_t n, const void *x, void *y) noexcept nogil
@@ -250,11 +251,12 @@ cdef extern from "trpo/kernels.h" nogil:
         int (*shifted_reciprocal)(size_t n, double shift, void *x) noexcept nogil
         void (*kronecker_apply)(const trpo_kronecker *plan, const void *factors, const void *diagonal, const void *v,
                                 void *out, void *work, int threads) noexcept nogil
-        double (*critic_gradient)(const trpo_mlp *plan, const void *forward, const void *backward, size_t count,
-                                  const int64_t *order, const void *observations, const void *returns, void *gathered,
-                                  void *sums, void *scratch, void *gradient) noexcept nogil
-        trpo_adam_outcome (*adam)(size_t n, double learning_rate, double beta1, double beta2, double epsilon,
-                                  int64_t step, const void *g, void *m, void *v, void *theta) noexcept nogil
+        void (*critic_load)(const trpo_critic_fit *fit, const void *parameters, const void *first_moment,
+                            const void *second_moment) noexcept nogil
+        trpo_adam_outcome (*critic_step)(const trpo_critic_fit *fit, size_t count, const int64_t *order, int64_t step,
+                                         double *squares) noexcept nogil
+        void (*critic_save)(const trpo_critic_fit *fit, void *parameters, void *first_moment,
+                            void *second_moment) noexcept nogil
         void (*gae)(size_t steps, size_t envs, double gamma, double gae_lambda, const void *rewards,
                     const void *values, const void *next_values, const uint8_t *terminated, const uint8_t *truncated,
                     void *advantages, void *returns) noexcept nogil

@@ -210,6 +210,7 @@ class CriticTrainer:
                     stream=MINIBATCH_STREAM,
                     first_epoch=first_epoch,
                     stop=stop,
+                    threads=1 if config.overlap_critic else None,  # the other cores step environments
                 )
             except FloatingPointError as caught:
                 error = caught

@@ -108,11 +108,12 @@ class TorchValueKernel:
         stream: int,
         first_epoch: int,
         stop: NDArray[Any] | None = None,
+        threads: int | None = None,
     ) -> tuple[int, float]:
         """Minibatch Adam on ``mean (V(s) - R)^2``, of the same minibatches as the compiled kernel's.
 
         Arguments, results and errors are those of `ValueKernel.fit`, which takes an order and reports losses besides;
-        the three arrays change only at the end.
+        `threads` says nothing here, since torch has its own. The three arrays change only at the end.
         """
         check_deterministic("critic", self._critic)
         self._take_buffers()

@@ -1,28 +1,79 @@
-/* Fitting a value network: an MLP with one output. */
+/* Fitting a value network, an MLP with one output, by Adam over minibatches.
+ *
+ * For as long as a fit goes on, parameters and Adam's moments are in the layout that gradients come out in, so that nothing
+ * is packed, unpacked or reordered in a minibatch: of every layer but the last its part of the forward pack (see mlp.h),
+ * then the output's weights, padded[layers - 1], and its bias, padded[layers]. Padding is zero and stays zero. */
 #ifndef TRPO_CRITIC_H
 #define TRPO_CRITIC_H
 
 #include "trpo/mlp.h"
 
-/* Where the parts of the work of a minibatch's gradient lie in one stretch of memory of `bytes`. */
+/* Rows that pass all layers together: less than TRPO_TILE_ROWS, so that a usual minibatch is two equal halves. */
+enum { TRPO_FIT_TILE_ROWS = 64, TRPO_FIT_BLOCKS = 16 /* partial sums of parameter size, at most */ };
+
 typedef struct {
-    trpo_part forward, backward; /* packs of the parameters */
-    trpo_part gathered;          /* a tile of observations */
-    trpo_part sums, scratch;     /* sum_items; scratch_items, of one thread */
-    trpo_part gradient;          /* parameters */
+    const trpo_mlp *network;
+    const void *observations; /* REAL, rows x widths[0] */
+    const void *returns;      /* REAL, rows */
+    double learning_rate, beta1, beta2, epsilon;
+    int threads; /* 1..TRPO_MAX_THREADS, that there is room for; results do not depend on it */
+    int blocks;  /* partial sums that there is room for */
+    /* work */
+    void *state[3];  /* trpo_critic_state_items each: parameters, Adam's m and v */
+    void *sums;      /* blocks * trpo_critic_state_items: the gradient */
+    double *squares; /* blocks */
+    void *scratch;   /* threads * trpo_critic_scratch_items */
+} trpo_critic_fit;
+
+/* Items of the parameters, or of a moment, in a fit's layout. */
+static inline size_t trpo_critic_state_items(const trpo_mlp *network) {
+    const int last = network->layers - 1;
+    return network->forward_weight[last] + network->padded[last] + network->padded[last + 1];
+}
+
+/* ... and of what a thread works on: a network's scratch, a tile of observations, padded, and the backward pack. */
+static inline size_t trpo_critic_scratch_items(const trpo_mlp *network) {
+    return network->scratch_items + TRPO_FIT_TILE_ROWS * network->padded[0] + network->backward_items;
+}
+
+/* How many partial sums a minibatch is split into, a function of the problem alone. */
+static inline int trpo_critic_blocks(size_t rows, size_t parameters) {
+    const size_t tiles = (rows + TRPO_FIT_TILE_ROWS - 1) / TRPO_FIT_TILE_ROWS,
+                 most = TRPO_FIT_BLOCKS / (parameters > 65536 ? 2 : 1);
+    return (int)(tiles < most ? tiles : most);
+}
+
+/* Where the parts of a fit's work lie in one stretch of memory of `bytes`. */
+typedef struct {
+    trpo_part state[3], sums, squares, scratch;
     size_t bytes;
+    int blocks, threads;
 } trpo_critic_workspace;
 
-/* The one place that says how large they are. item_size: of the table that planned the network. */
-static inline trpo_critic_workspace trpo_critic_workspace_for(const trpo_mlp *network, size_t item_size) {
+/* The one place that says how large they are. item_size: of the table that planned the network. batch_size: rows of the
+ * largest minibatch. threads: 1..TRPO_MAX_THREADS that may work on it. */
+static inline trpo_critic_workspace trpo_critic_workspace_for(const trpo_mlp *network, size_t item_size,
+                                                              size_t batch_size, int threads) {
+    const size_t items = trpo_critic_state_items(network);
     trpo_critic_workspace w = {.bytes = 0};
-    w.forward = trpo_part_after(&w.bytes, network->forward_items * item_size);
-    w.backward = trpo_part_after(&w.bytes, network->backward_items * item_size);
-    w.gathered = trpo_part_after(&w.bytes, TRPO_TILE_ROWS * network->widths[0] * item_size);
-    w.sums = trpo_part_after(&w.bytes, network->sum_items * item_size);
-    w.scratch = trpo_part_after(&w.bytes, network->scratch_items * item_size);
-    w.gradient = trpo_part_after(&w.bytes, network->parameters * item_size);
+    w.blocks = trpo_critic_blocks(batch_size, network->parameters);
+    w.threads = threads < w.blocks ? threads : w.blocks;
+    for (int i = 0; i < 3; i++) w.state[i] = trpo_part_after(&w.bytes, items * item_size);
+    w.sums = trpo_part_after(&w.bytes, (size_t)w.blocks * items * item_size);
+    w.squares = trpo_part_after(&w.bytes, (size_t)w.blocks * sizeof(double));
+    w.scratch = trpo_part_after(&w.bytes, (size_t)w.threads * trpo_critic_scratch_items(network) * item_size);
     return w;
+}
+
+/* Points fit's work into memory, w->bytes of it, aligned for double; TRPO_ALIGNMENT is best. */
+static inline void trpo_critic_place(const trpo_critic_workspace *w, void *memory, trpo_critic_fit *fit) {
+    char *base = (char *)memory;
+    for (int i = 0; i < 3; i++) fit->state[i] = base + w->state[i].offset;
+    fit->sums = base + w->sums.offset;
+    fit->squares = (double *)(void *)(base + w->squares.offset);
+    fit->scratch = base + w->scratch.offset;
+    fit->blocks = w->blocks;
+    fit->threads = w->threads;
 }
 
 #endif

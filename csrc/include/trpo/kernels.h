@@ -41,9 +41,8 @@ typedef struct {
     /* ---- networks; see mlp.h for sizes ---- */
     /* widths: layers + 1 items, inputs first, each 1..2^24. layers: 1..TRPO_MAX_LAYERS. Checked by the caller. */
     void (*mlp_plan)(int layers, const size_t *widths, trpo_activation activation, trpo_mlp *plan);
-    /* parameters: plan->parameters items. packed: forward_items or backward_items, OUT. */
+    /* parameters: plan->parameters items. packed: forward_items, OUT. */
     void (*mlp_pack_forward)(const trpo_mlp *plan, const void *parameters, void *packed);
-    void (*mlp_pack_backward)(const trpo_mlp *plan, const void *parameters, void *packed);
     /* x: rows x widths[0]. packed: forward. out: rows x widths[layers], OUT: not activated. scratch: threads *
      * scratch_items. */
     void (*mlp_outputs)(const trpo_mlp *plan, const void *packed, size_t rows, const void *x, void *out, void *scratch,
@@ -108,14 +107,20 @@ typedef struct {
     void (*kronecker_apply)(const trpo_kronecker *plan, const void *factors, const void *diagonal, const void *v,
                             void *out, void *work, int threads);
 
-    /* ---- value fit; see critic.h for the work ---- */
-    /* gradient (parameters items, OUT) of mean (V(s) - R)^2 over the `count` rows that `order` names, which are within
-     * observations and returns (checked by the caller); returns the sum of squared errors. */
-    double (*critic_gradient)(const trpo_mlp *plan, const void *forward, const void *backward, size_t count,
-                              const int64_t *order, const void *observations, const void *returns, void *gathered,
-                              void *sums, void *scratch, void *gradient);
-    trpo_adam_outcome (*adam)(size_t n, double learning_rate, double beta1, double beta2, double epsilon, int64_t step,
-                              const void *g, void *m, void *v, void *theta);
+    /* ---- value fit; see critic.h ---- */
+    /* Begins a fit at parameters and Adam's moments, each plan->parameters items: they are copied to the fit's work, which
+     * nothing but the next two functions may touch until the fit ends. */
+    void (*critic_load)(const trpo_critic_fit *fit, const void *parameters, const void *first_moment,
+                        const void *second_moment);
+    /* One step of Adam (Kingma & Ba 2015), number `step` counted from 1, with torch's placing of epsilon, along the gradient
+     * of mean (V(s) - R)^2 over the `count` rows that `order` names, which are within observations and returns (checked by
+     * the caller) and no more than the batch size that the work is for. squares, OUT: the sum of squared errors, before the
+     * step. Returns what came out non-finite: a v that overflowed is infinite for good, and its parameter would never move
+     * again. */
+    trpo_adam_outcome (*critic_step)(const trpo_critic_fit *fit, size_t count, const int64_t *order, int64_t step,
+                                     double *squares);
+    /* What the fit has come to, as critic_load had it. All OUT. */
+    void (*critic_save)(const trpo_critic_fit *fit, void *parameters, void *first_moment, void *second_moment);
 
     /* ---- rollouts ---- */
     /* All steps x envs; advantages and returns OUT. next_values: V of the state after the step; flags: 0 or 1. */

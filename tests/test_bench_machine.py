@@ -19,7 +19,7 @@ ZEN_5 = {"cpu": "AMD EPYC", "vendor": "AuthenticAMD", "family": 26, "model": 2, 
 # Made before machines were described: the name of the CPU is all that they have of it.
 NAME_ALONE = {
     *("compare_dropin", "compare_sb3", "compare_sb3-2-threads", "compare_sb3-standstill", "core", "environment_zoo"),
-    *("envpool_stepping", "peers", "stepping", "stepping_glue"),
+    *("envpool_stepping", "peers", "stepping_glue"),
 }
 
 X86 = """processor\t: 0

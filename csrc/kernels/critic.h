@@ -69,19 +69,6 @@ INLINE double F(critic_output)(const trpo_activation activation, const F(minibat
     return squares;
 }
 
-/* sums (+)= the sum of the rows of d. */
-INLINE void F(add_rows)(size_t rows, size_t columns, const REAL *d, REAL *sums, int first) {
-    for (size_t c = 0; c < columns; c += VLEN) {
-        vreal chain[4] = {{0}};
-        size_t r = 0;
-        for (; r + 4 <= rows; r += 4)
-            for (int i = 0; i < 4; i++) chain[i] += F(load)(d + (r + (size_t)i) * columns + c);
-        for (; r < rows; r++) chain[0] += F(load)(d + r * columns + c);
-        const vreal sum = (chain[0] + chain[1]) + (chain[2] + chain[3]);
-        F(store)(sums + c, first ? sum : F(load)(sums + c) + sum);
-    }
-}
-
 /* The backward pack of the parameters as the fit has them. */
 static void F(critic_pack_backward)(const trpo_critic_fit *fit, REAL *packed) {
     const trpo_mlp *plan = fit->network;

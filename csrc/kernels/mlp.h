@@ -138,6 +138,21 @@ static REAL *F(mlp_jvp)(const trpo_mlp *plan, const REAL *packed, const REAL *pa
     return tangent;
 }
 
+/* sums (+)= the sum of the rows of d; stored with `first`. */
+INLINE void F(add_rows)(size_t rows, size_t columns, const REAL *d, REAL *sums, int first) {
+    for (size_t c = 0; c < columns; c += VLEN) {
+        /* A tile's rows first, as the weights' products have it: each row by itself added to a long sum would lose
+         * more digits. Four chains, so that an addition need not wait for the one before. */
+        vreal chain[4] = {{0}};
+        size_t r = 0;
+        for (; r + 4 <= rows; r += 4)
+            for (int i = 0; i < 4; i++) chain[i] += F(load)(d + (r + (size_t)i) * columns + c);
+        for (; r < rows; r++) chain[0] += F(load)(d + r * columns + c);
+        const vreal sum = (chain[0] + chain[1]) + (chain[2] + chain[3]);
+        F(store)(sums + c, first ? sum : F(load)(sums + c) + sum);
+    }
+}
+
 /* sums (+)= what layer l gets from d, its outputs' cotangent in a tile: rows x padded[l + 1], zero in the padding. below:
  * the layer's inputs. With `first` the accumulator is stored to, so callers need not clear it. */
 static void F(layer_sums)(const trpo_mlp *plan, int l, size_t rows, const REAL *below, const REAL *d, REAL *sums,
@@ -159,18 +174,7 @@ static void F(layer_sums)(const trpo_mlp *plan, int l, size_t rows, const REAL *
                                .epilogue = first ? F(STORE_) : F(ADD_),
                                .ahead = ahead};
     F(multiply)(&outer, transposed ? in : out, columns);
-    REAL *db = sums + plan->sum_bias[l];
-    for (size_t c = 0; c < out_padded; c += VLEN) {
-        /* A tile's rows first, as the weights' products have it: each row by itself added to a long sum would lose
-         * more digits. Four chains, so that an addition need not wait for the one before. */
-        vreal chain[4] = {{0}};
-        size_t r = 0;
-        for (; r + 4 <= rows; r += 4)
-            for (int i = 0; i < 4; i++) chain[i] += F(load)(d + (r + (size_t)i) * out_padded + c);
-        for (; r < rows; r++) chain[0] += F(load)(d + r * out_padded + c);
-        const vreal sum = (chain[0] + chain[1]) + (chain[2] + chain[3]);
-        F(store)(db + c, first ? sum : F(load)(db + c) + sum);
-    }
+    F(add_rows)(rows, out_padded, d, sums + plan->sum_bias[l], first);
 }
 
 /* sums (+)= J' d for a tile: d is rows x padded[layers], zero in the padding, not modified; scratch: two tile buffers, d may

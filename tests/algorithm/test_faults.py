@@ -68,7 +68,8 @@ def test_what_a_huge_reward_leaves_of_an_agent_can_be_saved_and_loaded(make_agen
         warnings.filterwarnings("ignore", message=".*second moment")
         agent.learn(192)
     assert agent.num_updates == 1
-    assert agent.last_update.critic_status is (Status.SUCCESS if reward < 1e19 else Status.NON_FINITE)
+    expected = {1e18: [Status.SUCCESS], 1e19: [Status.SUCCESS, Status.NON_FINITE], 1e25: [Status.NON_FINITE]}
+    assert agent.last_update.critic_status in expected[reward]
     agent.save(tmp_path / "a.trpo")
     TRPO.load(tmp_path / "a.trpo").close()
 

@@ -70,8 +70,8 @@ def assert_agree(agent, session, rows=ROWS):
     assert actions.shape == expected.shape and actions.dtype == expected.dtype
     if isinstance(agent.action_space, Box):
         rtol = max(1e-5, np.finfo(actions.dtype).eps)
-        # Rounding in the network is of the policy's unit.
-        assert (abs(actions - expected.astype(np.float64)) <= 1e-6 * unit_of(agent) + rtol * abs(expected)).all()
+        # Rounding in the network is of the policy's unit, of sums of some tens of float32 numbers of that size.
+        assert (abs(actions - expected.astype(np.float64)) <= 3e-6 * unit_of(agent) + rtol * abs(expected)).all()
         assert np.ptp(expected.astype(np.float64)) > 0.01
     else:
         np.testing.assert_array_equal(actions, expected)

@@ -9,19 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests._core.policies import Setting
+from tests.engines.cases import KINDS
 from trpo_fast._core.library import get_num_threads, set_num_threads
 from trpo_fast._core.preconditioner import FisherFactors
 from trpo_fast.solvers import conjugate_gradient
 
-KINDS = [
-    "gaussian",
-    "categorical",
-    "multicategorical",
-    "bernoulli",
-    "masked categorical",
-    "masked multicategorical",
-    "masked bernoulli",
-]
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 # Around the vector lengths, and more outputs than are contracted together.
 problems = st.fixed_dictionaries(

@@ -161,9 +161,7 @@ def _kind_of(layer: Any) -> _Kind | None:
         names = _ATTRIBUTES[name]
         return _Kind(lambda layer: _attributes(layer, names), _set_attributes)
     if name in _QUEUES:
-        return _Kind(
-            lambda layer: {name: list(getattr(layer, name)) for name in _QUEUES[_name_of(layer)]}, _fill_queues
-        )
+        return _Kind(_queues, _fill_queues)
     if name == "gymnasium.wrappers.common.PassiveEnvChecker":
         return _Kind(lambda layer: {}, _end_checks)
     if name == "gymnasium.wrappers.transform_action.TransformAction" and layer.func is int:
@@ -193,13 +191,16 @@ def _has_own_pair(kind: Any) -> bool:
     return True
 
 
+def _owner_of(layer: Any, name: str) -> tuple[Any, str]:
+    """Whose attribute a dotted name is, and its last part."""
+    *path, last = name.split(".")
+    return functools.reduce(getattr, path, layer), last
+
+
 def _attributes(layer: Any, names: tuple[str, ...]) -> State:
     state = {}
     for name in names:
-        *path, last = name.split(".")
-        owner = layer
-        for part in path:
-            owner = getattr(owner, part)
+        owner, last = _owner_of(layer, name)
         if hasattr(owner, last):  # some are made by the first reset or step
             state[name] = getattr(owner, last)
     return state
@@ -210,10 +211,7 @@ def _set_attributes(layer: Any, state: Mapping[str, Any]) -> None:
     for name, value in state.items():
         if name not in known:
             raise ValueError(f"{type(layer).__name__} has no {name!r} in its state")
-        *path, last = name.split(".")
-        owner = layer
-        for part in path:
-            owner = getattr(owner, part)
+        owner, last = _owner_of(layer, name)
         setattr(owner, last, value)
 
 

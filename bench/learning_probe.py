@@ -42,7 +42,7 @@ def noise(agent: Any, episodes: int = 16) -> list[str]:
 def updates(agent: Any, batches: int) -> tuple[list[str], float]:
     """What independent batches say, and the mean cosine between their updates; the policy stays as it is."""
     config, engine = agent.config, agent.engine
-    collector = agent._with_collector()
+    collector = agent.training_environments.ready()
     parameters = engine.parameters()
     own, lines, steps = parameters.copy(), [], []
     for _ in range(batches):

@@ -9,8 +9,12 @@ For each environment, 8 copies, the defaults else, medians of alternating rounds
 - ``learn()`` with workers against ``learn()`` in one process of another build, which --against names: a revision, which
   is built in a temporary folder, or a checkout that is built already;
 - the rollout phase alone, while no critic is fitted beside it, against as many processes that step the simulator and do
-  nothing else. Both simulate the same: actions of a standard normal, as the policy begins, which this side's trust
-  region of nothing keeps there. (What a policy learns changes the time of a step: Humanoid's by a tenth.)
+  nothing else. Both simulate the same: actions of a standard normal, as a policy of `log_std_init=0` begins, which this
+  side's trust region of nothing keeps there. (What a policy does changes the time of a step: Humanoid's by a tenth.) A
+  round of training has as many steps as the bare processes take in one of theirs, in whole updates: after the seconds
+  in which others worked, the first tenths of one run on cold caches, and what is shorter has a larger part of that;
+- the same against bare processes that wait for each other after the steps of a rollout, as workers do: on a machine
+  whose cores have other work, the slower one decides there, and the rates of two that never wait add up to more;
 - a worker and its parent on one core against one process on one core.
 
 And how long it takes to make 256 copies, and what memory they take, shared out to two workers and in one process. Every
@@ -26,6 +30,7 @@ import os
 import signal
 import statistics
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,10 +44,21 @@ from trpo_fast.benchmarks import QUIET
 SIDE = Path(__file__).with_name("stepping_side.py")
 RESULT = Path(__file__).with_name("results") / "stepping.json"
 COPIES = 8
+ROLLOUT = 2048  # steps of all copies, the default
 MANY = 256
 
 
-class Side(Worker):
+class Timed:
+    """What has rounds."""
+
+    rounds: list[dict[str, Any]]
+
+    def median(self, figure: str) -> float:
+        """Of all rounds."""
+        return statistics.median(one[figure] for one in self.rounds)
+
+
+class Side(Timed, Worker):
     """One of those compared: a process that does a round when it is asked to."""
 
     def __init__(self, stack: ExitStack, checkout: Path, *, one_core: bool = False, **task: Any) -> None:
@@ -61,58 +77,77 @@ class Side(Worker):
         self.begin()
         self.rounds.append(self.answer())
 
-    def median(self, figure: str) -> float:
-        """Of all rounds."""
-        return statistics.median(one[figure] for one in self.rounds)
 
+class Bare(Timed):
+    """Processes that only step, all at the same time: for `seconds`, or `at_least` so many steps of each."""
 
-class Bare:
-    """Processes that only step, all at the same time."""
-
-    def __init__(self, stack: ExitStack, env: str, processes: int, seconds: float) -> None:
+    def __init__(self, stack: ExitStack, env: str, processes: int, *, seconds: float = 0.0, at_least: int = 0) -> None:
         share = COPIES // processes
+        task: dict[str, Any] = {"kind": "bare", "env": env, "copies": share, "seconds": seconds, "at_least": at_least}
         self.rounds: list[dict[str, Any]] = []
-        self._sides = [
-            Side(stack, ROOT, kind="bare", env=env, copies=share, seconds=seconds, first=share * i)
-            for i in range(processes)
-        ]
+        self._sides = [Side(stack, ROOT, **task, first=share * i) for i in range(processes)]
         for side in self._sides:
             side.answer()
 
     def round(self) -> None:
-        """A whole round."""
+        """A whole round: what the processes reach, each for itself."""
         for side in self._sides:
             side.begin()
         self.rounds.append({"steps_per_second": sum(side.answer()["steps_per_second"] for side in self._sides)})
 
-    median = Side.median
+
+class Meeting(Bare):
+    """The same, and after the steps of a rollout all wait for the slowest."""
+
+    def __init__(self, stack: ExitStack, env: str, processes: int, steps: int) -> None:
+        super().__init__(stack, env, processes, at_least=ROLLOUT // processes)
+        self._rollouts = -(-steps // ROLLOUT)
+
+    def round(self) -> None:
+        """A whole round."""
+        began = time.perf_counter()
+        for _ in range(self._rollouts):
+            for side in self._sides:
+                side.begin()
+            for side in self._sides:
+                side.answer()
+        self.rounds.append({"steps_per_second": self._rollouts * ROLLOUT / (time.perf_counter() - began)})
 
 
-def ratio(one: Side | Bare, other: Side | Bare, figure: str = "steps_per_second", others: str = "") -> float:
+def ratio(one: Timed, other: Timed, figure: str = "steps_per_second", others: str = "") -> float:
     """Median of the ratios of rounds that followed each other: a machine's slower minutes fall on both."""
     rounds = zip(one.rounds, other.rounds, strict=True)
     return statistics.median(a[figure] / b[others or figure] for a, b in rounds)
 
 
-def compare(env: str, against: Path, rounds: int, updates: int, seconds: float, seed: int) -> dict[str, Any]:
+def compare(env: str, against: Path, rounds: int, seconds: float, seed: int) -> dict[str, Any]:
     """Medians, ratios and all rounds of one environment."""
     workers = min(COPIES, usable_cores())
-    ours: dict[str, Any] = {"kind": "train", "env": env, "num_envs": COPIES, "updates": updates, "seed": seed}
+    with ExitStack() as stack:
+        bare = Bare(stack, env, workers, seconds=seconds)
+        bare.round()
+        steps = round(seconds * bare.median("steps_per_second"))
+    ours: dict[str, Any] = {
+        **{"kind": "train", "env": env, "num_envs": COPIES, "at_least": steps, "seed": seed},
+        **{"log_std_init": 0.0, "max_kl": 0.02},  # of both builds, whose defaults differ
+    }
     shared = ours | {"vectorization": "workers", "num_workers": workers}
     alone = ours | {"overlap_critic": False}
     with ExitStack() as stack:
         sides: dict[str, Any] = {
             "learn, before": Side(stack, against, **ours, vectorization="sync"),
             "learn, workers": Side(stack, ROOT, **shared),
-            "rollout, workers": Side(stack, ROOT, **shared, overlap_critic=False, max_kl=1e-9),
+            "rollout, workers": Side(stack, ROOT, **shared | {"max_kl": 1e-9}, overlap_critic=False),
             "one core, sync": Side(stack, ROOT, one_core=True, **alone, vectorization="sync"),
             "one core, worker": Side(stack, ROOT, one_core=True, **alone, vectorization="workers", num_workers=1),
         }
         for side in sides.values():
             side.answer()
-        sides["bare processes"] = Bare(stack, env, workers, seconds)
+        sides["bare processes"] = Bare(stack, env, workers, seconds=seconds)
+        sides["bare processes that meet"] = Meeting(stack, env, workers, steps)
+        order = (*list(sides)[:2], "bare processes", "rollout, workers", "bare processes that meet", *list(sides)[3:5])
         for _ in range(rounds):  # the two of a ratio one after the other
-            for name in (*list(sides)[:3], "bare processes", *list(sides)[3:5]):
+            for name in order:
                 sides[name].round()
         for one, other in zip(sides["one core, sync"].rounds, sides["one core, worker"].rounds, strict=True):
             if one["parameters"] != other["parameters"]:
@@ -122,10 +157,16 @@ def compare(env: str, against: Path, rounds: int, updates: int, seconds: float, 
             figures[name] = sides[name].median("rollout_steps_per_second")
         return {
             "workers": workers,
+            "steps_a_round": steps,
             "steps_per_second": figures,
             "learn_ratio": ratio(sides["learn, workers"], sides["learn, before"]),
             "rollout_share_of_bare": ratio(
                 sides["rollout, workers"], sides["bare processes"], "rollout_steps_per_second", "steps_per_second"
+            ),
+            "rollout_share_of_meeting": ratio(
+                sides["rollout, workers"],
+                sides["bare processes that meet"],
+                *("rollout_steps_per_second", "steps_per_second"),
             ),
             "one_core_ratio": ratio(
                 sides["one core, worker"], sides["one core, sync"], *2 * ("rollout_steps_per_second",)
@@ -176,6 +217,10 @@ def _print(env: str, result: dict[str, Any]) -> None:
     for one, other, name, ratio in (
         ("learn, workers", "learn, before", "learn() against the build before", "learn_ratio"),
         ("rollout, workers", "bare processes", "rollout phase against bare processes", "rollout_share_of_bare"),
+        (
+            *("rollout, workers", "bare processes that meet"),
+            *("rollout phase against those that meet", "rollout_share_of_meeting"),
+        ),
         ("one core, worker", "one core, sync", "rollout phase on one core against sync", "one_core_ratio"),
     ):
         print(f"  {name:<40} {figures[one]:9,.0f} / {figures[other]:9,.0f} = {result[ratio]:.3f}")
@@ -187,8 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--env", nargs="+", default=["HalfCheetah-v5", "Humanoid-v5"])
     parser.add_argument("--against", default=BEFORE, metavar="REV_OR_PATH", help=f"the build before ({BEFORE})")
     parser.add_argument("--rounds", type=int, default=11, help="rounds of each side")
-    parser.add_argument("--updates", type=int, default=3, help="updates in a round of training")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a round of the bare processes")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of the bare processes' rounds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=None, help="JSON file")
     parser.add_argument(
@@ -224,9 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             result["environments"] = environments = {}
             for env in arguments.env:
-                environments[env] = compare(
-                    env, before, arguments.rounds, arguments.updates, arguments.seconds, arguments.seed
-                )
+                environments[env] = compare(env, before, arguments.rounds, arguments.seconds, arguments.seed)
                 shares.append(share_of_cores(usable_cores()))
                 _print(env, environments[env])
     if not arguments.glue:

@@ -13,8 +13,8 @@ import time
 from typing import Any
 
 
-def bare(env: str, copies: int, seconds: float, first: int) -> Any:
-    """Rounds of some environments that are only stepped, with the actions of a policy that has not learned yet."""
+def bare(env: str, copies: int, seconds: float, at_least: int, first: int) -> Any:
+    """Rounds of environments that are only stepped, with the actions of a policy that has not learned yet."""
     import gymnasium
     import numpy as np
 
@@ -29,7 +29,7 @@ def bare(env: str, copies: int, seconds: float, first: int) -> Any:
     def round() -> dict[str, Any]:
         nonlocal at
         began, steps = time.perf_counter(), 0
-        while time.perf_counter() < began + seconds:
+        while steps < at_least or time.perf_counter() < began + seconds:
             for one in envs:
                 at = (at + 1) % len(actions)
                 _, _, terminated, truncated, _ = one.step(actions[at])
@@ -41,13 +41,15 @@ def bare(env: str, copies: int, seconds: float, first: int) -> Any:
     return round
 
 
-def train(env: str, updates: int, checkout: str, **settings: Any) -> Any:
-    """Rounds of training."""
+def train(env: str, at_least: int, checkout: str, **settings: Any) -> Any:
+    """Rounds of training: as many updates as take `at_least` steps."""
     import trpo_fast
 
     assert trpo_fast.__file__ is not None and trpo_fast.__file__.startswith(checkout), trpo_fast.__file__
     agent: Any = trpo_fast.TRPO(env, **settings)
-    steps = agent.num_envs * agent.config.steps_per_env
+    per_update = agent.num_envs * agent.config.steps_per_env
+    updates = -(-at_least // per_update)
+    steps = updates * per_update
 
     def round() -> dict[str, Any]:
         phases: dict[str, float] = {}
@@ -57,11 +59,11 @@ def train(env: str, updates: int, checkout: str, **settings: Any) -> Any:
                 phases[name] = phases.get(name, 0.0) + seconds
 
         began = time.perf_counter()
-        agent.learn(updates * steps, callback=note, reset_num_timesteps=False)
+        agent.learn(steps, callback=note, reset_num_timesteps=False)
         seconds = time.perf_counter() - began
         return {
-            "steps_per_second": updates * steps / seconds,
-            "rollout_steps_per_second": updates * steps / phases["rollout"],
+            "steps_per_second": steps / seconds,
+            "rollout_steps_per_second": steps / phases["rollout"],
             "phases": phases,
             "parameters": hashlib.sha256(agent.engine.parameters().tobytes()).hexdigest(),
         }

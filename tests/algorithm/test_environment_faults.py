@@ -11,7 +11,7 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-import trpo_fast.algorithm.trpo as module
+import trpo_fast.algorithm.training_environments as module
 from tests.environments.test_shared_state import OneAircraft
 from tests.environments.worker_toys import Gambler
 from tests.rollout.toys import Walk
@@ -117,7 +117,7 @@ def test_looking_for_shared_state_makes_no_environment_and_changes_no_bit_of_a_r
     make_agent, bits, monkeypatch, counted
 ):
     looked = make_agent("Pendulum-v1").learn(STEPS)
-    monkeypatch.setattr(TRPO, "_refuse_shared_state", lambda agent: None)
+    monkeypatch.setattr(module.TrainingEnvironments, "_refuse_shared_state", lambda training: None)
     assert bits(make_agent("Pendulum-v1").learn(STEPS)) == bits(looked)
     monkeypatch.undo()
     make_agent(counted).learn(STEPS)

@@ -244,7 +244,7 @@ folder, env, vectorization, total, kill_at = Path(sys.argv[1]), *sys.argv[2:4], 
 files = sorted(folder.glob("*.trpo"))
 agent = TRPO.load(files[-1]) if files else TRPO(**settings(env, vectorization=vectorization))
 left = [kill_at]
-real = agent._with_collector().collect
+real = agent.training_environments.ready().collect
 def collect():
     left[0] -= 1
     if left[0] == 0:

@@ -14,6 +14,7 @@ import time
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 import trpo_fast
 from tests.environments import worker_toys as toys
@@ -28,6 +29,19 @@ def test_workers_have_no_torch_and_one_thread_beside_the_watch_on_their_parent(m
     rows = environments.reset()
     np.testing.assert_array_equal(rows, [[0, 1102]] * 2)
     environments.step(np.zeros((2, 1), np.float32))
+
+
+def test_a_class_that_is_registered_is_imported_in_the_workers_that_make_it_and_in_no_others(made):
+    # By a class, as the agent's module has it: what its module imports is of no concern to other environments.
+    gymnasium.register("Elsewhere-v0", entry_point=torch.nn.Linear)
+    gymnasium.register("Summed-v0", entry_point=toys.Sum)
+    try:
+        assert made(toys.Surroundings, 2, 2).reset()[:, 0].tolist() == [0, 0]
+        assert made(lambda: gymnasium.make("Summed-v0"), 2, 2).reset(0).shape == (2, 2)
+        with pytest.raises(TypeError, match="in_features"):
+            made(lambda: gymnasium.make("Elsewhere-v0"), 2, 2)
+    finally:
+        del gymnasium.registry["Elsewhere-v0"], gymnasium.registry["Summed-v0"]
 
 
 def test_workers_leave_ctrl_c_to_the_main_process(made):

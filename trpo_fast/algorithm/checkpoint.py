@@ -149,7 +149,7 @@ def parts_of(agent: TRPO) -> dict[str, Stateful]:
 
 def capture(agent: TRPO) -> Snapshot:
     """The agent's state now, without waiting for the critic's fit."""
-    collector = agent.collector_state if agent.collector is None else agent.collector.get_state()
+    collector = agent.training_environments.get_state()
     state: State = {"collector": {"step": collector["step"], "resets": collector["resets"]}}
     for name, part in parts_of(agent).items():
         own = part.get_state()
@@ -177,7 +177,7 @@ def resume(agent: TRPO, snapshot: Snapshot) -> None:
     _set_parts(agent, snapshot)
     agent.critic_trainer.set_state(_part(snapshot, "adam"))
     agent.callback_states = snapshot.callbacks
-    agent.collector_state = _collector_state(snapshot)
+    agent.training_environments.set_state(_collector_state(snapshot))
 
 
 def _set_parts(agent: TRPO, snapshot: Snapshot) -> None:

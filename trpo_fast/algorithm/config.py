@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -386,6 +387,11 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
     return "inf" if value == math.inf else value
+
+
+def seed_or_drawn(seed: Any) -> int:
+    """`seed`, checked; None: one drawn from the system."""
+    return secrets.randbelow(2**31) if seed is None else int(checked("seed", seed, SEED))
 
 
 def check_field_names(names: Iterable[str]) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast.algorithm.acting import Player
+from trpo_fast.algorithm.config import POSITIVE_INTEGER, seed_or_drawn
 from trpo_fast.environments.base import Environments
+from trpo_fast.settings import checked
 
+if TYPE_CHECKING:
+    from trpo_fast.algorithm.trpo import TRPO
+
+EVALUATION_STREAM = 4  # of noise and seeds; the others are in trpo.py
 OWN_ENVIRONMENT = (
     "env: it is the vector environment of the training, whose episodes would be cut; want another one, or "
     "agent.close() before, after which the training goes on with new episodes"
@@ -31,6 +38,36 @@ class EvaluationResult(NamedTuple):
     def unfinished(self) -> int:
         """Number of episodes that were left before their end."""
         return int((~self.finished).sum())
+
+
+def evaluate(
+    agent: TRPO, episodes: Any, deterministic: bool, seed: int | None, env: Any, max_steps: Any
+) -> EvaluationResult:
+    """As :meth:`TRPO.evaluate` says."""
+    episodes = checked("episodes", episodes, POSITIVE_INTEGER)
+    limit = agent.config.evaluation_max_steps if max_steps is None else max_steps
+    limit = checked("max_steps", limit, POSITIVE_INTEGER)
+    seed = agent.seed if seed is None else seed_or_drawn(seed)
+    training = agent.training_environments
+    if training.steps_in(env):
+        raise ValueError(OWN_ENVIRONMENT)
+    environments = training.apart(env, min(episodes, agent.num_envs))
+    try:
+        player = agent.make_player(seed, EVALUATION_STREAM, narrow=environments.narrow_acting)
+        # Not the seed itself: the training's environments may have been seeded with it.
+        first = int(np.random.SeedSequence([seed, EVALUATION_STREAM]).generate_state(1)[0])
+        # Copies get first, first + 1, ...: stay clear of the 32-bit limit that some simulators have.
+        first %= 2**31 - environments.num_envs
+        result = play_episodes(environments, player, episodes, deterministic=deterministic, seed=first, max_steps=limit)
+    finally:
+        environments.close()
+    if result.unfinished:
+        warnings.warn(
+            f"evaluate: {result.unfinished} of {episodes} episodes had not ended after {limit:,} steps and count "
+            "with their return until then (max_steps)",
+            stacklevel=3,
+        )
+    return result
 
 
 def play_episodes(

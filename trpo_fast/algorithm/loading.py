@@ -87,9 +87,9 @@ def load(
             checkpoint.check(agent, saved.snapshot)
             checkpoint.resume(agent, saved.snapshot)
         if config.num_envs != saved.config.num_envs or not _is_same(recipe, saved.recipe):
-            agent.collector_state["episodes"] = None
+            agent.training_environments.begin_new_episodes()
         if environments is not None:
-            agent._attach(environments)
+            agent.training_environments.attach(environments)
     except BaseException:
         if environments is not None:
             environments.close()

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from trpo_fast.algorithm.config import TRPOConfig
-from trpo_fast.environments.spaces import action_layout, described, observation_size
+from trpo_fast.environments.spaces import action_layout, described, observation_size, unreached_sides
 from trpo_fast.policies.cnn import CNNCritic, CNNPolicy
 from trpo_fast.policies.distributions import base_of, choices_of, divergence, family_of
 from trpo_fast.policies.mlp import MLPCritic, MLPPolicy
-from trpo_fast.spaces import ActionLayout
+from trpo_fast.spaces import REACH, ActionLayout
 from trpo_fast.spaces.images import fits_bytes, flattened_images, is_image
 
 Network = nn.Module | Callable[[gym.Space[Any], gym.Space[Any], int], nn.Module]
@@ -122,6 +122,24 @@ def make_networks(
         name: _name_of(built[name]) if given else None for name, given in _both(policy is not None, critic is not None)
     }
     return Networks(built["policy"], built["critic"], own, shape, not convolve, convolve and fits_bytes(space))
+
+
+def warn_of_unreached_sides(space: gym.Space[Any], config: TRPOConfig) -> None:
+    """Say which sides of a Box the built-in policy, clipped to it, is far away from when the training begins."""
+    spread = math.exp(min(config.log_std_init, 100.0))  # far above what the engines accept, far below an overflow
+    sides = unreached_sides(space, REACH * max(1.0, spread)) if config.action_map == "clip" else []
+    if not sides:
+        return
+    named = ", ".join(f"{bound:g} of {name}" for name, bound in sides[:3])
+    others = f" and {len(sides) - 3} more" if len(sides) > 3 else ""
+    bounded = isinstance(space, gym.spaces.Box) and space.is_bounded()
+    way_out = "action_map='affine'" if bounded else "a wrapper that gives every side of the box a bound, or rescales it"
+    warnings.warn(
+        f"action_map: 'clip' takes what the policy emits, at first of mean 0 and standard deviation {spread:g}, as "
+        f"actions of {space}, whose sides {named}{others} are far from that: the policy may learn nothing; "
+        f"want {way_out}",
+        stacklevel=3,
+    )
 
 
 def check_settings(config: TRPOConfig, networks: Networks, observation_space: gym.Space[Any]) -> None:

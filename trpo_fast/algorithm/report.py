@@ -1,7 +1,8 @@
-"""What one update did: the object behind ``agent.last_update``."""
+"""What one update did: the object behind ``agent.last_update``; and its clock."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -12,6 +13,26 @@ from trpo_fast.solvers.status import Status
 from trpo_fast.solvers.trust_region import TrustRegionReport
 
 TIMINGS = ("rollout", "advantages", "gradient", "solve", "line_search", "critic_fit", "critic_wait")
+
+
+class Stopwatch:
+    """Seconds by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Book the time since the last call under ``name``."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Book times measured elsewhere."""
+        for name, duration in seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + duration
+        self._last = time.perf_counter()
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
-import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,36 +25,36 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trpo_fast._core.library import permutation
-from trpo_fast.algorithm import checkpoint, loading, presets
+from trpo_fast.algorithm import checkpoint, evaluation, loading, presets
 from trpo_fast.algorithm.acting import Player
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
-from trpo_fast.algorithm.config import EPISODES_REMEMBERED, POSITIVE_INTEGER, SEED, TRPOConfig
+from trpo_fast.algorithm.config import EPISODES_REMEMBERED, POSITIVE_INTEGER, TRPOConfig, seed_or_drawn
 from trpo_fast.algorithm.critic import CriticTrainer
-from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT, EvaluationResult, play_episodes
+from trpo_fast.algorithm.evaluation import EvaluationResult
 from trpo_fast.algorithm.hooks import Hooks, StepFunction, StepInputs
 from trpo_fast.algorithm.memory import lack_of_memory_named
-from trpo_fast.algorithm.networks import Network, check_settings, make_networks
-from trpo_fast.algorithm.report import UpdateReport
+from trpo_fast.algorithm.networks import Network, check_settings, make_networks, warn_of_unreached_sides
+from trpo_fast.algorithm.report import Stopwatch, UpdateReport
 from trpo_fast.algorithm.schedules import SCHEDULES
+from trpo_fast.algorithm.training_environments import TrainingEnvironments
 from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.engines import make_engine
 from trpo_fast.environments.base import Environments
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.recipe import EnvironmentRecipe
-from trpo_fast.environments.spaces import numeric_columns, resolved_action_map, unreached_sides
-from trpo_fast.environments.wrappers import warn_of
+from trpo_fast.environments.spaces import numeric_columns, resolved_action_map
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.advantages import AdvantageFunction
 from trpo_fast.rollout.collector import Collector
 from trpo_fast.run_models import read_latest
 from trpo_fast.settings import checked
-from trpo_fast.spaces import REACH, single_action
+from trpo_fast.spaces import single_action
 from trpo_fast.state import State
 
 # Streams 0 (acting) and 2 (environments) belong to the collector, 1 (minibatches) to the critic's trainer.
 INITIALIZATION_STREAM = 3
-EVALUATION_STREAM = 4  # 5 is PREDICTION_STREAM
+# 4 is evaluation.EVALUATION_STREAM, 5 PREDICTION_STREAM.
 FISHER_STREAM = 6
 
 FIT_PATIENCE = 0.3  # seconds that a critic's fit in progress is given where it is not to be waited for
@@ -185,7 +183,7 @@ class TRPO:
             with lack_of_memory_named(config):
                 self._build(
                     config,
-                    _checked_seed(seed),
+                    seed_or_drawn(seed),
                     environments.observation_space,
                     environments.action_space,
                     recipe,
@@ -196,8 +194,8 @@ class TRPO:
                 )
                 check_settings(config, self.networks, environments.observation_space)
                 if policy is None:
-                    _warn_of_unreached_sides(self.action_space, self.config)
-                self._attach(environments)
+                    warn_of_unreached_sides(self.action_space, self.config)
+                self.training_environments.attach(environments)
         except BaseException:
             environments.close()
             raise
@@ -223,7 +221,6 @@ class TRPO:
         self.seed = seed
         self.observation_space = observation_space
         self.action_space = action_space
-        self.recipe = recipe
         self.preset = preset
         self.hooks = hooks
         self.num_timesteps = 0
@@ -258,19 +255,44 @@ class TRPO:
         self.reward_scaler = (
             RewardScaler(config.num_envs, config.gamma, clip=config.reward_clip) if config.scale_rewards else None
         )
-        self.environments: Environments | None = None
-        self.collector: Collector | None = None
-        # Of the collector while there is none, and of the callbacks of the latest training, by name.
-        self.collector_state: State = {"step": 0, "resets": 0, "episodes": None}
+        self.training_environments = TrainingEnvironments(
+            recipe,
+            config,
+            seed,
+            self.engine,
+            observation_space,
+            action_space,
+            self.observation_normalizer,
+            self.reward_scaler,
+            as_bytes=self.networks.bytes and self.engine.name == "autograd",
+        )
         self._callbacks: CallbackList | None = None
-        self._callback_states: State = {}
+        self._callback_states: State = {}  # of the latest training, by name
         self._observation_layout = ObservationLayout(observation_space)
         self._mask_format = MaskFormat(action_space)
-        self._player = self._make_player(seed, PREDICTION_STREAM)
+        self._player = self.make_player(seed, PREDICTION_STREAM)
         self.num_predictions = 0
         self._learning = False  # whether a call of learn is under way
         self.warned_of_recipe = False  # that files do not say how the environment is made
-        self._warned_of_spaces = False  # that copies draw from one space
+
+    @property
+    def recipe(self) -> EnvironmentRecipe | None:
+        """How the environments are made; None for an agent that was loaded without."""
+        return self.training_environments.recipe
+
+    @recipe.setter
+    def recipe(self, value: EnvironmentRecipe | None) -> None:
+        self.training_environments.recipe = value
+
+    @property
+    def environments(self) -> Environments | None:
+        """Those of the training; None before they are made, and after :meth:`close`."""
+        return self.training_environments.environments
+
+    @property
+    def collector(self) -> Collector | None:
+        """What steps them with the policy; None where they are."""
+        return self.training_environments.collector
 
     @property
     def config(self) -> TRPOConfig:
@@ -283,64 +305,6 @@ class TRPO:
             "config: cannot be replaced, the agent was built by it; want agent.save(path) and "
             "TRPO.load(path, gamma=0.98) to learn on with other settings"
         )
-
-    def _attach(self, environments: Environments) -> None:
-        collector = Collector(
-            environments,
-            self.engine,
-            steps_per_env=self.config.steps_per_env,
-            seed=self.seed,
-            observation_normalizer=self.observation_normalizer,
-            reward_scaler=self.reward_scaler,
-            action_map=self.config.action_map,
-            observation_dtype=np.uint8 if self.networks.bytes and self.engine.name == "autograd" else None,
-        )
-        collector.resume(self.collector_state)
-        warn_of(
-            environments.wrappings,
-            normalizes=self.observation_normalizer is not None,
-            scales=self.reward_scaler is not None,
-        )
-        self.environments, self.collector = environments, collector  # both or, after an error, neither
-
-    def _with_collector(self) -> Collector:
-        """The collector, with environments made now where the agent was loaded without them, or closed."""
-        if self.collector is None:
-            # A VectorEnv that a user handed in is still open, and serves again.
-            environments = self._known_recipe().make_like(self.config.num_envs, like=self)
-            try:
-                self._attach(environments)
-            except BaseException:
-                environments.close()
-                raise
-        assert self.collector is not None
-        return self.collector
-
-    def _refuse_shared_state(self) -> None:
-        """ValueError where copies in one process are one simulator; a warning where that was asked for by name."""
-        assert self.environments is not None
-        found = self.environments.shared_state()
-        if found.drawn_from and not self._warned_of_spaces:
-            self._warned_of_spaces = True
-            names = " and ".join(f"self.{name}" for name in found.drawn_from)
-            warnings.warn(
-                f"env: its copies draw from {names}, one object for all copies of a process: what each of them draws "
-                "depends on the others, on how many share a process, and on no seed of the agent's; want "
-                "self.np_random in its place, or a space for each copy that its reset seeds",
-                stacklevel=3,
-            )
-        if not found.shared:
-            return
-        what = f"env: its {self.num_envs} copies in one process share state: {found.reason}"
-        ways_out = f"vectorization='workers' with num_workers={self.num_envs}, a process for each copy, or num_envs=1"
-        if self._known_recipe().vectorization != "sync":
-            raise ValueError(f"{what}; want {ways_out}, or vectorization='sync' to train all the same")
-        warnings.warn(f"{what}; better: {ways_out}", stacklevel=3)
-
-    def _known_recipe(self) -> EnvironmentRecipe:
-        if self.recipe is None:
-            raise ValueError("env: this agent was loaded without its environment; want TRPO.load(path, env=...)")
-        return self.recipe
 
     def learn(
         self,
@@ -387,8 +351,7 @@ class TRPO:
         if self._learning:
             raise RuntimeError("learn: called by a callback of learn; want one call to end before the next begins")
         self.hooks.require()
-        collector = self._with_collector()
-        self._refuse_shared_state()
+        collector = self.training_environments.ready()
         if reset_num_timesteps:
             self.earlier_timesteps, self.num_timesteps = self.total_timesteps, 0
             self.horizon, self._callback_states = 0, {}
@@ -441,7 +404,7 @@ class TRPO:
     def _update(self, collector: Collector) -> None:
         """One update, in the order of docs/algorithm.md."""
         config, engine, critic = self.config, self.engine, self.critic_trainer
-        clock = _Stopwatch()
+        clock = Stopwatch()
 
         # 1. Trajectories of the current policy. The critic may still be learning from the batch before.
         rollout = collector.collect()
@@ -587,9 +550,7 @@ class TRPO:
 
         See docs/runs.md. Where the environments have not been made yet nothing is known but what the file has.
         """
-        if self.collector is not None:
-            return self.collector.inexact
-        return None if self.collector_state["episodes"] is not None else "its episodes are not in the file"
+        return self.training_environments.inexact
 
     @property
     def callback_states(self) -> State:
@@ -694,53 +655,7 @@ class TRPO:
             The environments have other spaces than the agent, the training's cannot be made again, or ``env`` is the
             VectorEnv of the training in the middle of its episodes.
         """
-        episodes = checked("episodes", episodes, POSITIVE_INTEGER)
-        limit = self.config.evaluation_max_steps if max_steps is None else max_steps
-        limit = checked("max_steps", limit, POSITIVE_INTEGER)
-        seed = self.seed if seed is None else _checked_seed(seed)
-        if self.recipe is not None and self.recipe.steps_in(env) and self.collector and self.collector.under_way:
-            raise ValueError(OWN_ENVIRONMENT)
-        environments = self._environments_apart(env, min(episodes, self.num_envs))
-        try:
-            player = self._make_player(seed, EVALUATION_STREAM, narrow=environments.narrow_acting)
-            # Not the seed itself: the training's environments may have been seeded with it.
-            first = int(np.random.SeedSequence([seed, EVALUATION_STREAM]).generate_state(1)[0])
-            # Copies get first, first + 1, ...: stay clear of the 32-bit limit that some simulators have.
-            first %= 2**31 - environments.num_envs
-            result = play_episodes(
-                environments, player, episodes, deterministic=deterministic, seed=first, max_steps=limit
-            )
-        finally:
-            environments.close()
-        if result.unfinished:
-            warnings.warn(
-                f"evaluate: {result.unfinished} of {episodes} episodes had not ended after {limit:,} steps and count "
-                "with their return until then (max_steps)",
-                stacklevel=2,
-            )
-        return result
-
-    def _environments_apart(self, env: Any, count: int) -> Environments:
-        """Environments for an evaluation; one copy where several in a process would be one simulator, and a warning."""
-        if env is None:
-            make = partial(self._known_recipe().make_again, like=self)
-        else:
-            make = partial(EnvironmentRecipe(env).make_like, like=self)
-        environments = make(count)
-        try:
-            # Those of the training have been looked at, or will be before it begins.
-            same = environments if env is not None or self.environments is None else self.environments
-            found = same.shared_state()
-        except BaseException:
-            environments.close()
-            raise
-        if environments.num_envs == 1 or not found.shared:
-            return environments
-        environments.close()
-        warnings.warn(
-            f"evaluate: its {count} copies in one process share state: {found.reason}; plays in one copy", stacklevel=3
-        )
-        return make(1)
+        return evaluation.evaluate(self, episodes, deterministic, seed, env, max_steps)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole agent, all that training needs to go on included, to a safetensors file (atomically).
@@ -837,13 +752,10 @@ class TRPO:
         The agent can still act, be saved, and learn on, for which new environments are made.
         """
         self.critic_trainer.finish_within(FIT_PATIENCE)
-        if self.collector is not None:
-            self.collector_state = self.collector.get_state()
-        environments, self.environments, self.collector = self.environments, None, None
-        if environments is not None:
-            environments.close()
+        self.training_environments.close()
 
-    def _make_player(self, seed: int, stream: int, narrow: bool = False) -> Player:
+    def make_player(self, seed: int, stream: int, narrow: bool = False) -> Player:
+        """The policy, as it is at each call, acting outside the training with noise of its own."""
         return Player(
             self.engine,
             self.action_space,
@@ -864,48 +776,6 @@ def _noted_on(cause: BaseException, what: str) -> Iterator[None]:
         cause.add_note(f"{what} raised {later!r}")
 
 
-class _Stopwatch:
-    """Seconds by name."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Book the time since the last call under ``name``."""
-        now = time.perf_counter()
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
-        self._last = now
-
-    def add(self, seconds: Mapping[str, float]) -> None:
-        """Book times measured elsewhere."""
-        for name, duration in seconds.items():
-            self.seconds[name] = self.seconds.get(name, 0.0) + duration
-        self._last = time.perf_counter()
-
-
 def _is_whole(value: Any) -> bool:
     """Whether it is a float like 1e6, as people write it."""
     return isinstance(value, float) and value.is_integer()
-
-
-def _warn_of_unreached_sides(space: gym.Space[Any], config: TRPOConfig) -> None:
-    """Say which sides of a Box the built-in policy, clipped to it, is far away from when the training begins."""
-    spread = math.exp(min(config.log_std_init, 100.0))  # far above what the engines accept, far below an overflow
-    sides = unreached_sides(space, REACH * max(1.0, spread)) if config.action_map == "clip" else []
-    if not sides:
-        return
-    named = ", ".join(f"{bound:g} of {name}" for name, bound in sides[:3])
-    others = f" and {len(sides) - 3} more" if len(sides) > 3 else ""
-    bounded = isinstance(space, gym.spaces.Box) and space.is_bounded()
-    way_out = "action_map='affine'" if bounded else "a wrapper that gives every side of the box a bound, or rescales it"
-    warnings.warn(
-        f"action_map: 'clip' takes what the policy emits, at first of mean 0 and standard deviation {spread:g}, as "
-        f"actions of {space}, whose sides {named}{others} are far from that: the policy may learn nothing; "
-        f"want {way_out}",
-        stacklevel=3,
-    )
-
-
-def _checked_seed(seed: Any) -> int:
-    return secrets.randbelow(2**31) if seed is None else int(checked("seed", seed, SEED))

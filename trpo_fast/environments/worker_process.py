@@ -208,14 +208,28 @@ def _dumped(value: Any) -> bytes:
 
 
 def _registry() -> bytes:
-    """What is registered with Gymnasium here, each specification pickled by itself."""
+    """What is registered with Gymnasium here, each specification pickled by itself.
+
+    A class or function that can be imported travels by its name, as Gymnasium takes it: a worker imports the module,
+    and all that this does, where it makes that environment and not where it makes others.
+    """
     specs = {}
     for id, spec in list(gymnasium.registry.items()):
+        spec = copy.copy(spec)
         entry_point = spec.entry_point
         if isinstance(entry_point, str) and entry_point.startswith("__main__:"):
             # A worker's main module is another one; what is defined in this one travels as it is.
-            spec = copy.copy(spec)
             spec.entry_point = getattr(sys.modules["__main__"], entry_point.partition(":")[2], entry_point)
+        elif not isinstance(entry_point, str):
+            spec.entry_point = _name_of(entry_point) or entry_point
         with contextlib.suppress(Exception):  # of no other environment's concern
             specs[id] = pickle.dumps(spec) if isinstance(spec.entry_point, str) else _dumped(spec)
     return pickle.dumps(specs)
+
+
+def _name_of(entry_point: Any) -> str | None:
+    """ "module:name" of what an import of a module, other than a main one, finds under that name."""
+    module, name = str(getattr(entry_point, "__module__", "")), getattr(entry_point, "__qualname__", "")
+    if module in ("__main__", "__mp_main__") or not name.isidentifier():
+        return None
+    return f"{module}:{name}" if getattr(sys.modules.get(module), name, None) is entry_point else None

@@ -1,0 +1,184 @@
+"""The environments that an agent is trained in, with the collector that steps them: made when they are needed first,
+closed, made again; and others like them, to evaluate in."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.environments.base import Environments
+from trpo_fast.environments.recipe import EnvironmentRecipe
+from trpo_fast.environments.wrappers import warn_of
+from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
+from trpo_fast.rollout.collector import Collector
+from trpo_fast.state import State
+
+
+class TrainingEnvironments:
+    """Of one agent; nothing is made before :meth:`attach` or :meth:`ready`.
+
+    Parameters
+    ----------
+    recipe : EnvironmentRecipe or None
+        How they are made; None for an agent that was loaded without.
+    config : TRPOConfig
+        Of the agent, resolved.
+    as_bytes : bool
+        Keep images as uint8 in the rollout.
+
+    The others are those of :class:`Collector`; the spaces are the agent's, which environments made later must have.
+
+    Attributes
+    ----------
+    environments : Environments or None
+    collector : Collector or None
+        Both, or neither.
+    """
+
+    def __init__(
+        self,
+        recipe: EnvironmentRecipe | None,
+        config: TRPOConfig,
+        seed: int,
+        engine: Any,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        observation_normalizer: ObservationNormalizer | None,
+        reward_scaler: RewardScaler | None,
+        *,
+        as_bytes: bool,
+    ) -> None:
+        self.recipe = recipe
+        self.observation_space, self.action_space = observation_space, action_space
+        self.environments: Environments | None = None
+        self.collector: Collector | None = None
+        self._config, self._seed, self._engine = config, seed, engine
+        self._normalizer, self._scaler = observation_normalizer, reward_scaler
+        self._as_bytes = as_bytes
+        self._state: State = {"step": 0, "resets": 0, "episodes": None}  # of the collector while there is none
+        self._warned_of_spaces = False  # that copies draw from one space
+
+    def get_state(self) -> State:
+        """What the collector goes on from; see :class:`Collector`."""
+        return self._state if self.collector is None else self.collector.get_state()
+
+    def set_state(self, state: State) -> None:
+        """What the next collector is to go on from, of an agent without one."""
+        self._state = state
+
+    def begin_new_episodes(self) -> None:
+        """Leave out of the state the episodes under way: they are another environment's."""
+        self._state = {**self._state, "episodes": None}
+
+    @property
+    def inexact(self) -> str | None:
+        """Why what goes on from the state is not, to the bit, what did not end; None where it is."""
+        if self.collector is not None:
+            return self.collector.inexact
+        return None if self._state["episodes"] is not None else "its episodes are not in the file"
+
+    def attach(self, environments: Environments) -> None:
+        """Train in these from now on."""
+        collector = Collector(
+            environments,
+            self._engine,
+            steps_per_env=self._config.steps_per_env,
+            seed=self._seed,
+            observation_normalizer=self._normalizer,
+            reward_scaler=self._scaler,
+            action_map=self._config.action_map,
+            observation_dtype=np.uint8 if self._as_bytes else None,
+        )
+        collector.resume(self._state)
+        warn_of(environments.wrappings, normalizes=self._normalizer is not None, scales=self._scaler is not None)
+        self.environments, self.collector = environments, collector  # both or, after an error, neither
+
+    def ready(self) -> Collector:
+        """The collector, with environments made now where the agent was loaded without them, or closed.
+
+        Raises ValueError where there is no recipe, or where copies in one process are one simulator; a UserWarning says
+        so where that was asked for by name.
+        """
+        if self.collector is None:
+            # A VectorEnv that a user handed in is still open, and serves again.
+            environments = self._known_recipe().make_like(self._config.num_envs, like=self)
+            try:
+                self.attach(environments)
+            except BaseException:
+                environments.close()
+                raise
+        self._refuse_shared_state()
+        assert self.collector is not None
+        return self.collector
+
+    def apart(self, env: Any, count: int) -> Environments:
+        """Environments for an evaluation; one copy where several in a process would be one simulator, and a warning.
+
+        Parameters
+        ----------
+        env : as in the constructor of TRPO, or None
+            What to make; None for what the training has.
+        count : int
+            Copies.
+        """
+        recipe = self._known_recipe() if env is None else EnvironmentRecipe(env)
+        make = partial(recipe.make_again if env is None else recipe.make_like, like=self)
+        environments = make(count)
+        try:
+            # Those of the training have been looked at, or will be before it begins.
+            same = environments if env is not None or self.environments is None else self.environments
+            found = same.shared_state()
+        except BaseException:
+            environments.close()
+            raise
+        if environments.num_envs == 1 or not found.shared:
+            return environments
+        environments.close()
+        warnings.warn(
+            f"evaluate: its {count} copies in one process share state: {found.reason}; plays in one copy", stacklevel=4
+        )
+        return make(1)
+
+    def steps_in(self, env: Any) -> bool:
+        """Whether `env` is the vector environment of the training, in the middle of its episodes."""
+        under_way = self.collector is not None and self.collector.under_way
+        return self.recipe is not None and self.recipe.steps_in(env) and under_way
+
+    def close(self) -> None:
+        """Close the environments; others are made where they are needed again, and go on from the same state."""
+        if self.collector is not None:
+            self._state = self.collector.get_state()
+        environments, self.environments, self.collector = self.environments, None, None
+        if environments is not None:
+            environments.close()
+
+    def _known_recipe(self) -> EnvironmentRecipe:
+        if self.recipe is None:
+            raise ValueError("env: this agent was loaded without its environment; want TRPO.load(path, env=...)")
+        return self.recipe
+
+    def _refuse_shared_state(self) -> None:
+        assert self.environments is not None
+        found = self.environments.shared_state()
+        if found.drawn_from and not self._warned_of_spaces:
+            self._warned_of_spaces = True
+            names = " and ".join(f"self.{name}" for name in found.drawn_from)
+            warnings.warn(
+                f"env: its copies draw from {names}, one object for all copies of a process: what each of them draws "
+                "depends on the others, on how many share a process, and on no seed of the agent's; want "
+                "self.np_random in its place, or a space for each copy that its reset seeds",
+                stacklevel=4,
+            )
+        if not found.shared:
+            return
+        num_envs = self._config.num_envs
+        what = f"env: its {num_envs} copies in one process share state: {found.reason}"
+        ways_out = f"vectorization='workers' with num_workers={num_envs}, a process for each copy, or num_envs=1"
+        if self._known_recipe().vectorization != "sync":
+            raise ValueError(f"{what}; want {ways_out}, or vectorization='sync' to train all the same")
+        warnings.warn(f"{what}; better: {ways_out}", stacklevel=4)

@@ -23,6 +23,10 @@ import numpy as np
 Work = tuple[Callable[[], object], Callable[[], dict[str, Any]]]  # what is timed, and what it came to
 
 
+ACTS = 256  # steps of a rollout, the default
+OUTCOMES = {"rewards": np.float64, "terminated": np.bool_, "truncated": np.bool_}
+
+
 class Unsupported(Exception):
     """This build or CPU has not what a task asks for."""
 
@@ -168,7 +172,10 @@ def trial(case: Case) -> Work:
 
 
 def act(case: Case) -> Work:
-    """One call as a rollout makes it: normalize, forward, draw, log-probability, clip."""
+    """A rollout's share of an environment's step: normalize, forward, draw, log-probability, clip.
+
+    A build that has a recorder compares the parameters at a rollout's first step alone, and keeps what it acted on.
+    """
     rows, inputs = case.arrays["observations"].shape
     outputs = case.arrays["actions"].shape[1]
     actor = case.engine.actor(
@@ -178,14 +185,32 @@ def act(case: Case) -> Work:
         observation_clip=1e3,
         **accepted(case.engine.actor, narrow=True),
     )
-    normalized, actions, clipped = (np.empty((rows, width), np.float32) for width in (inputs, outputs, outputs))
-    log_probs = np.empty(rows, np.float32)
     observations = case.arrays["observations"]
+    normalized, actions = (np.empty((ACTS, rows, width), np.float32) for width in (inputs, outputs))
+    log_probs, clipped = np.empty((ACTS, rows), np.float32), np.empty((rows, outputs), np.float32)
+    answer = {"actions": actions[0], "log_probs": log_probs[0], "clipped": np.empty_like(clipped)}
+    try:
+        from trpo_fast._core.recording import Recorder
+    except ImportError:
 
-    def work() -> None:
-        actor.act(observations, 7, normalized, actions, log_probs, clipped)
+        def work() -> None:
+            for t in range(ACTS):
+                actor.act(observations, 7 + t, normalized[t], actions[t], log_probs[t], clipped)
+                if t == 0:
+                    answer["clipped"][...] = clipped
 
-    return work, lambda: {"actions": actions, "log_probs": log_probs, "clipped": clipped}
+    else:
+        written = {"observations": normalized, "actions": actions, "log_probs": log_probs}
+        written |= {name: np.zeros((ACTS, rows), kind) for name, kind in OUTCOMES.items()}
+
+        def work() -> None:
+            recorder = Recorder(actor, slice(0, rows), first_step=7, env_action_dtype=np.float32, **written)
+            for t in range(ACTS):
+                found = recorder.act(t, observations)
+                if t == 0:
+                    answer["clipped"][...] = found
+
+    return work, lambda: answer
 
 
 KINDS: dict[str, Callable[..., Work]] = {

@@ -132,7 +132,7 @@ ROWS: tuple[Row | PeerRow, ...] = (
     ),
     Row("a trial, categorical of 18 logits, 17-64-64-18, B=2,048", "trial", ChoiceProblem((18,)), Goal(2.5)),
     Row("F v, multicategorical of 6 x 6, 17-64-64-36, B=2,048", "fisher", ChoiceProblem((6,) * 6), Goal(1.35)),
-    Row("256 steps of a rollout, one row acted on at each, 376-256-256-17", "act", PolicyProblem(HUMANOID, 1), Goal(2.5)),
+    Row("act of one row, 256 steps of a rollout, 376-256-256-17", "act", PolicyProblem(HUMANOID, 1), Goal(2.5)),
     PeerRow("update beside sb3-contrib", Goal(8.8)),
     PeerRow("update beside sb3-contrib", Goal(12.0), threads=2),
     PeerRow("update beside sb3-contrib, bf16 products", Goal(10.0), bf16=BF16),

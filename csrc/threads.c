@@ -61,11 +61,12 @@ static uint64_t read_control(void) {
 static void write_control(uint64_t control) { __asm__ volatile("msr fpcr, %0" : : "r"(control)); }
 #endif
 
-static floating_mode get_floating_mode(void) { return read_control() & FLOATING_MODE; }
+uint64_t trpo_floating_mode(void) { return read_control() & FLOATING_MODE; }
 
-static void set_floating_mode(floating_mode mode) {
+void trpo_set_floating_mode(uint64_t mode) {
     const floating_mode control = read_control();
-    if ((control & FLOATING_MODE) != mode) write_control((control & ~(floating_mode)FLOATING_MODE) | mode);
+    if ((control & FLOATING_MODE) != mode)
+        write_control((control & ~(floating_mode)FLOATING_MODE) | ((floating_mode)mode & FLOATING_MODE));
 }
 
 /* One section at a time: `section` is held by the thread that runs it. Workers wait for `generation` to move. What is
@@ -79,7 +80,7 @@ static struct {
     int core;              /* that the last section was begun on */
     processor_set allowed; /* the affinity of those who called */
     unsigned placement;    /* moves whenever that changes */
-    floating_mode mode;    /* of the last section's caller */
+    uint64_t mode;         /* of the last section's caller */
     atomic_uint generation;
     int wanted; /* workers that may join the section under way */
     int joined;
@@ -351,9 +352,9 @@ static void *worker(void *unused) {
         const int taken = pool.spins ? pool.core : -1;
         const int moves = placement != pool.placement;
         if (moves) allowed = pool.allowed, placement = pool.placement;
-        const floating_mode mode = pool.mode;
+        const uint64_t mode = pool.mode;
         pthread_mutex_unlock(&pool.lock);
-        set_floating_mode(mode);
+        trpo_set_floating_mode(mode);
         if (moves) run_on(&allowed);
         leave_core(taken);
         run_tasks(thread);
@@ -403,7 +404,7 @@ void trpo_parallel(int tasks, int threads, void (*task)(void *, int, int), void 
     pool.wanted = threads - 1;
     pool.spins = threads <= granted->processors;
     pool.core = current_core();
-    pool.mode = get_floating_mode();
+    pool.mode = trpo_floating_mode();
     pool.generation++;
     for (int i = 1; i < threads; i++) pthread_cond_signal(&pool.wake); /* there may be more workers than are wanted */
     pthread_mutex_unlock(&pool.lock);

@@ -19,6 +19,7 @@ import torch
 import trpo_fast
 from tests.environments import worker_toys as toys
 from tests.environments.pids import gone, wait_until
+from trpo_fast._core.library import floating_mode, set_floating_mode
 from trpo_fast.environments.workers import WorkerEnvironments
 
 
@@ -29,6 +30,17 @@ def test_workers_have_no_torch_and_one_thread_beside_the_watch_on_their_parent(m
     rows = environments.reset()
     np.testing.assert_array_equal(rows, [[0, 1102]] * 2)
     environments.step(np.zeros((2, 1), np.float32))
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_workers_treat_denormal_numbers_as_the_process_does_that_makes_them(flushed, made):
+    before = floating_mode()
+    try:
+        torch.set_flush_denormal(flushed)
+        assert made(toys.Tiny, 2, 2).reset()[:, 0].tolist() == [0.0 if flushed else 2.0**-1032] * 2
+    finally:
+        set_floating_mode(before)
+    assert floating_mode() == before
 
 
 def test_a_class_that_is_registered_is_imported_in_the_workers_that_make_it_and_in_no_others(made):

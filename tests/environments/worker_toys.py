@@ -128,6 +128,13 @@ class Surroundings(Sum):
         return np.array([float("torch" in sys.modules), threads + allowed])
 
 
+class Tiny(Sum):
+    """Observes what the CPU makes of a number that is below the least normal one."""
+
+    def _observe(self) -> np.ndarray:
+        return np.array([np.float64(2.0**-1022) * np.float64(2.0**-10), 0.0])
+
+
 class Recorded(Sum):
     """Leaves a file behind when it is made, another when it is closed; number `failing` cannot be made."""
 

@@ -78,6 +78,8 @@ cdef extern from "trpo/threads.h" nogil:
     int trpo_get_threads()
     int trpo_usable_cores()
     void trpo_set_threads(int count)
+    uint64_t trpo_floating_mode()
+    void trpo_set_floating_mode(uint64_t mode)
     int trpo_claim(int *claim)
     void trpo_release(int *claim)
 

@@ -35,6 +35,7 @@ from trpo_fast._core.csrc cimport (
     trpo_available_isa,
     trpo_claim,
     trpo_dispatch,
+    trpo_floating_mode,
     trpo_get_threads,
     trpo_kernels,
     trpo_kernels_for,
@@ -44,6 +45,7 @@ from trpo_fast._core.csrc cimport (
     trpo_philox,
     trpo_random_key,
     trpo_random_permutation,
+    trpo_set_floating_mode,
     trpo_set_threads,
     trpo_usable_cores,
 )
@@ -158,6 +160,16 @@ def _take_threads_from_environment():
 
 
 _take_threads_from_environment()
+
+
+def floating_mode():
+    """The calling thread's rounding and its treatment of denormal numbers, as a number that another process takes."""
+    return trpo_floating_mode()
+
+
+def set_floating_mode(mode):
+    """Compute as the thread whose `floating_mode` this is."""
+    trpo_set_floating_mode(counter_of(mode, "mode", UINT64_MAX))
 
 
 def usable_cores():

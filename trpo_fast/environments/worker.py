@@ -23,6 +23,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from trpo_fast._core.library import set_floating_mode
 from trpo_fast._core.recording import Recorder
 from trpo_fast.environments.acting import ActorPlan
 from trpo_fast.environments.copies import Copies
@@ -133,6 +134,7 @@ class _Worker:
         task = pickle.loads(read_data(self._commands))
         self._index, self._first, self._count = task["index"], task["first"], task["count"]
         sys.argv[:] = task["argv"]
+        set_floating_mode(task["floating_mode"])
         _register(task["registry"])
         take_as_said(task["said"])
         try:

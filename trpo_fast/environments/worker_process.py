@@ -19,6 +19,7 @@ from typing import Any
 import cloudpickle
 import gymnasium
 
+from trpo_fast._core.library import floating_mode
 from trpo_fast.environments.mujoco_warnings import said
 from trpo_fast.environments.worker import whose
 
@@ -166,6 +167,7 @@ def tasks(parts: Sequence[slice], makers: Sequence[Callable[[], Any]]) -> list[b
                 "registry": registry,
                 "said": said(),
                 "argv": sys.argv,
+                "floating_mode": floating_mode(),
             }
         )
         for index, part in enumerate(parts)

@@ -2,6 +2,8 @@
 #ifndef TRPO_THREADS_H
 #define TRPO_THREADS_H
 
+#include <stdint.h>
+
 enum { TRPO_MAX_THREADS = 256 };
 
 /* Threads that a parallel section may use, the caller's included. Until trpo_set_threads is called: trpo_usable_cores, at
@@ -33,6 +35,11 @@ void trpo_set_threads(int count);
  * allowed in the current tick of the coarse clock. Other threads than the caller block every signal that can be blocked
  * without harm: all but those that a fault of the thread itself raises. */
 void trpo_parallel(int tasks, int threads, void (*task)(void *context, int i, int thread), void *context);
+
+/* The calling thread's rounding and its treatment of denormal numbers, as the CPU's control register has them; other bits
+ * of what is set are nobody's. */
+uint64_t trpo_floating_mode(void);
+void trpo_set_floating_mode(uint64_t mode);
 
 /* A claim (0: free) on work memory that one thread at a time may use: 1 if it was free and is now the caller's. One that
  * was held while this process was forked is free in the child, where its holder does not exist. */

@@ -17,6 +17,7 @@ from trpo_fast._core.operator import CallableOperator
 from trpo_fast._core.preconditioner import KroneckerPreconditioner
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
+from trpo_fast.solvers.line_search import full_step
 
 # Python shows no integer of more than 4,300 digits unless told to.
 HUGE = {"401 digits": 10**400, "negative": -(10**400), "5,001 digits": 10**5000}
@@ -106,6 +107,17 @@ NUMBERS = [
     (lambda **changed: an_engine().bind(a_batch(), **changed), "total entropy_coefficient"),
     (lambda **changed: an_engine(Own).bind(a_batch(), **changed), "total entropy_coefficient"),
     (lambda **changed: an_engine().preconditioner("kfac", **changed), "damping"),
+    (
+        lambda objective: trpo_fast.backtracking_line_search(lambda _: (objective, 0.0), np.ones(2), np.ones(2)),
+        "objective",
+    ),
+    (lambda objective: full_step(lambda _: (0.0, objective), np.ones(2), np.ones(2)), "objective"),
+    (
+        lambda curvature: trpo_fast.step_length(
+            trpo_fast.Direction(np.ones(2), np.ones(2), curvature, 0.1, trpo_fast.Status.SUCCESS)
+        ),
+        "curvature",
+    ),
     (trpo_fast.set_num_threads, "count"),
     (
         lambda **changed: library.permutation(**({"size": 3, "seed": 1, "stream": 1, "step": 1} | changed)),

@@ -1,5 +1,6 @@
 """The pool through threadpoolctl's eyes."""
 
+import os
 import subprocess
 import sys
 
@@ -36,6 +37,19 @@ def test_a_limit_holds_inside_its_context_only(limits):
         assert trpo_fast.get_num_threads() == 1
         assert listed()[0]["num_threads"] == 1
     assert trpo_fast.get_num_threads() == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity to set")
+def test_threads_that_followed_the_affinity_follow_it_again_after_a_limit():
+    trpo_fast.set_num_threads(None)
+    before = os.sched_getaffinity(0)
+    with threadpoolctl.threadpool_limits(1):
+        assert trpo_fast.get_num_threads() == 1
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert trpo_fast.get_num_threads() == 1
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def test_a_limit_beyond_the_most_threads_is_the_most_and_zero_is_named():

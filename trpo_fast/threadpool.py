@@ -25,7 +25,13 @@ def register_with_threadpoolctl(version: str) -> None:
             return get_num_threads()
 
         def set_num_threads(self, num_threads: int) -> None:
-            set_num_threads(min(num_threads, MAX_THREADS))  # a limit above what there can be limits nothing
+            count = min(num_threads, MAX_THREADS)  # a limit above what there can be limits nothing
+            set_num_threads(count)
+            # What was there before a limit comes back as a number. Where that is what there is without any, none is
+            # set, so that threads go on to follow the affinity.
+            set_num_threads(None)
+            if get_num_threads() != count:
+                set_num_threads(count)
 
         def get_version(self) -> str:
             return version

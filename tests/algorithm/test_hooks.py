@@ -4,6 +4,7 @@ checked, and what files, runs and commands say of them."""
 import functools
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,6 +163,10 @@ def spoils(engine, inputs):
     return no_step(engine, inputs)
 
 
+def timed(timings, engine, inputs):
+    return replace(no_step(engine, inputs), timings=timings)
+
+
 def moves_and_denies_it(engine, inputs):
     usual_step(engine, inputs)
     return no_step(engine, inputs)
@@ -175,6 +180,15 @@ def moves_and_denies_it(engine, inputs):
         ({"step": lambda engine, inputs: None}, TypeError, "step: the function returned NoneType; want a TrustRegion"),
         ({"step": spoils}, ValueError, "step: the function left parameters that cannot be: .*contains nan"),
         ({"step": moves_and_denies_it}, ValueError, "step: .*NO_IMPROVEMENT.*, no step, and changed parameters"),
+        (
+            {"step": lambda *_: TrustRegionReport(0, Status.SUCCESS, 0.0, {})},
+            TypeError,
+            "step: .* status 0; want a Status",
+        ),
+        *(
+            ({"step": functools.partial(timed, timings)}, TypeError, "step: .* timings .*; want seconds by name")
+            for timings in (None, {"solve": "1 ms"})
+        ),
         ({"advantages": lambda inputs: 3}, TypeError, r"advantages: the function returned int; want .*\(64, 3\)"),
         (
             {"advantages": lambda inputs: (inputs.values / 0 * 0, inputs.values)},

@@ -131,9 +131,15 @@ def instruction_set():
 
 
 def set_num_threads(count):
-    """Use at most `count` threads, 1 to 256, in sections that start from now on; on batches bound before, too."""
+    """Use at most `count` threads, 1 to 256, in sections that start from now on; on batches bound before, too.
+
+    None: as many as `get_num_threads` says where no number is set.
+    """
+    if count is None:
+        trpo_set_threads(0)
+        return
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
-        raise TypeError(f"count: wanted an integer, got {count!r}")
+        raise TypeError(f"count: wanted an integer or None, got {count!r}")
     if not 1 <= count <= TRPO_MAX_THREADS:
         raise ValueError(f"count: wanted 1 to {TRPO_MAX_THREADS} threads, got {in_words(count)}")
     trpo_set_threads(count)

@@ -3,6 +3,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+def two_numbers(answer: Any) -> tuple[float, float]: ...
 def backtrack(
     objective: Callable[[NDArray[Any]], tuple[float, float]],
     theta: NDArray[Any],

@@ -14,13 +14,21 @@ from trpo_fast._core.csrc cimport (
 )
 from trpo_fast._core.library cimport Memory, code_of, data_of, kernels_of, refuse_overlap
 
+from trpo_fast._core.library import in_words
 
-cdef tuple two_numbers(answer):
+
+def two_numbers(answer):
+    """What an objective returned, (improvement, kl), as floats; a TypeError or ValueError names it otherwise."""
     try:
         improvement, kl = answer
-        return float(improvement), float(kl)
+        numbers = float(improvement), float(kl)
     except (TypeError, ValueError):
-        raise TypeError(f"objective: wanted two numbers, (improvement, kl), got {answer!r}") from None
+        raise TypeError(f"objective: wanted two numbers, (improvement, kl), got {in_words(answer)}") from None
+    except OverflowError:
+        raise ValueError(
+            f"objective: wanted two numbers that a float holds, (improvement, kl), got {in_words(answer)}"
+        ) from None
+    return numbers
 
 
 def backtrack(

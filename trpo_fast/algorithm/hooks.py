@@ -103,6 +103,11 @@ class Hooks:
         report = self.step(engine, inputs)
         if not isinstance(report, TrustRegionReport):
             raise TypeError(f"step: the function returned {type(report).__name__}; want a TrustRegionReport")
+        if not isinstance(report.status, Status):
+            raise TypeError(f"step: the function reported status {report.status!r}; want a Status")
+        seconds = report.timings.values() if isinstance(report.timings, Mapping) else [report.timings]
+        if not all(isinstance(one, int | float) for one in seconds):
+            raise TypeError(f"step: the function reported timings {report.timings!r}; want seconds by name")
         try:
             engine.refresh()
         except ValueError as error:

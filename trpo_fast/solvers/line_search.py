@@ -136,7 +136,7 @@ def full_step(
     status = Status.NON_FINITE
     try:
         theta += step
-        improvement, kl = objective(theta)
+        improvement, kl = linesearch.two_numbers(objective(theta))
         if math.isfinite(improvement) and math.isfinite(kl):
             accepted = condition is None or condition(improvement, kl, 1.0)
             status = Status.SUCCESS if accepted else Status.CONDITION_VIOLATED

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._core.library import as_double
 from ..settings import described
 from .conjugate_gradient import CGResult, as_operator, conjugate_gradient
 from .engine import Engine, Evaluator
@@ -264,7 +265,9 @@ def step_length(direction: Direction, settings: StepSettings = DEFAULT_STEP) -> 
     """
     _require_settings(settings, StepSettings)
     damped = settings.step_curvature == "damped"
-    curvature = direction.curvature + (direction.damping * direction.squared_norm if damped else 0.0)
+    curvature = as_double(direction.curvature, "direction.curvature") + (
+        direction.damping * direction.squared_norm if damped else 0.0
+    )
     if not (direction.usable and _is_curvature(curvature, direction)):
         return None
     return math.sqrt(2 * settings.max_kl / curvature)
@@ -304,7 +307,8 @@ def try_step(
     theta = engine.parameters()
     if theta.shape != step.shape:
         raise ValueError(f"engine.parameters(): wanted shape {step.shape} as the step has, got {theta.shape}")
-    whole = step.astype(theta.dtype)
+    with np.errstate(over="ignore"):  # a step that is not finite there is an outcome
+        whole = step.astype(theta.dtype)
 
     def objective(_: NDArray[Any]) -> tuple[float, float]:
         engine.parameters_changed()

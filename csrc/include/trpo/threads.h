@@ -23,7 +23,7 @@ int trpo_physical_cores(const char *root, const int *processors, int count);
  * processors of one core count once where the system says so (Linux; others, and many virtual machines, do not). */
 int trpo_usable_cores(void);
 
-/* count: 1..TRPO_MAX_THREADS (checked by the caller). Holds from the next section on. */
+/* count: 1..TRPO_MAX_THREADS (checked by the caller), or 0: as before anything was set. Holds from the next section on. */
 void trpo_set_threads(int count);
 
 /* Run task(context, i, thread) once for every i < tasks. threads: what the caller has room for; no more than that, and no

@@ -108,7 +108,9 @@ NUMBERS = [
     (lambda **changed: an_engine(Own).bind(a_batch(), **changed), "total entropy_coefficient"),
     (lambda **changed: an_engine().preconditioner("kfac", **changed), "damping"),
     (
-        lambda objective: trpo_fast.backtracking_line_search(lambda _: (objective, 0.0), np.ones(2), np.ones(2)),
+        lambda objective: trpo_fast.backtracking_line_search(
+            lambda _: (objective, 0.0), np.ones(2), np.ones(2), max_kl=1.0
+        ),
         "objective",
     ),
     (lambda objective: full_step(lambda _: (0.0, objective), np.ones(2), np.ones(2)), "objective"),

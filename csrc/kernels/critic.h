@@ -12,8 +12,8 @@ typedef struct {
     INT lost_parameter, lost_moment; /* nonzero where one came out that is not finite */
 } F(minibatch_);
 
-/* What this thread takes of `count` things to do, each of which is done once: of those that are left, one that it had in the
- * step before, if it can, since what that is made of is in its core's cache. */
+/* The number of a thing to do, of `count`, each of which is done once. Threads begin at numbers of their own, the same ones
+ * in every step: what a thing is made of is in the cache of the core that did it before. */
 INLINE int F(take)(int *taken, int count, int thread, int threads) {
     int i = thread * count / threads;
     while (__atomic_exchange_n(&taken[i], 1, __ATOMIC_RELAXED)) i = (i + 1) % count;

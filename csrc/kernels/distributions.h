@@ -3,8 +3,9 @@
  * row by row or for `rows` of them at distance `stride`.
  *
  * A row of outputs, of the metric, of a tangent or of a score has room up to the next multiple of VLEN. What lies there is
- * read, and may be overwritten, without a meaning. Sums are in an order that depends on their length alone, so that a row
- * gets the same bits on all instruction sets with multiply-adds: one may act, another update. */
+ * read, and may be overwritten, without a meaning. Sums are in an order that depends on their length alone, so that in
+ * float32 a row gets the same bits on all instruction sets with multiply-adds: one may act, another update. (In float64 the
+ * compiler may fuse a Gaussian's log-probability otherwise on each, so that one that updates acts, too.) */
 
 /* Items of a row's work: whole vectors, and one more behind them. */
 enum { F(ROW_) = TRPO_MAX_OUTPUTS + 64 / sizeof(double) };

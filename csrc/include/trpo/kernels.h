@@ -60,8 +60,8 @@ typedef struct {
     void (*policy_jacobians)(const trpo_policy_batch *batch);
     /* out = F v at theta_old, undamped. v may not be out. */
     void (*policy_fisher)(const trpo_policy_batch *batch, const void *v, void *out);
-    /* Mean improvement of the objective over theta_old and mean KL, in nats, at trial parameters; NaN for an improvement
-     * where an output is not finite. */
+    /* Mean improvement of the objective over theta_old, or over the behaviour policy where that is another, and mean KL, in
+     * nats, at trial parameters; NaN for an improvement where an output is not finite. */
     void (*policy_evaluate)(const trpo_policy_batch *batch, const void *parameters, trpo_kl_direction direction,
                             double *improvement, double *kl);
     /* Mean entropy at theta_old, in nats. */

@@ -68,7 +68,8 @@ typedef struct {
     int threads;    /* 1..TRPO_MAX_THREADS: that there is room for; results do not depend on it */
 } trpo_policy_work;
 
-/* One bound batch. All but policy_bind may run at once for batches that share a cache and have each their own work. */
+/* One bound batch. All but policy_bind and policy_jacobians, which write the cache, may run at once for batches that share
+ * a cache and have each their own work. */
 typedef struct {
     trpo_policy_problem problem;
     trpo_policy_cache cache;

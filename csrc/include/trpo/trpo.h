@@ -14,8 +14,9 @@
  * threads.
  *
  * What holds throughout:
- * - Memory is the caller's. Nothing here allocates but the pool of threads, once, and what counts a machine's cores,
- *   which frees it again; nothing keeps a pointer beyond the call but the structs that the caller fills. Arrays are contiguous, and aligned as their items are.
+ * - Memory is the caller's. Nothing here allocates but the pool of threads, once, and what counts a machine's cores, which
+ *   frees it again; nothing keeps a pointer beyond the call but the structs that the caller fills. Arrays are contiguous,
+ *   and aligned as their items are.
  * - Sizes, offsets and values that index memory are not checked: a header says where that is the caller's part.
  * - Numbers that are not finite travel to the results, which are NaN or named by an outcome; nothing is trapped, and errno
  *   means nothing.

@@ -290,8 +290,8 @@ def test_damaged_description_is_refused_when_loaded_by_file_and_name(saved_file,
         TRPO.load(tmp_path / "bad.trpo")
 
 
-@pytest.mark.parametrize("name", sorted(BUILT_BY - {"action_map", "channel_axis"}))
-def test_a_file_that_lacks_a_setting_that_its_networks_were_built_by_is_refused(saved_file, tmp_path, name):
+@pytest.mark.parametrize("name", ["activation", "dtype", "gamma", "hidden_sizes", "max_kl", "num_envs"])
+def test_a_file_that_lacks_a_setting_is_refused(saved_file, tmp_path, name):
     tensors, metadata = copy.deepcopy(saved_file)
     del metadata["config"][name]
     model_file.write(tmp_path / "bad.trpo", tensors, metadata)

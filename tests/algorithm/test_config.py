@@ -118,6 +118,19 @@ def test_a_saved_configuration_that_is_older_than_a_field_keeps_what_there_was()
     assert TRPOConfig.from_saved(values).fisher_jacobians == "never"
 
 
+def test_a_saved_configuration_without_what_every_one_has_is_refused_by_name():
+    then = {"action_map": "clip", "channel_axis": "auto", "device": "auto", "fisher_jacobians": "never"}
+    then |= {"evaluation_max_steps": 50_000, "log_std_limit": 20}  # of those that came later
+    for field in dataclasses.fields(TRPOConfig):
+        values = TRPOConfig().to_dict()
+        del values[field.name]
+        if field.name in then:
+            assert TRPOConfig.from_saved(values) == TRPOConfig(**{field.name: then[field.name]})
+        else:
+            with pytest.raises(ValueError, match=rf"^config\.{field.name}: missing; want the value"):
+                TRPOConfig.from_saved(values)
+
+
 def _learned_bits(agent, bits):
     return bits(agent)
 

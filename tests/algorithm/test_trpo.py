@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from trpo_fast.algorithm.callbacks import Callback
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.algorithm.trpo import TRPO
@@ -220,12 +221,52 @@ def test_interruption_abandons_a_long_fit_and_leaves_critic_and_adam_as_before_i
     assert (agent.num_timesteps, agent.num_updates) == (2 * STEPS, 2)
     np.testing.assert_array_equal(agent.critic.flat.numpy, critic)
     assert agent.critic_trainer.get_state()["adam_step"] == adam_step
+    assert agent.inexact.startswith("1 of its critic's fits")
     with pytest.raises(RuntimeError, match="the value fit was stopped"):
         _ = agent.last_update.value_loss
     agent.save(tmp_path / "a.trpo")
+    assert TRPO.load(tmp_path / "a.trpo").inexact == agent.inexact
     agent.learn(STEPS, reset_num_timesteps=False)
     assert agent.num_updates == 3
     assert agent.last_update.value_loss > 0
+
+
+def test_who_stops_a_training_may_give_the_fit_more_time(interrupted):
+    error = KeyboardInterrupt()
+    error.patience = 0.9
+    began = time.monotonic()
+    agent, *_ = interrupted(error)
+    assert time.monotonic() - began > 0.9
+    assert agent.inexact is not None  # 10,000,000 epochs take longer
+
+
+def test_a_training_that_a_callback_refuses_leaves_the_agent_as_it_was(make_agent, bits):
+    class Refusing(Callback):
+        def on_training_start(self, agent, end):
+            raise LookupError("not here")
+
+    agent = make_agent().learn(STEPS)
+    before = bits(agent), agent.num_timesteps, agent.earlier_timesteps, agent.horizon
+    for refused, error in (
+        ({"callback": Refusing()}, LookupError),
+        ({"callback": 3}, TypeError),
+        ({"horizon": 1}, ValueError),
+    ):
+        with pytest.raises(error):
+            agent.learn(2 * STEPS, **refused)
+        assert (bits(agent), agent.num_timesteps, agent.earlier_timesteps, agent.horizon) == before
+    assert agent.learn(STEPS, reset_num_timesteps=False).num_timesteps == 2 * STEPS
+
+
+def test_a_callback_whose_state_cannot_be_had_does_not_make_the_agent_useless(make_agent):
+    class Stateless(Callback):
+        def get_state(self):
+            raise LookupError("no state")
+
+    agent = make_agent()
+    with pytest.raises(LookupError, match="no state"):
+        agent.learn(STEPS, Stateless())
+    assert agent.learn(STEPS).num_timesteps == STEPS
 
 
 def test_close_abandons_a_long_fit_and_the_agent_can_still_be_saved(interrupted, tmp_path):
@@ -242,6 +283,7 @@ def test_interpreter_ends_without_waiting_for_a_long_fit():
     program = """
 import os, time
 import numpy as np
+from trpo_fast.algorithm.callbacks import Callback
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.algorithm.trpo import TRPO

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
 
 # Counters that older files lack, by their dotted names, and what they were then.
-_LATER = {"num_predictions": 0, "earlier_timesteps": 0, "horizon": 0, "adam.failed_fits": 0}
+_LATER = {"num_predictions": 0, "earlier_timesteps": 0, "horizon": 0, "adam.failed_fits": 0, "adam.abandoned_fits": 0}
 _DESCRIPTION: dict[str, tuple[Any, str]] = {
     "config": (dict, "an object with fields of TRPOConfig"),
     "seed": (int, SEED.want),

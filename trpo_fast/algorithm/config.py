@@ -358,17 +358,20 @@ class TRPOConfig:
     def from_saved(cls, values: Mapping[str, Any]) -> TRPOConfig:
         """As :meth:`from_dict`, of a saved agent or run: a field that it lacks is what there was before the field.
 
-        ValueError where it lacks one that its networks and statistics were built by, and that every file has.
+        ValueError where it lacks one that every file has.
         """
         values = {**_BEFORE, **values}
-        for name in sorted(BUILT_BY):
-            if name not in values:
-                raise ValueError(f"config.{name}: missing; want the value that the agent was built by")
+        for entry in dataclasses.fields(cls):
+            if entry.name not in values:
+                raise ValueError(f"config.{entry.name}: missing; want the value that the agent was trained with")
         return cls.from_dict(values)
 
 
 # Fields that files of older versions lack, and what there was before them.
-_BEFORE = {"action_map": "clip", "channel_axis": "auto", "fisher_jacobians": "never"}
+_BEFORE = {
+    **{"action_map": "clip", "channel_axis": "auto", "device": "auto", "fisher_jacobians": "never"},
+    **{"evaluation_max_steps": 50_000, "log_std_limit": 20.0},
+}
 
 BUILT_BY = frozenset(
     {

@@ -169,6 +169,7 @@ class CriticTrainer:
         self._epochs = 0
         self._pending: PendingFit | None = None
         self._failed = FailedFits()
+        self.abandoned_fits = 0
 
     def values(self, observations: NDArray[Any]) -> NDArray[Any]:
         """V of each row of ``observations`` (N, D), in the critic's dtype, shape (N,); waits for a fit in progress."""
@@ -250,7 +251,10 @@ class CriticTrainer:
         return time.perf_counter() - began
 
     def finish_within(self, seconds: float) -> None:
-        """Give the fit in progress, if any, this long, then stop it; a stopped fit leaves no trace in the critic."""
+        """Give the fit in progress, if any, this long, then stop it; a stopped fit leaves no trace in the critic.
+
+        It is counted in `abandoned_fits`: from then on the training is not the one that was not interrupted.
+        """
         fit = self._pending
         if fit is None:
             return
@@ -259,6 +263,7 @@ class CriticTrainer:
             fit.stop()
         if fit.exception() is not None:
             self._pending = None
+            self.abandoned_fits += 1
 
     def get_state(self) -> State:
         """Adam's moments (not copied: every fit makes new ones) and the counters, without waiting for a fit."""
@@ -268,6 +273,7 @@ class CriticTrainer:
             "adam_step": self._adam_step,
             "epochs": self._epochs,
             "failed_fits": self._failed.in_a_row,
+            "abandoned_fits": self.abandoned_fits,
         }
 
     def set_state(self, state: State) -> None:
@@ -284,6 +290,7 @@ class CriticTrainer:
         self._second_moment = np.array(state["second_moment"])
         self._adam_step, self._epochs = state["adam_step"], state["epochs"]
         self._failed.in_a_row = state["failed_fits"]
+        self.abandoned_fits = state["abandoned_fits"]
 
     def _make_kernel(self) -> None:
         # A kernel is for what was frozen when it was made.

@@ -80,7 +80,8 @@ class TrainingEnvironments:
         """Why what goes on from the state is not, to the bit, what did not end; None where it is."""
         if self.collector is not None:
             return self.collector.inexact
-        return None if self._state["episodes"] is not None else "its episodes are not in the file"
+        begun = self._state["resets"] > 0
+        return "its episodes are not in the file" if begun and self._state["episodes"] is None else None
 
     def attach(self, environments: Environments) -> None:
         """Train in these from now on."""

@@ -320,8 +320,9 @@ class TRPO:
         An exception, Ctrl-C included, that comes in an update puts the agent back to where that update began, and
         travels on; the agent can be saved, or learn on, as if the interrupted update had not begun. After Ctrl-C that
         includes the episodes under way, where `inexact` is None; after an exception new ones begin. What callbacks
-        changed stays. After Ctrl-C the critic's fit to the last complete update gets 0.3 s to finish; a longer one is
-        stopped and abandoned: the critic and Adam are then those before the fit, the policy keeps the update.
+        changed stays. After Ctrl-C the critic's fit to the last complete update gets 0.3 s to finish, and more where
+        the exception has an attribute `patience`, seconds; a longer one is stopped and abandoned: the critic and Adam
+        are then those before the fit, the policy keeps the update, and `inexact` says so from then on.
 
         Parameters
         ----------
@@ -352,17 +353,20 @@ class TRPO:
             raise RuntimeError("learn: called by a callback of learn; want one call to end before the next begins")
         self.hooks.require()
         collector = self.training_environments.ready()
+        callbacks = CallbackList([callback, ProgressBar() if progress_bar else None])
+        counted = self.earlier_timesteps, self.num_timesteps, self.horizon
+        states = self._callback_states
+        end = timesteps + (0 if reset_num_timesteps else self.num_timesteps)
+        until = self._horizon(horizon, end, 0 if reset_num_timesteps else self.horizon)
+        callbacks.set_state({} if reset_num_timesteps else states)
         if reset_num_timesteps:
             self.earlier_timesteps, self.num_timesteps = self.total_timesteps, 0
-            self.horizon, self._callback_states = 0, {}
-        end = self.num_timesteps + timesteps
-        self.horizon = self._horizon(horizon, end)
-        callbacks = CallbackList([callback, ProgressBar() if progress_bar else None])
-        callbacks.set_state(self._callback_states)
+        self.horizon = until
         before: checkpoint.Snapshot | None = None  # the update under way; outside one the agent is whole
-        self._learning, self._callbacks = True, callbacks
+        self._learning, self._callbacks, begun = True, callbacks, False
         try:
             callbacks.on_training_start(self, end)
+            begun = True
             before = checkpoint.capture(self)
             if self.num_updates == 0 and self.config.warm_up_steps:
                 with lack_of_memory_named(self.config):
@@ -381,21 +385,25 @@ class TRPO:
                     # What raised may be one of the environments, which its episode would make raise again.
                     checkpoint.put_back(self, before, new_episodes=isinstance(error, Exception))
                 if not isinstance(error, Exception):  # Ctrl-C or an exit: someone waits for the end
-                    self.critic_trainer.finish_within(FIT_PATIENCE)
+                    self.critic_trainer.finish_within(getattr(error, "patience", FIT_PATIENCE))
             with _noted_on(error, "on_training_end"):
                 callbacks.on_training_end(self)
             raise
         else:
             callbacks.on_training_end(self)
         finally:
-            self._callback_states = callbacks.get_state()
             self._learning, self._callbacks = False, None
+            if begun:
+                self._callback_states = callbacks.get_state()
+            else:  # refused by a callback: as if it had not been called
+                self.earlier_timesteps, self.num_timesteps, self.horizon = counted
         return self
 
-    def _horizon(self, given: Any, end: int) -> int:
-        """Timesteps at which schedules end, for a training until `end`."""
+    @staticmethod
+    def _horizon(given: Any, end: int, before: int) -> int:
+        """Timesteps at which schedules end, for a training until `end`, where until now it was `before`."""
         if given is None:
-            return max(self.horizon, end)
+            return max(before, end)
         horizon: int = checked("horizon", int(given) if _is_whole(given) else given, POSITIVE_INTEGER)
         if horizon < end:
             raise ValueError(f"horizon: {horizon:,} given; want at least {end:,}, where this training ends")
@@ -550,6 +558,9 @@ class TRPO:
 
         See docs/runs.md. Where the environments have not been made yet nothing is known but what the file has.
         """
+        abandoned = self.critic_trainer.abandoned_fits
+        if abandoned:
+            return f"{abandoned} of its critic's fits, too long to be waited for, were abandoned at an interruption"
         return self.training_environments.inexact
 
     @property

@@ -24,6 +24,9 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
+        # Seconds for a critic's fit under way. Who types Ctrl-C waits for the end; a scheduler sends other signals, and
+        # wants the training to go on elsewhere, to the bit.
+        self.patience = 0.3 if number == signal.SIGINT else 5.0
 
     @property
     def code(self) -> int:

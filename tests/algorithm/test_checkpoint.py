@@ -168,10 +168,11 @@ TENSORS = (
 )
 COUNTERS = (
     *("num_timesteps", "earlier_timesteps", "num_updates", "num_episodes", "num_predictions", "adam", "collector"),
-    *("adam.adam_step", "adam.epochs", "adam.failed_fits", "collector.step", "collector.resets", "horizon"),
+    *("adam.adam_step", "adam.epochs", "adam.failed_fits", "adam.abandoned_fits"),
+    *("collector.step", "collector.resets", "horizon"),
 )
 # What a file lacks that was written before it was counted.
-LATER = ("num_predictions", "earlier_timesteps", "horizon", "adam.failed_fits")
+LATER = ("num_predictions", "earlier_timesteps", "horizon", "adam.failed_fits", "adam.abandoned_fits")
 
 
 def test_the_lists_of_what_may_be_damaged_are_complete(saved_file):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
@@ -167,3 +168,31 @@ def test_metadata_that_json_cannot_hold_is_refused(path):
     with pytest.raises(TypeError, match="JSON"):
         model_file.write(path, {}, {"array": np.zeros(2)})
     assert not path.exists()
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next_to_the_same_path_and_one_under_way_is_not(tmp_path):
+    target = tmp_path / "a[1].trpo"
+    left, other = tmp_path / ".a[1].trpo.0123abcd.new", tmp_path / ".b.trpo.0123abcd.new"
+    for path in (left, other):
+        path.write_bytes(b"half")
+    with left.open("rb") as writing:
+        fcntl.flock(writing, fcntl.LOCK_EX)  # as replace_file holds it
+        model_file.replace_file(target, b"whole")
+        assert left.exists()
+    model_file.replace_file(target, b"whole again")
+    assert {path.name for path in tmp_path.iterdir()} == {target.name, other.name}
+    assert target.read_bytes() == b"whole again"
+
+
+def test_a_file_being_written_is_locked_until_it_has_its_name(tmp_path, monkeypatch):
+    locked = []
+
+    def replace(source, target, real=os.replace):
+        with open(source, "rb") as another, pytest.raises(BlockingIOError):
+            fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked.append(source)
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    model_file.replace_file(tmp_path / "a", b"whole")
+    assert len(locked) == 1 and (tmp_path / "a").read_bytes() == b"whole"

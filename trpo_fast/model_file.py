@@ -5,6 +5,8 @@ The header's metadata has one key, ``trpo_fast``: a JSON object with the format'
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import json
 import os
 import secrets
@@ -68,24 +70,51 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], met
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file; an existing one is replaced in one step, or left as it was when anything fails (OSError)."""
+    """Write a file; an existing one is replaced in one step, or left as it was when anything fails (OSError).
+
+    What an earlier one to the same path left, whose process was killed, is removed.
+    """
     target = checked_path("path", path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot write {target}: folder {target.parent} does not exist")
+    _remove_left_of(target)
     # In the same folder, because only a rename within one file system is atomic.
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_UNFINISHED}")
     try:
-        # Created with the permissions that the process gives to its files.
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+        with os.fdopen(_locked_new_file(temporary), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+            os.replace(temporary, target)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
     _sync_folder(target.parent)
+
+
+def _locked_new_file(path: Path) -> int:
+    """Make a file that nobody takes for left over while it is open, where the file system has locks."""
+    while True:
+        # With the permissions that the process gives to its files.
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle
+        os.close(handle)  # removed between its making and the lock
+
+
+def _remove_left_of(target: Path) -> None:
+    """Remove what saves to `target` left whose process was killed: what nobody holds the lock of."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.????????{_UNFINISHED}"):
+        with suppress(OSError):
+            handle = os.open(left, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+            finally:
+                os.close(handle)
 
 
 def link_file(source: Path, target: Path) -> None:

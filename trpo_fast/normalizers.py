@@ -168,7 +168,7 @@ class RewardScaler:
     """
 
     def __init__(self, num_envs: int, gamma: float, clip: float = 10.0, epsilon: float = 1e-8) -> None:
-        _check_size("num_envs", num_envs)
+        self._num_envs = _check_size("num_envs", num_envs)
         if not 0 <= gamma <= 1:
             raise ValueError(f"gamma must be in [0, 1], got {in_words(gamma)}")
         self.gamma = float(gamma)
@@ -176,32 +176,35 @@ class RewardScaler:
         self.epsilon = _check_positive("epsilon", epsilon, finite=True)
         self.scale = 1.0
         self._moments = _Moments(1)
-        self._carry = np.zeros(num_envs)
+        # None: zeros. A file may well say a number of environments that no memory has room for.
+        self._carry: NDArray[np.float64] | None = None
 
     @property
     def running_sums(self) -> NDArray[np.float64]:
         """Of the episodes under way, (E,), a copy; set them where these are gone on with."""
-        return self._carry.copy()
+        return np.zeros(self._num_envs) if self._carry is None else self._carry.copy()
 
     @running_sums.setter
     def running_sums(self, sums: NDArray[np.float64]) -> None:
-        self._carry[...] = sums
+        carry = np.empty(self._num_envs)
+        carry[...] = sums
+        self._carry = carry
 
     def restart(self) -> None:
         """Forget the running sums: the environments were reset."""
-        self._carry[...] = 0.0
+        self._carry = None
 
     def merge(self, rewards: NDArray[np.float64], done: NDArray[np.bool_], valid: NDArray[np.bool_]) -> None:
         """Add raw rewards ``(T, E)`` float64; rows that are not `valid` (autoreset's dummy rows) count for nothing.
 
         OverflowError, and nothing changed, when their running sums or the squares of these are not finite.
         """
-        sums, carry = np.empty_like(rewards), self._carry.copy()
+        sums, carry = np.empty_like(rewards), self.running_sums
         discounted_returns(rewards, done, valid, carry, sums, gamma=self.gamma)
         if not np.isfinite(sums).all():
             raise OverflowError("discounted sums of the rewards are infinite in float64")
         self._moments.merge(sums[valid][:, None])
-        self._carry[...] = carry
+        self._carry = carry
         self.scale = float(self._moments.inverse_std(self.epsilon)[0])
 
     def scaled(self, rewards: NDArray[np.float64], scale: float, dtype: DTypeLike) -> NDArray[Any]:

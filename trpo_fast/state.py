@@ -94,10 +94,15 @@ def unpacked(content: NDArray[np.uint8]) -> Any:
     if len(data) < _LENGTH or end > len(data):
         raise ValueError(f"{len(data)} bytes given; want a length of {_LENGTH} bytes, and as many")
     rest = data[end:]
+    position = 0
 
     def taken(offset: Any, count: int) -> memoryview:
-        if not (type(offset) is int and offset >= 0 and offset + count <= len(rest)):
+        # Each byte once, in the order they were written in: many descriptions of the same bytes would be a state that
+        # is larger than its file.
+        nonlocal position
+        if not (type(offset) is int and offset == position and offset + count <= len(rest)):
             raise ValueError(f"{count} bytes from {offset!r} on are not there")
+        position += count + -count % _ALIGNMENT
         return rest[offset : offset + count]
 
     def made(value: Any) -> Any:

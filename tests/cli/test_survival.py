@@ -1,136 +1,186 @@
-"""Runs that are killed, stopped and resumed, at moments that are counted, not timed, in children of this process."""
+"""Runs that are killed, stopped or out of room, at moments that are counted, not timed, and gone on with.
+
+Every run is a child of a fork server, and so is whoever goes on with it. What was drawn is said at the end of the tests.
+"""
 
 from __future__ import annotations
 
 import functools
-import io
+import itertools
 import json
-import os
 import random
+import shutil
 import signal
-import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import gymnasium
-import numpy as np
 import pytest
 
+from tests.cli.disturbed import BANDIT, IMPORTS, SMALL, TIMESTEPS, UPDATE, UPDATES
+from tests.cli.fork_server import Ended, ForkServer
+from tests.cli.moments import counted, workers_of
+from tests.environments.pids import gone, wait_until
 from trpo_fast import model_file
-from trpo_fast._core import library
 from trpo_fast.algorithm.logging import read_progress
-from trpo_fast.cli.main import main
 
-UPDATE = 2 * 16
-UPDATES = 5
-SMALL = (
-    *("--num-envs", "2", "--steps-per-env", "16", "--warm-up-steps", "4"),
-    *("--hidden-sizes", "4", "--critic-hidden-sizes", "4", "--critic-epochs", "1", "--critic-batch-size", "16"),
-    *("--eval-episodes", "1", "--checkpoint-every", str(UPDATE), "--timesteps", str(UPDATES * UPDATE)),
+# Of each stage, in every way of training; the first update's are calls behind its rollout.
+KILLS = {"save": 4, "rollout": 3, "evaluation": 2, "warm-up": 1, "first rollout": 1, "first update": 1}
+LAST = {"call": 0.97, "first update": 0.97}  # which other threads may shift by some: not the very last
+
+
+class Training(NamedTuple):
+    """A way of training."""
+
+    env: str
+    vectorization: str = "sync"
+    num_workers: int | None = None
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether it needs MuJoCo."""
+        return self.env.endswith("v5")
+
+
+TRAININGS = (
+    Training("CartPole-v1"),
+    Training("CartPole-v1", "vector"),
+    Training("Pendulum-v1"),
+    Training("Pendulum-v1", "workers", 1),
+    Training("Hopper-v5"),
+    Training("Hopper-v5", "workers", 2),
+    Training("Ant-v5"),
+    Training("Ant-v5", "workers", 2),
 )
-# Functions of C that change what lies on a disk.
-CHANGES = {"open", "fsync", "replace", "link", "unlink", "mkdir", "rmdir", "ftruncate", "lockf"}
+COMMANDS = {
+    Training("CartPole-v1"): {"save": 1, "evaluation": 1},
+    Training("Pendulum-v1"): {"save": 1, "warm-up": 1},
+    Training("Hopper-v5", "workers", 2): {"rollout": 1},
+}
+ANYWHERE = {(BANDIT, "file"): 8, (BANDIT, "call"): 6, ("Pendulum-v1", "call"): 4, ("CartPole-v1", "call"): 4}
+SIGNALS = {signal.SIGTERM: {BANDIT: 6, "CartPole-v1": 7, "Pendulum-v1": 7}, signal.SIGHUP: {BANDIT: 3}}
+SIGNALS[signal.SIGINT] = {BANDIT: 3}
+FULL = 20
 
 
-KILLS, SIGNALS = 8, 3
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    server = ForkServer()
+    yield server
+    server.close()
 
 
-class Bandit(gymnasium.Env[Any, Any]):
-    """Episodes of one step without chance: a new one is the one that was cut."""
+class Runs:
+    """Runs of one kind in one folder, and the undisturbed one that all of them have to end as."""
 
-    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
-    action_space = gymnasium.spaces.Discrete(3)
+    def __init__(self, server: ForkServer, folder: Path, training: Training, *, by_command: bool) -> None:
+        self.folder, self.training, self.by_command = folder, training, by_command
+        self._server = server
+        self._numbers = itertools.count()
+        kinds = {"max_episode_steps": 17}
+        self._env = training.env
+        if by_command:
+            self._kwargs = () if training.env == BANDIT else ("--env-kwargs", json.dumps(kinds))
+        else:
+            self._kwargs = kinds
+        self.undisturbed = Run(self, {"env": self._env} if self._env != BANDIT else {"env": "CartPole-v1"})
+        assert self.undisturbed.ended.code == 0, self.undisturbed.ended.said
+        self.counts = counted(self.undisturbed.folder / "moments")
+        self.wanted = self.undisturbed.end()
+        assert len(self.wanted["rows"]) >= UPDATES  # more where a copy that resets learns from no step
 
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return np.array([0.5, -0.5], np.float32), {}
+    def draw(self, seed: str, stage: str, number: int) -> list[int]:
+        """Moments of a stage, in order."""
+        last = int(LAST.get(stage, 1.0) * self.counts[stage])
+        assert last > 2 * number, (stage, self.counts)
+        return sorted(random.Random(f"{seed} {self.training} {stage}").sample(range(1, last + 1), number))
 
-    def step(self, action):
-        return np.array([0.5, -0.5], np.float32), float(action == 1), True, False, {}
+    def disturbed(self, stage: str, number: int, act: signal.Signals = signal.SIGKILL) -> Run:
+        """One that got a signal at this moment."""
+        env = "CartPole-v1" if self._env == BANDIT else self._env
+        return Run(self, {"env": env, "stage": stage, "number": number, "signal": int(act)})
 
-
-gymnasium.register("SurvivalBandit-v0", Bandit)
-ENV = "SurvivalBandit-v0"
-
-
-@pytest.fixture(autouse=True)
-def bare(monkeypatch, tmp_path) -> Iterator[None]:
-    """One thread, which a fork does not lose, and neither curves nor events, whose thread would not be counted."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    threads = library.get_num_threads()
-    library.set_num_threads(1)
-    yield
-    library.set_num_threads(threads)
-
-
-def in_child(arguments: tuple[str, ...], prepare: Callable[[], None] = lambda: None) -> tuple[int, str]:
-    """Wait status of a child that runs the command after `prepare`, and what it printed."""
-    said = Path("said")
-    child = os.fork()
-    if child == 0:
-        try:
-            handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(handle, 1)
-            os.dup2(handle, 2)
-            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
-            prepare()
-            code = main(arguments)
-            sys.setprofile(None)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(99)
-    _, status = os.waitpid(child, 0)
-    return status, said.read_text()
+    def do(self, folder: Path, more: dict[str, Any]) -> Ended:
+        """Begin the training in a folder, or go on with it."""
+        folder.mkdir(exist_ok=True)
+        env, vectorization, num_workers = self.training
+        job: dict[str, Any] = {"cwd": str(folder), **more}
+        if not self.by_command:
+            kwargs = {"env": env, "vectorization": vectorization, "num_workers": num_workers, "kwargs": self._kwargs}
+            return self._server.run({**job, "train": kwargs, "out": "run"})
+        counting = () if env == BANDIT else ("--import", IMPORTS)
+        if (folder / "run" / "config.json").exists():
+            options = ("--resume", "run", "--eval-episodes", "1", "--checkpoint-every", str(UPDATE))
+        else:
+            workers = () if num_workers is None else ("--num-workers", str(num_workers))
+            options = (env, "--vectorization", vectorization, *workers, *self._kwargs, "--out", "run", *SMALL)
+        return self._server.run({**job, "arguments": ["train", *options, *counting]})
 
 
-class At:
-    """Calls `act` when the `number`-th event of a kind begins in the main thread; counts them for 0."""
-
-    def __init__(self, number: int, counts: Callable[[str, Any, Any], bool], act: Callable[[], None]) -> None:
-        self.number, self.seen, self._counts, self._act = number, 0, counts, act
-
-    def __call__(self) -> None:
-        sys.setprofile(self._event)
-
-    def _event(self, frame: Any, event: str, argument: Any) -> None:
-        if self._counts(event, argument, frame):
-            self.seen += 1
-            if self.seen == self.number:
-                sys.setprofile(None)
-                self._act()
+    def evaluated(self, folder: Path) -> str:
+        """What the command line finds a run worth."""
+        counting = () if self.training.env == BANDIT else ("--import", IMPORTS)
+        arguments = ["eval", "run", "--episodes", "2", "--json", *counting]
+        ended = self._server.run({"cwd": str(folder), "arguments": arguments})
+        assert ended.code == 0, ended.said
+        return ended.said.splitlines()[-1]
 
 
-def changes_files(event: str, argument: Any, frame: Any) -> bool:
-    if event != "c_call":
-        return False
-    if argument.__name__ == "write":
-        return isinstance(argument.__self__, io.FileIO | io.BufferedWriter)
-    return argument.__name__ in CHANGES and argument.__module__ in ("posix", "fcntl")
+class Run:
+    """One run, which has ended; and what became of it."""
 
+    def __init__(self, runs: Runs, disturbance: dict[str, Any]) -> None:
+        self._runs = runs
+        self.folder = runs.folder / f"{next(runs._numbers)}"
+        self.ended = runs.do(self.folder, disturbance)
+        assert "Traceback" not in self.ended.said and "Exception ignored" not in self.ended.said, self.ended.said
 
-def any_call(event: str, argument: Any, frame: Any) -> bool:
-    return event in ("call", "c_call")
+    @property
+    def out(self) -> Path:
+        return self.folder / "run"
 
+    def require_no_worker(self) -> None:
+        """A training that is gone leaves no process behind."""
+        pids = workers_of(self.folder / "moments")
+        assert len(pids) >= (self._runs.training.num_workers or 0) or self._runs.training.vectorization != "workers"
+        assert wait_until(lambda: all(map(gone, pids))), pids
 
-def send(number: int) -> Callable[[], None]:
-    return lambda: os.kill(os.getpid(), number)
+    def go_on(self) -> None:
+        """Let another process end the training, and require that it ends as the undisturbed one."""
+        if not self._has_ended():
+            again = self._runs.do(self.folder, {})
+            assert again.code == 0, f"{self.ended.said}\n{again.said}"
+            assert "Traceback" not in again.said and "Exception ignored" not in again.said, again.said
+        for name, found in self.end().items():
+            assert found == self._runs.wanted[name], f"{name}: {self.ended.said}"
+        # The lock of a process that was killed after the end lies there, and holds nothing.
+        left = [path.name for path in self.out.rglob(".*") if path.name != ".lock"]
+        assert left == [], "left-overs of the process that was killed are removed"
 
+    def _has_ended(self) -> bool:
+        model = self.out / "model.trpo"
+        if not self._runs.by_command or not model.exists():
+            return False
+        return bool(model_file.read_metadata(model)["counters"]["num_timesteps"] == TIMESTEPS)
 
-def learned(folder: Path) -> dict[str, bytes]:
-    """Every bit that the run's model has."""
-    arrays, metadata = model_file.read(folder / "model.trpo")
-    counters = {k: v for k, v in metadata["counters"].items() if k != "collector"}
-    return {name: array.tobytes() for name, array in arrays.items()} | {"counters": json.dumps(counters).encode()}
+    def end(self) -> dict[str, Any]:
+        """Everything that has to be the same: bits of the models, rows, evaluations."""
+        found: dict[str, Any] = {"rows": rows(self.out)}
+        for name in ("model.trpo", "best.trpo"):
+            if (self.out / name).exists():
+                arrays, metadata = model_file.read(self.out / name)
+                counters = metadata["counters"]
+                if self._runs.training.env == BANDIT:  # an episode that was cut is another one, and has the same bits
+                    counters.pop("collector")
+                found[name] = {key: array.tobytes() for key, array in arrays.items()} | {"counters": counters}
+        if self._runs.by_command:
+            found["evaluation"] = self._runs.evaluated(self.folder)
+        else:
+            lines = (self.out / "evaluations").read_text().splitlines()
+            found["evaluations"] = sorted(set(lines))  # one that a killed process had, too, is the same
+            found["end"] = json.loads((self.out / "end.json").read_text())
+        return found
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -138,96 +188,82 @@ def rows(folder: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in read_progress(folder / "progress.csv")]
 
 
-@functools.cache  # one for all tests of a process, whose folder is the first's
-def undisturbed(env: str = ENV) -> tuple[dict[str, bytes], list[dict[str, str]]]:
-    folder = Path("undisturbed")
-    status, said = in_child(("train", env, "--out", str(folder), *SMALL))
-    assert status == 0, said
-    found = rows(folder)
-    assert [int(row["time/total_timesteps"]) for row in found] == [UPDATE * (i + 1) for i in range(UPDATES)]
-    return learned(folder), found
+def named(training: Training) -> str:
+    return f"{training.env}-{training.vectorization}"
 
 
-@functools.cache
-def count(counts: Callable[[str, Any, Any], bool], env: str = ENV) -> int:
-    """How many such events an undisturbed run has."""
-    told, tell = os.pipe()
-
-    def prepare() -> None:
-        at = At(0, counts, lambda: None)
-        at()
-        os._exit = lambda code, leave=os._exit: (os.write(tell, f"{at.seen}".encode()), leave(code))
-
-    status, said = in_child(("train", env, "--out", "counted", *SMALL), prepare)
-    assert status == 0, said
-    found = int(os.read(told, 100))
-    os.close(told)
-    os.close(tell)
-    return found
+def require(training: Training) -> None:
+    if training.is_simulated:
+        pytest.importorskip("mujoco")
 
 
-def go_on(folder: Path, env: str = ENV) -> str:
-    """Finish a run that was disturbed, as a user would; what the command said."""
-    if (folder / "config.json").exists():
-        arguments = ("--resume", str(folder), "--eval-episodes", "1", "--checkpoint-every", str(UPDATE))
-        if learned_all(folder):
-            return ""
-    else:
-        arguments = (env, "--out", str(folder), *SMALL)
-    status, said = in_child(("train", *arguments))
-    assert status == 0, f"{folder}: {said}"
-    assert "Traceback" not in said
-    return said
+@pytest.fixture
+def report(record_property) -> Any:
+    """``report("killed in a save")``: a line of the summary counts them."""
+    counts: Counter[str] = Counter()
+
+    def count(what: str) -> None:
+        counts[what] += 1
+
+    yield count
+    for what, number in counts.items():
+        record_property(f"survival: {what}", number)
 
 
-def learned_all(folder: Path) -> bool:
-    model = folder / "model.trpo"
-    return model.exists() and model_file.read_metadata(model)["counters"]["num_timesteps"] == UPDATES * UPDATE
+def killed_and_gone_on_with(runs: Runs, seed: str, stages: dict[str, int], report: Any) -> None:
+    for stage, number in stages.items():
+        for moment in runs.draw(seed, stage, number):
+            run = runs.disturbed(stage, moment)
+            assert run.ended.code == -signal.SIGKILL, f"{stage} {moment} of {runs.counts[stage]}: {run.ended.said}"
+            run.go_on()
+            run.require_no_worker()
+            report(f"killed in: {stage}" + (" (command line)" if runs.by_command else ""))
 
 
-def check(folder: Path, wanted: tuple[dict[str, bytes], list[dict[str, str]]]) -> None:
-    assert learned(folder) == wanted[0]
-    assert rows(folder) == wanted[1]
-    # The lock of a process that was killed after the end lies there, and holds nothing.
-    left = [path.name for path in folder.rglob(".*") if path.name != ".lock"]
-    assert left == [], "left-overs of the killed process are removed"
+def test_the_moments_are_as_many_as_promised():
+    total: Counter[str] = Counter()
+    for _ in TRAININGS:
+        total.update(KILLS)
+    by_command = sum((Counter(stages) for stages in COMMANDS.values()), Counter())
+    assert by_command.total() == 5
+    total += by_command
+    assert total.total() >= 100
+    assert total["save"] >= 20 and total["rollout"] >= 20 and total["evaluation"] >= 10
+    assert total["warm-up"] + total["first rollout"] + total["first update"] >= 10
+    assert sum(SIGNALS[signal.SIGTERM].values()) == FULL == 20
 
 
-def test_a_run_that_is_killed_at_any_change_of_a_file_goes_on_to_the_same_bits_and_rows():
-    wanted, total = undisturbed(), count(changes_files)
-    assert total > 60
-    moments = sorted(random.Random(0).sample(range(1, total + 1), KILLS))
-    for number in moments:
-        folder = Path(f"run-{number}")
-        at = At(number, changes_files, send(signal.SIGKILL))
-        status, said = in_child(("train", ENV, "--out", str(folder), *SMALL), at)
-        assert os.WTERMSIG(status) == signal.SIGKILL, said
-        go_on(folder)
-        check(folder, wanted)
+@pytest.mark.parametrize("training", TRAININGS, ids=named)
+def test_a_training_that_is_killed_goes_on_to_the_same_bits_rows_and_evaluations(training, server, tmp_path, report):
+    require(training)
+    runs = Runs(server, tmp_path, training, by_command=False)
+    killed_and_gone_on_with(runs, "training", KILLS, report)
 
 
-@pytest.mark.parametrize(("env", "kills"), [(ENV, KILLS), ("Pendulum-v1", 4), ("CartPole-v1", 4)])
-def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bits_and_rows(env, kills):
-    wanted, total = undisturbed(env), count(any_call, env)
-    for number in sorted(random.Random(1).sample(range(1, total), kills)):
-        folder = Path(f"run-{number}")
-        status, said = in_child(
-            ("train", env, "--out", str(folder), *SMALL), At(number, any_call, send(signal.SIGKILL))
-        )
-        assert os.WTERMSIG(status) == signal.SIGKILL, said
-        go_on(folder, env)
-        check(folder, wanted)
+@pytest.mark.parametrize("training", COMMANDS, ids=named)
+def test_a_run_of_the_command_line_that_is_killed_goes_on_to_the_same_bits_and_rows(training, server, tmp_path, report):
+    require(training)
+    runs = Runs(server, tmp_path, training, by_command=True)
+    killed_and_gone_on_with(runs, "command", COMMANDS[training], report)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_anywhere_ends_the_run_in_a_line_saved_and_the_run_goes_on(number):
-    wanted, total = undisturbed(), count(any_call)
-    for moment in sorted(random.Random(int(number)).sample(range(1, total), SIGNALS)):
-        folder = Path(f"run-{number}-{moment}")
-        status, said = in_child(("train", ENV, "--out", str(folder), *SMALL), At(moment, any_call, send(number)))
-        assert os.waitstatus_to_exitcode(status) in (128 + number, -number), said
-        assert "Traceback" not in said and "Exception ignored" not in said, said
-        if "saved; to go on" in said:
-            assert f"trpo-fast train --resume {folder}" in said
-        go_on(folder)
-        check(folder, wanted)
+@pytest.mark.parametrize(("env", "stage"), ANYWHERE)
+def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bits_and_rows(env, stage, server, tmp_path, report):
+    runs = Runs(server, tmp_path, Training(env), by_command=True)
+    assert runs.counts["file"] > 60
+    killed_and_gone_on_with(runs, "anywhere", {stage: ANYWHERE[env, stage]}, report)
+
+
+@pytest.mark.parametrize(
+    ("number", "env"), [(number, env) for number, envs in SIGNALS.items() for env in envs], ids=lambda given: str(given)
+)
+def test_a_signal_anywhere_ends_the_run_in_a_line_saved_and_the_run_goes_on(number, env, server, tmp_path, report):
+    runs = Runs(server, tmp_path, Training(env), by_command=True)
+    for moment in runs.draw(f"{number}", "call", SIGNALS[number][env]):
+        run = runs.disturbed("call", moment, number)
+        # A shell reports both as 128 and the number; the second is of before the command looks at signals.
+        assert run.ended.code in (128 + number, -number), run.ended
+        if "saved; to go on" in run.ended.said:
+            assert "trpo-fast train --resume run" in run.ended.said
+        run.go_on()
+        report(f"stopped by {signal.Signals(number).name}")

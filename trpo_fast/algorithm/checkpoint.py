@@ -8,6 +8,7 @@ and begin new ones, with seeds that were not used before, where they cannot.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import warnings
@@ -63,6 +64,7 @@ _NOT_NEGATIVE = (
 _PACKAGES = ("trpo-fast", "torch", "numpy", "gymnasium", "mujoco")
 
 
+_FEW_LAYERS = 64  # which any file may name
 _EPISODES = "episodes_under_way"  # tensors of bytes that `packed` wrote
 _CALLBACKS = "callbacks"
 
@@ -388,19 +390,34 @@ def read(path: str | os.PathLike[str]) -> SavedAgent:
         packs = {name: arrays.pop(name, None) for name in (_EPISODES, _CALLBACKS)}
         episodes, callbacks = (None if pack is None else _unpacked(name, pack) for name, pack in packs.items())
         counters = _with_later(metadata["counters"])
+        # Older files lack it.
+        own = _checked_names("own_networks", metadata.get("own_networks", {}), ("policy", "critic"), "classes")
+        most = most_items(arrays, own=own["policy"] is not None)
+        _check_layers(metadata["config"], arrays)
         return SavedAgent(
             TRPOConfig.from_saved(metadata["config"]),
             checked("seed", metadata["seed"], SEED),
-            space_from_json(metadata["observation_space"], most_items(arrays)),
-            space_from_json(metadata["action_space"], most_items(arrays)),
-            # Older files lack both.
-            _checked_names("own_networks", metadata.get("own_networks", {}), ("policy", "critic"), "classes"),
-            _checked_names("own_hooks", metadata.get("own_hooks", {}), hooks.NAMES, "functions"),
+            space_from_json(metadata["observation_space"], most),
+            space_from_json(metadata["action_space"], most),
+            own,
+            _checked_names("own_hooks", metadata.get("own_hooks", {}), hooks.NAMES, "functions"),  # older files lack it
             "cnn" if "policy.convolutions.0.weight" in arrays else "mlp",
             None if metadata["environment"] is None else EnvironmentRecipe.from_json(metadata["environment"]),
             _checked_not_kept(metadata.get("arguments_not_kept", [])),  # older files lack it
             Snapshot(arrays, counters, episodes, callbacks=callbacks or {}),
         )
+
+
+def _check_layers(config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """ValueError where there are to be more layers than arrays, of which each has two; those of a user's own have any.
+
+    Before the numbers are looked at one by one, as they are whenever a configuration is made.
+    """
+    most = max(len(arrays), _FEW_LAYERS)
+    for name in ("hidden_sizes", "critic_hidden_sizes"):
+        sizes = config.get(name)
+        if isinstance(sizes, list) and len(sizes) > most:
+            raise ValueError(f"config.{name}: {len(sizes):,} sizes given; want at most {most}, as there are arrays")
 
 
 def _unpacked(name: str, pack: NDArray[Any]) -> State:
@@ -429,6 +446,11 @@ def _with_later(counters: dict[str, Any]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Installed versions of what decides a trajectory; MuJoCo's moves them from one to the next."""
+    return dict(_versions())
+
+
+@functools.cache  # to look them up takes longer than to write a small agent
+def _versions() -> dict[str, str]:
     found = {}
     for package in _PACKAGES:
         try:

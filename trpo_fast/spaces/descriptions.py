@@ -209,12 +209,14 @@ def _items(description: Mapping[str, Any]) -> int:
     return math.prod(_shape(description["n" if kind == "MultiBinary" else "shape"], least=0))
 
 
-def most_items(arrays: Mapping[str, NDArray[Any]]) -> int:
-    """What a space may have at most that is said to be of networks with these arrays.
+def most_items(arrays: Mapping[str, NDArray[Any]], *, own: bool = False) -> int:
+    """What a space may have at most that is said to be of networks with these arrays, `own` where a user made them.
 
-    A layer has a weight for each of its inputs, but for convolutions of a user's own: hence the factor.
+    A network that is built here has more weights than inputs, and than outputs. Convolutions of a user's own may have
+    few: hence the factor.
     """
-    return 2**20 + 64 * sum(array.size for array in arrays.values())
+    items = sum(array.size for array in arrays.values())
+    return 2**20 + 64 * items if own else items
 
 
 def _box_from_json(description: Mapping[str, Any]) -> Box:

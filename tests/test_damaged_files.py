@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 import random
-import struct
 import sys
 import tracemalloc
 import warnings
@@ -18,6 +17,7 @@ import warnings
 import numpy as np
 import pytest
 
+from tests.damage import damaged, joined, parts
 from trpo_fast import model_file
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.trpo import TRPO
@@ -25,10 +25,6 @@ from trpo_fast.deploy import load_actor
 from trpo_fast.model_file import ModelFileError
 
 FILES = int(os.environ.get("TRPO_FAST_DAMAGED_FILES", "200"))
-VALUES = (
-    *(None, True, -1, 0, 1, 3, 2**31, 2**63, 10**400, -(10**400), 0.5, -0.0, 1e308, "", "x", "inf", "nan", [], {}),
-    *([1], [0], [2**26], [2**13, 2**13], [1] * 300, ["a"], {"a": 1}, "float16", "Box", "Dict", 2**26, 2**24),
-)
 LIMIT = 4 * 2**20  # bytes: some hundred times the file, modules that are imported first included
 
 
@@ -44,60 +40,6 @@ def whole(tmp_path_factory):
         agent.close()
         made.append(path.read_bytes())
     return made
-
-
-def parts(content):
-    size = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + size])
-    said = json.loads(header["__metadata__"]["trpo_fast"])
-    return header, said, content[8 + size :]
-
-
-def joined(header, said, body):
-    header = {**header, "__metadata__": {"trpo_fast": json.dumps(said)}}
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + body
-
-
-def places(value, path=()):
-    """Paths to everything in a JSON value."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in items:
-        yield (*path, key)
-        yield from places(part, (*path, key))
-
-
-def damaged(content, chance):
-    """One damage: of bytes, of what the header says of arrays, or of what it says of the agent."""
-    kind = chance.choice(["cut", "bytes", "array", "said", "said", "said", "gone", "twice"])
-    if kind == "cut":
-        return content[: chance.randrange(len(content))]
-    if kind == "bytes":
-        spoilt = bytearray(content)
-        for _ in range(chance.choice([1, 1, 8])):
-            spoilt[chance.randrange(len(spoilt))] = chance.randrange(256)
-        return bytes(spoilt)
-    header, said, body = parts(content)
-    if kind == "array":
-        name = chance.choice([name for name in header if name != "__metadata__"])
-        header[name] |= chance.choice(
-            [
-                {"dtype": chance.choice(["BF16", "F8_E4M3", "F16", "F64", "I64", "BOOL", "C64", "?"])},
-                {"shape": chance.choice([[], [1], [2**40], [-1], [0], [10**400]])},
-                {"data_offsets": chance.choice([[0, 2**40], [4, 0], [0, 0]])},
-            ]
-        )
-        return joined(header, said, body)
-    for _ in range(2 if kind == "twice" else 1):
-        *way, last = chance.choice(list(places(said)))
-        where = said
-        for key in way:
-            where = where[key]
-        if kind == "gone":
-            del where[last]
-        else:
-            where[last] = copy.deepcopy(chance.choice(VALUES))
-    return joined(header, said, body)
 
 
 def test_a_damaged_file_is_refused_by_name_or_is_an_agent_in_little_memory(whole, tmp_path):

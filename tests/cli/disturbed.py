@@ -1,4 +1,4 @@
-"""Trainings that are disturbed at a counted moment, in a child of `tests.cli.fork_server`: killed, stopped, on a full disk.
+"""Trainings that are disturbed, in a child of `tests.cli.fork_server`: at a counted moment, or by a full disk.
 
 A job is a dict:
 
@@ -244,7 +244,9 @@ def _watch_saves(reach: Callable[[], None]) -> None:
 
     def concerns(arguments: Any) -> bool:
         return any(
-            argument in handles if isinstance(argument, int) else str(argument).endswith((".trpo", ".new", "checkpoints"))
+            argument in handles
+            if isinstance(argument, int)
+            else str(argument).endswith((".trpo", ".new", "checkpoints"))
             for argument in arguments[:2]
         )
 

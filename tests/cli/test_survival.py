@@ -1,15 +1,13 @@
 """Runs that are killed, stopped or out of room, at moments that are counted, not timed, and gone on with.
 
-Every run is a child of a fork server, and so is whoever goes on with it. What was drawn is said at the end of the tests.
+Every run is a child of a fork server, and so is whoever goes on with it. How many there were is said at the end.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import random
-import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -117,7 +115,6 @@ class Runs:
             options = (env, "--vectorization", vectorization, *workers, *self._kwargs, "--out", "run", *SMALL)
         return self._server.run({**job, "arguments": ["train", *options, *counting]})
 
-
     def evaluated(self, folder: Path) -> str:
         """What the command line finds a run worth."""
         counting = () if self.training.env == BANDIT else ("--import", IMPORTS)
@@ -199,15 +196,8 @@ def require(training: Training) -> None:
 
 @pytest.fixture
 def report(record_property) -> Any:
-    """``report("killed in a save")``: a line of the summary counts them."""
-    counts: Counter[str] = Counter()
-
-    def count(what: str) -> None:
-        counts[what] += 1
-
-    yield count
-    for what, number in counts.items():
-        record_property(f"survival: {what}", number)
+    """``report("killed in: save")``: the summary counts them."""
+    return lambda what: record_property(f"survival: {what}", 1)
 
 
 def killed_and_gone_on_with(runs: Runs, seed: str, stages: dict[str, int], report: Any) -> None:
@@ -267,3 +257,29 @@ def test_a_signal_anywhere_ends_the_run_in_a_line_saved_and_the_run_goes_on(numb
             assert "trpo-fast train --resume run" in run.ended.said
         run.go_on()
         report(f"stopped by {signal.Signals(number).name}")
+
+
+def test_a_full_disk_is_said_the_run_goes_on_and_what_was_saved_stays(server, tmp_path, report):
+    runs = Runs(server, tmp_path, Training("CartPole-v1"), by_command=True)
+    never = Run(runs, {"full": [0, 0]})
+    total = int((never.folder / "changes").read_text())
+    assert total > 30
+    chance = random.Random("full")
+    survived = 0
+    for index, first in enumerate(sorted(chance.sample(range(1, total + 1), FULL))):
+        # Until something is deleted somewhere, or to the end.
+        count = chance.randrange(1, 9) if index % 2 else 2**31
+        run = Run(runs, {"full": [first, count]})
+        assert run.ended.code in (0, 2), run.ended
+        assert "No space left on device" in run.ended.said
+        if run.ended.code == 0:
+            survived += 1
+            assert "the training goes on" in run.ended.said or "curve" in run.ended.said
+        models = [*run.out.rglob("*.trpo")]
+        for path in models:
+            model_file.read(path)
+        assert [*run.folder.rglob("*.new")] == [], "nothing half-written is left"
+        assert models or not (run.out / "config.json").exists(), "a run that began has a file to go on with"
+        run.go_on()
+        report("found the disk full")
+    assert survived >= FULL // 4

@@ -48,6 +48,42 @@ def test_every_update_has_one_complete_row(make_agent, tmp_path, overlap):
     assert [row["rollout/ep_rew_mean"] == "" for row in rows] == [True, True, False, False, False]
 
 
+def test_rows_that_find_no_room_until_the_end_are_written_behind_it_or_by_the_next_training(make_agent, tmp_path):
+    logger, full = RunLogger(tmp_path, tensorboard=False), True
+
+    class Full:
+        def __init__(self, file):
+            self._file = file
+
+        def write(self, content):
+            if full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self._file.write(content)
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+    def wrap(agent):
+        logger._file = Full(logger._file)
+
+    def written():
+        return [int(row["time/total_timesteps"]) for row in read_progress(tmp_path / "progress.csv")]
+
+    agent = make_agent()
+    with pytest.warns(UserWarning, match=r"rows of progress\.csv wait.*No space left on device; the training goes on"):
+        agent.learn(2 * STEPS, callback=[wrap, logger])
+    assert written() == []
+    logger.write_waiting()
+    assert written() == [STEPS, 2 * STEPS]
+    logger.write_waiting()  # nothing waits any more
+    assert written() == [STEPS, 2 * STEPS]
+    with pytest.warns(UserWarning, match=r"rows of progress\.csv wait"):
+        agent.learn(STEPS, callback=[wrap, logger], reset_num_timesteps=False)
+    full = False
+    agent.learn(STEPS, callback=logger, reset_num_timesteps=False)
+    assert written() == [STEPS, 2 * STEPS, 3 * STEPS, 4 * STEPS]
+
+
 def test_overlap_changes_no_logged_number_but_times(make_agent, tmp_path):
     logged = []
     for overlap in (True, False):

@@ -63,8 +63,8 @@ class RunLogger(Callback):
     timesteps, of a run that is resumed or an earlier call of ``learn``, rows beyond the agent's are dropped, a last one
     that was cut off is, too, and the file goes on. An agent that has none begins a new file.
 
-    Rows that cannot be written, on a full disk for example, are kept, and written once that is possible; a warning says
-    so. Events are dropped then.
+    Rows that cannot be written, on a full disk for example, are kept, and written once that is possible, after the
+    training by :meth:`write_waiting`; a warning says so. Events are dropped then.
 
     Parameters
     ----------
@@ -92,6 +92,7 @@ class RunLogger(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "progress.csv"
         done = agent.total_timesteps
+        self.write_waiting()  # of the training before, with this very logger
         kept = [] if done == 0 else _rows_until(path, done)
         self._recorded = agent.num_updates
         self._first_timestep = done
@@ -126,6 +127,18 @@ class RunLogger(Callback):
             self._write_out()
         finally:
             self._close()
+
+    def write_waiting(self) -> None:
+        """Write rows that could not be before the end of the training; a warning says so where they still cannot."""
+        if not self._lines:
+            return
+        self._warned = False
+        with self._reported("the last rows of progress.csv were"):
+            self._file = (self.folder / "progress.csv").open("ab", buffering=0)
+            try:
+                self._append()
+            finally:
+                self._close()
 
     def _close(self) -> None:
         try:

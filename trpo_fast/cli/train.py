@@ -269,25 +269,25 @@ def _train(run: _Run, arguments: argparse.Namespace) -> int:
         keep=arguments.keep_checkpoints,
         best=True,
     )
-    begin = _Begin(run.begin)
+    begin, log = _Begin(run.begin), RunLogger(folder.path)
     began, first = time.perf_counter(), agent.num_timesteps
     try:
         if agent.num_timesteps < timesteps:
             agent.learn(
                 timesteps - agent.num_timesteps,
-                callback=[begin, RunLogger(folder.path), checkpoints],
+                callback=[begin, log, checkpoints],
                 progress_bar=True,
                 reset_num_timesteps=False,
             )
         begin.done = True
     except KeyboardInterrupt as interrupt:
-        return _stopped(run, checkpoints, begin, interrupt)
+        return _stopped(run, checkpoints, log, begin, interrupt)
     except Exception as error:
         if arguments.resume and not begin.done and isinstance(error, ValueError | OSError | ImportError):
             raise CommandError(f"--resume: {folder.path}: {describe(error)}") from error
-        return _failed(run, checkpoints, begin, first, error)
+        return _failed(run, checkpoints, log, begin, first, error)
     seconds = time.perf_counter() - began
-    _save(run, checkpoints, begin)
+    _save(run, checkpoints, log, begin)
     steps = agent.num_timesteps - first
     say(f"trained  {steps:,} steps in {seconds:.1f} s ({steps / seconds:,.0f} steps/s)")
     if arguments.eval_episodes:
@@ -306,16 +306,20 @@ def _train(run: _Run, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _stopped(run: _Run, checkpoints: CheckpointCallback, begin: _Begin, interrupt: KeyboardInterrupt) -> int:
+def _stopped(
+    run: _Run, checkpoints: CheckpointCallback, log: RunLogger, begin: _Begin, interrupt: KeyboardInterrupt
+) -> int:
     """Save, say how to go on; the exit code."""
-    _save(run, checkpoints, begin)
+    _save(run, checkpoints, log, begin)
     stopped = interrupt if isinstance(interrupt, Stopped) else Stopped(signal.SIGINT)
     how = "stopped" if stopped.number == signal.SIGINT else stopped.word
     say(f"\n{how} at {run.agent.num_timesteps:,} steps, saved; to go on:\n{_resume_command(run.folder, run.agent)}")
     return stopped.code
 
 
-def _failed(run: _Run, checkpoints: CheckpointCallback, begin: _Begin, first: int, error: Exception) -> int:
+def _failed(
+    run: _Run, checkpoints: CheckpointCallback, log: RunLogger, begin: _Begin, first: int, error: Exception
+) -> int:
     """Report, save, say how to go on; the exit code."""
     agent = run.agent
     if isinstance(error, OSError | LackOfMemory | SimulatorError) or is_of_an_answer(error):
@@ -324,7 +328,7 @@ def _failed(run: _Run, checkpoints: CheckpointCallback, begin: _Begin, first: in
         print(f"\ntrpo-fast train: error: {describe(error)}{notes}", file=sys.stderr)
     else:
         traceback.print_exception(error)
-    _save(run, checkpoints, begin)
+    _save(run, checkpoints, log, begin)
     # Before an update, nothing has shown yet that this environment can be trained on at all.
     to_go_on = "to go on" if agent.num_timesteps > first else "once the reason is mended, to go on"
     command = _resume_command(run.folder, agent)
@@ -334,13 +338,18 @@ def _failed(run: _Run, checkpoints: CheckpointCallback, begin: _Begin, first: in
     return 1
 
 
-def _save(run: _Run, checkpoints: CheckpointCallback, begin: _Begin) -> None:
-    """Save the agent as the latest checkpoint and as the run's model; an old run that did not begin is left alone."""
+def _save(run: _Run, checkpoints: CheckpointCallback, log: RunLogger, begin: _Begin) -> None:
+    """Save the agent as the latest checkpoint and as the run's model; an old run that did not begin is left alone.
+
+    Rows that found no room come first, and once more behind the files, which may have found some.
+    """
     agent, folder = run.agent, run.folder
     if not begin.done and agent.num_timesteps > 0:
         return
+    log.write_waiting()
     try:
         link_file(checkpoints.save(agent), folder.model)
+        log.write_waiting()
     except (OSError, ValueError) as error:
         if agent.num_timesteps == 0:
             folder.discard()  # a folder without use would refuse another try

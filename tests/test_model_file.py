@@ -5,6 +5,7 @@ import json
 import os
 import stat
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -196,3 +197,30 @@ def test_a_file_being_written_is_locked_until_it_has_its_name(tmp_path, monkeypa
     monkeypatch.setattr(os, "replace", replace)
     model_file.replace_file(tmp_path / "a", b"whole")
     assert len(locked) == 1 and (tmp_path / "a").read_bytes() == b"whole"
+
+
+def test_a_file_is_what_safetensors_reads_with_every_array_where_its_items_are_aligned(tmp_path):
+    tensors = {**TENSORS, "large": np.arange(2**19, dtype=np.float32).reshape(2, -1), "flag": np.array([True, False])}
+    tensors |= {"bytes": np.arange(5, dtype=np.uint8), "wide": np.arange(2**18, dtype=np.int64)}
+    tensors |= {"swapped": np.arange(3, dtype=">f4"), "half": np.ones(3, np.float16), "none": np.zeros((0, 2**20))}
+    model_file.write(tmp_path / "a.trpo", tensors, {"kind": "x"})
+    found = safetensors.numpy.load_file(tmp_path / "a.trpo")
+    assert found.keys() == tensors.keys()
+    for name, array in tensors.items():
+        assert found[name].dtype == array.dtype.newbyteorder("=") and found[name].shape == array.shape
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    content = (tmp_path / "a.trpo").read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    assert size % 8 == 0
+    for name, entry in json.loads(content[8 : 8 + size]).items():
+        if name != "__metadata__":
+            assert entry["data_offsets"][0] % found[name].itemsize == 0, name
+
+
+def test_large_arrays_are_written_without_a_copy_of_them(tmp_path):
+    tensors = {f"{i}": np.ones(2**20) for i in range(8)}
+    tracemalloc.start()
+    model_file.write(tmp_path / "a.trpo", tensors, {})
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**20 < tensors["0"].nbytes

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 from numpy.typing import NDArray
 
 FORMAT_VERSION = 1
 _KEY = "trpo_fast"
 _UNFINISHED = ".new"
+_LARGE = 2**20  # bytes of an array that is not copied to be written
 _DTYPES = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64")
 """What `write` takes, in the words of safetensors: others, such as BF16, are no arrays of NumPy's."""
 
@@ -59,18 +59,42 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], met
     """
     arrays = {}
     for name, tensor in tensors.items():
-        array = np.asarray(tensor, order="C")  # safetensors reads the memory as it lies, strides ignored
+        array = np.asarray(tensor, order="C")
         if array.dtype.kind not in "biuf" or array.itemsize > 8:
             raise TypeError(f"tensors[{name!r}] must be a bool, integer or floating array, got dtype {array.dtype}")
-        arrays[name] = array
-    header = json.dumps({"version": FORMAT_VERSION, "metadata": dict(metadata)})
-    content = safetensors.numpy.save(arrays, metadata={_KEY: header})
-
-    replace_file(path, content)
+        arrays[name] = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    said = json.dumps({"version": FORMAT_VERSION, "metadata": dict(metadata)})
+    replace_file(path, *_pieces(arrays, {_KEY: said}))
 
 
-def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file; an existing one is replaced in one step, or left as it was when anything fails (OSError).
+def _pieces(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> Iterator[Any]:
+    """A file of safetensors, in pieces: the large arrays as they lie in memory, all that is between them joined.
+
+    The package makes one string of bytes of it all, which takes longer than to write it, and as much memory again.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    # The widest first: then each lies at a multiple of its item's size.
+    in_order = sorted(arrays.items(), key=lambda named: -named[1].itemsize)
+    end = 0
+    for name, array in in_order:
+        kind = "BOOL" if array.dtype.kind == "b" else f"{array.dtype.kind.upper()}{8 * array.itemsize}"
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
+        end += array.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    small = [len(text).to_bytes(8, "little"), text]
+    for _, array in in_order:
+        if array.nbytes < _LARGE:
+            small.append(array.tobytes())
+            continue
+        yield b"".join(small)
+        small = []
+        yield memoryview(array).cast("B")
+    yield b"".join(small)
+
+
+def replace_file(path: str | os.PathLike[str], *content: Any) -> None:
+    """Write bytes, in pieces, as a file; an existing one is replaced in one step, or stays where that fails (OSError).
 
     What an earlier one to the same path left, whose process was killed, is removed.
     """
@@ -82,7 +106,8 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_UNFINISHED}")
     try:
         with os.fdopen(_locked_new_file(temporary), "wb") as file:
-            file.write(content)
+            for piece in content:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
             os.replace(temporary, target)

@@ -1,10 +1,10 @@
 """What checkpoints cost: their share of the time of a training with the defaults, every wait counted.
 
-    python -m bench.checkpoints                      # HalfCheetah-v5, and a Nature CNN whose checkpoint is 50 MB and more
+    python -m bench.checkpoints      # HalfCheetah-v5, and a Nature CNN whose checkpoint is 50 MB and more
     python -m bench.checkpoints --only cnn --out FILE
 
-A checkpoint's cost is the time that the training stands still for it: for taking the moment, and for writing the file and
-bringing it to the disk. Its share is that of one in a minute, which is the least time between two with the defaults.
+A checkpoint's cost is the time that the training stands still for it: for taking the moment, and for writing the file
+and bringing it to the disk. Its share is that of one in a minute, the least time between two with the defaults.
 
 The CNN's rollouts are short here, as a checkpoint does not depend on them.
 """
@@ -78,23 +78,16 @@ class Timed(Callback):
         self._checkpoints.on_training_end(agent)
 
 
-def measure(agent: TRPO, updates: int) -> dict[str, Any]:
+def measure(agent: TRPO, count: int) -> dict[str, Any]:
     """Seconds of updates and of checkpoints, and the share of the latter with the defaults."""
     with tempfile.TemporaryDirectory(dir=".") as folder:
         timed = Timed(Path(folder))
-        agent.learn(updates * agent.config.num_envs * agent.config.steps_per_env, timed)
+        agent.learn(count * agent.config.num_envs * agent.config.steps_per_env, timed)
         size = max(path.stat().st_size for path in Path(folder).iterdir())
-    update, seconds = (
-        statistics.median(timed.updates[1:]),
-        statistics.median(timed.seconds[1:]),
-    )  # the first writes none
-    return {
-        "bytes": size,
-        "update": update,
-        "checkpoint": seconds,
-        "share": seconds / SECONDS,
-        "all": timed.seconds[1:],
-    }
+    # The first update has no checkpoint to write yet.
+    updates, seconds = timed.updates[1:], timed.seconds[1:]
+    update, cost = statistics.median(updates), statistics.median(seconds)
+    return {"bytes": size, "update": update, "checkpoint": cost, "share": cost / SECONDS, "all": seconds}
 
 
 def main() -> None:
@@ -107,7 +100,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     trpo_fast.set_num_threads(arguments.threads)
-    makers = {"cheetah": ("HalfCheetah-v5", {}), "cnn": (Pixels, {"steps_per_env": 8, "warm_up_steps": 0})}
+    makers: dict[str, tuple[Any, dict[str, Any]]] = {
+        "cheetah": ("HalfCheetah-v5", {}),
+        "cnn": (Pixels, {"steps_per_env": 8, "warm_up_steps": 0}),
+    }
     result: dict[str, Any] = {"machine": describe(), "share_of_cores": share_of_cores(1)}
     for name, (env, settings) in makers.items():
         if arguments.only not in (None, name):

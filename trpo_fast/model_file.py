@@ -89,7 +89,7 @@ def _pieces(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> 
             continue
         yield b"".join(small)
         small = []
-        yield memoryview(array).cast("B")
+        yield array.reshape(-1).view(np.uint8).data
     yield b"".join(small)
 
 

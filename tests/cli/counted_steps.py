@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tests.cli.moments import VARIABLE, Moments
+from tests.cli.moments import VARIABLE, Moments, note_worker
 
 CLASSES = {
     "CartPole-v1": ("gymnasium.envs.classic_control.cartpole", ("CartPoleEnv", "CartPoleVectorEnv")),
@@ -41,5 +41,5 @@ def _counting(step: Any) -> Any:
 if VARIABLE in os.environ:  # a worker's process
     path, _, env = os.environ[VARIABLE].partition(":")
     moments = Moments(Path(path))
-    moments.note_worker()
+    note_worker(Path(path))
     count_steps_of(env)

@@ -14,8 +14,8 @@ import numpy as np
 
 VARIABLE = "TRPO_FAST_TESTS_MOMENTS"
 STAGES = ("warm-up", "first rollout", "first update", "rollout", "evaluation", "save", "file", "call")
-_PID, _STAGE, _WANTED, _NUMBER, _SIGNAL, _REACHED, _COUNTS, _WORKERS, _PIDS = 0, 1, 2, 3, 4, 5, 8, 20, 21
-_FIELDS = 64
+_PID, _STAGE, _WANTED, _NUMBER, _SIGNAL, _REACHED, _COUNTS = range(7)
+_FIELDS = _COUNTS + len(STAGES)
 
 
 class Moments:
@@ -67,11 +67,11 @@ class Moments:
         if stage is not None:
             self.reach(stage)
 
-    def note_worker(self) -> None:
-        """This process steps environments for the training."""
-        number = self._fields[_WORKERS]
-        self._fields[_PIDS + number] = os.getpid()
-        self._fields[_WORKERS] = number + 1
+
+def note_worker(path: Path) -> None:
+    """This process steps environments for the training."""
+    with path.with_name("workers").open("a") as file:  # appended to, as several begin at once
+        file.write(f"{os.getpid()}\n")
 
 
 def counted(path: Path) -> dict[str, int]:
@@ -82,5 +82,5 @@ def counted(path: Path) -> dict[str, int]:
 
 def workers_of(path: Path) -> list[int]:
     """Processes that stepped environments."""
-    fields = np.fromfile(path, np.int64)
-    return [int(pid) for pid in fields[_PIDS : _PIDS + fields[_WORKERS]]]
+    noted = path.with_name("workers")
+    return list(map(int, noted.read_text().split())) if noted.exists() else []

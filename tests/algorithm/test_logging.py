@@ -1,6 +1,8 @@
+import contextlib
 import csv
 import errno
 import math
+import random
 import sys
 
 import pytest
@@ -253,3 +255,50 @@ def test_what_is_no_path_is_named():
         RunLogger(3)
     with pytest.raises(TypeError, match=r"^path: 3 given; want a path"):
         read_progress(3)
+
+
+def interrupting(function, number, seen):
+    """`function`, which Ctrl-C ends at its `number`-th call of another; notes in `seen` how many there were."""
+
+    def interrupted(*arguments):
+        def event(frame, kind, argument):
+            if kind in ("call", "c_call"):
+                seen.append(kind)
+                if len(seen) == number:
+                    sys.setprofile(None)
+                    raise KeyboardInterrupt
+
+        sys.setprofile(event)
+        try:
+            return function(*arguments)
+        finally:
+            sys.setprofile(None)
+
+    return interrupted
+
+
+def test_ctrl_c_at_any_moment_of_a_row_neither_loses_nor_doubles_it(make_agent, tmp_path):
+    def rows_of(number):
+        seen, folder = [], tmp_path / f"{number}"
+        logger = RunLogger(folder, tensorboard=False)
+        agent = make_agent("CartPole-v1", critic_epochs=1, steps_per_env=16)
+        on_update = logger.on_update
+
+        def second(agent):
+            if agent.num_updates == 2:
+                logger.on_update = on_update
+                interrupting(on_update, number, seen)(agent)
+            else:
+                on_update(agent)
+
+        logger.on_update = second
+        with contextlib.suppress(KeyboardInterrupt):
+            agent.learn(3 * 16 * agent.num_envs, logger)
+        agent.close()
+        return len(seen), agent.num_updates, [row["train/n_updates"] for row in read_progress(folder / "progress.csv")]
+
+    total, updates, rows = rows_of(0)
+    assert updates == 3 and rows == ["1", "2", "3"] and total > 50
+    for number in sorted(random.Random(0).sample(range(1, total), 30)):
+        _, updates, rows = rows_of(number)
+        assert updates == 2 and rows == ["1", "2"], number

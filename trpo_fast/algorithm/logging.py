@@ -114,8 +114,8 @@ class RunLogger(Callback):
         """Write the update before this one; this one too where its critic fit is done."""
         self._write_out()
         assert agent.last_update is not None
-        self._unwritten = self._row(agent, agent.last_update), agent.last_update
-        self._recorded = agent.num_updates
+        row, number = (self._row(agent, agent.last_update), agent.last_update), agent.num_updates
+        self._unwritten, self._recorded = row, number  # at once: Ctrl-C comes before or behind both
         if agent.last_update.fit.done():
             self._write_out()
 
@@ -184,12 +184,12 @@ class RunLogger(Callback):
     def _write_out(self) -> None:
         if self._unwritten is not None and self._file is not None:
             row, report = self._unwritten
-            self._unwritten = None
             if report.fit.exception() is None:  # a failed fit is learn's to report
                 row["train/value_loss"] = report.value_loss
                 row |= {f"timings/{name}": seconds for name, seconds in report.timings.items()}
             known = {name: value for name, value in row.items() if math.isfinite(value)}
-            self._lines += _line(known)
+            lines = self._lines + _line(known)
+            self._lines, self._unwritten = lines, None  # at once: Ctrl-C neither loses the row nor doubles it
             if self._events is not None:
                 with self._reported("TensorBoard events were"):
                     self._events.file_writer.add_summary(_summary(known), row["time/total_timesteps"])

@@ -95,6 +95,11 @@ class _Buffer:
 class Collector:
     """Steps the environments with a policy.
 
+    Attributes
+    ----------
+    was_cut : bool
+        Whether the last rollout was asked to end all episodes.
+
     Parameters
     ----------
     adapter : Environments
@@ -167,6 +172,7 @@ class Collector:
         self._observations: NDArray[Any] | None = None
         self._episodes: State | None = None  # those under way after the last rollout
         self._inexact = adapter.inexact
+        self.was_cut = False
         self._said_begun = False  # that others use the environments, too
         self._was_done = np.zeros(adapter.num_envs, np.bool_)
         self._episode_return = np.zeros(adapter.num_envs)
@@ -187,12 +193,18 @@ class Collector:
         if steps > 0 and (self._normalizer is not None or self._scaler is not None):
             self._fill(self._make_buffer(steps))
 
-    def collect(self) -> Rollout:
+    def collect(self, *, cut: bool = False) -> Rollout:
         """Step every environment ``steps_per_env`` times, from where the last rollout ended.
 
         Once more where that one step only reset every environment, so that there is something to learn from.
 
         An interrupted rollout is dropped, and the next one starts with fresh episodes.
+
+        Parameters
+        ----------
+        cut : bool
+            Truncate all episodes after the last step: the critic's value of the last observations stands for the rest.
+            They do not count among the episodes that ended, as their returns are none of whole ones.
 
         Raises
         ------
@@ -204,6 +216,10 @@ class Collector:
         if rollout.steps == 0:  # one step, in which every environment only reset (NEXT_STEP)
             rollout = self._fill(self._buffers[0])
         self._buffers.reverse()  # not after an interruption: the other buffer may still be learned from
+        if cut:
+            rollout.truncated[-1] |= rollout.valid[-1] & ~rollout.terminated[-1]
+            self._observations = self._episodes = None
+            self.was_cut = True
         return rollout
 
     def finish(
@@ -346,6 +362,7 @@ class Collector:
             self._observations = self._taken_up(self._episodes)
         if self._observations is None:
             self._episodes = None
+            self.was_cut = False
             entropy = np.random.SeedSequence((self._seed, _ENVIRONMENT_STREAM, self._resets))
             # Copies get seed, seed + 1, ...: stay clear of the 32-bit limit that some simulators have.
             seed = int(entropy.generate_state(1)[0]) % (2**31 - self._adapter.num_envs)

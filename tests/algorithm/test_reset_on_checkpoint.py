@@ -171,15 +171,15 @@ class Raising(Unknown):
         return super().step(action)
 
 
-def test_training_after_ctrl_c_in_the_update_behind_a_cut_is_the_undisturbed_one():
+@pytest.mark.parametrize("at", [9, 30])  # when new environments are looked at, and in the rollout
+def test_training_after_ctrl_c_in_the_update_behind_a_cut_is_the_undisturbed_one(at):
     seen = trained(None, env=Raising)
     agent, digests = TRPO(**settings(env=Raising)), Digests()
     agent.learn(PERIOD * UPDATE)
-    Raising.at = 9
+    Raising.at = at
     with pytest.raises(KeyboardInterrupt):
         agent.learn(5 * UPDATE, reset_num_timesteps=False)
     assert agent.is_at_a_cut
-    agent.horizon = 0
     agent.learn(5 * UPDATE, callback=digests, reset_num_timesteps=False)
     agent.close()
     assert digests.seen == {update: seen[update] for update in range(4, 9)}
@@ -213,3 +213,55 @@ def test_cuts_say_nothing_again():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trained(None)
+
+
+def resumed_from_the_first_cut(folder, env=None, id=None, **others):
+    """Digests of a training, from its first cut on, and of one that goes on from the checkpoint there."""
+    seen = trained(folder, updates=5, env=id if env is None else env(), **others)
+    path = min(folder.glob("*.trpo"))
+    assert read_metadata(path)["resume"] == "exact"
+    agent, digests = TRPO.load(path, env=None if env is None else env(), trust_environment=True), Digests()
+    agent.learn(5 * UPDATE - agent.num_timesteps, callback=digests, reset_num_timesteps=False)
+    agent.close()
+    assert min(digests.seen) == PERIOD + 1 < max(digests.seen)
+    return {update: digest for update, digest in seen.items() if update > PERIOD}, digests.seen
+
+
+CNN = {"hidden_sizes": (64, 64), "critic_hidden_sizes": (64, 64)}  # which it does not have
+
+
+@pytest.mark.parametrize("handed_in", [False, True])
+def test_the_vector_environment_of_ale_py_goes_on_with_the_same_bits(handed_in, tmp_path):
+    ale_py = pytest.importorskip("ale_py")
+    vector_env = pytest.importorskip("ale_py.vector_env")
+    gym.register_envs(ale_py)
+    small = {"img_height": 36, "img_width": 36}
+    if handed_in:
+        made = []
+
+        def env():
+            made.append(vector_env.AtariVectorEnv("breakout", COPIES, **small))
+            return made[-1]
+
+        seen, found = resumed_from_the_first_cut(tmp_path, env, num_envs=None, **CNN)
+        for one in made:
+            one.close()
+    else:
+        arguments = {"vectorization": "vector", "env_kwargs": small, **CNN}
+        seen, found = resumed_from_the_first_cut(tmp_path, id="ALE/Breakout-v5", **arguments)
+    assert found == seen
+
+
+@pytest.mark.filterwarnings("ignore:.*precision lowered by casting")
+def test_envpool_goes_on_with_the_same_bits(tmp_path):
+    pytest.importorskip("envpool")
+    seen, found = resumed_from_the_first_cut(tmp_path, id="CartPole-v1", vectorization="envpool")
+    assert found == seen
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "workers"])
+def test_a_box2d_world_that_lives_across_episodes_goes_on_with_the_same_bits(vectorization, tmp_path):
+    pytest.importorskip("Box2D")
+    arguments = {"env_kwargs": {"max_episode_steps": 20}, "vectorization": vectorization}
+    seen, found = resumed_from_the_first_cut(tmp_path, id="BipedalWalker-v3", **arguments)
+    assert found == seen

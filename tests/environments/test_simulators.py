@@ -65,27 +65,25 @@ def test_a_new_lunar_lander_goes_on_with_the_same_bits_from_many_points(argument
         assert played(env, actions) == played(other, actions), point
 
 
-def test_a_lunar_lander_lands_and_stands_with_the_same_bits():
-    """Contacts of the legs and the sleep of the bodies are in the episode, too."""
-    env = lander(limit=1000)
-    rng, ends = np.random.default_rng(1), 0
+def test_a_lunar_lander_lands_with_the_same_bits():
+    """Contacts of the legs, and bodies that fall asleep, are in an episode, too."""
+    heuristic = pytest.importorskip("gymnasium.envs.box2d.lunar_lander").heuristic
+    env, other, landed = lander(limit=1000), None, 0
     observation, _ = env.reset(seed=4)
     for step in range(700):
-        if step % 100 == 50:
-            state = unpacked(packed(exact.get_state(env)))
+        if step % 50 == 25:  # again and again in an episode, from what was put back before
+            state = unpacked(packed(exact.get_state(env if other is None else other)))
             other = lander(limit=1000)
             exact.set_state(other, state)
-            sticks = list(rng.integers(4, size=200))
-            probe = unpacked(packed(exact.get_state(other)))
-            found = played(other, sticks)
-            third = lander(limit=1000)
-            exact.set_state(third, probe)
-            assert played(third, sticks) == found
-        observation, _, terminated, truncated, _ = env.step(gym.envs.box2d.lunar_lander.heuristic(env.unwrapped, observation))
+        action = heuristic(env.unwrapped, observation)
+        answer = env.step(action)
+        assert other is None or bits(other.step(action)) == bits(answer), step
+        observation, reward, terminated, truncated, _ = answer
         if terminated or truncated:
-            ends += 1
+            landed += reward == 100
             observation, _ = env.reset()
-    assert ends
+            assert other is None or np.array_equal(other.reset()[0], observation)
+    assert landed
 
 
 def test_a_lunar_lander_whose_replay_comes_elsewhere_is_refused():
@@ -104,7 +102,7 @@ def test_a_lunar_lander_whose_replay_comes_elsewhere_is_refused():
         exact.set_state(lander(), state)
 
 
-@pytest.mark.parametrize("name", ["BipedalWalker-v3", "CarRacing-v3"])
+@pytest.mark.parametrize("name", ["BipedalWalker-v3", "BipedalWalkerHardcore-v3"])
 def test_a_box2d_world_that_lives_across_episodes_is_named(name):
     pytest.importorskip("Box2D")
     assert "keeps one Box2D world from episode to episode" in exact.reason_against(gym.make(name))

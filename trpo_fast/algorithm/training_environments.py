@@ -154,7 +154,11 @@ class TrainingEnvironments:
             except BaseException:
                 environments.close()
                 raise
-        self._refuse_shared_state()
+        try:
+            self._refuse_shared_state()
+        except KeyboardInterrupt:
+            self.close()  # they may have taken steps, as none has that is looked at for the first time
+            raise
         assert self.collector is not None
         return self.collector
 

@@ -70,7 +70,7 @@ _QUEUES: dict[str, tuple[str, ...]] = {
 _ALE = "ale_py.env.AtariEnv"
 _BOX2D = "gymnasium.envs.box2d"
 _LANDER = f"{_BOX2D}.lunar_lander.LunarLander"
-_ONE_WORLD = {f"{_BOX2D}.bipedal_walker.BipedalWalker", f"{_BOX2D}.car_racing.CarRacing"}
+_BIPEDAL_WALKER = f"{_BOX2D}.bipedal_walker.BipedalWalker"
 
 
 class Kind(NamedTuple):
@@ -107,7 +107,7 @@ def reason_against(layer: Any) -> str | None:
     if name == _ALE and layer.ale.getFloat("repeat_action_probability") > 0:
         # The action that a sticky one repeats is in no state that the emulator gives, found by experiment.
         return f"{type(layer).__name__} with repeat_action_probability > 0 does not tell the action it would repeat"
-    if name in _ONE_WORLD:
+    if name == _BIPEDAL_WALKER:
         # Its episode played again in another world has other bits, found by experiment.
         return f"{type(layer).__name__} keeps one Box2D world from episode to episode, which does not tell its state"
     return None

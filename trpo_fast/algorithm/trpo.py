@@ -417,7 +417,9 @@ class TRPO:
 
         # 1. Trajectories of the current policy. The critic may still be learning from the batch before.
         cuts = self.training_environments.cuts
-        rollout = collector.collect(cut=cuts > 0 and (self.num_updates + 1) % cuts == 0)
+        rollout = collector.collect()
+        if cuts and (self.num_updates + 1) % cuts == 0:
+            collector.cut(rollout)
         clock.lap("rollout")
         critic.wait()
         clock.lap("critic_wait")

@@ -98,7 +98,7 @@ class Collector:
     Attributes
     ----------
     was_cut : bool
-        Whether the last rollout was asked to end all episodes.
+        Whether the episodes of the last rollout were cut, and no others have begun.
 
     Parameters
     ----------
@@ -193,18 +193,12 @@ class Collector:
         if steps > 0 and (self._normalizer is not None or self._scaler is not None):
             self._fill(self._make_buffer(steps))
 
-    def collect(self, *, cut: bool = False) -> Rollout:
+    def collect(self) -> Rollout:
         """Step every environment ``steps_per_env`` times, from where the last rollout ended.
 
         Once more where that one step only reset every environment, so that there is something to learn from.
 
         An interrupted rollout is dropped, and the next one starts with fresh episodes.
-
-        Parameters
-        ----------
-        cut : bool
-            Truncate all episodes after the last step: the critic's value of the last observations stands for the rest.
-            They do not count among the episodes that ended, as their returns are none of whole ones.
 
         Raises
         ------
@@ -216,11 +210,17 @@ class Collector:
         if rollout.steps == 0:  # one step, in which every environment only reset (NEXT_STEP)
             rollout = self._fill(self._buffers[0])
         self._buffers.reverse()  # not after an interruption: the other buffer may still be learned from
-        if cut:
-            rollout.truncated[-1] |= rollout.valid[-1] & ~rollout.terminated[-1]
-            self._observations = self._episodes = None
-            self.was_cut = True
         return rollout
+
+    def cut(self, rollout: Rollout) -> None:
+        """Truncate all episodes after the last step of `rollout`, the latest of this collector.
+
+        The critic's value of the last observations stands for the rest. Such episodes do not count among those that
+        ended, as their returns are none of whole ones.
+        """
+        rollout.truncated[-1] |= rollout.valid[-1] & ~rollout.terminated[-1]
+        self._observations = self._episodes = None
+        self.was_cut = True
 
     def finish(
         self,

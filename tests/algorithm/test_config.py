@@ -121,7 +121,7 @@ def test_a_saved_configuration_that_is_older_than_a_field_keeps_what_there_was()
 
 def test_a_saved_configuration_without_what_every_one_has_is_refused_by_name():
     then = {"action_map": "clip", "channel_axis": "auto", "device": "auto", "fisher_jacobians": "never"}
-    then |= {"evaluation_max_steps": 50_000, "log_std_limit": 20}  # of those that came later
+    then |= {"evaluation_max_steps": 50_000, "log_std_limit": 20, "reset_on_checkpoint": 0}  # of those that came later
     for field in dataclasses.fields(TRPOConfig):
         values = TRPOConfig().to_dict()
         del values[field.name]

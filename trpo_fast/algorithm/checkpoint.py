@@ -352,7 +352,9 @@ def how_it_resumes(agent: TRPO, counters: Mapping[str, Any]) -> str:
 
 def abandoned(fits: int) -> str | None:
     """Why a training is not the one that was not interrupted, where so many of its critic's fits were abandoned."""
-    return f"{fits} of its critic's fits, too long to be waited for, were abandoned at an interruption" if fits else None
+    return (
+        f"{fits} of its critic's fits, too long to be waited for, were abandoned at an interruption" if fits else None
+    )
 
 
 def _warn_once_of_recipe(agent: TRPO) -> None:

@@ -32,6 +32,7 @@ BAD = {
     "num_envs": [0, -1, 2.0, True, "8", 10**12],
     "steps_per_env": [0, 1.5, 2**24 + 1],
     "warm_up_steps": [-1, None, 10**12],
+    "reset_on_checkpoint": [-1, None, 1.5],
     "max_kl": [0, -0.01, math.nan, math.inf, "0.01", True],
     "max_kl_schedule": ["exponential", None, 0.5],
     "kl_direction": ["new", None],
@@ -120,7 +121,7 @@ def test_a_saved_configuration_that_is_older_than_a_field_keeps_what_there_was()
 
 def test_a_saved_configuration_without_what_every_one_has_is_refused_by_name():
     then = {"action_map": "clip", "channel_axis": "auto", "device": "auto", "fisher_jacobians": "never"}
-    then |= {"evaluation_max_steps": 50_000, "log_std_limit": 20}  # of those that came later
+    then |= {"evaluation_max_steps": 50_000, "log_std_limit": 20, "reset_on_checkpoint": 0}  # of those that came later
     for field in dataclasses.fields(TRPOConfig):
         values = TRPOConfig().to_dict()
         del values[field.name]
@@ -164,6 +165,7 @@ CHANGES = {
     "num_envs": (2, _learned_bits),
     "steps_per_env": (48, _learned_bits),
     "warm_up_steps": (0, _learned_bits),
+    "reset_on_checkpoint": (1, _learned_bits),
     "max_kl": (0.1, _learned_bits),
     "max_kl_schedule": ("linear", _learned_bits),
     "kl_direction": ("old_new", lambda agent, bits: agent.last_update.kl),
@@ -221,7 +223,8 @@ def test_changing_a_field_changes_the_training(name, make_agent, bits):
     value, probe = CHANGES[name]
     seen = []
     for settings in (BASE, {**BASE, name: value}):
-        env = {"env": Halves} if name in ("policy", "channel_axis") else {}
+        # An environment of which nothing is known is needed for episodes to be cut, too.
+        env = {"env": Halves} if name in ("policy", "channel_axis", "reset_on_checkpoint") else {}
         if name == "channel_axis":
             settings = settings | {"policy": "cnn"}  # one pixel of height is no image without being asked for
         agent, backtracks = make_agent(**env, **settings), []

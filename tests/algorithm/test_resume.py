@@ -79,6 +79,37 @@ def test_training_resumed_from_any_update_ends_with_the_same_bits(env, tmp_path)
         assert resumed(tmp_path / f"{update}.trpo", total) == seen[UPDATES], f"saved after update {update}"
 
 
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("vectorization", ["sync", "workers"])
+def test_training_of_a_lunar_lander_goes_on_with_the_same_bits(vectorization, continuous, tmp_path):
+    pytest.importorskip("Box2D")
+    total = 5 * 90 * 2
+    others = {"steps_per_env": 90, "vectorization": vectorization}
+    others["env_kwargs"] = {"continuous": continuous, "max_episode_steps": 70}
+    agent = TRPO(**settings("LunarLander-v3", **others))
+    assert agent.inexact is None
+    seen = saved_at_every_update(agent, tmp_path, total)
+    agent.close()
+    for update in (1, 2, 3, 4) if vectorization == "sync" else (2,):
+        assert resumed(tmp_path / f"{update}.trpo", total) == seen[5], f"saved after update {update}"
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "workers"])
+def test_training_of_an_atari_game_goes_on_with_the_same_bits(vectorization, tmp_path):
+    """With its default wrappers: preprocessing and four frames."""
+    gym.register_envs(pytest.importorskip("ale_py"))
+    total, kwargs = 3 * T * 2, {"repeat_action_probability": 0.0, "max_episode_steps": 33}
+    others = {"env_kwargs": kwargs, "vectorization": vectorization}
+    others |= {"hidden_sizes": (64, 64), "critic_hidden_sizes": (64, 64)}  # a CNN has none
+    agent = TRPO(**settings("ALE/Breakout-v5", **others))
+    assert agent.inexact is None
+    assert agent.recipe.resolved().wrappers == ("atari",)
+    seen = saved_at_every_update(agent, tmp_path, total)
+    agent.close()
+    for update in (1, 2) if vectorization == "sync" else (1,):
+        assert resumed(tmp_path / f"{update}.trpo", total) == seen[3], f"saved after update {update}"
+
+
 @pytest.mark.parametrize("env", ["CartPole-v1", "Hopper-v5"])
 @pytest.mark.parametrize("first", ["sync", "workers"])
 def test_training_goes_on_with_the_same_bits_in_any_number_of_workers(env, first, tmp_path):

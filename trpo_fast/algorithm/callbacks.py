@@ -171,6 +171,9 @@ class CheckpointCallback(Callback):
     that comes before or after this one, a :class:`RunLogger` for example, has run by then: the row of an update is
     written before the checkpoint that has it.
 
+    Where `TRPOConfig.reset_on_checkpoint` cuts episodes the moments are those, as no others can be gone on from to the
+    bit: all of them, or the first after every `every` timesteps.
+
     A checkpoint that cannot be written, on a full disk for example, is reported in a warning; training goes on, and so
     do the ones before.
 
@@ -191,7 +194,8 @@ class CheckpointCallback(Callback):
     Raises
     ------
     ValueError
-        When the training starts: the folder holds checkpoints that are farther than the agent is, of another run.
+        When the training starts: the folder holds checkpoints that are farther than the agent is, of another run; or
+        `seconds` is given where `reset_on_checkpoint` cuts episodes: what is learned may not depend on time.
     """
 
     runs_last = True
@@ -207,6 +211,7 @@ class CheckpointCallback(Callback):
     ) -> None:
         self.folder = checked_path("folder", folder)
         self.every: int | None = None if every is None else checked("every", every, POSITIVE_INTEGER)
+        self._by_time = seconds is not None
         if seconds is None:
             seconds = _SECONDS if every is None else None
         self.seconds: float = math.inf if seconds is None else checked("seconds", seconds, POSITIVE)
@@ -220,6 +225,12 @@ class CheckpointCallback(Callback):
 
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """Plan the first checkpoint at the next multiple of ``every``, or after ``seconds``."""
+        cuts = agent.training_environments.cuts
+        if cuts and self._by_time:
+            raise ValueError(
+                f"seconds: {self.seconds:g} given with reset_on_checkpoint={cuts}, which cuts episodes at checkpoints; "
+                "want it left out: they fall on numbers of updates, so that no time changes what is learned"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.folder)
         for path in self._numbered():
@@ -238,8 +249,12 @@ class CheckpointCallback(Callback):
         self._write(agent)
         now = self._clock()
         update, self._updated_at = now - self._updated_at, now
-        # Until the next moment that could be taken is written two updates will have passed.
-        if agent.total_timesteps >= self._due or now - self._saved_at + 2 * update >= self.seconds:
+        if agent.training_environments.cuts:
+            due = agent.is_at_a_cut and (self.every is None or agent.total_timesteps >= self._due)
+        else:
+            # Until the next moment that could be taken is written two updates will have passed.
+            due = agent.total_timesteps >= self._due or now - self._saved_at + 2 * update >= self.seconds
+        if due:
             self._taken = checkpoint.capture_for_file(agent)
             self._saved_at = now
             self._plan(agent)
@@ -283,6 +298,11 @@ class CheckpointCallback(Callback):
             # A farther one is damaged, or it would not be there.
             for old in [one for one in self._numbered() if int(one.stem) <= int(path.stem)][: -self.keep]:
                 old.unlink(missing_ok=True)
+
+    @property
+    def latest(self) -> Path | None:
+        """The checkpoint with the most timesteps that can be read; None where there is none."""
+        return next((path for path in reversed(self._numbered()) if _timesteps_of(path) >= 0), None)
 
     def _numbered(self) -> list[Path]:
         return sorted((p for p in self.folder.glob("*.trpo") if p.stem.isdecimal()), key=lambda p: int(p.stem))

@@ -170,8 +170,7 @@ def put_back(agent: TRPO, snapshot: Snapshot, *, new_episodes: bool) -> None:
     _set_parts(agent, snapshot)
     agent.critic_trainer.put_back(_part(snapshot, "adam"), snapshot.fit)
     agent.last_update = snapshot.last_update
-    assert agent.collector is not None
-    agent.collector.put_back(_collector_state(snapshot), new_episodes=new_episodes)
+    agent.training_environments.put_back(_collector_state(snapshot), new_episodes=new_episodes)
 
 
 def resume(agent: TRPO, snapshot: Snapshot) -> None:
@@ -337,13 +336,27 @@ def save(
         "own_networks": agent.networks.own,
         "own_hooks": agent.hooks.names,
         "counters": snapshot.counters,
-        "resume": "exact" if agent.inexact is None else f"statistical: {agent.inexact}",
+        "resume": how_it_resumes(agent, snapshot.counters),
         "versions": versions(),
         "evaluation": None if evaluation is None else dict(evaluation),
     }
     model_file.write(path, arrays, metadata)
     if agent.recipe is not None and isinstance(agent.recipe.source, str) and metadata["environment"] is None:
         _warn_once_of_recipe(agent)
+
+
+def how_it_resumes(agent: TRPO, counters: Mapping[str, Any]) -> str:
+    """What a file of the agent with these counters says of a training that goes on from it."""
+    reason = abandoned(counters["adam"]["abandoned_fits"])
+    reason = reason or agent.training_environments.inexact_after(counters["num_updates"])
+    return "exact" if reason is None else f"statistical: {reason}"
+
+
+def abandoned(fits: int) -> str | None:
+    """Why a training is not the one that was not interrupted, where so many of its critic's fits were abandoned."""
+    return (
+        f"{fits} of its critic's fits, too long to be waited for, were abandoned at an interruption" if fits else None
+    )
 
 
 def _warn_once_of_recipe(agent: TRPO) -> None:

@@ -111,6 +111,15 @@ class TRPOConfig:
         why="covers whole episodes, so the first reward scale is not that of an episode's beginning: with 32, one of "
         "nine Pendulum-v1 runs never recovered from it; they train nothing and count as no timestep",
     )
+    reset_on_checkpoint: int = setting(
+        0,
+        COUNT,
+        "where nothing puts the environments back to the bit (docs/runs.md): updates after each of which all episodes "
+        "are cut as truncations and the environments made anew, which is where checkpoints fall then, so that a "
+        "resumed run has the bits of one that did not end; 0: never",
+        why="it trains another sequence of episodes: longer ones are never seen to their end, and new environments "
+        "take their time; every 50 updates, of the default size, cut 8 episodes in 102,400 steps",
+    )
     # Trust region
     max_kl: float = declared(StepSettings, "max_kl")
     max_kl_schedule: str = setting(
@@ -370,7 +379,7 @@ class TRPOConfig:
 # Fields that files of older versions lack, and what there was before them.
 _BEFORE = {
     **{"action_map": "clip", "channel_axis": "auto", "device": "auto", "fisher_jacobians": "never"},
-    **{"evaluation_max_steps": 50_000, "log_std_limit": 20.0},
+    **{"evaluation_max_steps": 50_000, "log_std_limit": 20.0, "reset_on_checkpoint": 0},
 }
 
 BUILT_BY = frozenset(

@@ -62,6 +62,7 @@ class TrainingEnvironments:
         self._as_bytes = as_bytes
         self._state: State = {"step": 0, "resets": 0, "episodes": None}  # of the collector while there is none
         self._warned_of_spaces = False  # that copies draw from one space
+        self._inexact: str | None = None  # of the latest collector
 
     def get_state(self) -> State:
         """What the collector goes on from; see :class:`Collector`."""
@@ -75,13 +76,47 @@ class TrainingEnvironments:
         """Leave out of the state the episodes under way: they are another environment's."""
         self._state = {**self._state, "episodes": None}
 
+    def put_back(self, state: State, *, new_episodes: bool) -> None:
+        """Undo what was done since `state`, see :meth:`Collector.put_back`.
+
+        Where episodes are cut, environments that have stepped since are left for new ones, as another process has.
+        """
+        if self.collector is not None and not self.cuts:
+            self.collector.put_back(state, new_episodes=new_episodes)
+            return
+        resets = self.get_state()["resets"] if new_episodes else state["resets"]  # others than those that raised
+        self.close()
+        self._state = {**state, "resets": resets}
+
     @property
-    def inexact(self) -> str | None:
-        """Why what goes on from the state is not, to the bit, what did not end; None where it is."""
-        if self.collector is not None:
-            return self.collector.inexact
-        begun = self._state["resets"] > 0
-        return "its episodes are not in the file" if begun and self._state["episodes"] is None else None
+    def cuts(self) -> int:
+        """Updates after each of which all episodes are cut, see `TRPOConfig.reset_on_checkpoint`; 0: never.
+
+        Known once environments have been made.
+        """
+        if self._inexact is None or self._known_recipe().reason_against_starting_afresh is not None:
+            return 0
+        return self._config.reset_on_checkpoint
+
+    def inexact_after(self, updates: int) -> str | None:
+        """Why what goes on from the state after so many updates is not, to the bit, what did not end; None where it is.
+
+        With `cuts` that is so after a cut alone.
+        """
+        period = self._config.reset_on_checkpoint
+        if self.collector is None and self._inexact is None:  # nothing but the state is known
+            begun, is_cut = self._state["resets"] > 0, period > 0 and updates % period == 0
+            if self._state["episodes"] is not None or is_cut or not begun:
+                return None
+            return "its episodes are not in the file"
+        if self._inexact is None or not period:
+            return self._inexact
+        reason = self._known_recipe().reason_against_starting_afresh
+        if reason is not None:
+            return f"{self._inexact}; and reset_on_checkpoint={period} does not help: {reason}"
+        if updates % period:
+            return f"after update {updates:,}, between two of the cuts that reset_on_checkpoint={period} makes"
+        return None
 
     def attach(self, environments: Environments) -> None:
         """Train in these from now on."""
@@ -98,13 +133,19 @@ class TrainingEnvironments:
         collector.resume(self._state)
         warn_of(environments.wrappings, normalizes=self._normalizer is not None, scales=self._scaler is not None)
         self.environments, self.collector = environments, collector  # both or, after an error, neither
+        self._inexact = collector.inexact
 
     def ready(self) -> Collector:
         """The collector, with environments made now where the agent was loaded without them, or closed.
 
         Raises ValueError where there is no recipe, or where copies in one process are one simulator; a UserWarning says
         so where that was asked for by name.
+
+        After a cut the environments are made anew: what one keeps from episode to episode, a process that begins there
+        does not have.
         """
+        if self.collector is not None and self.collector.was_cut:
+            self.close()
         if self.collector is None:
             # A VectorEnv that a user handed in is still open, and serves again.
             environments = self._known_recipe().make_like(self._config.num_envs, like=self)
@@ -113,7 +154,11 @@ class TrainingEnvironments:
             except BaseException:
                 environments.close()
                 raise
-        self._refuse_shared_state()
+        try:
+            self._refuse_shared_state()
+        except KeyboardInterrupt:
+            self.close()  # they may have taken steps, as none has that is looked at for the first time
+            raise
         assert self.collector is not None
         return self.collector
 

@@ -374,6 +374,7 @@ class TRPO:
             while self.num_timesteps < end:
                 before = before or checkpoint.capture(self)
                 with lack_of_memory_named(self.config):
+                    collector = self.training_environments.ready()
                     self._update(collector)
                 before = None
                 if not callbacks.on_update(self):
@@ -415,7 +416,10 @@ class TRPO:
         clock = Stopwatch()
 
         # 1. Trajectories of the current policy. The critic may still be learning from the batch before.
+        cuts = self.training_environments.cuts
         rollout = collector.collect()
+        if cuts and (self.num_updates + 1) % cuts == 0:
+            collector.cut(rollout)
         clock.lap("rollout")
         critic.wait()
         clock.lap("critic_wait")
@@ -556,12 +560,22 @@ class TRPO:
     def inexact(self) -> str | None:
         """Why a training that goes on from a file is not, to the bit, the one that did not end; None where it is.
 
-        See docs/runs.md. Where the environments have not been made yet nothing is known but what the file has.
+        See docs/runs.md. Where the environments have not been made yet nothing is known but what the file has. While
+        `reset_on_checkpoint` cuts episodes it is None, as every checkpoint is exact; a file that is saved between two
+        of them says that it is not, and so does an agent that begins there.
         """
-        abandoned = self.critic_trainer.abandoned_fits
+        abandoned = checkpoint.abandoned(self.critic_trainer.abandoned_fits)
         if abandoned:
-            return f"{abandoned} of its critic's fits, too long to be waited for, were abandoned at an interruption"
-        return self.training_environments.inexact
+            return abandoned
+        environments, collector = self.training_environments, self.collector
+        goes_on = environments.cuts > 0 and collector is not None and collector.under_way
+        return None if goes_on else environments.inexact_after(self.num_updates)
+
+    @property
+    def is_at_a_cut(self) -> bool:
+        """Whether `reset_on_checkpoint` ends all episodes between the last update and the next."""
+        cuts = self.training_environments.cuts
+        return cuts > 0 and self.num_updates % cuts == 0
 
     @property
     def callback_states(self) -> State:

@@ -76,8 +76,18 @@ class _Begin(Callback):
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         self._action()
         self.done = True
-        if agent.inexact is not None:
+        period, cuts = agent.config.reset_on_checkpoint, agent.training_environments.cuts
+        if cuts:
+            if agent.inexact is not None:
+                say(f"new episodes begin, other ones than without an end: it goes on from {agent.inexact}")
+            say(
+                f"--reset-on-checkpoint {cuts}: every {cuts} updates all episodes are cut, and checkpoints are there "
+                "alone; if it is resumed, it goes on to the bit (docs/runs.md)"
+            )
+        elif agent.inexact is not None:
             say(f"if it is resumed, it goes on statistically, not to the bit: {agent.inexact} (docs/runs.md)")
+        elif period:
+            say(f"--reset-on-checkpoint {period}: nothing is cut, these environments are put back to the bit as it is")
 
 
 def _new(arguments: argparse.Namespace) -> _Run:
@@ -122,6 +132,7 @@ def _new(arguments: argparse.Namespace) -> _Run:
                 "timesteps": timesteps,
                 "preset": agent.preset,
                 "config": agent.config.to_dict(),
+                "resume": _how_it_resumes(agent),
                 "versions": checkpoint.versions(),
                 "instruction_set": library.instruction_set(),
             }
@@ -132,6 +143,15 @@ def _new(arguments: argparse.Namespace) -> _Run:
         agent.close()
         raise
     return _Run(agent, folder, timesteps, lambda: None)
+
+
+def _how_it_resumes(agent: TRPO) -> str:
+    """For config.json."""
+    cuts = agent.training_environments.cuts
+    said = checkpoint.how_it_resumes(agent, checkpoint.capture(agent).counters)
+    if not cuts:
+        return said
+    return f"{said}: all episodes are cut every {cuts} updates, which trains another sequence of them than without"
 
 
 def _recipe(arguments: argparse.Namespace, saved: Any) -> EnvironmentRecipe:
@@ -265,7 +285,7 @@ def _train(run: _Run, arguments: argparse.Namespace) -> int:
     checkpoints = CheckpointCallback(
         folder.checkpoints,
         arguments.checkpoint_every,
-        seconds=CHECKPOINT_SECONDS,
+        seconds=None if agent.config.reset_on_checkpoint else CHECKPOINT_SECONDS,
         keep=arguments.keep_checkpoints,
         best=True,
     )
@@ -309,11 +329,21 @@ def _train(run: _Run, arguments: argparse.Namespace) -> int:
 def _stopped(
     run: _Run, checkpoints: CheckpointCallback, log: RunLogger, begin: _Begin, interrupt: KeyboardInterrupt
 ) -> int:
-    """Save, say how to go on; the exit code."""
-    _save(run, checkpoints, log, begin)
+    """Save, say how to go on; the exit code.
+
+    Between two cuts of `reset_on_checkpoint` nothing is saved: no bits could be gone on from there, and a run that
+    asked for that goes on from the checkpoint at the last cut, as after a kill.
+    """
+    agent = run.agent
+    saved = f"{agent.num_timesteps:,} steps, saved"
+    if begin.done and agent.training_environments.cuts and not agent.is_at_a_cut and checkpoints.latest is not None:
+        at = progress_of(checkpoints.latest).timesteps
+        saved = f"{agent.num_timesteps:,} steps, of which the checkpoint at {at:,} is gone on from"
+    else:
+        _save(run, checkpoints, log, begin)
     stopped = interrupt if isinstance(interrupt, Stopped) else Stopped(signal.SIGINT)
     how = "stopped" if stopped.number == signal.SIGINT else stopped.word
-    say(f"\n{how} at {run.agent.num_timesteps:,} steps, saved; to go on:\n{_resume_command(run.folder, run.agent)}")
+    say(f"\n{how} at {saved}; to go on:\n{_resume_command(run.folder, agent)}")
     return stopped.code
 
 

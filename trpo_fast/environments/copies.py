@@ -84,6 +84,7 @@ class Copies:
                 env = made_by(make_one, index)
                 self._hold(env)
                 self.envs.append(env)
+                exact.watch(env)
                 require_same_spaces(
                     env, self.envs[0], whose=f"env: environment {index}", wanted_by=f"as environment {first} has it"
                 )

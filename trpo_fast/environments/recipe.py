@@ -243,6 +243,18 @@ class EnvironmentRecipe:
             "id or a callable that makes one environment, or evaluate(env=...)"
         )
 
+    @property
+    def reason_against_starting_afresh(self) -> str | None:
+        """Why `make_like` may not give what a new process has; None where it does, or a reset with a seed is the same.
+
+        That holds for ale-py's vector environment, found by experiment.
+        """
+        kind: Any = type(self.source)
+        known = (kind.__module__, kind.__name__) == ("ale_py.vector_env", "AtariVectorEnv")
+        if not is_vector_environment(self.source) or known:
+            return None
+        return f"a {kind.__name__} was given, which is used as it is; want an id, or a function that makes one copy"
+
     def to_json(self) -> dict[str, Any] | None:
         """What a file keeps, exactly; None where there is no id, or something of it is not the same after JSON.
 

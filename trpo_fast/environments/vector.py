@@ -72,6 +72,7 @@ class VectorAdapter(Environments):
         self._env = env
         self._again = again
         self._owned = owned
+        exact.watch(env)
         self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
@@ -227,6 +228,7 @@ class VectorAdapter(Environments):
         except BaseException:
             made.close()
             raise
+        exact.watch(made)
         self._env = made
         self._owned, self._mask_source = True, None
 

@@ -95,6 +95,11 @@ class _Buffer:
 class Collector:
     """Steps the environments with a policy.
 
+    Attributes
+    ----------
+    was_cut : bool
+        Whether the episodes of the last rollout were cut, and no others have begun.
+
     Parameters
     ----------
     adapter : Environments
@@ -167,6 +172,7 @@ class Collector:
         self._observations: NDArray[Any] | None = None
         self._episodes: State | None = None  # those under way after the last rollout
         self._inexact = adapter.inexact
+        self.was_cut = False
         self._said_begun = False  # that others use the environments, too
         self._was_done = np.zeros(adapter.num_envs, np.bool_)
         self._episode_return = np.zeros(adapter.num_envs)
@@ -205,6 +211,16 @@ class Collector:
             rollout = self._fill(self._buffers[0])
         self._buffers.reverse()  # not after an interruption: the other buffer may still be learned from
         return rollout
+
+    def cut(self, rollout: Rollout) -> None:
+        """Truncate all episodes after the last step of `rollout`, the latest of this collector.
+
+        The critic's value of the last observations stands for the rest. Such episodes do not count among those that
+        ended, as their returns are none of whole ones.
+        """
+        rollout.truncated[-1] |= rollout.valid[-1] & ~rollout.terminated[-1]
+        self._observations = self._episodes = None
+        self.was_cut = True
 
     def finish(
         self,
@@ -346,6 +362,7 @@ class Collector:
             self._observations = self._taken_up(self._episodes)
         if self._observations is None:
             self._episodes = None
+            self.was_cut = False
             entropy = np.random.SeedSequence((self._seed, _ENVIRONMENT_STREAM, self._resets))
             # Copies get seed, seed + 1, ...: stay clear of the 32-bit limit that some simulators have.
             seed = int(entropy.generate_state(1)[0]) % (2**31 - self._adapter.num_envs)

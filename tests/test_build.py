@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLES = {"x86_64": ["x86_64_v2", "x86_64_v3", "x86_64_v4"], "aarch64": ["aarch64"]}
+TABLES = {
+    "x86_64": ["x86_64_v2", "x86_64_v3", "x86_64_v4", "x86_64_v4_bfloat16"],
+    "aarch64": ["aarch64", "aarch64_bfloat16"],
+}
 
 # Of https://gcc.gnu.org/onlinedocs/gcc-8.5.0/gcc/x86-Options.html, those that __builtin_cpu_supports takes there, too.
 GCC_8 = {

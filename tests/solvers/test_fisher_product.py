@@ -69,27 +69,28 @@ def test_a_single_product_is_never_worth_a_pass_for_each_output():
 def test_the_setting_says_which_product_is_used(choice, product, known_caches):
     F = operator()
     assert F.product == "weights"
-    assert prepare_fisher(F, 25, choice) == product == F.product
+    assert prepare_fisher(F, 25, choice) == (product, "float64")
+    assert F.product == product
 
 
 def test_few_products_go_through_the_weights_unless_jacobians_are_asked_for(known_caches):
-    assert prepare_fisher(operator(), 1) == "weights"
-    assert prepare_fisher(operator(), 1, "always") == "jacobians"
+    assert prepare_fisher(operator(), 1)[0] == "weights"
+    assert prepare_fisher(operator(), 1, "always")[0] == "jacobians"
 
 
 def test_one_hidden_layer_has_nothing_to_cache(known_caches):
-    assert prepare_fisher(operator(widths=(5, 16, 2)), 1000, "always") == "weights"
+    assert prepare_fisher(operator(widths=(5, 16, 2)), 1000, "always")[0] == "weights"
 
 
 def test_an_operator_that_is_not_compiled_says_nothing():
-    assert prepare_fisher(DenseOperator(np.eye(3)), 10, "always") == ""
+    assert prepare_fisher(DenseOperator(np.eye(3)), 10, "always") == ("", "")
 
 
 def test_a_machine_that_does_not_tell_its_caches_decides_against_jacobians(monkeypatch, tmp_path):
     monkeypatch.setattr(caches, "CACHES", tmp_path / "none")
     fisher_product._cache_sizes.cache_clear()
     try:
-        assert prepare_fisher(operator(), 1000) == "weights"
+        assert prepare_fisher(operator(), 1000)[0] == "weights"
     finally:
         fisher_product._cache_sizes.cache_clear()
 

@@ -11,7 +11,7 @@ INLINE void F(store_narrow)(trpo_bfloat16_pair *to, vreal v) {
         to[i / 2] = (trpo_bfloat16_pair)bfloat16_of(v[i]) | (trpo_bfloat16_pair)bfloat16_of(v[i + 1]) << 16;
 }
 INLINE vuint F(narrow_pairs)(vreal lower, vreal upper) {
-    vuint pairs;
+    vuint pairs = {0};
     for (size_t i = 0; i < VLEN; i++) pairs[i] = (uint32_t)bfloat16_of(lower[i]) | (uint32_t)bfloat16_of(upper[i]) << 16;
     return pairs;
 }

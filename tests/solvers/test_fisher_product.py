@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests._core.policies import Setting
 from trpo_fast import caches
+from trpo_fast._core import library
 from trpo_fast._core.operator import DenseOperator
 from trpo_fast.solvers import fisher_product
 from trpo_fast.solvers.fisher_product import jacobians_pay, prepare_fisher
@@ -84,6 +85,30 @@ def test_one_hidden_layer_has_nothing_to_cache(known_caches):
 
 def test_an_operator_that_is_not_compiled_says_nothing():
     assert prepare_fisher(DenseOperator(np.eye(3)), 10, "always") == ("", "")
+
+
+def test_bf16_products_go_through_the_weights_and_say_so(portable_bfloat16):
+    F = operator(dtype=np.float32)
+    assert prepare_fisher(F, 1000, "always", "bfloat16") == ("weights", "bfloat16")
+    assert prepare_fisher(F, 1000, "always", "bfloat16") == ("weights", "bfloat16")  # as it is already
+
+
+@pytest.mark.parametrize(
+    ("A", "why"),
+    [
+        (DenseOperator(np.eye(3)), "DenseOperator is not of the native engine"),
+        (operator(), "the dtype is float64"),
+    ],
+)
+def test_bf16_products_that_there_are_none_of_are_refused_by_name(A, why, portable_bfloat16):
+    with pytest.raises(ValueError, match=f"fisher_precision: 'bfloat16' given, but {why}; want 'float32'"):
+        prepare_fisher(A, 10, "never", "bfloat16")
+
+
+def test_a_machine_without_bf16_products_is_told_so(monkeypatch):
+    monkeypatch.setattr(library, "bfloat16_obstacle", lambda: "this CPU has no such thing")
+    with pytest.raises(ValueError, match="'bfloat16' given, but this CPU has no such thing; want 'float32'"):
+        prepare_fisher(operator(dtype=np.float32), 10, "never", "bfloat16")
 
 
 def test_a_machine_that_does_not_tell_its_caches_decides_against_jacobians(monkeypatch, tmp_path):

@@ -7,9 +7,9 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 os.environ.setdefault("TRPO_FAST_NUM_THREADS", "2")  # but the compiled core's own threads are tested
 
-import pytest
+import pytest  # noqa: E402  # after the variables above, as all that follows
 
-from trpo_fast._core import library
+from trpo_fast._core import library  # noqa: E402
 
 
 @pytest.fixture

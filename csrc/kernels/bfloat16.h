@@ -31,7 +31,8 @@ static void F(pack_panels)(size_t count, size_t n, size_t columns, const float *
         for (size_t k = 0; k < pairs; k++) {
             trpo_bfloat16_pair *row = packed + column * pairs + k * width;
             const float *lower = from + 2 * k * k_stride, *upper = 2 * k + 1 < count ? lower + k_stride : NULL;
-            for (size_t c = 0; c < filled; c++) row[c] = F(pair_of)(lower[c * c_stride], upper ? upper[c * c_stride] : 0);
+            for (size_t c = 0; c < filled; c++)
+                row[c] = F(pair_of)(lower[c * c_stride], upper ? upper[c * c_stride] : 0);
             for (size_t c = filled; c < width; c++) row[c] = 0;
         }
         column += width;

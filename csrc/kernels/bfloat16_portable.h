@@ -12,7 +12,8 @@ INLINE void F(store_narrow)(trpo_bfloat16_pair *to, vreal v) {
 }
 INLINE vuint F(narrow_pairs)(vreal lower, vreal upper) {
     vuint pairs = {0};
-    for (size_t i = 0; i < VLEN; i++) pairs[i] = (uint32_t)bfloat16_of(lower[i]) | (uint32_t)bfloat16_of(upper[i]) << 16;
+    for (size_t i = 0; i < VLEN; i++)
+        pairs[i] = (uint32_t)bfloat16_of(lower[i]) | (uint32_t)bfloat16_of(upper[i]) << 16;
     return pairs;
 }
 

@@ -1,8 +1,12 @@
 /* bf16 products: every layout, tail and epilogue against double, Fisher products against the exact ones, for this CPU's
- * instruction where it has one, for the portable kernels, and for these with vectors as long as AVX-512's. */
+ * instruction where it has one, for the portable kernels, and for these with longer vectors, on x86-64 AVX-512's. */
 #define TRPO_BFLOAT16_NAME "wide"
 #define TRPO_BFLOAT16_KERNELS wide_kernels
+#if defined(__x86_64__)
 #define TRPO_VECTOR_BYTES 64
+#else
+#define TRPO_VECTOR_BYTES 32
+#endif
 #define TRPO_MR 6
 #define TRPO_NV 4
 #if defined(__GNUC__) && !defined(__clang__)
@@ -82,7 +86,8 @@ static void narrowing(const kernels16 *k, size_t rows, size_t columns) {
 }
 
 /* y = x b, with both ways that b is stored in, a second pair of operands, and each epilogue. */
-static void multiplying(const kernels16 *k, size_t rows, size_t depth, size_t n, epilogue_kind_bf16 epilogue, int packed) {
+static void multiplying(const kernels16 *k, size_t rows, size_t depth, size_t n, epilogue_kind_bf16 epilogue,
+                        int packed) {
     const size_t v = k->vector_items, columns = (n + v - 1) / v * v + (n % 3) * v, pairs = (depth + 1) / 2;
     const int pair_count = packed ? 2 : 1;
     float *x[2], *b[2], *bias = floats(columns, 5), *y = floats(rows * columns, 6), *a = floats(rows * columns, 8);
@@ -127,8 +132,8 @@ static void multiplying(const kernels16 *k, size_t rows, size_t depth, size_t n,
     }
     k->multiply(&p, rows, columns);
     for (size_t i = 0; i < rows * columns; i++)
-        CHECK(fabs((double)y[i] - wanted[i]) <= 3e-6 * (1 + size[i]), "%s %zu x %zu x %zu: %g, wanted %g", k->name, rows,
-              depth, n, (double)y[i], wanted[i]);
+        CHECK(fabs((double)y[i] - wanted[i]) <= 3e-6 * (1 + size[i]), "%s %zu x %zu x %zu: %g, wanted %g", k->name,
+              rows, depth, n, (double)y[i], wanted[i]);
     for (int i = 0; i < pair_count; i++) free(x[i]), free(b[i]), free(x16[i]), free(b16[i]);
     free(bias), free(y), free(a), free(wanted), free(size);
 }

@@ -1,4 +1,4 @@
-"""Fisher products of bf16 numbers, with the portable kernels, so that all but the instruction is tried on any machine."""
+"""Fisher products of bf16 numbers, with the portable kernels: all but the instruction is tried on any machine."""
 
 import dataclasses
 import threading
@@ -40,7 +40,10 @@ def test_products_are_those_of_rounded_operands_for_every_distribution_and_depth
     v = vector(setting.kernel)
     product, expected = F @ v, exact_product(setting, v)
     # One rounding that falls to the other side, as its operand was a float32 sum, is a whole spacing in one place.
-    assert np.linalg.norm(product - exact_product(setting, v, as_bfloat16)) <= 2 * ROUNDING * np.linalg.norm(expected) + TINY
+    assert (
+        np.linalg.norm(product - exact_product(setting, v, as_bfloat16))
+        <= 2 * ROUNDING * np.linalg.norm(expected) + TINY
+    )
     assert np.linalg.norm(product - expected) <= 16 * ROUNDING * np.linalg.norm(expected) + TINY
 
 

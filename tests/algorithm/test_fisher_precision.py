@@ -25,7 +25,9 @@ def test_first_gradient_is_that_of_float32_to_the_bit(make_agent, portable_bfloa
     assert norms[0] == norms[1]
 
 
-@pytest.mark.parametrize(("dtype", "engine", "precision"), [("float64", "native", "float64"), ("float32", "autograd", "")])
+@pytest.mark.parametrize(
+    ("dtype", "engine", "precision"), [("float64", "native", "float64"), ("float32", "autograd", "")]
+)
 def test_reports_without_bf16_say_what_was_used(make_agent, dtype, engine, precision):
     agent = make_agent(dtype=dtype, engine=engine)
     agent.learn(3 * 64)
@@ -33,7 +35,9 @@ def test_reports_without_bf16_say_what_was_used(make_agent, dtype, engine, preci
 
 
 def test_float64_and_the_autograd_engine_are_refused_by_name(make_agent, portable_bfloat16):
-    with pytest.raises(ValueError, match="fisher_precision: 'bfloat16' given, but the dtype is float64; want 'float32'"):
+    with pytest.raises(
+        ValueError, match="fisher_precision: 'bfloat16' given, but the dtype is float64; want 'float32'"
+    ):
         make_agent(fisher_precision="bfloat16", dtype="float64")
     with pytest.raises(ValueError, match=r"'bfloat16' given, but the autograd engine serves .*; want 'float32'"):
         make_agent(fisher_precision="bfloat16", engine="autograd")

@@ -153,7 +153,7 @@ def bfloat16_obstacle():
 
 
 def choose_bfloat16(name):
-    """Make products of bf16 numbers with "portable", plain C that runs everywhere and is slow: for tests; None: as usual."""
+    """Make products of bf16 numbers with "portable", slow plain C that runs everywhere, for tests; None: as usual."""
     global _wanted_bfloat16
     wanted = None if name is None else name.encode()
     if name is not None and trpo_bfloat16_kernels_for(<const char *><bytes>wanted) == NULL:

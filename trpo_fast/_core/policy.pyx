@@ -412,8 +412,8 @@ cdef class FisherOperator(Operator):
     def jacobian_bytes(self):
         """Bytes that `cache_jacobians` takes; 0 where there is nothing to cache.
 
-        That is below two hidden layers, where not all activations of the batch are kept or the Jacobians would take more
-        than 1 GiB, and in bfloat16, whose products go through the weights.
+        That is below two hidden layers, where not all activations of the batch are kept or the Jacobians would take
+        more than 1 GiB, and in bfloat16, whose products go through the weights.
         """
         self.require()
         if self.narrow != NULL:
@@ -444,7 +444,8 @@ cdef class FisherOperator(Operator):
             if bytes == 0:
                 raise ValueError(
                     f"cache_jacobians: nothing to cache for widths {policy.widths} and {self.rows} rows; wanted two "
-                    f"hidden layers or more, {self.dtype} products, a batch whose activations are all kept, and at most 1 GiB of Jacobians"
+                    "hidden layers or more, no bfloat16, a batch whose activations are all kept, and at most 1 GiB of "
+                    "Jacobians"
                 )
             if policy.jacobians is None:
                 policy.jacobians = Memory()
@@ -466,8 +467,8 @@ cdef class FisherOperator(Operator):
     def use_bfloat16(self):
         """Round what products of this operator multiply to bf16 from now on; sums stay float32.
 
-        These are theta_old's weights, v, activations and what passes between layers, each to the nearest bf16: a product
-        has a relative error of thousandths. It goes through the weights. Other operators of the batch stay as they are.
+        These are theta_old's weights, v, activations and what passes between layers, each to the nearest bf16: a
+        product has a relative error of thousandths. It goes through the weights. Other operators of the batch stay as they are.
 
         Raises
         ------

@@ -247,7 +247,7 @@ class TRPO:
                 f"serves this policy ({self.engine.reason})"
             )
         if config.fisher_precision == "bfloat16":
-            obstacle = f"the autograd engine serves this policy ({self.engine.reason})"
+            obstacle: str | None = f"the autograd engine serves this policy ({self.engine.reason})"
             if self.engine.name == "native":
                 obstacle = bfloat16_obstacle(dtype=self.engine.dtype)
             if obstacle:

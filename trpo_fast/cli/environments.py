@@ -25,8 +25,8 @@ def loaded(
 ) -> TRPO:
     """The agent in `path`, whose environment can be made: what is known of it has been printed to stderr.
 
-    `env_kwargs` and `wrappers`, as a person gives them, and `settings` take the place of the file's. ValueError where the file names
-    code that ``--import`` and ``--trust`` do not allow, or no environment that they could be of.
+    `env_kwargs` and `wrappers`, as a person gives them, and `settings` take the place of the file's. ValueError where
+    the file names code that ``--import`` and ``--trust`` do not allow, or no environment that they could be of.
     """
     agent = TRPO.load(path, imports=arguments.imports, trust_environment=arguments.trust, **settings)
     if agent.recipe is not None:

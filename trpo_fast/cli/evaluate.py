@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from trpo_fast.algorithm.evaluation import EvaluationResult
+from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli.environments import import_from_here, loaded
 from trpo_fast.cli.errors import user_errors
 from trpo_fast.cli.run_folder import latest_of

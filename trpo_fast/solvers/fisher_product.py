@@ -109,7 +109,7 @@ def prepare_fisher(
 
 
 def bfloat16_obstacle(operator: Operator | None = None, *, dtype: Any = np.float32) -> str | None:
-    """Why `operator`, or any compiled one of `dtype`, cannot multiply bf16 numbers here, in words; None where it can."""
+    """Why `operator`, or any compiled one of `dtype`, cannot multiply bf16 numbers here; None where it can."""
     if operator is not None and not isinstance(operator, FisherOperator):
         return f"{type(operator).__name__} is not of the native engine"
     found = np.dtype(dtype) if operator is None else operator.dtype

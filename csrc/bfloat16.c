@@ -49,7 +49,7 @@ static const struct {
     const struct trpo_bfloat16_kernels *kernels;
     int (*cpu_runs)(void);
     const char *set;
-} built_in[] = {TRPO_BFLOAT16_SETS(BUILT_IN, NOTHING){NULL, NULL, NULL}};
+} built_in[] = {TRPO_BFLOAT16_SETS(BUILT_IN, NOTHING){NULL, NULL, ""}};
 
 const struct trpo_bfloat16_kernels *trpo_bfloat16_kernels_for(const char *wanted) {
     if (wanted) return strcmp(wanted, trpo_bfloat16_portable.name) == 0 ? &trpo_bfloat16_portable : NULL;

@@ -92,7 +92,9 @@ def static_libraries(target):
     """csrc: what all share, and the kernels once per instruction set."""
     left_out = [f"-DTRPO_WITHOUT_{suffix}" for suffix in target.left_out]
     return [
-        static_library("trpo_base", ["csrc/dispatch.c", "csrc/threads.c"], target, ["-pthread", *left_out]),
+        static_library(
+            "trpo_base", ["csrc/bfloat16.c", "csrc/dispatch.c", "csrc/threads.c"], target, ["-pthread", *left_out]
+        ),
         *(
             static_library(f"trpo_{suffix}", [f"csrc/isa/{suffix}.c"], target, flags)
             for suffix, flags in target.tables.items()

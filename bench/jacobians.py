@@ -105,7 +105,7 @@ def measure(case: str, rounds: int) -> str:
     for iterations in ITERATIONS:
         usual, other = (side.solve(iterations).astype(np.float64) for side in sides)
         assert np.linalg.norm(usual - other) < 1e-3 * np.linalg.norm(usual)
-        choice = prepare_fisher(sides[0].kernel.fisher_operator(), iterations)
+        choice, _ = prepare_fisher(sides[0].kernel.fisher_operator(), iterations)
         cells.append(f"{compared(sides, making, rounds)}; {choice}")
     return f"| {sizes} | {int(rows):,} | " + " | ".join(cells) + " |"
 

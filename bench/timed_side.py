@@ -64,17 +64,20 @@ class Case:
         policy.flat.numpy[:] = self.arrays["parameters"]
         # Wherever a build takes it; the check of the answer notices where it was taken nowhere.
         self.fisher = {"fisher_precision": self.precision.get("fisher_precision")}
-        self.engine: Any = trpo_fast.make_engine(policy, "native", **accepted(trpo_fast.make_engine, **self.fisher))
+        self.engine: Any = trpo_fast.make_engine(policy, "native")
         self.batch = trpo_fast.Batch(*(self.arrays[name] for name in ("observations", "actions", "advantages")))
         self.bind()
 
     def bind(self) -> None:
         """Cache the forward pass."""
-        self.engine.bind(self.batch, **accepted(self.engine.bind, **self.fisher))
+        self.engine.bind(self.batch)
 
     def operator(self) -> Any:
         """Of the Fisher matrix, as bound."""
-        return self.engine.fisher_operator(**accepted(self.engine.fisher_operator, **self.fisher))
+        operator = self.engine.fisher_operator()
+        if self.fisher["fisher_precision"] == "bfloat16":
+            operator.use_bfloat16()
+        return operator
 
 
 def fisher(case: Case) -> Work:

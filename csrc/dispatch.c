@@ -29,7 +29,8 @@ static const struct {
 } built_in[] = {TRPO_INSTRUCTION_SETS(BUILT_IN_SET, NOTHING)};
 
 #define NAME_OF(name) name,
-static const char *const left_out[] = {TRPO_INSTRUCTION_SETS(NOTHING, NAME_OF) NULL};
+static const char *const left_out[] = {TRPO_INSTRUCTION_SETS(NOTHING, NAME_OF) TRPO_BFLOAT16_SETS(NOTHING, NAME_OF)
+                                           NULL};
 
 enum { BUILT_IN = sizeof built_in / sizeof built_in[0] };
 

@@ -9,6 +9,10 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 os.environ.setdefault("TRPO_FAST_NUM_THREADS", "2")  # but the compiled core's own threads are tested
 
+import pytest  # noqa: E402  # after the variables above, as all that follows
+
+from trpo_fast._core import library  # noqa: E402
+
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say how often trainings were disturbed, by what tests record as "survival: ..."."""
@@ -21,3 +25,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("gone on with, to the same bits and rows")
         for name, count in sorted(counts.items()):
             terminalreporter.line(f"{count:5} {name}")
+
+
+@pytest.fixture
+def portable_bfloat16():
+    """Products of bf16 numbers in plain C, on any machine."""
+    library.choose_bfloat16("portable")
+    yield
+    library.choose_bfloat16(None)

@@ -51,12 +51,27 @@ ACTIVATIONS = {
 }
 
 
+def exactly(x):
+    """`x`."""
+    return x
+
+
+def as_bfloat16(x):
+    """`x` to the nearest numbers of eight bits, ties to even."""
+    fraction, exponent = np.frexp(np.asarray(x, np.float64))
+    return np.ldexp(np.rint(fraction * 256.0), exponent - 8)
+
+
 @dataclass(frozen=True)
 class MLP:
-    """Perceptron over a flat buffer W1 b1 W2 b2 ..., weights (outputs, inputs)."""
+    """Perceptron over a flat buffer W1 b1 W2 b2 ..., weights (outputs, inputs).
+
+    `operands` is what the passes after the first do to the operands of their products, whose sums stay exact.
+    """
 
     widths: tuple[int, ...]
     activation: str
+    operands: Callable = exactly
 
     @property
     def size(self):
@@ -94,15 +109,16 @@ class MLP:
             if per_sample:
                 pieces += [d, np.einsum("bo,bi->boi", d, h).reshape(len(d), -1)]
             else:
-                pieces += [d.sum(0), (d.T @ h).ravel()]
-            d = d @ weight
+                pieces += [d.sum(0), (self.operands(d).T @ self.operands(h)).ravel()]
+            d = self.operands(d) @ self.operands(weight)
         return np.concatenate(pieces[::-1], axis=-1)
 
     def pushforward(self, theta, trace, v):
         """J v, (B, K)."""
         t = np.zeros_like(trace[0][0])
         for (weight, _), (dweight, dbias), (h, slope) in zip(self.layers(theta), self.layers(v), trace, strict=True):
-            t = slope * (t @ weight.T + h @ dweight.T + dbias)
+            through = self.operands(t) @ self.operands(weight).T
+            t = slope * (through + self.operands(h) @ self.operands(dweight).T + dbias)
         return t
 
 
@@ -119,10 +135,11 @@ class Policy:
     activation: str
     distribution: str
     nvec: tuple[int, ...] = ()
+    operands: Callable = exactly
 
     @property
     def network(self):
-        return MLP(self.widths, self.activation)
+        return MLP(self.widths, self.activation, self.operands)
 
     @property
     def outputs(self):

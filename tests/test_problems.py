@@ -14,7 +14,7 @@ from tests import reference
 from tests.engines.cases import TOLERANCE, Case, improvement_scale, relative_error
 from trpo_fast.engines import make_engine
 from trpo_fast.policies import MLPPolicy
-from trpo_fast.solvers import Status, conjugate_gradient, trust_region_step
+from trpo_fast.solvers import DirectionSettings, Status, conjugate_gradient, find_direction, trust_region_step
 
 FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "trust_region_problems"
 FILES = sorted(FOLDER.glob("*.npz"))
@@ -110,3 +110,21 @@ def test_a_whole_step_improves_within_the_trust_region(bound):
     assert improvement > 0
     assert 0 < kl < 0.0101
     assert report.predicted_improvement > 0.5 * report.improvement
+
+
+def test_bf16_products_find_a_direction_that_gains_as_much(solution, portable_bfloat16):
+    case = load(solution[0], "float32")
+    engine = make_engine(case.policy, "native")
+    engine.bind(case.batch())
+    settings = DirectionSettings(cg_iterations=25, cg_rtol=0.0, damping=DAMPING, fisher_precision="bfloat16")
+    found = find_direction(engine, settings=settings)
+    assert (found.iterations, found.fisher_precision) == (25, "bfloat16")
+
+    def gain(x):
+        """g'x / sqrt(x'Fx) by the oracle: what a step along x to the edge of the trust region gains."""
+        return solution[1] @ x / np.sqrt(x @ case.oracle.fisher_product(case.theta, case.observations, x))
+
+    assert relative_error(found.x, solution[2]) > 1e-4  # the digits are others
+    assert gain(found.x) == pytest.approx(gain(solution[2]), rel=5e-3)
+    curvature = found.x @ case.oracle.fisher_product(case.theta, case.observations, found.x)
+    assert found.curvature == pytest.approx(curvature, rel=1e-2)

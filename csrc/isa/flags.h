@@ -12,7 +12,8 @@ GLIBC
 
 #include "sets.h"
 #define FLAG(feature) "-m" feature
-#define TABLE_OF(suffix, name, features, tuning)                                                                       \
+#define TABLE_OF(suffix, name, features, tuning, ...)                                                                  \
     TABLE suffix name features(FLAG)                                                                                   \
     tuning
 TRPO_INSTRUCTION_SETS(TABLE_OF, )
+TRPO_BFLOAT16_SETS(TABLE_OF, )

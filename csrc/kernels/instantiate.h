@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "bfloat16_table.h"
 #include "trpo/kernels.h"
 #include "trpo/threads.h"
 

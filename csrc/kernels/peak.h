@@ -1,6 +1,8 @@
-/* What the instruction set can do at most: independent multiply-adds in registers. */
+/* What the instruction set can do at most: independent multiply-adds in registers. The including file says what one link of
+ * a chain is, F(link)(s), and how many OPERATIONS it does in a lane. */
 
-#if defined(__x86_64__)
+#if defined(KEEP) /* of vectors that no register holds */
+#elif defined(__x86_64__)
 #define KEEP(x) __asm__ volatile("" : "+v"(x)) /* no chain may be folded into another */
 #else
 #define KEEP(x) __asm__ volatile("" : "+w"(x))
@@ -16,19 +18,18 @@
 #define COUNT(s) +1
 #define DECLARE(s) vreal s = {0};
 #define MULTIPLY_ADD(s)                                                                                                \
-    s = s * a + b;                                                                                                     \
+    s = F(link)(s);                                                                                                    \
     KEEP(s);
 
 static void F(multiply_adds_task)(void *context, int i, int thread) {
     (void)i, (void)thread;
-    const vreal a = F(splat)((REAL)0.999), b = F(splat)((REAL)1e-3);
     EACH(DECLARE)
     for (size_t k = *(const size_t *)context; k > 0; k--) { EACH(MULTIPLY_ADD) }
 }
 
 static double F(multiply_adds)(size_t rounds, int threads) {
     trpo_parallel(threads, threads, F(multiply_adds_task), &rounds);
-    return 2.0 * (0 EACH(COUNT)) * (double)VLEN * (double)rounds * threads;
+    return (double)OPERATIONS * (0 EACH(COUNT)) * (double)VLEN * (double)rounds * threads;
 }
 #undef KEEP
 #undef TWELVE
@@ -36,3 +37,4 @@ static double F(multiply_adds)(size_t rounds, int threads) {
 #undef COUNT
 #undef DECLARE
 #undef MULTIPLY_ADD
+#undef OPERATIONS

@@ -264,22 +264,32 @@ static void F(fisher_block)(void *job_, int block, int thread) {
     }
 }
 
-static void F(policy_fisher)(const trpo_policy_batch *b, const void *v_, void *out_) {
-    const REAL *v = v_;
-    REAL *out = out_;
-    REAL precision[TRPO_MAX_OUTPUTS + TRPO_VECTOR_BYTES / sizeof(REAL)];
-    const size_t n = F(outputs)(b), log_std_items = F(log_std_items)(b);
-    F(batch_job_) job = {.batch = b, .precision = precision};
-    if (log_std_items)
+/* Gaussian only: what output_fisher multiplies with, zero in the padding. */
+INLINE void F(output_precision)(const trpo_policy_batch *b, REAL *precision) {
+    const size_t n = F(outputs)(b);
+    if (F(log_std_items)(b))
         for (size_t j = 0; j < F(outputs_padded)(b); j++)
             precision[j] =
                 j < n ? (REAL)(scalar_exp(-2 * (double)((const REAL *)b->problem.parameters)[j]) / b->problem.total)
                       : (REAL)0;
-    F(mlp_pack_forward)(b->problem.network, v + log_std_items, b->work.trial);
-    trpo_parallel(b->work.blocks, b->work.threads, F(fisher_block), &job);
+}
+
+/* out = F v of what the blocks of a product left. */
+INLINE void F(reduce_product)(const trpo_policy_batch *b, const REAL *v, REAL *out) {
+    const size_t log_std_items = F(log_std_items)(b);
     F(mlp_reduce)(b->problem.network, b->work.blocks, b->work.sums, out + log_std_items);
     const double scale = 2.0 * (double)b->problem.rows / b->problem.total;
     for (size_t j = 0; j < log_std_items; j++) out[j] = (REAL)(scale * (double)v[j]);
+}
+
+static void F(policy_fisher)(const trpo_policy_batch *b, const void *v_, void *out_) {
+    const REAL *v = v_;
+    REAL precision[TRPO_MAX_OUTPUTS + TRPO_VECTOR_BYTES / sizeof(REAL)];
+    F(batch_job_) job = {.batch = b, .precision = precision};
+    F(output_precision)(b, precision);
+    F(mlp_pack_forward)(b->problem.network, v + F(log_std_items)(b), b->work.trial);
+    trpo_parallel(b->work.blocks, b->work.threads, F(fisher_block), &job);
+    F(reduce_product)(b, v, out_);
 }
 
 /* Of a row's trial output, resolved, against theta_old; apart, for its stack. Discrete only. */

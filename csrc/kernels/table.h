@@ -4,8 +4,15 @@
 #include "elementary.h"
 
 #include "activations.h"
-#include "gemm.h"
 #include "vector.h"
+
+#include "operands.h"
+
+#include "product.h"
+
+#include "gemm.h"
+#include "packing.h"
+#undef OPERAND
 
 #include "mlp.h"
 
@@ -13,6 +20,12 @@
 
 #include "distributions.h"
 #include "policy.h"
+#if TRPO_REAL_IS_DOUBLE
+#define NARROW(name) NULL
+#else
+#define NARROW(name) F(name)
+#include "policy_bfloat16.h"
+#endif
 
 #include "kfac_statistics.h"
 
@@ -21,8 +34,11 @@
 
 #include "act.h"
 #include "critic.h"
-#include "peak.h"
 #include "statistics.h"
+
+INLINE vreal F(link)(vreal s) { return s * F(splat)((REAL)0.999) + F(splat)((REAL)1e-3); }
+#define OPERATIONS 2
+#include "peak.h"
 
 static const trpo_kernels F(table) = {
     .isa = TRPO_ISA_NAME,
@@ -45,6 +61,8 @@ static const trpo_kernels F(table) = {
     .policy_gradient = F(policy_gradient),
     .policy_jacobians = F(policy_jacobians),
     .policy_fisher = F(policy_fisher),
+    .policy_narrow = NARROW(policy_narrow),
+    .policy_fisher_narrow = NARROW(policy_fisher_narrow),
     .policy_evaluate = F(policy_evaluate),
     .policy_entropy = F(policy_entropy),
     .act = F(act),
@@ -77,5 +95,6 @@ static const trpo_kernels F(table) = {
 #undef INLINE
 #undef NOINLINE
 #undef FOR_TILES
+#undef NARROW
 #undef D
 #undef F

@@ -44,6 +44,7 @@ BAD = {
     "fisher_subsample": [0.0, 1.01, math.nan, True, "0.1"],
     "reorthogonalize": [1, "yes", None],
     "fisher_jacobians": [True, "yes", None],
+    "fisher_precision": ["float64", "bf16", None],
     "step_curvature": ["hessian"],
     "line_search": [0, None],
     "backtrack_factor": [0.0, 1.0, math.nan],
@@ -177,6 +178,7 @@ CHANGES = {
     "fisher_subsample": (0.5, _learned_bits),
     "reorthogonalize": (False, _learned_bits),
     "fisher_jacobians": ("always", lambda agent, bits: agent.last_update.step.fisher_product),
+    "fisher_precision": ("bfloat16", _learned_bits),
     "step_curvature": ("damped", _learned_bits),
     "line_search": (False, _learned_bits),
     "backtrack_factor": (0.5, _learned_bits),
@@ -217,7 +219,7 @@ def test_table_of_changes_covers_every_field():
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_changing_a_field_changes_the_training(name, make_agent, bits):
+def test_changing_a_field_changes_the_training(name, make_agent, bits, portable_bfloat16):
     if name == "device" and not torch.cuda.is_available():
         pytest.skip("no CUDA device here that torch can use")
     value, probe = CHANGES[name]

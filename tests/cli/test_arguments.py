@@ -12,6 +12,7 @@ TEXTS = {
     "critic_learning_rate_schedule": ("cosine", "cosine"),
     "preconditioner": ("diagonal", "diagonal"),
     "fisher_jacobians": ("always", "always"),
+    "fisher_precision": ("bfloat16", "bfloat16"),
     "kl_direction": ("old_new", "old_new"),
     "step_curvature": ("damped", "damped"),
     "policy": ("cnn", "cnn"),

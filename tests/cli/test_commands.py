@@ -116,7 +116,16 @@ def test_plot_without_matplotlib_says_what_to_install(command, trained, monkeypa
 def test_info_names_versions_instruction_set_and_threads(command):
     result = command("info")
     assert result.code == 0
-    for name in ("trpo-fast", "python", "instruction set", "threads", "torch", "gymnasium", "sb3-contrib"):
+    for name in (
+        "trpo-fast",
+        "python",
+        "instruction set",
+        "bfloat16 products",
+        "threads",
+        "torch",
+        "gymnasium",
+        "sb3-contrib",
+    ):
         assert f"{name:<18} " in result.out
     assert command("--version").out == f"trpo-fast {trpo_fast.__version__}\n"
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests._core.policies import Setting
 from trpo_fast import caches
+from trpo_fast._core import library
 from trpo_fast._core.operator import DenseOperator
 from trpo_fast.solvers import fisher_product
 from trpo_fast.solvers.fisher_product import jacobians_pay, prepare_fisher
@@ -69,27 +70,52 @@ def test_a_single_product_is_never_worth_a_pass_for_each_output():
 def test_the_setting_says_which_product_is_used(choice, product, known_caches):
     F = operator()
     assert F.product == "weights"
-    assert prepare_fisher(F, 25, choice) == product == F.product
+    assert prepare_fisher(F, 25, choice) == (product, "float64")
+    assert F.product == product
 
 
 def test_few_products_go_through_the_weights_unless_jacobians_are_asked_for(known_caches):
-    assert prepare_fisher(operator(), 1) == "weights"
-    assert prepare_fisher(operator(), 1, "always") == "jacobians"
+    assert prepare_fisher(operator(), 1)[0] == "weights"
+    assert prepare_fisher(operator(), 1, "always")[0] == "jacobians"
 
 
 def test_one_hidden_layer_has_nothing_to_cache(known_caches):
-    assert prepare_fisher(operator(widths=(5, 16, 2)), 1000, "always") == "weights"
+    assert prepare_fisher(operator(widths=(5, 16, 2)), 1000, "always")[0] == "weights"
 
 
 def test_an_operator_that_is_not_compiled_says_nothing():
-    assert prepare_fisher(DenseOperator(np.eye(3)), 10, "always") == ""
+    assert prepare_fisher(DenseOperator(np.eye(3)), 10, "always") == ("", "")
+
+
+def test_bf16_products_go_through_the_weights_and_say_so(portable_bfloat16):
+    F = operator(dtype=np.float32)
+    assert prepare_fisher(F, 1000, "always", "bfloat16") == ("weights", "bfloat16")
+    assert prepare_fisher(F, 1000, "always", "bfloat16") == ("weights", "bfloat16")  # as it is already
+
+
+@pytest.mark.parametrize(
+    ("A", "why"),
+    [
+        (DenseOperator(np.eye(3)), "DenseOperator is not of the native engine"),
+        (operator(), "the dtype is float64"),
+    ],
+)
+def test_bf16_products_that_there_are_none_of_are_refused_by_name(A, why, portable_bfloat16):
+    with pytest.raises(ValueError, match=f"fisher_precision: 'bfloat16' given, but {why}; want 'float32'"):
+        prepare_fisher(A, 10, "never", "bfloat16")
+
+
+def test_a_machine_without_bf16_products_is_told_so(monkeypatch):
+    monkeypatch.setattr(library, "bfloat16_obstacle", lambda: "this CPU has no such thing")
+    with pytest.raises(ValueError, match="'bfloat16' given, but this CPU has no such thing; want 'float32'"):
+        prepare_fisher(operator(dtype=np.float32), 10, "never", "bfloat16")
 
 
 def test_a_machine_that_does_not_tell_its_caches_decides_against_jacobians(monkeypatch, tmp_path):
     monkeypatch.setattr(caches, "CACHES", tmp_path / "none")
     fisher_product._cache_sizes.cache_clear()
     try:
-        assert prepare_fisher(operator(), 1000) == "weights"
+        assert prepare_fisher(operator(), 1000)[0] == "weights"
     finally:
         fisher_product._cache_sizes.cache_clear()
 

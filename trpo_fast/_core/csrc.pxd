@@ -119,10 +119,23 @@ cdef extern from "trpo/policy.h" nogil:
         void *scratch
         int blocks
         int threads
+    ctypedef struct trpo_bfloat16_kernels "struct trpo_bfloat16_kernels":
+        pass
+    ctypedef struct trpo_policy_bfloat16:
+        const trpo_bfloat16_kernels *kernels
+        void *weights
+        void *trial
+        void *scratch
+        int threads
     ctypedef struct trpo_policy_batch:
         trpo_policy_problem problem
         trpo_policy_cache cache
         trpo_policy_work work
+        trpo_policy_bfloat16 bfloat16
+    ctypedef struct trpo_bfloat16_workspace:
+        size_t bytes
+    trpo_bfloat16_workspace trpo_bfloat16_workspace_for(const trpo_mlp *network, int threads)
+    void trpo_bfloat16_place(const trpo_bfloat16_workspace *w, void *memory, trpo_policy_batch *batch)
     ctypedef struct trpo_policy_workspace:
         size_t bytes
     size_t trpo_policy_jacobian_items(const trpo_policy_batch *batch)
@@ -234,6 +247,8 @@ cdef extern from "trpo/kernels.h" nogil:
         void (*policy_gradient)(const trpo_policy_batch *batch, void *out) noexcept nogil
         void (*policy_jacobians)(const trpo_policy_batch *batch) noexcept nogil
         void (*policy_fisher)(const trpo_policy_batch *batch, const void *v, void *out) noexcept nogil
+        void (*policy_narrow)(const trpo_policy_batch *batch) noexcept nogil
+        void (*policy_fisher_narrow)(const trpo_policy_batch *batch, const void *v, void *out) noexcept nogil
         void (*policy_evaluate)(const trpo_policy_batch *batch, const void *parameters, trpo_kl_direction direction,
                                 double *improvement, double *kl) noexcept nogil
         double (*policy_entropy)(const trpo_policy_batch *batch) noexcept nogil
@@ -271,3 +286,6 @@ cdef extern from "trpo/kernels.h" nogil:
     int trpo_dispatch(const char *wanted)
     const char *trpo_available_isa(int i)
     const char *trpo_left_out_isa(int i)
+    const trpo_bfloat16_kernels *trpo_bfloat16_kernels_for(const char *wanted)
+    const char *trpo_bfloat16_name(const trpo_bfloat16_kernels *kernels)
+    double trpo_bfloat16_multiply_adds(const trpo_bfloat16_kernels *kernels, size_t rounds, int threads)

@@ -1,12 +1,14 @@
 from libc.stdint cimport int64_t, uint64_t
 
-from trpo_fast._core.csrc cimport TRPO_ALIGNMENT, trpo_kernels, trpo_mlp, trpo_random_key
+from trpo_fast._core.csrc cimport TRPO_ALIGNMENT, trpo_bfloat16_kernels, trpo_kernels, trpo_mlp, trpo_random_key
 
 
 # `narrow`: of at most 256 bits.
 cdef const trpo_kernels *kernels_for(object dtype, bint narrow=*) except NULL
 # The kernels for the dtype of `array`, which is checked to be an ndarray; errors say `name`.
 cdef const trpo_kernels *kernels_of(object array, str name) except NULL
+# Those of this CPU, or what was chosen; ValueError where there are none.
+cdef const trpo_bfloat16_kernels *bfloat16_kernels() except NULL
 cdef int threads() noexcept nogil
 # trpo_claim, which needs what this module alone has: the number of the process.
 cdef bint take_claim(int *claim) noexcept nogil

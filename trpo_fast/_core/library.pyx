@@ -33,6 +33,10 @@ from trpo_fast._core.csrc cimport (
     TRPO_TANH,
     trpo_activation,
     trpo_available_isa,
+    trpo_bfloat16_kernels,
+    trpo_bfloat16_kernels_for,
+    trpo_bfloat16_multiply_adds,
+    trpo_bfloat16_name,
     trpo_claim,
     trpo_dispatch,
     trpo_floating_mode,
@@ -128,6 +132,50 @@ def in_words(value):
 def instruction_set():
     """Name of the instruction set in use; the environment variable TRPO_FAST_ISA forces another one at import."""
     return trpo_kernels_for(TRPO_FLOAT32).isa.decode()
+
+
+def bfloat16_products():
+    """What products of bf16 numbers are made with: "AVX512_BF16", "BF16", None where there are none."""
+    cdef const trpo_bfloat16_kernels *kernels = _chosen_bfloat16()
+    return None if kernels == NULL else trpo_bfloat16_name(kernels).decode()
+
+
+def bfloat16_obstacle():
+    """Why there are no products of bf16 numbers here; None where there are."""
+    if _chosen_bfloat16() != NULL:
+        return None
+    for name in left_out_instruction_sets():
+        if name in ("AVX512_BF16", "BF16"):
+            return f"the compiler of this build has no flags for {name}"
+    if instruction_set() != available_instruction_sets()[-1]:
+        return f"{instruction_set()} is in use, which has no such instructions"
+    return "this CPU has no AVX512_BF16 or BF16 instructions"
+
+
+def choose_bfloat16(name):
+    """Make products of bf16 numbers with "portable", slow plain C that runs everywhere, for tests; None: as usual."""
+    global _wanted_bfloat16
+    wanted = None if name is None else name.encode()
+    if name is not None and trpo_bfloat16_kernels_for(<const char *><bytes>wanted) == NULL:
+        raise ValueError(f"name: wanted 'portable' or None, got {in_words(name)}")
+    _wanted_bfloat16 = wanted
+
+
+cdef object _wanted_bfloat16 = None
+
+
+cdef const trpo_bfloat16_kernels *_chosen_bfloat16() noexcept:
+    cdef const char *wanted = NULL
+    if _wanted_bfloat16 is not None:
+        wanted = <bytes>_wanted_bfloat16
+    return trpo_bfloat16_kernels_for(wanted)
+
+
+cdef const trpo_bfloat16_kernels *bfloat16_kernels() except NULL:
+    cdef const trpo_bfloat16_kernels *kernels = _chosen_bfloat16()
+    if kernels == NULL:
+        raise ValueError(f"bfloat16: {bfloat16_obstacle()}; want 'float32'")
+    return kernels
 
 
 def set_num_threads(count):
@@ -275,15 +323,24 @@ def multiply_adds(dtype, rounds):
     """Do nothing but multiply-adds in registers on every thread; how many operations those were.
 
     Timed, this is the limit of the instruction set in use: what benchmarks measure kernels against. `rounds` is 1 to
-    2**32; a million take a few milliseconds.
+    2**32; a million take a few milliseconds. Besides float32 and float64, `dtype` may be "bfloat16", whose instruction
+    does four operations a lane.
     """
-    cdef const trpo_kernels *kernels = kernels_for(dtype)
+    cdef const trpo_bfloat16_kernels *narrow = NULL
+    cdef const trpo_kernels *kernels = NULL
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        narrow = bfloat16_kernels()
+    else:
+        kernels = kernels_for(dtype)
     if not 1 <= rounds <= 2**32:
         raise ValueError(f"rounds: wanted 1 to 2**32, got {in_words(rounds)}")
     cdef size_t count = index(rounds)
     cdef double operations
     with nogil:
-        operations = kernels.multiply_adds(count, trpo_get_threads())
+        if narrow != NULL:
+            operations = trpo_bfloat16_multiply_adds(narrow, count, trpo_get_threads())
+        else:
+            operations = kernels.multiply_adds(count, trpo_get_threads())
     return operations
 
 

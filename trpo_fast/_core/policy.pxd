@@ -1,4 +1,4 @@
-from trpo_fast._core.csrc cimport trpo_action_layout, trpo_kernels, trpo_mlp, trpo_policy_batch
+from trpo_fast._core.csrc cimport trpo_action_layout, trpo_bfloat16_kernels, trpo_kernels, trpo_mlp, trpo_policy_batch
 from trpo_fast._core.library cimport Memory
 from trpo_fast._core.operator cimport Operator
 
@@ -24,11 +24,13 @@ cdef class PolicyKernel:
 
     cdef Memory jacobians               # room for output Jacobians, kept from batch to batch; None: none were wanted
     cdef bint jacobians_made            # of the bound batch
+    cdef Memory narrow                  # room for bf16 products, kept from batch to batch; None: none were wanted
     cdef Memory room                    # scratch of more threads than were allowed at bind; None: of no more
 
     cdef int claim(self) except -1 nogil
     cdef int begin(self) except -1 nogil
     cdef int make_room(self, int most) except -1
+    cdef int make_narrow(self, const trpo_bfloat16_kernels *kernels) except -1
 
     # Raises TypeError where it is not initialized, and RuntimeError where no batch is bound.
     cdef int require(self, str name) except -1
@@ -42,5 +44,7 @@ cdef class FisherOperator(Operator):
     cdef PolicyKernel policy, source    # whose batch is multiplied with; whose next bind outlives this operator
     cdef Py_ssize_t binding             # of `source`
     cdef void *jacobians                # of `policy`'s batch, which products use; NULL: they go through the weights
+    cdef const trpo_bfloat16_kernels *narrow    # of products of bf16 numbers; NULL: they are of `dtype`'s
     cdef int require(self) except -1
     cdef int begin(self) except -1 nogil
+    cdef int apply_narrow(self, const void *v, void *out) except -1 nogil

@@ -14,7 +14,12 @@ from trpo_fast._core.csrc cimport (
     TRPO_GAUSSIAN,
     TRPO_KL_NEW_OLD,
     TRPO_KL_OLD_NEW,
+    trpo_bfloat16_kernels,
+    trpo_bfloat16_place,
+    trpo_bfloat16_workspace,
+    trpo_bfloat16_workspace_for,
     trpo_kl_direction,
+    trpo_policy_batch,
     trpo_policy_jacobian_items,
     trpo_policy_parameters,
     trpo_policy_place,
@@ -35,6 +40,7 @@ from trpo_fast._core.library cimport (
     Extent,
     Memory,
     aligned,
+    bfloat16_kernels,
     code_of,
     counter_of,
     data_of,
@@ -187,6 +193,7 @@ cdef class PolicyKernel:
             self.bindings += 1  # operators of the last batch are outlived from here on
             self.bound = self.room = None
             self.jacobians_made = False
+            self.batch.bfloat16.kernels = NULL
             base = <char *>self.work.reserve(parts.bytes + aligned(theta_bytes) + action_bytes)
             copies = base + parts.bytes
             problem.parameters = memcpy(copies, theta, theta_bytes)
@@ -252,11 +259,27 @@ cdef class PolicyKernel:
         self.room, self.batch.work.threads = room, most
         return 0
 
+    cdef int make_narrow(self, const trpo_bfloat16_kernels *kernels) except -1:
+        # Packs of theta_old in bf16, and work memory for all threads that may take part now; the batch is claimed.
+        cdef trpo_bfloat16_workspace parts
+        cdef int most = self.batch.work.threads
+        if self.batch.bfloat16.kernels == kernels and self.batch.bfloat16.threads >= most:
+            return 0
+        parts = trpo_bfloat16_workspace_for(&self.plan, most)
+        if self.narrow is None:
+            self.narrow = Memory()
+        self.batch.bfloat16.kernels = NULL  # until all is there
+        trpo_bfloat16_place(&parts, self.narrow.reserve(parts.bytes), &self.batch)
+        self.batch.bfloat16.kernels = kernels
+        self.kernels.policy_narrow(&self.batch)
+        return 0
+
     @property
     def memory(self):
         """Bytes that this kernel holds: the most that a bound batch needed so far."""
         self.require("PolicyKernel")
-        return sum(memory.capacity for memory in (self.work, self.room, self.jacobians) if memory is not None)
+        parts = (self.work, self.room, self.jacobians, self.narrow)
+        return sum(memory.capacity for memory in parts if memory is not None)
 
     def log_probs(self):
         """log pi(a|s) at theta_old of the bound batch, (B,): the denominators of the ratio (a copy)."""
@@ -389,10 +412,12 @@ cdef class FisherOperator(Operator):
     def jacobian_bytes(self):
         """Bytes that `cache_jacobians` takes; 0 where there is nothing to cache.
 
-        That is below two hidden layers, and where not all activations of the batch are kept or the Jacobians would take
-        more than 1 GiB.
+        That is below two hidden layers, where not all activations of the batch are kept or the Jacobians would take
+        more than 1 GiB, and in bfloat16, whose products go through the weights.
         """
         self.require()
+        if self.narrow != NULL:
+            return 0
         cdef size_t bytes = trpo_policy_jacobian_items(&self.policy.batch) * self.kernels.item_size
         return bytes if bytes <= TRPO_CACHE_BYTES else 0
 
@@ -419,7 +444,8 @@ cdef class FisherOperator(Operator):
             if bytes == 0:
                 raise ValueError(
                     f"cache_jacobians: nothing to cache for widths {policy.widths} and {self.rows} rows; wanted two "
-                    "hidden layers or more, a batch whose activations are all kept, and at most 1 GiB of Jacobians"
+                    "hidden layers or more, no bfloat16, a batch whose activations are all kept, and at most 1 GiB of "
+                    "Jacobians"
                 )
             if policy.jacobians is None:
                 policy.jacobians = Memory()
@@ -431,6 +457,41 @@ cdef class FisherOperator(Operator):
             self.jacobians = policy.jacobians.reserve(bytes)
         finally:
             trpo_release(&policy.claimed)
+
+    @property
+    def precision(self):
+        """Of the numbers that are multiplied: "float32", "float64", or "bfloat16" after `use_bfloat16`."""
+        self.require()
+        return str(self.dtype) if self.narrow == NULL else "bfloat16"
+
+    def use_bfloat16(self):
+        """Round what products of this operator multiply to bf16 from now on; sums stay float32.
+
+        These are theta_old's weights, v, activations and what passes between layers, each to the nearest bf16: a
+        product has a relative error of thousandths. It goes through the weights. Other operators of the batch stay as they are.
+
+        Raises
+        ------
+        TypeError
+            The dtype is float64.
+        ValueError
+            There are no such products here, or this operator caches Jacobians.
+        RuntimeError
+            The engine was bound to another batch since.
+        """
+        self.require()
+        if self.kernels.policy_fisher_narrow == NULL:
+            raise TypeError(f"bfloat16: got an operator of {self.dtype}, wanted float32")
+        if self.jacobians != NULL:
+            raise ValueError("bfloat16: this operator has cached its Jacobians; want another one of the batch")
+        cdef const trpo_bfloat16_kernels *kernels = bfloat16_kernels()
+        with nogil:
+            self.begin()
+        try:
+            self.policy.make_narrow(kernels)
+        finally:
+            trpo_release(&self.policy.claimed)
+        self.narrow = kernels
 
     cdef int require(self) except -1:
         if self.policy is None:  # made by __new__ alone
@@ -456,7 +517,23 @@ cdef class FisherOperator(Operator):
             with gil:
                 self.require()
         self.begin()
+        if self.narrow != NULL:
+            return self.apply_narrow(v, out)
         self.policy.batch.cache.jacobians = self.jacobians
         self.policy.kernels.policy_fisher(&self.policy.batch, v, out)
+        trpo_release(&self.policy.claimed)
+        return 0
+
+    cdef int apply_narrow(self, const void *v, void *out) except -1 nogil:
+        # Ends the claim that `begin` took.
+        cdef trpo_policy_batch *batch = &self.policy.batch
+        if batch.bfloat16.kernels != self.narrow or batch.bfloat16.threads < batch.work.threads:
+            with gil:
+                try:
+                    self.policy.make_narrow(self.narrow)
+                except BaseException:
+                    trpo_release(&self.policy.claimed)
+                    raise
+        self.policy.kernels.policy_fisher_narrow(batch, v, out)
         trpo_release(&self.policy.claimed)
         return 0

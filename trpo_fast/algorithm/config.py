@@ -147,6 +147,7 @@ class TRPOConfig:
     )
     reorthogonalize: bool = declared(DirectionSettings, "reorthogonalize")
     fisher_jacobians: str = declared(DirectionSettings, "fisher_jacobians")
+    fisher_precision: str = declared(DirectionSettings, "fisher_precision")
     step_curvature: str = declared(StepSettings, "step_curvature")
     line_search: bool = declared(StepSettings, "line_search")
     backtrack_factor: float = declared(StepSettings, "backtrack_factor")

@@ -20,13 +20,15 @@ def import_from_here() -> None:
         sys.path.append(here)
 
 
-def loaded(path: Path, arguments: argparse.Namespace, env_kwargs: Any = None, wrappers: Any = None) -> TRPO:
+def loaded(
+    path: Path, arguments: argparse.Namespace, env_kwargs: Any = None, wrappers: Any = None, **settings: Any
+) -> TRPO:
     """The agent in `path`, whose environment can be made: what is known of it has been printed to stderr.
 
-    `env_kwargs` and `wrappers`, as a person gives them, take the place of the file's. ValueError where the file names
-    code that ``--import`` and ``--trust`` do not allow, or no environment that they could be of.
+    `env_kwargs` and `wrappers`, as a person gives them, and `settings` take the place of the file's. ValueError where
+    the file names code that ``--import`` and ``--trust`` do not allow, or no environment that they could be of.
     """
-    agent = TRPO.load(path, imports=arguments.imports, trust_environment=arguments.trust)
+    agent = TRPO.load(path, imports=arguments.imports, trust_environment=arguments.trust, **settings)
     if agent.recipe is not None:
         agent.recipe = agent.recipe.with_changes(None, env_kwargs, wrappers)
         show(agent.recipe)

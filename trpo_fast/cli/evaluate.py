@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from trpo_fast.algorithm.evaluation import EvaluationResult
+from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli.environments import import_from_here, loaded
 from trpo_fast.cli.errors import user_errors
 from trpo_fast.cli.run_folder import latest_of
@@ -15,10 +17,13 @@ from trpo_fast.environments.checks import SimulatorError
 def run(arguments: argparse.Namespace) -> int:
     """Play episodes; one line on stdout."""
     import_from_here()
+
+    def made(path: Path) -> tuple[Path, TRPO]:
+        # No step is taken, so that any CPU will do.
+        return path, loaded(path, arguments, arguments.env_kwargs, arguments.wrapper, fisher_precision="float32")
+
     with user_errors(SimulatorError):
-        path, agent = latest_of(
-            arguments.run, lambda path: (path, loaded(path, arguments, arguments.env_kwargs, arguments.wrapper))
-        )
+        path, agent = latest_of(arguments.run, made)
         limit = arguments.max_steps or agent.config.evaluation_max_steps
         result = agent.evaluate(
             arguments.episodes, deterministic=not arguments.stochastic, seed=arguments.seed, max_steps=limit

@@ -25,6 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "instruction set": f"{library.instruction_set()} ({sets})",
+        "bfloat16 products": library.bfloat16_products() or f"none: {library.bfloat16_obstacle()}",
         "threads": f"{library.get_num_threads()} ({', '.join(_limits())})",
     }
     lines |= {package: _version(package) for package in _PACKAGES}

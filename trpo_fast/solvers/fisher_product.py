@@ -1,4 +1,4 @@
-"""Which of two ways of computing F v a solve takes, of compiled operators, which have both.
+"""How a solve computes F v, of compiled operators: through the weights or with Jacobians, and of which numbers.
 
 Through the weights, a product passes every row forwards and backwards. With cached output Jacobians
 (`FisherOperator.cache_jacobians`) it needs up to half the operations less, but first they have to be made, by a
@@ -11,7 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
+
+from .._core import library
 from .._core.operator import Operator
 from .._core.policy import FisherOperator
 from ..caches import data_cache_bytes
@@ -62,7 +66,9 @@ def jacobians_pay(widths: Sequence[int], rows: int, item_size: int, products: in
     return _LEAST_GAIN * (products * (with_jacobians + common) + making) < products * (usual + common)
 
 
-def prepare_fisher(operator: Operator, products: int, jacobians: str = "auto") -> str:
+def prepare_fisher(
+    operator: Operator, products: int, jacobians: str = "auto", precision: str = "float32"
+) -> tuple[str, str]:
     """Tell a Fisher operator that about `products` products are to come, so that it may do work for all of them first.
 
     Parameters
@@ -73,21 +79,43 @@ def prepare_fisher(operator: Operator, products: int, jacobians: str = "auto") -
     jacobians : {"auto", "always", "never"}
         "auto" asks `jacobians_pay`, with the caches that Linux tells of this machine's first processor; "always" is
         wherever `operator.jacobian_bytes` is not 0.
+    precision : {"float32", "bfloat16"}
+        "bfloat16" rounds what products multiply, and then there are no Jacobians to cache.
 
     Returns
     -------
-    str
-        "jacobians" or "weights", how products are computed from now on; "" of an operator that is not compiled.
+    product, precision : str
+        "jacobians" or "weights", how products are computed from now on, and of which numbers: "float32", "float64" or
+        "bfloat16". Both "" of an operator that is not compiled.
+
+    Raises
+    ------
+    ValueError
+        There are no bfloat16 products of this operator, or on this machine.
     """
+    if precision == "bfloat16" and (obstacle := bfloat16_obstacle(operator)):
+        raise ValueError(f"fisher_precision: 'bfloat16' given, but {obstacle}; want 'float32'")
     if not isinstance(operator, FisherOperator):
-        return ""
+        return "", ""
+    if precision == "bfloat16" and operator.precision != "bfloat16":
+        operator.use_bfloat16()
     if jacobians != "never" and operator.product == "weights" and operator.jacobian_bytes:
         pay = jacobians == "always" or jacobians_pay(
             operator.widths, operator.rows, operator.dtype.itemsize, products, *_cache_sizes()
         )
         if pay:
             operator.cache_jacobians()
-    return operator.product
+    return operator.product, operator.precision
+
+
+def bfloat16_obstacle(operator: Operator | None = None, *, dtype: Any = np.float32) -> str | None:
+    """Why `operator`, or any compiled one of `dtype`, cannot multiply bf16 numbers here; None where it can."""
+    if operator is not None and not isinstance(operator, FisherOperator):
+        return f"{type(operator).__name__} is not of the native engine"
+    found = np.dtype(dtype) if operator is None else operator.dtype
+    if found != np.float32:
+        return f"the dtype is {found}"
+    return library.bfloat16_obstacle()
 
 
 @lru_cache(maxsize=1)

@@ -80,6 +80,15 @@ class DirectionSettings(Settings):
         why="a solve takes up to a quarter less time with one or two outputs, or with wide layers and many products, "
         "and elsewhere more (docs/benchmarks.md); never or always where other machines are to give the same bits",
     )
+    fisher_precision: str = setting(
+        "float32",
+        choice("float32", "bfloat16"),
+        "of the numbers that Fisher products multiply: bfloat16 rounds them to eight bits and sums in float32, native "
+        "engine in float32 only, on CPUs that have AVX512_BF16 or BF16 instructions; with float32 they are of the "
+        "networks' dtype. Gradient, KL and line search never are bfloat16",
+        why="other numbers than those that the published returns were learned with; on rounded products the direction "
+        "gained as much to a thousandth (docs/algorithm.md), but no study of learning has used it yet",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,8 @@ class Direction:
     """``||g||``; computed where it is not given."""
     fisher_product: str = ""
     """How products with F were computed: see `TrustRegionReport`."""
+    fisher_precision: str = ""
+    """Of the numbers that they multiplied: see there."""
 
     def __post_init__(self) -> None:
         if math.isnan(self.gradient_norm):
@@ -69,6 +71,7 @@ class Direction:
         damping: float,
         gradient_norm: float = math.nan,
         fisher_product: str = "",
+        fisher_precision: str = "",
     ) -> Direction:
         """Of what `conjugate_gradient` found with the right-hand side `gradient` and this damping."""
         return cls(
@@ -81,6 +84,7 @@ class Direction:
             solution.residual_norm,
             gradient_norm,
             fisher_product,
+            fisher_precision,
         )
 
     @property
@@ -133,6 +137,8 @@ class TrustRegionReport:
     fisher_product: str = ""
     """How products with F were computed: through the "weights" of all layers, or with cached output "jacobians" (see
     `fisher_jacobians`); "" where the engine is not the native one, or there was nothing to solve."""
+    fisher_precision: str = ""
+    """Of the numbers that they multiplied: "float32", "float64" or "bfloat16"; "" as there."""
 
     @classmethod
     def of_parts(
@@ -177,6 +183,7 @@ class TrustRegionReport:
             direction.residual,
             direction.curvature,
             fisher_product=direction.fisher_product,
+            fisher_precision=direction.fisher_precision,
             **found,
         )
 
@@ -239,7 +246,7 @@ def find_direction(
             return nothing(Status.NON_FINITE)
     fisher = engine.fisher_operator() if rows is None else engine.fisher_operator(rows)
     operator = as_operator(fisher, g.size, g.dtype, "engine.fisher_operator()")
-    product = prepare_fisher(operator, settings.cg_iterations, settings.fisher_jacobians)
+    prepared = prepare_fisher(operator, settings.cg_iterations, settings.fisher_jacobians, settings.fisher_precision)
     solution = conjugate_gradient(
         operator,
         g,
@@ -250,7 +257,7 @@ def find_direction(
         preconditioner=inverse,
         reorthogonalize=settings.reorthogonalize and can_keep(g, settings.cg_iterations, inverse),
     )
-    return Direction.from_solution(solution, g, settings.damping, gradient_norm, product)
+    return Direction.from_solution(solution, g, settings.damping, gradient_norm, *prepared)
 
 
 def step_length(direction: Direction, settings: StepSettings = DEFAULT_STEP) -> float | None:

@@ -60,6 +60,11 @@ typedef struct {
     void (*policy_jacobians)(const trpo_policy_batch *batch);
     /* out = F v at theta_old, undamped. v may not be out. */
     void (*policy_fisher)(const trpo_policy_batch *batch, const void *v, void *out);
+    /* F v with every product of bf16 numbers that sum in float, those of theta_old rounded once, by policy_narrow, before the
+     * first product after policy_bind: relative errors of thousandths. Sums of biases, M, activations' derivatives and
+     * log_std are as in policy_fisher. Cached Jacobians are not used. NULL in double's tables. */
+    void (*policy_narrow)(const trpo_policy_batch *batch);
+    void (*policy_fisher_narrow)(const trpo_policy_batch *batch, const void *v, void *out);
     /* Mean improvement of the objective over theta_old, or over the behaviour policy where that is another, and mean KL, in
      * nats, at trial parameters; NaN for an improvement where an output is not finite. */
     void (*policy_evaluate)(const trpo_policy_batch *batch, const void *parameters, trpo_kl_direction direction,
@@ -146,6 +151,16 @@ const trpo_kernels *trpo_kernels_for(trpo_dtype dtype);
  * steps between two calls of `act` loses more by that than `act` gains. */
 const trpo_kernels *trpo_narrow_kernels_for(trpo_dtype dtype);
 
+/* bf16 products for float32's table as it is chosen now: `wanted` is NULL for those of this CPU's own instructions, or
+ * "portable" for plain C, slower than float32's, which tests need. NULL where there are none. Constants, as tables are. */
+const struct trpo_bfloat16_kernels *trpo_bfloat16_kernels_for(const char *wanted);
+
+/* "AVX512_BF16", "BF16" or "portable". */
+const char *trpo_bfloat16_name(const struct trpo_bfloat16_kernels *kernels);
+
+/* As multiply_adds of a table; an instruction counts as four operations a lane. */
+double trpo_bfloat16_multiply_adds(const struct trpo_bfloat16_kernels *kernels, size_t rounds, int threads);
+
 /* Choose the instruction set: `wanted` ("x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"), or NULL for the best that the
  * CPU runs. Returns 0, -1 for a name that is not built in, -2 for one that this CPU lacks; what was chosen before
  * holds then. Not while another thread asks for a table. */
@@ -154,7 +169,8 @@ int trpo_dispatch(const char *wanted);
 /* The i-th built-in instruction set that this CPU runs, lowest first; NULL past the end. */
 const char *trpo_available_isa(int i);
 
-/* The i-th instruction set that this build is without, as its compiler did not know it; NULL past the end. */
+/* The i-th instruction set, those of bf16 included, that this build is without, as its compiler did not know it; NULL past
+ * the end. */
 const char *trpo_left_out_isa(int i);
 
 #endif

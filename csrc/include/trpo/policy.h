@@ -68,12 +68,23 @@ typedef struct {
     int threads;    /* 1..TRPO_MAX_THREADS: that there is room for; results do not depend on it */
 } trpo_policy_work;
 
-/* One bound batch. All but policy_bind and policy_jacobians, which write the cache, may run at once for batches that share
- * a cache and have each their own work. */
+/* What products of bf16 numbers take besides; see trpo_bfloat16_kernels_for. */
+struct trpo_bfloat16_kernels;
+typedef struct {
+    const struct trpo_bfloat16_kernels *kernels; /* set by the caller */
+    void *weights; /* theta_old's pack, rounded: policy_narrow writes it after policy_bind, products read it */
+    void *trial;   /* work: the pack of a tangent, and the layers' padded biases, which are not rounded */
+    void *scratch; /* work: threads * trpo_bfloat16_tile_items */
+    int threads;   /* that there is room for; as many as the other work has, or fewer */
+} trpo_policy_bfloat16;
+
+/* One bound batch. All but policy_bind, policy_jacobians and policy_narrow, which write the cache, may run at once for
+ * batches that share a cache and have each their own work. */
 typedef struct {
     trpo_policy_problem problem;
     trpo_policy_cache cache;
     trpo_policy_work work;
+    trpo_policy_bfloat16 bfloat16; /* of policy_narrow and policy_fisher_narrow alone */
 } trpo_policy_batch;
 
 /* Items of a policy's flat buffer. */
@@ -99,6 +110,63 @@ static inline size_t trpo_tile_jacobian_items(const trpo_mlp *network) {
 static inline size_t trpo_policy_jacobian_items(const trpo_policy_batch *batch) {
     const size_t tiles = (batch->problem.rows + TRPO_TILE_ROWS - 1) / TRPO_TILE_ROWS;
     return batch->cache.tiles < tiles ? 0 : tiles * trpo_tile_jacobian_items(batch->problem.network);
+}
+
+/* Pairs of bf16 numbers that a row of `width` takes. */
+static inline size_t trpo_bfloat16_pairs(size_t width) { return (width + 1) / 2; }
+
+/* Where layer l of a network lies, in pairs: its weights in a pack that is read forwards, W' in column panels, and one that
+ * is read backwards, W (all but the first layer); its inputs, in a tile's scratch, along its rows and down its columns. Of
+ * l = layers: the ends. */
+typedef struct {
+    size_t forward, backward;
+    size_t along, down;
+} trpo_bfloat16_layer;
+
+static inline trpo_bfloat16_layer trpo_bfloat16_layer_of(const trpo_mlp *network, int l) {
+    trpo_bfloat16_layer at = {0};
+    for (int i = 0; i < l; i++) {
+        const size_t inputs = i ? network->padded[i] : network->widths[0];
+        at.forward += trpo_bfloat16_pairs(network->widths[i]) * network->padded[i + 1];
+        at.backward += i ? trpo_bfloat16_pairs(network->widths[i + 1]) * network->padded[i] : 0;
+        at.along += TRPO_TILE_ROWS * trpo_bfloat16_pairs(inputs);
+        at.down += TRPO_TILE_ROWS / 2 * inputs;
+    }
+    return at;
+}
+
+/* Where the parts of a batch's bf16 products lie in one stretch of memory of `bytes`: the pack of theta_old, which is kept
+ * from product to product, and what every product writes. */
+typedef struct {
+    trpo_part weights, trial, scratch;
+    size_t bytes;
+    int threads;
+} trpo_bfloat16_workspace;
+
+/* A thread's scratch, in pairs: inputs of every layer, then a tangent or cotangent of the widest, along and down. */
+static inline size_t trpo_bfloat16_tile_items(const trpo_mlp *network) {
+    const trpo_bfloat16_layer end = trpo_bfloat16_layer_of(network, network->layers);
+    return end.along + end.down + network->tile_activations / 4;
+}
+
+static inline trpo_bfloat16_workspace trpo_bfloat16_workspace_for(const trpo_mlp *network, int threads) {
+    const trpo_bfloat16_layer end = trpo_bfloat16_layer_of(network, network->layers);
+    trpo_bfloat16_workspace w = {.threads = threads};
+    size_t biases = 0;
+    for (int l = 1; l <= network->layers; l++) biases += network->padded[l];
+    w.weights = trpo_part_after(&w.bytes, (end.forward + end.backward) * sizeof(uint32_t));
+    w.trial = trpo_part_after(&w.bytes, end.forward * sizeof(uint32_t) + biases * sizeof(float));
+    w.scratch = trpo_part_after(&w.bytes, (size_t)threads * trpo_bfloat16_tile_items(network) * sizeof(uint32_t));
+    return w;
+}
+
+/* As trpo_policy_place. What `kernels` are is left as it was. */
+static inline void trpo_bfloat16_place(const trpo_bfloat16_workspace *w, void *memory, trpo_policy_batch *batch) {
+    char *base = (char *)memory;
+    batch->bfloat16.weights = base + w->weights.offset;
+    batch->bfloat16.trial = base + w->trial.offset;
+    batch->bfloat16.scratch = base + w->scratch.offset;
+    batch->bfloat16.threads = w->threads;
 }
 
 /* Where the parts of a batch's cache and work lie in one stretch of memory of `bytes`. */

@@ -39,12 +39,11 @@ def test_products_are_those_of_rounded_operands_for_every_distribution_and_depth
     assert (F.precision, F.product, F.jacobian_bytes) == ("bfloat16", "weights", 0)
     v = vector(setting.kernel)
     product, expected = F @ v, exact_product(setting, v)
+    # Of products of such vectors: terms of this one may cancel, and their roundings do not.
+    size = max(np.linalg.norm(exact_product(setting, vector(setting.kernel, seed))) for seed in range(8))
     # One rounding that falls to the other side, as its operand was a float32 sum, is a whole spacing in one place.
-    assert (
-        np.linalg.norm(product - exact_product(setting, v, as_bfloat16))
-        <= 2 * ROUNDING * np.linalg.norm(expected) + TINY
-    )
-    assert np.linalg.norm(product - expected) <= 16 * ROUNDING * np.linalg.norm(expected) + TINY
+    assert np.linalg.norm(product - exact_product(setting, v, as_bfloat16)) <= 4 * ROUNDING * size + TINY
+    assert np.linalg.norm(product - expected) <= 16 * ROUNDING * size + TINY
 
 
 def test_where_all_roundings_are_the_same_products_agree_as_float32_does():

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.cli.disturbed import BANDIT, IMPORTS, SMALL, TIMESTEPS, UPDATE, UPDATES
+from tests.cli.disturbed import BANDIT, IMPORTS, SMALL, TIMESTEPS, UPDATES
 from tests.cli.fork_server import Ended, ForkServer
 from tests.cli.moments import counted, workers_of
 from tests.environments.pids import gone, wait_until

@@ -42,6 +42,17 @@ def test_groups_are_named_by_the_settings_in_which_they_differ(command, make_run
     assert second.startswith("Hopper-v5, gamma 0.9: 2 at") and "interval 2 to 2" in second
 
 
+def test_runs_that_step_their_copies_elsewhere_to_the_same_bits_are_of_one_group(command, make_run, tmp_path):
+    for seed, stepping in enumerate([(None, None), ("sync", None), ("workers", 2), ("vector", None)]):
+        make_run(f"a{seed}", seed, 1.0)
+        path = tmp_path / f"a{seed}" / "config.json"
+        content = json.loads(path.read_text())
+        content["environment"] |= dict(zip(("vectorization", "num_workers"), stepping, strict=True))
+        path.write_text(json.dumps(content))
+    first, second, _ = command("plot", "a0", "a1", "a2", "a3", "--group", "seed").out.splitlines()
+    assert "mean of 3 seeds" in first and "mean of 1 seed;" in second
+
+
 def test_fewer_than_three_seeds_get_no_interval_and_it_says_so(command, make_run):
     make_run("a", 0, 1.0)
     make_run("b", 1, 3.0)

@@ -1,5 +1,6 @@
 import errno
 import fcntl
+import json
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ import pytest
 
 from trpo_fast import model_file
 from trpo_fast.cli.errors import CommandError
-from trpo_fast.cli.run_folder import RunFolder, claimed_by_name, latest_of
+from trpo_fast.cli.run_folder import RUN_OPTIONS, RunFolder, claimed_by_name, latest_of
 from trpo_fast.run_models import checkpoint_name
 
 
@@ -49,7 +50,10 @@ def test_what_a_start_left_that_was_killed_refuses_no_other_try(tmp_path):
     (folder.path / ".lock").write_text("process 1 on that.machine")
     RunFolder(folder.path).refuse_if_used()
     RunFolder(folder.path).claim_new()
-    (folder.checkpoints / checkpoint_name(64)).write_text("")
+    folder = RunFolder(folder.path)
+    with pytest.raises(CommandError, match="in use by process"):
+        folder.claim_old()
+    folder.write_config({})
     with pytest.raises(CommandError, match="in use by process"):
         RunFolder(folder.path).refuse_if_used()
 
@@ -123,15 +127,48 @@ def test_a_new_folder_that_is_discarded_leaves_nothing_and_one_that_was_there_st
     assert os.listdir(tmp_path) == ["old"] and os.listdir(tmp_path / "old") == []
 
 
+def test_an_old_run_that_is_discarded_is_let_go_and_loses_nothing(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.claim_new()
+    folder.write_config({})
+    folder.model.write_text("")
+    (folder.checkpoints / checkpoint_name(64)).write_text("")
+    folder.release()
+    folder = RunFolder(tmp_path)
+    folder.claim_old()
+    folder.discard()
+    assert sorted(os.listdir(tmp_path)) == ["checkpoints", "config.json", "model.trpo"]
+    assert os.listdir(folder.checkpoints) == [checkpoint_name(64)]
+    assert in_child(lambda: RunFolder(tmp_path).claim_old()) == ""
+
+
+def test_a_folder_that_is_no_run_is_refused_and_nothing_in_it_is_changed(tmp_path):
+    for name in (".lock", ".notes.2026.new", ".old.trpo.abcdefgh"):
+        (tmp_path / name).write_text(name)
+    for config in (None, "{"):
+        if config is not None:
+            (tmp_path / "config.json").write_text(config)
+        before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+        with pytest.raises(CommandError, match=r"holds no config\.json|is damaged"):
+            RunFolder(tmp_path).claim_old()
+        if config is None:
+            with pytest.raises(CommandError, match="exists and is not empty"):
+                RunFolder(tmp_path).refuse_if_used()
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
 def test_left_overs_of_killed_saves_are_removed_from_a_run_that_goes_on(tmp_path):
     folder = RunFolder(tmp_path)
     folder.claim_new()
+    folder.write_config({})
     for left in (folder.path / ".model.trpo.0123abcd.new", folder.checkpoints / f".{checkpoint_name(5)}.0123abcd.new"):
         left.write_text("")
     folder.release()
     folder.claim_old()
+    assert len(os.listdir(folder.checkpoints)) == 1, "not before all that stands against it has been looked at"
+    folder.prepare()
     folder.release()
-    assert os.listdir(folder.path) == ["checkpoints"] and os.listdir(folder.checkpoints) == []
+    assert sorted(os.listdir(folder.path)) == ["checkpoints", "config.json"] and os.listdir(folder.checkpoints) == []
 
 
 def test_a_run_argument_is_a_file_or_a_folder(tmp_path):
@@ -161,7 +198,19 @@ def test_timesteps_that_are_no_number_of_steps_are_named(tmp_path, value):
     folder = RunFolder(tmp_path)
     folder.config.write_text(f'{{"timesteps": {value}}}')
     with pytest.raises(CommandError, match=r"config\.json is damaged: timesteps: .*want an integer >= 1"):
-        folder.timesteps()
+        folder.options()
+
+
+@pytest.mark.parametrize("name", ["checkpoint_every", "keep_checkpoints", "eval_episodes", "threads"])
+def test_options_of_a_run_are_those_of_its_config_or_the_defaults_and_no_number_is_named(tmp_path, name):
+    folder = RunFolder(tmp_path)
+    folder.config.write_text("{}")
+    assert folder.options() == {key: default for key, (_, default) in RUN_OPTIONS.items()}
+    folder.config.write_text(json.dumps({name: 7}))
+    assert folder.options() == {key: default for key, (_, default) in RUN_OPTIONS.items()} | {name: 7}
+    folder.config.write_text(json.dumps({name: -1}))
+    with pytest.raises(CommandError, match=rf"config\.json is damaged: {name}: -1 given; want an integer"):
+        folder.options()
 
 
 def test_config_that_cannot_be_read_or_written_is_named(tmp_path):

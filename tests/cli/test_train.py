@@ -10,9 +10,13 @@ import gymnasium
 import pytest
 import torch
 
+from trpo_fast._core import library
 from trpo_fast.algorithm import logging
+from trpo_fast.algorithm.callbacks import CheckpointCallback
 from trpo_fast.algorithm.logging import read_progress
+from trpo_fast.algorithm.training_environments import TrainingEnvironments
 from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.cli import plot
 
 UPDATE = 2 * 32
 
@@ -184,6 +188,25 @@ def test_a_resumed_run_says_which_packages_are_others_by_now(command, small, tmp
     assert "run began with ale-py 0.1, now missing; mujoco 2.3.0, now " in line
 
 
+@pytest.mark.parametrize("engine", ["native", "autograd"])
+def test_a_resumed_run_says_what_else_of_the_machine_decides_its_bits_and_is_another_by_now(
+    command, small, tmp_path, engine
+):
+    command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", "--engine", engine, *small)
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    decides = {"native": {"instruction_set"}, "autograd": {"instruction_set", "device", "torch_threads"}}[engine]
+    assert decides == {"instruction_set", "device", "torch_threads"} & content.keys()
+    path.write_text(json.dumps(content | dict.fromkeys(decides, "another")))
+    result = command("train", "--resume", "run", "--timesteps", "128", "--eval-episodes", "0")
+    assert result.code == 0
+    (line,) = [line for line in result.err.splitlines() if line.startswith("warning: ")]
+    for name in decides:
+        assert f"{name.replace('_', ' ')} another, now {content[name]}" in line
+    path.write_text(json.dumps({name: value for name, value in content.items() if name not in decides}))
+    assert "warning: " not in command("train", "--resume", "run", "--timesteps", "192", "--eval-episodes", "0").err
+
+
 def test_a_resumed_run_whose_environment_has_changed_is_refused_in_a_line_and_left_alone(command, small, tmp_path):
     gymnasium.register("Changing-v0", lambda: gymnasium.make("CartPole-v1"))
     try:
@@ -298,7 +321,7 @@ def test_resumed_run_goes_on_to_its_total(command, small, tmp_path):
         (["--seed", "1"], "0"),
         (["--gamma", "0.5"], "0.99"),
         (["--out", "x"], "run"),
-        (["--vectorization", "workers"], "sync"),
+        (["--vectorization", "vector"], "sync"),
         (["--env-kwargs", '{"a": 1}'], "{}"),
         (["--preset", "none"], "CartPole-v1"),
     ],
@@ -319,6 +342,92 @@ def test_resumed_run_may_be_told_again_what_it_has(command, small):
     assert command("train", *again, "--timesteps", "64").code == 0
     result = command("train", "--resume", "run", "--timesteps", "128", "--seed", "0", *again)
     assert result.code == 0, result.err
+
+
+def test_resumed_run_goes_on_with_the_options_that_it_was_told_and_options_of_the_resume_win(command, small, tmp_path):
+    def kept():
+        content = json.loads((tmp_path / "run" / "config.json").read_text())
+        return [content[name] for name in ("checkpoint_every", "keep_checkpoints", "eval_episodes", "threads")]
+
+    def names():
+        return sorted(path.stem for path in (tmp_path / "run" / "checkpoints").glob("0*.trpo"))
+
+    threads = library.get_num_threads(), torch.get_num_threads()
+    try:
+        told = ("--checkpoint-every", "64", "--keep-checkpoints", "0", "--threads", "1")
+        assert command("train", "CartPole-v1", "--timesteps", "320", "--out", "run", *small, *told).code == 0
+        assert len(names()) == 6 and kept() == [64, 0, 2, 1]
+        library.set_num_threads(2)
+        result = command("train", "--resume", "run", "--timesteps", "448")
+        assert "over 2 deterministic episodes" in result.out
+        assert len(names()) == 8 and kept() == [64, 0, 2, 1]
+        assert library.get_num_threads() == 1
+        other = ("--checkpoint-every", "128", "--keep-checkpoints", "2", "--eval-episodes", "0", "--threads", "2")
+        result = command("train", "--resume", "run", "--timesteps", "704", *other)
+        assert "deterministic" not in result.out
+        assert [int(name) for name in names()] == [640, 704] and kept() == [128, 2, 0, 2]
+        assert library.get_num_threads() == 2
+    finally:
+        library.set_num_threads(threads[0])
+        torch.set_num_threads(threads[1])
+
+
+def test_resumed_run_may_step_in_workers_or_not_to_the_same_bits_and_goes_on_so(command, small, tmp_path):
+    def bits(out):
+        agent = TRPO.load(tmp_path / out / "model.trpo")
+        return agent.policy.flat.numpy.tobytes(), agent.critic.flat.numpy.tobytes()
+
+    assert command("train", "Pendulum-v1", "--timesteps", "256", "--out", "whole", *small).code == 0
+    assert command("train", "Pendulum-v1", "--timesteps", "64", "--out", "run", *small).code == 0
+    refused = command("train", "--resume", "run", "--timesteps", "128", "--num-workers", "2")
+    assert refused.code == 2 and "num_workers: 2 given; want it with vectorization='workers' alone" in refused.err
+    for timesteps, options, stepping in [
+        (128, ("--vectorization", "workers", "--num-workers", "2"), ("workers", 2)),
+        (192, ("--num-workers", "1"), ("workers", 1)),
+        (256, ("--vectorization", "sync"), ("sync", None)),
+    ]:
+        result = command("train", "--resume", "run", "--timesteps", str(timesteps), *options)
+        assert result.code == 0, result.err
+        said = json.loads((tmp_path / "run" / "config.json").read_text())["environment"]
+        assert (said["vectorization"], said["num_workers"]) == stepping
+        recipe = TRPO.load(tmp_path / "run").recipe
+        assert (recipe.vectorization, recipe.num_workers) == stepping
+    assert bits("run") == bits("whole")
+
+
+def test_a_trained_run_that_counts_from_0_again_loses_nothing_where_its_resume_fails(
+    command, small, tmp_path, monkeypatch
+):
+    assert command("train", "CartPole-v1", "--timesteps", "320", "--out", "run", *small).code == 0
+    agent = TRPO.load(tmp_path / "run")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as first:
+        first.setattr(TRPO, "_update", stop)
+        with pytest.raises(KeyboardInterrupt):
+            agent.learn(320)
+    agent.save(tmp_path / "run" / "model.trpo")
+    assert (agent.num_timesteps, agent.total_timesteps) == (0, 320)
+    done = command("train", "--resume", "run")
+    assert done.code == 2 and "has 320 of 320 timesteps; want more --timesteps" in done.err
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.trpo")}
+
+    def fail(*_):
+        raise RuntimeError("simulator gone")
+
+    def full(agent, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(TRPO, "_update", fail)
+        broken.setattr(TRPO, "save", full)
+        result = command("train", "--resume", "run", "--timesteps", "640")
+    assert result.code == 2 and "the agent at 320 steps cannot be saved in run: " in result.err
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.trpo")} == before
+    assert command("train", "--resume", "run", "--timesteps", "448").code == 0
+    assert TRPO.load(tmp_path / "run").total_timesteps == 448
 
 
 @pytest.mark.parametrize("value", ["abc", None, -1])
@@ -357,6 +466,71 @@ def test_failure_while_training_saves_and_says_how_to_go_on(command, small, tmp_
     assert "failed after 128 steps" in result.out and "trpo-fast train --resume run" in result.out
     monkeypatch.undo()
     assert TRPO.load(tmp_path / "run").num_timesteps == 128
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("evaluate", "return   not known; once the reason is mended: trpo-fast eval run --episodes 2"),
+        ("draw", "curve    not drawn; once the reason is mended: trpo-fast plot run"),
+    ],
+)
+def test_what_fails_after_the_training_is_said_with_the_command_for_it_and_the_rest_is_there(
+    command, small, tmp_path, monkeypatch, where, said
+):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(TRPO if where == "evaluate" else plot, where, fail)
+    result = command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small)
+    assert result.code == 1
+    assert said in result.out.splitlines()
+    assert "trpo-fast train: error: No space left on device" in result.err and "Traceback" not in result.err
+    assert "model    run/model.trpo" in result.out
+    assert ("curve    run/curve.png" in result.out) == (where == "evaluate")
+    assert ("over 2 deterministic episodes" in result.out) == (where == "draw")
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_training_that_fails_before_it_begins_does_not_say_that_it_was_saved(
+    command, small, tmp_path, monkeypatch, resumed
+):
+    arguments = ("CartPole-v1", "--out", "run", *small)
+    if resumed:
+        assert command("train", *arguments, "--timesteps", "64").code == 0
+        arguments = ("--resume", "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+    def fail(*_):
+        raise RuntimeError("no simulator")
+
+    monkeypatch.setattr(TrainingEnvironments, "ready", fail)
+    result = command("train", *arguments, "--timesteps", "128")
+    assert result.code == 1
+    kept = "run is as it was" if resumed else "nothing is kept"
+    assert f"failed before the training began: {kept}" in result.out and "saved" not in result.out
+    assert "no simulator" in result.err
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    assert (tmp_path / "run").exists() == resumed
+
+
+@pytest.mark.parametrize("moment", ["save", "evaluate", "draw"])
+def test_a_signal_after_the_last_update_leaves_a_model_and_says_so(command, small, tmp_path, monkeypatch, moment):
+    def signalled(*arguments):
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    place = {"save": CheckpointCallback, "evaluate": TRPO, "draw": plot}[moment]
+    original = getattr(place, moment)
+    monkeypatch.setattr(place, moment, signalled)
+    result = command("train", "CartPole-v1", "--timesteps", "128", "--out", "run", *small)
+    assert result.code == 143
+    assert "terminated after all 128 steps, saved; to evaluate:\ntrpo-fast eval run\n" in result.out
+    assert "Traceback" not in result.err
+    assert TRPO.load(tmp_path / "run" / "model.trpo").num_timesteps == 128
+    assert command("eval", "run", "--episodes", "1").code == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process")

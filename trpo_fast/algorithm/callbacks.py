@@ -14,7 +14,14 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from trpo_fast.algorithm import checkpoint
-from trpo_fast.algorithm.config import EPISODES_REMEMBERED, FINITE, POSITIVE_INTEGER, RECENT_EPISODES
+from trpo_fast.algorithm.config import (
+    CHECKPOINT_SECONDS,
+    CHECKPOINTS_KEPT,
+    EPISODES_REMEMBERED,
+    FINITE,
+    POSITIVE_INTEGER,
+    RECENT_EPISODES,
+)
 from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError, checked_path, link_file, read_array, read_metadata, remove_unfinished
@@ -24,9 +31,6 @@ from trpo_fast.state import State
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
-
-_SECONDS = 60.0  # that a killed process may lose
-_KEPT = 3
 
 
 class Callback:
@@ -213,9 +217,9 @@ class CheckpointCallback(Callback):
         self.every: int | None = None if every is None else checked("every", every, POSITIVE_INTEGER)
         self._by_time = seconds is not None
         if seconds is None:
-            seconds = _SECONDS if every is None else None
+            seconds = CHECKPOINT_SECONDS if every is None else None
         self.seconds: float = math.inf if seconds is None else checked("seconds", seconds, POSITIVE)
-        self.keep: int = checked("keep", (_KEPT if every is None else 0) if keep is None else keep, COUNT)
+        self.keep: int = checked("keep", (CHECKPOINTS_KEPT if every is None else 0) if keep is None else keep, COUNT)
         self.best = best
         self._clock = time.monotonic
         self._best_mean = -math.inf

@@ -53,6 +53,8 @@ EPISODES_REMEMBERED = 100  # as in Stable-Baselines3
 RECENT_EPISODES = integer(
     f"an integer from 1 to {EPISODES_REMEMBERED}, the episodes that an agent remembers", 1, EPISODES_REMEMBERED
 )
+CHECKPOINT_SECONDS = 60.0  # the most training that a killed process loses; two updates, where they take longer
+CHECKPOINTS_KEPT = 3
 SEED = integer("an integer from 0 to 2**32 - 1", 0, 2**32 - 1)
 COUNTER = integer("an integer from 0 to 2**63 - 1", 0, 2**63 - 1)
 # Far beyond what is of use, and small enough that a product of two, in bytes, is a number that memory can refuse.

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import trpo_fast
-from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.algorithm.config import CHECKPOINT_SECONDS, CHECKPOINTS_KEPT, TRPOConfig
 
 TIMESTEPS = 1_000_000
+EVAL_EPISODES = 20
 # Those of EnvironmentRecipe, whose module needs Gymnasium.
 VECTORIZATIONS = ("sync", "workers", "async", "vector", "envpool")
+SAME_BITS = VECTORIZATIONS[:3]  # copies of one environment each, wherever they step
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,23 +89,30 @@ def _add_train(commands: Any) -> None:
         help="settings that an environment is known to need: by default those of its id, if there are some; those of "
         "another id; or none, the defaults. Options and settings of --config win; a run's config.json says them all",
     )
-    train.add_argument("--resume", metavar="RUN", help="go on with this run, from its latest checkpoint")
+    train.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with this run, from its latest checkpoint, with its options; new ones win",
+    )
     train.add_argument("--threads", type=_count, metavar="N", help="threads of the compiled core and of torch")
     train.add_argument(
         "--checkpoint-every",
         type=_count,
         metavar="N",
-        help="steps between checkpoints, besides those that are saved so that a kill costs a minute at most",
+        help=f"steps between checkpoints, besides those that are saved so that a kill costs {CHECKPOINT_SECONDS:g} "
+        "seconds at most",
     )
     train.add_argument(
         "--keep-checkpoints",
         type=_count_or_zero,
-        default=3,
         metavar="N",
-        help="the latest that stay, and the best (default 3; 0: all)",
+        help=f"the latest that stay, and the best (default {CHECKPOINTS_KEPT}; 0: all)",
     )
     train.add_argument(
-        "--eval-episodes", type=_count_or_zero, default=20, metavar="N", help="played at the end (default 20; 0: none)"
+        "--eval-episodes",
+        type=_count_or_zero,
+        metavar="N",
+        help=f"played at the end (default {EVAL_EPISODES}; 0: none)",
     )
     settings = train.add_argument_group("settings", "fields of TRPOConfig, whose documentation gives the reasons")
     for entry in dataclasses.fields(TRPOConfig):

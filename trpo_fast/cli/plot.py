@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trpo_fast import statistics
 from trpo_fast.algorithm.logging import read_progress
+from trpo_fast.cli.arguments import SAME_BITS
 from trpo_fast.cli.errors import CommandError, describe
 from trpo_fast.cli.run_folder import RunFolder
 
@@ -138,9 +139,11 @@ def _grouped(folders: Sequence[RunFolder]) -> list[Curve]:
 
 
 def _settings(content: dict[str, Any]) -> dict[str, Any]:
-    """What a run did but for its seed and its length."""
-    config = content.get("config")
-    return {"environment": content.get("environment"), **(config if isinstance(config, dict) else {})}
+    """What a run did but for its seed and its length, and for what changes no bit of it."""
+    config, environment = content.get("config"), content.get("environment")
+    if isinstance(environment, dict) and environment.get("vectorization") in (None, *SAME_BITS):
+        environment = {**environment, "vectorization": SAME_BITS[0], "num_workers": None}
+    return {"environment": environment, **(config if isinstance(config, dict) else {})}
 
 
 def _labels(groups: Sequence[dict[str, Any]]) -> list[str]:

@@ -7,21 +7,30 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from trpo_fast import model_file
-from trpo_fast.algorithm.config import POSITIVE_INTEGER
+from trpo_fast.algorithm.config import CHECKPOINTS_KEPT, POSITIVE_INTEGER
 from trpo_fast.cli import folder_lock
-from trpo_fast.cli.arguments import TIMESTEPS
+from trpo_fast.cli.arguments import EVAL_EPISODES, TIMESTEPS
 from trpo_fast.cli.errors import CommandError, user_errors
 from trpo_fast.cli.folder_lock import FolderInUse, FolderLock
 from trpo_fast.run_models import CHECKPOINTS, MODEL, checkpoint_name, read_latest
-from trpo_fast.settings import checked
+from trpo_fast.settings import COUNT, Rule, checked
 
 Read = TypeVar("Read")
+
+RUN_OPTIONS: Mapping[str, tuple[Rule, int | None]] = {
+    "timesteps": (POSITIVE_INTEGER, TIMESTEPS),
+    "checkpoint_every": (POSITIVE_INTEGER, None),
+    "keep_checkpoints": (COUNT, CHECKPOINTS_KEPT),
+    "eval_episodes": (COUNT, EVAL_EPISODES),
+    "threads": (POSITIVE_INTEGER, None),
+}
+"""Options of ``train`` that ``config.json`` keeps beside the settings, and that may change on resume: rule, default."""
 
 
 class RunFolder:
@@ -36,6 +45,12 @@ class RunFolder:
         self.curve = self.path / "curve.png"
         self._lock: FolderLock | None = None
         self._made = False
+        self._new = False
+
+    @property
+    def is_new(self) -> bool:
+        """Whether all that lies here is this process's: the folder was claimed for a new run."""
+        return self._new
 
     def refuse_if_used(self) -> None:
         """CommandError where a new run would mix with what lies here already."""
@@ -44,7 +59,7 @@ class RunFolder:
                 raise CommandError(f"--out: {self.path} is a file; want a new or empty folder")
             if not self.path.exists() or self._is_unused():
                 return
-            if (self.path / folder_lock.NAME).exists():
+            if self.config.exists() and (self.path / folder_lock.NAME).exists():
                 self._take("--out")  # names the process where there is one
                 self.release()
             raise CommandError(
@@ -70,26 +85,24 @@ class RunFolder:
         except BaseException:
             self.release()
             raise
+        self._new = True
         try:
-            self._prepare()
+            self.prepare()
         except BaseException:
             self.discard()
             raise
 
     def claim_old(self) -> None:
-        """Take the folder of a run that is to go on; CommandError where another process has it or it cannot be written.
+        """Take the folder of a run that is to go on; CommandError where another process has it, or it is no run's.
 
-        What saves of a killed process left in it is removed.
+        Nothing is changed in it but its lock: what follows is :meth:`prepare`.
         """
         with user_errors():
             if not self.path.is_dir():
                 raise CommandError(f"run: {self.path} given; want a run's folder, and there is none")
+            if not self._is_unused():  # a start under way has the lock before config.json
+                self.read_config()  # in another folder a lock of that name is another program's
         self._take("--resume")
-        try:
-            self._prepare()
-        except BaseException:
-            self.release()
-            raise
 
     def release(self) -> None:
         """Let another process have the folder."""
@@ -98,7 +111,10 @@ class RunFolder:
             self._lock = None
 
     def discard(self) -> None:
-        """Remove what a run that has learned nothing left here, so that the folder serves for another try."""
+        """Remove what a new run left here, so that the folder serves for another try; an old run is only let go."""
+        if not self._new:
+            self.release()
+            return
         names = ("config.json", "config.json.new", "progress.csv", "progress.csv.new", MODEL)
         with suppress(OSError):
             shutil.rmtree(self.checkpoints, ignore_errors=True)
@@ -128,7 +144,8 @@ class RunFolder:
                 raise CommandError(f"{option}: {self.path} is in use by {error}; want one run in a folder") from None
         self._lock = lock
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Make ready for files: remove what saves of a killed process left; CommandError where none can be written."""
         with self._named_if_unwritable():
             self.checkpoints.mkdir(exist_ok=True)
             for folder in (self.path, self.checkpoints):
@@ -157,12 +174,16 @@ class RunFolder:
             raise CommandError(f"{self.config} is damaged: a JSON object is wanted")
         return content
 
-    def timesteps(self) -> int:
-        """Steps of the whole run as ``config.json`` says; CommandError where that is no number of steps."""
+    def options(self) -> dict[str, int | None]:
+        """Each of RUN_OPTIONS as ``config.json`` has it, the default where it does not; CommandError for no number."""
+        content, found = self.read_config(), {}
         try:
-            return int(checked("timesteps", self.read_config().get("timesteps", TIMESTEPS), POSITIVE_INTEGER))
+            for name, (rule, default) in RUN_OPTIONS.items():
+                value = content.get(name, default)
+                found[name] = None if value is None and default is None else checked(name, value, rule)
         except ValueError as error:
             raise CommandError(f"{self.config} is damaged: {error}") from error
+        return found
 
     def environment_id(self) -> str:
         """The environment as ``config.json`` names it, "environment" where it does not; CommandError for no name."""

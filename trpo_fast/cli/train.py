@@ -10,72 +10,98 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from trpo_fast._core import library
 from trpo_fast.algorithm import checkpoint, presets
 from trpo_fast.algorithm.callbacks import Callback, CheckpointCallback
-from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.algorithm.config import CHECKPOINT_SECONDS, TRPOConfig
 from trpo_fast.algorithm.logging import RunLogger, read_progress
 from trpo_fast.algorithm.memory import LackOfMemory
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import plot
-from trpo_fast.cli.arguments import TIMESTEPS, config_overrides, option_of
+from trpo_fast.cli.arguments import SAME_BITS, config_overrides, option_of
 from trpo_fast.cli.environments import import_from_here, import_options, loaded, show
 from trpo_fast.cli.errors import CommandError, describe, is_of_an_answer, user_errors
 from trpo_fast.cli.evaluate import unfinished
-from trpo_fast.cli.run_folder import RunFolder, claimed_by_name, latest_of
+from trpo_fast.cli.run_folder import RUN_OPTIONS, RunFolder, claimed_by_name, latest_of
 from trpo_fast.cli.stopping import Stopped, say
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError, link_file
 from trpo_fast.run_models import checkpoint_name, progress_of
 
-CHECKPOINT_SECONDS = 60.0  # the most that a killed run loses; two updates, where they take longer
-
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, evaluate, draw the curve."""
-    if arguments.threads is not None:
-        try:
-            library.set_num_threads(arguments.threads)
-        except ValueError as error:
-            raise CommandError(f"--threads: {str(error).removeprefix('count: ')}") from error
-        torch.set_num_threads(arguments.threads)
     import_from_here()
     # What a kill may leave of a start, and whom a folder belongs to: docs/runs.md.
     run = _resumed(arguments) if arguments.resume else _new(arguments)
     try:
-        return _train(run, arguments)
+        return _train(run)
     finally:
+        if not run.begun:
+            run.folder.discard()
         run.folder.release()
         run.agent.close()
 
 
-class _Run(NamedTuple):
-    """A training that can begin."""
+class _Run:
+    """A training that can begin.
 
-    agent: TRPO
-    folder: RunFolder
-    timesteps: int
-    begin: Callable[[], None]
-    """Called when all that could stand against it has been looked at, before anything of an old run is changed."""
+    Parameters
+    ----------
+    agent, folder
+        Of a new run, or an old one that is to go on.
+    options
+        RUN_OPTIONS, of which ``timesteps`` is the agent's total.
+    config
+        What config.json says of it besides.
+
+    Attributes
+    ----------
+    begun : bool
+        Whether config.json has been written: from then on there is something to save.
+    saved : bool
+        Whether the end of the training is in its files.
+    """
+
+    def __init__(self, agent: TRPO, folder: RunFolder, options: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        self.agent, self.folder = agent, folder
+        self.timesteps: int = options["timesteps"]
+        self.eval_episodes: int = options["eval_episodes"]
+        self.first = agent.total_timesteps
+        self.checkpoints = CheckpointCallback(
+            folder.checkpoints,
+            options["checkpoint_every"],
+            seconds=None if agent.config.reset_on_checkpoint else CHECKPOINT_SECONDS,
+            keep=options["keep_checkpoints"],
+            best=True,
+        )
+        self.log = RunLogger(folder.path)
+        self.begun = self.saved = False
+        self._content = {**config, **options}
+
+    def begin(self) -> None:
+        """Called when all that could stand against it has been looked at, before anything of an old run is changed."""
+        if not self.folder.is_new:
+            self.folder.prepare()
+        self.folder.write_config(self._content)
+        self.begun = True
 
 
 class _Begin(Callback):
-    """Calls a function when the training starts, first of all callbacks."""
+    """Begins a run when its training starts, first of all callbacks."""
 
-    def __init__(self, action: Callable[[], None]) -> None:
-        self._action = action
-        self.done = False
+    def __init__(self, run: _Run) -> None:
+        self._run = run
 
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
-        self._action()
-        self.done = True
+        self._run.begin()
         period, cuts = agent.config.reset_on_checkpoint, agent.training_environments.cuts
         if cuts:
             if agent.inexact is not None:
@@ -94,13 +120,14 @@ def _new(arguments: argparse.Namespace) -> _Run:
     if arguments.env is None:
         raise CommandError("ENV: none given; want an environment id, e.g. trpo-fast train CartPole-v1, or --resume RUN")
     seed = 0 if arguments.seed is None else arguments.seed
-    timesteps = arguments.timesteps or TIMESTEPS
+    options = {name: default for name, (_, default) in RUN_OPTIONS.items()} | _given(arguments)
+    _set_threads(options["threads"])
     if arguments.out:
         RunFolder(arguments.out).refuse_if_used()  # before the seconds that an agent may take
     settings, saved = _read_settings(arguments.config)
-    options = config_overrides(arguments)
+    overrides = config_overrides(arguments)
     # A run's config.json says every setting, a file of one's own what a preset or the defaults leave to it.
-    config = settings.replace(**options) if isinstance(settings, TRPOConfig) else None
+    config = settings.replace(**overrides) if isinstance(settings, TRPOConfig) else None
     preset = {"none": None, None: presets.AUTO}.get(arguments.preset, arguments.preset)
     recipe = _recipe(arguments, saved)
     with user_errors(), _lack_of_memory_named():
@@ -114,7 +141,7 @@ def _new(arguments: argparse.Namespace) -> _Run:
             seed=seed,
             config=config,
             preset=preset,
-            **({} if isinstance(settings, TRPOConfig) else {**settings, **options}),
+            **({} if isinstance(settings, TRPOConfig) else {**settings, **overrides}),
         )
     folder = None
     try:
@@ -125,24 +152,45 @@ def _new(arguments: argparse.Namespace) -> _Run:
             folder = claimed_by_name(_default_folder(arguments.env, seed))
         # The first checkpoint before config.json, which makes a run of the folder: a run can always go on.
         _saved(agent, folder, folder.checkpoints / checkpoint_name(0))
-        folder.write_config(
-            {
-                "environment": agent.recipe.to_json() if agent.recipe else None,
-                "seed": seed,
-                "timesteps": timesteps,
-                "preset": agent.preset,
-                "config": agent.config.to_dict(),
-                "resume": _how_it_resumes(agent),
-                "versions": checkpoint.versions(),
-                "instruction_set": library.instruction_set(),
-            }
-        )
+        config_json = {
+            "environment": agent.recipe.to_json() if agent.recipe else None,
+            "seed": seed,
+            "preset": agent.preset,
+            "config": agent.config.to_dict(),
+            "resume": _how_it_resumes(agent),
+            "versions": checkpoint.versions(),
+            **_machine(agent),
+        }
+        return _Run(agent, folder, options, config_json)
     except BaseException:
         if folder is not None:
             folder.discard()
         agent.close()
         raise
-    return _Run(agent, folder, timesteps, lambda: None)
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, int | None]:
+    """Those of RUN_OPTIONS that were given."""
+    return {name: value for name in RUN_OPTIONS if (value := getattr(arguments, name)) is not None}
+
+
+def _set_threads(count: int | None) -> None:
+    if count is None:
+        return
+    try:
+        library.set_num_threads(count)
+    except ValueError as error:
+        raise CommandError(f"--threads: {str(error).removeprefix('count: ')}") from error
+    torch.set_num_threads(count)
+
+
+def _machine(agent: TRPO) -> dict[str, Any]:
+    """What decides the bits of a training besides versions."""
+    found: dict[str, Any] = {"instruction_set": library.instruction_set()}
+    if agent.engine.name != "native":
+        found["device"] = next(agent.policy.parameters()).device.type
+        found["torch_threads"] = torch.get_num_threads()
+    return found
 
 
 def _how_it_resumes(agent: TRPO) -> str:
@@ -184,13 +232,21 @@ def _resumed(arguments: argparse.Namespace) -> _Run:
     folder.claim_old()
     agent = None
     try:
-        content = folder.read_config()
-        timesteps = arguments.timesteps or folder.timesteps()
+        content, options = folder.read_config(), folder.options() | _given(arguments)
+        _set_threads(options["threads"])
         agent = latest_of(arguments.resume, lambda file: loaded(file, arguments))
         _refuse_differing(arguments, agent, folder, content)
-        if agent.num_timesteps >= timesteps and _has_ended(folder, agent):
+        if agent.recipe is not None:
+            with user_errors():
+                agent.recipe = agent.recipe.with_changes(
+                    None, None, None, arguments.vectorization, arguments.num_workers
+                )
+            content |= {"environment": agent.recipe.to_json()}
+        run = _Run(agent, folder, options, content)
+        if agent.total_timesteps >= run.timesteps and _has_ended(folder, agent):
             raise CommandError(
-                f"--resume: {folder.path} has {agent.num_timesteps:,} of {timesteps:,} timesteps; want more --timesteps"
+                f"--resume: {folder.path} has {agent.total_timesteps:,} of {run.timesteps:,} timesteps; want more "
+                "--timesteps"
             )
         try:
             agent.hooks.require()
@@ -199,13 +255,13 @@ def _resumed(arguments: argparse.Namespace) -> _Run:
         with user_errors():
             if folder.progress.exists():
                 read_progress(folder.progress)  # refused now, not after the environments are made
-        _say_versions(folder, content)
+        _say_differing_machine(folder, content, agent)
+        return run
     except BaseException:
         if agent is not None:
             agent.close()
         folder.release()
         raise
-    return _Run(agent, folder, timesteps, lambda: folder.write_config({**content, "timesteps": timesteps}))
 
 
 def _has_ended(folder: RunFolder, agent: TRPO) -> bool:
@@ -230,8 +286,9 @@ def _refuse_differing(
     compare("--seed", arguments.seed, agent.seed)
     if arguments.out is not None and Path(arguments.out).resolve() != folder.path.resolve():
         compare("--out", arguments.out, folder.path)
-    compare("--vectorization", arguments.vectorization, None if recipe is None else recipe.vectorization or "sync")
-    compare("--num-workers", arguments.num_workers, None if recipe is None else recipe.num_workers)
+    stepping = None if recipe is None else recipe.vectorization or "sync"
+    if not {arguments.vectorization, stepping} <= {*SAME_BITS}:
+        compare("--vectorization", arguments.vectorization, stepping)
     compare("--env-kwargs", arguments.env_kwargs, None if recipe is None else dict(recipe.env_kwargs))
     wrappers = None if recipe is None or recipe.wrappers is None else list(recipe.wrappers)
     compare("--wrapper", arguments.wrapper, wrappers)
@@ -249,11 +306,14 @@ def _refuse_differing(
         raise CommandError(f"{'; '.join(given)}; want --resume without: a resumed run keeps what it began with")
 
 
-def _say_versions(folder: RunFolder, content: Mapping[str, Any]) -> None:
-    """Name the packages that are not those that the run began with."""
-    then, now = content.get("versions"), checkpoint.versions()
-    if not isinstance(then, Mapping):
-        return
+def _say_differing_machine(folder: RunFolder, content: Mapping[str, Any], agent: TRPO) -> None:
+    """Name packages, and what else decides bits, that are not those that the run began with."""
+    versions, now = content.get("versions"), checkpoint.versions()
+    then = dict(versions) if isinstance(versions, Mapping) else dict(now)
+    for name, value in _machine(agent).items():
+        if name in content:  # runs from before it was written there lack it
+            label = name.replace("_", " ")
+            then[label], now[label] = content[name], value
     differing = [
         f"{name} {then.get(name, 'missing')}, now {now.get(name, 'missing')}"
         for name in sorted({*then, *now})
@@ -277,113 +337,141 @@ def _lack_of_memory_named() -> Iterator[None]:
         raise CommandError(f"{options}: too large for the memory of this machine") from error
 
 
-def _train(run: _Run, arguments: argparse.Namespace) -> int:
-    agent, folder, timesteps, _ = run
+def _train(run: _Run) -> int:
+    agent, folder = run.agent, run.folder
     env = agent.recipe.name if agent.recipe else "environment"
     preset = f", preset {presets.all_presets()[agent.preset].described(agent.config)}" if agent.preset else ""
-    say(f"{env}: {timesteps:,} steps{preset}, {agent.engine.name} engine, {folder.path}")
-    checkpoints = CheckpointCallback(
-        folder.checkpoints,
-        arguments.checkpoint_every,
-        seconds=None if agent.config.reset_on_checkpoint else CHECKPOINT_SECONDS,
-        keep=arguments.keep_checkpoints,
-        best=True,
-    )
-    begin, log = _Begin(run.begin), RunLogger(folder.path)
-    began, first = time.perf_counter(), agent.num_timesteps
+    say(f"{env}: {run.timesteps:,} steps{preset}, {agent.engine.name} engine, {folder.path}")
+    began = time.perf_counter()
+    # A signal is answered by what was saved from the moment on at which there is a run to go on with.
     try:
-        if agent.num_timesteps < timesteps:
+        if run.first < run.timesteps:
             agent.learn(
-                timesteps - agent.num_timesteps,
-                callback=[begin, log, checkpoints],
+                run.timesteps - run.first,
+                callback=[_Begin(run), run.log, run.checkpoints],
                 progress_bar=True,
                 reset_num_timesteps=False,
             )
-        begin.done = True
+        else:
+            run.begin()
+        seconds = time.perf_counter() - began
+        _save(run)
+        steps = agent.total_timesteps - run.first
+        say(f"trained  {steps:,} steps in {seconds:.1f} s ({steps / seconds:,.0f} steps/s)")
+        say(f"model    {folder.model}")
+        done = [_evaluated(run), _drawn(run)]
+        return 0 if all(done) else 1
     except KeyboardInterrupt as interrupt:
-        return _stopped(run, checkpoints, log, begin, interrupt)
+        if not run.begun:
+            raise
+        return _stopped(run, interrupt)
+    except CommandError:
+        raise
     except Exception as error:
-        if arguments.resume and not begin.done and isinstance(error, ValueError | OSError | ImportError):
-            raise CommandError(f"--resume: {folder.path}: {describe(error)}") from error
-        return _failed(run, checkpoints, log, begin, first, error)
-    seconds = time.perf_counter() - began
-    _save(run, checkpoints, log, begin)
-    steps = agent.num_timesteps - first
-    say(f"trained  {steps:,} steps in {seconds:.1f} s ({steps / seconds:,.0f} steps/s)")
-    if arguments.eval_episodes:
-        result = agent.evaluate(arguments.eval_episodes)
-        episodes = f"{arguments.eval_episodes} deterministic episodes"
-        say(
-            f"return   {result.mean:.1f} +- {result.std:.1f} over {episodes}"
-            f"{unfinished(result, agent.config.evaluation_max_steps)}"
-        )
-    say(f"model    {folder.model}")
+        if not run.begun and isinstance(error, ValueError | OSError | ImportError):
+            prefix = "" if folder.is_new else f"--resume: {folder.path}: "
+            raise CommandError(f"{prefix}{describe(error)}") from error
+        return _failed(run, error)
+
+
+def _evaluated(run: _Run) -> bool:
+    """Play the last episodes, if any are asked for; whether that went well."""
+    agent, episodes = run.agent, run.eval_episodes
+    if not episodes:
+        return True
     try:
-        plot.draw([folder], folder.curve)
-        say(f"curve    {folder.curve}")
+        result = agent.evaluate(episodes)
+    except Exception as error:
+        _report(error)
+        say(f"return   not known; once the reason is mended: {_command('eval', run)} --episodes {episodes}")
+        return False
+    left = unfinished(result, agent.config.evaluation_max_steps)
+    say(f"return   {result.mean:.1f} +- {result.std:.1f} over {episodes} deterministic episodes{left}")
+    return True
+
+
+def _drawn(run: _Run) -> bool:
+    """Draw the curve; whether that went well. Without matplotlib, which need not be there, it does."""
+    again = f"trpo-fast plot {shlex.quote(str(run.folder.path))}"
+    try:
+        plot.draw([run.folder], run.folder.curve)
     except plot.MatplotlibMissing as missing:
-        say(f"curve    not drawn: {missing}; then: trpo-fast plot {shlex.quote(str(folder.path))}")
-    return 0
+        say(f"curve    not drawn: {missing}; then: {again}")
+    except Exception as error:
+        _report(error)
+        say(f"curve    not drawn; once the reason is mended: {again}")
+        return False
+    else:
+        say(f"curve    {run.folder.curve}")
+    return True
 
 
-def _stopped(
-    run: _Run, checkpoints: CheckpointCallback, log: RunLogger, begin: _Begin, interrupt: KeyboardInterrupt
-) -> int:
+def _stopped(run: _Run, interrupt: KeyboardInterrupt) -> int:
     """Save, say how to go on; the exit code.
 
     Between two cuts of `reset_on_checkpoint` nothing is saved: no bits could be gone on from there, and a run that
-    asked for that goes on from the checkpoint at the last cut, as after a kill.
+    asked for that goes on from the checkpoint at the last cut, as after a kill. The end of the training is saved.
     """
-    agent = run.agent
-    saved = f"{agent.num_timesteps:,} steps, saved"
-    if begin.done and agent.training_environments.cuts and not agent.is_at_a_cut and checkpoints.latest is not None:
-        at = progress_of(checkpoints.latest).timesteps
-        saved = f"{agent.num_timesteps:,} steps, of which the checkpoint at {at:,} is gone on from"
+    agent, latest = run.agent, run.checkpoints.latest
+    steps, saved = agent.total_timesteps, "saved"
+    done = steps >= run.timesteps
+    if not done and agent.training_environments.cuts and not agent.is_at_a_cut and latest is not None:
+        saved = f"of which the checkpoint at {progress_of(latest).timesteps:,} is gone on from"
     else:
-        _save(run, checkpoints, log, begin)
+        _save(run)
     stopped = interrupt if isinstance(interrupt, Stopped) else Stopped(signal.SIGINT)
     how = "stopped" if stopped.number == signal.SIGINT else stopped.word
-    say(f"\n{how} at {saved}; to go on:\n{_resume_command(run.folder, agent)}")
+    if done:
+        say(f"\n{how} after all {steps:,} steps, saved; to evaluate:\n{_command('eval', run)}")
+    else:
+        say(f"\n{how} at {steps:,} steps, {saved}; to go on:\n{_command('train --resume', run)}")
     return stopped.code
 
 
-def _failed(
-    run: _Run, checkpoints: CheckpointCallback, log: RunLogger, begin: _Begin, first: int, error: Exception
-) -> int:
+def _failed(run: _Run, error: Exception) -> int:
     """Report, save, say how to go on; the exit code."""
-    agent = run.agent
-    if isinstance(error, OSError | LackOfMemory | SimulatorError) or is_of_an_answer(error):
-        # The user's to mend, and no line of ours at fault; what a worker noted has its traceback.
-        notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
-        print(f"\ntrpo-fast train: error: {describe(error)}{notes}", file=sys.stderr)
-    else:
-        traceback.print_exception(error)
-    _save(run, checkpoints, log, begin)
+    _report(error)
+    if not run.begun:
+        how = "nothing is kept" if run.folder.is_new else f"{run.folder.path} is as it was"
+        say(f"\nfailed before the training began: {how}")
+        return 1
+    _save(run)
     # Before an update, nothing has shown yet that this environment can be trained on at all.
-    to_go_on = "to go on" if agent.num_timesteps > first else "once the reason is mended, to go on"
-    command = _resume_command(run.folder, agent)
-    say(f"\nfailed after {agent.num_timesteps:,} steps, saved; {to_go_on}:\n{command}")
-    if agent.num_timesteps == first:
+    steps = run.agent.total_timesteps
+    to_go_on = "to go on" if steps > run.first else "once the reason is mended, to go on"
+    say(f"\nfailed after {steps:,} steps, saved; {to_go_on}:\n{_command('train --resume', run)}")
+    if steps == run.first:
         say("a resumed run keeps its environment, wrappers and settings: where these are the reason, begin anew")
     return 1
 
 
-def _save(run: _Run, checkpoints: CheckpointCallback, log: RunLogger, begin: _Begin) -> None:
-    """Save the agent as the latest checkpoint and as the run's model; an old run that did not begin is left alone.
+def _report(error: Exception) -> None:
+    """Print an error: a line where it is the user's to mend, and no line of ours at fault, else all of it."""
+    if isinstance(error, CommandError | OSError | LackOfMemory | SimulatorError) or is_of_an_answer(error):
+        # What a worker noted has its traceback.
+        notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
+        say(f"\ntrpo-fast train: error: {describe(error)}{notes}", sys.stderr)
+    else:
+        traceback.print_exception(error)
+
+
+def _save(run: _Run) -> None:
+    """Save the agent as the latest checkpoint and as the run's model; once, at the end of the training.
 
     Rows that found no room come first, and once more behind the files, which may have found some.
     """
     agent, folder = run.agent, run.folder
-    if not begin.done and agent.num_timesteps > 0:
+    if run.saved:
         return
-    log.write_waiting()
+    run.log.write_waiting()
     try:
-        link_file(checkpoints.save(agent), folder.model)
-        log.write_waiting()
+        link_file(run.checkpoints.save(agent), folder.model)
+        run.log.write_waiting()
     except (OSError, ValueError) as error:
-        if agent.num_timesteps == 0:
+        if agent.total_timesteps == 0:
             folder.discard()  # a folder without use would refuse another try
         raise _not_saved(agent, folder, error) from error
+    run.saved = True
 
 
 def _saved(agent: TRPO, folder: RunFolder, path: Path) -> None:
@@ -395,12 +483,13 @@ def _saved(agent: TRPO, folder: RunFolder, path: Path) -> None:
 
 def _not_saved(agent: TRPO, folder: RunFolder, error: Exception) -> CommandError:
     return CommandError(
-        f"the agent at {agent.num_timesteps:,} steps cannot be saved in {folder.path}: {describe(error)}"
+        f"the agent at {agent.total_timesteps:,} steps cannot be saved in {folder.path}: {describe(error)}"
     )
 
 
-def _resume_command(folder: RunFolder, agent: TRPO) -> str:
-    return f"trpo-fast train --resume {shlex.quote(str(folder.path))}{import_options(agent.recipe)}"
+def _command(name: str, run: _Run) -> str:
+    """That a person can type for this run."""
+    return f"trpo-fast {name} {shlex.quote(str(run.folder.path))}{import_options(run.agent.recipe)}"
 
 
 def _default_folder(env: str, seed: int) -> Path:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _SECONDS = 60.0  # that a killed process may lose
 _KEPT = 3
-_EVALUATIONS_STREAM = 8  # of their seeds; 7 is of environments' global generators
+_EVALUATIONS_STREAM = 8  # of their seeds
 
 
 class Callback:

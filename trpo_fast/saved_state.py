@@ -153,11 +153,11 @@ def choice(config: Mapping[str, Any], name: str, names: Collection[str]) -> str:
     return str(value)
 
 
-def counter(values: Mapping[str, Any], name: str, most: int, default: int | None = None, where: str = "") -> int:
+def counter(values: Mapping[str, Any], name: str, most: int, default: int | None = None) -> int:
     """An integer from 0 to `most`; ValueError for anything else."""
-    value = field(values, name, int, where, default=default)
+    value = field(values, name, int, default=default)
     if isinstance(value, bool) or not 0 <= value <= most:
-        raise ValueError(f"{where}{name}: {in_words(value)} given; want an integer from 0 to {most}")
+        raise ValueError(f"{name}: {in_words(value)} given; want an integer from 0 to {most}")
     return int(value)
 
 
@@ -204,8 +204,8 @@ def _check_array(name: str, arrays: Arrays, shape: tuple[int, ...] | None, dtype
 
 
 def _check_counters(where: str, counters: Mapping[str, Any]) -> None:
-    for name in counters:
-        if isinstance(counters[name], Mapping):
-            _check_counters(f"{where}.{name}", counters[name])
-        else:
-            counter(counters, name, LARGEST_COUNTER, where=f"{where}.")
+    for name, value in counters.items():
+        if type(value) is dict:
+            _check_counters(f"{where}.{name}", value)
+        elif type(value) is not int or not 0 <= value <= LARGEST_COUNTER:
+            raise ValueError(f"{where}.{name}: {in_words(value)} given; want an integer from 0 to 2**63 - 1")

@@ -207,13 +207,21 @@ def test_every_session_purges_what_tensorboard_has_of_an_abandoned_one(make_agen
 def test_the_log_of_another_run_is_refused_and_left_as_it_is(make_agent, tmp_path):
     make_agent().learn(2 * STEPS, callback=RunLogger(tmp_path, tensorboard=False))
     log = (tmp_path / "progress.csv").read_bytes()
-    message = r"folder: .*progress\.csv has rows up to 384 timesteps, and this agent {}: it is of another run"
-    with pytest.raises(ValueError, match=message.format(0)):
-        make_agent().learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False))
-    with pytest.raises(ValueError, match=message.format(64)):
-        small = make_agent(num_envs=1).learn(64)
+    small = make_agent(num_envs=1).learn(64)
+    with pytest.raises(
+        ValueError, match=r"folder: .*progress\.csv has rows up to 384 timesteps, and none at 64, which"
+    ):
         small.learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False), reset_num_timesteps=False)
     assert (tmp_path / "progress.csv").read_bytes() == log
+
+
+def test_an_agent_that_begins_begins_a_new_log_and_the_one_before_is_kept(make_agent, tmp_path):
+    make_agent().learn(2 * STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+    log = (tmp_path / "progress.csv").read_bytes()
+    with pytest.warns(UserWarning, match=r"rows up to 384 timesteps.*: it is progress\.csv\.before now"):
+        make_agent().learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+    assert len(read_progress(tmp_path / "progress.csv")) == 1
+    assert (tmp_path / "progress.csv.before").read_bytes() == log
 
 
 def test_an_earlier_agent_of_the_run_is_refused_by_the_log_where_a_farther_one_is_there(make_agent, tmp_path):

@@ -95,7 +95,8 @@ class RunLogger(Callback):
     A row is complete when the critic's fit is, so it may be written one update later: logging never waits for a fit.
     ``time/total_timesteps`` are the agent's in all. Where the folder has a ``progress.csv`` of this run already, which
     is resumed or learned on with, the file goes on: rows beyond the agent's, of work that was lost, are dropped, and a
-    last one that was cut off is, too.
+    last one that was cut off is, too. An agent that begins, where no model tells what was before, begins a new file;
+    the one before becomes ``progress.csv.before``, with a warning.
 
     Rows and events that cannot be written, on a full disk for example, are kept, and written once that is possible,
     after the training by :meth:`write_waiting`; a warning says so.
@@ -111,7 +112,7 @@ class RunLogger(Callback):
     ------
     ValueError
         When the training starts, before anything is changed: the folder holds a model that is farther than the agent
-        is; or rows that are, and neither a row nor a model as far as the agent is, which would make them of its run.
+        is; or rows that are, and neither a row nor a model as far as the agent is, which has begun.
     """
 
     def __init__(self, folder: str | os.PathLike[str], tensorboard: bool | None = None) -> None:
@@ -128,20 +129,35 @@ class RunLogger(Callback):
 
     def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """ValueError where the folder is another run's."""
-        done, models = agent.total_timesteps, newest_first(self.folder)
-        refuse_farther([path for path, progress in models if progress.timesteps > done], agent)
-        steps = [int(row["time/total_timesteps"]) for row in self._rows()]
-        if max(steps, default=0) > done and done not in (*steps, *(progress.timesteps for _, progress in models)):
+        done = agent.total_timesteps
+        refuse_farther([path for path, progress in newest_first(self.folder) if progress.timesteps > done], agent)
+        last = self._last_of_another_run(agent)
+        if last and done:
             raise ValueError(
-                f"folder: {self._path} has rows up to {max(steps):,} timesteps, and this agent {done:,}: it is of "
-                "another run; want a folder for each, or TRPO.load of that one's model to go on with it"
+                f"folder: {self._path} has rows up to {last:,} timesteps, and none at {done:,}, which this agent has: "
+                "it is of another run; want a folder for each, or TRPO.load of that one's model to go on with it"
             )
+
+    def _last_of_another_run(self, agent: TRPO) -> int:
+        """Timesteps of the last row of a log that is not the agent's; 0 where it is."""
+        done, steps = agent.total_timesteps, [int(row["time/total_timesteps"]) for row in self._rows()]
+        known = {*steps, *(progress.timesteps for _, progress in newest_first(self.folder))}
+        return 0 if done in known else max((step for step in steps if step > done), default=0)
 
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """Open the files."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write_waiting()  # of the training before
         done = agent.total_timesteps
+        last = self._last_of_another_run(agent)
+        if last:  # the agent begins, or it would have been refused
+            aside = self._path.with_name(f"{self._path.name}.before")
+            self._path.replace(aside)
+            warnings.warn(
+                f"{self._path} had rows up to {last:,} timesteps of an agent that no model is left of: it is "
+                f"{aside.name} now",
+                stacklevel=2,
+            )
         kept = _until(self._rows(), done)
         self._first_timestep = done
         self._first_elapsed = float(kept[-1]["time/time_elapsed"] or 0.0) if kept else 0.0

@@ -96,7 +96,7 @@ class RunLogger(Callback):
     ``time/total_timesteps`` are the agent's in all. Where the folder has a ``progress.csv`` of this run already, which
     is resumed or learned on with, the file goes on: rows beyond the agent's, of work that was lost, are dropped, and a
     last one that was cut off is, too. An agent that begins, where no model tells what was before, begins a new file;
-    the one before becomes ``progress.csv.before``, with a warning.
+    the one before becomes ``progress.csv.before``.
 
     Rows and events that cannot be written, on a full disk for example, are kept, and written once that is possible,
     after the training by :meth:`write_waiting`; a warning says so.
@@ -149,15 +149,8 @@ class RunLogger(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write_waiting()  # of the training before
         done = agent.total_timesteps
-        last = self._last_of_another_run(agent)
-        if last:  # the agent begins, or it would have been refused
-            aside = self._path.with_name(f"{self._path.name}.before")
-            self._path.replace(aside)
-            warnings.warn(
-                f"{self._path} had rows up to {last:,} timesteps of an agent that no model is left of: it is "
-                f"{aside.name} now",
-                stacklevel=2,
-            )
+        if self._last_of_another_run(agent):  # the agent begins, or it would have been refused
+            self._path.replace(self._path.with_name(f"{self._path.name}.before"))
         kept = _until(self._rows(), done)
         self._first_timestep = done
         self._first_elapsed = float(kept[-1]["time/time_elapsed"] or 0.0) if kept else 0.0

@@ -403,7 +403,7 @@ def test_ctrl_c_at_any_moment_of_a_row_neither_loses_nor_doubles_it(make_agent, 
     def rows_of(number):
         seen, folder = [], tmp_path / f"{number}"
         logger = RunLogger(folder, tensorboard=False)
-        agent = make_agent("CartPole-v1", critic_epochs=1, steps_per_env=16)
+        agent = make_agent("CartPole-v1", critic_epochs=1, steps_per_env=16, overlap_critic=False)
         on_update = logger.on_update
 
         def second(agent):

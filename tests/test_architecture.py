@@ -31,6 +31,7 @@ FLOORS = {
     "normalizers": 2,
     "spaces": 2,
     "saved_policy": 2,
+    "saved_state": 2,
     "deploy": 2,
     "onnx_export": 2,
     "threadpool": 2,

@@ -196,9 +196,172 @@ def test_a_folder_of_checkpoints_of_another_run_is_refused_and_damaged_ones_are_
         make_agent().learn(STEPS, callback=CheckpointCallback(tmp_path, STEPS))
     (tmp_path / checkpoint_name(2 * STEPS)).write_bytes(b"")
     agent = TRPO.load(tmp_path / checkpoint_name(STEPS))
-    agent.learn(STEPS, callback=CheckpointCallback(tmp_path, STEPS))
+    with pytest.warns(UserWarning, match=r"384\.trpo is truncated.*: it is 000000000384\.trpo\.damaged now"):
+        agent.learn(STEPS, callback=CheckpointCallback(tmp_path, STEPS))
     assert TRPO.load(tmp_path / checkpoint_name(2 * STEPS)).total_timesteps == 2 * STEPS
     agent.close()
+
+
+def test_a_run_goes_on_from_the_one_before_a_damaged_newest_and_keeps_its_log(make_agent, bits, tmp_path):
+    def callbacks():
+        return [RunLogger(tmp_path, tensorboard=False), CheckpointCallback(tmp_path / "checkpoints", STEPS)]
+
+    plain = bits(make_agent().learn(4 * STEPS))
+    make_agent().learn(3 * STEPS, callback=callbacks())
+    newest = tmp_path / "checkpoints" / checkpoint_name(3 * STEPS)
+    arrays, metadata = model_file.read(newest)
+    arrays["critic.layers.0.weight"][0, 0] = np.nan
+    model_file.write(newest, arrays, metadata)
+    with pytest.warns(UserWarning, match=r"critic\.layers\.0\.weight: nan given.*; taken instead: .*384\.trpo"):
+        agent = TRPO.load(tmp_path)
+    with pytest.warns(UserWarning, match=r"critic\.layers\.0\.weight: nan given.*576\.trpo\.damaged now"):
+        agent.learn(2 * STEPS, callback=callbacks(), reset_num_timesteps=False)
+    assert bits(agent) == plain
+    agent.close()
+    assert TRPO.load(tmp_path).total_timesteps == 4 * STEPS
+    rows = [int(row["time/total_timesteps"]) for row in read_progress(tmp_path / "progress.csv")]
+    assert rows == [STEPS * i for i in range(1, 5)]
+
+
+def test_nothing_is_touched_where_one_callback_refuses_whatever_their_order(make_agent, tmp_path):
+    make_agent().learn(2 * STEPS, callback=CheckpointCallback(tmp_path / "other", STEPS))
+    recorder = Recorder()
+    for refusing in (CheckpointCallback(tmp_path / "other"), Failing("check_training_start", ValueError("farther"))):
+        callbacks = [recorder, RunLogger(tmp_path / "log", tensorboard=False), EvaluationCallback(STEPS), refusing]
+        with pytest.raises(ValueError, match="farther"):
+            make_agent().learn(STEPS, callback=callbacks)
+    assert recorder.calls == [] and not (tmp_path / "log").exists()
+
+
+class Seen(Callback):
+    """Its state is the very list that it goes on to change."""
+
+    def __init__(self):
+        self.at = []
+
+    def on_update(self, agent):
+        self.at.append(agent.num_timesteps)
+
+    def get_state(self):
+        return {"at": self.at}
+
+    def set_state(self, state):
+        self.at = state["at"]
+
+
+def test_the_state_of_a_callback_in_a_checkpoint_is_that_of_its_moment(make_agent, tmp_path):
+    agent = make_agent().learn(3 * STEPS, callback=[Seen(), CheckpointCallback(tmp_path, STEPS)])
+    for updates in (1, 2, 3):
+        early = TRPO.load(tmp_path / checkpoint_name(updates * STEPS))
+        assert early.callback_states == {"Seen": {"at": [STEPS * i for i in range(1, updates + 1)]}}
+    seen = Seen()
+    agent.learn(STEPS, callback=seen, reset_num_timesteps=False)
+    seen.at.append("later")
+    assert agent.callback_states == {"Seen": {"at": [STEPS * i for i in range(1, 5)]}}
+
+
+def test_a_state_that_no_file_can_have_is_refused_when_the_training_starts(make_agent):
+    class Torch(Callback):
+        def get_state(self):
+            return {"x": torch.zeros(1)}
+
+    agent = make_agent()
+    with pytest.raises(TypeError, match=r"get_state\(\) of Torch\['x'\]: <class 'torch\.Tensor'> given; want arrays"):
+        agent.learn(STEPS, callback=Torch())
+    assert agent.total_timesteps == 0
+    assert agent.learn(STEPS).total_timesteps == STEPS
+
+
+def test_an_evaluation_that_was_interrupted_is_made_up_for_when_the_training_goes_on(make_agent, tmp_path):
+    def evaluations(agent, total, interrupt_at=None):
+        callback, found = EvaluationCallback(2 * STEPS), []
+
+        def evaluate(**arguments):
+            if agent.num_timesteps == interrupt_at:
+                raise KeyboardInterrupt
+            found.append((agent.num_timesteps, arguments["seed"]))
+            return SimpleNamespace(mean=0.0)
+
+        agent.evaluate = evaluate
+        try:
+            agent.learn(total - agent.num_timesteps, callback=callback, reset_num_timesteps=False)
+        except KeyboardInterrupt:
+            agent.save(tmp_path / "a.trpo")
+        return found
+
+    undisturbed = evaluations(make_agent(), 6 * STEPS)
+    first = evaluations(make_agent(), 6 * STEPS, interrupt_at=4 * STEPS)
+    again = TRPO.load(tmp_path / "a.trpo")
+    second = evaluations(again, 6 * STEPS, interrupt_at=4 * STEPS)  # and again, as soon as it goes on
+    again.close()
+    last = TRPO.load(tmp_path / "a.trpo")
+    third = evaluations(last, 6 * STEPS)
+    last.close()
+    assert [steps for steps, _ in undisturbed] == [2 * STEPS, 4 * STEPS, 6 * STEPS]
+    assert second == [] and first + third == undisturbed
+
+
+def test_evaluations_of_another_interval_are_planned_anew(make_agent):
+    agent = make_agent().learn(STEPS, callback=EvaluationCallback(9 * STEPS))
+    found = []
+    agent.evaluate = lambda **_: found.append(agent.num_timesteps) or SimpleNamespace(mean=0.0)
+    agent.learn(2 * STEPS, callback=EvaluationCallback(2 * STEPS), reset_num_timesteps=False)
+    assert found == [2 * STEPS]
+
+
+def test_no_seed_of_an_evaluation_is_that_of_another_stream(make_agent):
+    agent, found = make_agent(), []
+    agent.evaluate = lambda **arguments: found.append(arguments["seed"]) or SimpleNamespace(mean=0.0)
+    agent.learn(8 * STEPS, callback=EvaluationCallback(STEPS))
+    others = {int(np.random.SeedSequence([agent.seed, stream]).generate_state(1)[0]) for stream in range(10)}
+    assert len(found) == 8 and not others & set(found)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_due_checkpoint_is_written_where_another_callback_ends_the_training_while_a_fit_runs(
+    make_agent, bits, tmp_path, error
+):
+    plain = bits(make_agent(critic_epochs=200).learn(2 * STEPS))
+
+    def fail(agent):
+        if agent.num_updates == 3:
+            raise error("from the callback")
+
+    with pytest.raises(error):
+        make_agent(critic_epochs=200).learn(9 * STEPS, callback=[CheckpointCallback(tmp_path, 2 * STEPS), fail])
+    assert names(tmp_path) == [checkpoint_name(2 * STEPS)]
+    assert bits(TRPO.load(tmp_path / checkpoint_name(2 * STEPS))) == plain
+
+
+def test_a_due_checkpoint_is_written_where_its_own_fit_still_runs_as_the_training_fails(make_agent, bits, tmp_path):
+    plain = bits(make_agent(critic_epochs=2000).learn(STEPS))
+    agent = make_agent(critic_epochs=2000)
+    collect = type(agent.training_environments.ready()).collect
+
+    def fail(collector):
+        if agent.num_updates == 1:
+            raise RuntimeError("simulator gone")
+        return collect(collector)
+
+    agent.collector.collect = lambda: fail(agent.collector)
+    with pytest.raises(RuntimeError, match="simulator gone"):
+        agent.learn(9 * STEPS, callback=CheckpointCallback(tmp_path, STEPS))
+    assert bits(TRPO.load(tmp_path / checkpoint_name(STEPS))) == plain
+
+
+def test_a_checkpoint_whose_writing_is_interrupted_is_written_when_the_training_ends(make_agent, tmp_path, monkeypatch):
+    write, interrupts = model_file.replace_file, [KeyboardInterrupt()]
+
+    def interrupted(path, content):
+        if interrupts:
+            raise interrupts.pop()
+        write(path, content)
+
+    monkeypatch.setattr(model_file, "replace_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_agent().learn(9 * STEPS, callback=CheckpointCallback(tmp_path, STEPS))
+    assert names(tmp_path) == [checkpoint_name(STEPS)]
+    assert TRPO.load(tmp_path / checkpoint_name(STEPS)).total_timesteps == STEPS
 
 
 def test_learning_again_goes_on_in_log_and_checkpoints(make_agent, tmp_path):

@@ -4,13 +4,16 @@ import errno
 import math
 import random
 import sys
+import threading
 
 import pytest
 from torch import nn
 from torch.distributions import Independent, Normal
 
 from tests.algorithm.images import OwnPolicy
+from trpo_fast.algorithm import logging
 from trpo_fast.algorithm.logging import COLUMNS, RunLogger, read_progress
+from trpo_fast.algorithm.trpo import TRPO
 
 STEPS = 3 * 64
 SB3_NAMES = {
@@ -145,8 +148,8 @@ def test_a_log_that_was_cut_at_any_byte_is_repaired_without_losing_or_doubling_a
     agent = make_agent().learn(2 * STEPS, callback=RunLogger(tmp_path, tensorboard=False))
     path = tmp_path / "progress.csv"
     content = path.read_bytes()
-    make_agent().learn(3 * STEPS, callback=RunLogger(tmp_path, tensorboard=False))
-    whole = path.read_bytes()
+    make_agent().learn(3 * STEPS, callback=RunLogger(tmp_path / "whole", tensorboard=False))
+    whole = (tmp_path / "whole" / "progress.csv").read_bytes()
     third = len(b"".join(whole.splitlines(keepends=True)[:3]))
     for cut in (*range(third, len(whole), 37), len(whole) - 1):
         path.write_bytes(content + whole[third:cut] + end)
@@ -201,10 +204,129 @@ def test_every_session_purges_what_tensorboard_has_of_an_abandoned_one(make_agen
     assert found == [0 if first else 2 * STEPS + 1]
 
 
-def test_new_training_begins_a_new_log(make_agent, tmp_path):
-    for _ in range(2):
-        make_agent().learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+def test_the_log_of_another_run_is_refused_and_left_as_it_is(make_agent, tmp_path):
+    make_agent().learn(2 * STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+    log = (tmp_path / "progress.csv").read_bytes()
+    small = make_agent(num_envs=1).learn(64)
+    with pytest.raises(
+        ValueError, match=r"folder: .*progress\.csv has rows up to 384 timesteps, and none at 64, which"
+    ):
+        small.learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False), reset_num_timesteps=False)
+    assert (tmp_path / "progress.csv").read_bytes() == log
+
+
+def test_an_agent_that_begins_begins_a_new_log_and_the_one_before_is_kept(make_agent, tmp_path):
+    make_agent().learn(2 * STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+    log = (tmp_path / "progress.csv").read_bytes()
+    make_agent().learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False))
     assert len(read_progress(tmp_path / "progress.csv")) == 1
+    assert (tmp_path / "progress.csv.before").read_bytes() == log
+
+
+def test_an_earlier_agent_of_the_run_is_refused_by_the_log_where_a_farther_one_is_there(make_agent, tmp_path):
+    agent = make_agent().learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+    agent.save(tmp_path / "early.trpo")
+    agent.learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False), reset_num_timesteps=False)
+    agent.save(tmp_path / "model.trpo")
+    log = (tmp_path / "progress.csv").read_bytes()
+    early = TRPO.load(tmp_path / "early.trpo")
+    with pytest.raises(ValueError, match=r"folder: .*model\.trpo is farther than this agent, which has 192 timesteps"):
+        early.learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+    assert (tmp_path / "progress.csv").read_bytes() == log
+    early.close()
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_with_a_row_begins_its_log_anew(make_agent, tmp_path):
+    agent = make_agent()
+    (tmp_path / "checkpoints").mkdir()
+    agent.save(tmp_path / "checkpoints" / "000000000000.trpo")
+    agent.learn(2 * STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+    agent = TRPO.load(tmp_path)
+    agent.learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+    agent.close()
+    assert [int(row["time/total_timesteps"]) for row in read_progress(tmp_path / "progress.csv")] == [STEPS]
+
+
+def test_rows_that_were_doubled_by_an_earlier_version_are_one_when_the_run_goes_on(make_agent, tmp_path):
+    agent = make_agent().learn(2 * STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+    path = tmp_path / "progress.csv"
+    path.write_bytes(path.read_bytes() + path.read_bytes().splitlines(keepends=True)[-1])
+    agent.learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False), reset_num_timesteps=False)
+    rows = [int(row["time/total_timesteps"]) for row in read_progress(path)]
+    assert rows == [STEPS, 2 * STEPS, 3 * STEPS]
+
+
+WRITING = ("on_update", "on_training_end", "_complete", "_record", "_finish", "_write_waiting", "put")
+
+
+def interrupted(agent, line):
+    """A trace function that raises Ctrl-C before a line of what writes a log, counted from the second update on."""
+    left = [line]
+
+    def trace(frame, event, _):
+        if frame.f_code.co_filename != logging.__file__ or frame.f_code.co_name not in WRITING:
+            return None
+        if event == "line" and agent.num_updates == 2:
+            left[0] -= 1
+            if left[0] == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
+@pytest.mark.parametrize("tensorboard", [False, True])
+def test_ctrl_c_at_any_line_of_the_logger_loses_and_doubles_no_row(make_agent, tmp_path, tensorboard):
+    if tensorboard:
+        loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
+    lines = 0
+    before = sys.gettrace()
+    for line in range(1, 200):
+        folder = tmp_path / str(line)
+        log = RunLogger(folder, tensorboard=tensorboard)
+        agent = make_agent(num_envs=1, steps_per_env=16, critic_epochs=1, overlap_critic=False)
+        sys.settrace(interrupted(agent, line))
+        try:
+            agent.learn(2 * 16, callback=log)
+            break
+        except KeyboardInterrupt:
+            lines += 1
+        finally:
+            sys.settrace(before)
+            log._close()  # where Ctrl-C came right before that
+        rows = [int(row["time/total_timesteps"]) for row in read_progress(folder / "progress.csv")]
+        assert rows == [16 * (i + 1) for i in range(agent.num_updates)], line
+        if tensorboard:
+            (file,) = folder.glob("events.out.tfevents.*")
+            events = list(loader.LegacyEventFileLoader(str(file)).Load())
+            assert [event.step for event in events if event.summary.value] == rows, line
+    assert lines > 40
+
+
+def test_events_are_written_without_a_thread_that_would_have_to_be_waited_for(make_agent, tmp_path):
+    pytest.importorskip("tensorboard")
+    threads = []
+    callback = [RunLogger(tmp_path, tensorboard=True), lambda agent: threads.append(threading.active_count())]
+    before = threading.active_count()
+    make_agent(overlap_critic=False).learn(2 * STEPS, callback=callback)
+    assert threads == [before] * 2
+
+
+def test_rows_that_find_no_room_until_the_end_are_written_when_that_is_asked_for(make_agent, tmp_path, monkeypatch):
+    logger, put = RunLogger(tmp_path, tensorboard=False), logging._Tail.put
+
+    def full(tail, file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(logging._Tail, "put", full)
+    with pytest.warns(UserWarning, match=r"rows of progress\.csv wait.*No space left"):
+        make_agent().learn(2 * STEPS, callback=logger)
+    assert read_progress(tmp_path / "progress.csv") == []
+    monkeypatch.setattr(logging._Tail, "put", put)
+    for _ in range(2):
+        logger.write_waiting()
+        assert len(read_progress(tmp_path / "progress.csv")) == 2
 
 
 def test_tensorboard_holds_the_numbers_of_the_csv(make_agent, tmp_path):
@@ -230,7 +352,7 @@ def test_an_update_is_one_event(make_agent, tmp_path):
 
 
 def test_without_tensorboard_the_csv_is_still_written(make_agent, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
     make_agent().learn(STEPS, callback=RunLogger(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["progress.csv"]
     with pytest.raises(ImportError):
@@ -281,7 +403,7 @@ def test_ctrl_c_at_any_moment_of_a_row_neither_loses_nor_doubles_it(make_agent, 
     def rows_of(number):
         seen, folder = [], tmp_path / f"{number}"
         logger = RunLogger(folder, tensorboard=False)
-        agent = make_agent("CartPole-v1", critic_epochs=1, steps_per_env=16)
+        agent = make_agent("CartPole-v1", critic_epochs=1, steps_per_env=16, overlap_critic=False)
         on_update = logger.on_update
 
         def second(agent):

@@ -19,7 +19,8 @@ from torch.distributions import (
 )
 
 from tests.algorithm.images import Halves, OwnCritic, OwnPolicy
-from trpo_fast import TRPO
+from trpo_fast import TRPO, model_file
+from trpo_fast.deploy import load_actor
 from trpo_fast.policies import CNNCritic, CNNPolicy, MLPCritic, MLPPolicy
 
 UPDATE = 3 * 64
@@ -147,6 +148,21 @@ def test_buffers_are_saved_even_where_they_are_infinite(make_agent, tmp_path):
     agent.save(tmp_path / "agent.trpo")
     loaded = TRPO.load(tmp_path / "agent.trpo", policy=OwnPolicy())
     assert loaded.policy.least == -torch.inf
+
+
+def test_a_buffer_of_a_critic_of_ones_own_may_be_infinite_for_an_actor_and_a_parameter_not(make_agent, tmp_path):
+    critic, path = OwnCritic(), tmp_path / "agent.trpo"
+    critic.register_buffer("mask", torch.tensor([-torch.inf]))
+    make_agent("Pendulum-v1", critic=critic).save(path)
+    load_actor(path)
+    arrays, metadata = model_file.read(path)
+    assert metadata["buffers"] == ["critic.mask"]
+    model_file.write(path, arrays, {name: value for name, value in metadata.items() if name != "buffers"})
+    load_actor(path)  # of an earlier version, which did not say them
+    arrays["critic.body.0.bias"][0] = np.nan
+    model_file.write(path, arrays, metadata)
+    with pytest.raises(model_file.ModelFileError, match=r"critic\.body\.0\.bias: nan given; want finite numbers"):
+        load_actor(path)
 
 
 def test_loading_asks_for_the_modules_by_name(make_agent, tmp_path):

@@ -89,7 +89,7 @@ checkpoint.versions()
 def run(job: Mapping[str, Any]) -> int:
     """The exit code of a job; a child's alone, whose process it changes for good."""
     # Neither curves nor events, whose thread would not be counted.
-    for name in ("matplotlib.figure", "torch.utils.tensorboard"):
+    for name in ("matplotlib.figure", "tensorboard"):
         sys.modules[name] = None  # type: ignore[assignment]
     library.set_num_threads(1)
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -296,7 +296,7 @@ def test_resume_with_a_truncated_checkpoint_goes_on_from_the_one_before_and_says
     with pytest.warns(UserWarning, match=said):
         evaluated = command("eval", "run", "--episodes", "1")
     assert f"(run/checkpoints/{old.name})" in evaluated.out
-    with pytest.warns(UserWarning, match=said):
+    with pytest.warns(UserWarning, match=said), pytest.warns(UserWarning, match=f"{new.name}.damaged now"):
         result = command("train", "--resume", "run", "--timesteps", "256")
     assert result.code == 0, result.err
     steps = [int(row["time/total_timesteps"]) for row in read_progress(tmp_path / "run" / "progress.csv")]

@@ -27,10 +27,12 @@ from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError, checked_path, link_file, read_array, read_metadata, remove_unfinished
 from trpo_fast.run_models import BEST, checkpoint_name, progress_of
 from trpo_fast.settings import COUNT, POSITIVE, checked
-from trpo_fast.state import State
+from trpo_fast.state import State, copied
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
+
+_EVALUATIONS_STREAM = 8  # of their seeds
 
 
 class Callback:
@@ -43,6 +45,9 @@ class Callback:
 
     runs_last = False
     """Whether it is called after those of a list that do not say so, whatever their order."""
+
+    def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
+        """Raise what stands against the training, and change nothing; of all callbacks before the first starts."""
 
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """Before the first rollout; ``total_timesteps`` is the count at which training ends."""
@@ -61,7 +66,8 @@ class Callback:
     def get_state(self) -> State:
         """What it goes on from when the training is resumed, as plain data (`trpo_fast.state`): in every file.
 
-        Called whenever the agent is saved, by another callback perhaps, and at the end of a training.
+        Called when the training starts, whenever the agent is saved, by another callback perhaps, and at the end. What
+        it returns is copied. TypeError, when the training starts, for what is no plain data.
         """
         return {}
 
@@ -90,22 +96,33 @@ class CallbackList(Callback):
             self.callbacks += callback.callbacks if isinstance(callback, CallbackList) else [callback]
         self.callbacks.sort(key=lambda callback: callback.runs_last)
 
-    def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
+    def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """Call each in order."""
+        for callback in self.callbacks:
+            callback.check_training_start(agent, total_timesteps)
+
+    def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
+        """Ask each what stands against it, then start each in order."""
         self._started = []
+        self.check_training_start(agent, total_timesteps)
         for callback in self.callbacks:
             callback.on_training_start(agent, total_timesteps)
             self._started.append(callback)
+        self.get_state()  # what no file can have is not found out at the first one
 
     def get_state(self) -> State:
-        """Those of each that has one, by the name of its class, and a number from the second of a class on."""
-        return {name: state for name, callback in self._named() if (state := callback.get_state())}
+        """Copies of those of each that has one, by the name of its class, and a number from the second of a class on.
+
+        TypeError where one is no plain data.
+        """
+        states = {name: copied(callback.get_state(), f"get_state() of {name}") for name, callback in self._named()}
+        return {name: state for name, state in states.items() if state}
 
     def set_state(self, state: State) -> None:
-        """Give each what is there under its name."""
+        """Give each a copy of what is there under its name."""
         for name, callback in self._named():
             if state.get(name):
-                callback.set_state(state[name])
+                callback.set_state(copied(state[name]))
 
     def _named(self) -> Iterator[tuple[str, Callback]]:
         counts: Counter[str] = Counter()
@@ -227,22 +244,24 @@ class CheckpointCallback(Callback):
         self._saved_at = self._updated_at = 0.0  # by the clock
         self._taken: checkpoint.Snapshot | None = None  # that is to be written
 
-    def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
-        """Plan the first checkpoint at the next multiple of ``every``, or after ``seconds``."""
+    def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
+        """ValueError where the folder is another run's, or a time would change what is learned."""
         cuts = agent.training_environments.cuts
         if cuts and self._by_time:
             raise ValueError(
                 f"seconds: {self.seconds:g} given with reset_on_checkpoint={cuts}, which cuts episodes at checkpoints; "
                 "want it left out: they fall on numbers of updates, so that no time changes what is learned"
             )
+        refuse_farther(self._farther(agent), agent)
+
+    def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
+        """Plan the first checkpoint at the next multiple of ``every``, or after ``seconds``."""
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.folder)
-        for path in self._numbered():
-            if int(path.stem) > agent.total_timesteps and _timesteps_of(path) > agent.total_timesteps:
-                raise ValueError(
-                    f"folder: {path} is farther than this agent, which has {agent.total_timesteps:,} timesteps: it is "
-                    "of another run; want a folder for each, or TRPO.load of that one to go on with it"
-                )
+        for path, error in refuse_farther(self._farther(agent), agent):
+            aside = path.with_name(f"{path.name}.damaged")
+            path.replace(aside)
+            warnings.warn(f"{error}: it is {aside.name} now; the training goes on without it", stacklevel=2)
         self._best_mean = _best_mean(self.folder / BEST) if self.best else -math.inf
         self._taken = None
         self._saved_at = self._updated_at = self._clock()
@@ -264,7 +283,7 @@ class CheckpointCallback(Callback):
             self._plan(agent)
 
     def on_training_end(self, agent: TRPO) -> None:
-        """Write what was taken at the last update."""
+        """Write what was taken at the last update, after waiting for its fit where an exception came."""
         self._write(agent)
 
     def save(self, agent: TRPO) -> Path:
@@ -277,8 +296,8 @@ class CheckpointCallback(Callback):
         return path
 
     def _write(self, agent: TRPO) -> None:
-        taken, self._taken = self._taken, None
-        if taken is None or (taken.fit is not None and not taken.fit.done()):
+        taken = self._taken
+        if taken is None:
             return
         timesteps = taken.counters["num_timesteps"] + taken.counters["earlier_timesteps"]
         path = self.folder / checkpoint_name(timesteps)
@@ -291,6 +310,10 @@ class CheckpointCallback(Callback):
                 "training goes on, the checkpoints before it are as they were",
                 stacklevel=2,
             )
+        except Exception:
+            self._taken = None
+            raise
+        self._taken = None  # after Ctrl-C it is still to be written, when the training ends
 
     def _tidy(self, path: Path) -> None:
         """Keep the best and the last; `path` has just been written."""
@@ -299,14 +322,18 @@ class CheckpointCallback(Callback):
             link_file(path, self.folder / BEST)
             self._best_mean = mean
         if self.keep:
-            # A farther one is damaged, or it would not be there.
             for old in [one for one in self._numbered() if int(one.stem) <= int(path.stem)][: -self.keep]:
                 old.unlink(missing_ok=True)
 
     @property
     def latest(self) -> Path | None:
         """The checkpoint with the most timesteps that can be read; None where there is none."""
-        return next((path for path in reversed(self._numbered()) if _timesteps_of(path) >= 0), None)
+        return next((path for path in reversed(self._numbered()) if _damage_of(path) is None), None)
+
+    def _farther(self, agent: TRPO) -> list[Path]:
+        """Files that are farther than the agent, by their names and by what they say, where that can be read."""
+        done = agent.total_timesteps
+        return [path for path in self._numbered() if int(path.stem) > done and _timesteps_of(path) > done]
 
     def _numbered(self) -> list[Path]:
         return sorted((p for p in self.folder.glob("*.trpo") if p.stem.isdecimal()), key=lambda p: int(p.stem))
@@ -316,12 +343,36 @@ class CheckpointCallback(Callback):
             self._due = (agent.total_timesteps // self.every + 1) * self.every
 
 
-def _timesteps_of(path: Path) -> int:
-    """Of the agent in a file; -1 where it cannot be read, as a damaged one is no run's."""
+def refuse_farther(paths: Sequence[Path], agent: TRPO) -> list[tuple[Path, ModelFileError]]:
+    """ValueError where one of the files, which are farther than the agent, is sound; the damaged ones are nobody's."""
+    damaged = []
+    for path in paths:
+        error = _damage_of(path)
+        if error is not None:
+            damaged.append((path, error))
+        else:
+            raise ValueError(
+                f"folder: {path} is farther than this agent, which has {agent.total_timesteps:,} timesteps: it is "
+                "of another run; want a folder for each, or TRPO.load of that one to go on with it"
+            )
+    return damaged
+
+
+def _damage_of(path: Path) -> ModelFileError | None:
+    """What is wrong with the file of an agent; None for a sound one."""
+    try:
+        checkpoint.read(path)
+    except ModelFileError as error:
+        return error
+    return None
+
+
+def _timesteps_of(path: Path) -> float:
+    """Of the agent in a file; infinity where that cannot be read."""
     try:
         return progress_of(path).timesteps
-    except (OSError, ModelFileError):
-        return -1
+    except ModelFileError:
+        return math.inf
 
 
 def _evaluated_mean(path: Path) -> float:
@@ -369,8 +420,8 @@ class EvaluationCallback(Callback):
     evaluation raises later is reported in a warning, as is a file that cannot be written; the training goes on.
 
     Without ``seed`` every evaluation has other episodes: their seed is drawn from the agent's and its number of
-    updates, so that a resumed run evaluates as it would have. The file at ``best_path`` says its mean, and a resumed
-    run keeps it until a better one comes.
+    updates, so that a resumed run evaluates as it would have. One that was interrupted is made up for when the training
+    goes on. The file at ``best_path`` says its mean, and a resumed run keeps it until a better one comes.
     """
 
     def __init__(
@@ -396,31 +447,51 @@ class EvaluationCallback(Callback):
         self._recipe = None if env is None else EnvironmentRecipe(env)
         self._best_path = None if best_path is None else checked_path("best_path", best_path)  # not hours in
         self._best = float("-inf")
-        self._due = 0
+        self._due = 0  # in timesteps; in the past where an evaluation was interrupted
+        self._resumed: State = {}
 
-    def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
-        """Plan the first evaluation at the next multiple of ``every``; ValueError where it will not be possible."""
+    def get_state(self) -> State:
+        """When the next evaluation is due."""
+        return {"every": self.every, "due": self._due}
+
+    def set_state(self, state: State) -> None:
+        """Go on with the plan of before, where `every` is the same."""
+        self._resumed = state
+
+    def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
+        """ValueError where an evaluation will not be possible."""
         if agent.recipe is not None and agent.recipe.steps_in(self._arguments["env"]):
             raise ValueError(OWN_ENVIRONMENT)
         if self._recipe is not None:
             self._recipe.make_like(1, like=agent).close()
         elif agent.recipe is not None:
             agent.recipe.make_again(1, like=agent).close()
+
+    def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
+        """Plan the first evaluation at the next multiple of ``every``; make up for one that was interrupted."""
         if self._best_path is not None:
             self._best_path.parent.mkdir(parents=True, exist_ok=True)
             if agent.total_timesteps:
                 self._best = max(self._best, _evaluated_mean(self._best_path))
-        self._due = (agent.num_timesteps // self.every + 1) * self.every
+        resumed, self._resumed = self._resumed, {}
+        self._due = resumed["due"] if resumed.get("every") == self.every else self._after(agent)
+        self.on_update(agent)
 
     def on_update(self, agent: TRPO) -> None:
         """Evaluate when due."""
-        if agent.num_timesteps < self._due:
-            return
-        self._due = (agent.num_timesteps // self.every + 1) * self.every
+        if agent.num_timesteps >= self._due:
+            self._evaluate(agent)
+            self._due = self._after(agent)
+
+    def _after(self, agent: TRPO) -> int:
+        return (agent.num_timesteps // self.every + 1) * self.every
+
+    def _evaluate(self, agent: TRPO) -> None:
         at = f"at {agent.num_timesteps:,} timesteps"
         seed = self._arguments["seed"]
         if seed is None:
-            seed = int(np.random.SeedSequence([agent.seed, agent.num_updates]).generate_state(1)[0])
+            key = [agent.seed, _EVALUATIONS_STREAM, agent.num_updates]
+            seed = int(np.random.SeedSequence(key).generate_state(1)[0])
         try:
             result = agent.evaluate(**{**self._arguments, "seed": seed})
         except Exception as error:

@@ -28,16 +28,13 @@ from trpo_fast.algorithm.critic import PendingFit
 from trpo_fast.algorithm.report import UpdateReport
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.spaces import (
-    action_layout,
-    described,
-    observation_size,
     space_from_json,
     space_to_json,
 )
-from trpo_fast.saved_policy import KIND, cnn_shapes
+from trpo_fast.saved_policy import KIND
+from trpo_fast.saved_state import check_numbers, check_state, is_cnn, own_networks
 from trpo_fast.settings import checked
 from trpo_fast.spaces.descriptions import most_items
-from trpo_fast.spaces.images import image_layout
 from trpo_fast.state import State, Stateful, packed, unpacked
 
 if TYPE_CHECKING:
@@ -53,14 +50,6 @@ _DESCRIPTION: dict[str, tuple[Any, str]] = {
     "environment": ((dict, type(None)), "an object with id, vectorization and env_kwargs, or null"),
     "counters": (dict, "an object of counters"),
 }
-_NOT_NEGATIVE = (
-    "adam.second_moment",
-    "observation_normalizer.count",
-    "observation_normalizer.m2",
-    "reward_scaler.count",
-    "reward_scaler.m2",
-    "episodes.lengths",
-)
 _PACKAGES = ("trpo-fast", "torch", "numpy", "gymnasium", "mujoco")
 
 
@@ -81,9 +70,13 @@ class Snapshot:
     callbacks: State = field(default_factory=dict)  # by name; of files, and of what is to become one
 
     def with_fit(self, critic: torch.nn.Module) -> Snapshot:
-        """The same moment after its fit, which is done, to `critic`, whose parameters it has the names of."""
-        if self.fit is None or self.fit.exception() is not None:
-            return replace(self, fit=None)
+        """The same moment after its fit to `critic`, whose parameters it has the names of; waits until that is done."""
+        if self.fit is None:
+            return self
+        if self.fit.exception() is not None:  # it was abandoned at an interruption
+            adam = self.counters["adam"]
+            adam = {**adam, "abandoned_fits": adam["abandoned_fits"] + 1}
+            return replace(self, counters={**self.counters, "adam": adam}, fit=None)
         fit, arrays, first = self.fit.result(), dict(self.arrays), 0
         for name, parameter in critic.named_parameters():  # the order of a flat buffer
             last = first + parameter.numel()
@@ -228,49 +221,13 @@ def check(agent: TRPO, snapshot: Snapshot) -> None:
         array = arrays[name]
         if array.dtype != own.dtype or (array.ndim != 1 if shape == ("k",) else array.shape != shape):
             raise ValueError(f"{name}: {array.shape} of {array.dtype} given; want {want}")
-    _check_numbers(agent, {name: arrays[name] for name in wanted})
-    returns, lengths = arrays["episodes.returns"], arrays["episodes.lengths"]
-    if len(returns) != len(lengths):
-        raise ValueError(f"episodes.lengths: {len(lengths)} given; want {len(returns)}, as many as episodes.returns")
+    check_numbers({name: arrays[name] for name in wanted}, _buffers(agent))
     _check_counters("counters", snapshot.counters, like.counters)
 
 
-def _check_numbers(agent: TRPO, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """ValueError where an array of the agent's state has numbers that no agent's has."""
-    # Constants of a module may well be infinite, in a mask for example.
-    buffers = {name for name, tensor in _network_tensors(agent).items() if not isinstance(tensor, torch.nn.Parameter)}
-    for name, array in arrays.items():
-        if name not in buffers and not np.isfinite(array).all():
-            raise ValueError(f"{name}: {array[~np.isfinite(array)].flat[0]} given; want finite numbers")
-        if name in _NOT_NEGATIVE and (array < 0).any():
-            raise ValueError(f"{name}: {array[array < 0].flat[0]} given; want numbers >= 0")
-
-
-def check_sizes(saved: SavedAgent) -> None:
-    """ValueError where networks built by the file's settings would be others than its arrays: before memory is taken.
-
-    A few words can ask for layers of gigabytes, but only a file of that size has them.
-    """
-    config, arrays = saved.config, saved.snapshot.arrays
-    inputs, outputs = observation_size(saved.observation_space), action_layout(saved.action_space).outputs
-    convolve = config.policy == "cnn" or (config.policy == "auto" and saved.kind == "cnn")
-    for name, hidden, last in (("policy", config.hidden_sizes, outputs), ("critic", config.critic_hidden_sizes, 1)):
-        if saved.own_networks[name] is not None or (name == "critic" and saved.own_networks["policy"] is not None):
-            continue  # the kind of the critic may depend on the user's policy
-        if convolve:
-            shapes = cnn_shapes(image_layout(described(saved.observation_space), config.channel_axis), last)
-        else:
-            widths = (inputs, *hidden, last)
-            shapes = {f"layers.{i}.weight": (widths[i + 1], widths[i]) for i in range(len(widths) - 1)}
-        for parameter, shape in shapes.items():
-            array = arrays.get(f"{name}.{parameter}")
-            if array is None:
-                raise ValueError(f"{name}.{parameter}: missing; want {shape} of {config.dtype}")
-            if array.shape != shape:
-                given = f"{array.shape} of {array.dtype}"
-                raise ValueError(
-                    f"{name}.{parameter}: {given} given; want {shape} of {config.dtype}, by the file's config"
-                )
+def _buffers(agent: TRPO) -> list[str]:
+    """Names of what networks have that is not trained."""
+    return [name for name, tensor in _network_tensors(agent).items() if not isinstance(tensor, torch.nn.Parameter)]
 
 
 def check_networks(agent: TRPO, snapshot: Snapshot) -> None:
@@ -319,7 +276,8 @@ def save(
         array = snapshot.arrays[f"critic.{name}"]
         if array.dtype != agent.config.dtype:
             raise ValueError(f"critic.{name}: of {array.dtype}; want finite numbers of {agent.config.dtype}")
-    _check_numbers(agent, snapshot.arrays)
+    buffers = _buffers(agent)
+    check_numbers(snapshot.arrays, buffers)
     arrays = dict(snapshot.arrays)
     if snapshot.episodes is not None:
         arrays[_EPISODES] = packed(snapshot.episodes)
@@ -334,6 +292,7 @@ def save(
         "environment": None if agent.recipe is None else agent.recipe.to_json(),
         "arguments_not_kept": [] if agent.recipe is None else agent.recipe.not_kept,
         "own_networks": agent.networks.own,
+        "buffers": buffers,
         "own_hooks": agent.hooks.names,
         "counters": snapshot.counters,
         "resume": how_it_resumes(agent, snapshot.counters),
@@ -403,22 +362,23 @@ def read(path: str | os.PathLike[str]) -> SavedAgent:
         packs = {name: arrays.pop(name, None) for name in (_EPISODES, _CALLBACKS)}
         episodes, callbacks = (None if pack is None else _unpacked(name, pack) for name, pack in packs.items())
         counters = _with_later(metadata["counters"])
-        # Older files lack it.
-        own = _checked_names("own_networks", metadata.get("own_networks", {}), ("policy", "critic"), "classes")
+        own = own_networks(metadata)
         most = most_items(arrays, own=own["policy"] is not None)
         _check_layers(metadata["config"], arrays)
-        return SavedAgent(
+        saved = SavedAgent(
             TRPOConfig.from_saved(metadata["config"]),
             checked("seed", metadata["seed"], SEED),
             space_from_json(metadata["observation_space"], most),
             space_from_json(metadata["action_space"], most),
             own,
-            _checked_names("own_hooks", metadata.get("own_hooks", {}), hooks.NAMES, "functions"),  # older files lack it
-            "cnn" if "policy.convolutions.0.weight" in arrays else "mlp",
+            _checked_hooks(metadata.get("own_hooks", {})),  # older files lack it
+            "cnn" if is_cnn(arrays, metadata["config"]) else "mlp",
             None if metadata["environment"] is None else EnvironmentRecipe.from_json(metadata["environment"]),
             _checked_not_kept(metadata.get("arguments_not_kept", [])),  # older files lack it
             Snapshot(arrays, counters, episodes, callbacks=callbacks or {}),
         )
+        check_state(arrays, metadata)  # last, as it says less of settings
+    return saved
 
 
 def _check_layers(config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -510,9 +470,9 @@ def _checked_not_kept(names: Any) -> list[str]:
     raise ValueError(f"arguments_not_kept: {names!r} given; want a list of {' and '.join(known)}")
 
 
-def _checked_names(field: str, own: Any, of: tuple[str, ...], what: str) -> dict[str, str | None]:
+def _checked_hooks(own: Any) -> dict[str, str | None]:
     if isinstance(own, Mapping):
-        found = {name: own.get(name) for name in of}
+        found = {name: own.get(name) for name in hooks.NAMES}
         if all(isinstance(name, (str, type(None))) for name in found.values()):
             return found
-    raise ValueError(f"{field}: {own!r} given; want an object with {' and '.join(of)}, names of {what} or null")
+    raise ValueError(f"own_hooks: {own!r} given; want an object with {' and '.join(hooks.NAMES)}, names or null")

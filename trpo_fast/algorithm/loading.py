@@ -66,8 +66,6 @@ def load(
             check_num_envs(settings.get("num_envs"), environments)
             config = config.replace(num_envs=environments.num_envs)
         check_given(saved.own_networks, policy, critic)
-        with model_file.damage_named(path):
-            checkpoint.check_sizes(saved)
         # What comes of modules and settings of the user's says nothing about the file.
         from_file = policy is None and critic is None and not settings
         with model_file.damage_named(path) if from_file else nullcontext():

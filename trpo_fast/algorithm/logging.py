@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import os
+import socket
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from trpo_fast.algorithm.callbacks import Callback
+from trpo_fast.algorithm.callbacks import Callback, refuse_farther
 from trpo_fast.algorithm.report import TIMINGS, UpdateReport
 from trpo_fast.model_file import checked_path, replace_file
+from trpo_fast.run_models import newest_first
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
@@ -55,99 +59,159 @@ COLUMNS = (
 _NEEDED = ("time/total_timesteps", "time/time_elapsed", "rollout/ep_rew_mean")  # by going on, and by curves
 
 
+class _Tail(NamedTuple):
+    """How a file goes on."""
+
+    end: int  # of its bytes that are whole
+    waiting: bytes = b""  # what comes behind them
+
+    def put(self, file: IO[bytes]) -> _Tail:
+        """Write what waits; where that is interrupted, doing it again writes the same bytes to the same place."""
+        try:
+            file.seek(self.end)
+            written = 0
+            while written < len(self.waiting):
+                written += file.write(self.waiting[written:])
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(file.fileno(), self.end)  # a reader is to find no half row for as long as the disk is full
+            raise
+        return _Tail(self.end + len(self.waiting))
+
+
+@dataclass(frozen=True)
+class _Position:
+    """How far a log has come. A signal may come between any two lines: a step is a new one, put in place at once."""
+
+    rows: _Tail
+    events: _Tail
+    recorded: int  # updates that have a row, written or not
+    unfinished: tuple[dict[str, Any], UpdateReport] | None = None  # the latest row, which lacks what its fit will say
+
+
 class RunLogger(Callback):
     """Writes one row per update to ``folder/progress.csv``, and the same numbers as TensorBoard events.
 
     A row is complete when the critic's fit is, so it may be written one update later: logging never waits for a fit.
-    ``time/total_timesteps`` are the agent's in all. Where the folder has a ``progress.csv`` already and the agent has
-    timesteps, of a run that is resumed or an earlier call of ``learn``, rows beyond the agent's are dropped, a last one
-    that was cut off is, too, and the file goes on. An agent that has none begins a new file.
+    ``time/total_timesteps`` are the agent's in all. Where the folder has a ``progress.csv`` of this run already, which
+    is resumed or learned on with, the file goes on: rows beyond the agent's, of work that was lost, are dropped, and a
+    last one that was cut off is, too. An agent that begins, where no model tells what was before, begins a new file;
+    the one before becomes ``progress.csv.before``.
 
-    Rows that cannot be written, on a full disk for example, are kept, and written once that is possible, after the
-    training by :meth:`write_waiting`; a warning says so. Events are dropped then.
+    Rows and events that cannot be written, on a full disk for example, are kept, and written once that is possible,
+    after the training by :meth:`write_waiting`; a warning says so.
 
     Parameters
     ----------
     folder : path
-        Made if missing.
+        Of one run alone; made if missing.
     tensorboard : bool, optional
         True raises ImportError where TensorBoard is missing; None uses it where it is installed.
+
+    Raises
+    ------
+    ValueError
+        When the training starts, before anything is changed: the folder holds a model that is farther than the agent
+        is; or rows that are, and neither a row nor a model as far as the agent is, which has begun.
     """
 
     def __init__(self, folder: str | os.PathLike[str], tensorboard: bool | None = None) -> None:
         self.folder = checked_path("folder", folder)
-        self._writer_type = None if tensorboard is False else _summary_writer(required=bool(tensorboard))
+        self._with_events = False if tensorboard is False else _has_tensorboard(required=bool(tensorboard))
+        self._path = self.folder / "progress.csv"
         self._file: IO[bytes] | None = None
-        self._events: Any = None
-        self._unwritten: tuple[dict[str, Any], UpdateReport] | None = None
-        self._lines = b""  # of complete rows that are not in the file yet
+        self._events: IO[bytes] | None = None
+        self._position = _Position(_Tail(0), _Tail(0), 0)
         self._warned = False
-        self._recorded = 0  # updates that have a row, written or not
         self._began = 0.0
         self._first_timestep = 0
         self._first_elapsed = 0.0
 
+    def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
+        """ValueError where the folder is another run's."""
+        done = agent.total_timesteps
+        refuse_farther([path for path, progress in newest_first(self.folder) if progress.timesteps > done], agent)
+        last = self._last_of_another_run(agent)
+        if last and done:
+            raise ValueError(
+                f"folder: {self._path} has rows up to {last:,} timesteps, and none at {done:,}, which this agent has: "
+                "it is of another run; want a folder for each, or TRPO.load of that one's model to go on with it"
+            )
+
+    def _last_of_another_run(self, agent: TRPO) -> int:
+        """Timesteps of the last row of a log that is not the agent's; 0 where it is."""
+        done, steps = agent.total_timesteps, [int(row["time/total_timesteps"]) for row in self._rows()]
+        known = {*steps, *(progress.timesteps for _, progress in newest_first(self.folder))}
+        return 0 if done in known else max((step for step in steps if step > done), default=0)
+
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """Open the files."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "progress.csv"
+        self.write_waiting()  # of the training before
         done = agent.total_timesteps
-        self.write_waiting()  # of the training before, with this very logger
-        kept = [] if done == 0 else _rows_until(path, done)
-        self._recorded = agent.num_updates
+        if self._last_of_another_run(agent):  # the agent begins, or it would have been refused
+            self._path.replace(self._path.with_name(f"{self._path.name}.before"))
+        kept = _until(self._rows(), done)
         self._first_timestep = done
         self._first_elapsed = float(kept[-1]["time/time_elapsed"] or 0.0) if kept else 0.0
         self._began = time.perf_counter()
-        self._unwritten, self._lines, self._warned = None, b"", False
-        _rewrite(path, kept)
+        self._warned = False
+        _rewrite(self._path, kept)
         try:
-            self._file = path.open("ab", buffering=0)
-            if self._writer_type is not None:
+            self._file = self._path.open("r+b", buffering=0)
+            begin = b""
+            if self._with_events:
+                self._events = _events_path(self.folder).open("xb", buffering=0)
                 # Events that a lost run wrote after its last checkpoint would otherwise overlap the ones to come. In
                 # the first session, too: TensorBoard takes the first purge that it finds for the run's beginning.
-                self._events = self._writer_type(log_dir=str(self.folder), purge_step=done + 1 if done else 0)
+                begin = _first_events(purge_step=done + 1 if done else 0)
+            end = os.fstat(self._file.fileno()).st_size
+            self._position = _Position(_Tail(end), _Tail(0, begin), agent.num_updates)
+            self._write_waiting()
         except BaseException:  # a callback that was not started is not ended either
             self._close()
             raise
 
     def on_update(self, agent: TRPO) -> None:
         """Write the update before this one; this one too where its critic fit is done."""
-        self._write_out()
+        self._record(agent)
         assert agent.last_update is not None
-        row, number = (self._row(agent, agent.last_update), agent.last_update), agent.num_updates
-        self._unwritten, self._recorded = row, number  # at once: Ctrl-C comes before or behind both
         if agent.last_update.fit.done():
-            self._write_out()
+            self._finish()
+        self._write_waiting()
 
     def on_training_end(self, agent: TRPO) -> None:
         """Write what is left and close the files."""
-        if agent.num_updates > self._recorded:  # Ctrl-C came between an update and its row
-            self.on_update(agent)
         try:
-            self._write_out()
+            try:
+                self._complete(agent)
+            except KeyboardInterrupt:
+                self._complete(agent)
+                raise
         finally:
             self._close()
 
     def write_waiting(self) -> None:
         """Write rows that could not be before the end of the training; a warning says so where they still cannot."""
-        if not self._lines:
+        if not self._position.rows.waiting:
             return
         self._warned = False
         with self._reported("the last rows of progress.csv were"):
-            self._file = (self.folder / "progress.csv").open("ab", buffering=0)
+            self._file = self._path.open("r+b", buffering=0)
             try:
-                self._append()
+                self._write_waiting()
             finally:
                 self._close()
 
+    def _rows(self) -> list[dict[str, str]]:
+        return read_progress(self._path) if self._path.exists() else []
+
     def _close(self) -> None:
         try:
-            if self._file is not None:
-                self._file.close()
+            for file in (self._file, self._events):
+                if file is not None:
+                    file.close()
         finally:
-            if self._events is not None:
-                with self._reported("the last TensorBoard events were"):
-                    self._events.close()
             self._file = self._events = None
 
     def _row(self, agent: TRPO, report: UpdateReport) -> dict[str, Any]:
@@ -181,34 +245,44 @@ class RunLogger(Callback):
             "train/learning_rate": report.critic_learning_rate,
         }
 
-    def _write_out(self) -> None:
-        if self._unwritten is not None and self._file is not None:
-            row, report = self._unwritten
-            if report.fit.exception() is None:  # a failed fit is learn's to report
-                row["train/value_loss"] = report.value_loss
-                row |= {f"timings/{name}": seconds for name, seconds in report.timings.items()}
-            known = {name: value for name, value in row.items() if math.isfinite(value)}
-            lines = self._lines + _line(known)
-            self._lines, self._unwritten = lines, None  # at once: Ctrl-C neither loses the row nor doubles it
-            if self._events is not None:
-                with self._reported("TensorBoard events were"):
-                    self._events.file_writer.add_summary(_summary(known), row["time/total_timesteps"])
-        self._append()
+    def _complete(self, agent: TRPO) -> None:
+        if agent.num_updates > self._position.recorded:  # Ctrl-C came between an update and its row
+            self._record(agent)
+        self._finish()
+        self._write_waiting()
 
-    def _append(self) -> None:
-        """Put all rows into the file that are not there yet, or leave it as it was."""
-        if not self._lines or self._file is None:
+    def _record(self, agent: TRPO) -> None:
+        """Take the numbers of the latest update."""
+        self._finish()
+        assert agent.last_update is not None
+        latest = self._row(agent, agent.last_update), agent.last_update
+        self._position = replace(self._position, recorded=agent.num_updates, unfinished=latest)
+
+    def _finish(self) -> None:
+        """Make a line and an event of the latest row, after waiting for its fit."""
+        position = self._position
+        if position.unfinished is None:
             return
-        end = os.fstat(self._file.fileno()).st_size
-        with self._reported("rows of progress.csv wait, as they were"):
-            try:
-                written = 0
-                while written < len(self._lines):
-                    written += self._file.write(self._lines[written:])
-            except BaseException:
-                os.ftruncate(self._file.fileno(), end)  # not half a row that the next would be appended to
-                raise
-            self._lines = b""
+        row, report = position.unfinished
+        if report.fit.exception() is None:  # a failed fit is learn's to report
+            timings = {f"timings/{name}": seconds for name, seconds in report.timings.items()}
+            row = {**row, "train/value_loss": report.value_loss, **timings}
+        known = {name: value for name, value in row.items() if math.isfinite(value)}
+        line, event = _line(known), b"" if self._events is None else _event(known)
+        rows = position.rows._replace(waiting=position.rows.waiting + line)
+        events = position.events._replace(waiting=position.events.waiting + event)
+        self._position = replace(position, unfinished=None, rows=rows, events=events)
+
+    def _write_waiting(self) -> None:
+        """Put all rows and events into their files that are not there yet."""
+        position = self._position
+        if self._file is not None and position.rows.waiting:
+            with self._reported("rows of progress.csv wait, as they were"):
+                self._position = position = replace(position, rows=position.rows.put(self._file))
+        if self._events is not None and position.events.waiting:
+            with self._reported("TensorBoard events wait, as they were"):
+                self._position = position = replace(position, events=position.events.put(self._events))
+        if not (position.rows.waiting or position.events.waiting):
             self._warned = False
 
     @contextmanager
@@ -230,21 +304,53 @@ def _line(values: Mapping[str, Any]) -> bytes:
     return text.getvalue().encode()
 
 
-def _summary(values: dict[str, Any]) -> Any:
-    """One event for all numbers of an update: one for each, as ``add_scalar`` writes them, takes five times as long."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    return Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
-
-
-def _summary_writer(*, required: bool) -> Any:
+def _has_tensorboard(*, required: bool) -> bool:
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        import tensorboard.summary.writer.record_writer  # noqa: F401
     except ImportError:
         if required:
             raise
-        return None
-    return SummaryWriter
+        return False
+    return True
+
+
+# Event files are written here, not by TensorBoard's writer: that has a thread and a queue, and a Ctrl-C between the two
+# keeps it from ending for two minutes.
+
+
+def _events_path(folder: Path) -> Path:
+    for number in itertools.count():
+        # What TensorBoard finds, in the order of their names.
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{number}"
+        if not (folder / name).exists():
+            break
+    return folder / name
+
+
+def _first_events(purge_step: int) -> bytes:
+    """The format, and that all of this step and later is abandoned that earlier files have."""
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+    start = Event(step=purge_step, session_log=SessionLog(status=SessionLog.START), wall_time=time.time())
+    return _records([Event(file_version="brain.Event:2", wall_time=time.time()), start])
+
+
+def _event(values: Mapping[str, Any]) -> bytes:
+    """One event for all numbers of an update: one for each, as ``add_scalar`` writes them, takes five times as long."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
+    return _records([Event(summary=summary, step=values["time/total_timesteps"], wall_time=time.time())])
+
+
+def _records(events: Iterable[Any]) -> bytes:
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    content = io.BytesIO()
+    for event in events:
+        RecordWriter(content).write(event.SerializeToString())
+    return content.getvalue()
 
 
 def read_progress(path: str | os.PathLike[str]) -> list[dict[str, str]]:
@@ -276,10 +382,10 @@ def read_progress(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     return rows
 
 
-def _rows_until(path: Path, timesteps: int) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    return [row for row in read_progress(path) if int(row["time/total_timesteps"]) <= timesteps]
+def _until(rows: Iterable[dict[str, str]], timesteps: int) -> list[dict[str, str]]:
+    """Rows until so many timesteps, one for each number of them: earlier versions may have doubled some."""
+    kept = {int(row["time/total_timesteps"]): row for row in rows}
+    return [row for steps, row in kept.items() if steps <= timesteps]
 
 
 def _rewrite(path: Path, rows: Iterable[Mapping[str, str]]) -> None:

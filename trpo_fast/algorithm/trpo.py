@@ -55,7 +55,7 @@ from trpo_fast.state import State
 
 # Streams 0 (acting) and 2 (environments) belong to the collector, 1 (minibatches) to the critic's trainer.
 INITIALIZATION_STREAM = 3
-# 4 is evaluation.EVALUATION_STREAM, 5 PREDICTION_STREAM.
+# 4 is evaluation.EVALUATION_STREAM, 5 PREDICTION_STREAM; 7 the environments' global generators', 8 the callbacks'.
 FISHER_STREAM = 6
 
 FIT_PATIENCE = 0.3  # seconds that a critic's fit in progress is given where it is not to be waited for

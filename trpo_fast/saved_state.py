@@ -1,0 +1,211 @@
+"""The one check of an agent's file, without torch and Gymnasium: what is damaged for one reader is so for all.
+
+`TRPO.load`, `load_actor`, the export and what looks for the latest of a run ask it. `TRPO.load` alone can know, and
+checks besides, whether the settings and the environment are sound and no counter of this version is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trpo_fast import spaces
+from trpo_fast._core.library import in_words
+from trpo_fast.spaces.descriptions import most_items
+from trpo_fast.spaces.images import ImageLayout, convolutions, image_layout
+
+Arrays = Mapping[str, NDArray[Any]]
+Shapes = dict[str, tuple[int, ...]]
+
+LARGEST_COUNTER = 2**63 - 1
+_LARGEST_LAYER = 2**24
+_NOT_NEGATIVE = (
+    "adam.second_moment",
+    "observation_normalizer.count",
+    "observation_normalizer.m2",
+    "reward_scaler.count",
+    "reward_scaler.m2",
+    "episodes.lengths",
+)
+
+
+def check_state(arrays: Arrays, metadata: Mapping[str, Any]) -> None:
+    """ValueError names what of an agent's file no agent that was saved has had: arrays and counters."""
+    config, own = field(metadata, "config", dict), own_networks(metadata)
+    dtype = np.dtype(choice(config, "dtype", ("float32", "float64")))
+    for network, shapes in network_shapes(arrays, metadata).items():
+        _check_network(network, arrays, shapes, dtype)
+    # Files of before buffers were named do not tell those of a user's module from its parameters.
+    named = field(metadata, "buffers", list, default=[])
+    unknown = [f"{name}." for name, kind in own.items() if kind is not None and "buffers" not in metadata]
+    known = {name: array for name, array in arrays.items() if not name.startswith(tuple(unknown))}
+    critic = {name: array.size for name, array in known.items() if name.startswith("critic.") and name not in named}
+    moments = "adam.first_moment", "adam.second_moment"
+    wanted: dict[str, tuple[tuple[int, ...] | None, Any]] = {
+        **{name: ((sum(critic.values()),) if critic else None, dtype) for name in moments},
+        **{"episodes.returns": (None, np.float64), "episodes.lengths": (None, np.int64)},
+    }
+    if field(config, "scale_rewards", bool, "config."):
+        wanted |= _statistics("reward_scaler", 1)
+    columns = spaces.numeric_columns(_observation_space(arrays, metadata))
+    normalizes = field(config, "normalize_observations", bool, "config.") and columns.any()
+    if normalizes and own["policy"] is None and not is_cnn(arrays, config):
+        wanted |= _statistics("observation_normalizer", len(columns))
+    for name, (shape, kind) in wanted.items():
+        _check_array(name, arrays, shape, np.dtype(kind))
+    check_numbers(known, named)
+    lengths, returns = len(arrays["episodes.lengths"]), len(arrays["episodes.returns"])
+    if lengths != returns:
+        raise ValueError(f"episodes.lengths: {lengths} given; want {returns}, as many as episodes.returns")
+    _check_counters("counters", field(metadata, "counters", dict))
+
+
+def check_numbers(arrays: Arrays, buffers: Collection[str] = ()) -> None:
+    """ValueError where an array has numbers that no agent's has; `buffers` may."""
+    for name, array in arrays.items():
+        # Constants of a module may well be infinite, in a mask for example.
+        if name not in buffers and not np.isfinite(array).all():
+            raise ValueError(f"{name}: {array[~np.isfinite(array)].flat[0]} given; want finite numbers")
+        if name in _NOT_NEGATIVE and (array < 0).any():
+            raise ValueError(f"{name}: {array[array < 0].flat[0]} given; want numbers >= 0")
+
+
+def is_cnn(arrays: Arrays, config: Mapping[str, Any]) -> bool:
+    """Whether the networks of a file are the built-in CNNs, unless they are a user's own.
+
+    What "auto" means changes from one version to the next: the file's arrays say it.
+    """
+    policy = config.get("policy", "auto")
+    return policy == "cnn" or (policy == "auto" and "policy.convolutions.0.weight" in arrays)
+
+
+def own_networks(metadata: Mapping[str, Any]) -> dict[str, str | None]:
+    """Names of the classes that the user gave for "policy" and "critic"; older files lack them."""
+    own = metadata.get("own_networks", {})
+    if isinstance(own, Mapping):
+        found = {name: own.get(name) for name in ("policy", "critic")}
+        if all(isinstance(name, (str, type(None))) for name in found.values()):
+            return found
+    raise ValueError(f"own_networks: {own!r} given; want an object with policy and critic, names of classes or null")
+
+
+def network_shapes(arrays: Arrays, metadata: Mapping[str, Any]) -> dict[str, Shapes]:
+    """Shapes of the parameters of built-in networks, in their order, by what the file says of settings and spaces.
+
+    A few words can ask for layers of gigabytes, but only a file of that size has them: compared before memory is taken.
+    """
+    own, config = own_networks(metadata), field(metadata, "config", dict)
+    if own["policy"] is not None:
+        return {}  # the kind of the critic may depend on the user's policy
+    observations = _observation_space(arrays, metadata)
+    actions = spaces.action_layout(
+        spaces.from_json(field(metadata, "action_space", dict), most_items(arrays)),
+        field(config, "action_map", str, "config.", default="clip"),  # older files lack it
+    )
+    image = None
+    if is_cnn(arrays, config):
+        # Older files lack the axis.
+        image = image_layout(observations, field(config, "channel_axis", str, "config.", default="auto"))
+    inputs = spaces.ObservationLayout(observations).size
+    shapes: dict[str, Shapes] = {}
+    for network, sizes, outputs in (("policy", "hidden_sizes", actions.outputs), ("critic", "critic_hidden_sizes", 1)):
+        if own[network] is None:
+            shapes[network] = (
+                _mlp_shapes((inputs, *_sizes(config, sizes), outputs)) if image is None else cnn_shapes(image, outputs)
+            )
+    if actions.distribution == "gaussian":
+        shapes["policy"] = {"log_std": (actions.outputs,), **shapes["policy"]}
+    return shapes
+
+
+def cnn_shapes(image: ImageLayout, outputs: int) -> Shapes:
+    """Shapes of the parameters of a built-in CNN with so many outputs, by name."""
+    network, channels = convolutions(image), image.planes
+    shapes: Shapes = {}
+    for index, (filters, kernel, _) in enumerate(network.stack):
+        shapes[f"convolutions.{index}.weight"] = (filters, channels, kernel, kernel)
+        shapes[f"convolutions.{index}.bias"] = (filters,)
+        channels = filters
+    shapes |= {"dense.weight": (network.dense, network.features), "dense.bias": (network.dense,)}
+    return shapes | {"head.weight": (outputs, network.dense), "head.bias": (outputs,)}
+
+
+def field(values: Mapping[str, Any], name: str, kinds: Any, where: str = "", default: Any = None) -> Any:
+    """``values[name]``; ValueError where it is missing, without a default, or of another kind."""
+    wanted = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+    if name not in values and default is None:
+        raise ValueError(f"{where}{name}: missing; want {wanted}")
+    value = values.get(name, default)
+    if not isinstance(value, kinds):
+        raise ValueError(f"{where}{name}: {in_words(value)} given; want {wanted}")
+    return value
+
+
+def choice(config: Mapping[str, Any], name: str, names: Collection[str]) -> str:
+    """A setting that is one of `names`; ValueError for anything else."""
+    value = field(config, name, str, "config.")
+    if value not in names:
+        raise ValueError(f"config.{name}: {value!r} given; want one of {', '.join(names)}")
+    return str(value)
+
+
+def counter(values: Mapping[str, Any], name: str, most: int, default: int | None = None) -> int:
+    """An integer from 0 to `most`; ValueError for anything else."""
+    value = field(values, name, int, default=default)
+    if isinstance(value, bool) or not 0 <= value <= most:
+        raise ValueError(f"{name}: {in_words(value)} given; want an integer from 0 to {most}")
+    return int(value)
+
+
+def _observation_space(arrays: Arrays, metadata: Mapping[str, Any]) -> spaces.Space:
+    most = most_items(arrays, own=own_networks(metadata)["policy"] is not None)
+    return spaces.from_json(field(metadata, "observation_space", dict), most)
+
+
+def _sizes(config: Mapping[str, Any], name: str) -> list[int]:
+    sizes = field(config, name, list, "config.")
+    if not all(type(size) is int and 1 <= size <= _LARGEST_LAYER for size in sizes):
+        raise ValueError(f"config.{name}: {in_words(sizes)} given; want a list of integers from 1 to 2**24")
+    return list(sizes)
+
+
+def _mlp_shapes(widths: tuple[int, ...]) -> Shapes:
+    shapes: Shapes = {}
+    for index, (inputs, outputs) in enumerate(pairwise(widths)):
+        shapes |= {f"layers.{index}.weight": (outputs, inputs), f"layers.{index}.bias": (outputs,)}
+    return shapes
+
+
+def _statistics(name: str, size: int) -> dict[str, tuple[tuple[int, ...] | None, Any]]:
+    shapes = {"count": (), "mean": (size,), "m2": (size,)}
+    return {f"{name}.{part}": (shape, np.float64) for part, shape in shapes.items()}
+
+
+def _check_network(network: str, arrays: Arrays, shapes: Shapes, dtype: np.dtype[Any]) -> None:
+    for name, shape in shapes.items():
+        _check_array(f"{network}.{name}", arrays, shape, dtype)
+    for name in arrays:
+        if name.startswith(f"{network}.") and name.removeprefix(f"{network}.") not in shapes:
+            raise ValueError(f"{name}: given; want no such parameter for these spaces")
+
+
+def _check_array(name: str, arrays: Arrays, shape: tuple[int, ...] | None, dtype: np.dtype[Any]) -> None:
+    """`shape` None: as many as there are, in one row."""
+    wanted = f"{'(k,)' if shape is None else shape} of {dtype}"
+    array = arrays.get(name)
+    if array is None:
+        raise ValueError(f"{name}: missing; want {wanted}")
+    if array.dtype != dtype or (array.ndim != 1 if shape is None else array.shape != shape):
+        raise ValueError(f"{name}: {array.shape} of {array.dtype} given; want {wanted}")
+
+
+def _check_counters(where: str, counters: Mapping[str, Any]) -> None:
+    for name, value in counters.items():
+        if type(value) is dict:
+            _check_counters(f"{where}.{name}", value)
+        elif type(value) is not int or not 0 <= value <= LARGEST_COUNTER:
+            raise ValueError(f"{where}.{name}: {in_words(value)} given; want an integer from 0 to 2**63 - 1")

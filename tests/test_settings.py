@@ -61,7 +61,7 @@ def test_what_settings_accept_a_configuration_stores_alike_and_what_they_refuse_
 
 def test_no_two_parts_of_a_step_share_a_keyword():
     names = [entry.name for _, entry in FIELDS]
-    assert len(names) == len(set(names)) == 13
+    assert len(names) == len(set(names)) == 14
 
 
 def test_settings_are_frozen_plain_and_by_name_alone():

@@ -468,7 +468,8 @@ cdef class FisherOperator(Operator):
         """Round what products of this operator multiply to bf16 from now on; sums stay float32.
 
         These are theta_old's weights, v, activations and what passes between layers, each to the nearest bf16: a
-        product has a relative error of thousandths. It goes through the weights. Other operators of the batch stay as they are.
+        product has a relative error of thousandths. It goes through the weights. Other operators of the batch stay as
+        they are.
 
         Raises
         ------

@@ -1,17 +1,16 @@
 """Fisher products of bf16 numbers, with the portable kernels: all but the instruction is tried on any machine."""
 
 import dataclasses
-import threading
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from tests._core.policies import Setting
+from tests._core.side_by_side import bits_by_threads, refused_or_right
 from tests._core.test_jacobians import problems, vector
 from tests.reference import as_bfloat16, exactly
 from trpo_fast._core import library
-from trpo_fast._core.library import get_num_threads, set_num_threads
 
 pytestmark = pytest.mark.usefixtures("portable_bfloat16")
 float32_problems = problems.map(lambda problem: {**problem, "dtype": np.float32})
@@ -68,17 +67,8 @@ def test_products_are_symmetric_and_of_positive_curvature_within_roundings(probl
 
 @pytest.mark.parametrize("rows", [95, 700, 6200])  # one block, 8 and 32
 def test_products_do_not_depend_on_the_number_of_threads(rows):
-    setting, before = Setting(dtype=np.float32, rows=rows), get_num_threads()
-    v, found = vector(setting.kernel), set()
-    try:
-        for making, using in ((1, 1), (8, 1), (1, 8), (3, 2)):
-            set_num_threads(making)
-            F = narrow(setting)
-            set_num_threads(using)
-            found.add((F @ v).tobytes())
-    finally:
-        set_num_threads(before)
-    assert len(found) == 1
+    setting = Setting(dtype=np.float32, rows=rows)
+    assert len(bits_by_threads(lambda: narrow(setting), vector(setting.kernel))) == 1
 
 
 def test_activations_that_are_not_kept_give_the_same_bits():
@@ -167,23 +157,7 @@ def test_an_operator_at_work_in_another_thread_refuses_and_is_not_disturbed():
     kernel = setting.bind()
     usual, F, v = kernel.fisher_operator(), kernel.fisher_operator(), vector(setting.kernel)
     F.use_bfloat16()
-    expected, wrong, refused = {A.precision: (A @ v).tobytes() for A in (usual, F)}, [], []
-
-    def repeat(A):
-        for _ in range(60):
-            try:
-                if (A @ v).tobytes() != expected[A.precision]:
-                    wrong.append(A.precision)
-            except RuntimeError as error:
-                refused.append(str(error))
-
-    workers = [threading.Thread(target=repeat, args=(A,)) for A in (usual, F)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert not wrong
-    assert all("another thread" in text for text in refused)
+    refused_or_right({A.precision: lambda A=A: (A @ v).tobytes() for A in (usual, F)}, 60)
 
 
 def test_the_limit_of_these_multiply_adds_can_be_measured():

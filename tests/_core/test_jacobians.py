@@ -1,7 +1,6 @@
 """Fisher products with cached output Jacobians: the oracle's products, and the same bits whatever runs beside them."""
 
 import os
-import threading
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests._core.policies import Setting
+from tests._core.side_by_side import bits_by_threads, refused_or_right
 from tests.engines.cases import KINDS
 from trpo_fast._core.library import get_num_threads, set_num_threads
 from trpo_fast._core.preconditioner import FisherFactors
@@ -72,17 +72,8 @@ def test_products_are_symmetric_and_never_of_negative_curvature(problem):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("rows", [95, 700, 6200])  # one block, 8 and 32
 def test_products_do_not_depend_on_the_number_of_threads(rows, dtype):
-    setting, before = Setting(dtype=dtype, rows=rows), get_num_threads()
-    v, found = vector(setting.kernel), set()
-    try:
-        for making, using in ((1, 1), (8, 1), (1, 8), (3, 2)):
-            set_num_threads(making)
-            F = cached(setting)
-            set_num_threads(using)
-            found.add((F @ v).tobytes())
-    finally:
-        set_num_threads(before)
-    assert len(found) == 1
+    setting = Setting(dtype=dtype, rows=rows)
+    assert len(bits_by_threads(lambda: cached(setting), vector(setting.kernel))) == 1
 
 
 def test_other_operators_of_the_batch_stay_as_they_are():
@@ -198,25 +189,12 @@ def test_an_operator_at_work_in_another_thread_refuses_and_is_not_disturbed():
     kernel = setting.bind()
     usual, F, v = kernel.fisher_operator(), kernel.fisher_operator(), vector(setting.kernel)
     F.cache_jacobians()
-    expected, wrong, refused = {A.product: (A @ v).tobytes() for A in (usual, F)}, [], []
 
-    def repeat(A):
-        for _ in range(60):
-            try:
-                if A is F:
-                    A.cache_jacobians()
-                if (A @ v).tobytes() != expected[A.product]:
-                    wrong.append(A.product)
-            except RuntimeError as error:
-                refused.append(str(error))
+    def cached_again():
+        F.cache_jacobians()
+        return (F @ v).tobytes()
 
-    workers = [threading.Thread(target=repeat, args=(A,)) for A in (usual, F)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert not wrong
-    assert all("another thread" in text for text in refused)
+    refused_or_right({"weights": lambda: (usual @ v).tobytes(), "jacobians": cached_again}, 60)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

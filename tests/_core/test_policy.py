@@ -1,12 +1,11 @@
 """The compiled policy mathematics at its own boundary; tests/engines compares it with the oracle over a wider table."""
 
-import threading
-
 import numpy as np
 import pytest
 
 from tests import reference
 from tests._core.policies import Setting, outputs_for, spoiled
+from tests._core.side_by_side import refused_or_right
 from trpo_fast import get_num_threads, set_num_threads
 from trpo_fast._core.acting import Actor
 from trpo_fast._core.policy import PolicyKernel
@@ -396,27 +395,8 @@ def test_a_kernel_at_work_in_another_thread_gives_no_entropy_and_is_not_disturbe
     setting = Setting("categorical", rows=20_000)
     kernel = setting.bind(cache_bytes=0)
     v = np.random.default_rng(1).normal(size=kernel.size)
-    F, entropy, wrong, refused = kernel.fisher_operator(), kernel.entropy(), [], []
-    product = (F @ v).tobytes()
-
-    def repeat(work, expected):
-        for _ in range(60):
-            try:
-                if work() != expected:
-                    wrong.append(1)
-            except RuntimeError as error:
-                refused.append(str(error))
-
-    workers = [
-        threading.Thread(target=repeat, args=arguments)
-        for arguments in ((lambda: (F @ v).tobytes(), product), (kernel.entropy, entropy))
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert not wrong
-    assert all("another thread" in text for text in refused)
+    F = kernel.fisher_operator()
+    refused_or_right({"product": lambda: (F @ v).tobytes(), "entropy": kernel.entropy}, 60)
 
 
 def test_a_negative_budget_is_named():

@@ -1,13 +1,12 @@
 """Preconditioners against float64 K-FAC, and what they are for: few products do the work of many."""
 
-import threading
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import reference
+from tests._core.side_by_side import refused_or_right
 from tests.engines.cases import make_case
 from tests.test_problems import FILES, load
 from trpo_fast import Status, conjugate_gradient, get_num_threads, set_num_threads, trust_region_step
@@ -323,23 +322,7 @@ def test_two_preconditioners_of_a_batch_live_side_by_side():
 def test_a_preconditioner_at_work_in_another_thread_is_refused_and_never_wrong():
     s = Setting(widths=(40, 200, 130, 7))
     M = FisherFactors(s.kernel).preconditioner("kfac", damping=0.1)
-    expected, wrong, refused = (M @ s.v).tobytes(), [], []
-
-    def multiply():
-        for _ in range(200):
-            try:
-                if (M @ s.v).tobytes() != expected:
-                    wrong.append(1)
-            except RuntimeError as error:
-                refused.append(str(error))
-
-    workers = [threading.Thread(target=multiply) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert not wrong
-    assert all("another thread" in text for text in refused)
+    refused_or_right({number: lambda: (M @ s.v).tobytes() for number in range(2)}, 200)
 
 
 SQUARE = np.eye(3)

@@ -217,20 +217,22 @@ def _registry() -> bytes:
     """
     specs = {}
     for id, spec in list(gymnasium.registry.items()):
-        spec = copy.copy(spec)
         entry_point = spec.entry_point
         if isinstance(entry_point, str) and entry_point.startswith("__main__:"):
             # A worker's main module is another one; what is defined in this one travels as it is.
-            spec.entry_point = getattr(sys.modules["__main__"], entry_point.partition(":")[2], entry_point)
+            entry_point = getattr(sys.modules["__main__"], entry_point.partition(":")[2], entry_point)
         elif not isinstance(entry_point, str):
-            spec.entry_point = _name_of(entry_point) or entry_point
+            entry_point = _name_of(entry_point) or entry_point
+        if entry_point is not spec.entry_point:
+            spec = copy.copy(spec)
+            spec.entry_point = entry_point
         with contextlib.suppress(Exception):  # of no other environment's concern
             specs[id] = pickle.dumps(spec) if isinstance(spec.entry_point, str) else _dumped(spec)
     return pickle.dumps(specs)
 
 
 def _name_of(entry_point: Any) -> str | None:
-    """ "module:name" of what an import of a module, other than a main one, finds under that name."""
+    """The "module:name" under which an import finds this; None in a main module, or inside of something else."""
     module, name = str(getattr(entry_point, "__module__", "")), getattr(entry_point, "__qualname__", "")
     if module in ("__main__", "__mp_main__") or not name.isidentifier():
         return None

@@ -44,25 +44,33 @@ LANDERS = [{}, {"continuous": True}, {"enable_wind": True, "wind_power": 17.0}]
 LANDERS += [{"continuous": True, "enable_wind": True, "gravity": -7.0}]
 
 
-@pytest.mark.parametrize("arguments", LANDERS)
-def test_a_new_lunar_lander_goes_on_with_the_same_bits_from_many_points(arguments):
-    env = lander(**arguments)
+def require_the_same_bits_from_many_points(make, points, resets, between, steps):
+    """Play on with what `make` makes, a reset every `resets` points, at most `between` steps from one to the next.
+
+    At each a new environment, or one that has been used, has to give the same bits for so many `steps`.
+    """
+    env = make()
     assert exact.reason_against(env) is None
     env.reset(seed=3)
     rng = np.random.default_rng(0)
-    for point in range(20):
-        played(env, actions_of(env, int(rng.integers(0, 60)) if point else 0, rng))
-        if point % 5 == 4:
+    for point in range(points):
+        played(env, actions_of(env, int(rng.integers(0, between)) if point else 0, rng))
+        if point % resets == resets - 1:
             env.reset()
         state = packed(exact.get_state(env))
-        other = lander(**arguments)
+        other = make()
         if point % 2:  # one that has been used, too
             other.reset(seed=8)
             played(other, actions_of(other, 30, rng))
         exact.set_state(other, unpacked(state))
         assert packed(exact.get_state(other)).tobytes() == state.tobytes()
-        actions = actions_of(env, 130, rng)
+        actions = actions_of(env, steps, rng)
         assert played(env, actions) == played(other, actions), point
+
+
+@pytest.mark.parametrize("arguments", LANDERS)
+def test_a_new_lunar_lander_goes_on_with_the_same_bits_from_many_points(arguments):
+    require_the_same_bits_from_many_points(lambda: lander(**arguments), points=20, resets=5, between=60, steps=130)
 
 
 def test_a_lunar_lander_lands_with_the_same_bits():
@@ -146,22 +154,7 @@ def atari(game="Breakout", sticky=0.0, wrap=True):
 @pytest.mark.parametrize("wrap", [True, False])
 @pytest.mark.parametrize("game", ["Breakout", "Pong", "SpaceInvaders"])
 def test_a_new_atari_game_goes_on_with_the_same_bits_from_many_points(game, wrap):
-    env = atari(game, wrap=wrap)
-    assert exact.reason_against(env) is None
-    env.reset(seed=3)
-    rng = np.random.default_rng(0)
-    for point in range(8):
-        played(env, actions_of(env, int(rng.integers(0, 150)) if point else 0, rng))
-        if point % 4 == 3:
-            env.reset()
-        state = packed(exact.get_state(env))
-        other = atari(game, wrap=wrap)
-        if point % 2:  # one that has been used, too
-            other.reset(seed=8)
-            played(other, actions_of(other, 30, rng))
-        exact.set_state(other, unpacked(state))
-        actions = actions_of(env, 250, rng)
-        assert played(env, actions) == played(other, actions), point
+    require_the_same_bits_from_many_points(lambda: atari(game, wrap=wrap), points=8, resets=4, between=150, steps=250)
 
 
 def test_an_atari_game_with_sticky_actions_is_named():

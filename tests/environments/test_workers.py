@@ -147,7 +147,7 @@ def collector_for(environments, engine="native", **options):
 @pytest.mark.parametrize("kind", ["box", "doubles", "parts", "masks of a method", "masks in infos"])
 def test_collecting_from_workers_gives_the_bits_of_one_process(kind, way, made, monkeypatch):
     if way == "parts":
-        monkeypatch.setattr(WorkerEnvironments, "roll_out", lambda *_: None)
+        monkeypatch.setattr(WorkerEnvironments, "roll_out", lambda *_, with_state: None)
     make_one = functools.partial(toys.Drawn, *KINDS[kind])
     rollouts = []
     for environments in (InProcessEnvironments([make_one] * 5), made(make_one, 5, 2)):
@@ -171,6 +171,18 @@ def test_a_rollout_too_large_to_be_kept_twice_is_acted_part_by_part(made, monkey
     assert environments.roll_out(collector._plan, 0, 20) is None
     wanted = collector_for(InProcessEnvironments([toys.Sum] * 4)).collect()
     np.testing.assert_array_equal(collector.collect().observations, wanted.observations)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_rollout_brings_the_state_of_the_copies_where_it_is_asked_for(asked, made):
+    environments = made(functools.partial(gymnasium.make, "CartPole-v1"), 3, 2)
+    environments.reset(0)
+    rolled = environments.roll_out(collector_for(environments)._plan, 0, 5, with_state=asked)
+    if asked:
+        assert len(rolled.state["copies"]) == 3
+        np.testing.assert_equal(rolled.state, environments.get_state())
+    else:
+        assert rolled.state is None
 
 
 def first_seed(copies):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trpo_fast._core.acting import Actor
 from trpo_fast._core.policy import PolicyKernel
+from trpo_fast.state import State
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,5 +49,7 @@ class RolledOut(NamedTuple):
     """(E, D) observations after the last step."""
     finals: list[tuple[int, NDArray[Any], NDArray[np.int64]]]
     """Step, rows and copies of the final observations of episodes that were truncated and not terminated."""
+    state: State | None
+    """What `get_state` has after the last step, where it was asked for."""
     failure: tuple[int, slice, str] | None
     """The first step in which a row could not be acted on, the copies among which it is, and the actor's words."""

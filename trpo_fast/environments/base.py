@@ -163,7 +163,7 @@ class Environments(ABC):
         """A part whose step has ended, of those that were sent actions; waits until there is one."""
         raise NotImplementedError("the copies are one part: call step")
 
-    def roll_out(self, plan: ActorPlan, first_step: int, steps: int) -> RolledOut | None:
+    def roll_out(self, plan: ActorPlan, first_step: int, steps: int, *, with_state: bool = False) -> RolledOut | None:
         """Let the copies act where they are stepped, to the same bits as acting here; None where they cannot.
 
         Parameters
@@ -174,5 +174,7 @@ class Environments(ABC):
             Counter of the noise at the first step.
         steps : int
             Of every copy.
+        with_state : bool
+            Take what `get_state` would have after the last step along.
         """
         return None

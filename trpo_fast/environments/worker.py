@@ -16,7 +16,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 import gymnasium
@@ -29,6 +29,7 @@ from trpo_fast.environments.acting import ActorPlan
 from trpo_fast.environments.copies import Copies
 from trpo_fast.environments.mujoco_warnings import said, take_as_said, unsaid
 from trpo_fast.environments.shared_state import shared_state
+from trpo_fast.state import State
 
 # Commands, and answers to them. All but STEP, and what says that one is done, are followed by a pickle.
 STEP, RESET, ATTACH, MASKS, SHARED, ROLL_OUT = b"s", b"r", b"a", b"m", b"h", b"o"
@@ -125,6 +126,20 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
+class Share(NamedTuple):
+    """What a worker did of a rollout, beside what it wrote into shared memory."""
+
+    steps: int
+    finals: list[tuple[int, list[int]]]
+    """Steps and copies, counted from the worker's first, that have final observations."""
+    words: str | None = None
+    """What the actor said of a row that it cannot act on in the step after those."""
+    raised: bytes | None = None
+    """What a copy raised in that step, pickled."""
+    states: list[State] | None = None
+    """Of every copy, where all went well and they were asked for."""
+
+
 class _Worker:
     def __init__(self, commands: int, answers: int, memory: int, rollouts: int) -> None:
         self._commands, self._answers, self._memory, self._rollouts = commands, answers, memory, rollouts
@@ -202,16 +217,15 @@ class _Worker:
                 write_all(answers, answer)
 
     def _roll_out(
-        self, copies: Copies, shared: dict[str, NDArray[Any]], plan: ActorPlan, layout: Layout, first_step: int
-    ) -> tuple[int, list[tuple[int, list[int]]], str | None, bytes | None]:
-        """Act and step until the number of steps in shared memory is reached.
-
-        Returns
-        -------
-        (int, list of (step, copies), str or None, bytes or None)
-            Steps done, where there are final observations, what the actor said of a row that it cannot act on, and what
-            a copy raised in the step after those.
-        """
+        self,
+        copies: Copies,
+        shared: dict[str, NDArray[Any]],
+        plan: ActorPlan,
+        layout: Layout,
+        first_step: int,
+        with_state: bool,
+    ) -> Share:
+        """Act and step until the number of steps in shared memory is reached."""
         if layout != self._layout:
             self._arrays = arrays_in(mmap.mmap(self._rollouts, size_of(layout)), layout)
             self._layout = layout
@@ -230,17 +244,17 @@ class _Worker:
             try:
                 env_actions = recorder.act(t, rows, copies.masks)
             except FloatingPointError as error:
-                return t, found, str(error), None
+                return Share(t, found, words=str(error))
             try:
                 written = copies.step(env_actions)
             except Exception as error:
-                return t, found, None, self._pickled(error)
+                return Share(t, found, raised=self._pickled(error))
             recorder.record(t, *outcomes)
             if written:
                 kept_finals[t, written] = finals[written]
                 found.append((t, written))
             t += 1
-        return t, found, None, None
+        return Share(t, found, states=copies.get_state() if with_state else None)
 
     def _failure(self, error: Exception) -> bytes:
         """The answer that brings an exception."""

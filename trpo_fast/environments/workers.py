@@ -44,6 +44,7 @@ from trpo_fast.environments.worker import (
     ROLL_OUT,
     SET_STATE,
     SHARED,
+    Share,
     size_of,
 )
 from trpo_fast.environments.worker_process import PATIENCE, WorkerError
@@ -203,7 +204,7 @@ class WorkerEnvironments(Environments):
         final = _final_rows(self._finals[own], result.terminated, result.truncated, own.start)
         return result._replace(final_observations=final)
 
-    def roll_out(self, plan: ActorPlan, first_step: int, steps: int) -> RolledOut | None:
+    def roll_out(self, plan: ActorPlan, first_step: int, steps: int, *, with_state: bool = False) -> RolledOut | None:
         """Let every worker act for its copies and step them `steps` times without a word in between.
 
         None where that would take too much memory beside the rollout that it is for; see :class:`Environments`.
@@ -215,30 +216,30 @@ class WorkerEnvironments(Environments):
             self._rollout_layout, self._rollout = layout, self._processes.share_rollouts(layout)
         arrays, processes = self._rollout, self._processes
         arrays["steps"][0] = steps
-        done: dict[int, tuple[int, list[tuple[int, list[int]]], str | None, bytes | None]] = {}
+        done: dict[int, Share] = {}
         complete = False
         deadline = math.inf
         try:
-            processes.tell(ROLL_OUT, dict.fromkeys(range(len(self.parts)), (plan, layout, first_step)))
+            processes.tell(ROLL_OUT, dict.fromkeys(range(len(self.parts)), (plan, layout, first_step, with_state)))
             while len(done) < len(self.parts):
                 try:
                     part = processes.next_part_until(deadline)
                     if part is None:
                         break
-                    done[part] = count, _, words, raised = processes.value_of(part)
+                    done[part] = share = processes.value_of(part)
                 except WorkerError:
                     if deadline == math.inf:
                         raise
                     break  # what a copy raised is known already, and tells more
-                if words is not None or raised is not None:
+                if share.words is not None or share.raised is not None:
                     # The others go on to that step, of which one may be the first to fail: who is first does not depend
                     # on time, unless one of them takes too long for what there is to say already.
-                    arrays["steps"][0] = min(arrays["steps"][0], count + 1)
-                if raised is not None:
+                    arrays["steps"][0] = min(arrays["steps"][0], share.steps + 1)
+                if share.raised is not None:
                     deadline = min(deadline, time.monotonic() + PATIENCE)
             # As in one process, all act before any of them steps.
-            raised_at = [(count, 1, part, raised) for part, (count, *_, raised) in done.items() if raised is not None]
-            said_at = [(count, 0, part, words) for part, (count, _, words, _) in done.items() if words is not None]
+            raised_at = [(one.steps, 1, part, one.raised) for part, one in done.items() if one.raised is not None]
+            said_at = [(one.steps, 0, part, one.words) for part, one in done.items() if one.words is not None]
             first = min([*raised_at, *said_at], key=lambda at: at[:3], default=None)
             if raised_at and (len(done) < len(self.parts) or first in raised_at):
                 raise error_in(min(raised_at)[3])
@@ -246,10 +247,11 @@ class WorkerEnvironments(Environments):
         finally:
             if not complete:
                 arrays["steps"][0] = 0
+        shares = [done[part] for part in range(len(self.parts))]
         copies = [
             (t, own.start + np.array(written, np.int64))
-            for own, (_, found, *_) in zip(self.parts, (done[part] for part in range(len(self.parts))), strict=True)
-            for t, written in found
+            for own, share in zip(self.parts, shares, strict=True)
+            for t, written in share.finals
         ]
         failure = min(said_at, default=None)
         return RolledOut(
@@ -263,6 +265,7 @@ class WorkerEnvironments(Environments):
             action_masks=None if self.action_masks is None else arrays["masks"],
             last=self._rows,
             finals=[(t, arrays["finals"][t, indices], indices) for t, indices in copies],
+            state={"copies": [own for share in shares for own in share.states or ()]} if with_state else None,
             failure=None if failure is None else (failure[0], self.parts[failure[2]], failure[3]),
         )
 

@@ -398,12 +398,12 @@ class Collector:
             self._scaler.running_sums = sums
         return observations
 
-    def _episodes_under_way(self, last: NDArray[Any]) -> State | None:
-        """What `_taken_up` needs; taken now, as only now nothing steps the environments."""
+    def _episodes_under_way(self, last: NDArray[Any], environments: State | None) -> State | None:
+        """What `_taken_up` needs; taken now, as only now nothing steps the environments, whose state may be known."""
         if self._inexact is not None:
             return None
         return {
-            "environments": self._adapter.get_state(),
+            "environments": self._adapter.get_state() if environments is None else environments,
             "observations": last,
             "was_done": self._was_done.copy(),
             "returns": self._episode_return.copy(),
@@ -419,7 +419,10 @@ class Collector:
         if masks is not None and buffer.action_masks is None:
             buffer.action_masks = np.empty((len(buffer.rewards), *masks.shape), np.bool_)
         first_step = self._first_step = self._step
-        acted = None if self._plan is None else self._adapter.roll_out(self._plan, first_step, len(buffer.rewards))
+        acted = None
+        if self._plan is not None:
+            exact = self._inexact is None
+            acted = self._adapter.roll_out(self._plan, first_step, len(buffer.rewards), with_state=exact)
         if acted is not None:
             finals, last, raw = self._take(acted, buffer)
         else:
@@ -438,7 +441,7 @@ class Collector:
                 self._normalizer.merge(raw.reshape(-1, raw.shape[-1]) if rollout.valid.all() else raw[rollout.valid])
             except OverflowError as error:
                 raise _too_large("observation", raw, first_step, f"its normalization: {error}") from error
-        self._episodes = self._episodes_under_way(last)
+        self._episodes = self._episodes_under_way(last, None if acted is None else acted.state)
         self._observations = last
         return rollout
 

@@ -22,6 +22,7 @@ from trpo_fast.policies.flat import flat_parameters
 from trpo_fast.state import State
 
 MINIBATCH_STREAM = 1
+FIT_PATIENCE = 0.3  # seconds that a fit in progress is given where it is not to be waited for
 
 
 class CriticFit(NamedTuple):

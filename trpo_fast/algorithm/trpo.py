@@ -13,8 +13,7 @@ import math
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,11 +24,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trpo_fast._core.library import permutation
-from trpo_fast.algorithm import checkpoint, evaluation, loading, presets
+from trpo_fast.algorithm import checkpoint, evaluation, loading, presets, training
 from trpo_fast.algorithm.acting import Player
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
-from trpo_fast.algorithm.config import EPISODES_REMEMBERED, POSITIVE_INTEGER, TRPOConfig, seed_or_drawn
-from trpo_fast.algorithm.critic import CriticTrainer
+from trpo_fast.algorithm.config import EPISODES_REMEMBERED, TRPOConfig, seed_or_drawn
+from trpo_fast.algorithm.critic import FIT_PATIENCE, CriticTrainer
 from trpo_fast.algorithm.evaluation import EvaluationResult
 from trpo_fast.algorithm.hooks import Hooks, StepFunction, StepInputs
 from trpo_fast.algorithm.memory import lack_of_memory_named
@@ -48,7 +47,6 @@ from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.advantages import AdvantageFunction
 from trpo_fast.rollout.collector import Collector
 from trpo_fast.run_models import read_latest
-from trpo_fast.settings import checked
 from trpo_fast.solvers.fisher_product import bfloat16_obstacle
 from trpo_fast.spaces import single_action
 from trpo_fast.state import State
@@ -57,8 +55,6 @@ from trpo_fast.state import State
 INITIALIZATION_STREAM = 3
 # 4 is evaluation.EVALUATION_STREAM, 5 PREDICTION_STREAM; 7 the environments' global generators', 8 the callbacks'.
 FISHER_STREAM = 6
-
-FIT_PATIENCE = 0.3  # seconds that a critic's fit in progress is given where it is not to be waited for
 
 
 class TRPO:
@@ -273,13 +269,12 @@ class TRPO:
             self.reward_scaler,
             as_bytes=self.networks.bytes and self.engine.name == "autograd",
         )
-        self._callbacks: CallbackList | None = None
+        self.callbacks_under_way: CallbackList | None = None  # while learn is
         self._callback_states: State = {}  # of the latest training, by name
         self._observation_layout = ObservationLayout(observation_space)
         self._mask_format = MaskFormat(action_space)
         self._player = self.make_player(seed, PREDICTION_STREAM)
         self.num_predictions = 0
-        self._learning = False  # whether a call of learn is under way
         self.warned_of_recipe = False  # that files do not say how the environment is made
 
     @property
@@ -353,69 +348,10 @@ class TRPO:
             ``horizon`` is before the end of this call; or the agent was loaded without a function, `advantages` or
             `step`, that it was trained with.
         """
-        timesteps: int = checked(
-            "total_timesteps", int(total_timesteps) if _is_whole(total_timesteps) else total_timesteps, POSITIVE_INTEGER
-        )
-        if self._learning:
-            raise RuntimeError("learn: called by a callback of learn; want one call to end before the next begins")
-        self.hooks.require()
-        collector = self.training_environments.ready()
+        timesteps = training.checked_timesteps("total_timesteps", total_timesteps)
         callbacks = CallbackList([callback, ProgressBar() if progress_bar else None])
-        counted = self.earlier_timesteps, self.num_timesteps, self.horizon
-        states = self._callback_states
-        end = timesteps + (0 if reset_num_timesteps else self.num_timesteps)
-        until = self._horizon(horizon, end, 0 if reset_num_timesteps else self.horizon)
-        callbacks.set_state({} if reset_num_timesteps else states)
-        if reset_num_timesteps:
-            self.earlier_timesteps, self.num_timesteps = self.total_timesteps, 0
-        self.horizon = until
-        before: checkpoint.Snapshot | None = None  # the update under way; outside one the agent is whole
-        self._learning, self._callbacks, begun = True, callbacks, False
-        try:
-            callbacks.on_training_start(self, end)
-            begun = True
-            before = checkpoint.capture(self)
-            if self.num_updates == 0 and self.config.warm_up_steps:
-                with lack_of_memory_named(self.config):
-                    collector.warm_up(self.config.warm_up_steps)
-            while self.num_timesteps < end:
-                before = before or checkpoint.capture(self)
-                with lack_of_memory_named(self.config):
-                    collector = self.training_environments.ready()
-                    self._update(collector)
-                before = None
-                if not callbacks.on_update(self):
-                    break
-            self.critic_trainer.wait()
-        except BaseException as error:
-            with _noted_on(error, "putting the agent back"):
-                if before is not None:
-                    # What raised may be one of the environments, which its episode would make raise again.
-                    checkpoint.put_back(self, before, new_episodes=isinstance(error, Exception))
-                if not isinstance(error, Exception):  # Ctrl-C or an exit: someone waits for the end
-                    self.critic_trainer.finish_within(getattr(error, "patience", FIT_PATIENCE))
-            with _noted_on(error, "on_training_end"):
-                callbacks.on_training_end(self)
-            raise
-        else:
-            callbacks.on_training_end(self)
-        finally:
-            self._learning, self._callbacks = False, None
-            if begun:
-                self._callback_states = callbacks.get_state()
-            else:  # refused by a callback: as if it had not been called
-                self.earlier_timesteps, self.num_timesteps, self.horizon = counted
+        training.train(self, timesteps, callbacks, self._update, horizon=horizon, reset=reset_num_timesteps)
         return self
-
-    @staticmethod
-    def _horizon(given: Any, end: int, before: int) -> int:
-        """Timesteps at which schedules end, for a training until `end`, where until now it was `before`."""
-        if given is None:
-            return max(before, end)
-        horizon: int = checked("horizon", int(given) if _is_whole(given) else given, POSITIVE_INTEGER)
-        if horizon < end:
-            raise ValueError(f"horizon: {horizon:,} given; want at least {end:,}, where this training ends")
-        return horizon
 
     def _update(self, collector: Collector) -> None:
         """One update, in the order of docs/algorithm.md."""
@@ -587,7 +523,7 @@ class TRPO:
     @property
     def callback_states(self) -> State:
         """What the callbacks of the training under way, or of the latest, go on from, by name."""
-        return self._callback_states if self._callbacks is None else self._callbacks.get_state()
+        return self._callback_states if self.callbacks_under_way is None else self.callbacks_under_way.get_state()
 
     @callback_states.setter
     def callback_states(self, states: State) -> None:
@@ -797,17 +733,3 @@ class TRPO:
             stream=stream,
             narrow=narrow,
         )
-
-
-@contextmanager
-def _noted_on(cause: BaseException, what: str) -> Iterator[None]:
-    """Keep an exception of the cleaning up as a note of ``cause``, which is what the caller has to know."""
-    try:
-        yield
-    except Exception as later:
-        cause.add_note(f"{what} raised {later!r}")
-
-
-def _is_whole(value: Any) -> bool:
-    """Whether it is a float like 1e6, as people write it."""
-    return isinstance(value, float) and value.is_integer()

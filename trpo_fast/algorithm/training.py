@@ -1,0 +1,105 @@
+"""A call of learn from its first callback to its last: counts, and an agent that is whole whatever ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from trpo_fast.algorithm import checkpoint
+from trpo_fast.algorithm.callbacks import CallbackList
+from trpo_fast.algorithm.config import POSITIVE_INTEGER
+from trpo_fast.algorithm.critic import FIT_PATIENCE
+from trpo_fast.algorithm.memory import lack_of_memory_named
+from trpo_fast.rollout.collector import Collector
+from trpo_fast.settings import checked
+
+if TYPE_CHECKING:
+    from trpo_fast.algorithm.trpo import TRPO
+
+
+def checked_timesteps(name: str, value: Any) -> int:
+    """A positive number of timesteps, which may be a float like 1e6, as people write it."""
+    whole = isinstance(value, float) and value.is_integer()
+    timesteps: int = checked(name, int(value) if whole else value, POSITIVE_INTEGER)
+    return timesteps
+
+
+def checked_horizon(given: Any, end: int, before: int) -> int:
+    """Timesteps at which schedules end, for a training until `end`, where until now it was `before`."""
+    if given is None:
+        return max(before, end)
+    horizon = checked_timesteps("horizon", given)
+    if horizon < end:
+        raise ValueError(f"horizon: {horizon:,} given; want at least {end:,}, where this training ends")
+    return horizon
+
+
+def train(
+    agent: TRPO,
+    timesteps: int,
+    callbacks: CallbackList,
+    update: Callable[[Collector], None],
+    *,
+    horizon: float | None,
+    reset: bool,
+) -> None:
+    """Call `update` until the agent has learned from so many timesteps more, or a callback ends it.
+
+    What is raised in an update travels on when the agent is put back to where that update began; see `TRPO.learn`.
+    """
+    if agent.callbacks_under_way is not None:
+        raise RuntimeError("learn: called by a callback of learn; want one call to end before the next begins")
+    agent.hooks.require()
+    collector = agent.training_environments.ready()
+    counted = agent.earlier_timesteps, agent.num_timesteps, agent.horizon
+    end = timesteps + (0 if reset else agent.num_timesteps)
+    until = checked_horizon(horizon, end, 0 if reset else agent.horizon)
+    callbacks.set_state({} if reset else agent.callback_states)
+    if reset:
+        agent.earlier_timesteps, agent.num_timesteps = agent.total_timesteps, 0
+    agent.horizon = until
+    before: checkpoint.Snapshot | None = None  # the update under way; outside one the agent is whole
+    agent.callbacks_under_way, begun = callbacks, False
+    try:
+        callbacks.on_training_start(agent, end)
+        begun = True
+        before = checkpoint.capture(agent)
+        if agent.num_updates == 0 and agent.config.warm_up_steps:
+            with lack_of_memory_named(agent.config):
+                collector.warm_up(agent.config.warm_up_steps)
+        while agent.num_timesteps < end:
+            before = before or checkpoint.capture(agent)
+            with lack_of_memory_named(agent.config):
+                update(agent.training_environments.ready())
+            before = None
+            if not callbacks.on_update(agent):
+                break
+        agent.critic_trainer.wait()
+    except BaseException as error:
+        with _noted_on(error, "putting the agent back"):
+            if before is not None:
+                # What raised may be one of the environments, which its episode would make raise again.
+                checkpoint.put_back(agent, before, new_episodes=isinstance(error, Exception))
+            if not isinstance(error, Exception):  # Ctrl-C or an exit: someone waits for the end
+                agent.critic_trainer.finish_within(getattr(error, "patience", FIT_PATIENCE))
+        with _noted_on(error, "on_training_end"):
+            callbacks.on_training_end(agent)
+        raise
+    else:
+        callbacks.on_training_end(agent)
+    finally:
+        agent.callbacks_under_way = None
+        if begun:
+            agent.callback_states = callbacks.get_state()
+        else:  # refused by a callback: as if it had not been called
+            agent.earlier_timesteps, agent.num_timesteps, agent.horizon = counted
+
+
+@contextmanager
+def _noted_on(cause: BaseException, what: str) -> Iterator[None]:
+    """Keep an exception of the cleaning up as a note of ``cause``, which is what the caller has to know."""
+    try:
+        yield
+    except Exception as later:
+        cause.add_note(f"{what} raised {later!r}")

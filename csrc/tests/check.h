@@ -20,8 +20,9 @@
         }                                                                                                              \
     } while (0)
 
-/* Under a checker that is fifty times slower: cases that differ from others in nothing but their size are left out. */
-static inline int brief(void) { return getenv("TRPO_TESTS_BRIEF") != NULL; }
+/* Memcheck is fifty times slower, so that cases which differ from others in nothing but their size are left out; it
+ * computes long double in double, and flushes no denormal numbers. */
+static inline int under_memcheck(void) { return getenv("TRPO_TESTS_MEMCHECK") != NULL; }
 
 /* n draws around zero, of either precision, the same for both up to rounding. */
 static inline void *random_values(const trpo_kernels *k, size_t n, double scale, uint64_t seed) {

@@ -84,12 +84,12 @@ static void threads(const trpo_kernels *k) {
     for (int large = 0; large < 2; large++) {
         problem p;
         void *first = NULL;
-        for (int count = 1; count <= MOST_THREADS; count += brief() ? MOST_THREADS - 1 : 1) {
+        for (int count = 1; count <= MOST_THREADS; count += under_memcheck() ? MOST_THREADS - 1 : 1) {
             set_up(&p, k, 3, widths[large], TRPO_SIGMOID, count);
             const size_t n = p.plan.parameters, bytes = n * k->item_size;
             double all = 0;
             k->critic_load(&p.fit, p.parameters, p.m, p.v);
-            for (int i = 0; i < 12; i += brief() ? 2 : 1) {
+            for (int i = 0; i < 12; i += under_memcheck() ? 2 : 1) {
                 double squares;
                 CHECK(k->critic_step(&p.fit, counts[i / 2], p.order, i + 1, &squares) == TRPO_ADAM_FINITE, "%s",
                       k->isa);

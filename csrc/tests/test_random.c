@@ -36,13 +36,6 @@ static void normals_have_their_moments(void) {
     free(draws);
 }
 
-/* Memcheck computes in double what the compiler takes for the 80 bits of the x87 unit. */
-static int long_double_is_longer(void) {
-    volatile long double sum = 1;
-    sum += LDBL_EPSILON;
-    return DBL_EPSILON > LDBL_EPSILON && sum > 1;
-}
-
 /* Against long double; a 64-bit hash (FNV-1a) of their bits, which are the same on every CPU and hold for all that has no
  * long double. */
 static void normals_are_those_of_box_and_muller(void) {
@@ -51,7 +44,7 @@ static void normals_are_those_of_box_and_muller(void) {
     const trpo_random_key key = {.seed = 11, .stream = 2, .step = 5};
     trpo_random_normal(&key, 1, N, draws);
     uint64_t hash = 0xcbf29ce484222325u;
-    const int longer = long_double_is_longer();
+    const int longer = DBL_EPSILON > LDBL_EPSILON && !under_memcheck();
     for (int i = 0; i < N; i += 2) {
         uint64_t bits[2];
         trpo_random_bits(&key, 1, (uint32_t)i / 2, bits);

@@ -141,7 +141,7 @@ static void threads_calculate_as_their_caller_does(void) {
         for (int flush = 0; flush < 2; flush++) {
             flush_denormals(flush);
             arithmetic wanted = calculate();
-            CHECK((wanted.tiny == 0) == flush, "%g", wanted.tiny);
+            CHECK((wanted.tiny == 0) == flush || under_memcheck(), "%g", wanted.tiny);
             on_every_thread(4, calculates_as_its_caller, &wanted);
             fesetround(FE_UPWARD);
             wanted = calculate();

@@ -237,9 +237,7 @@ static const grant *look(int now) {
 
 int trpo_usable_cores(void) { return look(1)->cores; }
 
-/* What OMP_NUM_THREADS allows on the first level of its list, looked at once; TRPO_MAX_THREADS where it is not set or is no
- * number. */
-static int openmp_limit(void) {
+int trpo_openmp_limit(void) {
     static atomic_int known;
     int limit = atomic_load(&known);
     if (limit == 0) {
@@ -254,9 +252,11 @@ static int openmp_limit(void) {
 int trpo_get_threads(void) {
     const int count = atomic_load(&thread_count);
     if (count > 0) return count;
-    const int cores = look(0)->cores, limit = openmp_limit();
+    const int cores = look(0)->cores, limit = trpo_openmp_limit();
     return cores < limit ? cores : limit;
 }
+
+int trpo_chosen_threads(void) { return atomic_load(&thread_count); }
 
 void trpo_set_threads(int count) { atomic_store(&thread_count, count); }
 

@@ -769,6 +769,17 @@ def test_an_operator_of_any_size_that_a_double_holds_is_solved_with(size, n):
     np.testing.assert_allclose(result.curvature, (1 / scale).sum(), rtol=1e-9)  # x'Ax with an x'x of no double
 
 
+def test_an_operator_and_a_right_hand_side_may_both_be_large():
+    result = conjugate_gradient(np.array([[1e300]]), np.array([1e120]))
+    assert result.status == Status.SUCCESS
+    np.testing.assert_allclose([result.x[0], result.curvature], [1e-180, 1e-60], rtol=1e-9)
+
+
+def test_a_product_beyond_float32_is_an_outcome():
+    result = conjugate_gradient(lambda v: 1e300 * v.astype(np.float64), np.ones(2, np.float32))
+    assert (result.status, result.iterations) == (Status.NON_FINITE, 0)
+
+
 def test_damping_counts_in_the_curvature_where_squares_of_x_overflow():
     result = conjugate_gradient(np.array([[1e-200]]), np.ones(1), damping=1e-200)
     assert result.status == Status.SUCCESS

@@ -34,9 +34,10 @@ cdef double FLOAT64_MIN = 2.2250738585072014e-308
 # know.
 cdef double ATTAINABLE = 1000
 cdef double LEAST_SQUARE = 1e-280  # below it, squares of the items may have been lost
-# b is brought to about 1 where its logarithm (base 2) is beyond this, so that squares and x stay within the dtype.
-cdef int FLOAT32_EXPONENT = 60, FLOAT64_EXPONENT = 400
-cdef double FLOAT32_WIDEST = 2.0**60, FLOAT64_WIDEST = 2.0**400
+# b is brought to about 1 where it is beyond these, or below their inverses, so that its squares, x, and in float64 p'Ap
+# of an operator up to 1e240 stay within the dtype.
+cdef double FLOAT32_WIDEST = 2.0**60, FLOAT64_WIDEST = 2.0**100
+cdef int FLOAT32_FARTHEST = 120, FLOAT64_FARTHEST = 800  # a start this many powers of 2 above b is left where it is
 
 
 cdef struct Work:
@@ -233,7 +234,7 @@ def solve(
     cdef list models = []
     cdef size_t kept = min(<size_t>max_iter, n) if reorthogonalize else 0
     cdef int iterations = 0, status = TRPO_STATUS_SUCCESS, exponent = 0
-    cdef int widest = FLOAT32_EXPONENT if k.item_size == sizeof(float) else FLOAT64_EXPONENT
+    cdef int farthest = FLOAT32_FARTHEST if k.item_size == sizeof(float) else FLOAT64_FARTHEST
     cdef double largest = FLOAT32_WIDEST if k.item_size == sizeof(float) else FLOAT64_WIDEST
     cdef double residual_norm = 0, norm_b, goal, curvature, square
     if preconditioner is not None and (preconditioner.size != A.size or preconditioner.dtype != A.dtype):
@@ -254,7 +255,7 @@ def solve(
         return status, iterations, residual_norm, 0.0
     if not 1 / largest < norm_b < largest:
         exponent = exponent_of(b)
-        if not (start_from_x and exponent_of(x) - exponent > 2 * widest):  # such an x0 would overflow
+        if not (start_from_x and exponent_of(x) - exponent > farthest):  # such an x0 would overflow
             return solve_scaled(
                 A, b, x, exponent, max_iter, rtol, atol, damping, progress_tol, preconditioner, start_from_x,
                 reorthogonalize, callback

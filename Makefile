@@ -25,7 +25,7 @@ SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) se
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help train test bench report lint format asan tsan valgrind aarch64 instructions instructions-update wheel \
+.PHONY: help train test bench report lint format asan tsan valgrind aarch64 outside instructions instructions-update wheel \
 	check-wheel clean
 
 help:
@@ -39,6 +39,7 @@ help:
 	@echo 'make asan     the C tests under the address and undefined-behaviour sanitizers'
 	@echo 'make tsan     the C tests under the thread sanitizer'
 	@echo 'make valgrind aarch64   the C tests under memcheck; cross-compiled, under qemu-user'
+	@echo 'make outside  a program in C++ and a shared library, made with the headers and libtrpo.a'
 	@echo 'make instructions       the hot kernels against committed instruction counts (instructions-update renews them)'
 	@echo 'make wheel    source distribution and, from it, a wheel for every CPython >= 3.11, into dist/, checked'
 	@echo 'make check-wheel   that wheel installed without a compiler for each PYTHONS=..., and its self-test'
@@ -72,7 +73,7 @@ format: $(STAMPS)/extras-dev
 asan:
 	$(MAKE) -C csrc/tests
 
-tsan valgrind aarch64 instructions instructions-update:
+tsan valgrind aarch64 outside instructions instructions-update:
 	$(MAKE) -C csrc/tests $@
 
 # On Linux the symbols asked for decide how old a system the wheel is for; without its own LDSHARED an interpreter may add

@@ -1,7 +1,7 @@
 # What csrc compiles to, for whoever includes this with CSRC, the way to this folder, and BUILD, where objects go.
 MACHINE := $(shell $(CC) -dumpmachine)
-# As setup.py has them.
-CFLAGS := -std=c11 -O3 -g -ffp-contract=fast -fno-math-errno -fno-trapping-math -fvisibility=hidden -pthread \
+# As setup.py has them, position independent for shared libraries, too. CFLAGS, the caller's own, come after these.
+FLAGS := -std=c11 -O3 -g -ffp-contract=fast -fno-math-errno -fno-trapping-math -fvisibility=hidden -fPIC -pthread \
 	-Wall -Wextra -Werror -I$(CSRC)/include
 # suffix,name,flag,flag... for each instruction set of this compiler's machine; see isa/flags.h.
 SETS := $(shell $(CC) -E -P -x c $(CSRC)/isa/flags.h | tr '\n' ' ' | sed 's/"-m" "/"-m/g; s/"//g; s/ *TABLE */@/g' | \
@@ -13,7 +13,7 @@ $(1).FLAGS := $(wordlist 3,99,$(subst $(comma), ,$(2)))
 ifeq (yes,$$(shell echo 'int x;' | $(CC) $$($(1).FLAGS) -x c -c -o /dev/null - && echo yes))
 ISAS += $(1)
 else
-CFLAGS += -DTRPO_WITHOUT_$(1)
+FLAGS += -DTRPO_WITHOUT_$(1)
 endif
 endef
 $(foreach set,$(SETS),$(eval $(call instruction_set,$(firstword $(subst $(comma), ,$(set))),$(set))))
@@ -27,4 +27,4 @@ OBJECTS = $(patsubst $(CSRC)/%.c,$(BUILD)/%.o,$(wildcard $(CSRC)/*.c)) $(ISAS:%=
 
 $(BUILD)/%.o: $(CSRC)/%.c $(HEADERS)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $($(basename $(@F)).FLAGS) -c -o $@ $<
+	$(CC) $(FLAGS) $(CFLAGS) $($(basename $(@F)).FLAGS) -c -o $@ $<

@@ -18,6 +18,10 @@
  * under virtualization, and an update is hundreds of sections with less than that between them. */
 enum { SPIN_NANOSECONDS = 50000 };
 
+/* Of a worker, whatever the system's default is, which may be 128 KiB or, for 255 of them, too much: kernels keep tiles on
+ * it, up to 130 KiB a function. */
+enum { STACK_BYTES = 1 << 20 };
+
 #ifdef __linux__
 typedef cpu_set_t processor_set; /* all zero: not known */
 #else
@@ -237,9 +241,7 @@ static const grant *look(int now) {
 
 int trpo_usable_cores(void) { return look(1)->cores; }
 
-/* What OMP_NUM_THREADS allows on the first level of its list, looked at once; TRPO_MAX_THREADS where it is not set or is no
- * number. */
-static int openmp_limit(void) {
+int trpo_openmp_limit(void) {
     static atomic_int known;
     int limit = atomic_load(&known);
     if (limit == 0) {
@@ -254,9 +256,11 @@ static int openmp_limit(void) {
 int trpo_get_threads(void) {
     const int count = atomic_load(&thread_count);
     if (count > 0) return count;
-    const int cores = look(0)->cores, limit = openmp_limit();
+    const int cores = look(0)->cores, limit = trpo_openmp_limit();
     return cores < limit ? cores : limit;
 }
+
+int trpo_chosen_threads(void) { return atomic_load(&thread_count); }
 
 void trpo_set_threads(int count) { atomic_store(&thread_count, count); }
 
@@ -371,12 +375,16 @@ static void grow(int workers) {
     sigfillset(&blocked);
     for (size_t i = 0; i < sizeof of_the_thread / sizeof of_the_thread[0]; i++) sigdelset(&blocked, of_the_thread[i]);
     pthread_sigmask(SIG_BLOCK, &blocked, &before); /* a thread is born with what its maker blocks */
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
     while (pool.workers < workers) {
         pthread_t thread;
-        if (pthread_create(&thread, NULL, worker, NULL) != 0) break;
+        if (pthread_create(&thread, &attributes, worker, NULL) != 0) break;
         pthread_detach(thread);
         pool.workers++;
     }
+    pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 

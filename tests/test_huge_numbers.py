@@ -17,7 +17,7 @@ from trpo_fast._core.operator import CallableOperator
 from trpo_fast._core.preconditioner import KroneckerPreconditioner
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
-from trpo_fast.solvers.line_search import full_step
+from trpo_fast.solvers.line_search import LineSearchResult, full_step
 
 # Python shows no integer of more than 4,300 digits unless told to.
 HUGE = {"401 digits": 10**400, "negative": -(10**400), "5,001 digits": 10**5000}
@@ -119,6 +119,22 @@ NUMBERS = [
             trpo_fast.Direction(np.ones(2), np.ones(2), curvature, 0.1, trpo_fast.Status.SUCCESS)
         ),
         "curvature",
+    ),
+    (
+        lambda **changed: trpo_fast.Direction(np.ones(2), np.ones(2), **changed),
+        "curvature damping residual_norm gradient_norm",
+    ),
+    (
+        lambda damping: trpo_fast.Direction.from_solution(
+            trpo_fast.conjugate_gradient(np.eye(2), np.ones(2)), np.ones(2), damping
+        ),
+        "damping",
+    ),
+    (
+        lambda length: trpo_fast.TrustRegionReport.of_parts(
+            trpo_fast.Direction(np.ones(2), np.ones(2), 1.0), length, LineSearchResult(0, 0, 1.0, 1.0, 1.0)
+        ),
+        "length",
     ),
     (trpo_fast.set_num_threads, "count"),
     (

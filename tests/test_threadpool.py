@@ -52,11 +52,32 @@ def test_threads_that_followed_the_affinity_follow_it_again_after_a_limit():
         os.sched_setaffinity(0, before)
 
 
-def test_a_limit_beyond_the_most_threads_is_the_most_and_zero_is_named():
+def test_a_limit_beyond_the_most_threads_is_the_most_and_zero_limits_nothing():
     with threadpoolctl.threadpool_limits({"trpo_fast": 10_000}):
         assert trpo_fast.get_num_threads() == 256
-    with pytest.raises(ValueError, match="count: wanted 1 to 256 threads, got 0"):
-        threadpoolctl.threadpool_limits({"trpo_fast": 0})
+    trpo_fast.set_num_threads(3)
+    for limit in (0, -1):
+        with threadpoolctl.threadpool_limits({"trpo_fast": limit}):
+            assert trpo_fast.get_num_threads() == 3
+        assert trpo_fast.get_num_threads() == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity to set")
+def test_a_number_that_was_set_is_kept_after_a_limit_though_it_is_the_default():
+    trpo_fast.set_num_threads(None)
+    before, default = os.sched_getaffinity(0), trpo_fast.get_num_threads()
+    if default == 1:
+        pytest.skip("the affinity cannot take less than one")
+    trpo_fast.set_num_threads(default)
+    with threadpoolctl.threadpool_limits(1):
+        with threadpoolctl.threadpool_limits(default):
+            assert trpo_fast.get_num_threads() == default
+        assert trpo_fast.get_num_threads() == 1
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert trpo_fast.get_num_threads() == default
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @pytest.mark.parametrize("first", ["import threadpoolctl; threadpoolctl.threadpool_info()", "pass"])

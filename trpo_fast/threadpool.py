@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
-from ._core.library import MAX_THREADS, get_num_threads, set_num_threads
+from ._core.library import MAX_THREADS, chosen_num_threads, get_num_threads, set_num_threads
+
+
+class Followed(int):
+    """A number of threads that nobody set: put back after a limit, it goes on to follow the affinity."""
 
 
 def register_with_threadpoolctl(version: str) -> None:
@@ -22,16 +26,13 @@ def register_with_threadpoolctl(version: str) -> None:
         check_symbols = ("trpo_get_threads",)
 
         def get_num_threads(self) -> int:
-            return get_num_threads()
+            return get_num_threads() if chosen_num_threads() else Followed(get_num_threads())
 
         def set_num_threads(self, num_threads: int) -> None:
-            count = min(num_threads, MAX_THREADS)  # a limit above what there can be limits nothing
-            set_num_threads(count)
-            # What was there before a limit comes back as a number. Where that is what there is without any, none is
-            # set, so that threads go on to follow the affinity.
-            set_num_threads(None)
-            if get_num_threads() != count:
-                set_num_threads(count)
+            if isinstance(num_threads, Followed):
+                set_num_threads(None)
+            elif num_threads >= 1:  # OpenBLAS, too, takes 0 for no limit
+                set_num_threads(min(num_threads, MAX_THREADS))  # and a limit above what there can be limits nothing
 
         def get_version(self) -> str:
             return version

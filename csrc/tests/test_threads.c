@@ -38,6 +38,19 @@ static void outer(void *context, int i, int thread) {
     trpo_parallel(3, 4, nested, context); /* runs in this thread alone */
 }
 
+#ifdef __GLIBC__
+static void has_a_stack(void *context, int thread) {
+    pthread_attr_t attributes;
+    size_t bytes = 0;
+    (void)context;
+    if (thread == 0) return; /* the caller's own is the caller's */
+    CHECK(pthread_getattr_np(pthread_self(), &attributes) == 0, "no attributes of thread %d", thread);
+    pthread_attr_getstacksize(&attributes, &bytes);
+    pthread_attr_destroy(&attributes);
+    CHECK(bytes == 1 << 20, "thread %d has a stack of %zu bytes", thread, bytes);
+}
+#endif
+
 /* As many tasks as threads, each of which waits for all others to begin: every thread has exactly one. */
 typedef struct {
     int threads;
@@ -326,6 +339,9 @@ int main(void) {
     CHECK(trpo_get_threads() >= 1, "%d threads", trpo_get_threads());
     a_limit_holds_from_the_next_section_on_whatever_there_is_room_for();
     a_signal_that_the_caller_blocks_stays_pending();
+#ifdef __GLIBC__
+    on_every_thread(4, has_a_stack, NULL);
+#endif
     threads_calculate_as_their_caller_does();
 #ifdef __linux__
     threads_follow_the_affinity_of_their_caller();

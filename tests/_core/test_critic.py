@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests import reference
 from trpo_fast._core import library
 from trpo_fast._core.critic import ValueKernel
+from trpo_fast._core.policy import PolicyKernel
 
 WIDTHS = (4, 16, 8, 1)
 ACTIVATIONS = tuple(reference.ACTIVATIONS)
@@ -374,3 +375,28 @@ def test_orders_and_losses_that_do_not_fit_are_named(settings, error, message):
     settings = keyless(fit, order=np.tile(np.arange(50), (3, 1))) | settings
     with pytest.raises(error, match=message):
         fit.kernel.fit(*fit.state, fit.observations, fit.returns, **settings)
+
+
+def test_a_second_moment_that_cannot_be_is_named():
+    fit = Fit()
+    fit.second_moment[3] = -1e-3
+    with pytest.raises(ValueError, match=r"second_moment: wanted numbers >= 0, got .*-0\.001"):
+        fit.run()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda widths: PolicyKernel(widths, "tanh", "gaussian", np.float64),
+        lambda widths: ValueKernel(widths, "tanh", np.float64),
+    ],
+)
+@pytest.mark.parametrize("width", [4.5, 4.0, "4", True, None])
+def test_widths_that_are_no_integers_are_named(make, width):
+    with pytest.raises(TypeError, match=f"widths: wanted integers, got {width!r}"):
+        make((width, 1))
+
+
+def test_a_count_of_adam_steps_leaves_room_for_the_next_ones():
+    with pytest.raises(ValueError, match="adam_step: wanted at most"):
+        Fit().run(adam_step=2**63 - 1)

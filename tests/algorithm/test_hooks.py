@@ -186,14 +186,14 @@ def moves_and_denies_it(engine, inputs):
             "step: .* status 0; want a Status",
         ),
         *(
-            ({"step": functools.partial(timed, timings)}, TypeError, "step: .* timings .*; want seconds by name")
-            for timings in (None, {"solve": "1 ms"})
+            ({"step": functools.partial(timed, timings)}, TypeError, f"step: .* timings.*; want {want}")
+            for timings, want in ((None, "seconds by name"), ({"solve": "1 ms"}, "a number"))
         ),
         ({"advantages": lambda inputs: 3}, TypeError, r"advantages: the function returned int; want .*\(64, 3\)"),
         (
             {"advantages": lambda inputs: (inputs.values / 0 * 0, inputs.values)},
             ValueError,
-            "advantages: the function returned advantages of nan for environment 0 at step 72",
+            r"advantages: the function returned advantages of nan at \[0, 0\], for environment 0 at step 72",
         ),
     ],
 )
@@ -297,3 +297,45 @@ def test_the_command_evaluates_such_a_run_and_names_why_it_cannot_resume_it(tmp_
     error = capsys.readouterr().err
     assert "--resume: " in error and f"step: this agent was trained with a function of its own, {__name__}" in error
     assert "Traceback" not in error
+
+
+def reports(**fields):
+    return TrustRegionReport(**{"status": Status.SUCCESS, "cg_status": Status.SUCCESS, "gradient_norm": 1.0} | fields)
+
+
+@pytest.mark.parametrize("status", [Status.SUCCESS, Status.NO_IMPROVEMENT])
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"cg_status": 0}, TypeError, "cg_status 0; want a Status"),
+        ({"gradient_norm": None}, TypeError, "gradient_norm None; want a number"),
+        ({"gradient_norm": 10**400}, ValueError, "gradient_norm .*; want a number that a float holds"),
+        ({"kl": None}, TypeError, "kl None; want a number"),
+        ({"improvement": "a"}, TypeError, "improvement 'a'; want a number"),
+        ({"cg_iterations": None}, TypeError, "cg_iterations None; want an integer >= 0"),
+        ({"backtracks": 1.5}, TypeError, "backtracks 1.5; want an integer >= 0"),
+        ({"backtracks": -1}, TypeError, "backtracks -1; want an integer >= 0"),
+        ({"fisher_product": 3}, TypeError, "fisher_product 3; want a string"),
+        ({"timings": {"solve": None}}, TypeError, r"timings\['solve'\] None; want a number"),
+    ],
+)
+def test_every_field_of_a_report_is_checked_when_the_function_returns(make_agent, status, fields, error, message):
+    agent = make_agent(step=lambda *_: reports(**{"status": status, "timings": {}} | fields))
+    with pytest.raises(error, match=f"^step: the function reported {message}"):
+        agent.learn(UPDATE)
+
+
+@pytest.mark.parametrize("field", ["gradient_norm", "kl", "improvement", "step_norm"])
+def test_nan_is_reported_by_a_step_that_failed_alone(make_agent, field):
+    with pytest.raises(ValueError, match=f"^step: the function reported {field} nan with .*SUCCESS"):
+        make_agent(step=lambda *_: reports(timings={}, **{field: np.nan})).learn(UPDATE)
+    agent = make_agent(step=lambda *_: reports(timings={}, **{"status": Status.NON_FINITE, field: np.nan}))
+    agent.learn(UPDATE)
+    assert np.isnan(getattr(agent.last_update, field))
+
+
+def test_numbers_of_a_report_become_pythons_own(make_agent):
+    agent = make_agent(step=lambda *_: reports(timings={}, kl=torch.tensor(0.5), cg_iterations=np.int64(3)))
+    agent.learn(UPDATE)
+    kl, iterations = agent.last_update.kl, agent.last_update.cg_iterations
+    assert (type(kl), kl) == (float, 0.5) and (type(iterations), iterations) == (int, 3)

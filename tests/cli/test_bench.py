@@ -49,6 +49,13 @@ def test_wrong_answer_is_exit_code_1_and_names_the_case(command, monkeypatch):
 
 def test_too_many_threads_are_refused_in_one_line(command):
     result = command("bench", "cg", "--quick", "--threads", "10000")
-    assert result.code == 2
+    assert result.code == 2 and result.out == ""
     (line,) = result.err.splitlines()
-    assert "wanted 1 to 256 threads, got 10000" in line
+    assert "--threads: wanted 1 to 256 threads, got 10000" in line
+
+
+@pytest.mark.parametrize("text", ["1e30", "9" * 30, "1e999999999999"])
+def test_a_huge_number_of_threads_is_shown_as_it_was_written(command, text):
+    result = command("bench", "cg", "--quick", "--threads", text)
+    assert result.code == 2 and result.out == ""
+    assert f"argument --threads: '{text}' given; want an integer >= 1, below 2**63" in result.err

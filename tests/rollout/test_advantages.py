@@ -91,8 +91,16 @@ WRONG[2, 1] = np.nan
         ((np.ones(SHAPE, bool), np.ones(SHAPE)), TypeError, "returned advantages of bool; want numbers of float32"),
         ((np.ones(SHAPE), np.full(SHAPE, "1")), TypeError, "returned returns of <U1; want numbers of float32"),
         ((np.ones(SHAPE), [[1.0], [1.0, 2.0]]), ValueError, "returned returns that are no array: "),
-        ((WRONG, np.ones(SHAPE)), ValueError, "advantages of nan for environment 1 at step 42; want finite numbers"),
-        ((np.ones(SHAPE), -1e300 * np.ones(SHAPE)), ValueError, r"returns of -1e\+300 for environment 0 at step 40"),
+        (
+            (WRONG, np.ones(SHAPE)),
+            ValueError,
+            r"advantages of nan at \[2, 1\], for environment 1 at step 42; want finite numbers",
+        ),
+        (
+            (np.ones(SHAPE), -1e300 * np.ones(SHAPE)),
+            ValueError,
+            r"returns of -1e\+300 at \[0, 0\], for environment 0 at step 40",
+        ),
         ((torch.ones(SHAPE, dtype=torch.bfloat16), 0), TypeError, "advantages: wanted an array that NumPy"),
     ],
 )
@@ -141,3 +149,23 @@ def test_a_functions_advantages_are_normalized_where_that_is_wanted_and_its_own_
     batch, _, _ = finish(follow(walks(mode=AutoresetMode.SAME_STEP), 30), estimate, normalize=True)
     assert abs(batch.advantages.mean()) < 1e-12 and batch.advantages.std() == pytest.approx(1)
     np.testing.assert_array_equal(kept[0].ravel(), np.arange(kept[0].size))
+
+
+@pytest.mark.parametrize("name", ["rewards", "values", "next_values"])
+@pytest.mark.parametrize("wrong", [[[10**400] * 3] * 5, [["a"] * 3] * 5, np.zeros(SHAPE, complex)])
+def test_what_is_no_array_of_numbers_is_named(name, wrong):
+    with pytest.raises(TypeError, match=f"{name}: wanted real numbers, got"):
+        inputs_of().gae(**{name: wrong})
+
+
+def test_numbers_of_a_function_that_no_float_holds_are_named():
+    huge = [[10**400] * 3] * 5
+    with pytest.raises(TypeError, match="advantages: the function returned returns of object; want numbers"):
+        estimated_by(lambda inputs: (inputs.values, huge), inputs_of(), 0)
+
+
+def test_a_number_that_is_not_finite_is_named_by_its_place_in_the_functions_own_array():
+    spoiled = np.zeros(SHAPE)
+    spoiled[3, 2] = np.nan
+    with pytest.raises(ValueError, match=r"returned returns of nan at \[3, 2\], for environment 2 at step 103"):
+        estimated_by(lambda inputs: (inputs.values, spoiled), inputs_of(), 100)

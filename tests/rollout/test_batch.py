@@ -72,3 +72,8 @@ def test_integer_actions_become_int64():
 def test_bad_input_is_named(changes, error, message):
     with pytest.raises(error, match=message):
         Batch(**parts(**changes))
+
+
+def test_an_action_beyond_int64_is_named():
+    with pytest.raises(ValueError, match=r"actions must be below 2\*\*63, got 9223372036854775808"):
+        Batch(np.ones((2, 3)), np.array([0, 2**63], np.uint64), np.ones(2))

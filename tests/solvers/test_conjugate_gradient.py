@@ -746,3 +746,51 @@ def test_bad_flags_and_callbacks_are_named():
         conjugate_gradient(np.eye(2), np.ones(2), preconditioner=lambda v: v[:1])
     with pytest.raises(ValueError, match="x0"):
         conjugate_gradient(np.eye(2, dtype=np.float32), np.ones(2, np.float32), x0=np.full(2, 1e300))
+
+
+def test_a_callback_cannot_write_the_solvers_own_vector():
+    A, b = spd(20, 1e3), right_hand_side(20)
+
+    def spoil(x):
+        x[:] = 0
+
+    for right in (b, 1e-300 * b):  # the second is solved for scaled
+        with pytest.raises(ValueError, match="read-only"):
+            conjugate_gradient(A, right, callback=spoil)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e-160, 1e160, 1e200, 1e300])
+def test_an_operator_of_any_size_that_a_double_holds_is_solved_with(size, n):
+    scale = size * np.arange(1, n + 1)
+    result = conjugate_gradient(np.diag(scale), np.ones(n))
+    assert result.status == Status.SUCCESS
+    np.testing.assert_allclose(result.x, 1 / scale, rtol=1e-9)
+    np.testing.assert_allclose(result.curvature, (1 / scale).sum(), rtol=1e-9)  # x'Ax with an x'x of no double
+
+
+def test_an_operator_and_a_right_hand_side_may_both_be_large():
+    result = conjugate_gradient(np.array([[1e300]]), np.array([1e120]))
+    assert result.status == Status.SUCCESS
+    np.testing.assert_allclose([result.x[0], result.curvature], [1e-180, 1e-60], rtol=1e-9)
+
+
+def test_a_product_beyond_float32_is_an_outcome():
+    result = conjugate_gradient(lambda v: 1e300 * v.astype(np.float64), np.ones(2, np.float32))
+    assert (result.status, result.iterations) == (Status.NON_FINITE, 0)
+
+
+def test_damping_counts_in_the_curvature_where_squares_of_x_overflow():
+    result = conjugate_gradient(np.array([[1e-200]]), np.ones(1), damping=1e-200)
+    assert result.status == Status.SUCCESS
+    np.testing.assert_allclose([result.x[0], result.curvature], [5e199, 2.5e199], rtol=1e-9)
+
+
+def test_a_curvature_beyond_a_double_is_infinite_and_not_nan():
+    result = conjugate_gradient(np.array([[1e-150]]), np.array([1e100]))
+    assert (result.status, result.curvature) == (Status.SUCCESS, np.inf)
+
+
+def test_a_residual_at_the_goal_is_a_success_also_where_the_next_product_underflowed():
+    result = conjugate_gradient(np.array([[1e-38]], np.float32), np.ones(1, np.float32))
+    assert (result.status, result.residual_norm) == (Status.SUCCESS, 0.0)

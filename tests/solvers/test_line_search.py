@@ -224,3 +224,10 @@ def test_a_step_that_is_theta_is_refused():
         with pytest.raises(ValueError, match="step: shares memory with theta"):
             backtracking_line_search(refuses, both[:3], step, max_kl=1)
     np.testing.assert_array_equal(both, 1)
+
+
+def test_the_largest_count_of_backtracks_that_is_taken_tries_the_whole_step():
+    theta = np.zeros(2)
+    result = backtracking_line_search(lambda _: (1.0, 0.0), theta, np.ones(2), max_kl=1, max_backtracks=2**31 - 1)
+    assert (result.status, result.backtracks) == (Status.SUCCESS, 0)
+    np.testing.assert_array_equal(theta, 1)

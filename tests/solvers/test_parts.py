@@ -333,10 +333,15 @@ def test_a_condition_of_a_search_alone_gets_the_parameters_in_kind(theta):
         (lambda e: find_direction(e, settings={"damping": 1}), TypeError, "settings: wanted DirectionSettings, got"),
         (lambda e: find_direction(e, [1.0] * 8), TypeError, "gradient: wanted an ndarray of float.*got list"),
         (lambda e: find_direction(e, np.ones(8, int)), TypeError, "gradient: wanted an ndarray of float.*got .*int64"),
-        (lambda e: find_direction(e, np.ones(3)), ValueError, r"engine.fisher_operator\(\): wanted size 3.*got 8"),
+        (
+            lambda e: find_direction(e, np.ones(3)),
+            ValueError,
+            r"gradient, .*: wanted one size, got shapes \(3,\) and \(8, 8\)",
+        ),
+        (lambda e: find_direction(e, np.ones((8, 1))), ValueError, r"gradient: wanted shape \(n,\), got \(8, 1\)"),
         (lambda e: step_length(find_direction(e), DirectionSettings()), TypeError, "settings: wanted StepSettings"),
         (lambda e: try_step(object(), np.ones(8)), TypeError, "engine: .*object.*no parameters, .*evaluate"),
-        (lambda e: try_step(e, np.ones(3)), ValueError, r"engine.parameters\(\): wanted shape \(3,\) as the step has"),
+        (lambda e: try_step(e, np.ones(3)), ValueError, r"step, engine.parameters\(\): .* got \(3,\) and \(8,\)"),
         (lambda e: try_step(e, [1.0] * 8), TypeError, "step: wanted an ndarray.*list"),
         (lambda e: try_step(e, np.ones(8), 0.1), TypeError, "settings: wanted StepSettings, got 0.1"),
         (lambda e: try_step(e, np.ones(8), accept=True), TypeError, "accept: wanted a callable.*bool"),
@@ -389,3 +394,56 @@ def test_a_fisher_matrix_of_zeros_gives_no_length():
     found = find_direction(engine)
     assert found.usable and step_length(found) is None
     assert TrustRegionReport.of_parts(found).status == Status.NO_CURVATURE
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-163, 1e-150, 1e150, 1e160, 1e200])
+def test_a_gradient_whose_squares_no_double_holds_has_a_direction(size):
+    engine = Quadratic(np.ones(3), np.eye(3))
+    found = find_direction(engine, np.full(3, size), DirectionSettings(damping=0.0))
+    assert found.status == Status.SUCCESS
+    assert found.gradient_norm == pytest.approx(size * math.sqrt(3), rel=1e-14)
+    np.testing.assert_allclose(found.x, size, rtol=1e-12)
+    length = step_length(found)
+    if 1e-150 <= size <= 1e150:
+        np.testing.assert_allclose(length * found.x, math.sqrt(2 * StepSettings().max_kl / 3), rtol=1e-12)
+    else:  # x'Fx is 0 or infinite
+        assert length is None
+        assert TrustRegionReport.of_parts(found).status == Status.NO_CURVATURE
+
+
+def test_a_direction_of_tensors_is_one_of_their_numbers():
+    g = torch.tensor([1.0, 2.0])
+    solution = conjugate_gradient(lambda v: 2 * v, g)
+    of_tensors, of_arrays = (
+        Direction.from_solution(solution, g, 0.1),
+        Direction(g.numpy(), solution.x.numpy(), solution.curvature, 0.1),
+    )
+    assert isinstance(of_tensors.x, np.ndarray) and of_tensors.x.dtype == np.float64
+    assert step_length(of_tensors) == step_length(of_arrays) > 0
+
+
+ONES = np.ones(2)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: step_length(None), TypeError, "direction: wanted Direction, got None"),
+        (lambda: TrustRegionReport.of_parts(None), TypeError, "direction: wanted Direction, got None"),
+        (
+            lambda: TrustRegionReport.of_parts(Direction(ONES, ONES), 1.0, 3),
+            TypeError,
+            "search: wanted LineSearchResult",
+        ),
+        (lambda: Direction([1.0], ONES), TypeError, "gradient: wanted an ndarray of float32 or float64, got list"),
+        (lambda: Direction(ONES, [1.0, 1.0]), TypeError, "x: wanted an ndarray of float32 or float64, got list"),
+        (lambda: Direction(ONES, np.ones(3)), ValueError, r"x: wanted shape \(2,\) as the gradient has, got \(3,\)"),
+        (lambda: Direction(ONES, np.ones((2, 1))), ValueError, r"x: wanted shape \(n,\), got \(2, 1\)"),
+        (lambda: Direction(ONES, ONES, status=0), TypeError, "status: wanted a Status, got 0"),
+        (lambda: Direction(ONES, ONES, "1"), TypeError, "curvature: wanted a number"),
+        (lambda: Direction.from_solution(ONES, ONES, 0.1), TypeError, "solution: wanted a CGResult, got ndarray"),
+    ],
+)
+def test_what_is_no_direction_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -355,9 +355,14 @@ def test_misuse_is_named_and_changes_nothing(change, error, message):
     ("method", "answer", "error", "message"),
     [
         ("surrogate_gradient", [1.0] * 8, TypeError, r"engine.surrogate_gradient\(\): wanted an ndarray, got list"),
-        ("fisher_operator", DenseOperator(np.eye(3)), ValueError, r"engine.fisher_operator\(\): wanted size 8.*got 3"),
+        (
+            "fisher_operator",
+            DenseOperator(np.eye(3)),
+            ValueError,
+            r"gradient, engine.fisher_operator\(\): wanted one size.*\(8,\) and \(3, 3\)",
+        ),
         ("fisher_operator", lambda v: v[:3], ValueError, r"engine.fisher_operator\(\): .*shape \(3,\)"),
-        ("parameters", np.zeros(3), ValueError, r"engine.parameters\(\): wanted shape \(8,\) .* got \(3,\)"),
+        ("parameters", np.zeros(3), ValueError, r"step, engine.parameters\(\): .* got \(8,\) and \(3,\)"),
     ],
 )
 def test_an_engine_that_answers_something_else_is_named(method, answer, error, message):

@@ -107,6 +107,14 @@ cdef class Actor:
         high, high_data = doubles(action_high, "action_high", outputs)
         stretch, stretch_data = doubles(action_scale, "action_scale", outputs)
         offset, offset_data = doubles(action_offset, "action_offset", outputs)
+        if low is not None and not (low <= high).all():
+            raise ValueError("action_low: wanted numbers at most those of action_high, got larger ones or NaN")
+        for name, numbers in (
+            ("observation_mean", mean), ("observation_scale", scale), ("action_scale", stretch),
+            ("action_offset", offset),
+        ):
+            if numbers is not None and not np.isfinite(numbers).all():
+                raise ValueError(f"{name}: holds a value that is not finite")
         if action_start is not None:
             self.actor.start = <const int64_t *>data_of(
                 action_start, "action_start", "q", 1, kernel.layout.components, -1, False

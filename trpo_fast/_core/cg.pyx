@@ -34,9 +34,10 @@ cdef double FLOAT64_MIN = 2.2250738585072014e-308
 # know.
 cdef double ATTAINABLE = 1000
 cdef double LEAST_SQUARE = 1e-280  # below it, squares of the items may have been lost
-# b is brought to about 1 where its logarithm (base 2) is beyond this, so that squares and x stay within the dtype.
-cdef int FLOAT32_EXPONENT = 60, FLOAT64_EXPONENT = 400
-cdef double FLOAT32_WIDEST = 2.0**60, FLOAT64_WIDEST = 2.0**400
+# b is brought to about 1 where it is beyond these, or below their inverses, so that its squares, x, and in float64 p'Ap
+# of an operator up to 1e240 stay within the dtype.
+cdef double FLOAT32_WIDEST = 2.0**60, FLOAT64_WIDEST = 2.0**100
+cdef int FLOAT32_FARTHEST = 120, FLOAT64_FARTHEST = 800  # a start this many powers of 2 above b is left where it is
 
 
 cdef struct Work:
@@ -129,8 +130,7 @@ cdef int iterate(
         if damping != 0:
             k.axpy(n, damping, w.p, w.Ap)
         pAp = k.dot(n, w.p, w.Ap)
-        norm_p = sqrt(k.dot(n, w.p, w.p))
-        norm_Ap = sqrt(k.dot(n, w.Ap, w.Ap))
+        norm_p, norm_Ap = norm(k, n, w.p), norm(k, n, w.Ap)
         if not (isfinite(pAp) and isfinite(norm_Ap)):
             return TRPO_STATUS_NON_FINITE
         if norm_p > 0:
@@ -211,7 +211,9 @@ cdef int settle(
             return status
         residual(A, k, w, n, b, damping)
         residual_norm[0] = norm(k, n, w.r)
-        if status != TRPO_STATUS_SUCCESS or residual_norm[0] <= goal:
+        if status >= 0 and residual_norm[0] <= goal:
+            return TRPO_STATUS_SUCCESS
+        if status != TRPO_STATUS_SUCCESS:
             return status
         if not (least * norm_b < residual_norm[0] < 0.5 * before):
             return TRPO_STATUS_STAGNATED
@@ -230,11 +232,11 @@ def solve(
     cdef Memory memory = Memory()
     cdef Work w
     cdef list models = []
-    cdef int kept = min(max_iter, <int>n) if reorthogonalize else 0
+    cdef size_t kept = min(<size_t>max_iter, n) if reorthogonalize else 0
     cdef int iterations = 0, status = TRPO_STATUS_SUCCESS, exponent = 0
-    cdef int widest = FLOAT32_EXPONENT if k.item_size == sizeof(float) else FLOAT64_EXPONENT
+    cdef int farthest = FLOAT32_FARTHEST if k.item_size == sizeof(float) else FLOAT64_FARTHEST
     cdef double largest = FLOAT32_WIDEST if k.item_size == sizeof(float) else FLOAT64_WIDEST
-    cdef double residual_norm = 0, norm_b, goal, curvature
+    cdef double residual_norm = 0, norm_b, goal, curvature, square
     if preconditioner is not None and (preconditioner.size != A.size or preconditioner.dtype != A.dtype):
         raise ValueError(
             f"preconditioner: wanted size {A.size} and dtype {A.dtype}, "
@@ -253,7 +255,7 @@ def solve(
         return status, iterations, residual_norm, 0.0
     if not 1 / largest < norm_b < largest:
         exponent = exponent_of(b)
-        if not (start_from_x and exponent_of(x) - exponent > 2 * widest):  # such an x0 would overflow
+        if not (start_from_x and exponent_of(x) - exponent > farthest):  # such an x0 would overflow
             return solve_scaled(
                 A, b, x, exponent, max_iter, rtol, atol, damping, progress_tol, preconditioner, start_from_x,
                 reorthogonalize, callback
@@ -275,7 +277,7 @@ def solve(
     w.coefficients = <double *>(base + 4 * stride + (kept_bytes + duals_bytes + 7) // 8 * 8)
     w.gain = 0
     if reorthogonalize:
-        max_iter = kept
+        max_iter = <int>kept
 
     with nogil:
         status = settle(
@@ -283,7 +285,10 @@ def solve(
             callback, x, &iterations, &residual_norm
         )
         # x'Ax = x'(b - r) - damping x'x: no further product
-        curvature = k.dot(n, w.x, rhs) - k.dot(n, w.x, w.r) - damping * k.dot(n, w.x, w.x)
+        curvature = k.dot(n, w.x, rhs) - k.dot(n, w.x, w.r)
+        if damping != 0:
+            square = k.dot(n, w.x, w.x)
+            curvature -= damping * square if isfinite(square) else (sqrt(damping) * norm(k, n, w.x))**2
     return status, iterations, residual_norm, curvature
 
 

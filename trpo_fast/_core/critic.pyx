@@ -36,6 +36,7 @@ from trpo_fast._core.library cimport (
     refuse_overlap,
     refuse_shared,
     threads as usable_threads,
+    widths_of,
 )
 
 
@@ -129,7 +130,7 @@ cdef class ValueKernel:
         self.kernels = kernels_for(dtype)
         self.dtype = np.dtype(dtype)
         self.code = code_of(self.dtype)
-        self.widths = tuple(int(width) for width in widths)
+        self.widths = widths_of(widths)
         self.activation = activation
         make_plan(self.kernels, self.widths, activation, &self.plan)
         if self.widths[-1] != 1:
@@ -219,7 +220,7 @@ cdef class ValueKernel:
         core.learning_rate = number_of(learning_rate, "learning_rate")
         core.beta1, core.beta2 = number_of(beta1, "beta1"), number_of(beta2, "beta2")
         core.epsilon = number_of(epsilon, "epsilon")
-        f.adam_step = counter_of(adam_step, "adam_step", INT64_MAX)
+        f.adam_step = counter_of(adam_step, "adam_step", INT64_MAX // 2)  # which every minibatch adds one to
         cdef int most = usable_threads()
         if threads is not None:
             most = min(most, <int>counter_of(threads, "threads", TRPO_MAX_THREADS))
@@ -245,6 +246,8 @@ cdef class ValueKernel:
         cdef void *theta = data_of(parameters, "parameters", self.code, 1, n, -1, True)
         cdef void *m = data_of(first_moment, "first_moment", self.code, 1, n, -1, True)
         cdef void *v = data_of(second_moment, "second_moment", self.code, 1, n, -1, True)
+        if (second_moment < 0).any():
+            raise ValueError(f"second_moment: wanted numbers >= 0, got {second_moment.min()!r} among them")
         f.rows, f.outcome = rows, TRPO_ADAM_FINITE
         cdef const int64_t *given = NULL
         if order is not None:

@@ -76,6 +76,8 @@ cdef extern from "trpo/random.h" nogil:
 cdef extern from "trpo/threads.h" nogil:
     const int TRPO_MAX_THREADS
     int trpo_get_threads()
+    int trpo_chosen_threads()
+    int trpo_openmp_limit()
     int trpo_usable_cores()
     void trpo_set_threads(int count)
     uint64_t trpo_floating_mode()

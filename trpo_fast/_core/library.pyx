@@ -37,6 +37,7 @@ from trpo_fast._core.csrc cimport (
     trpo_bfloat16_kernels_for,
     trpo_bfloat16_multiply_adds,
     trpo_bfloat16_name,
+    trpo_chosen_threads,
     trpo_claim,
     trpo_dispatch,
     trpo_floating_mode,
@@ -46,6 +47,7 @@ from trpo_fast._core.csrc cimport (
     trpo_left_out_isa,
     trpo_mlp,
     trpo_narrow_kernels_for,
+    trpo_openmp_limit,
     trpo_philox,
     trpo_random_key,
     trpo_random_permutation,
@@ -203,12 +205,24 @@ def get_num_threads():
     return trpo_get_threads()
 
 
+def chosen_num_threads():
+    """What `set_num_threads` or TRPO_FAST_NUM_THREADS set; None where neither did."""
+    return trpo_chosen_threads() or None
+
+
+def openmp_limit():
+    """What OMP_NUM_THREADS allows; None where it is not set, or is nothing that limits."""
+    cdef int limit = trpo_openmp_limit()
+    return limit if limit < TRPO_MAX_THREADS else None
+
+
 def _take_threads_from_environment():
     wanted = os.environ.get("TRPO_FAST_NUM_THREADS")
     if not wanted:
         return
     try:
-        set_num_threads(int(wanted))
+        # int() would take 2_5, and the digits of any script
+        set_num_threads(int(wanted) if wanted.isascii() and wanted.strip().isdecimal() else 0)
     except ValueError:
         raise ImportError(f"TRPO_FAST_NUM_THREADS={wanted!r} given; wanted 1 to {TRPO_MAX_THREADS}") from None
 
@@ -283,6 +297,13 @@ cdef bint take_claim(int *claim) noexcept nogil:
 
 cdef void permute(const trpo_random_key *key, int64_t n, int64_t *order) noexcept nogil:
     trpo_random_permutation(key, n, order)
+
+
+cdef tuple widths_of(object widths):
+    for width in widths:
+        if isinstance(width, bool) or not hasattr(width, "__index__"):
+            raise TypeError(f"widths: wanted integers, got {in_words(width)}")
+    return tuple([index(width) for width in widths])
 
 
 cdef int make_plan(const trpo_kernels *kernels, tuple widths, str activation, trpo_mlp *plan) except -1:

@@ -47,12 +47,13 @@ def backtrack(
     cdef Memory memory = Memory()
     cdef void *origin = memory.reserve(bytes)
     cdef double fraction = 1, improvement = 0, kl = 0
-    cdef int j, status = TRPO_STATUS_NO_IMPROVEMENT
+    cdef int status = TRPO_STATUS_NO_IMPROVEMENT
+    cdef long long j, trials = <long long>max_backtracks + 1  # beyond an int for the largest count
     cdef bint accepted = False
     refuse_overlap("step", direction, bytes, "theta", current, bytes)
     memcpy(origin, current, bytes)
     try:
-        for j in range(max_backtracks + 1):
+        for j in range(trials):
             PyErr_CheckSignals()
             k.step_from(n, origin, fraction, direction, current)
             if not k.all_finite(n, current):

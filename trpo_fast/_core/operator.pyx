@@ -134,7 +134,10 @@ cdef class CallableOperator(Operator):
             raise ValueError(f"{self.name}: the operator returned shape {result.shape}; wanted ({self.size},)")
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
             raise TypeError(f"{self.name}: the operator returned dtype {result.dtype}; wanted {self.dtype}")
-        result = np.ascontiguousarray(result, dtype=self.dtype)
+        if result.dtype != self.dtype:
+            with np.errstate(over="ignore"):  # what becomes infinite is an outcome of the loop
+                result = result.astype(self.dtype)
+        result = np.ascontiguousarray(result)
         memcpy(out, data_of(result, "A v", code, 1, self.size, -1, False), bytes)
         return 0
 

@@ -50,6 +50,7 @@ from trpo_fast._core.library cimport (
     refuse_shared,
     take_claim,
     threads,
+    widths_of,
 )
 from trpo_fast._core.operator cimport Operator
 
@@ -88,7 +89,7 @@ cdef class PolicyKernel:
         self.kernels = kernels_for(dtype, narrow)
         self.dtype = np.dtype(dtype)
         self.code = code_of(self.dtype)
-        self.widths = tuple(int(width) for width in widths)
+        self.widths = widths_of(widths)
         self.activation = activation
         make_plan(self.kernels, self.widths, activation, &self.plan)
         self.layout_memory = Memory()

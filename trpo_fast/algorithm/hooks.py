@@ -6,14 +6,17 @@ not go on without them unnoticed; acting needs none.
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trpo_fast._core.library import as_double, in_words
 from trpo_fast.rollout.advantages import AdvantageFunction
 from trpo_fast.rollout.batch import Batch
 from trpo_fast.solvers.settings import DirectionSettings, StepSettings
@@ -94,20 +97,14 @@ class Hooks:
         Raises
         ------
         TypeError, ValueError
-            Of the user's function: it returned something else than a report, left a parameter that is not finite, or
-            changed parameters and reported that no step was taken. What it raises travels to the caller.
+            Of the user's function, beginning with "step": it returned something else than a report, or one with a field
+            that is not what `TrustRegionReport` says of it, left a parameter that is not finite, or changed parameters
+            and reported that no step was taken. What it raises travels to the caller.
         """
         if self.step is None:
             return inputs.trust_region_step(engine)
         before = engine.parameters().copy()
-        report = self.step(engine, inputs)
-        if not isinstance(report, TrustRegionReport):
-            raise TypeError(f"step: the function returned {type(report).__name__}; want a TrustRegionReport")
-        if not isinstance(report.status, Status):
-            raise TypeError(f"step: the function reported status {report.status!r}; want a Status")
-        seconds = report.timings.values() if isinstance(report.timings, Mapping) else [report.timings]
-        if not all(isinstance(one, int | float) for one in seconds):
-            raise TypeError(f"step: the function reported timings {report.timings!r}; want seconds by name")
+        report = _checked(self.step(engine, inputs))
         try:
             engine.refresh()
         except ValueError as error:
@@ -117,7 +114,66 @@ class Hooks:
                 f"step: the function reported {report.status!r}, no step, and changed parameters; want them as they "
                 "were, bit for bit, or SUCCESS"
             )
-        return replace(report, timings={"gradient": 0.0, "solve": 0.0, "line_search": 0.0, **report.timings})
+        return report
+
+
+def _checked(report: Any) -> TrustRegionReport:
+    """What a function returned, each field as a `TrustRegionReport` has it: others log, save and compare them."""
+    if not isinstance(report, TrustRegionReport):
+        raise TypeError(f"step: the function returned {type(report).__name__}; want a TrustRegionReport")
+    found: dict[str, Any] = {}
+    for entry in fields(report):
+        found[entry.name] = _RULES[entry.type](entry.name, getattr(report, entry.name))
+    nan = [name for name, value in found.items() if isinstance(value, float) and math.isnan(value)]
+    if nan and report.status >= 0:  # where a step failed, as NON_FINITE, there may be nothing to say
+        raise ValueError(f"step: the function reported {nan[0]} nan with {report.status!r}; want a number")
+    return TrustRegionReport(**found)
+
+
+def _reported(name: str, value: Any, want: str) -> str:
+    return f"step: the function reported {name} {in_words(value)}; want {want}"
+
+
+def _status(name: str, value: Any) -> Status:
+    if not isinstance(value, Status):
+        raise TypeError(_reported(name, value, "a Status"))
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return as_double(value, name)
+    except (TypeError, ValueError) as error:
+        raise type(error)(_reported(name, value, "a number that a float holds")) from None
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
+        raise TypeError(_reported(name, value, "an integer >= 0"))
+    return int(value)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(_reported(name, value, "a string"))
+    return value
+
+
+def _timings(name: str, value: Any) -> dict[str, float]:
+    if not isinstance(value, Mapping):
+        raise TypeError(_reported(name, value, "seconds by name"))
+    seconds = {key: _number(f"{name}[{key!r}]", one) for key, one in value.items()}
+    return {"gradient": 0.0, "solve": 0.0, "line_search": 0.0, **seconds}
+
+
+# By what TrustRegionReport declares.
+_RULES: Mapping[Any, Callable[[str, Any], Any]] = {
+    "Status": _status,
+    "float": _number,
+    "int": _count,
+    "str": _text,
+    "dict[str, float]": _timings,
+}
 
 
 def _name_of(function: Any) -> str:

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 import trpo_fast
@@ -273,11 +274,11 @@ def _show(default: Any) -> str:
 
 def _whole_number(text: str, least: int) -> int:
     try:
-        value = float(text)  # so that 1e6 is understood
-    except ValueError:
-        value = float("nan")
-    if not (value >= least and value.is_integer()):
-        raise argparse.ArgumentTypeError(f"{text!r} given; want an integer >= {least}")
+        value = Decimal(text)  # so that 1e6 is understood, and 1e30 is what it says
+    except InvalidOperation:
+        value = Decimal("nan")
+    if not (value.is_finite() and least <= value < 2**63 and value == int(value)):
+        raise argparse.ArgumentTypeError(f"{text!r} given; want an integer >= {least}, below 2**63")
     return int(value)
 
 

@@ -8,18 +8,19 @@ import sys
 
 from trpo_fast import benchmarks
 from trpo_fast._core import library
-from trpo_fast.cli.errors import user_errors
+from trpo_fast.cli.errors import errors_of, user_errors
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure; a table on stdout, or one JSON object. Exit code 1 where an answer is wrong."""
+    if arguments.threads is not None:
+        with errors_of("--threads"):
+            library.set_num_threads(arguments.threads)
     if not arguments.json:
         machine = benchmarks.describe_machine(measure=False)
         print(f"{machine['cpu']}, {machine['instruction_set']}, threads in use: {machine['threads']}")
         print(benchmarks.header())
     with user_errors():
-        if arguments.threads is not None:
-            library.set_num_threads(arguments.threads)
         try:
             report = benchmarks.run(
                 arguments.what,

@@ -31,6 +31,15 @@ def is_of_an_answer(error: Exception) -> bool:
 
 
 @contextmanager
+def errors_of(option: str) -> Iterator[None]:
+    """Turn the ValueError of an argument, which begins with its name, into a CommandError of the option for it."""
+    try:
+        yield
+    except ValueError as error:
+        raise CommandError(f"{option}: {str(error).partition(': ')[2]}") from error
+
+
+@contextmanager
 def user_errors(*more: type[Exception]) -> Iterator[None]:
     """Turn the errors that the library raises for bad input, and ``more``, into CommandError."""
     expected: tuple[type[Exception], ...] = (ValueError, OSError, ImportError, *more)

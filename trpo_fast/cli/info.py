@@ -37,8 +37,13 @@ def run(arguments: argparse.Namespace) -> int:
 def _limits() -> list[str]:
     """What the number of threads comes from."""
     granted = f"{library.usable_cores()} cores granted of {os.cpu_count()} processors"
-    variables = ("TRPO_FAST_NUM_THREADS", "OMP_NUM_THREADS")
-    return [granted, *(f"{name}={os.environ[name]}" for name in variables if os.environ.get(name))]
+    found = [granted]
+    if os.environ.get("TRPO_FAST_NUM_THREADS"):
+        found.append(f"TRPO_FAST_NUM_THREADS={os.environ['TRPO_FAST_NUM_THREADS']}")
+    if text := os.environ.get("OMP_NUM_THREADS"):
+        ignored = "" if library.openmp_limit() else f", which is no number from 1 to {library.MAX_THREADS - 1}: ignored"
+        found.append(f"OMP_NUM_THREADS={text}{ignored}")
+    return found
 
 
 def _version(package: str) -> str:

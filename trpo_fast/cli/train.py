@@ -26,7 +26,7 @@ from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import plot
 from trpo_fast.cli.arguments import SAME_BITS, config_overrides, option_of
 from trpo_fast.cli.environments import import_from_here, import_options, loaded, show
-from trpo_fast.cli.errors import CommandError, describe, is_of_an_answer, user_errors
+from trpo_fast.cli.errors import CommandError, describe, errors_of, is_of_an_answer, user_errors
 from trpo_fast.cli.evaluate import unfinished
 from trpo_fast.cli.run_folder import RUN_OPTIONS, RunFolder, claimed_by_name, latest_of
 from trpo_fast.cli.stopping import Stopped, say
@@ -177,10 +177,8 @@ def _given(arguments: argparse.Namespace) -> dict[str, int | None]:
 def _set_threads(count: int | None) -> None:
     if count is None:
         return
-    try:
+    with errors_of("--threads"):
         library.set_num_threads(count)
-    except ValueError as error:
-        raise CommandError(f"--threads: {str(error).removeprefix('count: ')}") from error
     torch.set_num_threads(count)
 
 

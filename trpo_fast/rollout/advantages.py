@@ -83,14 +83,19 @@ class AdvantageInputs:
             New arrays of the policy's dtype, not normalized.
         """
 
-        def used(other: NDArray[Any] | None, own: NDArray[Any]) -> NDArray[Any]:
-            return own if other is None else np.ascontiguousarray(other, own.dtype)
+        def used(name: str, other: NDArray[Any] | None, own: NDArray[Any]) -> NDArray[Any]:
+            if other is None:
+                return own
+            array = np.asarray(as_numpy(other, name))
+            if array.dtype.kind not in "fiub":
+                raise TypeError(f"{name}: wanted real numbers, got {array.dtype}")
+            return np.ascontiguousarray(array, own.dtype)
 
         advantages, returns = np.empty_like(self.values), np.empty_like(self.values)
         generalized_advantages(
-            used(rewards, self.rewards),
-            used(values, self.values),
-            used(next_values, self.next_values),
+            used("rewards", rewards, self.rewards),
+            used("values", values, self.values),
+            used("next_values", next_values, self.next_values),
             self.terminated,
             self.truncated,
             advantages,
@@ -139,8 +144,8 @@ def estimated_by(
         if len(wrong):
             t, i = map(int, wrong[0])
             raise ValueError(
-                f"advantages: the function returned {name} of {array[t, i]} for environment {i} at step "
-                f"{first_step + t}; want finite numbers of {dtype}"
+                f"advantages: the function returned {name} of {array[t, i]} at [{t}, {i}], for environment {i} "
+                f"at step {first_step + t}; want finite numbers of {dtype}"
             )
         found.append(kept)
     return found[0], found[1]

@@ -81,6 +81,8 @@ def _array(name: str, value: Any, kinds: str, shape: tuple[int, ...] | None = No
         return array
     if array.dtype.kind not in kinds:
         raise TypeError(f"{name} must be {_KINDS[kinds]}, got dtype {array.dtype}")
+    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} must be below 2**63, got {array.max()}")
     if array.dtype.kind in "iu":
         array = array.astype(np.int64, copy=False)
     if shape is not None and array.shape != shape:

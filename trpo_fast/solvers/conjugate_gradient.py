@@ -26,7 +26,7 @@ class CGResult(NamedTuple):
     """``||b - (A + damping I) x||``: the recurrence's, computed afresh where rounding may have parted the two, before
     SUCCESS is said."""
     curvature: float
-    """``x' A x``, without damping."""
+    """``x' A x``, without damping; infinite, or 0, where no double holds it."""
 
 
 def as_operator(
@@ -61,6 +61,12 @@ def as_operator(
     if operator.dtype != np.dtype(dtype):
         raise TypeError(f"{name}: wanted dtype {np.dtype(dtype)} as the right-hand side has, got {operator.dtype}")
     return operator
+
+
+def _read_only(x: NDArray[Any]) -> NDArray[Any]:
+    view = x.view()
+    view.flags.writeable = False
+    return view
 
 
 def conjugate_gradient(
@@ -104,8 +110,8 @@ def conjugate_gradient(
         new one. In float32 plain CG loses orthogonality after about ten products, and with it digits of x. The solve
         ends after n iterations at the latest: they span the space.
     callback : callable, optional
-        Called with the current x after every iteration: the solver's own ndarray (copy it to keep it), or a copy as
-        an array of b's library.
+        Called with the current x after every iteration: a read-only view of the solver's own ndarray (copy it to keep
+        it), or a copy as an array of b's library.
     progress_tol : float
         Stop after iteration i, with status NO_PROGRESS, when ``phi(x) = x'(A + damping I)x / 2 - b'x`` fell by less
         than ``k progress_tol |phi|`` over the last ``k = max(10, i / 10)`` iterations [2]_; 0 never does. Martens uses
@@ -117,8 +123,8 @@ def conjugate_gradient(
         ``status > 0`` means stopped early and usable, ``< 0`` failed with ``x`` the last good iterate. SUCCESS is what
         the residual itself says: where the recurrence has lost touch with it, far from a start for instance, the solve
         goes on from there, or ends as STAGNATED or ITERATION_LIMIT. A `b` whose squares would underflow or overflow is
-        solved for scaled by a power of 2; digits that `x` itself cannot hold are STAGNATED, an `x` that overflows
-        NON_FINITE, with an `x` of zeros.
+        solved for scaled by a power of 2, and operators of any size a double holds are multiplied by; digits that `x`
+        itself cannot hold are STAGNATED, an `x` that overflows NON_FINITE, with the last good iterate, or zeros.
 
     Raises
     ------
@@ -167,6 +173,8 @@ def conjugate_gradient(
         preconditioner=inverse,
         start_from_x=x0 is not None,
         reorthogonalize=require_bool("reorthogonalize", reorthogonalize),
-        callback=callback if callback is None or make is None else lambda x: callback(make(x.copy())),
+        callback=callback
+        if callback is None
+        else lambda x: callback(_read_only(x) if make is None else make(x.copy())),
     )
     return CGResult(x if make is None else make(x), Status(status), iterations, residual_norm, curvature)

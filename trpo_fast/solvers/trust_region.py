@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._core.library import as_double
+from .._core.library import as_double, in_words
 from ..settings import described
+from .arrays import as_numpy
 from .conjugate_gradient import CGResult, as_operator, conjugate_gradient
 from .engine import Engine, Evaluator
 from .fisher_product import prepare_fisher
@@ -40,11 +41,11 @@ class Direction:
     """A direction x in parameter space, and what a step along it has to know; see `find_direction`."""
 
     gradient: NDArray[Any]
-    """g, (n,)."""
+    """g, (n,) float32 or float64; of another library's array, its memory."""
     x: NDArray[np.float64]
-    """(n,); zeros where there is none."""
+    """(n,), from either dtype; zeros where there is none."""
     curvature: float = 0.0
-    """x'Fx, without damping."""
+    """x'Fx, without damping; infinite, or 0, where no double holds it."""
     damping: float = 0.0
     """lambda that x was solved with."""
     status: Status = Status.SUCCESS
@@ -60,8 +61,17 @@ class Direction:
     """Of the numbers that they multiplied: see there."""
 
     def __post_init__(self) -> None:
+        values = vars(self)  # that of a frozen dataclass, which checks what it is made of
+        values["gradient"] = g = _vector("gradient", self.gradient)
+        values["x"] = _vector("x", self.x).astype(np.float64, copy=False)
+        if self.x.shape != g.shape:
+            raise ValueError(f"x: wanted shape {g.shape} as the gradient has, got {self.x.shape}")
+        if not isinstance(self.status, Status):
+            raise TypeError(f"status: wanted a Status, got {in_words(self.status)}")
+        for name in ("curvature", "damping", "residual_norm", "gradient_norm"):
+            values[name] = as_double(values[name], name)
         if math.isnan(self.gradient_norm):
-            object.__setattr__(self, "gradient_norm", _norm(self.gradient))
+            values["gradient_norm"] = _norm(g)
 
     @classmethod
     def from_solution(
@@ -74,9 +84,11 @@ class Direction:
         fisher_precision: str = "",
     ) -> Direction:
         """Of what `conjugate_gradient` found with the right-hand side `gradient` and this damping."""
+        if not isinstance(solution, CGResult):
+            raise TypeError(f"solution: wanted a CGResult, got {type(solution).__name__}")
         return cls(
             gradient,
-            solution.x.astype(np.float64),
+            solution.x,
             solution.curvature,
             damping,
             solution.status,
@@ -100,12 +112,14 @@ class Direction:
     @cached_property
     def slope(self) -> float:
         """x'g: by the linear model, what the surrogate gains along x."""
-        return float(self.x @ self.gradient)
+        with np.errstate(over="ignore"):
+            return float(self.x @ self.gradient)
 
     @cached_property
     def squared_norm(self) -> float:
         """x'x."""
-        return float(self.x @ self.x)
+        with np.errstate(over="ignore"):
+            return float(self.x @ self.x)
 
 
 @dataclass(frozen=True)
@@ -161,9 +175,14 @@ class TrustRegionReport:
         timings : mapping, optional
             Seconds; what is left out counts as 0.
         """
+        _require("direction", direction, Direction)
+        _require("settings", settings, StepSettings)
+        if search is not None:
+            _require("search", search, LineSearchResult)
         found: dict[str, Any] = {}
         status = Status.NO_CURVATURE if direction.usable else direction.status
         if length is not None and search is not None:
+            length = as_double(length, "length")
             status = search.status
             tried = search.step_fraction if status == 0 else settings.backtrack_factor**search.backtracks
             found = {
@@ -172,7 +191,7 @@ class TrustRegionReport:
                 "improvement": search.improvement,
                 "predicted_improvement": tried * length * direction.slope,
                 "step_fraction": search.step_fraction,
-                "step_norm": search.step_fraction * length * math.sqrt(direction.squared_norm),
+                "step_norm": search.step_fraction * length * _norm(direction.x),
             }
         return cls(
             status,
@@ -213,8 +232,8 @@ def find_direction(
     Returns
     -------
     Direction
-        With status NO_GRADIENT where g is zero, and NON_FINITE where it, or a statistic of the preconditioner, is not
-        finite.
+        With status NO_GRADIENT where g is zero, and NON_FINITE where its norm, or a statistic of the preconditioner, is
+        not finite.
 
     Raises
     ------
@@ -222,11 +241,12 @@ def find_direction(
         Misuse. What the engine raises travels to the caller.
     """
     _require_engine(engine, "fisher_operator")
-    _require_settings(settings, DirectionSettings)
-    g = _gradient_of(engine) if gradient is None else gradient
-    if not isinstance(g, np.ndarray) or g.dtype not in (np.float32, np.float64):
-        what = f"one of {g.dtype}" if isinstance(g, np.ndarray) else type(g).__name__
-        raise TypeError(f"gradient: wanted an ndarray of float32 or float64, got {what}")
+    _require("settings", settings, DirectionSettings)
+    g = _vector("gradient", _gradient_of(engine) if gradient is None else gradient)
+    fisher = engine.fisher_operator() if rows is None else engine.fisher_operator(rows)
+    shape = getattr(fisher, "shape", None)
+    if shape and g.shape != tuple(shape[:1]):
+        raise ValueError(f"gradient, engine.fisher_operator(): wanted one size, got shapes {g.shape} and {shape}")
     gradient_norm = _norm(g)
 
     def nothing(status: Status) -> Direction:
@@ -244,7 +264,6 @@ def find_direction(
             inverse = engine.preconditioner(settings.preconditioner, damping=settings.damping, rows=rows)
         except FloatingPointError:  # a statistic overflowed
             return nothing(Status.NON_FINITE)
-    fisher = engine.fisher_operator() if rows is None else engine.fisher_operator(rows)
     operator = as_operator(fisher, g.size, g.dtype, "engine.fisher_operator()")
     prepared = prepare_fisher(operator, settings.cg_iterations, settings.fisher_jacobians, settings.fisher_precision)
     solution = conjugate_gradient(
@@ -268,13 +287,12 @@ def step_length(direction: Direction, settings: StepSettings = DEFAULT_STEP) -> 
     Returns
     -------
     float or None
-        None where there is no direction, or its curvature is not more than rounding.
+        None where there is no direction, or its curvature is not more than rounding, or more than a double holds.
     """
-    _require_settings(settings, StepSettings)
-    damped = settings.step_curvature == "damped"
-    curvature = as_double(direction.curvature, "direction.curvature") + (
-        direction.damping * direction.squared_norm if damped else 0.0
-    )
+    _require("direction", direction, Direction)
+    _require("settings", settings, StepSettings)
+    damped = settings.step_curvature == "damped" and direction.damping != 0
+    curvature = direction.curvature + (direction.damping * direction.squared_norm if damped else 0.0)
     if not (direction.usable and _is_curvature(curvature, direction)):
         return None
     return math.sqrt(2 * settings.max_kl / curvature)
@@ -308,12 +326,12 @@ def try_step(
         Where no trial was accepted, or anything raised, the parameters are what they were, bit for bit.
     """
     _require_engine(engine, "parameters", "parameters_changed", "evaluate")
-    _require_settings(settings, StepSettings)
+    _require("settings", settings, StepSettings)
     if not isinstance(step, np.ndarray) or step.dtype.kind != "f":
         raise TypeError(f"step: wanted an ndarray of floats, got {getattr(step, 'dtype', type(step).__name__)}")
     theta = engine.parameters()
     if theta.shape != step.shape:
-        raise ValueError(f"engine.parameters(): wanted shape {step.shape} as the step has, got {theta.shape}")
+        raise ValueError(f"step, engine.parameters(): wanted one shape, got {step.shape} and {theta.shape}")
     with np.errstate(over="ignore"):  # a step that is not finite there is an outcome
         whole = step.astype(theta.dtype)
 
@@ -399,11 +417,31 @@ def can_keep(g: NDArray[Any], iterations: int, preconditioner: Any = None) -> bo
 
 def _is_curvature(curvature: float, direction: Direction) -> bool:
     """Whether x'Fx, a difference of numbers of the size of x'g in g's precision, is more than rounding; not for NaN."""
-    return curvature > 8 * float(np.finfo(direction.gradient.dtype).eps) * abs(direction.slope)
+    rounding = 8 * float(np.finfo(direction.gradient.dtype).eps) * abs(direction.slope)
+    return rounding < curvature < math.inf
 
 
 def _norm(g: NDArray[Any]) -> float:
-    return float(np.linalg.norm(g.astype(np.float64)))
+    """||g|| in float64, also where squares of its items leave the range of double."""
+    with np.errstate(over="ignore", under="ignore"):
+        norm = float(np.linalg.norm(g.astype(np.float64)))
+        if 1e-140 < norm < math.inf:
+            return norm
+        largest = float(np.abs(g).max(initial=0.0))
+        if largest == 0 or not math.isfinite(largest):
+            return largest
+        exponent = math.frexp(largest)[1]
+        return float(np.ldexp(np.linalg.norm(np.ldexp(g.astype(np.float64), -exponent)), exponent))
+
+
+def _vector(name: str, value: Any) -> NDArray[Any]:
+    array = as_numpy(value, name)
+    if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float64):
+        what = f"one of {array.dtype}" if isinstance(array, np.ndarray) else type(value).__name__
+        raise TypeError(f"{name}: wanted an ndarray of float32 or float64, got {what}")
+    if array.ndim != 1:
+        raise ValueError(f"{name}: wanted shape (n,), got {array.shape}")
+    return array
 
 
 def _gradient_of(engine: Engine) -> NDArray[Any]:
@@ -424,9 +462,9 @@ def _require_engine(engine: Any, *methods: str) -> None:
         )
 
 
-def _require_settings(settings: Any, kind: type[Any]) -> None:
-    if not isinstance(settings, kind):
-        raise TypeError(f"settings: wanted {kind.__name__}, got {settings!r}")
+def _require(name: str, value: Any, kind: type[Any]) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: wanted {kind.__name__}, got {in_words(value)}")
 
 
 def _with_settings_declared(function: Any) -> None:

@@ -8,6 +8,10 @@
 
 #include "trpo/mlp.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Rows that pass all layers together: less than TRPO_TILE_ROWS, so that a usual minibatch is two equal halves. */
 enum { TRPO_FIT_TILE_ROWS = 64, TRPO_FIT_BLOCKS = 16 /* partial sums of parameter size, at most */ };
 
@@ -55,7 +59,8 @@ typedef struct {
 static inline trpo_critic_workspace trpo_critic_workspace_for(const trpo_mlp *network, size_t item_size,
                                                               size_t batch_size, int threads) {
     const size_t items = trpo_critic_state_items(network);
-    trpo_critic_workspace w = {.bytes = 0};
+    trpo_critic_workspace w;
+    memset(&w, 0, sizeof w);
     w.blocks = trpo_critic_blocks(batch_size, network->parameters);
     w.threads = threads < w.blocks ? threads : w.blocks;
     for (int i = 0; i < 3; i++) w.state[i] = trpo_part_after(&w.bytes, items * item_size);
@@ -75,5 +80,9 @@ static inline void trpo_critic_place(const trpo_critic_workspace *w, void *memor
     fit->blocks = w->blocks;
     fit->threads = w->threads;
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

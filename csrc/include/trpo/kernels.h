@@ -17,6 +17,10 @@
 #include "trpo/random.h"
 #include "trpo/types.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* What came out of a step of Adam that is infinite or NaN; a parameter is named before the second moment. */
 typedef enum { TRPO_ADAM_FINITE = 0, TRPO_ADAM_PARAMETER = 1, TRPO_ADAM_SECOND_MOMENT = 2 } trpo_adam_outcome;
 
@@ -172,5 +176,9 @@ const char *trpo_available_isa(int i);
 /* The i-th instruction set, those of bf16 included, that this build is without, as its compiler did not know it; NULL past
  * the end. */
 const char *trpo_left_out_isa(int i);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

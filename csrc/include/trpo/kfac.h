@@ -9,6 +9,10 @@
 
 #include "trpo/policy.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct {
     size_t inputs, outputs;
     size_t weight, bias;          /* offsets in the vector; bias is TRPO_NO_BIAS where the layer has none */
@@ -76,7 +80,9 @@ typedef struct {
 static inline trpo_kfac_workspace trpo_kfac_workspace_for(const trpo_kfac_sample *sample, size_t item_size,
                                                           int threads) {
     const size_t rows = (sample->count + sample->input_step - 1) / sample->input_step;
-    trpo_kfac_workspace w = {.blocks = trpo_kfac_block_count(rows, sample->plan->factor_items)};
+    trpo_kfac_workspace w;
+    memset(&w, 0, sizeof w);
+    w.blocks = trpo_kfac_block_count(rows, sample->plan->factor_items);
     w.threads = threads < w.blocks ? threads : w.blocks;
     w.sums = trpo_part_after(&w.bytes, (size_t)w.blocks * sample->plan->factor_items * item_size);
     w.scratch = trpo_part_after(&w.bytes, (size_t)w.threads * trpo_kfac_scratch_items(sample->batch->problem.network) *
@@ -101,11 +107,16 @@ typedef struct {
 
 /* Of a plan that kronecker_plan has filled. item_size: of the table. */
 static inline trpo_kronecker_workspace trpo_kronecker_workspace_for(const trpo_kronecker *plan, size_t item_size) {
-    trpo_kronecker_workspace w = {.bytes = 0};
+    trpo_kronecker_workspace w;
+    memset(&w, 0, sizeof w);
     w.factors = trpo_part_after(&w.bytes, plan->factor_items * item_size);
     w.diagonal = trpo_part_after(&w.bytes, plan->size * item_size);
     w.work = trpo_part_after(&w.bytes, plan->work_items * item_size);
     return w;
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -8,6 +8,10 @@
 
 #include "trpo/types.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum {
     TRPO_MAX_LAYERS = 64,
     TRPO_TILE_ROWS = 96, /* samples that pass all layers together: their activations stay in the L2 cache */
@@ -50,5 +54,9 @@ static inline int trpo_block_count(size_t rows, size_t parameters) {
     const size_t most = TRPO_MAX_BLOCKS / (tiles < 64 ? 2 : 1) / (parameters > 65536 ? 2 : 1);
     return (int)(tiles < most ? tiles : most);
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -5,6 +5,10 @@
 #include "trpo/mlp.h"
 #include "trpo/random.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Most outputs of a policy network: a row of them lies on the stack. Checked by the caller. */
 enum { TRPO_MAX_OUTPUTS = 4096 };
 
@@ -124,7 +128,8 @@ typedef struct {
 } trpo_bfloat16_layer;
 
 static inline trpo_bfloat16_layer trpo_bfloat16_layer_of(const trpo_mlp *network, int l) {
-    trpo_bfloat16_layer at = {0};
+    trpo_bfloat16_layer at;
+    memset(&at, 0, sizeof at);
     for (int i = 0; i < l; i++) {
         const size_t inputs = i ? network->padded[i] : network->widths[0];
         at.forward += trpo_bfloat16_pairs(network->widths[i]) * network->padded[i + 1];
@@ -151,7 +156,9 @@ static inline size_t trpo_bfloat16_tile_items(const trpo_mlp *network) {
 
 static inline trpo_bfloat16_workspace trpo_bfloat16_workspace_for(const trpo_mlp *network, int threads) {
     const trpo_bfloat16_layer end = trpo_bfloat16_layer_of(network, network->layers);
-    trpo_bfloat16_workspace w = {.threads = threads};
+    trpo_bfloat16_workspace w;
+    memset(&w, 0, sizeof w);
+    w.threads = threads;
     size_t biases = 0;
     for (int l = 1; l <= network->layers; l++) biases += network->padded[l];
     w.weights = trpo_part_after(&w.bytes, (end.forward + end.backward) * sizeof(uint32_t));
@@ -185,7 +192,9 @@ static inline trpo_policy_workspace trpo_policy_workspace_for(const trpo_policy_
     const trpo_mlp *network = problem->network;
     const size_t tile_bytes = trpo_tile_items(network, problem->layout.distribution) * item_size;
     const size_t tiles = (problem->rows + TRPO_TILE_ROWS - 1) / TRPO_TILE_ROWS, fitting = cache_bytes / tile_bytes;
-    trpo_policy_workspace w = {.tiles = tiles < fitting ? tiles : fitting};
+    trpo_policy_workspace w;
+    memset(&w, 0, sizeof w);
+    w.tiles = tiles < fitting ? tiles : fitting;
     w.blocks = trpo_block_count(problem->rows, network->parameters);
     w.threads = threads < w.blocks ? threads : w.blocks;
     const size_t blocks = (size_t)w.blocks, outputs = network->widths[network->layers];
@@ -238,5 +247,9 @@ typedef struct {
 
 /* What acting on a row found: rows that are not finite are reported, never acted on. */
 typedef enum { TRPO_ACT_OK = 0, TRPO_ACT_BAD_OBSERVATION = 1, TRPO_ACT_BAD_ACTION = 2 } trpo_act_outcome;
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -5,6 +5,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct {
     uint64_t seed;
     uint32_t stream; /* < 2^8: what the draws are for */
@@ -25,5 +29,9 @@ void trpo_random_normal(const trpo_random_key *key, uint32_t row, int count, dou
 
 /* A uniformly random order of 0..n-1 (Fisher-Yates). order: n items, overwritten. n < 2^32. */
 void trpo_random_permutation(const trpo_random_key *key, int64_t n, int64_t *order);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -4,6 +4,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { TRPO_MAX_THREADS = 256 };
 
 /* Threads that a parallel section may use, the caller's included. Until trpo_set_threads is called: trpo_usable_cores, at
@@ -25,6 +29,11 @@ int trpo_usable_cores(void);
 
 /* count: 1..TRPO_MAX_THREADS (checked by the caller), or 0: as before anything was set. Holds from the next section on. */
 void trpo_set_threads(int count);
+int trpo_chosen_threads(void); /* what it was called with last; 0 where it was not */
+
+/* What OMP_NUM_THREADS allows on the first level of its list, looked at once; TRPO_MAX_THREADS where it is not set, or is no
+ * number from 1 to that. */
+int trpo_openmp_limit(void);
 
 /* Run task(context, i, thread) once for every i < tasks. threads: what the caller has room for; no more than that, and no
  * more than trpo_get_threads(), take part. thread is 0..threads-1 and no two running tasks share one. Returns when all are
@@ -45,5 +54,9 @@ void trpo_set_floating_mode(uint64_t mode);
  * was held while this process was forked is free in the child, where its holder does not exist. */
 int trpo_claim(int *claim);
 static inline void trpo_release(int *claim) { __atomic_store_n(claim, 0, __ATOMIC_RELEASE); }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

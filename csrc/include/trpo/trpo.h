@@ -10,8 +10,8 @@
  *   k->policy_evaluate                   improvement and KL of a trial step, for the line search
  *
  * The C files of csrc and those of csrc/isa for the machine, each with the flags for its instruction set, are the whole
- * library: csrc/library.mk has them, and `make -C csrc` makes libtrpo.a. It needs the C and mathematics libraries and POSIX
- * threads.
+ * library: csrc/library.mk has them, and `make -C csrc` makes libtrpo.a, which may become part of a shared library, too. It
+ * needs the C library and POSIX threads, not the mathematics library. C++17 may include the headers.
  *
  * What holds throughout:
  * - Memory is the caller's. Nothing here allocates but the pool of threads, once, and what counts a machine's cores, which

@@ -4,6 +4,11 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 typedef enum { TRPO_FLOAT32 = 0, TRPO_FLOAT64 = 1 } trpo_dtype;
 
@@ -72,5 +77,9 @@ static inline trpo_part trpo_part_after(size_t *end, size_t bytes) {
     *end += (bytes + TRPO_ALIGNMENT - 1) / TRPO_ALIGNMENT * TRPO_ALIGNMENT;
     return part;
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -194,16 +195,85 @@ def test_an_environment_that_says_its_own_state_goes_on_with_the_same_bits(kind,
         assert resumed(tmp_path / f"{update}.trpo", total, env=kind, vectorization=vectorization) == seen[5]
 
 
-class Mute(Counting):
+class Saying(Counting):
+    """Says what it is told to."""
+
+    def __init__(self, said):
+        self.said = said
+
     def get_state(self):
-        return {"where": object()}
+        return self.said
 
 
-def test_a_state_of_an_environment_that_is_no_plain_data_is_named():
-    agent = TRPO(**settings(Mute))
-    with pytest.raises(TypeError, match=r"get_state\(\) of Mute\['where'\]: .*object.* given; want arrays"):
+@pytest.mark.parametrize(
+    ("said", "named", "vectorization"),
+    [
+        ({"where": object()}, r"\['where'\]: .*object.* given; want arrays", "sync"),
+        ({"where": {3}}, r"\['where'\]: .*set.* given; want arrays", "sync"),
+        (None, " returned None; want a dict", "sync"),
+        ([1.5, 2], r" returned \[1.5, 2\]; want a dict", "workers"),
+    ],
+    ids=["object", "set", "none", "list"],
+)
+def test_what_get_state_says_that_is_no_dict_of_plain_data_is_named_in_the_first_rollout(said, named, vectorization):
+    workers = 1 if vectorization == "workers" else None
+    agent = TRPO(**settings(lambda: Saying(said), vectorization=vectorization, num_workers=workers))
+    with pytest.raises(TypeError, match=rf"environment 0: get_state\(\) of Saying{named}"):
         agent.learn(100)
     agent.close()
+
+
+def test_what_get_state_raises_travels_on_with_the_environment_noted():
+    class Failing(Counting):
+        def get_state(self):
+            raise RuntimeError("no state today")
+
+    agent = TRPO(**settings(Failing))
+    with pytest.raises(RuntimeError, match="no state today") as raised:
+        agent.learn(100)
+    assert "environment 0, in its get_state" in raised.value.__notes__
+    agent.close()
+
+
+class Refusing(Counting):
+    """Takes no state, the second copy of a process alone."""
+
+    made = 0
+
+    def __init__(self, error):
+        self.error, self.index = error, Refusing.made % 2
+        Refusing.made += 1
+
+    def set_state(self, state):
+        if self.index == 1:
+            raise self.error
+        super().set_state(state)
+
+
+@pytest.mark.parametrize(
+    ("error", "vectorization"),
+    [
+        *((kind("x"), "sync") for kind in (RuntimeError, AssertionError, KeyError, ValueError)),
+        (RuntimeError("x"), "workers"),
+    ],
+    ids=repr,
+)
+def test_whatever_set_state_raises_has_new_episodes_begin_and_is_named(error, vectorization, tmp_path, monkeypatch):
+    def made():
+        return Refusing(error)
+
+    monkeypatch.setattr(Refusing, "made", 0)
+    vectorized = {"vectorization": vectorization, "num_workers": 1 if vectorization == "workers" else None}
+    agent = TRPO(**settings(made, **vectorized))
+    agent.learn(2 * T)
+    agent.save(tmp_path / "m.trpo")
+    agent.close()
+    other = TRPO.load(tmp_path / "m.trpo", env=made, **vectorized)
+    named = rf"new episodes begin.*: environment 1: set_state\(\) of Refusing raised {re.escape(repr(error))}"
+    with pytest.warns(UserWarning, match=named):
+        other.learn(2 * T, reset_num_timesteps=False)
+    assert other.num_updates == 2
+    other.close()
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "workers"])

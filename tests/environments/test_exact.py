@@ -103,6 +103,7 @@ def test_what_is_not_known_is_named(env, named):
         (lambda state: state["generator"]["state"].update(bit_generator="os.system"), "is no bit generator"),
         (lambda state: state["generator"]["state"].pop("state"), "not the state of a random generator"),
         (lambda state: state["layers"][-1][1].update(reset=3), "has no 'reset' in its state"),
+        (lambda state: state["layers"].__setitem__(-1, (state["layers"][-1][0], 3)), "state of CartPoleEnv raised"),
     ],
 )
 def test_a_state_of_something_else_is_refused(spoil, named):

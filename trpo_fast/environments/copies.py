@@ -233,14 +233,23 @@ class Copies:
         return next(filter(None, map(exact.reason_against, self.envs)), None)
 
     def get_state(self) -> list[State]:
-        """State of each copy, where nothing is `inexact`; with it others, in another process, go on alike."""
+        """State of each copy, where nothing is `inexact`; with it others, in another process, go on alike.
+
+        What a copy's own get_state raises travels on, with a note that names the environment.
+        """
         states: list[State] = []
         for i, env in enumerate(self.envs):
+            name = f"environment {self.first + i}"
+            try:
+                own = exact.get_state(env, name)
+            except Exception as error:
+                error.add_note(f"{name}, in its get_state")
+                raise
             # The process's own generators are nobody's state: a copy that draws from them is reproduced by no seed.
             called = self._called[i]
             states.append(
                 {
-                    "env": exact.get_state(env),
+                    "env": own,
                     "generators": called.get_state() if isinstance(called, Own) else None,
                     "mask": None if self.masks is None else self.masks[i].copy(),
                     "mask_source": self.mask_source,
@@ -259,7 +268,7 @@ class Copies:
             self._steps = max(int(state["steps"]) for state in states)
             masks = [state["mask"] for state in states]
             for i, (env, state) in enumerate(zip(self.envs, states, strict=True)):
-                exact.set_state(env, state["env"])
+                exact.set_state(env, state["env"], f"environment {self.first + i}")
                 if self._own_generators and state["generators"] is not None:
                     self._called[i] = Own(env, functools.partial(self._settle, i))
                     self._called[i].set_state(state["generators"])

@@ -51,39 +51,49 @@ def watch(env: Any) -> None:
         simulators.watch(env.unwrapped)
 
 
-def get_state(env: Any) -> State:
-    """State of `env`, for which `reason_against` has nothing to say; TypeError where a layer's own is no plain data."""
+def get_state(env: Any, name: str = "env") -> State:
+    """State of `env`, for which `reason_against` has nothing to say; errors call it `name`.
+
+    TypeError where what a layer says by a method of its own is no dict of plain data; what that raises travels on.
+    """
     layers = []
     for layer in _layers(env):
         kind = _kind_of(layer)
         assert kind is not None
-        name = simulators.name_of(layer)
-        layers.append((name, copied(kind.get(layer), f"env: get_state() of {type(layer).__name__}")))
+        own = kind.get(layer)
+        if not isinstance(own, dict):
+            raise TypeError(f"{name}: get_state() of {type(layer).__name__} returned {own!r:.100}; want a dict")
+        layers.append((simulators.name_of(layer), copied(own, f"{name}: get_state() of {type(layer).__name__}")))
     return {"layers": layers, "generator": _generator_state(env.unwrapped)}
 
 
-def set_state(env: Any, state: Any) -> None:
-    """Put `env` where the one was whose state this is, neither reset before nor afterwards.
+def set_state(env: Any, state: Any, name: str = "env") -> None:
+    """Put `env` where the one was whose state this is, neither reset before nor afterwards; errors call it `name`.
 
-    ValueError where the state is of other layers, or of another version of a simulator; `env` has to be reset then.
+    ValueError where the state is of other layers, or of another version of a simulator, or where a layer's own method
+    raises; `env` has to be reset then.
     """
     try:
         given, generator = state["layers"], state["generator"]
-        names = [name for name, _ in given]
+        names = [layer for layer, _ in given]
     except (TypeError, KeyError, ValueError) as error:
-        raise ValueError("not the state of an environment") from error
+        raise ValueError(f"{name}: not the state of an environment") from error
     layers = list(_layers(env))
     own = [simulators.name_of(layer) for layer in layers]
     if names != own:
-        raise ValueError(f"saved of {' in '.join(map(str, reversed(names)))}; this is {' in '.join(reversed(own))}")
+        saved_of = " in ".join(map(str, reversed(names)))
+        raise ValueError(f"{name}: saved of {saved_of}; this is {' in '.join(reversed(own))}")
     for layer, (_, saved) in zip(layers, given, strict=True):
         kind = _kind_of(layer)
         if kind is None:
-            raise ValueError(str(reason_against(env)))
+            raise ValueError(f"{name}: {reason_against(env)}")
         try:
             kind.set(layer, copied(saved))
-        except (TypeError, KeyError, AttributeError, IndexError) as error:
-            raise ValueError(f"{type(layer).__name__} does not take its state: {error!r}") from error
+        except Exception as error:  # of a user's method, or of a simulator's
+            if isinstance(error, ValueError) and not _has_own_pair(type(layer)):
+                raise  # which says what it is about
+            whose = "set_state()" if _has_own_pair(type(layer)) else "putting back the state"
+            raise ValueError(f"{name}: {whose} of {type(layer).__name__} raised {error!r}") from error
     _put_generator(env.unwrapped, generator)
 
 
@@ -122,7 +132,7 @@ def _has_own_pair(kind: Any) -> bool:
 
 def _sync_state(env: Any) -> State:
     return {
-        "copies": [get_state(copy) for copy in env.envs],
+        "copies": [get_state(copy, f"environment {i}") for i, copy in enumerate(env.envs)],
         "ended": env._autoreset_envs,
         "rewards": env._rewards,
         "terminated": env._terminations,
@@ -133,8 +143,8 @@ def _sync_state(env: Any) -> State:
 def _set_sync_state(env: Any, state: Mapping[str, Any]) -> None:
     if len(state["copies"]) != len(env.envs):
         raise ValueError(f"saved of {len(state['copies'])} copies; these are {len(env.envs)}")
-    for copy, own in zip(env.envs, state["copies"], strict=True):
-        set_state(copy, own)
+    for i, (copy, own) in enumerate(zip(env.envs, state["copies"], strict=True)):
+        set_state(copy, own, f"environment {i}")
     env._autoreset_envs, env._rewards = state["ended"], state["rewards"]
     env._terminations, env._truncations = state["terminated"], state["truncated"]
 

@@ -140,7 +140,7 @@ class VectorAdapter(Environments):
         """State of the vector environment; see :class:`Environments`."""
         masks = self.action_masks
         return {
-            "vector": exact.get_state(self._env),
+            "vector": exact.get_state(self._env, self._name),
             "masks": None if masks is None else masks.copy(),
             "has_masks": self._mask_source is not None,
             "steps": self._steps,
@@ -153,7 +153,7 @@ class VectorAdapter(Environments):
         _BEGUN[id(self._env.unwrapped)] = self  # also where it fails halfway
         try:
             vector, masks, has_masks, steps = (state[name] for name in ("vector", "masks", "has_masks", "steps"))
-            exact.set_state(self._env, vector)
+            exact.set_state(self._env, vector, self._name)
             self._steps = int(steps)
             if self._mask_format is not None and has_masks:
                 if self._mask_source is None:

@@ -235,6 +235,36 @@ def test_what_get_state_raises_travels_on_with_the_environment_noted():
     agent.close()
 
 
+@pytest.mark.parametrize("vectorization", ["sync", "workers"])
+def test_a_simulator_whose_constructor_draws_has_new_episodes_begin_and_the_run_says_so(vectorization, tmp_path):
+    def made():
+        env = gym.make("CartPole-v1", max_episode_steps=17)
+        env.unwrapped.length = float(np.random.default_rng().uniform(0.3, 0.7))
+        return env
+
+    vectorized = {"vectorization": vectorization, "num_workers": 1 if vectorization == "workers" else None}
+    agent = TRPO(**settings(made, **vectorized))
+    agent.learn(2 * T)
+    agent.save(tmp_path / "m.trpo")
+    agent.close()
+    other = TRPO.load(tmp_path / "m.trpo", env=made, **vectorized)
+    named = "environment 0: CartPoleEnv, made again, is another one than was saved, in one of gravity, .*length"
+    with pytest.warns(UserWarning, match=f"new episodes begin.*: {named}"):
+        other.learn(2 * T, reset_num_timesteps=False)
+    assert re.match(named, other.inexact)
+    other.close()
+    assert re.match(named, other.inexact)
+
+
+def test_a_lake_whose_map_is_drawn_is_inexact_from_the_start_and_cuts_do_not_help():
+    agent = TRPO(**{**settings("FrozenLake-v1"), "env_kwargs": {"map_name": None}})
+    assert "draws its map when it is made" in agent.inexact
+    agent.close()
+    agent = TRPO(**{**settings("FrozenLake-v1", reset_on_checkpoint=1), "env_kwargs": {"map_name": None}})
+    assert "reset_on_checkpoint=1 does not help: its map is another one whenever it is made" in agent.inexact
+    agent.close()
+
+
 class Refusing(Counting):
     """Takes no state, the second copy of a process alone."""
 

@@ -123,3 +123,117 @@ def test_a_state_of_another_version_of_the_simulator_is_refused_and_both_are_nam
     state["layers"][-1][1]["version"] = "2.3.7"
     with pytest.raises(ValueError, match=f"saved with MuJoCo 2.3.7, and {mujoco.__version__} is installed"):
         exact.set_state(env, state)
+
+
+def lake(**arguments):
+    return gym.make("FrozenLake-v1", **arguments)
+
+
+def changed(name, change):
+    """Makes an environment of this name, and changes something in it."""
+
+    def make():
+        env = gym.make(name)
+        change(env.unwrapped)
+        return env
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "again", "part"),
+    [
+        (lambda: gym.make("CartPole-v1"), changed("CartPole-v1", lambda env: setattr(env, "length", 0.6)), "length"),
+        (lambda: gym.make("Acrobot-v1"), changed("Acrobot-v1", lambda env: setattr(env, "LINK_MASS_1", 2.0)), "MASS_1"),
+        (lambda: gym.make("Pendulum-v1", g=9.0), lambda: gym.make("Pendulum-v1", g=9.5), ", g,"),
+        (lambda: gym.make("MountainCar-v0"), lambda: gym.make("MountainCar-v0", goal_velocity=1), "goal_velocity"),
+        (lambda: lake(desc=["SFG"]), lambda: lake(desc=["SHG"]), "desc"),
+        (lambda: lake(), lambda: lake(is_slippery=False), "P"),
+        (lambda: gym.make("CliffWalking-v1"), lambda: gym.make("CliffWalking-v1", is_slippery=True), "P"),
+        (lambda: gym.make("Taxi-v4"), lambda: gym.make("Taxi-v4", is_rainy=True), "P"),
+        (lambda: gym.make("Blackjack-v1", sab=True), lambda: gym.make("Blackjack-v1", sab=False), "sab"),
+        (
+            lambda: gym.make_vec("CartPole-v1", 2, "vector_entry_point"),
+            lambda: gym.make_vec("CartPole-v1", 2, "vector_entry_point", sutton_barto_reward=True),
+            "_sutton_barto_reward",
+        ),
+    ],
+)
+def test_an_environment_that_was_made_otherwise_is_refused_and_says_what_of_it_may_be_another(make, again, part):
+    env = make()
+    env.reset(seed=0)
+    state = exact.get_state(env)
+    exact.set_state(make(), state)
+    with pytest.raises(exact.MadeOtherwise, match=f"made again, is another one than was saved.*{part}"):
+        exact.set_state(again(), state)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda env: env.model.body_mass.__setitem__(1, 2.0),
+        lambda env: env.model.opt.gravity.__setitem__(2, -3.0),
+        lambda env: setattr(env.model.opt, "timestep", 0.003),
+        lambda env: setattr(env, "_reset_noise_scale", 0.5),
+        lambda env: setattr(env, "frame_skip", 3),
+    ],
+    ids=["mass", "gravity", "timestep", "argument", "frame skip"],
+)
+def test_a_mujoco_environment_that_was_made_otherwise_is_refused(change):
+    pytest.importorskip("mujoco")
+    env, other = gym.make("InvertedPendulum-v5"), gym.make("InvertedPendulum-v5")
+    env.reset(seed=0)
+    change(other.unwrapped)
+    with pytest.raises(exact.MadeOtherwise, match=r"InvertedPendulumEnv, made again, .* one of model, arguments"):
+        exact.set_state(other, exact.get_state(env))
+
+
+def test_a_mujoco_model_that_is_changed_on_the_way_is_told_from_one_that_is_not():
+    pytest.importorskip("mujoco")
+    env = gym.make("InvertedPendulum-v5")
+    env.reset(seed=0)
+    exact.set_state(gym.make("InvertedPendulum-v5"), exact.get_state(env))
+    env.unwrapped.model.body_mass[1] *= 1.5
+    with pytest.raises(exact.MadeOtherwise):
+        exact.set_state(gym.make("InvertedPendulum-v5"), exact.get_state(env))
+
+
+class Heavier(gym.Wrapper):
+    """Draws the mass of a pole at each reset, and says it."""
+
+    def reset(self, **arguments):
+        answer = self.env.reset(**arguments)
+        self.unwrapped.masspole = float(self.np_random.uniform(0.1, 0.2))
+        return answer
+
+    def get_state(self):
+        return {"masspole": self.unwrapped.masspole}
+
+    def set_state(self, state):
+        self.unwrapped.masspole = state["masspole"]
+
+
+def test_what_a_wrapper_changes_in_its_simulator_and_puts_back_is_no_other_environment():
+    env = Heavier(made())
+    env.reset(seed=0)
+    played(env, 40, np.random.default_rng(0))
+    state, other = exact.get_state(env), Heavier(made())
+    exact.set_state(other, state)
+    assert played(env, 60, np.random.default_rng(1)) == played(other, 60, np.random.default_rng(1))
+
+
+def test_a_state_of_before_that_says_nothing_of_the_making_is_taken():
+    env = lake()
+    env.reset(seed=0)
+    state = exact.get_state(env)
+    del state["making"]
+    other = lake()
+    exact.set_state(other, state)
+    assert other.unwrapped.s == env.unwrapped.s
+
+
+@pytest.mark.parametrize("arguments", [{"map_name": None}, {"map_name": None, "desc": None}])
+def test_a_lake_whose_map_is_drawn_is_named_and_one_with_a_map_is_not(arguments):
+    assert "FrozenLakeEnv draws its map when it is made" in exact.reason_against(lake(**arguments))
+    assert exact.reason_against(lake(map_name=None, desc=["SFG"])) is None
+    assert exact.reason_against(lake(map_name="8x8")) is None

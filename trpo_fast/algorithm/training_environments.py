@@ -63,6 +63,7 @@ class TrainingEnvironments:
         self._state: State = {"step": 0, "resets": 0, "episodes": None}  # of the collector while there is none
         self._warned_of_spaces = False  # that copies draw from one space
         self._inexact: str | None = None  # of the latest collector
+        self._made_otherwise: str | None = None  # of one before
 
     def get_state(self) -> State:
         """What the collector goes on from; see :class:`Collector`."""
@@ -104,6 +105,8 @@ class TrainingEnvironments:
         With `cuts` that is so after a cut alone.
         """
         period = self._config.reset_on_checkpoint
+        if self.made_otherwise is not None:  # and would be so again
+            return self.made_otherwise
         if self.collector is None and self._inexact is None:  # nothing but the state is known
             begun, is_cut = self._state["resets"] > 0, period > 0 and updates % period == 0
             if self._state["episodes"] is not None or is_cut or not begun:
@@ -117,6 +120,11 @@ class TrainingEnvironments:
         if updates % period:
             return f"after update {updates:,}, between two of the cuts that reset_on_checkpoint={period} makes"
         return None
+
+    @property
+    def made_otherwise(self) -> str | None:
+        """What was another one when environments were made again to go on from a state; None where nothing was."""
+        return self._made_otherwise if self.collector is None else self.collector.made_otherwise
 
     def attach(self, environments: Environments) -> None:
         """Train in these from now on."""
@@ -198,7 +206,7 @@ class TrainingEnvironments:
     def close(self) -> None:
         """Close the environments; others are made where they are needed again, and go on from the same state."""
         if self.collector is not None:
-            self._state = self.collector.get_state()
+            self._state, self._made_otherwise = self.collector.get_state(), self.collector.made_otherwise
         environments, self.environments, self.collector = self.environments, None, None
         if environments is not None:
             environments.close()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -22,6 +22,10 @@ from trpo_fast.environments.simulators import Kind
 from trpo_fast.state import State, copied
 
 _GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+
+
+class MadeOtherwise(ValueError):
+    """An environment that was made again is another one than the one whose state it is given."""
 
 
 def reason_against(env: Any) -> str | None:
@@ -64,14 +68,19 @@ def get_state(env: Any, name: str = "env") -> State:
         if not isinstance(own, dict):
             raise TypeError(f"{name}: get_state() of {type(layer).__name__} returned {own!r:.100}; want a dict")
         layers.append((simulators.name_of(layer), copied(own, f"{name}: get_state() of {type(layer).__name__}")))
-    return {"layers": layers, "generator": _generator_state(env.unwrapped)}
+    return {
+        "layers": layers,
+        "generator": _generator_state(env.unwrapped),
+        "making": simulators.digest_of_making(env.unwrapped),
+    }
 
 
 def set_state(env: Any, state: Any, name: str = "env") -> None:
     """Put `env` where the one was whose state this is, neither reset before nor afterwards; errors call it `name`.
 
     ValueError where the state is of other layers, or of another version of a simulator, or where a layer's own method
-    raises; `env` has to be reset then.
+    raises; :class:`MadeOtherwise` where the constructor of a simulator has decided something else this time. `env` has
+    to be reset then.
     """
     try:
         given, generator = state["layers"], state["generator"]
@@ -90,10 +99,18 @@ def set_state(env: Any, state: Any, name: str = "env") -> None:
         try:
             kind.set(layer, copied(saved))
         except Exception as error:  # of a user's method, or of a simulator's
-            if isinstance(error, ValueError) and not _has_own_pair(type(layer)):
+            is_own = _has_own_pair(cast(Any, type(layer)))
+            if isinstance(error, ValueError) and not is_own:
                 raise  # which says what it is about
-            whose = "set_state()" if _has_own_pair(type(layer)) else "putting back the state"
+            whose = "set_state()" if is_own else "putting back the state"
             raise ValueError(f"{name}: {whose} of {type(layer).__name__} raised {error!r}") from error
+    making = state.get("making")  # which files of before do not have
+    # Looked at now, as a layer with methods of its own may well have put back what it changes in its simulator.
+    if making is not None and making != simulators.digest_of_making(env.unwrapped):
+        raise MadeOtherwise(
+            f"{name}: {type(env.unwrapped).__name__}, made again, is another one than was saved, in one of "
+            f"{', '.join(simulators.parts_of_making(env.unwrapped))}"
+        )
     _put_generator(env.unwrapped, generator)
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import OrderedDict
 
 import gymnasium as gym
 import numpy as np
@@ -263,6 +264,63 @@ def test_a_lake_whose_map_is_drawn_is_inexact_from_the_start_and_cuts_do_not_hel
     agent = TRPO(**{**settings("FrozenLake-v1", reset_on_checkpoint=1), "env_kwargs": {"map_name": None}})
     assert "reset_on_checkpoint=1 does not help: its map is another one whenever it is made" in agent.inexact
     agent.close()
+
+
+class Odd(Counting):
+    """Observations in a dict whose keys are numbers, which no file can have."""
+
+    observation_space = gym.spaces.Dict({1: Counting.observation_space})
+
+    def reset(self, **arguments):
+        observation, info = super().reset(**arguments)
+        return {1: observation}, info
+
+    def step(self, action):
+        observation, *answer = super().step(action)
+        return {1: observation}, *answer
+
+
+class Ordered(Odd):
+    """The same in an OrderedDict."""
+
+    observation_space = gym.spaces.Dict({"1": Counting.observation_space})
+
+    def reset(self, **arguments):
+        observation, info = super().reset(**arguments)
+        return OrderedDict({"1": observation[1]}), info
+
+    def step(self, action):
+        observation, *answer = super().step(action)
+        return OrderedDict({"1": observation[1]}), *answer
+
+
+def stacked(kind):
+    return gym.wrappers.FrameStackObservation(kind(), 3)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "workers", "vector env"])
+def test_a_stack_of_what_no_file_can_have_trains_statistically_and_says_why_once(vectorization):
+    reason = r"environment \d: FrameStackObservation keeps what no file can have: obs_queue\[0\]: keys that are no str"
+    given = settings(lambda: stacked(Odd))
+    if vectorization == "vector env":
+        given["env"] = gym.vector.SyncVectorEnv([lambda: stacked(Odd)] * 2)
+        del given["num_envs"], given["env_kwargs"]
+    else:
+        given["vectorization"] = vectorization
+    agent = TRPO(**given)
+    with pytest.warns(UserWarning, match=f"from a file a training goes on statistically.*{reason}") as caught:
+        agent.learn(6 * T)
+    assert len([one for one in caught if "statistically" in str(one.message)]) == 1
+    assert agent.num_updates >= 3 and re.match(reason, agent.inexact)
+    agent.close()
+    assert re.match(reason, agent.inexact)
+
+
+def test_a_stack_of_ordered_dicts_goes_on_with_the_same_bits(tmp_path):
+    agent = TRPO(**settings(lambda: stacked(Ordered)))
+    seen = saved_at_every_update(agent, tmp_path, 8 * T)
+    agent.close()
+    assert resumed(tmp_path / "2.trpo", 8 * T, env=lambda: stacked(Ordered)) == seen[4]
 
 
 class Refusing(Counting):

@@ -1,3 +1,5 @@
+from collections import OrderedDict
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -237,3 +239,99 @@ def test_a_lake_whose_map_is_drawn_is_named_and_one_with_a_map_is_not(arguments)
     assert "FrozenLakeEnv draws its map when it is made" in exact.reason_against(lake(**arguments))
     assert exact.reason_against(lake(map_name=None, desc=["SFG"])) is None
     assert exact.reason_against(lake(map_name="8x8")) is None
+
+
+class Marked(np.ndarray):
+    """An array of a class of its own."""
+
+
+class Seen(gym.ObservationWrapper):
+    """Shows what `show` makes of the first two and the last two numbers; keeps nothing."""
+
+    def __init__(self, env, space, show):
+        super().__init__(env)
+        self.observation_space, self.show = space, show
+
+    def observation(self, observation):
+        return self.show(observation[:2], observation[2:])
+
+    def get_state(self):
+        return {}
+
+    def set_state(self, state):
+        assert state == {}
+
+
+PAIR = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+BOTH = gym.spaces.Dict({"a": PAIR, "b": gym.spaces.Dict({"c": PAIR})})
+SHOWN = {
+    "ordered": (BOTH, lambda a, b: OrderedDict(a=a, b=OrderedDict(c=b))),
+    "array class": (PAIR, lambda a, b: (a + b).view(Marked)),
+    "array class in a dict": (BOTH, lambda a, b: {"a": a.view(Marked), "b": {"c": b}}),
+    "masked": (PAIR, lambda a, b: np.ma.masked_array(a, [True, False])),
+    "keys": (gym.spaces.Dict({1: PAIR, 2: PAIR}), lambda a, b: {1: a, 2: b}),
+}
+QUEUES = {
+    "stack": lambda env: gym.wrappers.FrameStackObservation(env, 3),
+    "delay": lambda env: gym.wrappers.DelayObservation(env, 2),
+}
+
+
+def classes_of(value):
+    if isinstance(value, dict):
+        return type(value), [classes_of(item) for item in value.values()]
+    return type(value)
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+@pytest.mark.parametrize("shown", ["ordered", "array class", "array class in a dict"])
+def test_ordered_dicts_and_arrays_of_a_class_come_back_as_they_were(queue, shown):
+    def make():
+        return QUEUES[queue](Seen(made(disable_env_checker=True), *SHOWN[shown]))
+
+    env, other = make(), make()
+    env.reset(seed=0)
+    for _ in range(4):
+        env.step(1)
+    assert exact.reason_against(env) is None
+    exact.set_state(other, unpacked(packed(exact.get_state(env))))
+    for _ in range(5):
+        (one, *_), (two, *_) = env.step(0), other.step(0)
+        assert classes_of(one) == classes_of(two)
+        assert repr(one) == repr(two)
+    kept = [list(getattr(one, "obs_queue", None) or one.observation_queue) for one in (env, other)]
+    assert [list(map(classes_of, queue)) for queue in kept] == [list(map(classes_of, kept[0]))] * 2
+
+
+@pytest.mark.parametrize(
+    ("shown", "what"),
+    [
+        ("masked", r"FrameStackObservation keeps .*: obs_queue\[0\]: .*MaskedArray"),
+        ("keys", r"FrameStackObservation keeps .*: obs_queue\[0\]: keys that are no str"),
+    ],
+)
+def test_what_a_known_wrapper_keeps_that_no_file_can_have_is_named(shown, what):
+    env = QUEUES["stack"](Seen(made(disable_env_checker=True), *SHOWN[shown]))
+    env.reset(seed=0)
+    with pytest.raises(exact.NotKept, match=f"env: {what}"):
+        exact.get_state(env)
+
+
+def test_an_array_class_that_is_not_imported_or_none_is_refused():
+    env = QUEUES["stack"](Seen(made(disable_env_checker=True), *SHOWN["array class"]))
+    for name in ("nowhere.Marked", "os.system", "tests.environments.test_exact.Missing", ""):
+        env.reset(seed=0)
+        state = exact.get_state(env)
+        state["layers"][0][1]["obs_queue"][1]["__class__"] = name
+        with pytest.raises(ValueError, match=f"'{name}' is no class of arrays that is imported here"):
+            exact.set_state(env, state)
+
+
+def test_arrays_of_a_class_that_cannot_be_found_by_its_name_are_named():
+    class Local(np.ndarray):
+        pass
+
+    env = QUEUES["stack"](Seen(made(disable_env_checker=True), PAIR, lambda a, b: a.view(Local)))
+    env.reset(seed=0)
+    with pytest.raises(exact.NotKept, match="Local"):
+        exact.get_state(env)

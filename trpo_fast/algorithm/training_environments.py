@@ -62,7 +62,7 @@ class TrainingEnvironments:
         self._as_bytes = as_bytes
         self._state: State = {"step": 0, "resets": 0, "episodes": None}  # of the collector while there is none
         self._warned_of_spaces = False  # that copies draw from one space
-        self._inexact: str | None = None  # of the latest collector
+        self._known_inexact: str | None = None  # of a collector before
         self._made_otherwise: str | None = None  # of one before
 
     def get_state(self) -> State:
@@ -122,6 +122,11 @@ class TrainingEnvironments:
         return None
 
     @property
+    def _inexact(self) -> str | None:
+        """Of the latest collector, as it is known now."""
+        return self._known_inexact if self.collector is None else self.collector.inexact
+
+    @property
     def made_otherwise(self) -> str | None:
         """What was another one when environments were made again to go on from a state; None where nothing was."""
         return self._made_otherwise if self.collector is None else self.collector.made_otherwise
@@ -141,7 +146,6 @@ class TrainingEnvironments:
         collector.resume(self._state)
         warn_of(environments.wrappings, normalizes=self._normalizer is not None, scales=self._scaler is not None)
         self.environments, self.collector = environments, collector  # both or, after an error, neither
-        self._inexact = collector.inexact
 
     def ready(self) -> Collector:
         """The collector, with environments made now where the agent was loaded without them, or closed.
@@ -206,7 +210,8 @@ class TrainingEnvironments:
     def close(self) -> None:
         """Close the environments; others are made where they are needed again, and go on from the same state."""
         if self.collector is not None:
-            self._state, self._made_otherwise = self.collector.get_state(), self.collector.made_otherwise
+            self._state = self.collector.get_state()
+            self._known_inexact, self._made_otherwise = self.collector.inexact, self.collector.made_otherwise
         environments, self.environments, self.collector = self.environments, None, None
         if environments is not None:
             environments.close()

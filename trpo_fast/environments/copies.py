@@ -109,6 +109,7 @@ class Copies:
         self._find_mask: Callable[[int, Any], Any] | None = None
         self._decided = False  # whether the environments have masks
         self._steps = 0  # since the reset, for errors
+        self._not_kept: str | None = None  # what of a copy no file can have, once that has been seen
         self._action_shape = self.action_space.shape or ()
         self._action_dtype = self.action_space.dtype
         stored = action_layout(self.action_space)
@@ -229,19 +230,23 @@ class Copies:
 
     @property
     def inexact(self) -> str | None:
-        """Why the copies cannot be put back to the bit; None where they can."""
-        return next(filter(None, map(exact.reason_against, self.envs)), None)
+        """Why the copies cannot be put back to the bit; None where they can, as far as is known."""
+        return self._not_kept or next(filter(None, map(exact.reason_against, self.envs)), None)
 
-    def get_state(self) -> list[State]:
+    def get_state(self) -> list[State] | None:
         """State of each copy, where nothing is `inexact`; with it others, in another process, go on alike.
 
-        What a copy's own get_state raises travels on, with a note that names the environment.
+        None where only now something is seen to be `inexact`. What a copy's own get_state raises travels on, with a
+        note that names the environment.
         """
         states: list[State] = []
         for i, env in enumerate(self.envs):
             name = f"environment {self.first + i}"
             try:
                 own = exact.get_state(env, name)
+            except exact.NotKept as error:
+                self._not_kept = str(error)
+                return None
             except Exception as error:
                 error.add_note(f"{name}, in its get_state")
                 raise

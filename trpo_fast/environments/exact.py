@@ -24,6 +24,10 @@ from trpo_fast.state import State, copied
 _GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
+class NotKept(Exception):
+    """A known wrapper or simulator keeps something, of an environment's for example, that no file can have."""
+
+
 class MadeOtherwise(ValueError):
     """An environment that was made again is another one than the one whose state it is given."""
 
@@ -59,15 +63,23 @@ def get_state(env: Any, name: str = "env") -> State:
     """State of `env`, for which `reason_against` has nothing to say; errors call it `name`.
 
     TypeError where what a layer says by a method of its own is no dict of plain data; what that raises travels on.
+    NotKept where a layer without one keeps what is none.
     """
     layers = []
     for layer in _layers(env):
         kind = _kind_of(layer)
         assert kind is not None
-        own = kind.get(layer)
+        own, whose = kind.get(layer), type(layer).__name__
         if not isinstance(own, dict):
-            raise TypeError(f"{name}: get_state() of {type(layer).__name__} returned {own!r:.100}; want a dict")
-        layers.append((simulators.name_of(layer), copied(own, f"{name}: get_state() of {type(layer).__name__}")))
+            raise TypeError(f"{name}: get_state() of {whose} returned {own!r:.100}; want a dict")
+        if _has_own_pair(cast(Any, type(layer))):
+            own = copied(own, f"{name}: get_state() of {whose}")
+        else:
+            try:
+                own = {part: copied(value, part) for part, value in own.items()}
+            except TypeError as error:
+                raise NotKept(f"{name}: {whose} keeps what no file can have: {error}") from error
+        layers.append((simulators.name_of(layer), own))
     return {
         "layers": layers,
         "generator": _generator_state(env.unwrapped),

@@ -10,6 +10,7 @@ import functools
 import sys
 import weakref
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -226,6 +227,62 @@ def _is_mujoco(layer: Any) -> bool:
     return name_of(layer).startswith("gymnasium.envs.mujoco.") and hasattr(layer, "data") and "mujoco" in sys.modules
 
 
+def in_plain_data(value: Any) -> Any:
+    """`value`, in which an OrderedDict or an array of a class of its own is described; `as_it_was` undoes it.
+
+    Other things stay as they are, plain data or not.
+    """
+    kind: Any = type(value)
+    if kind in (list, tuple):
+        return kind(map(in_plain_data, value))
+    if kind is dict:
+        return {key: in_plain_data(item) for key, item in value.items()}
+    if kind is OrderedDict:
+        return {_CLASS: "collections.OrderedDict", _VALUE: {key: in_plain_data(item) for key, item in value.items()}}
+    if _is_bare_array(value) and _array_class(name_of(value)) is kind:
+        return {_CLASS: name_of(value), _VALUE: value.view(np.ndarray)}
+    return value
+
+
+def as_it_was(value: Any) -> Any:
+    """What `in_plain_data` was given; ValueError where a class is not there."""
+    if type(value) in (list, tuple):
+        return type(value)(map(as_it_was, value))
+    if type(value) is not dict:
+        return value
+    if value.keys() != {_CLASS, _VALUE}:
+        return {key: as_it_was(item) for key, item in value.items()}
+    if value[_CLASS] == "collections.OrderedDict":
+        return OrderedDict(as_it_was(value[_VALUE]))
+    kind = _array_class(value[_CLASS])
+    if kind is None:
+        raise ValueError(f"{value[_CLASS]!r} is no class of arrays that is imported here")
+    return value[_VALUE].view(kind)
+
+
+_CLASS, _VALUE = "__class__", "value"
+
+
+def _is_bare_array(value: Any) -> bool:
+    """Whether an array has a class of its own, and nothing of its own besides: a masked one has a mask."""
+    return (
+        isinstance(value, np.ndarray)
+        and type(value).__reduce__ is np.ndarray.__reduce__
+        and not getattr(value, "__dict__", None)
+    )
+
+
+def _array_class(name: str) -> Any:
+    """A class of arrays by its full name, of a module that is imported already: a file is not trusted with others."""
+    for module in (name.rsplit(".", i)[0] for i in range(1, name.count(".") + 1)):
+        if module in sys.modules:
+            kind: Any = sys.modules[module]
+            for part in name[len(module) + 1 :].split("."):
+                kind = getattr(kind, part, None)
+            return kind if isinstance(kind, type) and issubclass(kind, np.ndarray) else None
+    return None
+
+
 def watch(env: Any) -> None:
     """Begin to note what happens in an innermost environment whose state is what has happened; before its first reset.
 
@@ -324,7 +381,7 @@ def _attributes(layer: Any, names: tuple[str, ...]) -> State:
     for name in names:
         owner, last = _owner_of(layer, name)
         if hasattr(owner, last):  # some are made by the first reset or step
-            state[name] = getattr(owner, last)
+            state[name] = in_plain_data(getattr(owner, last))
     return state
 
 
@@ -334,18 +391,18 @@ def _set_attributes(layer: Any, state: Mapping[str, Any]) -> None:
         if name not in known:
             raise ValueError(f"{type(layer).__name__} has no {name!r} in its state")
         owner, last = _owner_of(layer, name)
-        setattr(owner, last, value)
+        setattr(owner, last, as_it_was(value))
 
 
 def _queues(layer: Any) -> State:
-    return {name: list(getattr(layer, name)) for name in _QUEUES[name_of(layer)]}
+    return {name: list(map(in_plain_data, getattr(layer, name))) for name in _QUEUES[name_of(layer)]}
 
 
 def _fill_queues(layer: Any, state: Mapping[str, Any]) -> None:
     for name in _QUEUES[name_of(layer)]:
         queue = getattr(layer, name)
         queue.clear()
-        queue.extend(state[name])
+        queue.extend(map(as_it_was, state[name]))
 
 
 def _end_checks(layer: Any, _: Any) -> None:

@@ -408,8 +408,15 @@ class Collector:
         """What `_taken_up` needs; taken now, as only now nothing steps the environments, whose state may be known."""
         if self._inexact is not None:
             return None
+        environments = self._adapter.get_state() if environments is None else environments
+        if environments is None:
+            self._inexact = self._adapter.inexact
+            warnings.warn(
+                f"env: from a file a training goes on statistically, with new episodes: {self._inexact}", stacklevel=2
+            )
+            return None
         return {
-            "environments": self._adapter.get_state() if environments is None else environments,
+            "environments": environments,
             "observations": last,
             "was_done": self._was_done.copy(),
             "returns": self._episode_return.copy(),

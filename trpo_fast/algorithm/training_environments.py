@@ -144,7 +144,8 @@ class TrainingEnvironments:
             observation_dtype=np.uint8 if self._as_bytes else None,
         )
         collector.resume(self._state)
-        warn_of(environments.wrappings, normalizes=self._normalizer is not None, scales=self._scaler is not None)
+        normalizes, scales = self._normalizer is not None, self._scaler is not None
+        warn_of(environments.wrappings, normalizes=normalizes, scales=scales, are_kept=collector.inexact is None)
         self.environments, self.collector = environments, collector  # both or, after an error, neither
 
     def ready(self) -> Collector:

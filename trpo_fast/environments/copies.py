@@ -386,6 +386,8 @@ def seeds_from(seed: int | None, first: int, count: int) -> list[int | None]:
 def copies_in(state: State, count: int) -> list[State]:
     """States of each copy in that of several; ValueError where they are not so many, or not there."""
     states = state.get("copies") if isinstance(state, dict) else None
+    if isinstance(state, dict) and "vector" in state:
+        raise ValueError("saved of one vector environment; these are copies that were made one by one")
     if not isinstance(states, list):
         raise ValueError("not the state of several copies")
     if len(states) != count:

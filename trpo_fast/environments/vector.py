@@ -158,6 +158,11 @@ class VectorAdapter(Environments):
             self._replace()
         _BEGUN[id(self._env.unwrapped)] = self  # also where it fails halfway
         try:
+            if "copies" in state:
+                raise ValueError(
+                    "saved of copies that were made one by one (vectorization='sync', 'workers' or 'async'); this is "
+                    f"one vector environment, {self._name}"
+                )
             vector, masks, has_masks, steps = (state[name] for name in ("vector", "masks", "has_masks", "steps"))
             exact.set_state(self._env, vector, self._name)
             self._steps = int(steps)

@@ -36,6 +36,10 @@ def test_plain_data_comes_back_with_every_bit_and_type():
     assert packed(unpacked(packed(EVERYTHING))).tobytes() == packed(EVERYTHING).tobytes()
 
 
+def test_an_integer_of_as_many_digits_as_python_writes_comes_back():
+    assert unpacked(packed(2**14_284 - 1)) == 2**14_284 - 1
+
+
 def test_a_copy_shares_no_memory():
     array = np.zeros(3)
     state = {"a": [array, (array,)]}
@@ -51,6 +55,7 @@ def test_a_copy_shares_no_memory():
         ({"a": [1, {2}]}, r"state\['a'\]\[1\]: <class 'set'> given"),
         ({"a": np.array([None])}, r"state\['a'\]: an array of object given"),
         ({1: 2}, "state: keys that are no str given"),
+        ({"a": [-(10**4300)]}, r"state\['a'\]\[0\]: an integer of over 4,300 digits given"),
         (np.random.default_rng(0), "state: <class 'numpy.random._generator.Generator'> given"),
     ],
 )

@@ -19,6 +19,7 @@ State = dict[str, Any]
 
 _KINDS = "biufcSU"
 _DTYPE = re.compile(r"\|b1|[<>|][iu][1248]|[<>]f(2|4|8|16)|[<>]c(8|16|32)|\|S\d{1,9}|[<>]U\d{1,9}")
+_MOST_BITS = 14_284  # 4,300 digits: Python reads and writes no more
 _ALIGNMENT = 8
 _LENGTH = 8  # bytes of the number in front of the description
 
@@ -36,6 +37,8 @@ class Stateful(Protocol):
 def copied(value: Any, name: str = "state") -> Any:
     """`value` again, sharing no memory with it; TypeError names what in it is no plain data."""
     kind = type(value)
+    if kind is int and value.bit_length() > _MOST_BITS:
+        raise TypeError(f"{name}: an integer of over 4,300 digits given; want a smaller one, or its bytes")
     if value is None or kind in (bool, int, float, str, bytes):
         return value
     if kind is np.ndarray and value.dtype.kind in _KINDS:

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections import OrderedDict
 
 import gymnasium as gym
 import numpy as np
@@ -194,16 +196,172 @@ def test_an_environment_that_says_its_own_state_goes_on_with_the_same_bits(kind,
         assert resumed(tmp_path / f"{update}.trpo", total, env=kind, vectorization=vectorization) == seen[5]
 
 
-class Mute(Counting):
+class Saying(Counting):
+    """Says what it is told to."""
+
+    def __init__(self, said):
+        self.said = said
+
     def get_state(self):
-        return {"where": object()}
+        return self.said
 
 
-def test_a_state_of_an_environment_that_is_no_plain_data_is_named():
-    agent = TRPO(**settings(Mute))
-    with pytest.raises(TypeError, match=r"get_state\(\) of Mute\['where'\]: .*object.* given; want arrays"):
+@pytest.mark.parametrize(
+    ("said", "named", "vectorization"),
+    [
+        ({"where": object()}, r"\['where'\]: .*object.* given; want arrays", "sync"),
+        ({"where": {3}}, r"\['where'\]: .*set.* given; want arrays", "sync"),
+        (None, " returned None; want a dict", "sync"),
+        ([1.5, 2], r" returned \[1.5, 2\]; want a dict", "workers"),
+    ],
+    ids=["object", "set", "none", "list"],
+)
+def test_what_get_state_says_that_is_no_dict_of_plain_data_is_named_in_the_first_rollout(said, named, vectorization):
+    workers = 1 if vectorization == "workers" else None
+    agent = TRPO(**settings(lambda: Saying(said), vectorization=vectorization, num_workers=workers))
+    with pytest.raises(TypeError, match=rf"environment 0: get_state\(\) of Saying{named}"):
         agent.learn(100)
     agent.close()
+
+
+def test_what_get_state_raises_travels_on_with_the_environment_noted():
+    class Failing(Counting):
+        def get_state(self):
+            raise RuntimeError("no state today")
+
+    agent = TRPO(**settings(Failing))
+    with pytest.raises(RuntimeError, match="no state today") as raised:
+        agent.learn(100)
+    assert "environment 0, in its get_state" in raised.value.__notes__
+    agent.close()
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "workers"])
+def test_a_simulator_whose_constructor_draws_has_new_episodes_begin_and_the_run_says_so(vectorization, tmp_path):
+    def made():
+        env = gym.make("CartPole-v1", max_episode_steps=17)
+        env.unwrapped.length = float(np.random.default_rng().uniform(0.3, 0.7))
+        return env
+
+    vectorized = {"vectorization": vectorization, "num_workers": 1 if vectorization == "workers" else None}
+    agent = TRPO(**settings(made, **vectorized))
+    agent.learn(2 * T)
+    agent.save(tmp_path / "m.trpo")
+    agent.close()
+    other = TRPO.load(tmp_path / "m.trpo", env=made, **vectorized)
+    named = "environment 0: CartPoleEnv, made again, is another one than was saved, in one of gravity, .*length"
+    with pytest.warns(UserWarning, match=f"new episodes begin.*: {named}"):
+        other.learn(2 * T, reset_num_timesteps=False)
+    assert re.match(named, other.inexact)
+    other.close()
+    assert re.match(named, other.inexact)
+
+
+def test_a_lake_whose_map_is_drawn_is_inexact_from_the_start_and_cuts_do_not_help():
+    agent = TRPO(**{**settings("FrozenLake-v1"), "env_kwargs": {"map_name": None}})
+    assert "draws its map when it is made" in agent.inexact
+    agent.close()
+    agent = TRPO(**{**settings("FrozenLake-v1", reset_on_checkpoint=1), "env_kwargs": {"map_name": None}})
+    assert "reset_on_checkpoint=1 does not help: its map is another one whenever it is made" in agent.inexact
+    agent.close()
+
+
+class Odd(Counting):
+    """Observations in a dict whose keys are numbers, which no file can have."""
+
+    observation_space = gym.spaces.Dict({1: Counting.observation_space})
+
+    def reset(self, **arguments):
+        observation, info = super().reset(**arguments)
+        return {1: observation}, info
+
+    def step(self, action):
+        observation, *answer = super().step(action)
+        return {1: observation}, *answer
+
+
+class Ordered(Odd):
+    """The same in an OrderedDict."""
+
+    observation_space = gym.spaces.Dict({"1": Counting.observation_space})
+
+    def reset(self, **arguments):
+        observation, info = super().reset(**arguments)
+        return OrderedDict({"1": observation[1]}), info
+
+    def step(self, action):
+        observation, *answer = super().step(action)
+        return OrderedDict({"1": observation[1]}), *answer
+
+
+def stacked(kind):
+    return gym.wrappers.FrameStackObservation(kind(), 3)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "workers", "vector env"])
+def test_a_stack_of_what_no_file_can_have_trains_statistically_and_says_why_once(vectorization):
+    reason = r"environment \d: FrameStackObservation keeps what no file can have: obs_queue\[0\]: keys that are no str"
+    given = settings(lambda: stacked(Odd))
+    if vectorization == "vector env":
+        given["env"] = gym.vector.SyncVectorEnv([lambda: stacked(Odd)] * 2)
+        del given["num_envs"], given["env_kwargs"]
+    else:
+        given["vectorization"] = vectorization
+    agent = TRPO(**given)
+    with pytest.warns(UserWarning, match=f"from a file a training goes on statistically.*{reason}") as caught:
+        agent.learn(6 * T)
+    assert len([one for one in caught if "statistically" in str(one.message)]) == 1
+    assert agent.num_updates >= 3 and re.match(reason, agent.inexact)
+    agent.close()
+    assert re.match(reason, agent.inexact)
+
+
+def test_a_stack_of_ordered_dicts_goes_on_with_the_same_bits(tmp_path):
+    agent = TRPO(**settings(lambda: stacked(Ordered)))
+    seen = saved_at_every_update(agent, tmp_path, 8 * T)
+    agent.close()
+    assert resumed(tmp_path / "2.trpo", 8 * T, env=lambda: stacked(Ordered)) == seen[4]
+
+
+class Refusing(Counting):
+    """Takes no state, the second copy of a process alone."""
+
+    made = 0
+
+    def __init__(self, error):
+        self.error, self.index = error, Refusing.made % 2
+        Refusing.made += 1
+
+    def set_state(self, state):
+        if self.index == 1:
+            raise self.error
+        super().set_state(state)
+
+
+@pytest.mark.parametrize(
+    ("error", "vectorization"),
+    [
+        *((kind("x"), "sync") for kind in (RuntimeError, AssertionError, KeyError, ValueError)),
+        (RuntimeError("x"), "workers"),
+    ],
+    ids=repr,
+)
+def test_whatever_set_state_raises_has_new_episodes_begin_and_is_named(error, vectorization, tmp_path, monkeypatch):
+    def made():
+        return Refusing(error)
+
+    monkeypatch.setattr(Refusing, "made", 0)
+    vectorized = {"vectorization": vectorization, "num_workers": 1 if vectorization == "workers" else None}
+    agent = TRPO(**settings(made, **vectorized))
+    agent.learn(2 * T)
+    agent.save(tmp_path / "m.trpo")
+    agent.close()
+    other = TRPO.load(tmp_path / "m.trpo", env=made, **vectorized)
+    named = rf"new episodes begin.*: environment 1: set_state\(\) of Refusing raised {re.escape(repr(error))}"
+    with pytest.warns(UserWarning, match=named):
+        other.learn(2 * T, reset_num_timesteps=False)
+    assert other.num_updates == 2
+    other.close()
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "workers"])

@@ -352,3 +352,16 @@ def test_what_an_environment_in_a_vector_raises_has_the_step():
     with pytest.raises(KeyError, match="boom") as caught:
         adapter.step(np.zeros((2, 1), np.float32))
     assert caught.value.__notes__ == ["SyncVectorEnv, step 1 after the reset"]
+
+
+def test_a_state_of_one_vector_environment_and_one_of_copies_are_told_apart_in_words():
+    copies = make_environments("CartPole-v1", num_envs=2, vectorization="sync")
+    vector = make_environments("CartPole-v1", num_envs=2, vectorization="vector")
+    of_copies, of_vector = [(one.reset(0).copy(), one.get_state()) for one in (copies, vector)]
+    with pytest.raises(ValueError, match=r"saved of copies that were made one by one .*this is one vector environment"):
+        vector.set_state(of_copies[1], of_copies[0])
+    with pytest.raises(ValueError, match="saved of one vector environment; these are copies that were made one by one"):
+        copies.set_state(of_vector[1], of_vector[0])
+    vector.set_state(of_vector[1], of_vector[0])
+    copies.close()
+    vector.close()

@@ -10,7 +10,7 @@ from gymnasium import wrappers
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import vector as vector_wrappers
 
-from tests.rollout.toys import Walk
+from tests.rollout.toys import Walk, copies_of
 from trpo_fast import TRPO
 
 SMALL = {"num_envs": 3, "steps_per_env": 16, "warm_up_steps": 4, "critic_epochs": 1, "hidden_sizes": (8,)}
@@ -58,9 +58,27 @@ def test_rewards_that_are_normalized_already_are_said(make):
         TRPO(make(), seed=0, scale_rewards=True, **SMALL)
 
 
-def test_statistics_of_a_wrapper_are_said_to_be_lost_where_the_agent_has_none():
+def test_statistics_of_a_wrapper_are_said_to_be_lost_where_the_state_of_environments_is_not_known():
     with pytest.warns(UserWarning, match="in NormalizeObservation: its statistics are neither saved"):
         TRPO(normalized, seed=0, normalize_observations=False, **SMALL)
+
+
+def test_statistics_of_a_wrapper_are_said_to_be_kept_for_a_resumed_training_where_they_are(tmp_path):
+    def known():
+        return wrappers.NormalizeObservation(gymnasium.make("CartPole-v1"))
+
+    with pytest.warns(UserWarning, match="in NormalizeObservation: its statistics are kept for a training that is res"):
+        agent = TRPO(known, seed=0, normalize_observations=False, **SMALL)
+    agent.learn(64)
+    agent.save(tmp_path / "m.trpo")
+    before = [copy.get_wrapper_attr("obs_rms").count for copy in copies_of(agent.environments)]
+    agent.close()
+    with pytest.warns(UserWarning, match="in NormalizeObservation: its statistics are kept"):
+        other = TRPO.load(tmp_path / "m.trpo", env=known)
+        other.learn(1, reset_num_timesteps=False)
+    after = [copy.get_wrapper_attr("obs_rms").count for copy in copies_of(other.environments)]
+    other.close()
+    assert min(before) > 32 and all(now >= then + 16 for now, then in zip(after, before, strict=True))
 
 
 def test_all_is_said_in_one_warning():

@@ -62,7 +62,8 @@ class TrainingEnvironments:
         self._as_bytes = as_bytes
         self._state: State = {"step": 0, "resets": 0, "episodes": None}  # of the collector while there is none
         self._warned_of_spaces = False  # that copies draw from one space
-        self._inexact: str | None = None  # of the latest collector
+        self._known_inexact: str | None = None  # of a collector before
+        self._made_otherwise: str | None = None  # of one before
 
     def get_state(self) -> State:
         """What the collector goes on from; see :class:`Collector`."""
@@ -104,6 +105,8 @@ class TrainingEnvironments:
         With `cuts` that is so after a cut alone.
         """
         period = self._config.reset_on_checkpoint
+        if self.made_otherwise is not None:  # and would be so again
+            return self.made_otherwise
         if self.collector is None and self._inexact is None:  # nothing but the state is known
             begun, is_cut = self._state["resets"] > 0, period > 0 and updates % period == 0
             if self._state["episodes"] is not None or is_cut or not begun:
@@ -118,6 +121,16 @@ class TrainingEnvironments:
             return f"after update {updates:,}, between two of the cuts that reset_on_checkpoint={period} makes"
         return None
 
+    @property
+    def _inexact(self) -> str | None:
+        """Of the latest collector, as it is known now."""
+        return self._known_inexact if self.collector is None else self.collector.inexact
+
+    @property
+    def made_otherwise(self) -> str | None:
+        """What was another one when environments were made again to go on from a state; None where nothing was."""
+        return self._made_otherwise if self.collector is None else self.collector.made_otherwise
+
     def attach(self, environments: Environments) -> None:
         """Train in these from now on."""
         collector = Collector(
@@ -131,9 +144,9 @@ class TrainingEnvironments:
             observation_dtype=np.uint8 if self._as_bytes else None,
         )
         collector.resume(self._state)
-        warn_of(environments.wrappings, normalizes=self._normalizer is not None, scales=self._scaler is not None)
+        normalizes, scales = self._normalizer is not None, self._scaler is not None
+        warn_of(environments.wrappings, normalizes=normalizes, scales=scales, are_kept=collector.inexact is None)
         self.environments, self.collector = environments, collector  # both or, after an error, neither
-        self._inexact = collector.inexact
 
     def ready(self) -> Collector:
         """The collector, with environments made now where the agent was loaded without them, or closed.
@@ -199,6 +212,7 @@ class TrainingEnvironments:
         """Close the environments; others are made where they are needed again, and go on from the same state."""
         if self.collector is not None:
             self._state = self.collector.get_state()
+            self._known_inexact, self._made_otherwise = self.collector.inexact, self.collector.made_otherwise
         environments, self.environments, self.collector = self.environments, None, None
         if environments is not None:
             environments.close()

@@ -124,8 +124,11 @@ class Environments(ABC):
         """Why the copies cannot be put back to the bit, see `get_state`; None where they can."""
         return "nothing is known of their state"
 
-    def get_state(self) -> State:
-        """All that the copies go on from, between two steps, as plain data; only where nothing is `inexact`."""
+    def get_state(self) -> State | None:
+        """All that the copies go on from, between two steps, as plain data; only where nothing is `inexact`.
+
+        None where something is from now on: of some wrappers what they keep is seen only when they have it.
+        """
         raise NotImplementedError(self.inexact)
 
     def set_state(self, state: State, observations: NDArray[Any]) -> None:

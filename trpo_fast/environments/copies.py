@@ -109,6 +109,7 @@ class Copies:
         self._find_mask: Callable[[int, Any], Any] | None = None
         self._decided = False  # whether the environments have masks
         self._steps = 0  # since the reset, for errors
+        self._not_kept: str | None = None  # what of a copy no file can have, once that has been seen
         self._action_shape = self.action_space.shape or ()
         self._action_dtype = self.action_space.dtype
         stored = action_layout(self.action_space)
@@ -229,18 +230,31 @@ class Copies:
 
     @property
     def inexact(self) -> str | None:
-        """Why the copies cannot be put back to the bit; None where they can."""
-        return next(filter(None, map(exact.reason_against, self.envs)), None)
+        """Why the copies cannot be put back to the bit; None where they can, as far as is known."""
+        return self._not_kept or next(filter(None, map(exact.reason_against, self.envs)), None)
 
-    def get_state(self) -> list[State]:
-        """State of each copy, where nothing is `inexact`; with it others, in another process, go on alike."""
+    def get_state(self) -> list[State] | None:
+        """State of each copy, where nothing is `inexact`; with it others, in another process, go on alike.
+
+        None where only now something is seen to be `inexact`. What a copy's own get_state raises travels on, with a
+        note that names the environment.
+        """
         states: list[State] = []
         for i, env in enumerate(self.envs):
+            name = f"environment {self.first + i}"
+            try:
+                own = exact.get_state(env, name)
+            except exact.NotKept as error:
+                self._not_kept = str(error)
+                return None
+            except Exception as error:
+                error.add_note(f"{name}, in its get_state")
+                raise
             # The process's own generators are nobody's state: a copy that draws from them is reproduced by no seed.
             called = self._called[i]
             states.append(
                 {
-                    "env": exact.get_state(env),
+                    "env": own,
                     "generators": called.get_state() if isinstance(called, Own) else None,
                     "mask": None if self.masks is None else self.masks[i].copy(),
                     "mask_source": self.mask_source,
@@ -259,7 +273,7 @@ class Copies:
             self._steps = max(int(state["steps"]) for state in states)
             masks = [state["mask"] for state in states]
             for i, (env, state) in enumerate(zip(self.envs, states, strict=True)):
-                exact.set_state(env, state["env"])
+                exact.set_state(env, state["env"], f"environment {self.first + i}")
                 if self._own_generators and state["generators"] is not None:
                     self._called[i] = Own(env, functools.partial(self._settle, i))
                     self._called[i].set_state(state["generators"])
@@ -372,6 +386,8 @@ def seeds_from(seed: int | None, first: int, count: int) -> list[int | None]:
 def copies_in(state: State, count: int) -> list[State]:
     """States of each copy in that of several; ValueError where they are not so many, or not there."""
     states = state.get("copies") if isinstance(state, dict) else None
+    if isinstance(state, dict) and "vector" in state:
+        raise ValueError("saved of one vector environment; these are copies that were made one by one")
     if not isinstance(states, list):
         raise ValueError("not the state of several copies")
     if len(states) != count:

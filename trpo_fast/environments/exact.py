@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -22,6 +22,14 @@ from trpo_fast.environments.simulators import Kind
 from trpo_fast.state import State, copied
 
 _GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+
+
+class NotKept(Exception):
+    """A known wrapper or simulator keeps something, of an environment's for example, that no file can have."""
+
+
+class MadeOtherwise(ValueError):
+    """An environment that was made again is another one than the one whose state it is given."""
 
 
 def reason_against(env: Any) -> str | None:
@@ -51,39 +59,70 @@ def watch(env: Any) -> None:
         simulators.watch(env.unwrapped)
 
 
-def get_state(env: Any) -> State:
-    """State of `env`, for which `reason_against` has nothing to say; TypeError where a layer's own is no plain data."""
+def get_state(env: Any, name: str = "env") -> State:
+    """State of `env`, for which `reason_against` has nothing to say; errors call it `name`.
+
+    TypeError where what a layer says by a method of its own is no dict of plain data; what that raises travels on.
+    NotKept where a layer without one keeps what is none.
+    """
     layers = []
     for layer in _layers(env):
         kind = _kind_of(layer)
         assert kind is not None
-        name = simulators.name_of(layer)
-        layers.append((name, copied(kind.get(layer), f"env: get_state() of {type(layer).__name__}")))
-    return {"layers": layers, "generator": _generator_state(env.unwrapped)}
+        own, whose = kind.get(layer), type(layer).__name__
+        if not isinstance(own, dict):
+            raise TypeError(f"{name}: get_state() of {whose} returned {own!r:.100}; want a dict")
+        if _has_own_pair(cast(Any, type(layer))):
+            own = copied(own, f"{name}: get_state() of {whose}")
+        else:
+            try:
+                own = {part: copied(value, part) for part, value in own.items()}
+            except TypeError as error:
+                raise NotKept(f"{name}: {whose} keeps what no file can have: {error}") from error
+        layers.append((simulators.name_of(layer), own))
+    return {
+        "layers": layers,
+        "generator": _generator_state(env.unwrapped),
+        "making": simulators.digest_of_making(env.unwrapped),
+    }
 
 
-def set_state(env: Any, state: Any) -> None:
-    """Put `env` where the one was whose state this is, neither reset before nor afterwards.
+def set_state(env: Any, state: Any, name: str = "env") -> None:
+    """Put `env` where the one was whose state this is, neither reset before nor afterwards; errors call it `name`.
 
-    ValueError where the state is of other layers, or of another version of a simulator; `env` has to be reset then.
+    ValueError where the state is of other layers, or of another version of a simulator, or where a layer's own method
+    raises; :class:`MadeOtherwise` where the constructor of a simulator has decided something else this time. `env` has
+    to be reset then.
     """
     try:
         given, generator = state["layers"], state["generator"]
-        names = [name for name, _ in given]
+        names = [layer for layer, _ in given]
     except (TypeError, KeyError, ValueError) as error:
-        raise ValueError("not the state of an environment") from error
+        raise ValueError(f"{name}: not the state of an environment") from error
     layers = list(_layers(env))
     own = [simulators.name_of(layer) for layer in layers]
     if names != own:
-        raise ValueError(f"saved of {' in '.join(map(str, reversed(names)))}; this is {' in '.join(reversed(own))}")
+        saved_of = " in ".join(map(str, reversed(names)))
+        raise ValueError(f"{name}: saved of {saved_of}; this is {' in '.join(reversed(own))}")
     for layer, (_, saved) in zip(layers, given, strict=True):
         kind = _kind_of(layer)
         if kind is None:
-            raise ValueError(str(reason_against(env)))
+            raise ValueError(f"{name}: {reason_against(env)}")
         try:
             kind.set(layer, copied(saved))
-        except (TypeError, KeyError, AttributeError, IndexError) as error:
-            raise ValueError(f"{type(layer).__name__} does not take its state: {error!r}") from error
+        except Exception as error:  # of a user's method, or of a simulator's
+            is_own = _has_own_pair(cast(Any, type(layer)))
+            if isinstance(error, ValueError) and not is_own:
+                raise  # which says what it is about
+            whose = "set_state()" if is_own else "putting back the state"
+            raise ValueError(f"{name}: {whose} of {type(layer).__name__} raised {error!r}") from error
+    making = state.get("making")  # which files of before do not have
+    # Looked at now, as a layer with methods of its own may well have put back what it changes in its simulator.
+    if making is not None and making != simulators.digest_of_making(env.unwrapped):
+        raise MadeOtherwise(
+            f"{name}: {type(env.unwrapped).__name__}, made again, is another one than was saved, in one of "
+            f"{', '.join(simulators.parts_of_making(env.unwrapped))}"
+        )
     _put_generator(env.unwrapped, generator)
 
 
@@ -122,7 +161,7 @@ def _has_own_pair(kind: Any) -> bool:
 
 def _sync_state(env: Any) -> State:
     return {
-        "copies": [get_state(copy) for copy in env.envs],
+        "copies": [get_state(copy, f"environment {i}") for i, copy in enumerate(env.envs)],
         "ended": env._autoreset_envs,
         "rewards": env._rewards,
         "terminated": env._terminations,
@@ -133,8 +172,8 @@ def _sync_state(env: Any) -> State:
 def _set_sync_state(env: Any, state: Mapping[str, Any]) -> None:
     if len(state["copies"]) != len(env.envs):
         raise ValueError(f"saved of {len(state['copies'])} copies; these are {len(env.envs)}")
-    for copy, own in zip(env.envs, state["copies"], strict=True):
-        set_state(copy, own)
+    for i, (copy, own) in enumerate(zip(env.envs, state["copies"], strict=True)):
+        set_state(copy, own, f"environment {i}")
     env._autoreset_envs, env._rewards = state["ended"], state["rewards"]
     env._terminations, env._truncations = state["terminated"], state["truncated"]
 

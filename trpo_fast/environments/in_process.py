@@ -61,9 +61,10 @@ class InProcessEnvironments(Environments):
         """Why the copies cannot be put back to the bit."""
         return self.copies.inexact
 
-    def get_state(self) -> State:
+    def get_state(self) -> State | None:
         """State of every copy; see :class:`Environments`."""
-        return {"copies": self.copies.get_state()}
+        states = self.copies.get_state()
+        return None if states is None else {"copies": states}
 
     def set_state(self, state: State, observations: NDArray[Any]) -> None:
         """Put every copy back; see :class:`Environments`."""

@@ -22,6 +22,7 @@ from trpo_fast.environments.in_process import InProcessEnvironments
 from trpo_fast.environments.making import make_copy, reported
 from trpo_fast.environments.named_wrappers import arguments_for, checked_wrappers, default_wrappers
 from trpo_fast.environments.registry import find_spec, import_modules, load_entry_point
+from trpo_fast.environments.simulators import draws_its_map
 from trpo_fast.environments.trust import code_named, require_trust
 from trpo_fast.environments.vector import VectorAdapter
 from trpo_fast.environments.workers import WorkerEnvironments
@@ -247,8 +248,11 @@ class EnvironmentRecipe:
     def reason_against_starting_afresh(self) -> str | None:
         """Why `make_like` may not give what a new process has; None where it does, or a reset with a seed is the same.
 
-        That holds for ale-py's vector environment, found by experiment.
+        That holds for ale-py's vector environment, found by experiment. What a function of the user's draws when it
+        makes a copy is not known.
         """
+        if isinstance(self.source, str) and "FrozenLake" in self.source and draws_its_map(self.env_kwargs):
+            return "its map is another one whenever it is made"
         kind: Any = type(self.source)
         known = (kind.__module__, kind.__name__) == ("ale_py.vector_env", "AtariVectorEnv")
         if not is_vector_environment(self.source) or known:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import functools
 import sys
+import weakref
+import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -67,6 +70,46 @@ _QUEUES: dict[str, tuple[str, ...]] = {
     f"{_WRAPPERS}.stateful_observation.DelayObservation": ("observation_queue",),
 }
 
+# What the constructor of a simulator decides, perhaps at random, and its own calls then leave alone.
+_CAR = ("min_position", "max_position", "max_speed", "goal_position", "goal_velocity")
+_CART = (
+    *("gravity", "masscart", "masspole", "total_mass", "length", "polemass_length", "force_mag", "tau"),
+    *("kinematics_integrator", "theta_threshold_radians", "x_threshold", "_sutton_barto_reward"),
+)
+_TABLE = ("P", "initial_state_distrib")
+_LAKE = f"{_TOYS}.frozen_lake.FrozenLakeEnv"
+_MADE: dict[str, tuple[str, ...]] = {
+    f"{_CLASSIC}.acrobot.AcrobotEnv": (
+        *(f"LINK_{what}_{i}" for what in ("LENGTH", "MASS", "COM_POS") for i in (1, 2)),
+        *("LINK_MOI", "MAX_VEL_1", "MAX_VEL_2", "AVAIL_TORQUE", "torque_noise_max", "book_or_nips", "dt"),
+    ),
+    f"{_CLASSIC}.cartpole.CartPoleEnv": _CART,
+    f"{_CLASSIC}.cartpole.CartPoleVectorEnv": (*_CART, "max_episode_steps"),
+    f"{_CLASSIC}.continuous_mountain_car.Continuous_MountainCarEnv": (*_CAR, "min_action", "max_action", "power"),
+    f"{_CLASSIC}.mountain_car.MountainCarEnv": (*_CAR, "force", "gravity"),
+    f"{_CLASSIC}.pendulum.PendulumEnv": ("max_speed", "max_torque", "dt", "g", "m", "l"),
+    f"{_TOYS}.blackjack.BlackjackEnv": ("natural", "sab"),
+    f"{_TOYS}.cliffwalking.CliffWalkingEnv": _TABLE,
+    _LAKE: ("desc", *_TABLE),
+    f"{_TOYS}.taxi.TaxiEnv": (*_TABLE, "fickle_passenger", "fickle_probability"),
+}
+
+# The same of a MuJoCo model: what the rest is computed from. All of it would take ten times as long, mostly textures.
+_MODEL = (
+    *("qpos0", "qpos_spring", "eq_data", "pair_friction", "wrap_prm"),
+    *(f"body_{name}" for name in ("mass", "inertia", "pos", "quat", "ipos", "iquat", "gravcomp")),
+    *(f"jnt_{name}" for name in ("pos", "axis", "range", "limited", "stiffness", "margin", "solref", "solimp")),
+    *(f"dof_{name}" for name in ("armature", "damping", "frictionloss", "solref", "solimp")),
+    *(f"geom_{name}" for name in ("type", "size", "pos", "quat", "friction", "margin", "gap", "solref", "solimp")),
+    *(f"geom_{name}" for name in ("condim", "contype", "conaffinity", "solmix", "priority", "fluid")),
+    *(f"tendon_{name}" for name in ("range", "stiffness", "damping", "lengthspring", "frictionloss")),
+    *(f"actuator_{name}" for name in ("gear", "gainprm", "biasprm", "dynprm", "ctrlrange", "forcerange")),
+)
+_OPTIONS = (
+    *("timestep", "density", "viscosity", "integrator", "cone", "solver", "iterations", "tolerance", "impratio"),
+    *("disableflags", "enableflags"),
+)
+
 _ALE = "ale_py.env.AtariEnv"
 _BOX2D = "gymnasium.envs.box2d"
 _LANDER = f"{_BOX2D}.lunar_lander.LunarLander"
@@ -92,7 +135,7 @@ def kind_of(layer: Any) -> Kind | None:
         return Kind(lambda layer: {}, _end_checks)
     if name == "gymnasium.wrappers.transform_action.TransformAction" and layer.func is int:
         return Kind(lambda layer: {}, lambda layer, state: None)
-    if name.startswith("gymnasium.envs.mujoco.") and hasattr(layer, "data") and "mujoco" in sys.modules:
+    if _is_mujoco(layer):
         return Kind(_mujoco_state, _set_mujoco_state)
     if name == _ALE:
         return Kind(_ale_state, _set_ale_state)
@@ -104,6 +147,8 @@ def kind_of(layer: Any) -> Kind | None:
 def reason_against(layer: Any) -> str | None:
     """What is known to keep this layer from being put back to the bit; None, too, where nothing is known of it."""
     name = name_of(layer)
+    if name == _LAKE and layer.spec is not None and draws_its_map(layer.spec.kwargs):
+        return f"{type(layer).__name__} draws its map when it is made, and from no seed; want desc=, or map_name="
     if name == _ALE and layer.ale.getFloat("repeat_action_probability") > 0:
         # The action that a sticky one repeats is in no state that the emulator gives, found by experiment.
         return f"{type(layer).__name__} with repeat_action_probability > 0 does not tell the action it would repeat"
@@ -113,9 +158,129 @@ def reason_against(layer: Any) -> str | None:
     return None
 
 
+def draws_its_map(arguments: Mapping[str, Any]) -> bool:
+    """Whether a FrozenLake made with these has another map each time."""
+    return arguments.get("desc") is None and arguments.get("map_name", "4x4") is None
+
+
 def name_of(layer: Any) -> str:
     """Full name of its class."""
     return f"{type(layer).__module__}.{type(layer).__qualname__}"
+
+
+def digest_of_making(env: Any) -> int | None:
+    """Of what the constructor of an innermost environment has decided, as it is now; None where that is not known.
+
+    Another one that is to go on from its state needs the same: no such state tells masses, a map and the like.
+    """
+    names = parts_of_making(env)
+    if not names:
+        return None
+    if _is_mujoco(env):
+        return _digest_of_mujoco(env)
+    digest = _kept(env, env.P, lambda table: zlib.crc32(repr(table).encode())) if "P" in names else 0
+    for value in (getattr(env, name) for name in names if name != "P"):
+        digest = zlib.crc32(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode(), digest)
+    return digest
+
+
+def parts_of_making(env: Any) -> tuple[str, ...]:
+    """Names of what `digest_of_making` is made of."""
+    return ("model", "arguments") if _is_mujoco(env) else _MADE.get(name_of(env), ())
+
+
+def _digest_of_mujoco(env: Any) -> int:
+    arguments, views = _kept(env, env.model, lambda model: (_arguments_of(env), _views_of(model)))
+    options = repr([getattr(env.model.opt, name) for name in _OPTIONS]).encode()
+    return zlib.crc32(b"".join(views), zlib.crc32(options, arguments))
+
+
+def _arguments_of(env: Any) -> int:
+    """Of weights of the reward, healthy ranges, and what else the constructor of a MuJoCo environment keeps so."""
+    kept = {
+        name: value
+        for name, value in vars(env).items()
+        if name[0] == "_"
+        and type(value) in (bool, int, float, str, tuple, list)
+        and not name.startswith(("_np_random", "_ezpickle"))
+    }
+    return zlib.crc32(repr((env.frame_skip, kept)).encode())
+
+
+def _views_of(model: Any) -> list[NDArray[Any]]:
+    return [*(getattr(model, name) for name in _MODEL), model.opt.gravity, model.opt.wind]
+
+
+# What is long to make of a table of transitions or a model, for as long as the environment has the same.
+_made_of: weakref.WeakKeyDictionary[Any, tuple[Any, Any]] = weakref.WeakKeyDictionary()
+
+
+def _kept(env: Any, of: Any, make: Callable[[Any], Any]) -> Any:
+    source, made = _made_of.get(env, (None, None))
+    if source is not of:
+        made = make(of)
+        _made_of[env] = of, made
+    return made
+
+
+def _is_mujoco(layer: Any) -> bool:
+    return name_of(layer).startswith("gymnasium.envs.mujoco.") and hasattr(layer, "data") and "mujoco" in sys.modules
+
+
+def in_plain_data(value: Any) -> Any:
+    """`value`, in which an OrderedDict or an array of a class of its own is described; `as_it_was` undoes it.
+
+    Other things stay as they are, plain data or not.
+    """
+    kind: Any = type(value)
+    if kind in (list, tuple):
+        return kind(map(in_plain_data, value))
+    if kind is dict:
+        return {key: in_plain_data(item) for key, item in value.items()}
+    if kind is OrderedDict:
+        return {_CLASS: "collections.OrderedDict", _VALUE: {key: in_plain_data(item) for key, item in value.items()}}
+    if _is_bare_array(value) and _array_class(name_of(value)) is kind:
+        return {_CLASS: name_of(value), _VALUE: value.view(np.ndarray)}
+    return value
+
+
+def as_it_was(value: Any) -> Any:
+    """What `in_plain_data` was given; ValueError where a class is not there."""
+    if type(value) in (list, tuple):
+        return type(value)(map(as_it_was, value))
+    if type(value) is not dict:
+        return value
+    if value.keys() != {_CLASS, _VALUE}:
+        return {key: as_it_was(item) for key, item in value.items()}
+    if value[_CLASS] == "collections.OrderedDict":
+        return OrderedDict(as_it_was(value[_VALUE]))
+    kind = _array_class(value[_CLASS])
+    if kind is None:
+        raise ValueError(f"{value[_CLASS]!r} is no class of arrays that is imported here")
+    return value[_VALUE].view(kind)
+
+
+_CLASS, _VALUE = "__class__", "value"
+
+
+def _is_bare_array(value: Any) -> bool:
+    """Whether an array has a class of its own, and nothing of its own besides: a masked one has a mask."""
+    return (
+        isinstance(value, np.ndarray)
+        and type(value).__reduce__ is np.ndarray.__reduce__
+        and not getattr(value, "__dict__", None)
+    )
+
+
+def _array_class(name: str) -> Any:
+    """A class of arrays by its full name, of a module that is imported already: a file is not trusted with others."""
+    for module in (name.rsplit(".", i)[0] for i in range(1, name.count(".") + 1)):
+        if module in sys.modules:
+            kind: Any = sys.modules[module]
+            for part in name[len(module) + 1 :].split("."):
+                kind = getattr(kind, part, None)
+            return kind if isinstance(kind, type) and issubclass(kind, np.ndarray) else None
+    return None
 
 
 def watch(env: Any) -> None:
@@ -216,7 +381,7 @@ def _attributes(layer: Any, names: tuple[str, ...]) -> State:
     for name in names:
         owner, last = _owner_of(layer, name)
         if hasattr(owner, last):  # some are made by the first reset or step
-            state[name] = getattr(owner, last)
+            state[name] = in_plain_data(getattr(owner, last))
     return state
 
 
@@ -226,18 +391,18 @@ def _set_attributes(layer: Any, state: Mapping[str, Any]) -> None:
         if name not in known:
             raise ValueError(f"{type(layer).__name__} has no {name!r} in its state")
         owner, last = _owner_of(layer, name)
-        setattr(owner, last, value)
+        setattr(owner, last, as_it_was(value))
 
 
 def _queues(layer: Any) -> State:
-    return {name: list(getattr(layer, name)) for name in _QUEUES[name_of(layer)]}
+    return {name: list(map(in_plain_data, getattr(layer, name))) for name in _QUEUES[name_of(layer)]}
 
 
 def _fill_queues(layer: Any, state: Mapping[str, Any]) -> None:
     for name in _QUEUES[name_of(layer)]:
         queue = getattr(layer, name)
         queue.clear()
-        queue.extend(state[name])
+        queue.extend(map(as_it_was, state[name]))
 
 
 def _end_checks(layer: Any, _: Any) -> None:

@@ -72,6 +72,7 @@ class VectorAdapter(Environments):
         self._env = env
         self._again = again
         self._owned = owned
+        self._not_kept: str | None = None  # what no file can have, once that has been seen
         exact.watch(env)
         self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
 
@@ -134,13 +135,18 @@ class VectorAdapter(Environments):
             return f"the copies of {self._name} are in other processes, which tell nothing of their state"
         if foreign.is_translated(self._env):
             return f"nothing is known of the state of {self._name}"
-        return exact.reason_against(self._env)
+        return self._not_kept or exact.reason_against(self._env)
 
-    def get_state(self) -> State:
+    def get_state(self) -> State | None:
         """State of the vector environment; see :class:`Environments`."""
         masks = self.action_masks
+        try:
+            vector = exact.get_state(self._env, self._name)
+        except exact.NotKept as error:
+            self._not_kept = str(error)
+            return None
         return {
-            "vector": exact.get_state(self._env),
+            "vector": vector,
             "masks": None if masks is None else masks.copy(),
             "has_masks": self._mask_source is not None,
             "steps": self._steps,
@@ -152,8 +158,13 @@ class VectorAdapter(Environments):
             self._replace()
         _BEGUN[id(self._env.unwrapped)] = self  # also where it fails halfway
         try:
+            if "copies" in state:
+                raise ValueError(
+                    "saved of copies that were made one by one (vectorization='sync', 'workers' or 'async'); this is "
+                    f"one vector environment, {self._name}"
+                )
             vector, masks, has_masks, steps = (state[name] for name in ("vector", "masks", "has_masks", "steps"))
-            exact.set_state(self._env, vector)
+            exact.set_state(self._env, vector, self._name)
             self._steps = int(steps)
             if self._mask_format is not None and has_masks:
                 if self._mask_source is None:

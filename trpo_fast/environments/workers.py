@@ -158,10 +158,10 @@ class WorkerEnvironments(Environments):
         """Why the copies cannot be put back to the bit."""
         return next(filter(None, self._processes.ask(INEXACT, dict.fromkeys(range(len(self.parts)))).values()), None)
 
-    def get_state(self) -> State:
+    def get_state(self) -> State | None:
         """State of every copy, whichever worker has it; see :class:`Environments`."""
         states = self._processes.ask(GET_STATE, dict.fromkeys(range(len(self.parts))))
-        return {"copies": [own for part in range(len(self.parts)) for own in states[part]]}
+        return _in_one([states[part] for part in range(len(self.parts))])
 
     def set_state(self, state: State, observations: NDArray[Any]) -> None:
         """Put every copy back; workers are made anew as by `reset`. See :class:`Environments`."""
@@ -265,7 +265,7 @@ class WorkerEnvironments(Environments):
             action_masks=None if self.action_masks is None else arrays["masks"],
             last=self._rows,
             finals=[(t, arrays["finals"][t, indices], indices) for t, indices in copies],
-            state={"copies": [own for share in shares for own in share.states or ()]} if with_state else None,
+            state=_in_one([share.states for share in shares]),
             failure=None if failure is None else (failure[0], self.parts[failure[2]], failure[3]),
         )
 
@@ -328,6 +328,16 @@ class WorkerEnvironments(Environments):
             "actions": (self.action_shape, self.action_dtype.str),
             "masks": ((self.num_envs, masks), "?"),
         }
+
+
+def _in_one(states: Sequence[list[State] | None]) -> State | None:
+    """State of all copies from those of each worker's; None where one has none."""
+    every: list[State] = []
+    for own in states:
+        if own is None:
+            return None
+        every += own
+    return {"copies": every}
 
 
 def _final_rows(

@@ -48,7 +48,7 @@ def wrappings_of(env: VectorEnv[Any, Any, Any]) -> list[Wrapping]:
     return [Wrapping(one.observations or observations, one.rewards or rewards, one.video) for one in copies]
 
 
-def warn_of(wrappings: Sequence[Wrapping], *, normalizes: bool, scales: bool) -> None:
+def warn_of(wrappings: Sequence[Wrapping], *, normalizes: bool, scales: bool, are_kept: bool) -> None:
     """One warning where copies are in wrappers that an agent works against.
 
     Parameters
@@ -57,7 +57,12 @@ def warn_of(wrappings: Sequence[Wrapping], *, normalizes: bool, scales: bool) ->
         Of each copy.
     normalizes, scales : bool
         Whether the agent normalizes observations, and scales rewards.
+    are_kept : bool
+        Whether a file has the state of the environments, and so the wrappers' statistics.
     """
+    kept = "neither saved with the agent nor shared with an evaluation"
+    if are_kept:
+        kept = "kept for a training that is resumed, but shared neither with an evaluation nor with an export"
     troubles = []
     for what, wrapper, own, setting in (
         ("observations", "NormalizeObservation", normalizes, "normalize_observations"),
@@ -66,8 +71,7 @@ def warn_of(wrappings: Sequence[Wrapping], *, normalizes: bool, scales: bool) ->
         if any(getattr(one, what) for one in wrappings):
             twice = f"{what} are normalized twice, and " if own else ""
             troubles.append(
-                f"in {wrapper}: {twice}its statistics are neither saved with the agent nor shared with an evaluation; "
-                f"want the wrapper left out, and {setting}=True"
+                f"in {wrapper}: {twice}its statistics are {kept}; want the wrapper left out, and {setting}=True"
             )
     video, count = next(iter(Counter(one.video for one in wrappings if one.video).most_common(1)), ("", 0))
     if count > 1:

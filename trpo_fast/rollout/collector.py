@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from trpo_fast._core.rollout import discounted_returns, normalize_advantages
 from trpo_fast.environments.acting import RolledOut
 from trpo_fast.environments.base import Environments
+from trpo_fast.environments.exact import MadeOtherwise
 from trpo_fast.environments.masks import warn_of_unheeded_mask
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.advantages import AdvantageFunction, AdvantageInputs, estimated_by
@@ -99,6 +100,8 @@ class Collector:
     ----------
     was_cut : bool
         Whether the episodes of the last rollout were cut, and no others have begun.
+    made_otherwise : str or None
+        What was another environment than the one whose state it was given, so that new episodes began.
 
     Parameters
     ----------
@@ -172,6 +175,7 @@ class Collector:
         self._observations: NDArray[Any] | None = None
         self._episodes: State | None = None  # those under way after the last rollout
         self._inexact = adapter.inexact
+        self.made_otherwise: str | None = None
         self.was_cut = False
         self._said_begun = False  # that others use the environments, too
         self._was_done = np.zeros(adapter.num_envs, np.bool_)
@@ -390,6 +394,8 @@ class Collector:
             sums = None if self._scaler is None else _array_of(episodes, "running_sums", shape[:1])
             self._adapter.set_state(episodes.get("environments"), observations)  # type: ignore[arg-type]
         except ValueError as error:
+            if isinstance(error, MadeOtherwise):
+                self.made_otherwise = str(error)
             warnings.warn(f"env: new episodes begin, as those under way are not gone on with: {error}", stacklevel=2)
             return None
         for name, array in own.items():
@@ -402,8 +408,15 @@ class Collector:
         """What `_taken_up` needs; taken now, as only now nothing steps the environments, whose state may be known."""
         if self._inexact is not None:
             return None
+        environments = self._adapter.get_state() if environments is None else environments
+        if environments is None:
+            self._inexact = self._adapter.inexact
+            warnings.warn(
+                f"env: from a file a training goes on statistically, with new episodes: {self._inexact}", stacklevel=2
+            )
+            return None
         return {
-            "environments": self._adapter.get_state() if environments is None else environments,
+            "environments": environments,
             "observations": last,
             "was_done": self._was_done.copy(),
             "returns": self._episode_return.copy(),

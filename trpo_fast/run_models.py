@@ -28,6 +28,11 @@ def checkpoint_name(timesteps: int) -> str:
     return f"{timesteps:012d}.trpo"
 
 
+def run_folder_of(checkpoints: Path) -> Path:
+    """The folder of the run whose checkpoints lie here: the one around it, where that is what a run calls it."""
+    return checkpoints.parent if checkpoints.name == CHECKPOINTS else checkpoints
+
+
 class Progress(NamedTuple):
     """How far training had come when a file was written; a later moment compares as greater."""
 

@@ -1,7 +1,9 @@
 import errno
 import math
 import os
+import sys
 from collections import deque
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -231,6 +233,64 @@ def test_nothing_is_touched_where_one_callback_refuses_whatever_their_order(make
         with pytest.raises(ValueError, match="farther"):
             make_agent().learn(STEPS, callback=callbacks)
     assert recorder.calls == [] and not (tmp_path / "log").exists()
+
+
+def both(folder):
+    return [RunLogger(folder, tensorboard=False), CheckpointCallback(folder / "checkpoints", STEPS)]
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def test_a_folder_is_one_training_s_and_another_is_refused_by_its_process_and_touches_nothing(make_agent, tmp_path):
+    other, refused, before = make_agent(seed=4), [], []
+
+    def start(callback):
+        with pytest.raises(ValueError, match="is in use by process") as caught:
+            other.learn(STEPS, callback=callback)
+        refused.append(str(caught.value))
+
+    def others(agent):
+        before.append(content(tmp_path))
+        start(RunLogger(tmp_path / "run", tensorboard=False))
+        start(CheckpointCallback(tmp_path / "run" / "checkpoints"))
+        with pytest.warns(DeprecationWarning, match="fork") if sys.version_info >= (3, 12) else nullcontext():
+            child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                start(both(tmp_path / "run"))
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert content(tmp_path) == before[-1]
+
+    make_agent().learn(2 * STEPS, callback=[*both(tmp_path / "run"), others])
+    assert (
+        refused
+        == [f"folder: {tmp_path}/run is in use by process {os.getpid()}, this one; want one training in a folder"] * 4
+    )
+    assert names(tmp_path / "run") == ["checkpoints", "progress.csv"], "it is given back"
+    make_agent().learn(STEPS, callback=both(tmp_path / "new"))
+
+
+def test_a_folder_is_given_back_and_what_was_made_removed_where_the_training_is_refused(make_agent, tmp_path):
+    for callback in (Failing("check_training_start", ValueError("no")), Failing("on_training_start", ValueError("no"))):
+        with pytest.raises(ValueError, match="no"):
+            make_agent().learn(STEPS, callback=[callback, *both(tmp_path / "a" / "run")])
+    assert names(tmp_path / "a" / "run") == [], "a start that was under way keeps its folder"
+    make_agent().learn(STEPS, callback=both(tmp_path / "a" / "run"))
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_starts(make_agent, tmp_path):
+    (tmp_path / "file").write_text("")
+    recorder = Recorder()
+    for callback in both(tmp_path / "file"):
+        with pytest.raises(OSError, match=r"folder: .*file.* cannot be written: (Not a directory|File exists)"):
+            make_agent().learn(STEPS, callback=[recorder, callback])
+    assert recorder.calls == []
 
 
 class Seen(Callback):

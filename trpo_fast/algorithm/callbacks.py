@@ -7,6 +7,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,9 @@ from trpo_fast.algorithm.config import (
 )
 from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT
 from trpo_fast.environments.recipe import EnvironmentRecipe
+from trpo_fast.folder_lock import FolderInUse, FolderLock
 from trpo_fast.model_file import ModelFileError, checked_path, link_file, read_array, read_metadata, remove_unfinished
-from trpo_fast.run_models import BEST, checkpoint_name, progress_of
+from trpo_fast.run_models import BEST, checkpoint_name, progress_of, run_folder_of
 from trpo_fast.settings import COUNT, POSITIVE, checked
 from trpo_fast.state import State, copied
 
@@ -45,6 +47,14 @@ class Callback:
 
     runs_last = False
     """Whether it is called after those of a list that do not say so, whatever their order."""
+
+    @property
+    def run_folder(self) -> Path | None:
+        """A folder that is this training's alone while it lasts, if there is one; made and locked before the start.
+
+        ValueError where another training has it.
+        """
+        return None
 
     def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """Raise what stands against the training, and change nothing; of all callbacks before the first starts."""
@@ -92,6 +102,7 @@ class CallbackList(Callback):
     def __init__(self, callbacks: Sequence[CallbackLike]) -> None:
         self.callbacks: list[Callback] = []
         self._started: list[Callback] = []
+        self._folders = ExitStack()
         for callback in map(as_callback, callbacks):
             self.callbacks += callback.callbacks if isinstance(callback, CallbackList) else [callback]
         self.callbacks.sort(key=lambda callback: callback.runs_last)
@@ -102,9 +113,14 @@ class CallbackList(Callback):
             callback.check_training_start(agent, total_timesteps)
 
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
-        """Ask each what stands against it, then start each in order."""
+        """Take their folders, ask each what stands against it, then start each in order."""
         self._started = []
-        self.check_training_start(agent, total_timesteps)
+        with ExitStack() as folders:
+            for folder in dict.fromkeys(callback.run_folder for callback in self.callbacks):
+                if folder is not None:
+                    folders.enter_context(_taken(folder, agent))
+            self.check_training_start(agent, total_timesteps)
+            self._folders = folders.pop_all()
         for callback in self.callbacks:
             callback.on_training_start(agent, total_timesteps)
             self._started.append(callback)
@@ -137,18 +153,47 @@ class CallbackList(Callback):
         return not any([_ends_training(callback.on_update(agent)) for callback in self.callbacks])
 
     def on_training_end(self, agent: TRPO) -> None:
-        """Call each one that was started, in order; the first exception travels on once all have been called."""
+        """Call each one that was started, in order, and give their folders back.
+
+        The first exception travels on once all have been called.
+        """
         first: BaseException | None = None
-        while self._started:
-            try:
-                self._started.pop(0).on_training_end(agent)
-            except BaseException as error:
-                if first is None:
-                    first = error
-                else:
-                    first.add_note(f"a later on_training_end raised {error!r}")
+        with self._folders:
+            while self._started:
+                try:
+                    self._started.pop(0).on_training_end(agent)
+                except BaseException as error:
+                    if first is None:
+                        first = error
+                    else:
+                        first.add_note(f"a later on_training_end raised {error!r}")
         if first is not None:
             raise first
+
+
+@contextmanager
+def _taken(folder: Path, agent: TRPO) -> Iterator[None]:
+    """Make a folder and have it for the training of `agent`; where that raises, what was made is removed again."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        lock = FolderLock(folder, agent)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except FolderInUse as error:
+            raise ValueError(f"folder: {folder} is in use by {error}; want one training in a folder") from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OSError(error.errno, f"folder: {folder} cannot be written: {reason}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+    except BaseException:
+        with suppress(OSError):  # those that are empty
+            for path in missing:
+                path.rmdir()
+        raise
 
 
 def _ends_training(answer: Any) -> bool:
@@ -243,6 +288,11 @@ class CheckpointCallback(Callback):
         self._due = math.inf  # in timesteps
         self._saved_at = self._updated_at = 0.0  # by the clock
         self._taken: checkpoint.Snapshot | None = None  # that is to be written
+
+    @property
+    def run_folder(self) -> Path:
+        """Of the run whose checkpoints these are: the one around a folder that is called ``checkpoints``."""
+        return run_folder_of(self.folder)
 
     def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """ValueError where the folder is another run's, or a time would change what is learned."""

@@ -127,6 +127,11 @@ class RunLogger(Callback):
         self._first_timestep = 0
         self._first_elapsed = 0.0
 
+    @property
+    def run_folder(self) -> Path:
+        """Where the log is."""
+        return self.folder
+
     def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """ValueError where the folder is another run's."""
         done = agent.total_timesteps

@@ -12,12 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trpo_fast import model_file
+from trpo_fast import folder_lock, model_file
 from trpo_fast.algorithm.config import CHECKPOINTS_KEPT, POSITIVE_INTEGER
-from trpo_fast.cli import folder_lock
 from trpo_fast.cli.arguments import EVAL_EPISODES, TIMESTEPS
 from trpo_fast.cli.errors import CommandError, user_errors
-from trpo_fast.cli.folder_lock import FolderInUse, FolderLock
+from trpo_fast.folder_lock import FolderInUse, FolderLock
 from trpo_fast.run_models import CHECKPOINTS, MODEL, checkpoint_name, read_latest
 from trpo_fast.settings import COUNT, Rule, checked
 
@@ -104,6 +103,11 @@ class RunFolder:
                 self.read_config()  # in another folder a lock of that name is another program's
         self._take("--resume")
 
+    def share_with(self, agent: Any) -> None:
+        """Let the callbacks of this agent's training take the folder, too."""
+        if self._lock is not None:
+            self._lock.pass_to(agent)
+
     def release(self) -> None:
         """Let another process have the folder."""
         if self._lock is not None:
@@ -136,7 +140,7 @@ class RunFolder:
                     raise
 
     def _take(self, option: str) -> None:
-        lock = FolderLock(self.path)
+        lock = FolderLock(self.path, self)
         with self._named_if_unwritable():
             try:
                 lock.acquire()

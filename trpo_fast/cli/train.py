@@ -72,6 +72,7 @@ class _Run:
 
     def __init__(self, agent: TRPO, folder: RunFolder, options: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         self.agent, self.folder = agent, folder
+        folder.share_with(agent)
         self.timesteps: int = options["timesteps"]
         self.eval_episodes: int = options["eval_episodes"]
         self.first = agent.total_timesteps

@@ -204,6 +204,27 @@ def test_a_folder_of_checkpoints_of_another_run_is_refused_and_damaged_ones_are_
     agent.close()
 
 
+@pytest.mark.parametrize("keep", [1, 0])
+def test_no_checkpoint_of_another_run_is_pruned(make_agent, tmp_path, keep):
+    make_agent().learn(3 * STEPS, callback=CheckpointCallback(tmp_path, STEPS))
+    other = make_agent(seed=4).learn(4 * STEPS)
+    with pytest.raises(ValueError, match=r"folder: .*192\.trpo is of another run: its seed is 3, this agent's 4; want"):
+        other.learn(STEPS, callback=CheckpointCallback(tmp_path, STEPS, keep=keep), reset_num_timesteps=False)
+    assert len(names(tmp_path)) == 3
+
+
+def test_the_best_model_of_another_run_is_not_written_over(make_agent, tmp_path):
+    best = tmp_path / "best.trpo"
+    make_agent().learn(STEPS, callback=EvaluationCallback(STEPS, episodes=1, best_path=best))
+    was = best.read_bytes()
+    for agent, difference in (make_agent(seed=4), "seed is 3"), (make_agent("CartPole-v1"), "environment is Pendulum"):
+        with pytest.raises(
+            ValueError, match=rf"best_path: .*best\.trpo is of another run: its {difference}.*another path"
+        ):
+            agent.learn(STEPS, callback=EvaluationCallback(STEPS, episodes=1, best_path=best))
+    assert best.read_bytes() == was
+
+
 def test_a_run_goes_on_from_the_one_before_a_damaged_newest_and_keeps_its_log(make_agent, bits, tmp_path):
     def callbacks():
         return [RunLogger(tmp_path, tensorboard=False), CheckpointCallback(tmp_path / "checkpoints", STEPS)]

@@ -6,6 +6,7 @@ import random
 import sys
 import threading
 
+import gymnasium
 import pytest
 from torch import nn
 from torch.distributions import Independent, Normal
@@ -218,9 +219,42 @@ def test_the_log_of_another_run_is_refused_and_left_as_it_is(make_agent, tmp_pat
 def test_an_agent_that_begins_begins_a_new_log_and_the_one_before_is_kept(make_agent, tmp_path):
     make_agent().learn(2 * STEPS, callback=RunLogger(tmp_path, tensorboard=False))
     log = (tmp_path / "progress.csv").read_bytes()
-    make_agent().learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False))
-    assert len(read_progress(tmp_path / "progress.csv")) == 1
-    assert (tmp_path / "progress.csv.before").read_bytes() == log
+    for number, aside in enumerate(("progress.csv.before", "progress.csv.before-2", "progress.csv.before-3")):
+        with pytest.warns(
+            UserWarning, match=rf"progress\.csv is of another training: it is {aside} now; a new one begins"
+        ):
+            make_agent(seed=number).learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+        assert (tmp_path / aside).read_bytes() == log
+        log = (tmp_path / "progress.csv").read_bytes()
+        assert len(read_progress(tmp_path / "progress.csv")) == 1
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_the_log_of_another_run_is_refused_where_it_has_a_row_of_the_same_timesteps(make_agent, tmp_path, seed):
+    env = "CartPole-v1"  # whose episodes end in the first update
+    make_agent(env).learn(3 * STEPS, callback=RunLogger(tmp_path, tensorboard=False))
+    log = (tmp_path / "progress.csv").read_bytes()
+    make_agent(env, seed=seed).learn(2 * STEPS).save(tmp_path / "other.trpo")
+    other = TRPO.load(tmp_path / "other.trpo")
+    with pytest.raises(
+        ValueError, match=r"folder: .*csv has rollout/ep_rew_mean .* at 384 timesteps, this agent \d.*another run"
+    ):
+        other.learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False), reset_num_timesteps=False)
+    assert (tmp_path / "progress.csv").read_bytes() == log
+    other.close()
+
+
+def test_a_log_beside_a_model_of_another_seed_or_environment_is_refused(make_agent, tmp_path):
+    make_agent().learn(STEPS).save(tmp_path / "model.trpo")
+    for agent, difference in (
+        (make_agent(seed=4), "its seed is 3, this agent's 4"),
+        (make_agent("CartPole-v1"), "its environment is Pendulum-v1, this agent's CartPole-v1"),
+        (make_agent(lambda: gymnasium.make("CartPole-v1")), "its observations are other ones"),
+    ):
+        agent.learn(STEPS)
+        with pytest.raises(ValueError, match=rf"folder: .*model\.trpo is of another run: {difference}; want a folder"):
+            agent.learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False), reset_num_timesteps=False)
+    assert not (tmp_path / "progress.csv").exists()
 
 
 def test_an_earlier_agent_of_the_run_is_refused_by_the_log_where_a_farther_one_is_there(make_agent, tmp_path):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from trpo_fast.algorithm.config import (
 )
 from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT
 from trpo_fast.environments.recipe import EnvironmentRecipe
+from trpo_fast.environments.spaces import space_to_json
 from trpo_fast.folder_lock import FolderInUse, FolderLock
 from trpo_fast.model_file import ModelFileError, checked_path, link_file, read_array, read_metadata, remove_unfinished
 from trpo_fast.run_models import BEST, checkpoint_name, progress_of, run_folder_of
@@ -260,8 +262,9 @@ class CheckpointCallback(Callback):
     Raises
     ------
     ValueError
-        When the training starts: the folder holds checkpoints that are farther than the agent is, of another run; or
-        `seconds` is given where `reset_on_checkpoint` cuts episodes: what is learned may not depend on time.
+        When the training starts: the folder is in use by another training, or holds checkpoints of another run, whose
+        seed or environment is not the agent's, or which are farther than the agent is; or `seconds` is given where
+        `reset_on_checkpoint` cuts episodes: what is learned may not depend on time.
     """
 
     runs_last = True
@@ -302,6 +305,7 @@ class CheckpointCallback(Callback):
                 f"seconds: {self.seconds:g} given with reset_on_checkpoint={cuts}, which cuts episodes at checkpoints; "
                 "want it left out: they fall on numbers of updates, so that no time changes what is learned"
             )
+        refuse_others([*self._numbered(), self.folder / BEST], agent)
         refuse_farther(self._farther(agent), agent)
 
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
@@ -408,6 +412,35 @@ def refuse_farther(paths: Sequence[Path], agent: TRPO) -> list[tuple[Path, Model
     return damaged
 
 
+def refuse_others(paths: Iterable[Path], agent: TRPO, name: str = "folder", want: str = "a folder for each") -> None:
+    """ValueError, about the argument `name`, where one of the files is of another run."""
+    for path in paths:
+        difference = _another_run(path, agent)
+        if difference:
+            raise ValueError(f"{name}: {path} is of another run: {difference}; want {want}")
+
+
+def _another_run(path: Path, agent: TRPO) -> str:
+    """Of a file's seed and environment what is not this agent's; "" where that is none, or the file cannot be read."""
+    try:
+        saved = read_metadata(path)
+    except (OSError, ModelFileError):
+        return ""
+    if saved.get("seed") != agent.seed:
+        return f"its seed is {saved.get('seed')}, this agent's {agent.seed}"
+    ids = [recipe.get("id") if recipe else None for recipe in (saved.get("environment"), _recipe_of(agent))]
+    if None not in ids and ids[0] != ids[1]:
+        return f"its environment is {ids[0]}, this agent's {ids[1]}"
+    for kind, space in ("observation", agent.observation_space), ("action", agent.action_space):
+        if saved.get(f"{kind}_space") != json.loads(json.dumps(space_to_json(space))):
+            return f"its {kind}s are other ones"
+    return ""
+
+
+def _recipe_of(agent: TRPO) -> Mapping[str, Any] | None:
+    return None if agent.recipe is None else agent.recipe.to_json()
+
+
 def _damage_of(path: Path) -> ModelFileError | None:
     """What is wrong with the file of an agent; None for a sound one."""
     try:
@@ -509,7 +542,9 @@ class EvaluationCallback(Callback):
         self._resumed = state
 
     def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
-        """ValueError where an evaluation will not be possible."""
+        """ValueError where an evaluation will not be possible, or the file at ``best_path`` is another run's."""
+        if self._best_path is not None:
+            refuse_others([self._best_path], agent, "best_path", "another path, or the file removed")
         if agent.recipe is not None and agent.recipe.steps_in(self._arguments["env"]):
             raise ValueError(OWN_ENVIRONMENT)
         if self._recipe is not None:

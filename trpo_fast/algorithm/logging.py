@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from trpo_fast.algorithm.callbacks import Callback, refuse_farther
+from trpo_fast.algorithm.callbacks import Callback, refuse_farther, refuse_others
 from trpo_fast.algorithm.report import TIMINGS, UpdateReport
 from trpo_fast.model_file import checked_path, replace_file
 from trpo_fast.run_models import newest_first
@@ -96,7 +96,7 @@ class RunLogger(Callback):
     ``time/total_timesteps`` are the agent's in all. Where the folder has a ``progress.csv`` of this run already, which
     is resumed or learned on with, the file goes on: rows beyond the agent's, of work that was lost, are dropped, and a
     last one that was cut off is, too. An agent that begins, where no model tells what was before, begins a new file;
-    the one before becomes ``progress.csv.before``.
+    the one before becomes ``progress.csv.before``, ``.before-2`` and so on, and a warning says so.
 
     Rows and events that cannot be written, on a full disk for example, are kept, and written once that is possible,
     after the training by :meth:`write_waiting`; a warning says so.
@@ -111,8 +111,10 @@ class RunLogger(Callback):
     Raises
     ------
     ValueError
-        When the training starts, before anything is changed: the folder holds a model that is farther than the agent
-        is; or rows that are, and neither a row nor a model as far as the agent is, which has begun.
+        When the training starts, before anything is changed: the folder is in use by another training; or what is in
+        it is of another run: a model with another seed or environment, or that is farther than the agent is; the row at
+        the agent's timesteps where it says something else than the agent knows of that moment; or rows that are
+        farther, and neither a row nor a model as far as the agent is, which has begun.
     """
 
     def __init__(self, folder: str | os.PathLike[str], tensorboard: bool | None = None) -> None:
@@ -135,13 +137,29 @@ class RunLogger(Callback):
     def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """ValueError where the folder is another run's."""
         done = agent.total_timesteps
-        refuse_farther([path for path, progress in newest_first(self.folder) if progress.timesteps > done], agent)
+        models = newest_first(self.folder)
+        refuse_others([path for path, _ in models], agent)
+        refuse_farther([path for path, progress in models if progress.timesteps > done], agent)
+        self._refuse_another_moment(agent)
         last = self._last_of_another_run(agent)
         if last and done:
             raise ValueError(
                 f"folder: {self._path} has rows up to {last:,} timesteps, and none at {done:,}, which this agent has: "
                 "it is of another run; want a folder for each, or TRPO.load of that one's model to go on with it"
             )
+
+    def _refuse_another_moment(self, agent: TRPO) -> None:
+        """ValueError where the row at the agent's timesteps does not say what the agent knows of that moment."""
+        done = agent.total_timesteps
+        row = next((row for row in reversed(self._rows()) if int(row["time/total_timesteps"]) == done), {})
+        for name, value in _moment(agent).items():
+            said, own = row.get(name), str(value) if math.isfinite(value) else ""
+            if said not in (None, own):
+                raise ValueError(
+                    f"folder: {self._path} has {name} {said or 'unknown'} at {done:,} timesteps, this agent "
+                    f"{own or 'unknown'}: it is of another run; want a folder for each, or TRPO.load of that one's "
+                    "model to go on with it"
+                )
 
     def _last_of_another_run(self, agent: TRPO) -> int:
         """Timesteps of the last row of a log that is not the agent's; 0 where it is."""
@@ -155,7 +173,10 @@ class RunLogger(Callback):
         self.write_waiting()  # of the training before
         done = agent.total_timesteps
         if self._last_of_another_run(agent):  # the agent begins, or it would have been refused
-            self._path.replace(self._path.with_name(f"{self._path.name}.before"))
+            aside = _set_aside(self._path)
+            warnings.warn(
+                f"{self._path} is of another training: it is {aside.name} now; a new one begins", stacklevel=2
+            )
         kept = _until(self._rows(), done)
         self._first_timestep = done
         self._first_elapsed = float(kept[-1]["time/time_elapsed"] or 0.0) if kept else 0.0
@@ -224,13 +245,10 @@ class RunLogger(Callback):
         # What a module of the user's calls so may be a layer.
         log_std = dict(agent.policy.named_parameters(recurse=False)).get("log_std")
         return {
-            "time/iterations": agent.num_updates,
+            **_moment(agent),
             "time/total_timesteps": agent.total_timesteps,
             "time/time_elapsed": self._first_elapsed + elapsed,
             "time/fps": (agent.total_timesteps - self._first_timestep) / elapsed,
-            "rollout/ep_rew_mean": agent.episode_return_mean,
-            "rollout/ep_len_mean": agent.episode_length_mean,
-            "rollout/episodes": agent.num_episodes,
             "train/n_updates": agent.num_updates,
             "train/policy_objective": report.improvement,
             "train/predicted_objective": report.predicted_improvement,
@@ -301,6 +319,25 @@ class RunLogger(Callback):
                 warnings.warn(
                     f"{self.folder}: {what} not written: {error.strerror or error}; the training goes on", stacklevel=4
                 )
+
+
+def _moment(agent: TRPO) -> dict[str, float]:
+    """Of a row what the agent goes on to know, as its file does: by these a log is known to be its own."""
+    return {
+        "time/iterations": agent.num_updates,
+        "rollout/ep_rew_mean": agent.episode_return_mean,
+        "rollout/ep_len_mean": agent.episode_length_mean,
+        "rollout/episodes": agent.num_episodes,
+    }
+
+
+def _set_aside(path: Path) -> Path:
+    """Give a file a name that says that it was before, and that no other has; the new path."""
+    for number in itertools.count(1):
+        aside = path.with_name(f"{path.name}.before{'' if number == 1 else f'-{number}'}")
+        if not aside.exists():
+            return path.replace(aside)
+    raise AssertionError  # there are more numbers than files
 
 
 def _line(values: Mapping[str, Any]) -> bytes:

@@ -32,9 +32,14 @@ class ModelFileError(ValueError):
 
 
 def checked_path(name: str, value: Any) -> Path:
-    """The path that is given as argument ``name``; TypeError for what is none, an integer or bytes for example."""
+    """The path that is given as argument ``name``; TypeError for what is none, an integer or bytes for example.
+
+    ValueError for an empty one, which would mean the working folder.
+    """
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise TypeError(f"{name}: {value!r} given; want a path, a str or an os.PathLike")
+    if not os.fspath(value):
+        raise ValueError(f"{name}: '' given; want a path, . for the working folder")
     return Path(value)
 
 

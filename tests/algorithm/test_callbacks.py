@@ -353,6 +353,104 @@ def test_a_state_that_no_file_can_have_is_refused_when_the_training_starts(make_
     assert agent.learn(STEPS).total_timesteps == STEPS
 
 
+class Turning(Callback):
+    """Its state is fine until the second update."""
+
+    def __init__(self, bad):
+        self.bad, self.state = bad, {"updates": 0}
+
+    def on_update(self, agent):
+        self.state = {"updates": agent.num_updates}
+
+    def get_state(self):
+        return self.bad() if self.state["updates"] >= 2 else self.state
+
+
+def fail():
+    raise RuntimeError("lost")
+
+
+@pytest.mark.parametrize("bad", [lambda: {"best": torch.zeros(1)}, fail])
+def test_a_state_that_a_file_can_no_more_have_is_told_once_and_the_one_before_is_kept(make_agent, tmp_path, bad):
+    agent = make_agent()
+    with pytest.warns(
+        UserWarning, match=r"callback Turning: (TypeError|RuntimeError).*state of before is kept"
+    ) as told:
+        agent.learn(4 * STEPS, callback=[Turning(bad), CheckpointCallback(tmp_path, STEPS)])
+    assert len(told) == 1 and agent.callback_states["Turning"] == {"updates": 1}
+    assert TRPO.load(tmp_path / checkpoint_name(4 * STEPS)).callback_states["Turning"] == {"updates": 1}
+
+
+def test_states_of_callbacks_outlive_a_training_without_them_but_not_one_that_counts_from_0(make_agent, tmp_path):
+    agent = make_agent().learn(STEPS, callback=Seen())
+    agent.learn(STEPS, callback=lambda agent: agent.save(tmp_path / "m.trpo"), reset_num_timesteps=False)
+    for one in agent, TRPO.load(tmp_path / "m.trpo"):
+        seen = Seen()
+        one.learn(STEPS, callback=seen, reset_num_timesteps=False)
+        assert seen.at == [STEPS, 3 * STEPS]
+    assert agent.learn(STEPS).callback_states == {}
+
+
+def test_the_best_model_has_the_states_of_all_callbacks_whatever_their_order(make_agent, tmp_path):
+    best = tmp_path / "best.trpo"
+    evaluation = EvaluationCallback(STEPS, episodes=1, best_path=best)
+    make_agent().learn(STEPS, callback=[evaluation, Seen()])
+    states = TRPO.load(best).callback_states
+    assert states["Seen"] == {"at": [STEPS]} and states["EvaluationCallback"]["due"] == 2 * STEPS
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_the_best_model_is_written_where_a_callback_behind_raises(make_agent, tmp_path, error):
+    def end(agent):
+        raise error
+
+    with pytest.raises(error):
+        make_agent().learn(STEPS, callback=[EvaluationCallback(STEPS, episodes=1, best_path=tmp_path / "b.trpo"), end])
+    assert TRPO.load(tmp_path / "b.trpo").num_updates == 1
+
+
+def test_an_environment_that_changes_the_working_folder_moves_no_file(make_agent, tmp_path, monkeypatch):
+    class Wanders(type(gymnasium.make("CartPole-v1").unwrapped)):
+        def reset(self, **arguments):
+            os.chdir(tmp_path / "elsewhere")
+            return super().reset(**arguments)
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    log, checkpoints = RunLogger("log", tensorboard=False), CheckpointCallback("log/checkpoints", STEPS)
+    best = EvaluationCallback(STEPS, episodes=1, best_path="log/best.trpo")
+    make_agent(Wanders).learn(2 * STEPS, callback=[log, checkpoints, best])
+    assert names(tmp_path / "log") == ["best.trpo", "checkpoints", "progress.csv"]
+    assert len(names(tmp_path / "log" / "checkpoints")) == 2 and names(tmp_path / "elsewhere") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"episodes": 0}, "episodes: 0 given; want an integer >= 1"),
+        ({"episodes": "x"}, "episodes: 'x' given; want an integer >= 1"),
+        ({"max_steps": 0}, "max_steps: 0 given; want an integer >= 1"),
+        ({"seed": -1}, "seed: -1 given; want an integer from 0"),
+        ({"best_path": ""}, "best_path: '' given; want a path"),
+        ({"best_path": "."}, "best_path: the folder .* given; want the name of a file"),
+    ],
+)
+def test_an_evaluation_that_never_could_be_is_refused_at_once(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        EvaluationCallback(STEPS, **arguments)
+
+
+def test_a_best_path_that_cannot_be_written_is_named_when_the_training_starts(make_agent, tmp_path):
+    (tmp_path / "file").write_text("")
+    callback = EvaluationCallback(STEPS, best_path=tmp_path / "file" / "b.trpo")
+    with pytest.raises(OSError, match=r"best_path: .*file cannot be written: Not a directory"):
+        make_agent().learn(STEPS, callback=callback)
+    callback = EvaluationCallback(STEPS, best_path=tmp_path / "b.trpo")
+    (tmp_path / "b.trpo").mkdir()
+    with pytest.raises(ValueError, match=r"best_path: the folder .*b\.trpo given"):
+        make_agent().learn(STEPS, callback=callback)
+
+
 def test_an_evaluation_that_was_interrupted_is_made_up_for_when_the_training_goes_on(make_agent, tmp_path):
     def evaluations(agent, total, interrupt_at=None):
         callback, found = EvaluationCallback(2 * STEPS), []

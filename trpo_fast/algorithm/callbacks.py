@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -23,6 +24,7 @@ from trpo_fast.algorithm.config import (
     FINITE,
     POSITIVE_INTEGER,
     RECENT_EPISODES,
+    SEED,
 )
 from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT
 from trpo_fast.environments.recipe import EnvironmentRecipe
@@ -79,7 +81,9 @@ class Callback:
         """What it goes on from when the training is resumed, as plain data (`trpo_fast.state`): in every file.
 
         Called when the training starts, whenever the agent is saved, by another callback perhaps, and at the end. What
-        it returns is copied. TypeError, when the training starts, for what is no plain data.
+        it returns is copied. What is no plain data is a TypeError when the training starts, and a warning later: files
+        have the state of before then. A file that another callback saves in its ``on_update`` has, of those that are
+        called behind it, the state before this update: such a callback comes last, by ``runs_last``.
         """
         return {}
 
@@ -105,6 +109,10 @@ class CallbackList(Callback):
         self.callbacks: list[Callback] = []
         self._started: list[Callback] = []
         self._folders = ExitStack()
+        self._states: State = {}  # of each the latest that was plain data, by name
+        self._others: State = {}  # of callbacks that are not here
+        self._spoilt: set[str] = set()  # names that a warning has told
+        self._when_all_have_run: list[Callable[[], None]] = []
         for callback in map(as_callback, callbacks):
             self.callbacks += callback.callbacks if isinstance(callback, CallbackList) else [callback]
         self.callbacks.sort(key=lambda callback: callback.runs_last)
@@ -126,19 +134,33 @@ class CallbackList(Callback):
         for callback in self.callbacks:
             callback.on_training_start(agent, total_timesteps)
             self._started.append(callback)
-        self.get_state()  # what no file can have is not found out at the first one
+        self._states, self._spoilt = {}, set()
+        for name, callback in self._named():  # what no file can have is not found out at the first one
+            self._states[name] = _state_of(name, callback)
+        self._run_what_waits()
 
     def get_state(self) -> State:
         """Copies of those of each that has one, by the name of its class, and a number from the second of a class on.
 
-        TypeError where one is no plain data.
+        Of one that fails, or is no plain data any more, the one before, which a warning says; nothing of a training is
+        lost for it. Those of callbacks that are not here are kept as they were given.
         """
-        states = {name: copied(callback.get_state(), f"get_state() of {name}") for name, callback in self._named()}
-        return {name: state for name, state in states.items() if state}
+        for name, callback in self._named():
+            try:
+                self._states[name] = _state_of(name, callback)
+            except Exception as error:
+                if name not in self._spoilt:
+                    self._spoilt.add(name)
+                    warnings.warn(
+                        f"callback {name}: {error!r}; its state of before is kept instead, also in files", stacklevel=2
+                    )
+        return {name: state for name, state in {**self._others, **self._states}.items() if state}
 
     def set_state(self, state: State) -> None:
         """Give each a copy of what is there under its name."""
-        for name, callback in self._named():
+        named = dict(self._named())
+        self._others = {name: own for name, own in state.items() if name not in named}
+        for name, callback in named.items():
             if state.get(name):
                 callback.set_state(copied(state[name]))
 
@@ -152,7 +174,26 @@ class CallbackList(Callback):
     def on_update(self, agent: TRPO) -> bool:
         """Call each in order."""
         # A list, so that every callback runs.
-        return not any([_ends_training(callback.on_update(agent)) for callback in self.callbacks])
+        ends = any([_ends_training(callback.on_update(agent)) for callback in self.callbacks])
+        self._run_what_waits()
+        return not ends
+
+    def when_all_have_run(self, action: Callable[[], None]) -> None:
+        """Call `action` once all callbacks have been called of this moment: a file that it saves has all their states.
+
+        Where one of them raises, or Ctrl-C comes, when the training ends.
+        """
+        self._when_all_have_run.append(action)
+
+    def _run_what_waits(self) -> None:
+        waiting = self._when_all_have_run
+        while waiting:
+            try:
+                waiting[0]()
+            except Exception:
+                waiting.pop(0)
+                raise
+            waiting.pop(0)  # after Ctrl-C it is still to be done, when the training ends
 
     def on_training_end(self, agent: TRPO) -> None:
         """Call each one that was started, in order, and give their folders back.
@@ -161,9 +202,10 @@ class CallbackList(Callback):
         """
         first: BaseException | None = None
         with self._folders:
-            while self._started:
+            ends = [self._run_what_waits]
+            while ends or self._started:
                 try:
-                    self._started.pop(0).on_training_end(agent)
+                    ends.pop()() if ends else self._started.pop(0).on_training_end(agent)
                 except BaseException as error:
                     if first is None:
                         first = error
@@ -171,6 +213,10 @@ class CallbackList(Callback):
                         first.add_note(f"a later on_training_end raised {error!r}")
         if first is not None:
             raise first
+
+
+def _state_of(name: str, callback: Callback) -> Any:
+    return copied(callback.get_state(), f"get_state() of {name}")
 
 
 @contextmanager
@@ -185,8 +231,7 @@ def _taken(folder: Path, agent: TRPO) -> Iterator[None]:
         except FolderInUse as error:
             raise ValueError(f"folder: {folder} is in use by {error}; want one training in a folder") from None
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise OSError(error.errno, f"folder: {folder} cannot be written: {reason}") from error
+            raise _unwritable("folder", folder, error) from error
         try:
             yield
         finally:
@@ -229,6 +274,20 @@ def as_callback(callback: CallbackLike) -> Callback:
     raise TypeError(
         f"callback: {callback!r} given; want a Callback, a function of the agent, a sequence of these, or None"
     )
+
+
+def require_writable(name: str, folder: Path) -> None:
+    """OSError, about the argument `name`, where no file could be made in a folder, or in the one to make it in."""
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):  # permission bits do not tell for root or network drives
+            pass
+    except OSError as error:
+        raise _unwritable(name, folder, error) from error
+
+
+def _unwritable(name: str, folder: Path, error: OSError) -> OSError:
+    return OSError(error.errno, f"{name}: {folder} cannot be written: {error.strerror or error}")
 
 
 class CheckpointCallback(Callback):
@@ -278,7 +337,7 @@ class CheckpointCallback(Callback):
         keep: int | None = None,
         best: bool = False,
     ) -> None:
-        self.folder = checked_path("folder", folder)
+        self.folder = checked_path("folder", folder).absolute()  # an environment may change the working folder
         self.every: int | None = None if every is None else checked("every", every, POSITIVE_INTEGER)
         self._by_time = seconds is not None
         if seconds is None:
@@ -291,6 +350,7 @@ class CheckpointCallback(Callback):
         self._due = math.inf  # in timesteps
         self._saved_at = self._updated_at = 0.0  # by the clock
         self._taken: checkpoint.Snapshot | None = None  # that is to be written
+        self._missing = False  # the folder, and a warning has said so
 
     @property
     def run_folder(self) -> Path:
@@ -305,6 +365,7 @@ class CheckpointCallback(Callback):
                 f"seconds: {self.seconds:g} given with reset_on_checkpoint={cuts}, which cuts episodes at checkpoints; "
                 "want it left out: they fall on numbers of updates, so that no time changes what is learned"
             )
+        require_writable("folder", self.folder)
         refuse_others([*self._numbered(), self.folder / BEST], agent)
         refuse_farther(self._farther(agent), agent)
 
@@ -353,6 +414,17 @@ class CheckpointCallback(Callback):
         taken = self._taken
         if taken is None:
             return
+        if not self.folder.is_dir():  # not made again: its run would be in two folders
+            self._taken = None
+            if not self._missing:
+                warnings.warn(
+                    f"{self.folder} is not there any more, it was renamed or removed: no checkpoint is written until "
+                    "it is back; the training goes on",
+                    stacklevel=2,
+                )
+            self._missing = True
+            return
+        self._missing = False
         timesteps = taken.counters["num_timesteps"] + taken.counters["earlier_timesteps"]
         path = self.folder / checkpoint_name(timesteps)
         try:
@@ -504,7 +576,8 @@ class EvaluationCallback(Callback):
 
     Without ``seed`` every evaluation has other episodes: their seed is drawn from the agent's and its number of
     updates, so that a resumed run evaluates as it would have. One that was interrupted is made up for when the training
-    goes on. The file at ``best_path`` says its mean, and a resumed run keeps it until a better one comes.
+    goes on. The file at ``best_path`` is written when all callbacks of the update have been called; it says its mean,
+    and a resumed run keeps it until a better one comes.
     """
 
     def __init__(
@@ -521,14 +594,15 @@ class EvaluationCallback(Callback):
         self.every: int = checked("every", every, POSITIVE_INTEGER)
         self.results: list[tuple[int, Any]] = []
         self._arguments: dict[str, Any] = {
-            "episodes": episodes,
+            "episodes": checked("episodes", episodes, POSITIVE_INTEGER),
             "deterministic": deterministic,
-            "seed": seed,
+            "seed": None if seed is None else checked("seed", seed, SEED),
             "env": env,
-            "max_steps": max_steps,
+            "max_steps": None if max_steps is None else checked("max_steps", max_steps, POSITIVE_INTEGER),
         }
         self._recipe = None if env is None else EnvironmentRecipe(env)
-        self._best_path = None if best_path is None else checked_path("best_path", best_path)  # not hours in
+        self._best_path = None if best_path is None else checked_path("best_path", best_path).absolute()
+        self._refuse_folder()  # not hours in
         self._best = float("-inf")
         self._due = 0  # in timesteps; in the past where an evaluation was interrupted
         self._resumed: State = {}
@@ -543,8 +617,10 @@ class EvaluationCallback(Callback):
 
     def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """ValueError where an evaluation will not be possible, or the file at ``best_path`` is another run's."""
+        self._refuse_folder()
         if self._best_path is not None:
             refuse_others([self._best_path], agent, "best_path", "another path, or the file removed")
+            require_writable("best_path", self._best_path.parent)
         if agent.recipe is not None and agent.recipe.steps_in(self._arguments["env"]):
             raise ValueError(OWN_ENVIRONMENT)
         if self._recipe is not None:
@@ -566,7 +642,13 @@ class EvaluationCallback(Callback):
         """Evaluate when due."""
         if agent.num_timesteps >= self._due:
             self._evaluate(agent)
-            self._due = self._after(agent)
+            self._due = self._after(agent)  # also in the best model's file, which is written later
+
+    def _refuse_folder(self) -> None:
+        if self._best_path is not None and self._best_path.is_dir():
+            raise ValueError(
+                f"best_path: the folder {self._best_path} given; want the name of a file, e.g. best.trpo in it"
+            )
 
     def _after(self, agent: TRPO) -> int:
         return (agent.num_timesteps // self.every + 1) * self.every
@@ -585,11 +667,19 @@ class EvaluationCallback(Callback):
         self.results.append((agent.num_timesteps, result))
         if result.mean > self._best:
             self._best = result.mean
-            if self._best_path is not None:
-                try:
-                    checkpoint.save(agent, self._best_path, evaluation={"mean": result.mean})
-                except OSError as error:
-                    warnings.warn(f"the best model, {at}, was not written: {error}; the training goes on", stacklevel=2)
+            callbacks = agent.callbacks_under_way
+            if callbacks is None:
+                self._save_best(agent, at, result.mean)
+            else:
+                callbacks.when_all_have_run(lambda: self._save_best(agent, at, result.mean))
+
+    def _save_best(self, agent: TRPO, at: str, mean: float) -> None:
+        if self._best_path is None:
+            return
+        try:
+            checkpoint.save(agent, self._best_path, evaluation={"mean": mean})
+        except OSError as error:
+            warnings.warn(f"the best model, {at}, was not written: {error}; the training goes on", stacklevel=2)
 
 
 class ProgressBar(Callback):

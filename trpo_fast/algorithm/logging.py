@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from trpo_fast.algorithm.callbacks import Callback, refuse_farther, refuse_others
+from trpo_fast.algorithm.callbacks import Callback, refuse_farther, refuse_others, require_writable
 from trpo_fast.algorithm.report import TIMINGS, UpdateReport
 from trpo_fast.model_file import checked_path, replace_file
 from trpo_fast.run_models import newest_first
@@ -118,7 +118,7 @@ class RunLogger(Callback):
     """
 
     def __init__(self, folder: str | os.PathLike[str], tensorboard: bool | None = None) -> None:
-        self.folder = checked_path("folder", folder)
+        self.folder = checked_path("folder", folder).absolute()  # an environment may change the working folder
         self._with_events = False if tensorboard is False else _has_tensorboard(required=bool(tensorboard))
         self._path = self.folder / "progress.csv"
         self._file: IO[bytes] | None = None
@@ -137,6 +137,7 @@ class RunLogger(Callback):
     def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """ValueError where the folder is another run's."""
         done = agent.total_timesteps
+        require_writable("folder", self.folder)
         models = newest_first(self.folder)
         refuse_others([path for path, _ in models], agent)
         refuse_farther([path for path, progress in models if progress.timesteps > done], agent)

@@ -630,6 +630,9 @@ class TRPO:
 
         Raises ValueError, and writes nothing, where :meth:`load` could not take the file: ``path`` is a folder, or
         parameters have become another dtype or size, or are not finite. TypeError where ``path`` is no path.
+
+        Called by a callback of :meth:`learn`, it has the states of callbacks as they are then, of those that are still
+        to be called of this update the ones before it: save in one that comes last (``Callback.runs_last``).
         """
         checkpoint.save(self, path)
 

@@ -81,6 +81,12 @@ def test_python_in_the_page_on_building_runs_and_is_right(block, tmp_path, monke
     exec(compile(block, "building.md", "exec"), {})
 
 
+@pytest.mark.parametrize("block", blocks("docs/runs.md"), ids=lambda b: b.splitlines()[0][:40])
+def test_python_in_the_page_on_runs_runs(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "runs.md", "exec"), {"__name__": "runs"})
+
+
 @pytest.mark.parametrize("block", blocks("README.md"), ids=lambda b: b.splitlines()[0][:40])
 def test_python_in_the_readme_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -14,6 +14,7 @@ import trpo_fast
 
 NAMES = (
     "Batch",
+    "CheckpointCallback",
     "EvaluationResult",
     "MLPPolicy",
     "Status",
@@ -45,7 +46,8 @@ SIGNATURES = {
 }
 
 HEAVY = {"torch", "gymnasium", "scipy", "jax", "safetensors", "matplotlib", "tqdm", "tensorboard", "stable_baselines3"}
-NEED_TORCH = ("TRPO", "EvaluationResult", "MLPPolicy", "MLPCritic", "make_engine", "fisher_matrix")
+CALLBACKS = ("Callback", "CheckpointCallback", "EvaluationCallback", "ProgressBar", "RunLogger", "StopAtReturn")
+NEED_TORCH = ("TRPO", "EvaluationResult", "MLPPolicy", "MLPCritic", "make_engine", "fisher_matrix", *CALLBACKS)
 
 
 def loaded_after(statement: str) -> set[str]:

@@ -101,3 +101,25 @@ def test_a_folder_without_a_model_that_can_be_read_is_named(write, tmp_path):
     write("model.trpo", 1).write_bytes(b"")
     with pytest.raises(ModelFileError, match=r"run: .* holds no model that can be read: .*model\.trpo is truncated"):
         read_latest(tmp_path, model_file.read, "run")
+
+
+def test_a_folder_of_checkpoints_is_read_by_the_same_rule(write, tmp_path):
+    write("checkpoints/000000000800.trpo", 800)
+    newest = write("checkpoints/000000000900.trpo", 900)
+    write("checkpoints/best.trpo", 800)
+    write("checkpoints/mine.trpo", 1000)
+    assert latest(tmp_path / "checkpoints") == newest
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_the_best_is_named_where_it_alone_can_be_read(write, tmp_path, damaged):
+    if damaged:
+        write("checkpoints/000000000900.trpo", 900).write_bytes(b"")
+    best = write("checkpoints/best.trpo", 800)
+    for folder in (tmp_path, tmp_path / "checkpoints"):
+        with pytest.raises((ModelFileError, FileNotFoundError), match=f"; {best}, the best of training, can be: give"):
+            latest(folder)
+    best.write_bytes(b"")
+    with pytest.raises((ModelFileError, FileNotFoundError)) as caught:
+        latest(tmp_path)
+    assert "the best of training" not in str(caught.value)

@@ -26,9 +26,11 @@ from .threadpool import register_with_threadpoolctl as _register_with_threadpool
 
 if TYPE_CHECKING:
     from ._core.preconditioner import KroneckerPreconditioner
+    from .algorithm.callbacks import Callback, CheckpointCallback, EvaluationCallback, ProgressBar, StopAtReturn
     from .algorithm.config import TRPOConfig
     from .algorithm.evaluation import EvaluationResult
     from .algorithm.hooks import StepInputs
+    from .algorithm.logging import RunLogger
     from .algorithm.trpo import TRPO
     from .engines import fisher_matrix, make_engine
     from .policies import MLPCritic, MLPPolicy
@@ -59,6 +61,12 @@ _HOMES = {
     "TRPO": "algorithm.trpo",
     "TRPOConfig": "algorithm.config",
     "EvaluationResult": "algorithm.evaluation",
+    "Callback": "algorithm.callbacks",
+    "CheckpointCallback": "algorithm.callbacks",
+    "EvaluationCallback": "algorithm.callbacks",
+    "ProgressBar": "algorithm.callbacks",
+    "StopAtReturn": "algorithm.callbacks",
+    "RunLogger": "algorithm.logging",
     "MLPPolicy": "policies",
     "MLPCritic": "policies",
     "AdvantageInputs": "rollout.advantages",
@@ -88,16 +96,22 @@ __all__ = [
     "AdvantageInputs",
     "Batch",
     "CGResult",
+    "Callback",
+    "CheckpointCallback",
     "Direction",
     "DirectionSettings",
+    "EvaluationCallback",
     "EvaluationResult",
     "KroneckerPreconditioner",
     "LineSearchResult",
     "MLPCritic",
     "MLPPolicy",
+    "ProgressBar",
+    "RunLogger",
     "Status",
     "StepInputs",
     "StepSettings",
+    "StopAtReturn",
     "TRPOConfig",
     "Trial",
     "TrustRegionReport",

@@ -1,8 +1,9 @@
 """The model files in the folder of a run, and the one rule for which of them is the latest.
 
 The latest is the one whose metadata count the most timesteps, be it ``model.trpo`` or one of ``checkpoints/*.trpo``, at
-the same count ``model.trpo``. ``checkpoints/best.trpo`` is a copy of one of them, and never the latest. What
-cannot be read is passed over, for the next, and named in a warning where it may have been newer.
+the same count ``model.trpo``; of a folder of checkpoints alone, one of those that are called by a number.
+``checkpoints/best.trpo`` is a copy of one of them, and never the latest. What cannot be read is passed over, for the
+next, and named in a warning where it may have been newer.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -71,19 +73,34 @@ def read_latest(path: str | os.PathLike[str], read: Callable[[Path], Read], name
             continue
         _warn_of(damaged, file, progress)
         return found
+    best = "".join(f"; {path}, the best of training, can be: give its path to take it" for path in _sound_bests(given))
     if damaged:
         said = "; ".join(str(error) for _, error in damaged)
-        raise ModelFileError(f"{name}: the folder {given} holds no model that can be read: {said}")
+        raise ModelFileError(f"{name}: the folder {given} holds no model that can be read: {said}{best}")
     raise FileNotFoundError(
         f"{name}: the folder {given} given; want a model file, or the folder of a run with {MODEL} or "
-        f"{CHECKPOINTS}/*.trpo in it"
+        f"{CHECKPOINTS}/*.trpo in it, or of checkpoints{best}"
     )
+
+
+def _sound_bests(folder: Path) -> list[Path]:
+    """Of files that are never the latest those whose metadata can be read."""
+    found = []
+    for path in (folder / CHECKPOINTS / BEST, folder / BEST):
+        with suppress(OSError, ModelFileError):
+            progress_of(path)
+            found.append(path)
+    return found
 
 
 def newest_first(folder: Path, damaged: list[tuple[Path, ModelFileError]] | None = None) -> list[tuple[Path, Progress]]:
     """Model files of a run and how far each had come; those whose metadata cannot be read are added to `damaged`."""
     found = []
-    files = [folder / MODEL, *(path for path in folder.glob(f"{CHECKPOINTS}/*.trpo") if path.name != BEST)]
+    files = [
+        folder / MODEL,
+        *(path for path in folder.glob(f"{CHECKPOINTS}/*.trpo") if path.name != BEST),
+        *(path for path in folder.glob("*.trpo") if path.stem.isdecimal()),  # a folder of checkpoints
+    ]
     for path in files:
         try:
             found.append((path, progress_of(path)))

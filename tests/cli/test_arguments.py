@@ -117,3 +117,26 @@ def test_no_command_is_an_error_that_names_the_commands(command):
 
 def test_vectorizations_are_those_of_the_recipe():
     assert VECTORIZATIONS == recipe.VECTORIZATIONS
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", ""),
+        *(
+            ("train", "CartPole-v1", option, "")
+            for option in ("--out", "--config", "--preset", "--wrapper", "--import")
+        ),
+        ("train", "--resume", ""),
+        ("eval", ""),
+        ("plot", "a", ""),
+        ("plot", "a", "--out", ""),
+        ("export", ""),
+    ],
+)
+def test_an_empty_value_is_named_and_nothing_is_done(command, arguments, tmp_path):
+    result = command(*arguments)
+    assert result.code == 2 and "'' given; want it with a value, or left out" in result.err
+    *_, option, _ = arguments
+    assert not option.startswith("--") or f"argument {option}: " in result.err
+    assert list(tmp_path.iterdir()) == []

@@ -104,3 +104,10 @@ def test_runs_without_a_timestep_in_common_are_refused(command, make_run):
     result = command("plot", "a", "b", "--group", "seed")
     assert result.code == 2
     assert "--group seed: a, b: curves: one begins at step 3,000, another ends at 2,000" in result.err
+
+
+def test_the_folder_of_a_logger_alone_is_drawn(command, make_run, tmp_path):
+    make_run("a", 0, 1.0)
+    (tmp_path / "a" / "config.json").unlink()
+    assert command("plot", "a").code == 0
+    assert (tmp_path / "a" / "curve.png").exists()

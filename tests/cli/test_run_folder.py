@@ -65,7 +65,7 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_two_runs_of_one_name_get_two_folders(tmp_path):
-    made = [claimed_by_name(tmp_path / "runs" / "a") for _ in range(3)]
+    made = [claimed_by_name(RunFolder(tmp_path / "runs" / "a")) for _ in range(3)]
     assert [folder.path.name for folder in made] == ["a", "a-2", "a-3"]
 
 
@@ -204,13 +204,46 @@ def test_timesteps_that_are_no_number_of_steps_are_named(tmp_path, value):
 @pytest.mark.parametrize("name", ["checkpoint_every", "keep_checkpoints", "eval_episodes", "threads"])
 def test_options_of_a_run_are_those_of_its_config_or_the_defaults_and_no_number_is_named(tmp_path, name):
     folder = RunFolder(tmp_path)
-    folder.config.write_text("{}")
-    assert folder.options() == {key: default for key, (_, default) in RUN_OPTIONS.items()}
-    folder.config.write_text(json.dumps({name: 7}))
-    assert folder.options() == {key: default for key, (_, default) in RUN_OPTIONS.items()} | {name: 7}
-    folder.config.write_text(json.dumps({name: -1}))
+    usual = {key: default for key, (_, default) in RUN_OPTIONS.items()} | {"timesteps": 9}
+    folder.config.write_text('{"timesteps": 9}')
+    assert folder.options() == usual
+    folder.config.write_text(json.dumps({"timesteps": 9, name: 7}))
+    assert folder.options() == usual | {name: 7}
+    folder.config.write_text(json.dumps({"timesteps": 9, name: -1}))
     with pytest.raises(CommandError, match=rf"config\.json is damaged: {name}: -1 given; want an integer"):
         folder.options()
+    folder.config.write_text("{}")
+    with pytest.raises(CommandError, match=r"config\.json is damaged: timesteps: missing; want the steps of the whole"):
+        folder.options()
+
+
+def test_a_folder_stays_where_it_was_given_and_is_called_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder("runs/a")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    folder.claim_new()
+    again = claimed_by_name(folder)
+    assert sorted(os.listdir(tmp_path / "runs")) == ["a", "a-2"] and os.listdir() == []
+    assert (str(again.path), str(again.shown(again.model))) == ("runs/a-2", "runs/a-2/model.trpo")
+    with pytest.raises(CommandError, match=r"^runs/a-2/config\.json is damaged"):
+        again.config.write_text("[]")
+        again.read_config()
+
+
+def test_a_folder_that_was_renamed_or_whose_place_another_has_is_not_in_place(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.claim_new()
+    assert folder.is_in_place
+    folder.place.rename(tmp_path / "moved")
+    assert not folder.is_in_place
+    other = RunFolder(tmp_path / "run")
+    refused = in_child(other.claim_new)
+    assert refused == "" and not folder.is_in_place
+    (other.place / ".lock").write_text("of another process")
+    folder.release()
+    assert (other.place / ".lock").exists(), "another run's"
+    RunFolder(tmp_path / "moved").claim_new()
 
 
 def test_config_that_cannot_be_read_or_written_is_named(tmp_path):

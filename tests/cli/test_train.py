@@ -1,6 +1,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import gymnasium
 import pytest
 import torch
 
+from trpo_fast import model_file
 from trpo_fast._core import library
 from trpo_fast.algorithm import logging
 from trpo_fast.algorithm.callbacks import CheckpointCallback
@@ -168,9 +170,10 @@ def test_a_disk_that_is_full_at_the_start_leaves_no_folder_that_refuses_the_retr
     with monkeypatch.context() as disk:
         disk.setattr(os, "fsync", full)
         result = command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small)
-    assert result.code == 2
+    began = (tmp_path / "run").exists()  # and got as far as learning something, which can go on
+    assert result.code == (1 if began else 2)
     assert "No space left on device" in result.err and "Traceback" not in result.err
-    if (tmp_path / "run").exists():  # it got as far as learning something, which can go on
+    if began:
         assert command("train", "--resume", "run", "--timesteps", "64", "--eval-episodes", "0").code == 0
     else:
         assert command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small).code == 0
@@ -340,8 +343,127 @@ def test_resumed_run_refuses_what_would_change_it_and_says_what_it_has(command, 
 def test_resumed_run_may_be_told_again_what_it_has(command, small):
     again = ("CartPole-v1", "--out", "run", *small, "--eval-episodes", "0")
     assert command("train", *again, "--timesteps", "64").code == 0
-    result = command("train", "--resume", "run", "--timesteps", "128", "--seed", "0", *again)
+    result = command("train", "--resume", "run", "--timesteps", "128", "--seed", "0", "--wrapper", "none", *again)
     assert result.code == 0, result.err
+
+
+def test_a_config_that_says_something_else_than_its_run_is_refused_and_nothing_is_touched(command, small, tmp_path):
+    def change(**changes):
+        content = {**json.loads(path.read_text()), **changes}
+        path.write_text(json.dumps({name: value for name, value in content.items() if value != "left out"}))
+
+    assert command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small).code == 0
+    path = tmp_path / "run" / "config.json"
+    good = path.read_text()
+    content = json.loads(good)
+    for changes, said in (
+        (
+            {"seed": 77, "config": {**content["config"], "gamma": 0.5}},
+            "run/config.json was changed: seed is 77, of its model 0; config.gamma is 0.5, of its model 0.99; want it",
+        ),
+        ({"environment": {**content["environment"], "id": "Acrobot-v1"}}, "environment.id is 'Acrobot-v1', of its"),
+        ({"seed": "left out"}, "run/config.json is damaged: seed: missing; want what the run began with"),
+        ({"config": 3}, "run/config.json is damaged: config: 3 given; want what the run began with"),
+        ({"config": "left out"}, "run/config.json is damaged: config: missing"),
+        ({"timesteps": "left out"}, "run/config.json is damaged: timesteps: missing"),
+        (dict.fromkeys(content, "left out"), "run/config.json is damaged: timesteps: missing"),
+    ):
+        change(**changes)
+        before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+        result = command("train", "--resume", "run", "--timesteps", "128")
+        assert result.code == 2 and said in result.err and len(result.err.splitlines()) == 1, result.err
+        assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+        path.write_text(good)
+    config = {name: value for name, value in content["config"].items() if name != "fisher_jacobians"}
+    change(config=config)  # as an older version wrote it
+    assert command("train", "--resume", "run", "--timesteps", "128").code == 0
+
+
+def after_update(monkeypatch, number, action):
+    """Call `action` after an update of the training to come."""
+    update = TRPO._update
+
+    def then(agent, collector):
+        update(agent, collector)
+        if agent.num_updates == number:
+            action()
+
+    monkeypatch.setattr(TRPO, "_update", then)
+
+
+@pytest.mark.parametrize("how", ["renamed", "removed", "replaced"])
+def test_a_folder_that_goes_while_its_run_is_in_it_is_said_and_the_model_is_saved(
+    command, small, tmp_path, monkeypatch, how
+):
+    def go():
+        if how == "removed":
+            shutil.rmtree(tmp_path / "run")
+        else:
+            (tmp_path / "run").rename(tmp_path / "moved")
+        if how == "replaced":
+            (tmp_path / "run").mkdir()
+
+    after_update(monkeypatch, 2, go)
+    told = ("--timesteps", "320", "--checkpoint-every", "64", "--out", "run", *small)
+    said = "run/checkpoints is not there any more, it was renamed or removed: no checkpoint is written until it is back"
+    with pytest.warns(UserWarning, match=said) as warned:
+        result = command("train", "CartPole-v1", *told)
+    place = "run-2" if how == "replaced" else "run"
+    assert len(warned) == 1 and result.code == 1
+    assert f"run was renamed or removed while this run was in it: the end of the run is in {place}, its" in result.err
+    assert f"model    {place}/model.trpo" in result.out and "deterministic episodes" in result.out
+    assert "Traceback" not in result.err and "curve" not in result.out
+    if how == "replaced":
+        assert list((tmp_path / "run").iterdir()) == []
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert command("train", "--resume", place, "--timesteps", "384").code == 0
+    if how != "removed":
+        assert len(read_progress(tmp_path / "moved" / "progress.csv")) == 5
+
+
+def test_a_disk_that_is_full_to_the_end_is_said_with_the_checkpoint_and_the_command_that_goes_on(
+    command, small, tmp_path, monkeypatch
+):
+    def fill():
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(model_file, "_locked_new_file", full)
+
+    after_update(monkeypatch, 3, fill)
+    told = ("--timesteps", "320", "--checkpoint-every", "64", "--out", "run", *small)
+    with pytest.warns(UserWarning, match="was not written: .*No space left"):
+        result = command("train", "CartPole-v1", *told)
+    assert result.code == 1
+    assert "error: the agent at 320 steps cannot be saved in run: No space left on device" in result.err
+    assert "to go on from the checkpoint at 64 steps:\ntrpo-fast train --resume run\n" in result.out
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert command("train", "--resume", "run").code == 0
+    assert len(read_progress(tmp_path / "run" / "progress.csv")) == 5
+
+
+def test_an_environment_that_changes_the_working_folder_moves_nothing_of_its_run(command, small, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "wanders.py").write_text(
+        "import os, gymnasium\n"
+        "from gymnasium.envs.classic_control import CartPoleEnv\n"
+        "class Wanders(CartPoleEnv):\n"
+        "    def __init__(self, **arguments):\n"
+        f"        os.chdir({str(tmp_path / 'elsewhere')!r})\n"
+        "        super().__init__(**arguments)\n"
+        "gymnasium.register('Wanders-v0', Wanders, max_episode_steps=50)\n"
+    )
+    for arguments in (("--out", "run"), ()):
+        monkeypatch.chdir(tmp_path)
+        result = command("train", "wanders:Wanders-v0", *arguments, "--timesteps", "64", *small)
+        assert result.code == 0, result.err
+    monkeypatch.chdir(tmp_path)
+    result = command("train", "--resume", "run", "--timesteps", "128", "--import", "wanders")
+    assert result.code == 0 and "model    run/model.trpo" in result.out, result.err
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} >= {"elsewhere", "run", "runs"}
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_resumed_run_goes_on_with_the_options_that_it_was_told_and_options_of_the_resume_win(command, small, tmp_path):
@@ -424,7 +546,8 @@ def test_a_trained_run_that_counts_from_0_again_loses_nothing_where_its_resume_f
         broken.setattr(TRPO, "_update", fail)
         broken.setattr(TRPO, "save", full)
         result = command("train", "--resume", "run", "--timesteps", "640")
-    assert result.code == 2 and "the agent at 320 steps cannot be saved in run: " in result.err
+    assert result.code == 1 and "the agent at 320 steps cannot be saved in run: " in result.err
+    assert "to go on from the checkpoint at 320 steps:\ntrpo-fast train --resume run\n" in result.out
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.trpo")} == before
     assert command("train", "--resume", "run", "--timesteps", "448").code == 0
     assert TRPO.load(tmp_path / "run").total_timesteps == 448

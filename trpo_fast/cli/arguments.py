@@ -70,7 +70,11 @@ def _add_train(commands: Any) -> None:
     )
     train.set_defaults(module="train")
     train.add_argument(
-        "env", nargs="?", metavar="ENV", help="environment id, e.g. CartPole-v1, or ale_py:ALE/Pong-v5 after its module"
+        "env",
+        nargs="?",
+        type=_text,
+        metavar="ENV",
+        help="environment id, e.g. CartPole-v1, or ale_py:ALE/Pong-v5 after its module",
     )
     _add_environment(train)
     _add_trust(train)
@@ -80,18 +84,24 @@ def _add_train(commands: Any) -> None:
     train.add_argument(
         "--seed", type=_seed, metavar="S", help="decides everything random but global generators (default 0)"
     )
-    train.add_argument("--out", metavar="DIR", help="the run's folder, new or empty (default runs/ENV-seedS-DATE-TIME)")
+    train.add_argument(
+        "--out", type=_text, metavar="DIR", help="the run's folder, new or empty (default runs/ENV-seedS-DATE-TIME)"
+    )
     train.add_argument("--vectorization", choices=VECTORIZATIONS, help="how environments step together (default sync)")
     train.add_argument("--num-workers", type=_count, metavar="N", help="processes of workers (default the cores)")
-    train.add_argument("--config", metavar="FILE", help="JSON file of settings, or a run's config.json; options win")
+    train.add_argument(
+        "--config", type=_text, metavar="FILE", help="JSON file of settings, or a run's config.json; options win"
+    )
     train.add_argument(
         "--preset",
+        type=_text,
         metavar="NAME",
         help="settings that an environment is known to need: by default those of its id, if there are some; those of "
         "another id; or none, the defaults. Options and settings of --config win; a run's config.json says them all",
     )
     train.add_argument(
         "--resume",
+        type=_text,
         metavar="RUN",
         help="go on with this run, from its latest checkpoint, with its options; new ones win",
     )
@@ -139,6 +149,7 @@ def _add_environment(command: argparse.ArgumentParser, instead: str = "") -> Non
     command.add_argument(
         "--wrapper",
         action="append",
+        type=_text,
         metavar="MODULE:CALLABLE",
         help=f"wrap every environment in it{instead}, again for more, the first innermost; or by name: atari (84 x 84 "
         "gray, four frames: the default of ids of ale-py that show images), int-actions (Python's integers), "
@@ -151,6 +162,7 @@ def _add_trust(command: argparse.ArgumentParser) -> None:
         "--import",
         dest="imports",
         action="append",
+        type=_text,
         default=[],
         metavar="MODULE",
         help="import a module that registers environments, again for more; MODULE:FUNCTION is called, too",
@@ -163,7 +175,7 @@ def _add_trust(command: argparse.ArgumentParser) -> None:
 def _add_eval(commands: Any) -> None:
     evaluate = commands.add_parser("eval", help="play episodes with a trained agent")
     evaluate.set_defaults(module="evaluate")
-    evaluate.add_argument("run", metavar="RUN", help="folder of a run, or a model file")
+    evaluate.add_argument("run", type=_text, metavar="RUN", help="folder of a run, or a model file")
     evaluate.add_argument("--episodes", type=_count, default=10, metavar="N", help="(default 10)")
     evaluate.add_argument("--seed", type=_seed, metavar="S", help="of environments and noise (default the agent's)")
     evaluate.add_argument(
@@ -178,22 +190,26 @@ def _add_eval(commands: Any) -> None:
 def _add_plot(commands: Any) -> None:
     plot = commands.add_parser("plot", help="draw learning curves")
     plot.set_defaults(module="plot")
-    plot.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, one curve each")
+    plot.add_argument("runs", nargs="+", type=_text, metavar="RUN", help="folders of runs, one curve each")
     plot.add_argument(
         "--group",
         choices=("seed",),
         help="seed: one curve for the runs that differ in nothing but their seed, the interquartile mean with a 95%% "
         "bootstrap interval",
     )
-    plot.add_argument("--out", metavar="PNG", help="(default RUN/curve.png; curves.png here for several runs)")
+    plot.add_argument(
+        "--out", type=_text, metavar="PNG", help="(default RUN/curve.png; curves.png here for several runs)"
+    )
 
 
 def _add_export(commands: Any) -> None:
     export = commands.add_parser("export", help="write a trained policy for other runtimes")
     export.set_defaults(module="export")
-    export.add_argument("run", metavar="RUN", help="folder of a run, or a model file")
+    export.add_argument("run", type=_text, metavar="RUN", help="folder of a run, or a model file")
     export.add_argument("--format", choices=("onnx",), required=True, help="onnx: docs/deployment.md has its contents")
-    export.add_argument("--out", metavar="FILE", help="(default the model file's name with the suffix .onnx)")
+    export.add_argument(
+        "--out", type=_text, metavar="FILE", help="(default the model file's name with the suffix .onnx)"
+    )
 
 
 def _add_bench(commands: Any) -> None:
@@ -270,6 +286,13 @@ def _show(default: Any) -> str:
     if default is None or isinstance(default, bool):
         return str(default).lower()
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _text(text: str) -> str:
+    """A name or path; an empty one, of a variable that is not set, would be taken for none given."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' given; want it with a value, or left out")
+    return text
 
 
 def _whole_number(text: str, least: int) -> int:

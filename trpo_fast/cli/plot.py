@@ -31,7 +31,8 @@ class MatplotlibMissing(CommandError):
 def run(arguments: argparse.Namespace) -> int:
     """Draw one picture of all runs."""
     folders = [RunFolder(path) for path in arguments.runs]
-    out = Path(arguments.out) if arguments.out else folders[0].curve if len(folders) == 1 else Path("curves.png")
+    usual = folders[0].shown(folders[0].curve) if len(folders) == 1 else Path("curves.png")
+    out = Path(arguments.out) if arguments.out else usual
     grouped = _grouped(folders) if arguments.group else None
     if grouped is None:
         draw(folders, out)

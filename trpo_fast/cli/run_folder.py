@@ -33,18 +33,40 @@ RUN_OPTIONS: Mapping[str, tuple[Rule, int | None]] = {
 
 
 class RunFolder:
-    """Paths of one run, and the folder's being one process's alone."""
+    """Paths of one run, and the folder's being one process's alone.
+
+    Attributes
+    ----------
+    path
+        As it was given, to be read and typed.
+    place
+        The same from the root on, as all files below: an environment may change the working folder.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.config = self.path / "config.json"
-        self.progress = self.path / "progress.csv"
-        self.checkpoints = self.path / CHECKPOINTS
-        self.model = self.path / MODEL
-        self.curve = self.path / "curve.png"
+        self.place = self.path.absolute()
+        self.config = self.place / "config.json"
+        self.progress = self.place / "progress.csv"
+        self.checkpoints = self.place / CHECKPOINTS
+        self.model = self.place / MODEL
+        self.curve = self.place / "curve.png"
         self._lock: FolderLock | None = None
+        self._taken: os.stat_result | None = None
         self._made = False
         self._new = False
+
+    def shown(self, file: Path) -> Path:
+        """A file of the run, as the run was given."""
+        return self.path / file.relative_to(self.place)
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the folder that was taken still has its name: it may be renamed or removed while a run is in it."""
+        try:
+            return self._taken is not None and os.path.samestat(self._taken, os.stat(self.place))
+        except OSError:
+            return False
 
     @property
     def is_new(self) -> bool:
@@ -54,11 +76,11 @@ class RunFolder:
     def refuse_if_used(self) -> None:
         """CommandError where a new run would mix with what lies here already."""
         with user_errors():
-            if self.path.exists() and not self.path.is_dir():
+            if self.place.exists() and not self.place.is_dir():
                 raise CommandError(f"--out: {self.path} is a file; want a new or empty folder")
-            if not self.path.exists() or self._is_unused():
+            if not self.place.exists() or self._is_unused():
                 return
-            if self.config.exists() and (self.path / folder_lock.NAME).exists():
+            if self.config.exists() and (self.place / folder_lock.NAME).exists():
                 self._take("--out")  # names the process where there is one
                 self.release()
             raise CommandError(
@@ -67,7 +89,7 @@ class RunFolder:
 
     def _is_unused(self) -> bool:
         """Whether nothing lies here but what a start that was killed before its end has left."""
-        left = {path.name for path in self.path.iterdir()} - {folder_lock.NAME}
+        left = {path.name for path in self.place.iterdir()} - {folder_lock.NAME}
         if left - {CHECKPOINTS} or not (left and self.checkpoints.is_dir()):
             return not left
         first = checkpoint_name(0)
@@ -97,7 +119,7 @@ class RunFolder:
         Nothing is changed in it but its lock: what follows is :meth:`prepare`.
         """
         with user_errors():
-            if not self.path.is_dir():
+            if not self.place.is_dir():
                 raise CommandError(f"run: {self.path} given; want a run's folder, and there is none")
             if not self._is_unused():  # a start under way has the lock before config.json
                 self.read_config()  # in another folder a lock of that name is another program's
@@ -122,39 +144,46 @@ class RunFolder:
         names = ("config.json", "config.json.new", "progress.csv", "progress.csv.new", MODEL)
         with suppress(OSError):
             shutil.rmtree(self.checkpoints, ignore_errors=True)
-            for path in (*(self.path / name for name in names), *self.path.glob("events.out.tfevents.*")):
+            for path in (*(self.place / name for name in names), *self.place.glob("events.out.tfevents.*")):
                 with suppress(OSError):
                     path.unlink()
         self.release()
         if self._made:
             with suppress(OSError):
-                self.path.rmdir()
+                self.place.rmdir()
+
+    def numbered(self, number: int) -> RunFolder:
+        """The folder beside this one that has a number behind its name."""
+        folder = RunFolder(self.place.with_name(f"{self.path.name}-{number}"))
+        folder.path = self.path.with_name(folder.place.name)
+        return folder
 
     def _make(self) -> None:
         with self._named_if_unwritable():
             try:
-                self.path.mkdir(parents=True)
+                self.place.mkdir(parents=True)
                 self._made = True
             except FileExistsError:
-                if not self.path.is_dir():
+                if not self.place.is_dir():
                     raise
 
     def _take(self, option: str) -> None:
-        lock = FolderLock(self.path, self)
+        lock = FolderLock(self.place, self)
         with self._named_if_unwritable():
             try:
                 lock.acquire()
             except FolderInUse as error:
                 raise CommandError(f"{option}: {self.path} is in use by {error}; want one run in a folder") from None
         self._lock = lock
+        self._taken = os.stat(self.place)
 
     def prepare(self) -> None:
         """Make ready for files: remove what saves of a killed process left; CommandError where none can be written."""
         with self._named_if_unwritable():
             self.checkpoints.mkdir(exist_ok=True)
-            for folder in (self.path, self.checkpoints):
+            for folder in (self.place, self.checkpoints):
                 model_file.remove_unfinished(folder)
-            with tempfile.TemporaryFile(dir=self.path):  # permission bits do not tell for root or network drives
+            with tempfile.TemporaryFile(dir=self.place):  # permission bits do not tell for root or network drives
                 pass
 
     @contextmanager
@@ -171,31 +200,41 @@ class RunFolder:
         except FileNotFoundError:
             raise CommandError(f"run: {self.path} holds no config.json, so it is no run of trpo-fast train") from None
         except OSError as error:
-            raise CommandError(f"{self.config} cannot be read: {error.strerror or error}") from error
+            raise CommandError(f"{self.shown(self.config)} cannot be read: {error.strerror or error}") from error
         except ValueError as error:
-            raise CommandError(f"{self.config} is damaged: {error}") from error
+            raise CommandError(f"{self.shown(self.config)} is damaged: {error}") from error
         if not isinstance(content, dict):
-            raise CommandError(f"{self.config} is damaged: a JSON object is wanted")
+            raise CommandError(f"{self.shown(self.config)} is damaged: a JSON object is wanted")
         return content
 
     def options(self) -> dict[str, int | None]:
-        """Each of RUN_OPTIONS as ``config.json`` has it, the default where it does not; CommandError for no number."""
+        """Each of RUN_OPTIONS as ``config.json`` has it; CommandError for no number.
+
+        The default where it does not have it, as it is older; but for the timesteps, which every one has.
+        """
         content, found = self.read_config(), {}
         try:
+            if "timesteps" not in content:
+                raise ValueError("timesteps: missing; want the steps of the whole run")
             for name, (rule, default) in RUN_OPTIONS.items():
                 value = content.get(name, default)
                 found[name] = None if value is None and default is None else checked(name, value, rule)
         except ValueError as error:
-            raise CommandError(f"{self.config} is damaged: {error}") from error
+            raise CommandError(f"{self.shown(self.config)} is damaged: {error}") from error
         return found
 
     def environment_id(self) -> str:
-        """The environment as ``config.json`` names it, "environment" where it does not; CommandError for no name."""
-        environment = self.read_config().get("environment")
+        """The environment as ``config.json`` names it; CommandError for no name.
+
+        "environment" where it does not, or where there is none: RunLogger alone writes no such file.
+        """
+        environment = self.read_config().get("environment") if self.config.exists() else None
         if environment is None:
             return "environment"
         if not isinstance(environment, dict) or not isinstance(environment.get("id"), str):
-            raise CommandError(f"{self.config} is damaged: environment: {environment!r} given; want an object with id")
+            raise CommandError(
+                f"{self.shown(self.config)} is damaged: environment: {environment!r} given; want an object with id"
+            )
         return str(environment["id"])
 
     def write_config(self, content: dict[str, Any]) -> None:
@@ -203,14 +242,14 @@ class RunFolder:
         try:
             model_file.replace_file(self.config, (json.dumps(content, indent=2) + "\n").encode())
         except OSError as error:
-            raise CommandError(f"{self.config} cannot be written: {error.strerror or error}") from error
+            raise CommandError(f"{self.shown(self.config)} cannot be written: {error.strerror or error}") from error
 
 
-def claimed_by_name(path: Path) -> RunFolder:
-    """A new folder called `path`, or, as another run may be called so, `path` with a number behind it."""
+def claimed_by_name(first: RunFolder) -> RunFolder:
+    """`first`, as a new folder, or, as another run may be called so, one with a number behind its name."""
     for number in itertools.count(1):
-        folder = RunFolder(path if number == 1 else path.with_name(f"{path.name}-{number}"))
-        if not folder.path.exists():
+        folder = first if number == 1 else first.numbered(number)
+        if not folder.place.exists():
             folder._make()
             if folder._made:
                 folder.claim_new()

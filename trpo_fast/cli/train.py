@@ -32,7 +32,7 @@ from trpo_fast.cli.run_folder import RUN_OPTIONS, RunFolder, claimed_by_name, la
 from trpo_fast.cli.stopping import Stopped, say
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.environments.recipe import EnvironmentRecipe
-from trpo_fast.model_file import ModelFileError, link_file
+from trpo_fast.model_file import ModelFileError, link_file, read_metadata
 from trpo_fast.run_models import checkpoint_name, progress_of
 
 
@@ -43,11 +43,17 @@ def run(arguments: argparse.Namespace) -> int:
     run = _resumed(arguments) if arguments.resume else _new(arguments)
     try:
         return _train(run)
+    except _NotSaved as error:
+        return _lost(run, error)
     finally:
         if not run.begun:
             run.folder.discard()
         run.folder.release()
         run.agent.close()
+
+
+class _NotSaved(CommandError):
+    """The end of a training found no room, or no folder; what was saved before is there."""
 
 
 class _Run:
@@ -68,6 +74,8 @@ class _Run:
         Whether config.json has been written: from then on there is something to save.
     saved : bool
         Whether the end of the training is in its files.
+    moved : bool
+        Whether these are in another folder, as the one that the run began in was renamed or removed.
     """
 
     def __init__(self, agent: TRPO, folder: RunFolder, options: Mapping[str, Any], config: Mapping[str, Any]) -> None:
@@ -83,8 +91,8 @@ class _Run:
             keep=options["keep_checkpoints"],
             best=True,
         )
-        self.log = RunLogger(folder.path)
-        self.begun = self.saved = False
+        self.log = RunLogger(folder.place)
+        self.begun = self.saved = self.moved = False
         self._content = {**config, **options}
 
     def begin(self) -> None:
@@ -93,6 +101,20 @@ class _Run:
             self.folder.prepare()
         self.folder.write_config(self._content)
         self.begun = True
+
+    def move(self) -> None:
+        """Take a new folder in the place of the one that was renamed or removed, or beside what is in its place."""
+        before = self.folder
+        before.release()
+        self.folder = claimed_by_name(before)
+        self.folder.write_config(self._content)
+        self.checkpoints.folder = self.folder.checkpoints
+        self.moved = True
+        say(
+            f"warning: {before.path} was renamed or removed while this run was in it: the end of the run is in "
+            f"{self.folder.path}, its rows and the checkpoints before are in the folder of before",
+            sys.stderr,
+        )
 
 
 class _Begin(Callback):
@@ -123,8 +145,9 @@ def _new(arguments: argparse.Namespace) -> _Run:
     seed = 0 if arguments.seed is None else arguments.seed
     options = {name: default for name, (_, default) in RUN_OPTIONS.items()} | _given(arguments)
     _set_threads(options["threads"])
+    folder = RunFolder(arguments.out or _default_folder(arguments.env, seed))
     if arguments.out:
-        RunFolder(arguments.out).refuse_if_used()  # before the seconds that an agent may take
+        folder.refuse_if_used()  # before the seconds that an agent may take
     settings, saved = _read_settings(arguments.config)
     overrides = config_overrides(arguments)
     # A run's config.json says every setting, a file of one's own what a preset or the defaults leave to it.
@@ -144,13 +167,11 @@ def _new(arguments: argparse.Namespace) -> _Run:
             preset=preset,
             **({} if isinstance(settings, TRPOConfig) else {**settings, **overrides}),
         )
-    folder = None
     try:
         if arguments.out:
-            folder = RunFolder(arguments.out)
             folder.claim_new()
         else:
-            folder = claimed_by_name(_default_folder(arguments.env, seed))
+            folder = claimed_by_name(folder)
         # The first checkpoint before config.json, which makes a run of the folder: a run can always go on.
         _saved(agent, folder, folder.checkpoints / checkpoint_name(0))
         config_json = {
@@ -164,8 +185,7 @@ def _new(arguments: argparse.Namespace) -> _Run:
         }
         return _Run(agent, folder, options, config_json)
     except BaseException:
-        if folder is not None:
-            folder.discard()
+        folder.discard()
         agent.close()
         raise
 
@@ -233,7 +253,8 @@ def _resumed(arguments: argparse.Namespace) -> _Run:
     try:
         content, options = folder.read_config(), folder.options() | _given(arguments)
         _set_threads(options["threads"])
-        agent = latest_of(arguments.resume, lambda file: loaded(file, arguments))
+        latest, agent = latest_of(arguments.resume, lambda file: (file, loaded(file, arguments)))
+        _refuse_edited(folder, content, read_metadata(latest))
         _refuse_differing(arguments, agent, folder, content)
         if agent.recipe is not None:
             with user_errors():
@@ -271,6 +292,25 @@ def _has_ended(folder: RunFolder, agent: TRPO) -> bool:
         return False
 
 
+def _refuse_edited(folder: RunFolder, content: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """CommandError naming what config.json says of the run otherwise than its file; it would be no help, and a lie."""
+    name = folder.shown(folder.config)
+    for key, kind in ("seed", int), ("config", dict):
+        if not isinstance(content.get(key), kind):
+            had = repr(content[key]) + " given" if key in content else "missing"
+            raise CommandError(f"{name} is damaged: {key}: {had}; want what the run began with")
+    config = content["config"]
+    told = {"seed": (content["seed"], saved["seed"])}
+    told |= {f"config.{key}": (config[key], value) for key, value in saved["config"].items() if key in config}
+    if isinstance(saved["environment"], dict):
+        told["environment.id"] = (folder.environment_id(), saved["environment"]["id"])
+    differing = [f"{key} is {says!r}, of its model {has!r}" for key, (says, has) in told.items() if says != has]
+    if differing:
+        raise CommandError(
+            f"{name} was changed: {'; '.join(differing)}; want it as it was: a resumed run keeps what it began with"
+        )
+
+
 def _refuse_differing(
     arguments: argparse.Namespace, agent: TRPO, folder: RunFolder, content: Mapping[str, Any]
 ) -> None:
@@ -290,7 +330,8 @@ def _refuse_differing(
         compare("--vectorization", arguments.vectorization, stepping)
     compare("--env-kwargs", arguments.env_kwargs, None if recipe is None else dict(recipe.env_kwargs))
     wrappers = None if recipe is None or recipe.wrappers is None else list(recipe.wrappers)
-    compare("--wrapper", arguments.wrapper, wrappers)
+    if arguments.wrapper != ["none"] or wrappers:  # which is what a run without any has
+        compare("--wrapper", arguments.wrapper, wrappers)
     compare("--preset", arguments.preset, content.get("preset") or "none")
     has = agent.config.to_dict()
     settings, _ = _read_settings(arguments.config)
@@ -355,10 +396,11 @@ def _train(run: _Run) -> int:
             run.begin()
         seconds = time.perf_counter() - began
         _save(run)
+        folder = run.folder
         steps = agent.total_timesteps - run.first
         say(f"trained  {steps:,} steps in {seconds:.1f} s ({steps / seconds:,.0f} steps/s)")
-        say(f"model    {folder.model}")
-        done = [_evaluated(run), _drawn(run)]
+        say(f"model    {run.folder.shown(run.folder.model)}")
+        done = [_evaluated(run), run.moved or _drawn(run), not run.moved]
         return 0 if all(done) else 1
     except KeyboardInterrupt as interrupt:
         if not run.begun:
@@ -401,7 +443,7 @@ def _drawn(run: _Run) -> bool:
         say(f"curve    not drawn; once the reason is mended: {again}")
         return False
     else:
-        say(f"curve    {run.folder.curve}")
+        say(f"curve    {run.folder.shown(run.folder.curve)}")
     return True
 
 
@@ -459,18 +501,34 @@ def _save(run: _Run) -> None:
 
     Rows that found no room come first, and once more behind the files, which may have found some.
     """
-    agent, folder = run.agent, run.folder
+    agent = run.agent
     if run.saved:
         return
     run.log.write_waiting()
     try:
-        link_file(run.checkpoints.save(agent), folder.model)
+        if not run.folder.is_in_place:
+            run.move()
+        link_file(run.checkpoints.save(agent), run.folder.model)
         run.log.write_waiting()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, CommandError) as error:
         if agent.total_timesteps == 0:
-            folder.discard()  # a folder without use would refuse another try
-        raise _not_saved(agent, folder, error) from error
+            run.folder.discard()  # a folder without use would refuse another try
+            raise _not_saved(agent, run.folder, error) from error
+        raise _not_saved(agent, run.folder, error, _NotSaved) from error
     run.saved = True
+
+
+def _lost(run: _Run, error: _NotSaved) -> int:
+    """Say what there is to go on from where the end of a training could not be saved; the exit code."""
+    say(f"\ntrpo-fast train: error: {error}", sys.stderr)
+    latest = run.checkpoints.latest
+    if latest is not None:
+        steps = progress_of(latest).timesteps
+        say(
+            f"\nnot saved; once the reason is mended, to go on from the checkpoint at {steps:,} steps:\n"
+            f"{_command('train --resume', run)}"
+        )
+    return 1
 
 
 def _saved(agent: TRPO, folder: RunFolder, path: Path) -> None:
@@ -480,10 +538,10 @@ def _saved(agent: TRPO, folder: RunFolder, path: Path) -> None:
         raise _not_saved(agent, folder, error) from error
 
 
-def _not_saved(agent: TRPO, folder: RunFolder, error: Exception) -> CommandError:
-    return CommandError(
-        f"the agent at {agent.total_timesteps:,} steps cannot be saved in {folder.path}: {describe(error)}"
-    )
+def _not_saved(
+    agent: TRPO, folder: RunFolder, error: Exception, kind: type[CommandError] = CommandError
+) -> CommandError:
+    return kind(f"the agent at {agent.total_timesteps:,} steps cannot be saved in {folder.path}: {describe(error)}")
 
 
 def _command(name: str, run: _Run) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trpo_fast import model_file
+from trpo_fast import TRPO, CheckpointCallback, RunLogger, model_file
 from trpo_fast.cli.errors import CommandError
 from trpo_fast.cli.run_folder import RUN_OPTIONS, RunFolder, claimed_by_name, latest_of
 from trpo_fast.run_models import checkpoint_name
@@ -104,6 +104,20 @@ def test_the_kernel_frees_the_folder_of_a_process_that_was_killed_though_its_chi
     os.write(end, b".")
     for handle in (ready, tell, wait, end):
         os.close(handle)
+
+
+def test_callbacks_of_python_are_refused_in_the_folder_of_a_command_but_for_its_own_agent(tmp_path):
+    folder, settings = RunFolder(tmp_path / "run"), {"num_envs": 2, "steps_per_env": 16, "hidden_sizes": (4,)}
+    folder.claim_new()
+    agent = TRPO("CartPole-v1", seed=0, **settings)
+    callbacks = [RunLogger(folder.place, tensorboard=False), CheckpointCallback(folder.checkpoints)]
+    with pytest.raises(ValueError, match=r"folder: .*run is in use by process .*, this one; want one training"):
+        agent.learn(32, callback=callbacks)
+    folder.share_with(agent)
+    agent.learn(32, callback=callbacks)
+    refused = in_child(lambda: RunFolder(folder.path).claim_new())
+    assert "in use by process" in refused, "the command has it still"
+    agent.close()
 
 
 def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):

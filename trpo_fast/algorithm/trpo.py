@@ -659,8 +659,8 @@ class TRPO:
         Parameters
         ----------
         path : path
-            A model file, or the folder of a run: its latest model or checkpoint, the one with the most timesteps. One
-            that cannot be read is passed over, with a warning.
+            A model file, or the folder of a run or of its checkpoints: the latest model or checkpoint, the one with the
+            most timesteps. One that cannot be read is passed over, with a warning.
         env : as in the constructor, optional
             Without it the environment is made again from the id that the file names, once it is needed.
         env_kwargs, wrappers : as in the constructor, optional

@@ -399,6 +399,17 @@ def test_the_best_model_has_the_states_of_all_callbacks_whatever_their_order(mak
     assert states["Seen"] == {"at": [STEPS]} and states["EvaluationCallback"]["due"] == 2 * STEPS
 
 
+def test_a_callback_that_saves_and_runs_last_has_the_states_of_all_whatever_their_order(make_agent, tmp_path):
+    class Saver(Callback):
+        runs_last = True
+
+        def on_update(self, agent):
+            agent.save(tmp_path / "m.trpo")
+
+    make_agent().learn(STEPS, callback=[Saver(), Seen()])
+    assert TRPO.load(tmp_path / "m.trpo").callback_states == {"Seen": {"at": [STEPS]}}
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_the_best_model_is_written_where_a_callback_behind_raises(make_agent, tmp_path, error):
     def end(agent):

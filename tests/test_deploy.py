@@ -265,8 +265,10 @@ def test_a_runs_folder_means_its_latest_model_or_checkpoint(saved, tmp_path):
         agent.save(tmp_path / "checkpoints" / f"{steps:012d}.trpo")
     assert (tmp_path / "model.trpo").exists(), "of 0 timesteps"
     assert load_actor(str(tmp_path)).metadata["counters"]["num_timesteps"] == 1000
-    with pytest.raises(FileNotFoundError, match=r"path: the folder .*checkpoints given; want a model file, or the"):
-        load_actor(tmp_path / "checkpoints")
+    assert load_actor(tmp_path / "checkpoints").metadata["counters"]["num_timesteps"] == 1000
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"path: the folder .*empty given; want a model file, or the"):
+        load_actor(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match=r"no model file at .*none"):
         load_actor(tmp_path / "none")
 

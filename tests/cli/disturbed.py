@@ -111,6 +111,7 @@ def _train(out: Path, env: str, vectorization: str, num_workers: int | None, kwa
     """The training in Python: evaluated, logged and saved on the way, saved and evaluated at the end."""
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", "evaluate: .* had not ended")
+    warnings.filterwarnings("ignore", ".* or of one that left no model")  # killed before its first checkpoint
     out.mkdir(exist_ok=True)
     try:
         agent = TRPO.load(out, imports=[IMPORTS])

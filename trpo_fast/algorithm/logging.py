@@ -176,7 +176,9 @@ class RunLogger(Callback):
         if self._last_of_another_run(agent):  # the agent begins, or it would have been refused
             aside = _set_aside(self._path)
             warnings.warn(
-                f"{self._path} is of another training: it is {aside.name} now; a new one begins", stacklevel=2
+                f"{self._path} has rows of another training, or of one that left no model: it is {aside.name} now, and "
+                "a new one begins",
+                stacklevel=2,
             )
         kept = _until(self._rows(), done)
         self._first_timestep = done

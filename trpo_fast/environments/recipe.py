@@ -19,7 +19,7 @@ from trpo_fast.environments.base import Environments
 from trpo_fast.environments.checks import require_same_spaces
 from trpo_fast.environments.foreign import autoreset_mode, is_vector_environment, make_pool, pool_again
 from trpo_fast.environments.in_process import InProcessEnvironments
-from trpo_fast.environments.making import make_copy, reported
+from trpo_fast.environments.making import make_copy, reported, separate, separate_wrapper
 from trpo_fast.environments.named_wrappers import arguments_for, checked_wrappers, default_wrappers
 from trpo_fast.environments.registry import find_spec, import_modules, load_entry_point
 from trpo_fast.environments.simulators import draws_its_map
@@ -46,7 +46,8 @@ class EnvironmentRecipe:
         every environment. A vector version pays from a few dozen copies on, but may reset in the step after an
         episode's end (NEXT_STEP), which wastes that step, and may not take the same arguments.
     env_kwargs : mapping
-        Passed to the environment's constructor, or to the callable.
+        Passed to the environment's constructor, or to the callable: a deep copy for each, made of one that is made here.
+        What cannot be copied, a module or a lock, is shared.
     wrappers : sequence, optional
         What every copy is wrapped in, the first innermost: ``"module:callable"``, a callable, or a name,
         as `named_wrappers` has them.
@@ -82,8 +83,9 @@ class EnvironmentRecipe:
             object.__setattr__(self, "num_workers", _checked_number("num_workers", self.num_workers))
         if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
             raise TypeError(f"env_kwargs must be a mapping from names to values, got {kwargs!r}")
-        object.__setattr__(self, "env_kwargs", MappingProxyType(dict(kwargs)))
-        object.__setattr__(self, "wrappers", checked_wrappers(self.wrappers))
+        object.__setattr__(self, "env_kwargs", MappingProxyType(separate(dict(kwargs))))
+        wrappers = checked_wrappers(self.wrappers)
+        object.__setattr__(self, "wrappers", None if wrappers is None else tuple(map(separate_wrapper, wrappers)))
         object.__setattr__(self, "modules", _checked_modules(self.modules))
         if is_vector_environment(source):
             making = {"env_kwargs": kwargs, "wrappers": self.wrappers, "imports": self.modules}
@@ -329,8 +331,8 @@ class EnvironmentRecipe:
             if isinstance(entry_point, str):
                 load_entry_point(entry_point)
             if self.vectorization == "vector":
-                again = functools.partial(gymnasium.make_vec, env, vectorization_mode="vector_entry_point", **kwargs)
-                return VectorAdapter(again(num_envs=num_envs), again=lambda number: again(num_envs=number))
+                again = functools.partial(_made_by_entry_point, env, kwargs)
+                return VectorAdapter(again(num_envs), again=again)
         recipe = self.resolved()
         arguments_for(recipe.wrappers or (), kwargs)
         return self._stepped([recipe._maker()] * num_envs)
@@ -364,6 +366,10 @@ def _required(made: Environments, like: Any, name: str) -> Environments:
         made.close()
         raise
     return made
+
+
+def _made_by_entry_point(id: str, kwargs: Mapping[str, Any], num_envs: int) -> VectorEnv[Any, Any, Any]:
+    return gymnasium.make_vec(id, num_envs=num_envs, vectorization_mode="vector_entry_point", **separate(dict(kwargs)))
 
 
 def _made_from_spec(spec: Any, kind: type, mode: Any, num_envs: int) -> VectorEnv[Any, Any, Any]:

@@ -59,7 +59,7 @@ def load(
     if any(value is not None for value in (env, *making.values())):
         assert recipe is not None
         recipe = recipe.resolved()
-        environments = recipe.make_like(config.num_envs, like=saved)
+        environments = recipe.make_like(config.num_envs, like=saved, seed=saved.seed)
     agent = kind.__new__(kind)
     try:
         if environments is not None:

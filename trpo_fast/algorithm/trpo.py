@@ -166,7 +166,8 @@ class TRPO:
         ).resolved()
         given = (config or TRPOConfig()).replace(**overrides)
         presets.require_known(preset)
-        environments = recipe.make(given.num_envs)
+        seed = seed_or_drawn(seed)
+        environments = recipe.make(given.num_envs, seed=seed)
         try:
             env_id = recipe.source if isinstance(recipe.source, str) else None
             found = presets.preset_for(preset, env_id, environments.action_space, whole_config=config is not None)
@@ -180,7 +181,7 @@ class TRPO:
             with lack_of_memory_named(config):
                 self._build(
                     config,
-                    seed_or_drawn(seed),
+                    seed,
                     environments.observation_space,
                     environments.action_space,
                     recipe,

@@ -46,7 +46,7 @@ class EnvironmentRecipe:
         every environment. A vector version pays from a few dozen copies on, but may reset in the step after an
         episode's end (NEXT_STEP), which wastes that step, and may not take the same arguments.
     env_kwargs : mapping
-        Passed to the environment's constructor, or to the callable: a deep copy for each, made of one that is made here.
+        Passed to the environment's constructor, or to the callable: a deep copy for each, of one that is made here.
         What cannot be copied, a module or a lock, is shared.
     wrappers : sequence, optional
         What every copy is wrapped in, the first innermost: ``"module:callable"``, a callable, or a name,
@@ -192,8 +192,10 @@ class EnvironmentRecipe:
         """ValueError where a file names code of this recipe that no person has named: see `trust`."""
         require_trust(self.code, self.trusted)
 
-    def make(self, num_envs: int) -> Environments:
+    def make(self, num_envs: int, *, seed: int | None = None) -> Environments:
         """`num_envs` copies; a VectorEnv itself, which has its own number.
+
+        `seed` is for constructors that draw from global generators, where copies have some of their own, in workers.
 
         Raises
         ------
@@ -205,9 +207,9 @@ class EnvironmentRecipe:
         """
         if is_vector_environment(self.source):
             return VectorAdapter(self.source, again=self._vector_again(), owned=False)
-        return self._make_copies(_checked_number("num_envs", num_envs))
+        return self._make_copies(_checked_number("num_envs", num_envs), seed)
 
-    def make_again(self, num_envs: int, like: Any) -> Environments:
+    def make_again(self, num_envs: int, like: Any, *, seed: int | None = None) -> Environments:
         """New copies for what was trained on others.
 
         Parameters
@@ -216,6 +218,8 @@ class EnvironmentRecipe:
         like
             Anything with ``observation_space`` and ``action_space``: what the copies have to have, in the same order of
             columns.
+        seed : int, optional
+            As for `make`.
 
         Raises
         ------
@@ -225,15 +229,15 @@ class EnvironmentRecipe:
         """
         num_envs = _checked_number("num_envs", num_envs)
         if not is_vector_environment(self.source):
-            return self.make_like(num_envs, like)
+            return self.make_like(num_envs, like, seed=seed)
         again = self._vector_again()
         if again is None:
             raise ValueError(f"env: {self.reason_against_making_again}")
         return _required(VectorAdapter(again(num_envs), again=again), like, self.name)
 
-    def make_like(self, num_envs: int, like: Any) -> Environments:
+    def make_like(self, num_envs: int, like: Any, *, seed: int | None = None) -> Environments:
         """`make`; ValueError where the spaces are not those of `like`, in the same order of columns."""
-        return _required(self.make(num_envs), like, self.name)
+        return _required(self.make(num_envs, seed=seed), like, self.name)
 
     @property
     def reason_against_making_again(self) -> str | None:
@@ -313,11 +317,11 @@ class EnvironmentRecipe:
         import_modules(self.modules)
         return find_spec(self.source)
 
-    def _make_copies(self, num_envs: int) -> Environments:
+    def _make_copies(self, num_envs: int, seed: int | None) -> Environments:
         env, kwargs = self.source, dict(self.env_kwargs)
         self.require_trust()
         if not isinstance(env, str):
-            return self._stepped([self._maker()] * num_envs)
+            return self._stepped([self._maker()] * num_envs, seed)
         if self.vectorization == "envpool":
             import_modules(self.modules)
             return VectorAdapter(make_pool(env, num_envs, kwargs))
@@ -335,15 +339,16 @@ class EnvironmentRecipe:
                 return VectorAdapter(again(num_envs), again=again)
         recipe = self.resolved()
         arguments_for(recipe.wrappers or (), kwargs)
-        return self._stepped([recipe._maker()] * num_envs)
+        return self._stepped([recipe._maker()] * num_envs, seed)
 
     def _maker(self) -> Callable[[], Any]:
         """Makes one copy, here or in another process."""
         return functools.partial(make_copy, self.source, dict(self.env_kwargs), self.wrappers or (), self.modules)
 
-    def _stepped(self, makers: list[Callable[[], Any]]) -> Environments:
+    def _stepped(self, makers: list[Callable[[], Any]], seed: int | None) -> Environments:
         if self.vectorization in ("workers", "async"):
-            return WorkerEnvironments(makers, len(makers) if self.vectorization == "async" else self.num_workers)
+            workers = len(makers) if self.vectorization == "async" else self.num_workers
+            return WorkerEnvironments(makers, workers, seed)
         return InProcessEnvironments(makers)
 
     def _vector_again(self) -> Callable[[int], VectorEnv[Any, Any, Any]] | None:

@@ -59,7 +59,11 @@ def load(
     if any(value is not None for value in (env, *making.values())):
         assert recipe is not None
         recipe = recipe.resolved()
-        environments = recipe.make_like(config.num_envs, like=saved, seed=saved.seed)
+        given = is_vector_environment(recipe.source)
+        environments = recipe.make_like(config.num_envs if given else 1, like=saved, seed=saved.seed)
+        if not given and config.num_envs > 1:
+            environments.close()  # it has the spaces; who only evaluates needs no copies to train in
+            environments = None
     agent = kind.__new__(kind)
     try:
         if environments is not None:

@@ -663,7 +663,8 @@ class TRPO:
             A model file, or the folder of a run or of its checkpoints: the latest model or checkpoint, the one with the
             most timesteps. One that cannot be read is passed over, with a warning.
         env : as in the constructor, optional
-            Without it the environment is made again from the id that the file names, once it is needed.
+            Without it the environment is made again from the id that the file names, once it is needed. Of an id or a
+            callable one environment is made now, for its spaces, and those to train in once they are needed.
         env_kwargs, wrappers : as in the constructor, optional
             For making each environment. Those in the file hold where the id is the file's, too; for another environment
             they have to be given where the file has some, and for any where the saved agent had some that a file cannot

@@ -331,6 +331,22 @@ def test_an_exception_that_cannot_be_made_again_leaves_its_words(made):
 
 
 @pytest.mark.parametrize(
+    ("kind", "words"), [("KeyboardInterrupt", "KeyboardInterrupt"), ("CancelledError", "CancelledError: no more")]
+)
+def test_what_an_environment_raises_that_is_no_exception_is_named_and_the_worker_goes_on(made, kind, words):
+    environments = made(functools.partial(toys.Raises, kind), 3, 2)
+    environments.reset(0)
+    with pytest.raises(WorkerError) as caught:
+        environments.step(np.array([[0], [0], [1]], np.float32))
+    assert str(caught.value) == words
+    notes = "\n".join(caught.value.__notes__)
+    assert "environment 2, step 1 after the reset" in notes and "worker 1 (process" in notes
+    processes = environments.processes
+    environments.reset(0)
+    assert environments.processes == processes
+
+
+@pytest.mark.parametrize(
     ("how", "words"),
     [
         ("exit", "exited with code 3"),

@@ -192,7 +192,7 @@ class Copies:
         self._steps += 1
         try:
             loop.step(actions)
-        except Exception as error:
+        except BaseException as error:
             error.add_note(f"environment {self.first + loop.at}, step {self._steps} after the reset")
             hint = note_of_integers(error, self.action_space) if self._steps == 1 else None
             if hint is not None:

@@ -346,9 +346,7 @@ def test_a_killed_worker_of_an_async_vector_environment_is_named_and_the_next_re
     with pytest.raises(WorkerError, match=r"worker 1 of AsyncVectorEnv \(process \d+, copy 1\) was killed by SIGKILL"):
         for _ in range(2):
             adapter.step(np.zeros((2, 1), np.float32))
-    with pytest.warns(
-        UserWarning, match="AsyncVectorEnv given was interrupted.*workers of it have ended"
-    ):
+    with pytest.warns(UserWarning, match="AsyncVectorEnv given was interrupted.*workers of it have ended"):
         rows = adapter.reset(0)
     assert given.closed  # its own close would wait for the dead
     np.testing.assert_array_equal(rows, make_environments(Walk, 2).reset(0))

@@ -55,11 +55,11 @@ def make_copy(
         if not isinstance(source, str):
             env = source(**env_kwargs)
             return wrapped(env, wrappers) if isinstance(env, gymnasium.Env) else env
-        kwargs = arguments_for(wrappers, env_kwargs)
         entry_point: Any = find_spec(source).entry_point
         with reported(source):
             if isinstance(entry_point, str):
                 load_entry_point(entry_point)
+            kwargs = arguments_for(wrappers, env_kwargs, entry_point)
             # The checker looks at an environment's first step only, and its wrapper stays in the way of all others.
             env = gymnasium.make(source, **{"disable_env_checker": True, **kwargs})
         return wrapped(env, wrappers)

@@ -338,7 +338,7 @@ class EnvironmentRecipe:
                 again = functools.partial(_made_by_entry_point, env, kwargs)
                 return VectorAdapter(again(num_envs), again=again)
         recipe = self.resolved()
-        arguments_for(recipe.wrappers or (), kwargs)
+        arguments_for(recipe.wrappers or (), kwargs, entry_point)
         return self._stepped([recipe._maker()] * num_envs, seed)
 
     def _maker(self) -> Callable[[], Any]:

@@ -448,7 +448,8 @@ def test_arguments_and_wrappers_that_a_file_cannot_keep_are_asked_for_when_it_is
     agent = make_agent(make, env_kwargs={"g": np.float32(9.0)}, wrappers=[gym.wrappers.RecordEpisodeStatistics])
     with pytest.warns(UserWarning, match="does not say how") if isinstance(make, str) else contextlib.nullcontext():
         agent.save(tmp_path / "a.trpo")
-    with pytest.raises(ValueError, match=r"env_kwargs: none given for env=.*could not keep; want .*\{\} for none"):
+    both = r"env_kwargs, wrappers: none given for env=.*could not keep; want .*\{\} and \['none'\] for none"
+    with pytest.raises(ValueError, match=both):
         TRPO.load(tmp_path / "a.trpo", env=make)
     with pytest.raises(ValueError, match=r"wrappers: none given for env=.*could not keep; want .*\['none'\] for none"):
         TRPO.load(tmp_path / "a.trpo", env=make, env_kwargs={})

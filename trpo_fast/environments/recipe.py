@@ -176,17 +176,10 @@ class EnvironmentRecipe:
             num_workers=kept_workers if num_workers is None else num_workers,
         )
 
-    def require_said_again(self, env: Any, env_kwargs: Any, wrappers: Any) -> None:
-        """ValueError where another environment takes this one's place and nothing is said in place of its arguments."""
-        for name, kept, given, nothing in (
-            ("env_kwargs", dict(self.env_kwargs), env_kwargs, "{}"),
-            ("wrappers", self._own_wrappers, wrappers, "['none']"),
-        ):
-            if kept and given is None:
-                raise ValueError(
-                    f"{name}: none given for env={env!r}; the saved agent's {self.name} was made with {kept}; want "
-                    f"{name}=..., {nothing} for none"
-                )
+    def unsaid(self, env_kwargs: Any, wrappers: Any) -> dict[str, Any]:
+        """Own arguments by name, in whose place nothing is said where another environment takes this one's."""
+        kept = {"env_kwargs": (dict(self.env_kwargs), env_kwargs), "wrappers": (self._own_wrappers, wrappers)}
+        return {name: own for name, (own, given) in kept.items() if own and given is None}
 
     def require_trust(self) -> None:
         """ValueError where a file names code of this recipe that no person has named: see `trust`."""

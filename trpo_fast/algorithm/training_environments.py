@@ -232,7 +232,7 @@ class TrainingEnvironments:
                 f"env: its copies draw from {names}, one object for all copies of a process: what each of them draws "
                 "depends on the others, on how many share a process, and on no seed of the agent's; want "
                 "self.np_random in its place, or a space for each copy that its reset seeds",
-                stacklevel=4,
+                stacklevel=5,
             )
         if not found.shared:
             return
@@ -241,4 +241,4 @@ class TrainingEnvironments:
         ways_out = f"vectorization='workers' with num_workers={num_envs}, a process for each copy, or num_envs=1"
         if self._known_recipe().vectorization != "sync":
             raise ValueError(f"{what}; want {ways_out}, or vectorization='sync' to train all the same")
-        warnings.warn(f"{what}; better: {ways_out}", stacklevel=4)
+        warnings.warn(f"{what}; better: {ways_out}", stacklevel=5)

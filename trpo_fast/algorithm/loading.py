@@ -85,6 +85,7 @@ def load(
                 hooks=hooks,
             )
             checkpoint.check_networks(agent, saved.snapshot)
+        agent.trained_with_masks = saved.trained_with_masks
         with model_file.damage_named(path):
             checkpoint.check(agent, saved.snapshot)
             checkpoint.resume(agent, saved.snapshot)

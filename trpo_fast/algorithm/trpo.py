@@ -276,7 +276,9 @@ class TRPO:
         self._mask_format = MaskFormat(action_space)
         self._player = self.make_player(seed, PREDICTION_STREAM)
         self.num_predictions = 0
+        self.trained_with_masks = False
         self.warned_of_recipe = False  # that files do not say how the environment is made
+        self._warned_of_masks = False  # that `predict` was called without
 
     @property
     def recipe(self) -> EnvironmentRecipe | None:
@@ -362,6 +364,7 @@ class TRPO:
         # 1. Trajectories of the current policy. The critic may still be learning from the batch before.
         cuts = self.training_environments.cuts
         rollout = collector.collect()
+        self.trained_with_masks |= rollout.action_masks is not None
         if cuts and (self.num_updates + 1) % cuts == 0:
             collector.cut(rollout)
         clock.lap("rollout")
@@ -571,6 +574,7 @@ class TRPO:
             The mode of the distribution instead of a sample.
         action_masks : optional
             What is allowed, as the environment's ``action_masks()`` or ``info["action_mask"]`` has it: one mask, or n.
+            An agent that was trained with masks warns once where they are left out.
 
         Returns
         -------
@@ -581,6 +585,13 @@ class TRPO:
         """
         rows, single = self._observation_layout.finite_rows(observation)
         masks = self._mask_format.rows_for(action_masks, len(rows), single)
+        if masks is None and self.trained_with_masks and not self._warned_of_masks:
+            self._warned_of_masks = True
+            warnings.warn(
+                "predict: action_masks: none given, but this agent was trained with masks: its actions may be "
+                "forbidden ones; want action_masks=..., what action_masks() or info['action_mask'] of the env has",
+                stacklevel=2,
+            )
         try:
             actions = self._player.act(rows, self.num_predictions, deterministic=deterministic, action_masks=masks)
         except ValueError as error:

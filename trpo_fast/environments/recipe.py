@@ -83,7 +83,8 @@ class EnvironmentRecipe:
             object.__setattr__(self, "num_workers", _checked_number("num_workers", self.num_workers))
         if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
             raise TypeError(f"env_kwargs must be a mapping from names to values, got {kwargs!r}")
-        object.__setattr__(self, "env_kwargs", MappingProxyType(separate(dict(kwargs))))
+        if not isinstance(kwargs, MappingProxyType):  # of another recipe, or of a file: nobody else's
+            object.__setattr__(self, "env_kwargs", MappingProxyType(separate(dict(kwargs))))
         wrappers = checked_wrappers(self.wrappers)
         object.__setattr__(self, "wrappers", None if wrappers is None else tuple(map(separate_wrapper, wrappers)))
         object.__setattr__(self, "modules", _checked_modules(self.modules))
@@ -303,6 +304,7 @@ class EnvironmentRecipe:
         values = {**older, **description} if isinstance(description, Mapping) else {}
         if not all(name in values and isinstance(values[name], kind) for name, kind in kinds.items()):
             raise ValueError(f"environment: {description!r} given; want an object with {', '.join(kinds)}")
+        values["env_kwargs"] = MappingProxyType(values["env_kwargs"])
         return cls(values.pop("id"), **{name: values[name] for name in kinds if name != "id"}, trusted=())
 
     def _spec(self) -> EnvSpec:

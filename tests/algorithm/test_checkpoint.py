@@ -448,19 +448,43 @@ def test_arguments_and_wrappers_that_a_file_cannot_keep_are_asked_for_when_it_is
     agent = make_agent(make, env_kwargs={"g": np.float32(9.0)}, wrappers=[gym.wrappers.RecordEpisodeStatistics])
     with pytest.warns(UserWarning, match="does not say how") if isinstance(make, str) else contextlib.nullcontext():
         agent.save(tmp_path / "a.trpo")
-    with pytest.raises(ValueError, match=r"env_kwargs: none given for env=.*could not keep; want .*\{\} for none"):
+    both = r"env_kwargs, wrappers: none given for env=.*could not keep; want .*\{\} and \['none'\] for none"
+    with pytest.raises(ValueError, match=both):
         TRPO.load(tmp_path / "a.trpo", env=make)
     with pytest.raises(ValueError, match=r"wrappers: none given for env=.*could not keep; want .*\['none'\] for none"):
         TRPO.load(tmp_path / "a.trpo", env=make, env_kwargs={})
     loaded = TRPO.load(tmp_path / "a.trpo", env=make, env_kwargs={"g": 8.0}, wrappers=["none"])
-    assert loaded.environments.copies.envs[0].unwrapped.g == 8.0
+    assert loaded.learn(1).environments.copies.envs[0].unwrapped.g == 8.0
     vector = gym.vector.SyncVectorEnv([PendulumEnv], autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     assert TRPO.load(tmp_path / "a.trpo", env=vector).environments.num_envs == 1
 
 
 def test_a_callable_without_arguments_is_loaded_without_being_asked(make_agent, tmp_path):
     make_agent(PendulumEnv).save(tmp_path / "a.trpo")
-    assert TRPO.load(tmp_path / "a.trpo", env=PendulumEnv).environments.num_envs == 3
+    assert TRPO.load(tmp_path / "a.trpo", env=PendulumEnv).learn(1).environments.num_envs == 3
+
+
+def test_load_makes_one_environment_for_its_spaces_and_the_others_where_they_are_trained_in(make_agent, tmp_path):
+    make_agent(PendulumEnv).save(tmp_path / "a.trpo")
+    made, closed = [], []
+
+    class Counted(PendulumEnv):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+
+        def close(self):
+            closed.append(self)
+
+    loaded = TRPO.load(tmp_path / "a.trpo", env=Counted)
+    assert len(made) == 1 and closed == made and loaded.environments is None
+    with pytest.warns(UserWarning, match="1 of 1 episodes"):  # without a limit of its own
+        loaded.evaluate(1, max_steps=2)
+    assert len(made) == 2 and closed == made
+    loaded.learn(1)
+    assert len(made) == 5 and len(closed) == 2
+    loaded.close()
+    assert len(closed) == 5
 
 
 def test_how_environments_are_stepped_is_the_files_or_what_is_given(make_agent, tmp_path):
@@ -476,7 +500,8 @@ def test_how_environments_are_stepped_is_the_files_or_what_is_given(make_agent, 
     assert stepped(vectorization="sync") == ("sync", None)
     assert stepped(env=PendulumEnv) == (None, None)
     loaded = TRPO.load(tmp_path / "a.trpo", env=PendulumEnv, vectorization="workers", num_workers=1)
-    assert loaded.environments.num_workers == 1
+    assert loaded.learn(1).environments.num_workers == 1
+    loaded.close()
     make_agent(PendulumEnv).save(tmp_path / "a.trpo")
     with pytest.raises(ValueError, match=r"vectorization: 'workers' given, but the file names no environment; want"):
         stepped(vectorization="workers")
@@ -499,7 +524,7 @@ def test_arguments_and_wrappers_are_made_again_from_the_file(make_agent, tmp_pat
     assert loaded.recipe == agent.recipe
     assert loaded.learn(8).environments.copies.envs[0].unwrapped.g == 9.0
     changed = TRPO.load(tmp_path / "a.trpo", env_kwargs={"g": 8.0}, wrappers=["none"])
-    (first, *_) = changed.environments.copies.envs
+    (first, *_) = changed.learn(8).environments.copies.envs
     assert first.unwrapped.g == 8.0
     assert not isinstance(first, gym.wrappers.RecordEpisodeStatistics)
     with pytest.raises(ValueError, match=r"wrappers: none given for env='CartPole-v1'; .*\['none'\] for none"):

@@ -42,6 +42,26 @@ def counted():
     return Counted
 
 
+def test_environments_whose_first_reset_raises_stay_for_the_next_learn_and_close_closes_them(make_agent, counted):
+    class Late(counted):
+        fails = True
+
+        def reset(self, *, seed=None, options=None):
+            if Late.fails:
+                raise KeyError("not yet")
+            return super().reset(seed=seed)
+
+    agent = make_agent(Late)
+    with pytest.raises(KeyError, match="not yet"):
+        agent.learn(STEPS)
+    assert (counted.made, counted.closed) == (agent.num_envs, 0)
+    Late.fails = False
+    agent.learn(STEPS)
+    assert (counted.made, counted.closed) == (agent.num_envs, 0)
+    agent.close()
+    assert counted.closed == agent.num_envs
+
+
 def test_copies_that_are_one_simulator_are_refused_before_anything_is_learned(make_agent):
     agent = make_agent(OneAircraft)
     for _ in range(2):
@@ -181,9 +201,10 @@ def test_error_between_environments_and_collector_closes_them_and_says_the_same_
     with pytest.raises(type(error)) as raised:
         TRPO(counted, num_envs=3)
     assert str(error) in str(raised.value) and (counted.made, counted.closed) == (3, 3)
+    loaded = TRPO.load(tmp_path / "agent.trpo", counted)  # which looks at one
     with pytest.raises(type(error)):
-        TRPO.load(tmp_path / "agent.trpo", counted)
-    assert (counted.made, counted.closed) == (6, 6)
+        loaded.learn(STEPS)
+    assert (counted.made, counted.closed) == (7, 7)
     monkeypatch.undo()
 
     agent = make_agent(counted)

@@ -128,6 +128,20 @@ def test_a_masked_action_never_happens_in_training_evaluation_and_prediction(
     same_after_loading(agent, tmp_path / "model", make, observation, action_masks=gates[0].canonical() | True)
 
 
+def test_an_agent_trained_with_masks_says_once_that_predict_got_none(make_agent, tmp_path):
+    observation = {"here": 1, "far": np.zeros(2)}
+    agent = make_agent(functools.partial(Gate, Discrete(3)), **SMALL)
+    agent.predict(observation)  # not yet
+    agent.learn(STEPS).save(tmp_path / "model")
+    for each in (agent, TRPO.load(tmp_path / "model")):
+        each.predict(observation, action_masks=np.ones(3, bool))
+        with pytest.warns(
+            UserWarning, match=r"predict: action_masks: none given, but this agent was trained with masks"
+        ):
+            each.predict(observation)
+        each.predict(observation)
+
+
 @pytest.mark.parametrize("engine", ["native", "autograd"])
 @pytest.mark.parametrize("space", ACTIONS, ids=str)
 def test_first_ratio_under_masks_is_one(make_agent, space, engine):

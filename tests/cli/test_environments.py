@@ -24,6 +24,10 @@ class Seen(gymnasium.Wrapper):
 NAME = "rambles_for_a_test"
 
 
+class RawWalk(Walk):
+    action_space = gymnasium.spaces.Box(0.0, 200.0, (1,), np.float32)
+
+
 @pytest.fixture
 def rambles(tmp_path, monkeypatch, command):
     """A module in the working folder, which is not on the path; ``forget()`` makes it as if never imported."""
@@ -177,9 +181,32 @@ def test_config_of_a_run_keeps_its_arguments_and_wrappers_or_asks(command, small
     assert environment_of(run.parent / "other")["env_kwargs"] == {"limit": 6}
     result = command("train", "Pendulum-v1", *config, *short, "--out", "third")
     assert result.code == 2
-    assert "env_kwargs: none given for env='Pendulum-v1'" in result.err and "{'limit': 5}" in result.err
+    assert "--env-kwargs, --wrapper: none given for Pendulum-v1; the run's rambles_for_a_test:Ramb" in result.err
+    assert f"made with {{'limit': 5}} and ['{NAME}:Seen']" in result.err
+    assert "--env-kwargs '{}' --wrapper none for none" in result.err
     nothing = ("--env-kwargs", "{}", "--wrapper", "none")
     assert command("train", "Pendulum-v1", *config, *short, *nothing, "--out", "third", *small).code == 0
+
+
+def test_a_number_of_workers_without_workers_is_refused_in_the_command_line_s_words(command):
+    result = command("train", "Pendulum-v1", "--timesteps", "64", "--num-workers", "2")
+    assert result.code == 2
+    assert "--num-workers: 2 given; want it with --vectorization workers alone" in result.err
+
+
+def test_the_action_map_of_a_run_is_found_again_for_another_environment(command, small, tmp_path):
+    gymnasium.register("RawWalk-v0", RawWalk)
+    try:
+        assert command("train", "RawWalk-v0", "--timesteps", "64", "--out", "raw", *small).code == 0
+    finally:
+        gymnasium.registry.pop("RawWalk-v0")
+
+    def action_map(out):
+        return json.loads((tmp_path / out / "config.json").read_text())["config"]["action_map"]
+
+    assert action_map("raw") == "affine"
+    result = command("train", "CartPole-v1", "--timesteps", "64", "--out", "other", "--config", "raw/config.json")
+    assert (result.code, action_map("other")) == (0, "clip"), result.err
 
 
 def test_a_resumed_run_keeps_its_arguments(command, run):

@@ -502,7 +502,7 @@ def test_resumed_run_may_step_in_workers_or_not_to_the_same_bits_and_goes_on_so(
     assert command("train", "Pendulum-v1", "--timesteps", "256", "--out", "whole", *small).code == 0
     assert command("train", "Pendulum-v1", "--timesteps", "64", "--out", "run", *small).code == 0
     refused = command("train", "--resume", "run", "--timesteps", "128", "--num-workers", "2")
-    assert refused.code == 2 and "num_workers: 2 given; want it with vectorization='workers' alone" in refused.err
+    assert refused.code == 2 and "--num-workers: 2 given; want it with --vectorization workers alone" in refused.err
     for timesteps, options, stepping in [
         (128, ("--vectorization", "workers", "--num-workers", "2"), ("workers", 2)),
         (192, ("--num-workers", "1"), ("workers", 1)),

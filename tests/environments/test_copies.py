@@ -261,6 +261,19 @@ def test_an_environment_whose_reset_takes_no_seed_is_told_what_is_wanted():
     adapter.close()
 
 
+def test_an_environment_whose_reset_takes_no_options_is_told_what_is_wanted():
+    class Half(Walk):
+        def reset(self, seed=None):
+            return super().reset(seed=seed)
+
+    adapter = make_environments(Half, num_envs=2)
+    with pytest.raises(
+        TypeError, match=r"reset of environment 0 \(Half\) takes no options: Gymnasium's is reset\(\*, seed"
+    ):
+        adapter.reset(0)
+    adapter.close()
+
+
 def test_a_wrapper_whose_reset_takes_no_seed_is_the_one_named():
     class Forgetful(gymnasium.Wrapper):
         def reset(self):

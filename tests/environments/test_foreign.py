@@ -64,6 +64,11 @@ def test_envpools_answers_are_those_of_its_own_interface(envpool, id, arguments,
 
 
 @quiet
+def test_wrong_arguments_of_envpool_are_named_with_its_id(envpool):
+    with pytest.raises(ValueError, match=r"env 'Pendulum-v1' cannot be made: TypeError: .*'gravitation'"):
+        make_environments("Pendulum-v1", vectorization="envpool", env_kwargs={"gravitation": 3})
+
+
 def test_copy_i_of_envpool_gets_the_seed_plus_i_at_every_reset(envpool):
     adapter = make_environments("Pendulum-v1", num_envs=3, vectorization="envpool")
     first = adapter.reset(5).copy()
@@ -126,7 +131,8 @@ def test_an_interrupted_call_leaves_no_answers_for_the_next(envpool):
         adapter.step(np.zeros((2, 1), np.float32))
     del given.recv
     expected = raw(envpool, "Pendulum-v1", 11, 2, 1)
-    observations, *_ = play(adapter, 1)
+    with pytest.warns(UserWarning, match="PendulumGymnasiumEnvPool given was interrupted.*it stays open"):
+        observations, *_ = play(adapter, 1)
     np.testing.assert_array_equal(observations, [seen for seen, *_ in expected])
 
 

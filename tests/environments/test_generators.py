@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from tests.rollout.toys import Walk, make_environments, pushes
+from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.environments.copies import Copies
 from trpo_fast.environments.generators import WATCHED_STEPS, seed_both
+from trpo_fast.environments.recipe import EnvironmentRecipe
 
 
 def drawing(where: str, draw) -> type[Walk]:
@@ -75,6 +77,109 @@ def test_seeding_the_global_generator_from_ones_seed_is_reproducible_and_not_nam
             return observation, info
 
     make_environments(Old, 2).reset(5)
+
+
+class Made(Walk):
+    """Draws a number when it is made, and observes it."""
+
+    def __init__(self, draw=draw_numpy) -> None:
+        super().__init__()
+        self.number = draw()
+
+    def _observe(self):
+        return np.array([self.number, 0, 0])
+
+
+@pytest.mark.parametrize(("whose", "draw"), [("numpy", draw_numpy), ("Python", draw_python)])
+def test_a_constructor_that_draws_from_a_global_generator_is_named_once(whose, draw):
+    class Own(Made):
+        pass
+
+    with pytest.warns(UserWarning, match=f"Own draws from {whose}'s global random generator in its constructor, .*not"):
+        make_environments(Own, 2, env_kwargs={"draw": draw}).close()
+    make_environments(Own, 2, env_kwargs={"draw": draw}).close()
+
+
+@pytest.mark.parametrize("draw", [draw_numpy, draw_python])
+def test_what_constructors_draw_in_workers_follows_from_the_seed_however_copies_are_shared_out(draw):
+    seen = {}
+    for seed, workers in ((1, 1), (1, 2), (2, 2), (None, 1)):
+        recipe = {"vectorization": "workers", "num_workers": workers, "env_kwargs": {"draw": draw}}
+        environments = EnvironmentRecipe(Made, **recipe).make(3, seed=seed)
+        seen[seed, workers] = environments.reset(0)[:, 0].tolist()
+        environments.close()
+    assert seen[1, 1] == seen[1, 2]
+    assert len({*seen[1, 1], *seen[2, 2], *seen[None, 1]}) == 9
+
+
+def test_an_agent_s_seed_decides_what_constructors_draw_in_workers():
+    def parameters(seed):
+        stepping = {"vectorization": "workers", "num_workers": 1, "num_envs": 2, "steps_per_env": 8}
+        agent = TRPO(Made, seed=seed, warm_up_steps=0, hidden_sizes=(4,), **stepping)
+        rows = agent.environments.reset(0)[:, 0].tolist()
+        agent.close()
+        return rows
+
+    assert parameters(3) == parameters(3) != parameters(4)
+
+
+class Licensed(Walk):
+    """Seeds a global generator from its own seed, and draws from it in its steps."""
+
+    whose = "numpy"
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            np.random.seed(seed) if self.whose == "numpy" else random.seed(seed)
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        observation, _, *others = super().step(action)
+        return observation, draw_numpy() if self.whose == "numpy" else draw_python(), *others
+
+
+def rewards_of(kind, num_envs, steps=WATCHED_STEPS + 2):
+    environments = make_environments(kind, num_envs)
+    environments.reset(0)
+    rewards = [environments.step(action).rewards.tolist() for action in pushes(environments, steps)]
+    environments.close()
+    return rewards
+
+
+@pytest.mark.parametrize("whose", ["numpy", "Python"])
+def test_one_copy_that_seeds_a_global_generator_and_draws_from_it_is_reproduced_and_not_named(whose):
+    kind = type("Alone", (Licensed,), {"whose": whose})
+    assert rewards_of(kind, 1) == rewards_of(kind, 1)
+
+
+@pytest.mark.parametrize("whose", ["numpy", "Python"])
+def test_copies_that_seed_a_global_generator_and_draw_from_it_are_said_to_share_it(whose):
+    kind = type("Several", (Licensed,), {"whose": whose})
+    with pytest.warns(UserWarning, match=f"Several seeds {whose}'s .* in reset .*: the 2 copies .* draw from one stre"):
+        first = rewards_of(kind, 2)
+    assert first == rewards_of(kind, 2)
+
+
+def test_a_generator_that_a_later_reset_seeds_from_nothing_is_named_though_the_first_did_not():
+    class Forgetful(Walk):
+        def reset(self, *, seed=None, options=None):
+            np.random.seed(seed)
+            return super().reset(seed=seed)
+
+    with pytest.warns(UserWarning, match="Forgetful draws from numpy's global random generator, which no seed"):
+        rewards_of(Forgetful, 1)
+
+
+def test_python_s_generator_is_looked_at_where_numpy_s_is_seeded():
+    class Half(Walk):
+        def reset(self, *, seed=None, options=None):
+            if seed is not None:
+                np.random.seed(seed)
+            random.random()
+            return super().reset(seed=seed)
+
+    with pytest.warns(UserWarning, match="Half draws from Python's global random generator, which no seed"):
+        rewards_of(Half, 1, steps=1)
 
 
 def played(kind, groups, outer_seed, steps=60):

@@ -105,6 +105,12 @@ def test_an_environment_is_closed_where_a_wrapper_fails(wanders):
     assert len(closed) == 1
 
 
+@pytest.mark.parametrize("env", ["CartPole-v1", Walk], ids=["id", "callable"])
+def test_atari_on_another_kind_of_environment_is_refused_by_name(env):
+    with pytest.raises(ValueError, match=r"wrappers: 'atari' cannot be applied: ValueError: \w+ is no game of ale-py"):
+        make_environments(env, wrappers=["atari"])
+
+
 def test_ale_py_images_are_four_gray_frames_unless_something_else_is_said():
     pytest.importorskip("ale_py", reason="ale-py is not installed")
     pytest.importorskip("cv2", reason="opencv-python is not installed")

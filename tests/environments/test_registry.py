@@ -29,6 +29,21 @@ def test_an_id_that_a_call_would_register_names_the_call(wanders):
         make_environments(f"{wanders}:Called-v0")
 
 
+def test_a_wrong_name_of_a_module_that_has_registered_ids_gets_near_names_and_no_call(wanders, monkeypatch):
+    spec = gymnasium.envs.registration.EnvSpec("Wandering-v1", f"{wanders}:Longer")
+    monkeypatch.setitem(gymnasium.registry, spec.id, spec)
+    with pytest.raises(ValueError, match="Near names: Wandering-v1") as caught:
+        make_environments(f"{wanders}:Wanderign-v1")
+    assert "register_envs" not in str(caught.value)
+
+
+def test_a_game_s_ram_is_said_to_be_an_argument(monkeypatch):
+    spec = gymnasium.envs.registration.EnvSpec("Ponging-v5", "nowhere:at_all")
+    monkeypatch.setitem(gymnasium.registry, spec.id, spec)
+    with pytest.raises(ValueError, match=r"""'Ponging-v5' with env_kwargs=\{"obs_type": "ram"\}"""):
+        make_environments("Ponging-ram-v5")
+
+
 @pytest.mark.parametrize("name", ["fails_for_a_test", "wanders_for_a_test:absent", "nowhere_at_all"])
 def test_a_module_that_cannot_be_imported_is_named_with_the_reason(wanders, name):
     with pytest.raises(

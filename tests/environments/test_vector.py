@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -127,19 +128,24 @@ def interrupt(adapter, method):
 @pytest.mark.filterwarnings("ignore:.*pending call")
 @pytest.mark.parametrize("call", ["step", "reset"])
 @pytest.mark.parametrize("method", ["send", "recv"])  # between two requests, between two answers
-def test_worker_processes_of_an_interrupted_call_are_replaced_at_the_next_reset(method, call):
+@pytest.mark.parametrize("whose", ["a user's", "its own"])
+def test_worker_processes_of_an_interrupted_call_are_replaced_at_the_next_reset(method, call, whose):
     given = AsyncVectorEnv([Walk] * 2, autoreset_mode=NEXT)
     adapter = make_environments(given)
+    adapter._owned = whose == "its own"
     fresh = adapter.reset(1).copy()
-    abandoned = adapter._env
     interrupt(adapter, method)
     with pytest.raises(KeyboardInterrupt):
         adapter.reset(1) if call == "reset" else adapter.step(np.zeros((2, 1), np.float32))
-    np.testing.assert_array_equal(adapter.reset(1), fresh)
-    assert adapter._env is not abandoned
+    said = contextlib.nullcontext() if adapter._owned else pytest.warns(UserWarning, match="stays open, for you to clo")
+    with said:
+        np.testing.assert_array_equal(adapter.reset(1), fresh)
+    assert adapter._env is not given
     assert type(adapter._env) is AsyncVectorEnv
     assert adapter._env.metadata["autoreset_mode"] is adapter.autoreset_mode is NEXT
-    assert not any(process.is_alive() for process in abandoned.processes)
+    assert given.closed is (whose == "its own")
+    assert all(process.is_alive() is not given.closed for process in given.processes)
+    given.close(terminate=True)
     kept = adapter._env
     adapter.step(np.zeros((2, 1), np.float32))
     np.testing.assert_array_equal(adapter.reset(1)[:, :2], fresh[:, :2])  # the rest counts episodes
@@ -150,7 +156,8 @@ def test_worker_processes_of_an_interrupted_call_are_replaced_at_the_next_reset(
 @pytest.mark.filterwarnings("ignore:.*pending call")
 def test_worker_processes_that_have_become_others_after_an_interruption_are_refused():
     made = [Walk]
-    adapter = make_environments(AsyncVectorEnv([lambda: made[0]()] * 2, autoreset_mode=NEXT))
+    given = AsyncVectorEnv([lambda: made[0]()] * 2, autoreset_mode=NEXT)
+    adapter = make_environments(given)
     adapter.reset(1)
     interrupt(adapter, "recv")
     with pytest.raises(KeyboardInterrupt):
@@ -164,8 +171,10 @@ def test_worker_processes_that_have_become_others_after_an_interruption_are_refu
         with pytest.raises(ValueError, match=r"env AsyncVectorEnv: action_space .*as at first: low of action is -2\.0"):
             adapter.reset(1)
     made[0] = Walk
-    assert adapter.reset(1).shape == (2, 3)
+    with pytest.warns(UserWarning, match="the AsyncVectorEnv given was interrupted"):
+        assert adapter.reset(1).shape == (2, 3)
     adapter.close()
+    given.close(terminate=True)
 
 
 @pytest.mark.parametrize("method", ["send", "recv"])
@@ -337,7 +346,9 @@ def test_a_killed_worker_of_an_async_vector_environment_is_named_and_the_next_re
     with pytest.raises(WorkerError, match=r"worker 1 of AsyncVectorEnv \(process \d+, copy 1\) was killed by SIGKILL"):
         for _ in range(2):
             adapter.step(np.zeros((2, 1), np.float32))
-    rows = adapter.reset(0)
+    with pytest.warns(UserWarning, match="AsyncVectorEnv given was interrupted.*workers of it have ended"):
+        rows = adapter.reset(0)
+    assert given.closed  # its own close would wait for the dead
     np.testing.assert_array_equal(rows, make_environments(Walk, 2).reset(0))
     adapter.close()
 

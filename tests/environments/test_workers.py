@@ -316,7 +316,7 @@ def test_an_environments_exception_keeps_its_type_and_names_environment_step_and
     notes = "\n".join(caught.value.__notes__)
     assert "environment 3, step 2 after the reset" in notes
     assert f"worker 1 (process {environments.processes[1]}, copies 2 to 4)" in notes
-    assert 'raise {"KeyError": KeyError("no such door")' in notes  # the worker's traceback
+    assert "raise {**errors, **stops}[self.kind]" in notes  # the worker's traceback
     processes = environments.processes
     assert_same(trace(environments, 3), trace(InProcessEnvironments([toys.Raises] * 5), 3))
     assert environments.processes == processes
@@ -328,6 +328,22 @@ def test_an_exception_that_cannot_be_made_again_leaves_its_words(made):
     with pytest.raises(WorkerError, match="Lost: key and door") as caught:
         environments.step(np.array([[0], [1]], np.float32))
     assert "environment 1, step 1 after the reset" in caught.value.__notes__
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("KeyboardInterrupt", "KeyboardInterrupt"), ("CancelledError", "CancelledError: no more")]
+)
+def test_what_an_environment_raises_that_is_no_exception_is_named_and_the_worker_goes_on(made, kind, words):
+    environments = made(functools.partial(toys.Raises, kind), 3, 2)
+    environments.reset(0)
+    with pytest.raises(WorkerError) as caught:
+        environments.step(np.array([[0], [0], [1]], np.float32))
+    assert str(caught.value) == words
+    notes = "\n".join(caught.value.__notes__)
+    assert "environment 2, step 1 after the reset" in notes and "worker 1 (process" in notes
+    processes = environments.processes
+    environments.reset(0)
+    assert environments.processes == processes
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -85,7 +86,9 @@ class Raises(Sum):
 
     def happen(self, action) -> None:
         if action[0] == 1:
-            raise {"KeyError": KeyError("no such door"), "Lost": Lost("key", "door")}[self.kind]
+            errors = {"KeyError": KeyError("no such door"), "Lost": Lost("key", "door")}
+            stops = {"KeyboardInterrupt": KeyboardInterrupt(), "CancelledError": asyncio.CancelledError("no more")}
+            raise {**errors, **stops}[self.kind]
 
 
 class Exits(Sum):

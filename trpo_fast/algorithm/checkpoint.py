@@ -294,6 +294,7 @@ def save(
         "own_networks": agent.networks.own,
         "buffers": buffers,
         "own_hooks": agent.hooks.names,
+        "trained_with_masks": agent.trained_with_masks,
         "counters": snapshot.counters,
         "resume": how_it_resumes(agent, snapshot.counters),
         "versions": versions(),
@@ -343,6 +344,7 @@ class SavedAgent:
     kind: str  # of the policy, "cnn" or "mlp": what "auto" may mean changes from one version to the next
     recipe: EnvironmentRecipe | None  # how the environments were made, where an id was given
     arguments_not_kept: list[str]  # "env_kwargs", "wrappers": what the environments had, and the file does not say
+    trained_with_masks: bool
     snapshot: Snapshot
 
 
@@ -375,6 +377,7 @@ def read(path: str | os.PathLike[str]) -> SavedAgent:
             "cnn" if is_cnn(arrays, metadata["config"]) else "mlp",
             None if metadata["environment"] is None else EnvironmentRecipe.from_json(metadata["environment"]),
             _checked_not_kept(metadata.get("arguments_not_kept", [])),  # older files lack it
+            metadata.get("trained_with_masks") is True,  # older files lack it
             Snapshot(arrays, counters, episodes, callbacks=callbacks or {}),
         )
         check_state(arrays, metadata)  # last, as it says less of settings

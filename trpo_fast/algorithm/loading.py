@@ -59,7 +59,11 @@ def load(
     if any(value is not None for value in (env, *making.values())):
         assert recipe is not None
         recipe = recipe.resolved()
-        environments = recipe.make_like(config.num_envs, like=saved)
+        given = is_vector_environment(recipe.source)
+        environments = recipe.make_like(config.num_envs if given else 1, like=saved, seed=saved.seed)
+        if not given and config.num_envs > 1:
+            environments.close()  # it has the spaces; who only evaluates needs no copies to train in
+            environments = None
     agent = kind.__new__(kind)
     try:
         if environments is not None:
@@ -81,6 +85,7 @@ def load(
                 hooks=hooks,
             )
             checkpoint.check_networks(agent, saved.snapshot)
+        agent.trained_with_masks = saved.trained_with_masks
         with model_file.damage_named(path):
             checkpoint.check(agent, saved.snapshot)
             checkpoint.resume(agent, saved.snapshot)
@@ -130,15 +135,19 @@ def _replaced_recipe(
             raise ValueError(f"{name}: {value!r} given, but the file names no environment; want env=..., too")
         return recipe.with_changes(env, **making, **stepping)
     if not is_vector_environment(env):
-        if recipe is not None:
-            recipe.require_said_again(env, **making)
-        for name in saved.arguments_not_kept:
-            if making[name] is None:
-                nothing = "{}" if name == "env_kwargs" else "['none']"
-                raise ValueError(
-                    f"{name}: none given for env={env!r}; the saved agent's environment was made with some, which the "
-                    f"file could not keep; want {name}=..., {nothing} for none"
-                )
+        unsaid = {} if recipe is None else recipe.unsaid(**making)
+        of = "environment" if recipe is None else recipe.name
+        what = " and ".join(map(str, unsaid.values()))
+        if recipe is None:
+            unsaid = {name: None for name in saved.arguments_not_kept if making[name] is None}
+            what = "some, which the file could not keep"
+        if unsaid:
+            wanted = " and ".join(f"{name}=..." for name in unsaid)
+            nothing = " and ".join("{}" if name == "env_kwargs" else "['none']" for name in unsaid)
+            raise ValueError(
+                f"{', '.join(unsaid)}: none given for env={env!r}; the saved agent's {of} was made with {what}; want "
+                f"{wanted}, {nothing} for none"
+            )
     kwargs = making["env_kwargs"]
     return EnvironmentRecipe(
         env,

@@ -161,7 +161,7 @@ class TrainingEnvironments:
             self.close()
         if self.collector is None:
             # A VectorEnv that a user handed in is still open, and serves again.
-            environments = self._known_recipe().make_like(self._config.num_envs, like=self)
+            environments = self._known_recipe().make_like(self._config.num_envs, like=self, seed=self._seed)
             try:
                 self.attach(environments)
             except BaseException:
@@ -186,7 +186,7 @@ class TrainingEnvironments:
             Copies.
         """
         recipe = self._known_recipe() if env is None else EnvironmentRecipe(env)
-        make = partial(recipe.make_again if env is None else recipe.make_like, like=self)
+        make = partial(recipe.make_again if env is None else recipe.make_like, like=self, seed=self._seed)
         environments = make(count)
         try:
             # Those of the training have been looked at, or will be before it begins.

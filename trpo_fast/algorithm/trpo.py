@@ -166,7 +166,8 @@ class TRPO:
         ).resolved()
         given = (config or TRPOConfig()).replace(**overrides)
         presets.require_known(preset)
-        environments = recipe.make(given.num_envs)
+        seed = seed_or_drawn(seed)
+        environments = recipe.make(given.num_envs, seed=seed)
         try:
             env_id = recipe.source if isinstance(recipe.source, str) else None
             found = presets.preset_for(preset, env_id, environments.action_space, whole_config=config is not None)
@@ -180,7 +181,7 @@ class TRPO:
             with lack_of_memory_named(config):
                 self._build(
                     config,
-                    seed_or_drawn(seed),
+                    seed,
                     environments.observation_space,
                     environments.action_space,
                     recipe,
@@ -275,7 +276,9 @@ class TRPO:
         self._mask_format = MaskFormat(action_space)
         self._player = self.make_player(seed, PREDICTION_STREAM)
         self.num_predictions = 0
+        self.trained_with_masks = False
         self.warned_of_recipe = False  # that files do not say how the environment is made
+        self._warned_of_masks = False  # that `predict` was called without
 
     @property
     def recipe(self) -> EnvironmentRecipe | None:
@@ -361,6 +364,7 @@ class TRPO:
         # 1. Trajectories of the current policy. The critic may still be learning from the batch before.
         cuts = self.training_environments.cuts
         rollout = collector.collect()
+        self.trained_with_masks |= rollout.action_masks is not None
         if cuts and (self.num_updates + 1) % cuts == 0:
             collector.cut(rollout)
         clock.lap("rollout")
@@ -570,6 +574,7 @@ class TRPO:
             The mode of the distribution instead of a sample.
         action_masks : optional
             What is allowed, as the environment's ``action_masks()`` or ``info["action_mask"]`` has it: one mask, or n.
+            An agent that was trained with masks warns once where they are left out.
 
         Returns
         -------
@@ -580,6 +585,13 @@ class TRPO:
         """
         rows, single = self._observation_layout.finite_rows(observation)
         masks = self._mask_format.rows_for(action_masks, len(rows), single)
+        if masks is None and self.trained_with_masks and not self._warned_of_masks:
+            self._warned_of_masks = True
+            warnings.warn(
+                "predict: action_masks: none given, but this agent was trained with masks: its actions may be "
+                "forbidden ones; want action_masks=..., what action_masks() or info['action_mask'] of the env has",
+                stacklevel=2,
+            )
         try:
             actions = self._player.act(rows, self.num_predictions, deterministic=deterministic, action_masks=masks)
         except ValueError as error:
@@ -662,7 +674,8 @@ class TRPO:
             A model file, or the folder of a run or of its checkpoints: the latest model or checkpoint, the one with the
             most timesteps. One that cannot be read is passed over, with a warning.
         env : as in the constructor, optional
-            Without it the environment is made again from the id that the file names, once it is needed.
+            Without it the environment is made again from the id that the file names, once it is needed. Of an id or a
+            callable one environment is made now, for its spaces, and those to train in once they are needed.
         env_kwargs, wrappers : as in the constructor, optional
             For making each environment. Those in the file hold where the id is the file's, too; for another environment
             they have to be given where the file has some, and for any where the saved agent had some that a file cannot

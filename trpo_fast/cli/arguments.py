@@ -88,7 +88,9 @@ def _add_train(commands: Any) -> None:
         "--out", type=_text, metavar="DIR", help="the run's folder, new or empty (default runs/ENV-seedS-DATE-TIME)"
     )
     train.add_argument("--vectorization", choices=VECTORIZATIONS, help="how environments step together (default sync)")
-    train.add_argument("--num-workers", type=_count, metavar="N", help="processes of workers (default the cores)")
+    train.add_argument(
+        "--num-workers", type=_count, metavar="N", help="processes of vectorization workers (default the cores)"
+    )
     train.add_argument(
         "--config", type=_text, metavar="FILE", help="JSON file of settings, or a run's config.json; options win"
     )

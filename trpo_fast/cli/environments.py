@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.cli.errors import CommandError
 from trpo_fast.environments.recipe import EnvironmentRecipe
 
 
@@ -51,6 +52,25 @@ def show(recipe: EnvironmentRecipe) -> None:
     said = ", ".join(f"{name} {value}" for name, value in parts.items() if value)
     if said:
         print(f"{recipe.name}: {said}", file=sys.stderr, flush=True)
+
+
+def require_said_again(recipe: EnvironmentRecipe, env: str, env_kwargs: Any, wrappers: Any) -> None:
+    """CommandError where `env` takes the place of a run's environment and nothing is said in place of its arguments."""
+    unsaid = recipe.unsaid(env_kwargs, wrappers)
+    nothing = {"env_kwargs": "--env-kwargs '{}'", "wrappers": "--wrapper none"}
+    options = [nothing[name].partition(" ")[0] for name in unsaid]
+    if unsaid:
+        raise CommandError(
+            f"{', '.join(options)}: none given for {env}; the run's {recipe.name} was made with "
+            f"{' and '.join(map(str, unsaid.values()))}; want {' and '.join(options)} for this one, "
+            f"{' '.join(nothing[name] for name in unsaid)} for none"
+        )
+
+
+def require_workers(vectorization: str | None, num_workers: int | None) -> None:
+    """CommandError where a number of workers is given, and none step the environments."""
+    if num_workers is not None and vectorization != "workers":
+        raise CommandError(f"--num-workers: {num_workers} given; want it with --vectorization workers alone")
 
 
 def import_options(recipe: EnvironmentRecipe | None) -> str:

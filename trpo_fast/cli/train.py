@@ -25,7 +25,14 @@ from trpo_fast.algorithm.memory import LackOfMemory
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import plot
 from trpo_fast.cli.arguments import SAME_BITS, config_overrides, option_of
-from trpo_fast.cli.environments import import_from_here, import_options, loaded, show
+from trpo_fast.cli.environments import (
+    import_from_here,
+    import_options,
+    loaded,
+    require_said_again,
+    require_workers,
+    show,
+)
 from trpo_fast.cli.errors import CommandError, describe, errors_of, is_of_an_answer, user_errors
 from trpo_fast.cli.evaluate import unfinished
 from trpo_fast.cli.run_folder import RUN_OPTIONS, RunFolder, claimed_by_name, latest_of
@@ -150,6 +157,8 @@ def _new(arguments: argparse.Namespace) -> _Run:
         folder.refuse_if_used()  # before the seconds that an agent may take
     settings, saved = _read_settings(arguments.config)
     overrides = config_overrides(arguments)
+    if isinstance(settings, TRPOConfig) and isinstance(saved, dict) and saved.get("id") != arguments.env:
+        settings = settings.replace(action_map="auto")  # what it was resolved to is of the other one's box
     # A run's config.json says every setting, a file of one's own what a preset or the defaults leave to it.
     config = settings.replace(**overrides) if isinstance(settings, TRPOConfig) else None
     preset = {"none": None, None: presets.AUTO}.get(arguments.preset, arguments.preset)
@@ -229,13 +238,15 @@ def _recipe(arguments: argparse.Namespace, saved: Any) -> EnvironmentRecipe:
             recipe = EnvironmentRecipe.from_json(saved)
             if recipe.source == env:
                 stepping = arguments.vectorization, arguments.num_workers
+                require_workers(stepping[0] or recipe.vectorization, stepping[1])
                 recipe = recipe.with_changes(env, kwargs, wrappers, *stepping).trusting(
                     arguments.imports, everything=arguments.trust
                 )
                 show(recipe)
                 recipe.require_trust()
                 return recipe
-            recipe.require_said_again(env, kwargs, wrappers)
+            require_said_again(recipe, env, kwargs, wrappers)
+        require_workers(arguments.vectorization, arguments.num_workers)
         return EnvironmentRecipe(
             env,
             arguments.vectorization,
@@ -257,6 +268,7 @@ def _resumed(arguments: argparse.Namespace) -> _Run:
         _refuse_edited(folder, content, read_metadata(latest))
         _refuse_differing(arguments, agent, folder, content)
         if agent.recipe is not None:
+            require_workers(arguments.vectorization or agent.recipe.vectorization, arguments.num_workers)
             with user_errors():
                 agent.recipe = agent.recipe.with_changes(
                     None, None, None, arguments.vectorization, arguments.num_workers

@@ -106,7 +106,8 @@ class SimulatorError(RuntimeError):
 def reset_of(
     env: gymnasium.Env[Any, Any], index: int, seed: int | None, options: Any = None, first: bool = False
 ) -> Any:
-    """What ``env.reset(seed=seed)`` returns; TypeError where it takes no seed, as before Gymnasium's interface.
+    """What ``env.reset(seed=seed)`` returns; TypeError where it takes no seed, as before Gymnasium's interface, or no
+    options.
 
     In the `first` reset, what the environment of an installed package raises becomes a SimulatorError that has the
     versions of the packages behind it: they may not fit together. What a user's own environment raises travels on, with
@@ -115,11 +116,13 @@ def reset_of(
     try:
         return env.reset(seed=seed, options=options)
     except Exception as error:
-        old = _without_seed(env, error) if isinstance(error, TypeError) else None
-        if old is not None:
+        lacks = _not_taken(env, error) if isinstance(error, TypeError) else None
+        if lacks is not None:
+            kind, name = lacks
+            why = "it is written for an interface older than Gymnasium's, " if name == "seed" else "Gymnasium's is "
             raise TypeError(
-                f"reset of environment {index} ({old.__name__}) takes no seed: it is written for an "
-                "interface older than Gymnasium's, reset(*, seed=None, options=None) -> (observation, info) and step "
+                f"reset of environment {index} ({kind.__name__}) takes no {name}: {why}"
+                "reset(*, seed=None, options=None) -> (observation, info) and step "
                 "-> (observation, reward, terminated, truncated, info); give it these, or a gymnasium.Wrapper that has "
                 "them"
             ) from error
@@ -132,21 +135,21 @@ def reset_of(
         raise
 
 
-_SEED_NOT_TAKEN = re.compile(r"(.+)\(\) got an unexpected keyword argument 'seed'")
+_NOT_TAKEN = re.compile(r"(.+)\(\) got an unexpected keyword argument '(seed|options)'")
 
 
-def _without_seed(env: Any, error: TypeError) -> type | None:
-    """The class in `env`, a wrapper or the innermost, whose reset was called with a seed and takes none.
+def _not_taken(env: Any, error: TypeError) -> tuple[type, str] | None:
+    """The class in `env`, a wrapper or the innermost, whose reset was called with a seed or options and takes none.
 
     None where `error` is another one: one that a reset raises once it runs, about a seed or not, is its author's.
     """
-    said = _SEED_NOT_TAKEN.fullmatch(str(error))
+    said = _NOT_TAKEN.fullmatch(str(error))
     layer, innermost = env, env.unwrapped
     while said is not None:
         reset: Any = inspect.unwrap(layer.reset)
         names = (getattr(reset, "__qualname__", None), getattr(reset, "__name__", None))
         if said[1] in names and not _ran(reset, error):
-            return type(layer)
+            return type(layer), said[2]
         if layer is innermost:
             break
         layer = layer.env
@@ -192,7 +195,7 @@ def checked_step(answer: Any, index: int, layout: ObservationLayout) -> tuple[An
     return observation, number, terminated, truncated, info
 
 
-def note_of_integers(error: Exception, space: Space[Any]) -> str | None:
+def note_of_integers(error: BaseException, space: Space[Any]) -> str | None:
     """What to say of a first step that may have failed because actions are NumPy's integers and not Python's."""
     about_type = isinstance(error, AssertionError | TypeError | ValueError)
     if not (about_type and isinstance(space, Discrete) and re.search(r"\bint(eger|\d+)?s?\b", str(error))):

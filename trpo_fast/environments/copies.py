@@ -29,7 +29,7 @@ from trpo_fast.environments.checks import (
     reset_of,
 )
 from trpo_fast.environments.closing import close_each, warn_of_failed_closes
-from trpo_fast.environments.generators import Own, Watched, seed_both
+from trpo_fast.environments.generators import GlobalState, Own, Watched, seed_both
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.spaces import action_layout, check_action_space, without_text
@@ -81,9 +81,12 @@ class Copies:
         self.envs: list[gymnasium.Env[Any, Any]] = []
         try:
             for index, make_one in enumerate(makers, first):
+                before = None if own_generators or index - first >= _WATCHED else GlobalState()
                 env = made_by(make_one, index)
                 self._hold(env)
                 self.envs.append(env)
+                for whose in () if before is None else before.moved()[:1]:
+                    self._say_who_draws(env, f"draws from {whose}'s global random generator in its constructor")
                 exact.watch(env)
                 require_same_spaces(
                     env, self.envs[0], whose=f"env: environment {index}", wanted_by=f"as environment {first} has it"
@@ -101,8 +104,8 @@ class Copies:
             if own_generators:
                 self._called[i] = Own(env, functools.partial(self._settle, i))
             elif i < _WATCHED and type(env.unwrapped) not in _said_to_draw:
-                say, settle = functools.partial(self._say_who_draws, i), functools.partial(self._settle, i)
-                self._called[i] = Watched(env, say, settle)
+                say, settle = functools.partial(self._say_of_calls, env), functools.partial(self._settle, i)
+                self._called[i] = Watched(env, len(self.envs) == 1, say, settle)
         self.wrappings = [wrapping_of(env) for env in self.envs]
         self.masks: NDArray[np.bool_] | None = None
         self.mask_source: str | None = None
@@ -189,7 +192,7 @@ class Copies:
         self._steps += 1
         try:
             loop.step(actions)
-        except Exception as error:
+        except BaseException as error:
             error.add_note(f"environment {self.first + loop.at}, step {self._steps} after the reset")
             hint = note_of_integers(error, self.action_space) if self._steps == 1 else None
             if hint is not None:
@@ -332,14 +335,29 @@ class Copies:
         self._called[i] = self.envs[i]
         self._loop.methods[i] = self.envs[i].step
 
-    def _say_who_draws(self, i: int, whose: str) -> None:
-        env = self.envs[i].unwrapped
-        if type(env) in _said_to_draw:
+    def _say_of_calls(self, env: gymnasium.Env[Any, Any], whose: str, seeded: bool) -> None:
+        if seeded:
+            self._say_who_draws(
+                env,
+                f"seeds {whose}'s global random generator in reset and draws from it later",
+                f": the {len(self.envs)} copies in this process draw from one stream, so that what each of them gets "
+                "depends on the others, and on whatever else draws from it",
+            )
+        else:
+            self._say_who_draws(env, f"draws from {whose}'s global random generator")
+
+    def _say_who_draws(
+        self,
+        env: gymnasium.Env[Any, Any],
+        what: str,
+        why: str = ", which no seed given to reset reaches: the agent's seed does not reproduce it",
+    ) -> None:
+        kind = type(env.unwrapped)
+        if kind in _said_to_draw:
             return
-        _said_to_draw.add(type(env))
+        _said_to_draw.add(kind)
         warnings.warn(
-            f"env: {type(env).__name__} draws from {whose}'s global random generator, which no seed given to reset "
-            "reaches: the agent's seed does not reproduce it; want self.np_random in its place, or "
+            f"env: {kind.__name__} {what}{why}; want self.np_random in its place, after reset has seeded it, or "
             "vectorization='workers', where every copy has global generators of its own",
             stacklevel=2,
         )

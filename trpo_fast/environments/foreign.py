@@ -17,6 +17,8 @@ from gymnasium import Space
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from trpo_fast.environments.making import reported
+
 
 def is_vector_environment(env: Any) -> bool:
     """Whether `env` is several copies of an environment: a gymnasium VectorEnv, or an object that is used like one."""
@@ -123,7 +125,9 @@ def make_pool(id: str, num_envs: int, arguments: Mapping[str, Any]) -> SeededPoo
         near = ", ".join(get_close_matches(id, known, n=4, cutoff=0.6))
         raise ValueError(f"env: EnvPool has no {id!r}.{f' Near names: {near}.' if near else ''}")
     make = functools.partial(envpool.make, id, env_type="gymnasium", num_envs=num_envs, **arguments)
-    return SeededPool(envpool.make_spec(id, num_envs=num_envs, **arguments), lambda seed: make(seed=seed))
+    with reported(id):
+        spec = envpool.make_spec(id, num_envs=num_envs, **arguments)
+    return SeededPool(spec, lambda seed: make(seed=seed))
 
 
 class _Translated(VectorEnv[Any, Any, Any]):

@@ -1,7 +1,7 @@
 """Environments that draw from numpy's or Python's global generator, which no seed given to ``reset`` reaches.
 
-Whether one does is found by comparing the generators' states around its calls: around its first reset and its first
-steps, as looking costs more than a step of a fast simulator.
+Whether one does is found by comparing the generators' states around its calls: around its constructor, its first reset
+and its first steps, as looking costs more than a step of a fast simulator.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ WATCHED_STEPS = 32
 """Steps of each environment, counted over episodes, whose calls are looked at."""
 
 _STREAM = 7  # after the streams 0 to 6 of an agent's seed
+_CONSTRUCTION_STREAM = 8
+_BLOCKS = 64  # of 624 words each: who draws more in one call is not followed
 
 
-class _State:
-    """State of both global generators."""
+class GlobalState:
+    """State of both global generators, as it is now."""
 
     def __init__(self) -> None:
         self.numpy: Any = np.random.get_state()
         self.python = random.getstate()
 
     @classmethod
-    def seeded(cls, seed: int) -> _State:
+    def of(cls, sequence: np.random.SeedSequence) -> GlobalState:
         """The state that follows from a seed."""
-        for_numpy, for_python = np.random.SeedSequence((seed, _STREAM)).spawn(2)
+        for_numpy, for_python = sequence.spawn(2)
         state = cls.__new__(cls)
         state.numpy = np.random.RandomState(np.random.MT19937(for_numpy)).get_state()
         state.python = _python_state(for_python)
@@ -43,18 +45,38 @@ class _State:
         np.random.set_state(self.numpy)
         random.setstate(self.python)
 
-    def moved(self) -> str | None:
-        """Whose global generator has drawn, or was seeded, since; None where neither."""
+    def moved(self) -> tuple[str, ...]:
+        """Whose global generators, "numpy", "Python", have drawn, or were seeded, since."""
         numpy: Any = np.random.get_state()
-        if numpy[2:] != self.numpy[2:] or not np.array_equal(numpy[1], self.numpy[1]):
-            return "numpy"
-        return "Python" if random.getstate() != self.python else None
+        same = numpy[2:] == self.numpy[2:] and np.array_equal(numpy[1], self.numpy[1])
+        moved = {"numpy": not same, "Python": random.getstate() != self.python}
+        return tuple(whose for whose in moved if moved[whose])
+
+    def leads_to_now(self, whose: str) -> bool:
+        """Whether drawing from this state brings a global generator to where it is."""
+        now: Any
+        if whose == "numpy":
+            now, numpy = np.random.get_state(), np.random.RandomState()
+            numpy.set_state(self.numpy)
+            for _ in range(_BLOCKS):
+                state: Any = numpy.get_state()
+                if np.array_equal(state[1], now[1]):
+                    return True
+                numpy.bytes(4 * 624)
+            return False
+        now, python = random.getstate(), random.Random()
+        python.setstate(self.python)
+        for _ in range(_BLOCKS):
+            if python.getstate()[1][:-1] == now[1][:-1]:
+                return True
+            python.getrandbits(32 * 624)
+        return False
 
 
 @contextmanager
 def preserved() -> Iterator[None]:
     """Put both global generators back to where they are now."""
-    before = _State()
+    before = GlobalState()
     try:
         yield
     finally:
@@ -63,25 +85,44 @@ def preserved() -> Iterator[None]:
 
 def seed_both(seed: int) -> None:
     """Begin both global generators anew, from `seed`."""
-    _State.seeded(seed).put_back()
+    GlobalState.of(np.random.SeedSequence((seed, _STREAM))).put_back()
+
+
+def made_with_own(make_one: Callable[[], Any], seed: int | None, index: int) -> Any:
+    """What `make_one` makes, copy `index`, with global generators that follow from a run's seed; from nothing for None.
+
+    Those of the process are then where they were.
+    """
+    with preserved():
+        entropy = None if seed is None else (seed, index, _CONSTRUCTION_STREAM)
+        GlobalState.of(np.random.SeedSequence(entropy)).put_back()
+        return make_one()
 
 
 class Watched:
     """An environment whose calls are looked at: ``reset`` and ``step`` are its own.
 
+    One that seeds a global generator with the seed of a reset is reproduced: what it draws from there on is its own,
+    unless others draw from the same generator.
+
     Parameters
     ----------
     env : gymnasium.Env
+    alone : bool
+        Whether no other copy is stepped in the process.
     drew : callable
-        Called once, with "numpy" or "Python", where a call of the environment moved a global generator.
+        Called once, with "numpy" or "Python", where a call of the environment moved a global generator, and whether it
+        had seeded that one.
     done : callable
         Called once when there is nothing more to look at: the environment itself serves from now on.
     """
 
-    def __init__(self, env: Any, drew: Callable[[str], None], done: Callable[[], None]) -> None:
+    def __init__(self, env: Any, alone: bool, drew: Callable[[str, bool], None], done: Callable[[], None]) -> None:
         self.env = env
+        self._alone = alone
         self._drew = drew
         self._done = done
+        self._seeded: set[str] = set()
         self._left = WATCHED_STEPS
 
     @property
@@ -91,25 +132,30 @@ class Watched:
 
     def reset(self, **arguments: Any) -> Any:
         """``env.reset``."""
-        before = _State()
+        before = GlobalState()
         answer = self.env.reset(**arguments)
         self._look(before, arguments.get("seed"))
         return answer
 
     def step(self, action: Any) -> Any:
         """``env.step``."""
-        before = _State()
+        before = GlobalState()
         answer = self.env.step(action)
         self._left -= 1
         self._look(before, None)
         return answer
 
-    def _look(self, before: _State, seed: int | None) -> None:
-        whose = before.moved()
-        if whose is not None and not _is_seeded_with(seed):
-            self._drew(whose)
-            self._done()
-        elif self._left <= 0:
+    def _look(self, before: GlobalState, seed: int | None) -> None:
+        for whose in before.moved():
+            if seed is not None and _is_seeded_with(seed, whose):
+                self._seeded.add(whose)
+                continue
+            goes_on = whose in self._seeded and before.leads_to_now(whose)
+            if not (goes_on and self._alone):
+                self._drew(whose, goes_on)
+                self._done()
+                return
+        if self._left <= 0:
             self._done()
 
 
@@ -210,13 +256,11 @@ def _python_state(sequence: np.random.SeedSequence) -> Any:
     return random.Random(int.from_bytes(sequence.generate_state(8).tobytes(), "little")).getstate()
 
 
-def _is_seeded_with(seed: int | None) -> bool:
-    """Whether numpy's global generator has been seeded with `seed` a moment ago: then the seed does reproduce it."""
-    if seed is None:
-        return False
-    seeded = np.random.RandomState(seed)
-    fresh: Any = seeded.get_state()
-    seeded.random_sample()  # the first draw renews the key, which then serves for 624 words
-    used: Any = seeded.get_state()
-    now: Any = np.random.get_state()
-    return np.array_equal(now[1], fresh[1]) or np.array_equal(now[1], used[1])
+def _is_seeded_with(seed: int, whose: str) -> bool:
+    """Whether a global generator has been seeded with `seed` a moment ago: then the seed does reproduce it."""
+    seeded = GlobalState()
+    if whose == "numpy":
+        seeded.numpy = np.random.RandomState(seed).get_state()
+    else:
+        seeded.python = random.Random(seed).getstate()
+    return seeded.leads_to_now(whose)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from trpo_fast.environments import packages
 from trpo_fast.environments.masks import NAMES_OF_PARTS, mask_part
@@ -22,6 +23,8 @@ def atari(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     As Machado et al. (2018) evaluate, and Gymnasium's AtariPreprocessing does it: up to 30 steps of doing nothing at
     the start, the larger of the last two frames; a lost life ends no episode, rewards stay as they are.
     """
+    if not hasattr(env.unwrapped, "ale"):
+        raise ValueError(f"{type(env.unwrapped).__name__} is no game of ale-py")
     return gymnasium.wrappers.FrameStackObservation(gymnasium.wrappers.AtariPreprocessing(env), stack_size=4)
 
 
@@ -100,9 +103,12 @@ def default_wrappers(spec: EnvSpec, env_kwargs: Mapping[str, Any]) -> tuple[str,
     return ("atari",) if spec.namespace == "ALE" and sees in ("rgb", "grayscale") else ()
 
 
-def arguments_for(wrappers: Sequence[Any], env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """`env_kwargs` with what the wrappers need of the environment; ValueError where the two contradict each other."""
-    if "atari" not in wrappers:
+def arguments_for(wrappers: Sequence[Any], env_kwargs: Mapping[str, Any], entry_point: Any) -> dict[str, Any]:
+    """`env_kwargs` with what the wrappers need of the environment that `entry_point`, which is importable, makes.
+
+    ValueError where the two contradict each other.
+    """
+    if "atari" not in wrappers or not _takes_frameskip(entry_point):  # which the wrapper itself refuses
         return dict(env_kwargs)
     if env_kwargs.get("frameskip", 1) != 1:
         raise ValueError(
@@ -110,6 +116,12 @@ def arguments_for(wrappers: Sequence[Any], env_kwargs: Mapping[str, Any]) -> dic
             "skips four frames itself, or wrappers=['none']"
         )
     return {**env_kwargs, "frameskip": 1}
+
+
+def _takes_frameskip(entry_point: Any) -> bool:
+    make = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    parameters = inspect.signature(make).parameters.values()
+    return any(one.name == "frameskip" or one.kind is one.VAR_KEYWORD for one in parameters)
 
 
 def wrapped(env: gymnasium.Env[Any, Any], wrappers: Sequence[Any]) -> gymnasium.Env[Any, Any]:

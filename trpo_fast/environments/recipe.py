@@ -19,7 +19,7 @@ from trpo_fast.environments.base import Environments
 from trpo_fast.environments.checks import require_same_spaces
 from trpo_fast.environments.foreign import autoreset_mode, is_vector_environment, make_pool, pool_again
 from trpo_fast.environments.in_process import InProcessEnvironments
-from trpo_fast.environments.making import make_copy, reported
+from trpo_fast.environments.making import make_copy, reported, separate, separate_wrapper
 from trpo_fast.environments.named_wrappers import arguments_for, checked_wrappers, default_wrappers
 from trpo_fast.environments.registry import find_spec, import_modules, load_entry_point
 from trpo_fast.environments.simulators import draws_its_map
@@ -46,7 +46,8 @@ class EnvironmentRecipe:
         every environment. A vector version pays from a few dozen copies on, but may reset in the step after an
         episode's end (NEXT_STEP), which wastes that step, and may not take the same arguments.
     env_kwargs : mapping
-        Passed to the environment's constructor, or to the callable.
+        Passed to the environment's constructor, or to the callable: a deep copy for each, of one that is made here.
+        What cannot be copied, a module or a lock, is shared.
     wrappers : sequence, optional
         What every copy is wrapped in, the first innermost: ``"module:callable"``, a callable, or a name,
         as `named_wrappers` has them.
@@ -82,8 +83,10 @@ class EnvironmentRecipe:
             object.__setattr__(self, "num_workers", _checked_number("num_workers", self.num_workers))
         if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
             raise TypeError(f"env_kwargs must be a mapping from names to values, got {kwargs!r}")
-        object.__setattr__(self, "env_kwargs", MappingProxyType(dict(kwargs)))
-        object.__setattr__(self, "wrappers", checked_wrappers(self.wrappers))
+        if not isinstance(kwargs, MappingProxyType):  # of another recipe, or of a file: nobody else's
+            object.__setattr__(self, "env_kwargs", MappingProxyType(separate(dict(kwargs))))
+        wrappers = checked_wrappers(self.wrappers)
+        object.__setattr__(self, "wrappers", None if wrappers is None else tuple(map(separate_wrapper, wrappers)))
         object.__setattr__(self, "modules", _checked_modules(self.modules))
         if is_vector_environment(source):
             making = {"env_kwargs": kwargs, "wrappers": self.wrappers, "imports": self.modules}
@@ -174,24 +177,19 @@ class EnvironmentRecipe:
             num_workers=kept_workers if num_workers is None else num_workers,
         )
 
-    def require_said_again(self, env: Any, env_kwargs: Any, wrappers: Any) -> None:
-        """ValueError where another environment takes this one's place and nothing is said in place of its arguments."""
-        for name, kept, given, nothing in (
-            ("env_kwargs", dict(self.env_kwargs), env_kwargs, "{}"),
-            ("wrappers", self._own_wrappers, wrappers, "['none']"),
-        ):
-            if kept and given is None:
-                raise ValueError(
-                    f"{name}: none given for env={env!r}; the saved agent's {self.name} was made with {kept}; want "
-                    f"{name}=..., {nothing} for none"
-                )
+    def unsaid(self, env_kwargs: Any, wrappers: Any) -> dict[str, Any]:
+        """Own arguments by name, in whose place nothing is said where another environment takes this one's."""
+        kept = {"env_kwargs": (dict(self.env_kwargs), env_kwargs), "wrappers": (self._own_wrappers, wrappers)}
+        return {name: own for name, (own, given) in kept.items() if own and given is None}
 
     def require_trust(self) -> None:
         """ValueError where a file names code of this recipe that no person has named: see `trust`."""
         require_trust(self.code, self.trusted)
 
-    def make(self, num_envs: int) -> Environments:
+    def make(self, num_envs: int, *, seed: int | None = None) -> Environments:
         """`num_envs` copies; a VectorEnv itself, which has its own number.
+
+        `seed` is for constructors that draw from global generators, where copies have some of their own, in workers.
 
         Raises
         ------
@@ -203,9 +201,9 @@ class EnvironmentRecipe:
         """
         if is_vector_environment(self.source):
             return VectorAdapter(self.source, again=self._vector_again(), owned=False)
-        return self._make_copies(_checked_number("num_envs", num_envs))
+        return self._make_copies(_checked_number("num_envs", num_envs), seed)
 
-    def make_again(self, num_envs: int, like: Any) -> Environments:
+    def make_again(self, num_envs: int, like: Any, *, seed: int | None = None) -> Environments:
         """New copies for what was trained on others.
 
         Parameters
@@ -214,6 +212,8 @@ class EnvironmentRecipe:
         like
             Anything with ``observation_space`` and ``action_space``: what the copies have to have, in the same order of
             columns.
+        seed : int, optional
+            As for `make`.
 
         Raises
         ------
@@ -223,15 +223,15 @@ class EnvironmentRecipe:
         """
         num_envs = _checked_number("num_envs", num_envs)
         if not is_vector_environment(self.source):
-            return self.make_like(num_envs, like)
+            return self.make_like(num_envs, like, seed=seed)
         again = self._vector_again()
         if again is None:
             raise ValueError(f"env: {self.reason_against_making_again}")
         return _required(VectorAdapter(again(num_envs), again=again), like, self.name)
 
-    def make_like(self, num_envs: int, like: Any) -> Environments:
+    def make_like(self, num_envs: int, like: Any, *, seed: int | None = None) -> Environments:
         """`make`; ValueError where the spaces are not those of `like`, in the same order of columns."""
-        return _required(self.make(num_envs), like, self.name)
+        return _required(self.make(num_envs, seed=seed), like, self.name)
 
     @property
     def reason_against_making_again(self) -> str | None:
@@ -304,6 +304,7 @@ class EnvironmentRecipe:
         values = {**older, **description} if isinstance(description, Mapping) else {}
         if not all(name in values and isinstance(values[name], kind) for name, kind in kinds.items()):
             raise ValueError(f"environment: {description!r} given; want an object with {', '.join(kinds)}")
+        values["env_kwargs"] = MappingProxyType(values["env_kwargs"])
         return cls(values.pop("id"), **{name: values[name] for name in kinds if name != "id"}, trusted=())
 
     def _spec(self) -> EnvSpec:
@@ -311,11 +312,11 @@ class EnvironmentRecipe:
         import_modules(self.modules)
         return find_spec(self.source)
 
-    def _make_copies(self, num_envs: int) -> Environments:
+    def _make_copies(self, num_envs: int, seed: int | None) -> Environments:
         env, kwargs = self.source, dict(self.env_kwargs)
         self.require_trust()
         if not isinstance(env, str):
-            return self._stepped([self._maker()] * num_envs)
+            return self._stepped([self._maker()] * num_envs, seed)
         if self.vectorization == "envpool":
             import_modules(self.modules)
             return VectorAdapter(make_pool(env, num_envs, kwargs))
@@ -329,19 +330,20 @@ class EnvironmentRecipe:
             if isinstance(entry_point, str):
                 load_entry_point(entry_point)
             if self.vectorization == "vector":
-                again = functools.partial(gymnasium.make_vec, env, vectorization_mode="vector_entry_point", **kwargs)
-                return VectorAdapter(again(num_envs=num_envs), again=lambda number: again(num_envs=number))
+                again = functools.partial(_made_by_entry_point, env, kwargs)
+                return VectorAdapter(again(num_envs), again=again)
         recipe = self.resolved()
-        arguments_for(recipe.wrappers or (), kwargs)
-        return self._stepped([recipe._maker()] * num_envs)
+        arguments_for(recipe.wrappers or (), kwargs, entry_point)
+        return self._stepped([recipe._maker()] * num_envs, seed)
 
     def _maker(self) -> Callable[[], Any]:
         """Makes one copy, here or in another process."""
         return functools.partial(make_copy, self.source, dict(self.env_kwargs), self.wrappers or (), self.modules)
 
-    def _stepped(self, makers: list[Callable[[], Any]]) -> Environments:
+    def _stepped(self, makers: list[Callable[[], Any]], seed: int | None) -> Environments:
         if self.vectorization in ("workers", "async"):
-            return WorkerEnvironments(makers, len(makers) if self.vectorization == "async" else self.num_workers)
+            workers = len(makers) if self.vectorization == "async" else self.num_workers
+            return WorkerEnvironments(makers, workers, seed)
         return InProcessEnvironments(makers)
 
     def _vector_again(self) -> Callable[[int], VectorEnv[Any, Any, Any]] | None:
@@ -364,6 +366,10 @@ def _required(made: Environments, like: Any, name: str) -> Environments:
         made.close()
         raise
     return made
+
+
+def _made_by_entry_point(id: str, kwargs: Mapping[str, Any], num_envs: int) -> VectorEnv[Any, Any, Any]:
+    return gymnasium.make_vec(id, num_envs=num_envs, vectorization_mode="vector_entry_point", **separate(dict(kwargs)))
 
 
 def _made_from_spec(spec: Any, kind: type, mode: Any, num_envs: int) -> VectorEnv[Any, Any, Any]:

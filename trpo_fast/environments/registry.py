@@ -85,6 +85,9 @@ def hint(id: str) -> str:
     id = id.rpartition(":")[2]
     near = [name for name in difflib.get_close_matches(id, gymnasium.registry, n=4, cutoff=0.6) if name != id]
     text = f" Near names: {', '.join(near)}." if near else ""
+    game = id.replace("-ram", "", 1)
+    if game != id and game in gymnasium.registry:  # how ale-py called it before version 5
+        text = f""" What a game of ale-py shows is an argument: {game!r} with env_kwargs={{"obs_type": "ram"}}."""
     return text + missing_simulator(id, like=near[0] if near else None)
 
 
@@ -107,12 +110,19 @@ def _unregistered(id: str) -> str:
         if module and not _is_installed(module):
             return "" if module == "ale_py" else f" {module} is not installed: {command}"  # `hint` has said it
         module = module or packages.naming(name) or ""
-    call = _call_of(given or module)
+    call = None if _has_registered(given or module) else _call_of(given or module)
     if call is not None and (given or module in sys.modules):
         return (
             f" Importing {given or module} registers nothing of this name; want imports=[{call!r}] (--import {call})."
         )
     return f" {module} is installed, but was not imported; want {f'{module}:{name}'!r}." if module and not given else ""
+
+
+def _has_registered(module: str) -> bool:
+    """Whether ids are registered that the package of `module` makes."""
+    top = module.partition(".")[0]
+    points = (str(spec.entry_point) for spec in gymnasium.registry.values())
+    return any(re.match(rf"{re.escape(top)}[.:]", point) for point in points) if top else False
 
 
 def _call_of(module: str) -> str | None:

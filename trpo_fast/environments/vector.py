@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -80,7 +81,8 @@ class VectorAdapter(Environments):
         """Start new episodes everywhere; observations ``(E, D)``. Copies get different generators from one `seed`.
 
         Where a step or reset was left in the middle, and requests or answers of worker processes or threads may be
-        lost or waiting, all is replaced by new environments; RuntimeError where nobody knows how to make them,
+        lost or waiting, all is replaced by new environments, and what a user handed in stays open where its workers
+        live, which a UserWarning says; RuntimeError where nobody knows how to make them,
         ValueError where they have become others.
         """
         if self._is_unfinished() and foreign.leaves_answers(self._env):
@@ -229,7 +231,10 @@ class VectorAdapter(Environments):
                 f"env: a step or reset of {self._name} was interrupted, so that its worker processes or threads "
                 "cannot be used any more, and nothing says how to make new ones"
             )
-        self._close()
+        inner: Any = self._env.unwrapped
+        gone = self._has_workers() and not all(process.is_alive() for process in inner.processes)
+        if self._owned or gone:  # whose own `close` would wait for them
+            self._close()
         made = foreign.translated(self._again(self.num_envs))
         try:
             spaces = SimpleNamespace(
@@ -240,6 +245,13 @@ class VectorAdapter(Environments):
             made.close()
             raise
         exact.watch(made)
+        if not self._owned:
+            left = "workers of it have ended, and it is closed" if gone else "it stays open, for you to close"
+            warnings.warn(
+                f"env: a step or reset of the {self._name} given was interrupted, so that it cannot be gone on with: "
+                f"{left}; new environments like it take its place here",
+                stacklevel=2,
+            )
         self._env = made
         self._owned, self._mask_source = True, None
 

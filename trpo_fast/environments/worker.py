@@ -155,7 +155,9 @@ class _Worker:
         try:
             with unsaid() if self._first else contextlib.nullcontext():  # the first worker makes the same and says it
                 copies = Copies(pickle.loads(task["makers"]), self._first, own_generators=True)
-        except Exception as error:
+        except SystemExit:
+            raise
+        except BaseException as error:  # Ctrl-C is left to the main process: this is the environment's own
             write_all(self._answers, self._failure(error))
             return
         try:
@@ -209,7 +211,9 @@ class _Worker:
                     if copies.masks is not None:
                         masks[...] = copies.masks
                     answer = message(VALUE, pickle.dumps(value))
-            except Exception as error:
+            except SystemExit:
+                raise
+            except BaseException as error:
                 answer = self._failure(error)
             if len(answer) == 1:
                 os.write(answers, answer)
@@ -247,7 +251,9 @@ class _Worker:
                 return Share(t, found, words=str(error))
             try:
                 written = copies.step(env_actions)
-            except Exception as error:
+            except SystemExit:
+                raise
+            except BaseException as error:
                 return Share(t, found, raised=self._pickled(error))
             recorder.record(t, *outcomes)
             if written:
@@ -256,21 +262,27 @@ class _Worker:
             t += 1
         return Share(t, found, states=copies.get_state() if with_state else None)
 
-    def _failure(self, error: Exception) -> bytes:
+    def _failure(self, error: BaseException) -> bytes:
         """The answer that brings an exception."""
         return message(ERROR, self._pickled(error))
 
-    def _pickled(self, error: Exception) -> bytes:
+    def _pickled(self, error: BaseException) -> bytes:
         """An exception that is being handled: as it is, where it can be made again, and in words."""
         text = f"{whose(self._index, os.getpid(), self._first, self._count)}:\n{traceback.format_exc().rstrip()}"
-        words = f"{type(error).__name__}: {error}", list(getattr(error, "__notes__", [])), text
-        try:
-            error.add_note(text)
-            pickled = cloudpickle.dumps(error)
-            pickle.loads(pickled)  # it may be taken, and not be made again
-        except Exception:
-            pickled = None
+        summary = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        words = summary, list(getattr(error, "__notes__", [])), text
+        pickled = None
+        if isinstance(error, Exception):  # a KeyboardInterrupt, raised again, would be taken for the user's
+            with contextlib.suppress(Exception):
+                error.add_note(text)
+                pickled = _made_again(cloudpickle.dumps(error))
         return pickle.dumps((pickled, *words))
+
+
+def _made_again(pickled: bytes) -> bytes:
+    """`pickled`, which may have been taken and not be made again: raises then."""
+    pickle.loads(pickled)
+    return pickled
 
 
 def whose(index: int, process: int, first: int, count: int) -> str:

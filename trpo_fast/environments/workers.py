@@ -18,6 +18,7 @@ Nobody waits by spinning: on the core that this would take another worker steps.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 import weakref
@@ -33,6 +34,7 @@ from trpo_fast.environments.acting import ActorPlan, RolledOut
 from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.checks import require_same_spaces
 from trpo_fast.environments.copies import copies_in, seeds_from
+from trpo_fast.environments.generators import made_with_own
 from trpo_fast.environments.mujoco_warnings import take_as_said
 from trpo_fast.environments.processes import WorkerProcesses, error_in
 from trpo_fast.environments.shared_state import SharedState
@@ -72,7 +74,8 @@ class WorkerEnvironments(Environments):
     interrupted, `reset` makes new ones where they are needed. What an environment raises arrives with its type, and
     with notes that name environment, step and worker and hold the worker's traceback.
 
-    Copies that draw from Python's or NumPy's global generator draw from one of their own there, seeded as they are.
+    Copies that draw from Python's or NumPy's global generator draw from one of their own there, seeded as they are, and
+    from `seed` while they are made.
 
     Parameters
     ----------
@@ -80,6 +83,8 @@ class WorkerEnvironments(Environments):
         Each makes one environment; cloudpickle has to take them.
     num_workers : int, optional
         Processes, as many as copies at most; by default the cores that affinity and control groups grant.
+    seed : int, optional
+        Of the generators that a constructor which draws from global ones finds there.
 
     Raises
     ------
@@ -91,13 +96,15 @@ class WorkerEnvironments(Environments):
 
     narrow_acting = True
 
-    def __init__(self, makers: Sequence[Callable[[], Any]], num_workers: int | None = None) -> None:
+    def __init__(
+        self, makers: Sequence[Callable[[], Any]], num_workers: int | None = None, seed: int | None = None
+    ) -> None:
         if num_workers is not None and num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, got {num_workers}")
         workers = min(len(makers), usable_cores() if num_workers is None else num_workers)
         bounds = [len(makers) * i // workers for i in range(workers + 1)]
         parts = tuple(map(slice, bounds[:-1], bounds[1:]))
-        self._makers = list(makers)
+        self._makers = [functools.partial(made_with_own, make_one, seed, i) for i, make_one in enumerate(makers)]
         self._processes = WorkerProcesses(parts)
         self._dispose = weakref.finalize(self, self._processes.dispose)  # called at the interpreter's end, too
         try:

@@ -105,8 +105,10 @@ def test_a_runs_folder_is_loaded_as_its_model_or_its_latest_checkpoint(make_agen
     assert bits(TRPO.load(tmp_path)) == bits(agent)
     agent.learn(STEPS).save(tmp_path / "model.trpo")
     assert bits(TRPO.load(tmp_path)) == bits(agent)
+    assert TRPO.load(tmp_path / "checkpoints").total_timesteps < agent.total_timesteps
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"folder .* given; want a model file, or the folder of a run"):
-        TRPO.load(tmp_path / "checkpoints")
+        TRPO.load(tmp_path / "empty")
 
 
 def test_agent_of_a_callable_loads_to_predict_and_asks_for_its_environment_to_learn(make_agent, tmp_path):

@@ -357,6 +357,7 @@ def test_whatever_set_state_raises_has_new_episodes_begin_and_is_named(error, ve
     agent.save(tmp_path / "m.trpo")
     agent.close()
     other = TRPO.load(tmp_path / "m.trpo", env=made, **vectorized)
+    Refusing.made = 0  # one was made for its spaces
     named = rf"new episodes begin.*: environment 1: set_state\(\) of Refusing raised {re.escape(repr(error))}"
     with pytest.warns(UserWarning, match=named):
         other.learn(2 * T, reset_num_timesteps=False)

@@ -87,9 +87,15 @@ class Signals:
         """An exception is lost in a destructor or a callback of C: the signal is meant for the command all the same."""
         if isinstance(unraisable.exc_value, Stopped):
             self._raised_at = -_PATIENCE
-            _thread.interrupt_main(signal.Signals(unraisable.exc_value.number))
+            # From another thread, and not at once: raised within this hook it would be lost, too.
+            _thread.start_new_thread(_interrupt_soon, (unraisable.exc_value.number,))
         else:
             self._hook(unraisable)
+
+
+def _interrupt_soon(number: int) -> None:
+    time.sleep(1e-3)
+    signal.pthread_kill(threading.main_thread().ident or 0, number)  # which ends a wait in C, too
 
 
 def say(line: str, stream: TextIO | None = None) -> None:

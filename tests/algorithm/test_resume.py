@@ -236,6 +236,15 @@ def test_what_get_state_raises_travels_on_with_the_environment_noted():
     agent.close()
 
 
+def loaded_after_an_update(made, vectorization, path):
+    vectorized = {"vectorization": vectorization, "num_workers": 1 if vectorization == "workers" else None}
+    agent = TRPO(**settings(made, **vectorized))
+    agent.learn(2 * T)
+    agent.save(path)
+    agent.close()
+    return TRPO.load(path, env=made, **vectorized)
+
+
 @pytest.mark.parametrize("vectorization", ["sync", "workers"])
 def test_a_simulator_whose_constructor_draws_has_new_episodes_begin_and_the_run_says_so(vectorization, tmp_path):
     def made():
@@ -243,12 +252,7 @@ def test_a_simulator_whose_constructor_draws_has_new_episodes_begin_and_the_run_
         env.unwrapped.length = float(np.random.default_rng().uniform(0.3, 0.7))
         return env
 
-    vectorized = {"vectorization": vectorization, "num_workers": 1 if vectorization == "workers" else None}
-    agent = TRPO(**settings(made, **vectorized))
-    agent.learn(2 * T)
-    agent.save(tmp_path / "m.trpo")
-    agent.close()
-    other = TRPO.load(tmp_path / "m.trpo", env=made, **vectorized)
+    other = loaded_after_an_update(made, vectorization, tmp_path / "m.trpo")
     named = "environment 0: CartPoleEnv, made again, is another one than was saved, in one of gravity, .*length"
     with pytest.warns(UserWarning, match=f"new episodes begin.*: {named}"):
         other.learn(2 * T, reset_num_timesteps=False)
@@ -351,12 +355,7 @@ def test_whatever_set_state_raises_has_new_episodes_begin_and_is_named(error, ve
         return Refusing(error)
 
     monkeypatch.setattr(Refusing, "made", 0)
-    vectorized = {"vectorization": vectorization, "num_workers": 1 if vectorization == "workers" else None}
-    agent = TRPO(**settings(made, **vectorized))
-    agent.learn(2 * T)
-    agent.save(tmp_path / "m.trpo")
-    agent.close()
-    other = TRPO.load(tmp_path / "m.trpo", env=made, **vectorized)
+    other = loaded_after_an_update(made, vectorization, tmp_path / "m.trpo")
     Refusing.made = 0  # one was made for its spaces
     named = rf"new episodes begin.*: environment 1: set_state\(\) of Refusing raised {re.escape(repr(error))}"
     with pytest.warns(UserWarning, match=named):

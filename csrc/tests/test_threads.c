@@ -243,7 +243,7 @@ static void write_file(const char *folder, const char *name, const char *text) {
 
 /* Limits of a tree of control groups, made up in a folder of its own. */
 static void control_groups_limit_the_cores(void) {
-    char root[] = "/tmp/trpo_cgroup_XXXXXX", inner[64], v1[64], member[64];
+    char root[] = P_tmpdir "/trpo_cgroup_XXXXXX", inner[64], v1[64], member[64];
     CHECK(mkdtemp(root), "mkdtemp");
     snprintf(inner, sizeof inner, "%s/outer", root), mkdir(inner, 0700);
     snprintf(v1, sizeof v1, "%s/cpu", root), mkdir(v1, 0700);
@@ -276,7 +276,7 @@ static void control_groups_limit_the_cores(void) {
 
 /* Siblings of each processor, in a folder of its own. */
 static void processors_of_one_core_count_once(void) {
-    char root[] = "/tmp/trpo_cores_XXXXXX", folder[64];
+    char root[] = P_tmpdir "/trpo_cores_XXXXXX", folder[64];
     CHECK(mkdtemp(root), "mkdtemp");
     static const char *const siblings[] = {"0,4\n", "1-2\n", "1-2\n", "3\n", "0,4\n"};
     for (int i = 0; i < 5; i++) {

@@ -141,30 +141,18 @@ class RunLogger(Callback):
         models = newest_first(self.folder)
         refuse_others([path for path, _ in models], agent)
         refuse_farther([path for path, progress in models if progress.timesteps > done], agent)
-        self._refuse_another_moment(agent)
-        last = self._last_of_another_run(agent)
+        rows = self._rows()
+        _refuse_another_moment(self._path, rows, agent)
+        last = self._last_of_another_run(rows, agent)
         if last and done:
             raise ValueError(
                 f"folder: {self._path} has rows up to {last:,} timesteps, and none at {done:,}, which this agent has: "
                 "it is of another run; want a folder for each, or TRPO.load of that one's model to go on with it"
             )
 
-    def _refuse_another_moment(self, agent: TRPO) -> None:
-        """ValueError where the row at the agent's timesteps does not say what the agent knows of that moment."""
-        done = agent.total_timesteps
-        row = next((row for row in reversed(self._rows()) if int(row["time/total_timesteps"]) == done), {})
-        for name, value in _moment(agent).items():
-            said, own = row.get(name), str(value) if math.isfinite(value) else ""
-            if said not in (None, own):
-                raise ValueError(
-                    f"folder: {self._path} has {name} {said or 'unknown'} at {done:,} timesteps, this agent "
-                    f"{own or 'unknown'}: it is of another run; want a folder for each, or TRPO.load of that one's "
-                    "model to go on with it"
-                )
-
-    def _last_of_another_run(self, agent: TRPO) -> int:
-        """Timesteps of the last row of a log that is not the agent's; 0 where it is."""
-        done, steps = agent.total_timesteps, [int(row["time/total_timesteps"]) for row in self._rows()]
+    def _last_of_another_run(self, rows: list[dict[str, str]], agent: TRPO) -> int:
+        """Timesteps of the last of the log's rows where they are not the agent's; 0 where they are."""
+        done, steps = agent.total_timesteps, [int(row["time/total_timesteps"]) for row in rows]
         known = {*steps, *(progress.timesteps for _, progress in newest_first(self.folder))}
         return 0 if done in known else max((step for step in steps if step > done), default=0)
 
@@ -172,15 +160,16 @@ class RunLogger(Callback):
         """Open the files."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write_waiting()  # of the training before
-        done = agent.total_timesteps
-        if self._last_of_another_run(agent):  # the agent begins, or it would have been refused
+        done, rows = agent.total_timesteps, self._rows()
+        if self._last_of_another_run(rows, agent):  # the agent begins, or it would have been refused
             aside = _set_aside(self._path)
             warnings.warn(
                 f"{self._path} has rows of another training, or of one that left no model: it is {aside.name} now, and "
                 "a new one begins",
                 stacklevel=2,
             )
-        kept = _until(self._rows(), done)
+            rows = []
+        kept = _until(rows, done)
         self._first_timestep = done
         self._first_elapsed = float(kept[-1]["time/time_elapsed"] or 0.0) if kept else 0.0
         self._began = time.perf_counter()
@@ -332,6 +321,19 @@ def _moment(agent: TRPO) -> dict[str, float]:
         "rollout/ep_len_mean": agent.episode_length_mean,
         "rollout/episodes": agent.num_episodes,
     }
+
+
+def _refuse_another_moment(path: Path, rows: list[dict[str, str]], agent: TRPO) -> None:
+    """ValueError where the log's row at the agent's timesteps does not say what the agent knows of that moment."""
+    done = agent.total_timesteps
+    row = next((row for row in reversed(rows) if int(row["time/total_timesteps"]) == done), {})
+    for name, value in _moment(agent).items():
+        said, own = row.get(name), str(value) if math.isfinite(value) else ""
+        if said not in (None, own):
+            raise ValueError(
+                f"folder: {path} has {name} {said or 'unknown'} at {done:,} timesteps, this agent {own or 'unknown'}: "
+                "it is of another run; want a folder for each, or TRPO.load of that one's model to go on with it"
+            )
 
 
 def _set_aside(path: Path) -> Path:

@@ -122,6 +122,31 @@ class MLP:
         return t
 
 
+class NarrowCritic(MLP):
+    """One output; products of hidden layers, in both passes, are of bf16 numbers, whose sums stay exact."""
+
+    def forward(self, theta, x):
+        function, derivative = ACTIVATIONS[self.activation]
+        h, trace = np.asarray(x, np.float64), []
+        *hidden, (weight, bias) = self.layers(theta)
+        for inner, offset in hidden:
+            z = as_bfloat16(h) @ as_bfloat16(inner).T + offset
+            trace.append((h, derivative(z)))
+            h = function(z)
+        return h @ weight.T + bias, [*trace, (h, np.ones((len(h), 1)))]
+
+    def pullback(self, theta, trace, cotangents):
+        *hidden, (weight, _) = self.layers(theta)
+        d = np.asarray(cotangents, np.float64)
+        pieces = [d.sum(0), (d.T @ trace[-1][0]).ravel()]
+        d = d @ weight
+        for (inner, _), (h, slope) in zip(reversed(hidden), reversed(trace[:-1]), strict=True):
+            d = d * slope
+            pieces += [d.sum(0), (as_bfloat16(d).T @ as_bfloat16(h)).ravel()]
+            d = as_bfloat16(d) @ as_bfloat16(inner)
+        return np.concatenate(pieces[::-1])
+
+
 @dataclass(frozen=True)
 class Policy:
     """MLP policy over a flat buffer [log_std] W1 b1 ...; "gaussian" (diagonal, free log_std) or discrete.

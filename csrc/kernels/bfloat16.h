@@ -46,9 +46,9 @@ INLINE void F(narrow_along)(size_t columns, const float *m, trpo_bfloat16_pair *
 }
 
 static void F(narrow)(size_t rows, size_t columns, const float *m, size_t ldm, trpo_bfloat16_pair *along,
-                      trpo_bfloat16_pair *down) {
+                      trpo_bfloat16_pair *down, size_t ldd) {
     for (size_t r = 0; along && r < rows; r++) F(narrow_along)(columns, m + r * ldm, along + r * ((columns + 1) / 2));
-    for (size_t r = 0; down && r < rows; r += 2, down += columns) {
+    for (size_t r = 0; down && r < rows; r += 2, down += ldd) {
         const float *lower = m + r * ldm, *upper = r + 1 < rows ? lower + ldm : NULL;
         size_t c = 0;
         for (; c + VLEN <= columns; c += VLEN) {

@@ -35,9 +35,9 @@ struct trpo_bfloat16_kernels {
                         trpo_bfloat16_pair *packed);
     /* m, rows x columns with leading dimension ldm, in two layouts, both OUT.
      *   along: NULL, or pairs within a row: rows x (columns + 1) / 2, zeros behind the last column
-     *   down: NULL, or pairs of rows: (rows + 1) / 2 x columns, zeros behind the last row */
+     *   down: NULL, or pairs of rows: (rows + 1) / 2 x columns with leading dimension ldd, zeros behind the last row */
     void (*narrow)(size_t rows, size_t columns, const float *m, size_t ldm, trpo_bfloat16_pair *along,
-                   trpo_bfloat16_pair *down);
+                   trpo_bfloat16_pair *down, size_t ldd);
     /* As trpo_kernels' of this name; an instruction counts as four operations a lane. */
     double (*multiply_adds)(size_t rounds, int threads);
 };

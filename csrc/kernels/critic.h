@@ -69,9 +69,31 @@ INLINE double F(critic_output)(const trpo_activation activation, const F(minibat
     return squares;
 }
 
-/* The backward pack of the parameters as the fit has them. */
-static void F(critic_pack_backward)(const trpo_critic_fit *fit, REAL *packed) {
+/* A thread's parts of fit->scratch. */
+typedef struct {
+    REAL *scratch, *tile; /* a network's */
+    REAL *x;              /* rows of observations, padded */
+    REAL *backward;       /* the backward pack */
+} F(fit_scratch_);
+
+INLINE F(fit_scratch_) F(fit_scratch_of)(const trpo_critic_fit *fit, int thread) {
     const trpo_mlp *plan = fit->network;
+    REAL *scratch = (REAL *)fit->scratch + (size_t)thread * trpo_critic_scratch_items(plan);
+    F(fit_scratch_)
+    parts = {.scratch = scratch, .tile = scratch + plan->tile_activations, .x = scratch + plan->scratch_items};
+    parts.backward = parts.x + TRPO_FIT_TILE_ROWS * plan->padded[0];
+    return parts;
+}
+
+/* Where the gradient at layer l's pre-activations lies: the two buffers take turns. */
+INLINE REAL *F(cotangent)(const trpo_mlp *plan, REAL *scratch, int l) {
+    return scratch + (size_t)(l % 2) * (plan->tile_activations / 4);
+}
+
+/* The backward pack of the parameters as the fit has them. */
+static void F(critic_pack)(const trpo_critic_fit *fit, int thread) {
+    const trpo_mlp *plan = fit->network;
+    REAL *packed = F(fit_scratch_of)(fit, thread).backward;
     for (int l = 1; l < plan->layers - 1; l++) {
         const size_t in = plan->widths[l], in_padded = plan->padded[l];
         const size_t out = plan->widths[l + 1], out_padded = plan->padded[l + 1];
@@ -101,8 +123,9 @@ static void F(gather_rows)(const trpo_critic_fit *fit, size_t rows, const int64_
 }
 
 /* Activations of all hidden layers, into tile. x: rows x padded[0]. */
-static void F(hidden_forward)(const trpo_critic_fit *fit, size_t rows, const REAL *x, REAL *tile) {
+static void F(hidden_forward)(const trpo_critic_fit *fit, int thread, size_t rows, const REAL *x, REAL *tile) {
     const trpo_mlp *plan = fit->network;
+    (void)thread;
     const REAL *theta = fit->state[0];
     for (int l = 0; l < plan->layers - 1; l++) {
         const size_t columns = plan->padded[l + 1];
@@ -121,13 +144,15 @@ static void F(hidden_forward)(const trpo_critic_fit *fit, size_t rows, const REA
     }
 }
 
-/* sums (+)= the gradient of all hidden layers. x, tile: as hidden_forward had and left them. d: the gradient at the last
- * pre-activations, rows x padded[layers - 1], in one of the two tile buffers of scratch, the one of its layer's parity. */
-static void F(hidden_backward)(const trpo_mlp *plan, const REAL *backward, size_t rows, const REAL *x, const REAL *tile,
-                               const REAL *d, REAL *scratch, REAL *sums, int first) {
+/* sums (+)= the gradient of all hidden layers of the tile that hidden_forward has seen. d: the gradient at the last
+ * pre-activations, rows x padded[layers - 1], where `cotangent` says. */
+static void F(hidden_backward)(const trpo_critic_fit *fit, int thread, size_t rows, const REAL *d, REAL *sums,
+                               int first) {
+    const trpo_mlp *plan = fit->network;
+    const F(fit_scratch_) own = F(fit_scratch_of)(fit, thread);
     for (int l = plan->layers - 2; l >= 0; l--) {
         const size_t in = plan->widths[l], in_padded = plan->padded[l], out_padded = plan->padded[l + 1];
-        const REAL *a = l ? tile + TRPO_TILE_ROWS * plan->activation_column[l] : x;
+        const REAL *a = l ? own.tile + TRPO_TILE_ROWS * plan->activation_column[l] : own.x;
         for (size_t column = 0, width; column < out_padded; column += width) {
             width = F(panel_vectors)((out_padded - column) / VLEN) * VLEN;
             const F(product_) outer = {.row_stride = 1,
@@ -143,25 +168,29 @@ static void F(hidden_backward)(const trpo_mlp *plan, const REAL *backward, size_
         }
         F(add_rows)(rows, out_padded, d, sums + plan->forward_bias[l], first);
         if (l == 0) break;
-        REAL *next = scratch + (size_t)(l % 2) * (plan->tile_activations / 4);
+        REAL *next = F(cotangent)(plan, own.scratch, l);
         const F(product_) back = {.row_stride = out_padded,
                                   .k_stride = 1,
                                   .k1 = plan->widths[l + 1],
                                   .x1 = d,
-                                  .b1 = backward + plan->backward_weight[l],
+                                  .b1 = own.backward + plan->backward_weight[l],
                                   .y = next,
                                   .ldy = in_padded,
                                   .epilogue = F(TIMES_DERIVATIVE_),
                                   .activation = plan->activation,
-                                  .a = F(derivative_place)(plan, tile, l)};
+                                  .a = F(derivative_place)(plan, own.tile, l)};
         F(multiply)(&back, rows, in_padded);
         d = next;
     }
 }
 
-/* Gradient of one block of a minibatch. */
-static void F(critic_block)(void *job_, int task, int thread) {
-    F(minibatch_) *job = job_;
+/* Gradient of one block of a minibatch. pack: whatever the two passes read of the parameters besides these themselves. All
+ * three are literals, so that they are called as they are. */
+INLINE void F(critic_block_by)(F(minibatch_) * job, int thread, void (*pack)(const trpo_critic_fit *fit, int thread),
+                               void (*forward)(const trpo_critic_fit *fit, int thread, size_t rows, const REAL *x,
+                                               REAL *tile),
+                               void (*backward)(const trpo_critic_fit *fit, int thread, size_t rows, const REAL *d,
+                                                REAL *sums, int first)) {
     const int block = F(take)(job->taken[0], job->blocks, thread, job->threads);
     const trpo_critic_fit *fit = job->fit;
     const trpo_mlp *plan = fit->network;
@@ -170,38 +199,40 @@ static void F(critic_block)(void *job_, int task, int thread) {
     const REAL *output = (const REAL *)fit->state[0] + plan->forward_weight[last];
     REAL *sums = (REAL *)fit->sums + (size_t)(block % job->partial) * trpo_critic_state_items(plan);
     REAL *output_sums = sums + plan->forward_weight[last];
-    REAL *scratch = (REAL *)fit->scratch + (size_t)thread * trpo_critic_scratch_items(plan);
-    REAL *tile = scratch + plan->tile_activations, *x = scratch + plan->scratch_items;
-    REAL *backward = x + TRPO_FIT_TILE_ROWS * plan->padded[0];
-    REAL *a = last > 0 ? tile + TRPO_TILE_ROWS * plan->activation_column[last] : x;
-    const REAL *slopes = last > 0 ? F(derivative_place)(plan, tile, last) : NULL;
-    REAL *d = last > 0 ? scratch + (size_t)(last % 2) * (plan->tile_activations / 4) : NULL;
+    const F(fit_scratch_) own = F(fit_scratch_of)(fit, thread);
+    REAL *a = last > 0 ? own.tile + TRPO_TILE_ROWS * plan->activation_column[last] : own.x;
+    const REAL *slopes = last > 0 ? F(derivative_place)(plan, own.tile, last) : NULL;
+    REAL *d = last > 0 ? F(cotangent)(plan, own.scratch, last) : NULL;
     const size_t tiles = (job->count + TRPO_FIT_TILE_ROWS - 1) / TRPO_FIT_TILE_ROWS;
     const size_t start = tiles * (size_t)block / (size_t)job->blocks * TRPO_FIT_TILE_ROWS;
     const size_t stop = tiles * (size_t)(block + 1) / (size_t)job->blocks * TRPO_FIT_TILE_ROWS;
     const size_t end = stop < job->count ? stop : job->count;
     double squares = 0;
-    (void)task;
     /* Each thread makes its own: to fetch it from where another core has written it takes as long, and another step. */
-    if (!job->packed[thread]) F(critic_pack_backward)(fit, backward);
+    if (!job->packed[thread]) pack(fit, thread);
     job->packed[thread] = 1;
     for (size_t row = start; row < end; row += TRPO_FIT_TILE_ROWS) {
         const size_t rows = end - row < TRPO_FIT_TILE_ROWS ? end - row : TRPO_FIT_TILE_ROWS;
         const int64_t *order = job->order + row;
         const int first = row == (job->partial > 1 ? start : 0);
-        F(gather_rows)(fit, rows, order, x);
-        F(hidden_forward)(fit, rows, x, tile);
+        F(gather_rows)(fit, rows, order, own.x);
+        forward(fit, thread, rows, own.x, own.tile);
         if (plan->activation == TRPO_TANH)
             squares += F(critic_output)(TRPO_TANH, job, order, rows, columns, a, slopes, output, d, output_sums, first);
         else
             squares +=
                 F(critic_output)(plan->activation, job, order, rows, columns, a, slopes, output, d, output_sums, first);
-        F(hidden_backward)(plan, backward, rows, x, tile, d, scratch, sums, first);
+        backward(fit, thread, rows, d, sums, first);
     }
     /* Where an activation of nothing is not zero, the padding has a sum. */
     for (size_t c = plan->widths[last]; c < columns; c++) output_sums[c] = 0;
     memset(output_sums + columns + 1, 0, (plan->padded[last + 1] - 1) * sizeof(REAL));
     fit->squares[block] = squares;
+}
+
+static void F(critic_block)(void *job, int task, int thread) {
+    (void)task;
+    F(critic_block_by)(job, thread, F(critic_pack), F(hidden_forward), F(hidden_backward));
 }
 
 /* One step of Adam (Kingma & Ba 2015) with torch's placing of epsilon for `count` items from `begin`. */
@@ -256,8 +287,9 @@ static void F(critic_adam)(void *job_, int task, int thread) {
     if (part == 0) F(adam)(job, plan->forward_weight[last], plan->padded[last] + plan->padded[last + 1]);
 }
 
-static trpo_adam_outcome F(critic_step)(const trpo_critic_fit *fit, size_t count, const int64_t *order, int64_t step,
-                                        double *squares) {
+/* block: critic_block, or another that gives a minibatch's gradient. */
+INLINE trpo_adam_outcome F(critic_step_by)(const trpo_critic_fit *fit, size_t count, const int64_t *order, int64_t step,
+                                           double *squares, void (*block)(void *job, int task, int thread)) {
     const size_t parameters = fit->network->parameters;
     /* Below that, two sections take as long as the second thread gains. */
     const int threads = count * parameters < 200000 ? 1 : fit->threads;
@@ -281,11 +313,16 @@ static trpo_adam_outcome F(critic_step)(const trpo_critic_fit *fit, size_t count
     /* One after the other, blocks of a tile each may add up as they go: that is the order in which Adam does it. */
     const int alone = threads == 1 && count <= (size_t)job.blocks * TRPO_FIT_TILE_ROWS;
     job.partial = alone ? 1 : job.blocks;
-    trpo_parallel(job.blocks, threads, F(critic_block), &job);
+    trpo_parallel(job.blocks, threads, block, &job);
     *squares = 0;
-    for (int block = 0; block < job.blocks; block++) *squares += fit->squares[block];
+    for (int i = 0; i < job.blocks; i++) *squares += fit->squares[i];
     trpo_parallel(job.parts, threads, F(critic_adam), &job);
     return job.lost_parameter ? TRPO_ADAM_PARAMETER : (job.lost_moment ? TRPO_ADAM_SECOND_MOMENT : TRPO_ADAM_FINITE);
+}
+
+static trpo_adam_outcome F(critic_step)(const trpo_critic_fit *fit, size_t count, const int64_t *order, int64_t step,
+                                        double *squares) {
+    return F(critic_step_by)(fit, count, order, step, squares, F(critic_block));
 }
 
 static void F(critic_load)(const trpo_critic_fit *fit, const void *parameters, const void *m, const void *v) {

@@ -1,29 +1,13 @@
 /* Fisher products of bf16 numbers with float32 sums; contracts are in trpo/kernels.h, the arithmetic in bfloat16_table.h.
  *
  * As fisher_block, tile by tile: the inputs of all layers are rounded first, from the activations in float32 that are cached
- * anyway; of what a product gives, its float32 numbers are what derivatives and M multiply and what biases sum, and a copy,
- * rounded, is what the next product reads. */
-
-/* Parts of a thread's scratch, in pairs, and of the packs. */
-typedef struct {
-    const trpo_policy_batch *batch;
-    trpo_bfloat16_pair *inputs_along, *inputs_down; /* of all layers */
-    trpo_bfloat16_pair *along, *down;               /* of a tangent or cotangent */
-} F(narrow_tile_);
+ * anyway. M multiplies float32 numbers. */
 
 INLINE F(narrow_tile_) F(narrow_tile_of)(const trpo_policy_batch *b, int thread) {
     const trpo_mlp *plan = b->problem.network;
-    const trpo_bfloat16_layer end = trpo_bfloat16_layer_of(plan, plan->layers);
-    trpo_bfloat16_pair *base =
-        (trpo_bfloat16_pair *)b->bfloat16.scratch + (size_t)thread * trpo_bfloat16_tile_items(plan);
-    F(narrow_tile_)
-    tile = {.batch = b, .inputs_along = base, .inputs_down = base + end.along, .along = base + end.along + end.down};
-    tile.down = tile.along + plan->tile_activations / 8;
-    return tile;
+    const size_t items = trpo_bfloat16_tile_items(plan);
+    return F(narrow_tile_at)(plan, (trpo_bfloat16_pair *)b->bfloat16.scratch + (size_t)thread * items);
 }
-
-/* Columns that layer l's inputs have in a tile. */
-INLINE size_t F(input_columns)(const trpo_mlp *plan, int l) { return l ? plan->padded[l] : plan->widths[0]; }
 
 /* The packs of a network's parameters: forward, and with `backward` those behind it. */
 static void F(pack_narrow)(const trpo_mlp *plan, const struct trpo_bfloat16_kernels *kernels, const REAL *parameters,
@@ -51,8 +35,8 @@ INLINE REAL *F(narrow_biases)(const trpo_policy_batch *b) {
 }
 
 /* J v of a tile, rows x padded[layers], in one of two tile buffers at scratch. */
-static REAL *F(narrow_jvp)(const F(narrow_tile_) * n, size_t rows, const REAL *tile, REAL *scratch, ahead_bf16 *ahead) {
-    const trpo_policy_batch *b = n->batch;
+static REAL *F(narrow_jvp)(const trpo_policy_batch *b, const F(narrow_tile_) * n, size_t rows, const REAL *tile,
+                           REAL *scratch, ahead_bf16 *ahead) {
     const trpo_mlp *plan = b->problem.network;
     const REAL *bias = F(narrow_biases)(b);
     REAL *y = NULL;
@@ -77,16 +61,15 @@ static REAL *F(narrow_jvp)(const F(narrow_tile_) * n, size_t rows, const REAL *t
                                 .a = last ? NULL : F(derivative_place)(plan, tile, l + 1),
                                 .ahead = ahead};
         b->bfloat16.kernels->multiply(&p, rows, columns);
-        if (!last) b->bfloat16.kernels->narrow(rows, columns, y, columns, n->along, NULL);
+        if (!last) b->bfloat16.kernels->narrow(rows, columns, y, columns, n->along, NULL, 0);
         bias += columns;
     }
     return y;
 }
 
 /* sums (+)= J' d; d: rows x padded[layers], zero in the padding. scratch: two tile buffers, d in neither. */
-static void F(narrow_vjp)(const F(narrow_tile_) * n, size_t rows, const REAL *tile, const REAL *d, REAL *scratch,
-                          REAL *sums, int first, ahead_bf16 *ahead) {
-    const trpo_policy_batch *b = n->batch;
+static void F(narrow_vjp)(const trpo_policy_batch *b, const F(narrow_tile_) * n, size_t rows, const REAL *tile,
+                          const REAL *d, REAL *scratch, REAL *sums, int first, ahead_bf16 *ahead) {
     const struct trpo_bfloat16_kernels *kernels = b->bfloat16.kernels;
     const trpo_mlp *plan = b->problem.network;
     const trpo_bfloat16_pair *backward =
@@ -95,7 +78,7 @@ static void F(narrow_vjp)(const F(narrow_tile_) * n, size_t rows, const REAL *ti
         const trpo_bfloat16_layer at = trpo_bfloat16_layer_of(plan, l);
         const size_t in_columns = F(input_columns)(plan, l), out_columns = plan->padded[l + 1];
         const trpo_bfloat16_pair *below = n->inputs_down + at.down;
-        kernels->narrow(rows, out_columns, d, out_columns, l ? n->along : NULL, n->down);
+        kernels->narrow(rows, out_columns, d, out_columns, l ? n->along : NULL, n->down, out_columns);
         /* as layer_sums */
         const int transposed = plan->transposed[l];
         const size_t columns = transposed ? out_columns : in_columns;
@@ -145,11 +128,11 @@ static void F(fisher_narrow_block)(void *job_, int block, int thread) {
             const trpo_bfloat16_layer at = trpo_bfloat16_layer_of(plan, l);
             const size_t columns = F(input_columns)(plan, l);
             b->bfloat16.kernels->narrow(count, columns, l ? tile + TRPO_TILE_ROWS * plan->activation_column[l] : x,
-                                        columns, n.inputs_along + at.along, n.inputs_down + at.down);
+                                        columns, n.inputs_along + at.along, n.inputs_down + at.down, columns);
         }
-        REAL *t = F(narrow_jvp)(&n, count, tile, scratch, &ahead);
+        REAL *t = F(narrow_jvp)(b, &n, count, tile, scratch, &ahead);
         F(output_fisher)(job, F(tile_metric)(b, tile, 0), count, t);
-        F(narrow_vjp)(&n, count, tile, t, scratch + 2 * (plan->tile_activations / 4), sums, first, &ahead);
+        F(narrow_vjp)(b, &n, count, tile, t, scratch + 2 * (plan->tile_activations / 4), sums, first, &ahead);
         first = 0;
     }
 }

@@ -24,6 +24,8 @@
 #define NARROW(name) NULL
 #else
 #define NARROW(name) F(name)
+#include "mlp_bfloat16.h"
+
 #include "policy_bfloat16.h"
 #endif
 
@@ -34,6 +36,9 @@
 
 #include "act.h"
 #include "critic.h"
+#if !TRPO_REAL_IS_DOUBLE
+#include "critic_bfloat16.h"
+#endif
 #include "statistics.h"
 
 INLINE vreal F(link)(vreal s) { return s * F(splat)((REAL)0.999) + F(splat)((REAL)1e-3); }
@@ -76,6 +81,7 @@ static const trpo_kernels F(table) = {
     .kronecker_apply = F(kronecker_apply),
     .critic_load = F(critic_load),
     .critic_step = F(critic_step),
+    .critic_step_narrow = NARROW(critic_step_narrow),
     .critic_save = F(critic_save),
     .gae = F(gae),
     .standardize = F(standardize),

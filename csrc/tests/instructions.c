@@ -109,7 +109,7 @@ static void set_up(trpo_dtype dtype) {
     a = random_values(k, n, 0.3, 1), b = random_values(k, n, 0.3, 2), c = random_values(k, n, 0.3, 3);
     d = random_values(k, n, 0.3, 4), e = random_values(k, KEPT * n, 1e-3, 5);
     k->mlp_plan(3, critic_widths, TRPO_TANH, &critic);
-    const trpo_critic_workspace parts = trpo_critic_workspace_for(&critic, k->item_size, MINIBATCH, 1);
+    const trpo_critic_workspace parts = trpo_critic_workspace_for(&critic, k->item_size, MINIBATCH, 1, 0);
     critic_work = malloc(parts.bytes);
     fit = (trpo_critic_fit){.network = &critic,
                             .observations = f.batch.problem.observations,

@@ -16,7 +16,7 @@ int outside() {
     trpo_mlp network;
     k->mlp_plan(2, widths, TRPO_TANH, &network);
     if (network.parameters != 3 * 8 + 8 + 8 * 2 + 2) return 3;
-    const trpo_critic_workspace work = trpo_critic_workspace_for(&network, k->item_size, 32, 1);
+    const trpo_critic_workspace work = trpo_critic_workspace_for(&network, k->item_size, 32, 1, 0);
     if (work.bytes == 0) return 4;
 
     trpo_set_threads(2);

@@ -70,7 +70,7 @@ static void narrowing(const kernels16 *k, size_t rows, size_t columns) {
     const size_t ldm = columns + 3, along_pairs = (columns + 1) / 2, down_pairs = (rows + 1) / 2;
     float *m = floats(rows * ldm, rows + 7 * columns);
     trpo_bfloat16_pair *along = exactly(rows * along_pairs * 4), *down = exactly(down_pairs * columns * 4);
-    k->narrow(rows, columns, m, ldm, along, down);
+    k->narrow(rows, columns, m, ldm, along, down, columns);
     for (size_t r = 0; r < rows; r++)
         for (size_t c = 0; c < 2 * along_pairs; c++) {
             const trpo_bfloat16_pair pair = along[r * along_pairs + c / 2];
@@ -98,11 +98,11 @@ static void multiplying(const kernels16 *k, size_t rows, size_t depth, size_t n,
         const uint64_t seed = 100 * (uint64_t)i + rows + 3 * depth + 5 * n;
         x[i] = floats(rows * depth, seed), b[i] = floats(depth * columns, seed + 1);
         x16[i] = exactly(rows * pairs * 4), b16[i] = exactly(columns * pairs * 4);
-        k->narrow(rows, depth, x[i], depth, x16[i], NULL);
+        k->narrow(rows, depth, x[i], depth, x16[i], NULL, 0);
         if (packed)
             k->pack_panels(depth, n, columns, b[i], columns, 1, b16[i]);
         else
-            k->narrow(depth, columns, b[i], columns, NULL, b16[i]);
+            k->narrow(depth, columns, b[i], columns, NULL, b16[i], columns);
         for (size_t r = 0; r < rows; r++)
             for (size_t c = 0; c < columns; c++)
                 for (size_t j = 0; j < depth && (!packed || c < n); j++) {

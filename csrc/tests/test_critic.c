@@ -25,7 +25,7 @@ static void set_up(problem *p, const trpo_kernels *k, int layers, const size_t *
                                .beta1 = 0.9,
                                .beta2 = 0.999,
                                .epsilon = 1e-8};
-    const trpo_critic_workspace w = trpo_critic_workspace_for(&p->plan, k->item_size, ROWS, threads);
+    const trpo_critic_workspace w = trpo_critic_workspace_for(&p->plan, k->item_size, ROWS, threads, 0);
     for (int i = 0; i < 3; i++) p->fit.state[i] = malloc(w.state[i].bytes);
     p->fit.sums = malloc(w.sums.bytes), p->fit.squares = malloc(w.squares.bytes);
     p->fit.scratch = malloc(w.scratch.bytes);
@@ -107,6 +107,60 @@ static void threads(const trpo_kernels *k) {
     }
 }
 
+/* Products of bf16 numbers: the gradient is that of float32 to some roundings of 2^-9, and not to its bits; it depends
+ * neither on the number of threads nor on what the work held before. */
+static void narrow_fit(const trpo_kernels *k, const struct trpo_bfloat16_kernels *kernels, int depth,
+                       const size_t *widths, trpo_activation activation, size_t count) {
+    void *gradients[2] = {NULL, NULL}, *first = NULL;
+    for (int threads = 0; threads <= MOST_THREADS; threads += under_memcheck() ? MOST_THREADS : 1) {
+        problem p; /* without threads: in float32 */
+        set_up(&p, k, depth, widths, activation, threads ? threads : 1);
+        const size_t n = p.plan.parameters, bytes = n * k->item_size;
+        const size_t items = (size_t)p.fit.threads * trpo_critic_bfloat16_items(&p.plan);
+        p.fit.bfloat16 = (trpo_critic_bfloat16){.kernels = kernels, .scratch = malloc(items * sizeof(uint32_t))};
+        memset(p.fit.bfloat16.scratch, 0xff, items * sizeof(uint32_t));
+        p.fit.beta1 = p.fit.learning_rate = 0; /* m is then the gradient */
+        k->critic_load(&p.fit, p.parameters, p.m, p.v);
+        double squares;
+        CHECK((threads ? k->critic_step_narrow : k->critic_step)(&p.fit, count, p.order, 1, &squares) ==
+                  TRPO_ADAM_FINITE,
+              "%s", k->isa);
+        void *g = malloc(bytes);
+        k->critic_save(&p.fit, p.parameters, g, p.v);
+        if (!gradients[threads > 0]) gradients[threads > 0] = g;
+        if (threads && !first) first = g;
+        CHECK(!first || memcmp(first, g, bytes) == 0, "%s: other bits on %d threads", k->isa, threads);
+        if (g != gradients[threads > 0]) free(g);
+        if (threads == 1 || under_memcheck()) {
+            double *exact = malloc(n * sizeof *exact);
+            for (size_t i = 0; i < n; i++) exact[i] = item(k, gradients[0], i);
+            const double error = first ? relative_error(k, first, exact, n) : 0;
+            CHECK(error < 5e-2, "%s, depth %d, %d, %zu rows: %g", k->isa, depth, activation, count, error);
+            CHECK(!first || depth == 1 || error > 1e-5, "%s, depth %d: nothing was rounded", k->isa, depth);
+            free(exact);
+        }
+        free(p.fit.bfloat16.scratch);
+        tear_down(&p);
+    }
+    free(gradients[0]), free(gradients[1]);
+}
+
+static void narrow(const trpo_kernels *k) {
+    static const size_t widths[][5] = {{INPUTS, 1}, {INPUTS, 20, 1}, {17, 64, 64, 1}, {70, 131, 20, 9, 1}};
+    static const size_t counts[] = {1, 2, 63, 64, 65, 128, ROWS};
+    if (k->item_size != sizeof(float)) {
+        CHECK(!k->critic_step_narrow, "%s has such products in double", k->isa);
+        return;
+    }
+    for (int own = 0; own < 2; own++) {
+        const struct trpo_bfloat16_kernels *kernels = trpo_bfloat16_kernels_for(own ? NULL : "portable");
+        if (!kernels) continue;
+        for (int depth = 1; depth <= 4; depth++)
+            for (int i = 0; i < 7; i += under_memcheck() ? 2 : 1)
+                narrow_fit(k, kernels, depth, widths[depth - 1], (trpo_activation)(1 + (depth + i) % 8), counts[i]);
+    }
+}
+
 /* A linear model, R = -1/2 and no parameter yet: the gradient is the first row's observation. */
 static void adam(const trpo_kernels *k) {
     enum { N = 37 };
@@ -181,6 +235,7 @@ static void advantages(const trpo_kernels *k) {
 int main(void) {
     for_every_table(gradient);
     for_every_table(threads);
+    for_every_table(narrow);
     for_every_table(adam);
     for_every_table(advantages);
     return 0;

@@ -128,17 +128,69 @@ def test_the_minibatches_are_keyed(what):
 
 @pytest.mark.parametrize("batch_size", [128, 500])
 @pytest.mark.parametrize("threads", [2, 5])
-def test_a_fit_does_not_depend_on_the_number_of_threads(threads, batch_size):
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_fit_does_not_depend_on_the_number_of_threads(threads, batch_size, bfloat16, portable_bfloat16):
     before, results = library.get_num_threads(), []
     try:
         for allowed, wanted in ((1, None), (threads, None), (threads, 1), (1, threads)):
             library.set_num_threads(allowed)
             fit = Fit(np.float32, (17, 64, 64, 1), rows=1000)
-            outcome = fit.run(batch_size=batch_size, epochs=2, threads=wanted)
+            outcome = fit.run(batch_size=batch_size, epochs=2, threads=wanted, bfloat16=bfloat16)
             results.append((outcome, [array.tobytes() for array in fit.state]))
     finally:
         library.set_num_threads(before)
     assert all(result == results[0] for result in results)
+
+
+ROUNDING = 2.0**-9  # of one number to bf16
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("widths", [(4, 1), (3, 7, 1), (17, 64, 64, 1), (5, 33, 20, 9, 1)], ids=str)
+@pytest.mark.parametrize("rows", [1, 63, 128])
+def test_a_gradient_of_bf16_products_is_that_of_rounded_operands(widths, activation, rows, portable_bfloat16):
+    fit = Fit(np.float32, widths, activation, rows)
+    fit.network = reference.NarrowCritic(tuple(widths), activation)
+    fit.settings |= {"epochs": 1, "batch_size": rows, "learning_rate": 0.0, "beta1": 0.0}  # m is then the gradient
+    _, expected, *_ = fit.expected()
+    fit.network = reference.MLP(tuple(widths), activation)
+    _, exact, *_ = fit.expected()
+    fit.run(bfloat16=True)
+    # One rounding that falls to the other side, as its operand was a float32 sum, is a whole spacing in one place.
+    size = np.linalg.norm(exact)
+    assert np.linalg.norm(fit.first_moment - expected) < 2 * ROUNDING * size
+    # Of one row, V(s) - R, which is a factor of all, may have lost any digits to the subtraction.
+    assert rows == 1 or np.linalg.norm(fit.first_moment - exact) < 16 * ROUNDING * size
+    if len(widths) > 2 and activation != "relu":  # of one row, relu may leave nothing to round
+        assert np.linalg.norm(fit.first_moment - exact) > 1e-2 * ROUNDING * size
+
+
+def test_a_fit_of_bf16_products_ends_at_the_loss_of_the_exact_one(portable_bfloat16):
+    def loss_after(**settings):
+        fit = Fit(np.float32, (17, 64, 64, 1), rows=1000)
+        fit.settings |= {"epochs": 20, "batch_size": 128, "learning_rate": 1e-3}
+        fit.run(**settings)
+        return np.mean((fit.kernel.values(fit.parameters, fit.observations) - fit.returns) ** 2), fit.parameters
+
+    exact, parameters = loss_after()
+    rounded, others = loss_after(bfloat16=True)
+    assert rounded == pytest.approx(exact, rel=0.05)
+    assert not np.array_equal(parameters, others)
+
+
+def test_bf16_products_of_a_fit_are_refused_by_name_where_there_are_none():
+    library.choose_bfloat16("portable")
+    try:
+        with pytest.raises(TypeError, match="bfloat16: got a kernel of float64, wanted float32"):
+            Fit(np.float64).run(bfloat16=True)
+    finally:
+        library.choose_bfloat16(None)
+    fit = Fit(np.float32)
+    if library.bfloat16_products() is None:
+        with pytest.raises(ValueError, match="^bfloat16: .*; want 'float32'$"):
+            fit.run(bfloat16=True)
+    else:
+        fit.run(bfloat16=True)
 
 
 def test_a_fit_in_another_thread_gives_the_same_bits():

@@ -45,6 +45,7 @@ BAD = {
     "reorthogonalize": [1, "yes", None],
     "fisher_jacobians": [True, "yes", None],
     "fisher_precision": ["float64", "bf16", None],
+    "critic_precision": ["float64", "bf16", None],
     "step_curvature": ["hessian"],
     "line_search": [0, None],
     "backtrack_factor": [0.0, 1.0, math.nan],
@@ -122,6 +123,7 @@ def test_a_saved_configuration_that_is_older_than_a_field_keeps_what_there_was()
 
 def test_a_saved_configuration_without_what_every_one_has_is_refused_by_name():
     then = {"action_map": "clip", "channel_axis": "auto", "device": "auto", "fisher_jacobians": "never"}
+    then |= {"critic_precision": "float32", "fisher_precision": "float32"}
     then |= {"evaluation_max_steps": 50_000, "log_std_limit": 20, "reset_on_checkpoint": 0}  # of those that came later
     for field in dataclasses.fields(TRPOConfig):
         values = TRPOConfig().to_dict()
@@ -201,6 +203,7 @@ CHANGES = {
     "reward_clip": (0.01, _learned_bits),
     "critic_epochs": (3, _learned_bits),
     "critic_batch_size": (32, _learned_bits),
+    "critic_precision": ("bfloat16", _learned_bits),
     "critic_learning_rate": (3e-4, _learned_bits),
     "critic_learning_rate_schedule": ("cosine", _learned_bits),
     "overlap_critic": (False, _fit_thread),  # by design it changes no bit

@@ -13,6 +13,7 @@ TEXTS = {
     "preconditioner": ("diagonal", "diagonal"),
     "fisher_jacobians": ("always", "always"),
     "fisher_precision": ("bfloat16", "bfloat16"),
+    "critic_precision": ("bfloat16", "bfloat16"),
     "kl_direction": ("old_new", "old_new"),
     "step_curvature": ("damped", "damped"),
     "policy": ("cnn", "cnn"),

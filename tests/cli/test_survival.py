@@ -26,7 +26,7 @@ from trpo_fast.algorithm.logging import read_progress
 # Of each stage, in every way of training; the first update's are calls behind its rollout.
 KILLS = {"save": 4, "rollout": 3, "evaluation": 2, "warm-up": 1, "first rollout": 1, "first update": 1}
 TO_GO_ON = ("go on:\ntrpo-fast train --resume", "evaluate:\ntrpo-fast eval")
-LAST = {"call": 0.97, "first update": 0.97}  # which other threads may shift by some: not the very last
+SHIFTED = ("call", "first update")  # which are not the same number in every run: there may be fewer than were counted
 
 
 class Training(NamedTuple):
@@ -87,13 +87,17 @@ class Runs:
 
     def draw(self, seed: str, stage: str, number: int) -> list[int]:
         """Moments of a stage, in order."""
-        last = int(LAST.get(stage, 1.0) * self.counts[stage])
-        assert last > 2 * number, (stage, self.counts)
-        return sorted(random.Random(f"{seed} {self.training} {stage}").sample(range(1, last + 1), number))
+        count = self.counts[stage]
+        assert count > 2 * number, (stage, self.counts)
+        return sorted(random.Random(f"{seed} {self.training} {stage}").sample(range(1, count + 1), number))
 
     def disturbed(self, stage: str, number: int, act: signal.Signals = signal.SIGKILL) -> Run:
-        """One that got a signal at this moment."""
-        return Run(self, {"env": self._counted, "stage": stage, "number": number, "signal": int(act)})
+        """One that got a signal at this moment; at an earlier one where it did not come to it."""
+        while True:
+            run = Run(self, {"env": self._counted, "stage": stage, "number": number, "signal": int(act)})
+            if run.ended.code or stage not in SHIFTED or number == 1:
+                return run
+            number = number * 3 // 4
 
     def do(self, folder: Path, more: dict[str, Any]) -> Ended:
         """Begin the training in a folder, or go on with it."""

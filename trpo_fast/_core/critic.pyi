@@ -40,4 +40,5 @@ class ValueKernel:
         losses: NDArray[Any] | None = None,
         stop: NDArray[Any] | None = None,
         threads: int | None = None,
+        bfloat16: bool = False,
     ) -> tuple[int, float]: ...

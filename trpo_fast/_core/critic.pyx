@@ -25,6 +25,7 @@ from trpo_fast._core.library cimport (
     Extent,
     Memory,
     aligned,
+    bfloat16_kernels,
     code_of,
     counter_of,
     data_of,
@@ -43,6 +44,7 @@ from trpo_fast._core.library cimport (
 cdef struct Fit:
     trpo_critic_fit core
     int64_t *order  # work
+    bint narrow
     size_t rows, batch_size
     int64_t adam_step
     trpo_adam_outcome outcome
@@ -58,7 +60,10 @@ cdef double fit_epoch(
     while start < f.rows and not stop[0]:
         count = min(f.batch_size, f.rows - start)
         f.adam_step += 1
-        f.outcome = k.critic_step(&f.core, count, f.order + start, f.adam_step, &minibatch)
+        if f.narrow:
+            f.outcome = k.critic_step_narrow(&f.core, count, f.order + start, f.adam_step, &minibatch)
+        else:
+            f.outcome = k.critic_step(&f.core, count, f.order + start, f.adam_step, &minibatch)
         squares += minibatch
         if losses != NULL:
             losses[start // f.batch_size] = minibatch / <double>count
@@ -167,7 +172,7 @@ cdef class ValueKernel:
     def fit(
         self, parameters, first_moment, second_moment, observations, returns, *, adam_step, epochs, batch_size,
         learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, seed=None, stream=None, first_epoch=None, order=None,
-        losses=None, stop=None, threads=None
+        losses=None, stop=None, threads=None, bfloat16=False
     ):
         """Minibatch Adam on ``mean (V(s) - R)^2``: all epochs, without the GIL.
 
@@ -191,6 +196,9 @@ cdef class ValueKernel:
         threads : int, optional
             How many may work on it, at most those of ``get_num_threads``, which it is without. The result has the same
             bits.
+        bfloat16 : bool
+            Round to bf16 what products of hidden layers multiply: weights, activations and what is propagated back. Sums,
+            parameters, Adam, biases and the output layer stay float32.
 
         Returns
         -------
@@ -200,6 +208,8 @@ cdef class ValueKernel:
 
         Raises
         ------
+        TypeError, ValueError
+            `bfloat16` with a kernel of float64, or where this machine has no such products; an argument, by name.
         FloatingPointError
             A parameter, or an item of Adam's v, would have become non-finite: the message says which.
             KeyboardInterrupt lands between minibatches, in the main thread. Either way, and where `stop` ended it, the
@@ -215,7 +225,13 @@ cdef class ValueKernel:
         cdef bint interruptible = threading.current_thread() is threading.main_thread()
         count = <int>counter_of(epochs, "epochs", INT32_MAX)
         f.batch_size = counter_of(batch_size, "batch_size", INT64_MAX)
+        f.narrow = bfloat16
         cdef trpo_critic_fit *core = &f.core
+        core.bfloat16.kernels = NULL
+        if f.narrow:
+            if k.critic_step_narrow == NULL:
+                raise TypeError(f"bfloat16: got a kernel of {self.dtype}, wanted float32")
+            core.bfloat16.kernels = bfloat16_kernels()
         core.network = &self.plan
         core.learning_rate = number_of(learning_rate, "learning_rate")
         core.beta1, core.beta2 = number_of(beta1, "beta1"), number_of(beta2, "beta2")
@@ -273,7 +289,7 @@ cdef class ValueKernel:
         refuse_shared(extents, fit_arrays, 4)
 
         cdef trpo_critic_workspace parts = trpo_critic_workspace_for(
-            &self.plan, item, min(f.batch_size, rows), most
+            &self.plan, item, min(f.batch_size, rows), most, f.narrow
         )
         cdef Memory work = Memory()
         cdef char *base = <char *>work.reserve(aligned(parts.bytes) + rows * sizeof(int64_t))

@@ -64,6 +64,8 @@ cdef extern from "trpo/mlp.h" nogil:
         size_t *weight
         size_t *bias
     int trpo_block_count(size_t rows, size_t parameters)
+    ctypedef struct trpo_bfloat16_kernels "struct trpo_bfloat16_kernels":
+        pass
 
 cdef extern from "trpo/random.h" nogil:
     ctypedef struct trpo_random_key:
@@ -121,8 +123,6 @@ cdef extern from "trpo/policy.h" nogil:
         void *scratch
         int blocks
         int threads
-    ctypedef struct trpo_bfloat16_kernels "struct trpo_bfloat16_kernels":
-        pass
     ctypedef struct trpo_policy_bfloat16:
         const trpo_bfloat16_kernels *kernels
         void *weights
@@ -209,16 +209,19 @@ cdef extern from "trpo/kfac.h" nogil:
     trpo_kronecker_workspace trpo_kronecker_workspace_for(const trpo_kronecker *plan, size_t item_size)
 
 cdef extern from "trpo/critic.h" nogil:
+    ctypedef struct trpo_critic_bfloat16:
+        const trpo_bfloat16_kernels *kernels
     ctypedef struct trpo_critic_fit:
         const trpo_mlp *network
         const void *observations
         const void *returns
         double learning_rate, beta1, beta2, epsilon
         int threads
+        trpo_critic_bfloat16 bfloat16
     ctypedef struct trpo_critic_workspace:
         size_t bytes
     trpo_critic_workspace trpo_critic_workspace_for(const trpo_mlp *network, size_t item_size, size_t batch_size,
-                                                    int threads)
+                                                    int threads, int bfloat16)
     void trpo_critic_place(const trpo_critic_workspace *w, void *memory, trpo_critic_fit *fit)
 
 cdef extern from "trpo/kernels.h" nogil:
@@ -274,6 +277,8 @@ cdef extern from "trpo/kernels.h" nogil:
                             const void *second_moment) noexcept nogil
         trpo_adam_outcome (*critic_step)(const trpo_critic_fit *fit, size_t count, const int64_t *order, int64_t step,
                                          double *squares) noexcept nogil
+        trpo_adam_outcome (*critic_step_narrow)(const trpo_critic_fit *fit, size_t count, const int64_t *order,
+                                                int64_t step, double *squares) noexcept nogil
         void (*critic_save)(const trpo_critic_fit *fit, void *parameters, void *first_moment,
                             void *second_moment) noexcept nogil
         void (*gae)(size_t steps, size_t envs, double gamma, double gae_lambda, const void *rewards,

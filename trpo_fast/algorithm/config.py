@@ -268,6 +268,14 @@ class TRPOConfig:
     critic_batch_size: int = setting(
         128, _SIZE, "samples of one Adam step", why="as critic_epochs: 16 steps an epoch at 2,048 samples"
     )
+    critic_precision: str = setting(
+        "float32",
+        choice("float32", "bfloat16"),
+        "of the numbers that products of the fit's hidden layers multiply: bfloat16 rounds them to eight bits and sums in "
+        "float32, for an MLP critic in float32 that is trained whole, on CPUs that have AVX512_BF16 or BF16 "
+        "instructions; with float32 they are of the networks' dtype. Parameters and Adam never are bfloat16",
+        why="as fisher_precision: other numbers than those that the published returns were learned with",
+    )
     critic_learning_rate: float = setting(
         1e-3, POSITIVE, "step size of Adam", why="Adam's default, right for returns of unit scale (scale_rewards)"
     )
@@ -382,6 +390,7 @@ class TRPOConfig:
 # Fields that files of older versions lack, and what there was before them.
 _BEFORE = {
     **{"action_map": "clip", "channel_axis": "auto", "device": "auto", "fisher_jacobians": "never"},
+    **{"critic_precision": "float32", "fisher_precision": "float32"},
     **{"evaluation_max_steps": 50_000, "log_std_limit": 20.0, "reset_on_checkpoint": 0},
 }
 

@@ -19,6 +19,7 @@ from trpo_fast._core.critic import ValueKernel
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.engines.value import FailedFits, make_value_kernel
 from trpo_fast.policies.flat import flat_parameters
+from trpo_fast.solvers.fisher_product import bfloat16_obstacle
 from trpo_fast.state import State
 
 MINIBATCH_STREAM = 1
@@ -137,11 +138,18 @@ class CriticTrainer:
         ``forward(observations)`` returns values (B,). An MLPCritic on the CPU is fitted by the compiled core, every
         other module by torch.
     config : TRPOConfig
-        ``critic_epochs``, ``critic_batch_size``, ``critic_learning_rate`` and ``overlap_critic`` are used.
+        ``critic_epochs``, ``critic_batch_size``, ``critic_learning_rate``, ``critic_precision`` and ``overlap_critic``
+        are used.
     seed : int
         Key of the minibatch permutations (stream 1, one counter for every epoch of the training).
     observation_shape : sequence of int, optional
         Shape of one observation as a module that torch fits wants it; flat rows otherwise.
+
+    Raises
+    ------
+    ValueError
+        ``critic_precision`` is "bfloat16", which this critic or this machine has no products of. `start` raises it where a
+        part of the critic was frozen meanwhile.
 
     Attributes
     ----------
@@ -193,6 +201,7 @@ class CriticTrainer:
         adam_step, first_epoch = self._adam_step, self._epochs
         config, kernel, seed = self._config, self._kernel, self._seed
         rate = config.critic_learning_rate if learning_rate is None else learning_rate
+        precision = {"bfloat16": True} if config.critic_precision == "bfloat16" else {}  # which torch's has not
 
         def compute(stop: NDArray[np.uint8]) -> CriticFit:
             began = time.perf_counter()
@@ -213,6 +222,7 @@ class CriticTrainer:
                     first_epoch=first_epoch,
                     stop=stop,
                     threads=1 if config.overlap_critic else None,  # the other cores step environments
+                    **precision,
                 )
             except FloatingPointError as caught:
                 error = caught
@@ -297,6 +307,12 @@ class CriticTrainer:
         # A kernel is for what was frozen when it was made.
         self._trained = _trained(self.critic)
         self._kernel = make_value_kernel(self.critic, observation_shape=self._observation_shape)
+        if self._config.critic_precision == "bfloat16":
+            obstacle: str | None = "torch fits this critic, which is no MLPCritic on the CPU that is trained whole"
+            if isinstance(self._kernel, ValueKernel):
+                obstacle = bfloat16_obstacle(dtype=self._kernel.dtype)
+            if obstacle:
+                raise ValueError(f"critic_precision: 'bfloat16' given, but {obstacle}; want 'float32'")
 
     def _readable(self, observations: NDArray[Any]) -> NDArray[Any]:
         """The bytes of images, which torch converts as it goes, as floats for compiled kernels."""

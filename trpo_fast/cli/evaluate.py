@@ -20,7 +20,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     def made(path: Path) -> tuple[Path, TRPO]:
         # No step is taken, so that any CPU will do.
-        return path, loaded(path, arguments, arguments.env_kwargs, arguments.wrapper, fisher_precision="float32")
+        any_cpu = {"fisher_precision": "float32", "critic_precision": "float32"}
+        return path, loaded(path, arguments, arguments.env_kwargs, arguments.wrapper, **any_cpu)
 
     with user_errors(SimulatorError):
         path, agent = latest_of(arguments.run, made)

@@ -15,6 +15,12 @@ extern "C" {
 /* Rows that pass all layers together: less than TRPO_TILE_ROWS, so that a usual minibatch is two equal halves. */
 enum { TRPO_FIT_TILE_ROWS = 64, TRPO_FIT_BLOCKS = 16 /* partial sums of parameter size, at most */ };
 
+/* What products of bf16 numbers take besides. */
+typedef struct {
+    const struct trpo_bfloat16_kernels *kernels; /* set by the caller */
+    void *scratch;                               /* work: threads * trpo_critic_bfloat16_items pairs */
+} trpo_critic_bfloat16;
+
 typedef struct {
     const trpo_mlp *network;
     const void *observations; /* REAL, rows x widths[0] */
@@ -27,6 +33,7 @@ typedef struct {
     void *sums;      /* blocks * trpo_critic_state_items: the gradient */
     double *squares; /* blocks */
     void *scratch;   /* threads * trpo_critic_scratch_items */
+    trpo_critic_bfloat16 bfloat16; /* of critic_step_narrow alone */
 } trpo_critic_fit;
 
 /* Items of the parameters, or of a moment, in a fit's layout. */
@@ -40,6 +47,12 @@ static inline size_t trpo_critic_scratch_items(const trpo_mlp *network) {
     return network->scratch_items + TRPO_FIT_TILE_ROWS * network->padded[0] + network->backward_items;
 }
 
+/* ... and, in pairs, with bf16 products: a tile's operands, and the rounded weights of both passes. */
+static inline size_t trpo_critic_bfloat16_items(const trpo_mlp *network) {
+    const trpo_bfloat16_layer end = trpo_bfloat16_layer_of(network, network->layers);
+    return trpo_bfloat16_tile_items(network) + end.forward + end.backward;
+}
+
 /* How many partial sums a minibatch is split into, a function of the problem alone. */
 static inline int trpo_critic_blocks(size_t rows, size_t parameters) {
     const size_t tiles = (rows + TRPO_FIT_TILE_ROWS - 1) / TRPO_FIT_TILE_ROWS,
@@ -49,15 +62,15 @@ static inline int trpo_critic_blocks(size_t rows, size_t parameters) {
 
 /* Where the parts of a fit's work lie in one stretch of memory of `bytes`. */
 typedef struct {
-    trpo_part state[3], sums, squares, scratch;
+    trpo_part state[3], sums, squares, scratch, narrow;
     size_t bytes;
     int blocks, threads;
 } trpo_critic_workspace;
 
 /* The one place that says how large they are. item_size: of the table that planned the network. batch_size: rows of the
- * largest minibatch. threads: 1..TRPO_MAX_THREADS that may work on it. */
+ * largest minibatch. threads: 1..TRPO_MAX_THREADS that may work on it. bfloat16: whether it may be with such products. */
 static inline trpo_critic_workspace trpo_critic_workspace_for(const trpo_mlp *network, size_t item_size,
-                                                              size_t batch_size, int threads) {
+                                                              size_t batch_size, int threads, int bfloat16) {
     const size_t items = trpo_critic_state_items(network);
     trpo_critic_workspace w;
     memset(&w, 0, sizeof w);
@@ -67,6 +80,8 @@ static inline trpo_critic_workspace trpo_critic_workspace_for(const trpo_mlp *ne
     w.sums = trpo_part_after(&w.bytes, (size_t)w.blocks * items * item_size);
     w.squares = trpo_part_after(&w.bytes, (size_t)w.blocks * sizeof(double));
     w.scratch = trpo_part_after(&w.bytes, (size_t)w.threads * trpo_critic_scratch_items(network) * item_size);
+    const size_t pairs = bfloat16 ? trpo_critic_bfloat16_items(network) : 0;
+    w.narrow = trpo_part_after(&w.bytes, (size_t)w.threads * pairs * sizeof(uint32_t));
     return w;
 }
 
@@ -77,6 +92,7 @@ static inline void trpo_critic_place(const trpo_critic_workspace *w, void *memor
     fit->sums = base + w->sums.offset;
     fit->squares = (double *)(void *)(base + w->squares.offset);
     fit->scratch = base + w->scratch.offset;
+    fit->bfloat16.scratch = base + w->narrow.offset;
     fit->blocks = w->blocks;
     fit->threads = w->threads;
 }

@@ -55,6 +55,39 @@ static inline int trpo_block_count(size_t rows, size_t parameters) {
     return (int)(tiles < most ? tiles : most);
 }
 
+/* Products of bf16 numbers; see trpo_bfloat16_kernels_for. */
+struct trpo_bfloat16_kernels;
+
+/* Pairs of bf16 numbers that a row of `width` takes. */
+static inline size_t trpo_bfloat16_pairs(size_t width) { return (width + 1) / 2; }
+
+/* Where layer l of a network lies, in pairs: its weights in a pack that is read forwards, W' in column panels, and one that
+ * is read backwards, W (all but the first layer); its inputs, in a tile's scratch, along its rows and down its columns. Of
+ * l = layers: the ends. */
+typedef struct {
+    size_t forward, backward;
+    size_t along, down;
+} trpo_bfloat16_layer;
+
+static inline trpo_bfloat16_layer trpo_bfloat16_layer_of(const trpo_mlp *network, int l) {
+    trpo_bfloat16_layer at;
+    memset(&at, 0, sizeof at);
+    for (int i = 0; i < l; i++) {
+        const size_t inputs = i ? network->padded[i] : network->widths[0];
+        at.forward += trpo_bfloat16_pairs(network->widths[i]) * network->padded[i + 1];
+        at.backward += i ? trpo_bfloat16_pairs(network->widths[i + 1]) * network->padded[i] : 0;
+        at.along += TRPO_TILE_ROWS * trpo_bfloat16_pairs(inputs);
+        at.down += TRPO_TILE_ROWS / 2 * inputs;
+    }
+    return at;
+}
+
+/* A thread's scratch, in pairs: inputs of every layer, then a tangent or cotangent of the widest, along and down. */
+static inline size_t trpo_bfloat16_tile_items(const trpo_mlp *network) {
+    const trpo_bfloat16_layer end = trpo_bfloat16_layer_of(network, network->layers);
+    return end.along + end.down + network->tile_activations / 4;
+}
+
 #ifdef __cplusplus
 }
 #endif

@@ -72,8 +72,7 @@ typedef struct {
     int threads;    /* 1..TRPO_MAX_THREADS: that there is room for; results do not depend on it */
 } trpo_policy_work;
 
-/* What products of bf16 numbers take besides; see trpo_bfloat16_kernels_for. */
-struct trpo_bfloat16_kernels;
+/* What products of bf16 numbers take besides. */
 typedef struct {
     const struct trpo_bfloat16_kernels *kernels; /* set by the caller */
     void *weights; /* theta_old's pack, rounded: policy_narrow writes it after policy_bind, products read it */
@@ -116,30 +115,6 @@ static inline size_t trpo_policy_jacobian_items(const trpo_policy_batch *batch) 
     return batch->cache.tiles < tiles ? 0 : tiles * trpo_tile_jacobian_items(batch->problem.network);
 }
 
-/* Pairs of bf16 numbers that a row of `width` takes. */
-static inline size_t trpo_bfloat16_pairs(size_t width) { return (width + 1) / 2; }
-
-/* Where layer l of a network lies, in pairs: its weights in a pack that is read forwards, W' in column panels, and one that
- * is read backwards, W (all but the first layer); its inputs, in a tile's scratch, along its rows and down its columns. Of
- * l = layers: the ends. */
-typedef struct {
-    size_t forward, backward;
-    size_t along, down;
-} trpo_bfloat16_layer;
-
-static inline trpo_bfloat16_layer trpo_bfloat16_layer_of(const trpo_mlp *network, int l) {
-    trpo_bfloat16_layer at;
-    memset(&at, 0, sizeof at);
-    for (int i = 0; i < l; i++) {
-        const size_t inputs = i ? network->padded[i] : network->widths[0];
-        at.forward += trpo_bfloat16_pairs(network->widths[i]) * network->padded[i + 1];
-        at.backward += i ? trpo_bfloat16_pairs(network->widths[i + 1]) * network->padded[i] : 0;
-        at.along += TRPO_TILE_ROWS * trpo_bfloat16_pairs(inputs);
-        at.down += TRPO_TILE_ROWS / 2 * inputs;
-    }
-    return at;
-}
-
 /* Where the parts of a batch's bf16 products lie in one stretch of memory of `bytes`: the pack of theta_old, which is kept
  * from product to product, and what every product writes. */
 typedef struct {
@@ -147,12 +122,6 @@ typedef struct {
     size_t bytes;
     int threads;
 } trpo_bfloat16_workspace;
-
-/* A thread's scratch, in pairs: inputs of every layer, then a tangent or cotangent of the widest, along and down. */
-static inline size_t trpo_bfloat16_tile_items(const trpo_mlp *network) {
-    const trpo_bfloat16_layer end = trpo_bfloat16_layer_of(network, network->layers);
-    return end.along + end.down + network->tile_activations / 4;
-}
 
 static inline trpo_bfloat16_workspace trpo_bfloat16_workspace_for(const trpo_mlp *network, int threads) {
     const trpo_bfloat16_layer end = trpo_bfloat16_layer_of(network, network->layers);

@@ -84,6 +84,7 @@ class Row:
     threads: int = 1
     bf16: tuple[str, ...] = ()  # settings of this build that are "bfloat16"; the other's are float32
     to_itself: bool = False  # on one thread, instead of the build before
+    jacobians: bool = False  # this build's products go through cached output Jacobians, which are made before
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -95,7 +96,7 @@ class Row:
         if self.kind == "update":
             step = {name: getattr(SETTINGS, name) for name in ("max_kl", "damping", "cg_iterations")}
             return {"critic": CRITIC, **step}
-        return {}
+        return {"jacobians": True} if self.jacobians else {}
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ _NAME = f"{BATCH.name}, B=2,048"
 _EPOCHS = "20 epochs of 128 over 2,048"
 ROWS: tuple[Row | PeerRow, ...] = (
     Row(f"F v, {_NAME}", "fisher", BATCH, Goal(1.3)),
+    Row(f"F v, {_NAME}, cached Jacobians", "fisher", BATCH, Goal(1.3), jacobians=True),
     Row(f"solve of 25 iterations, set-up included, {_NAME}", "solve", BATCH, Goal(1.25)),
     Row(f"F v, {_NAME}, bf16 products", "fisher", BATCH, Goal(2.0, 1.7), bf16=BF16),
     Row(f"solve of 25 iterations, set-up included, {_NAME}, bf16 products", "solve", BATCH, Goal(1.8, 1.5), 1, BF16),

@@ -80,9 +80,11 @@ class Case:
         return operator
 
 
-def fisher(case: Case) -> Work:
-    """One product."""
+def fisher(case: Case, jacobians: bool = False) -> Work:
+    """One product; `jacobians`: by cached ones, where a build has them."""
     operator, v = case.operator(), case.arrays["direction"]
+    if jacobians and hasattr(operator, "cache_jacobians"):
+        operator.cache_jacobians()
     out = np.empty_like(v)
     return lambda: operator.matvec(v, out), lambda: {"product": out}
 

@@ -12,8 +12,9 @@ training has. `[goals]` are training returns by task: bench.learning_report says
 
 As each run ends, beside the plan: ``runs.csv`` gets a row for its final evaluation, ``curves/TASK.csv`` the rows of its
 updates (at most 150 a run), ``study.json`` what its arm was made with; an arm that was made with something else is
-refused. What a kill interrupts goes on from its last checkpoint, a peer's run from its start; a run of more timesteps
-goes on from one of fewer. bench.learning_report makes tables and pictures of them.
+refused. A study may go on on another kind of CPU, whose last bits are others: every row names its own. What a kill
+interrupts goes on from its last checkpoint, a peer's run from its start; a run of more timesteps goes on from one of
+fewer. bench.learning_report makes tables and pictures of them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from bench.machine import describe, source
+from bench.machine import describe, kind_of, source
 
 RESULTS = Path(__file__).with_name("results") / "learning"
 EVALUATION_SEED = 1_000_000
@@ -45,7 +46,7 @@ CLASSIC_CONTROL = ("CartPole", "Acrobot", "MountainCar", "Pendulum", "LunarLande
 SCORE = ("mean", "std", "min", "max", "mean_length", "episodes")
 # Of the 100 latest training episodes: at the end, and averaged over all updates.
 TRAINING = ("training_last", "training_mean")
-RUN_COLUMNS = ("arm", "task", "seed", "timesteps", *SCORE, *TRAINING, "seconds", "commit")
+RUN_COLUMNS = ("arm", "task", "seed", "timesteps", *SCORE, *TRAINING, "seconds", "commit", "cpu")
 CURVE_COLUMNS = {  # in curves/TASK.csv, and in progress.csv
     "timesteps": "time/total_timesteps",
     "seconds": "time/time_elapsed",
@@ -259,7 +260,7 @@ def _flat(described: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def made_with(arm: Arm, commit: str) -> dict[str, Any]:
     """What decides an arm's numbers, for study.json."""
     machine = describe()
-    kept = {name: machine[name] for name in ("cpu", "instruction_set", "python", "versions")}
+    kept = {name: machine[name] for name in ("python", "versions")}
     commands = (arm.train("TASK", "SEED", "TIMESTEPS", "FOLDER"), arm.evaluate("TASK", "FOLDER"))
     return {
         "commit": "" if arm.peer else commit,
@@ -396,6 +397,8 @@ def carry_out(study: Study, runs: Sequence[Run], work: Path, processes: int) -> 
     commit = source()
     arms = list(dict.fromkeys(run.arm for run in runs))
     made = {arm.name: made_with(arm, commit) for arm in arms}
+    machine = describe()
+    cpu = f"{kind_of(machine)}, {machine['instruction_set']}"
     study.check(arms, made)
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:
@@ -412,7 +415,8 @@ def carry_out(study: Study, runs: Sequence[Run], work: Path, processes: int) -> 
             score, curve = execute(run, folder, workers)
             row: dict[str, Any] = dict(zip(RUN_COLUMNS, run.key, strict=False))
             row |= {name: _short(score.get(name, "")) for name in (*SCORE, *TRAINING)}
-            row |= {"seconds": curve[-1]["seconds"] if curve else "", "commit": made[run.arm.name]["commit"]}
+            row |= {"seconds": curve[-1]["seconds"] if curve else ""}
+            row |= {"commit": made[run.arm.name]["commit"], "cpu": cpu}
             study.add(run, row, curve, made[run.arm.name])
             print(f"{run}: {row['mean']} +- {row['std'] or 'nothing'}", flush=True)
             return run

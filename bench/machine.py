@@ -43,8 +43,9 @@ _CORES = (
 
 
 def describe() -> dict[str, Any]:
-    """JSON-able; see `trpo_fast.benchmarks.describe_machine`."""
-    return benchmarks.describe_machine(PACKAGES)
+    """JSON-able; see `trpo_fast.benchmarks.describe_machine`. And the commit of the trpo_fast that is imported."""
+    commit, changed = built_from(Path(trpo_fast.__file__).resolve().parent.parent)
+    return {**benchmarks.describe_machine(PACKAGES), "commit": f"{commit}, with changes" if changed else commit}
 
 
 def core_of(machine: Mapping[str, Any]) -> Core | None:

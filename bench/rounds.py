@@ -44,15 +44,18 @@ def parser_for(module: str, documentation: str | None) -> argparse.ArgumentParse
     parser.add_argument("--updates", type=int, default=3, help="updates a round (at least 2)")
     parser.add_argument("--threads", type=int, default=1, help="of both")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=result_path(module.rpartition(".")[2]), help="JSON file")
+    parser.add_argument("--out", type=Path, help="JSON file (one for every number of threads)")
     return parser
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments, with their threads set."""
+    """The arguments, with their threads set, and a file of results where none was given."""
     arguments = parser.parse_args(argv)
     if arguments.rounds < 7 or arguments.updates < 2:
         parser.error("want --rounds of at least 7 and --updates of at least 2")
+    if arguments.out is None:
+        several = f"-{arguments.threads}-threads" if arguments.threads > 1 else ""
+        arguments.out = result_path(parser.prog.rpartition(".")[2] + several)
     torch.set_num_threads(arguments.threads)
     trpo_fast.set_num_threads(arguments.threads)
     return arguments

@@ -187,7 +187,7 @@ def test_bf16_products_of_a_fit_are_refused_by_name_where_there_are_none():
         library.choose_bfloat16(None)
     fit = Fit(np.float32)
     if library.bfloat16_products() is None:
-        with pytest.raises(ValueError, match="^bfloat16: .*; want 'float32'$"):
+        with pytest.raises(ValueError, match=r"^bfloat16: .*; want 'float32'$"):
             fit.run(bfloat16=True)
     else:
         fit.run(bfloat16=True)

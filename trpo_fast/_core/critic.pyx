@@ -197,8 +197,8 @@ cdef class ValueKernel:
             How many may work on it, at most those of ``get_num_threads``, which it is without. The result has the same
             bits.
         bfloat16 : bool
-            Round to bf16 what products of hidden layers multiply: weights, activations and what is propagated back. Sums,
-            parameters, Adam, biases and the output layer stay float32.
+            Round to bf16 what products of hidden layers multiply: weights, activations and what is propagated back.
+            Sums, parameters, Adam, biases and the output layer stay float32.
 
         Returns
         -------

@@ -271,8 +271,8 @@ class TRPOConfig:
     critic_precision: str = setting(
         "float32",
         choice("float32", "bfloat16"),
-        "of the numbers that products of the fit's hidden layers multiply: bfloat16 rounds them to eight bits and sums in "
-        "float32, for an MLP critic in float32 that is trained whole, on CPUs that have AVX512_BF16 or BF16 "
+        "of the numbers that products of the fit's hidden layers multiply: bfloat16 rounds them to eight bits and sums "
+        "in float32, for an MLP critic in float32 that is trained whole, on CPUs that have AVX512_BF16 or BF16 "
         "instructions; with float32 they are of the networks' dtype. Parameters and Adam never are bfloat16",
         why="as fisher_precision: other numbers than those that the published returns were learned with",
     )

@@ -148,8 +148,8 @@ class CriticTrainer:
     Raises
     ------
     ValueError
-        ``critic_precision`` is "bfloat16", which this critic or this machine has no products of. `start` raises it where a
-        part of the critic was frozen meanwhile.
+        ``critic_precision`` is "bfloat16", which this critic or this machine has no products of. `start` raises it
+        where a part of the critic was frozen meanwhile.
 
     Attributes
     ----------
@@ -201,7 +201,7 @@ class CriticTrainer:
         adam_step, first_epoch = self._adam_step, self._epochs
         config, kernel, seed = self._config, self._kernel, self._seed
         rate = config.critic_learning_rate if learning_rate is None else learning_rate
-        precision = {"bfloat16": True} if config.critic_precision == "bfloat16" else {}  # which torch's has not
+        precision: dict[str, Any] = {"bfloat16": True} if config.critic_precision == "bfloat16" else {}  # which torch's has not
 
         def compute(stop: NDArray[np.uint8]) -> CriticFit:
             began = time.perf_counter()

@@ -29,10 +29,10 @@ typedef struct {
     int threads; /* 1..TRPO_MAX_THREADS, that there is room for; results do not depend on it */
     int blocks;  /* partial sums that there is room for */
     /* work */
-    void *state[3];  /* trpo_critic_state_items each: parameters, Adam's m and v */
-    void *sums;      /* blocks * trpo_critic_state_items: the gradient */
-    double *squares; /* blocks */
-    void *scratch;   /* threads * trpo_critic_scratch_items */
+    void *state[3];                /* trpo_critic_state_items each: parameters, Adam's m and v */
+    void *sums;                    /* blocks * trpo_critic_state_items: the gradient */
+    double *squares;               /* blocks */
+    void *scratch;                 /* threads * trpo_critic_scratch_items */
     trpo_critic_bfloat16 bfloat16; /* of critic_step_narrow alone */
 } trpo_critic_fit;
 

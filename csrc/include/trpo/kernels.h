@@ -131,8 +131,8 @@ typedef struct {
     /* The same step with the gradient of the hidden layers by products of bf16 numbers that sum in float: weights,
      * activations and what is propagated back are rounded, parameters, moments, biases and the output are not. fit->bfloat16
      * is wanted, from trpo_bfloat16_kernels_for. NULL in double's table. */
-    trpo_adam_outcome (*critic_step_narrow)(const trpo_critic_fit *fit, size_t count, const int64_t *order, int64_t step,
-                                            double *squares);
+    trpo_adam_outcome (*critic_step_narrow)(const trpo_critic_fit *fit, size_t count, const int64_t *order,
+                                            int64_t step, double *squares);
     /* What the fit has come to, as critic_load had it. All OUT. */
     void (*critic_save)(const trpo_critic_fit *fit, void *parameters, void *first_moment, void *second_moment);
 

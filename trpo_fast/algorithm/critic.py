@@ -201,7 +201,8 @@ class CriticTrainer:
         adam_step, first_epoch = self._adam_step, self._epochs
         config, kernel, seed = self._config, self._kernel, self._seed
         rate = config.critic_learning_rate if learning_rate is None else learning_rate
-        precision: dict[str, Any] = {"bfloat16": True} if config.critic_precision == "bfloat16" else {}  # which torch's has not
+        # Torch's kernel has no such argument.
+        precision: dict[str, Any] = {"bfloat16": True} if config.critic_precision == "bfloat16" else {}
 
         def compute(stop: NDArray[np.uint8]) -> CriticFit:
             began = time.perf_counter()

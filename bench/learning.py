@@ -35,6 +35,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -70,6 +71,11 @@ class Arm(NamedTuple):
     peer: bool = False
     threads: int = 1
 
+    @property
+    def imports(self) -> list[str]:
+        """Options again for whoever reads a file of its, which names modules that nobody imports because it says so."""
+        return [word for pair in pairwise(self.options) if pair[0] == "--import" for word in pair]
+
     def train(self, task: str, seed: int | str, timesteps: int | str, folder: Path | str) -> list[str]:
         """The command after ``python -m``."""
         common = ["--timesteps", str(timesteps), "--seed", str(seed), "--out", str(folder), *self.options]
@@ -92,13 +98,15 @@ class Arm(NamedTuple):
     def resume(self, timesteps: int, folder: Path) -> list[str]:
         """As ``train``, from the latest checkpoint."""
         numbers = ["--timesteps", str(timesteps), "--threads", str(self.threads), "--eval-episodes", "0"]
-        return ["trpo_fast", "train", "--resume", str(folder), *numbers]
+        return ["trpo_fast", "train", "--resume", str(folder), *numbers, *self.imports]
 
     def evaluate(self, task: str, folder: Path | str) -> list[str]:
         """The command that prints the score."""
         episodes = 100 if task.startswith(CLASSIC_CONTROL) else 20
         common = [str(folder), "--episodes", str(episodes), "--seed", str(EVALUATION_SEED)]
-        return ["bench.peer_learning", "eval", *common] if self.peer else ["trpo_fast", "eval", *common, "--json"]
+        if self.peer:
+            return ["bench.peer_learning", "eval", *common]
+        return ["trpo_fast", "eval", *common, "--json", *self.imports]
 
 
 class Run(NamedTuple):

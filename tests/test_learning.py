@@ -101,6 +101,13 @@ def test_every_run_of_the_plan_has_a_row_and_a_curve(commands, go_on, tmp_path):
     assert {call[call.index("--max-kl") + 1] for call in trainings(commands) if "--max-kl" in call} == {"0.05"}
 
 
+def test_what_a_training_imports_is_said_again_to_whoever_reads_its_files(tmp_path):
+    arm = learning.Arm("arm", ("--import", "some.module", "--gamma", "0.9"))
+    for command in (arm.evaluate("Hopper-v5", tmp_path), arm.resume(1000, tmp_path)):
+        assert command[-2:] == ["--import", "some.module"] and "--gamma" not in command
+    assert "--import" not in learning.Arm("arm", ("--gamma", "0.9")).evaluate("Hopper-v5", tmp_path)
+
+
 def test_classic_control_is_evaluated_over_a_hundred_episodes_and_mujoco_over_twenty(commands, go_on, tmp_path):
     go_on("--seeds", "0", "--arms", "default")
     episodes = {row["task"]: row["episodes"] for row in learning.Study(tmp_path).runs()}

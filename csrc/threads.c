@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "trpo/threads.h"
 
+#include <ctype.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -246,8 +247,11 @@ int trpo_openmp_limit(void) {
     int limit = atomic_load(&known);
     if (limit == 0) {
         const char *text = getenv("OMP_NUM_THREADS");
-        const long number = text ? strtol(text, NULL, 10) : 0;
-        limit = number < 1 || number > TRPO_MAX_THREADS ? TRPO_MAX_THREADS : (int)number;
+        char *end = NULL;
+        const long number = text ? strtol(text, &end, 10) : 0;
+        while (end && isspace((unsigned char)*end)) end++;
+        const int is_limit = number >= 1 && number <= TRPO_MAX_THREADS && (*end == 0 || *end == ',');
+        limit = is_limit ? (int)number : TRPO_MAX_THREADS;
         atomic_store(&known, limit);
     }
     return limit;

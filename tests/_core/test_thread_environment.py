@@ -22,10 +22,11 @@ def test_openmps_variable_is_a_ceiling():
     free = int(threads_with().stdout)
     assert int(threads_with(OMP_NUM_THREADS="1").stdout) == 1
     assert int(threads_with(OMP_NUM_THREADS="1,4").stdout) == 1  # the first level of a list
+    assert int(threads_with(OMP_NUM_THREADS=" 1 ").stdout) == 1
     assert int(threads_with(OMP_NUM_THREADS="200").stdout) == free
 
 
-@pytest.mark.parametrize("value", ["", "0", "-3", "many"])
+@pytest.mark.parametrize("value", ["", "0", "-3", "many", "1abc", "1.5"])
 def test_openmps_variable_without_a_number_limits_nothing(value):
     assert threads_with(OMP_NUM_THREADS=value).stdout == threads_with().stdout
 
@@ -41,7 +42,9 @@ def test_our_own_variable_is_refused_by_name_where_it_is_no_count(value):
     assert f"ImportError: TRPO_FAST_NUM_THREADS='{value}' given; wanted 1 to 256" in done.stderr
 
 
-@pytest.mark.parametrize(("value", "ignored"), [("many", True), ("0", True), ("1", False), ("1,4", False)])
+@pytest.mark.parametrize(
+    ("value", "ignored"), [("many", True), ("1abc", True), ("0", True), ("1", False), ("1,4", False), ("1 ,4", False)]
+)
 def test_info_says_where_openmps_variable_is_ignored(value, ignored):
     done = threads_with(program="from trpo_fast.cli.main import main; main(['info'])", OMP_NUM_THREADS=value)
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("threads "))

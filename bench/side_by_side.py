@@ -224,7 +224,8 @@ def _check_solve(row: Row, answer: Answer, narrow: bool) -> float:
     exact = _exact_direction(row.problem)
     relative = _gain(row.problem, answer["x"]) / _gain(row.problem, exact)
     _within(relative, 0.995 if narrow else 0.9999, 1.0001, "the direction's gain, of the exact one's")
-    return _within(relative_error(answer["x"], exact), 0.0, 0.2 if narrow else 1e-4, "the direction's error")
+    error = relative_error(answer["x"], exact)
+    return _within(error, 1e-4 if narrow else 0.0, 0.2 if narrow else 1e-4, "the direction's error")
 
 
 def _check_fit(row: Row, answer: Answer, narrow: bool) -> float:
@@ -233,7 +234,7 @@ def _check_fit(row: Row, answer: Answer, narrow: bool) -> float:
     loss = critic_loss(row.problem, answer["critic"]) / critic_loss(row.problem, exact)
     _within(loss, 0.9 if narrow else 0.999, 1.1 if narrow else 1.001, "the critic's loss, of the exact one's")
     error = relative_error(answer["critic"] - start, exact - start)
-    return _within(error, 0.0, 0.5 if narrow else 1e-3, "the error of the critic's change")
+    return _within(error, 1e-3 if narrow else 0.0, 0.5 if narrow else 1e-3, "the error of the critic's change")
 
 
 def _check_update(row: Row, answer: Answer, narrow: bool) -> float:

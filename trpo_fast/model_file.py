@@ -19,6 +19,8 @@ import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
+from trpo_fast.settings import UnavailableError
+
 FORMAT_VERSION = 1
 _KEY = "trpo_fast"
 _UNFINISHED = ".new"
@@ -238,10 +240,13 @@ def _metadata_of(source: Path, file: Any) -> dict[str, Any]:
 
 @contextmanager
 def damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what a damaged description of an agent raises into a ModelFileError that names ``path``."""
+    """Turn what a damaged description of an agent raises into a ModelFileError that names ``path``.
+
+    What only this machine lacks is no damage, and travels on.
+    """
     try:
         yield
-    except ModelFileError:
+    except (ModelFileError, UnavailableError):
         raise
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
         raise ModelFileError(f"{os.fspath(path)}: damaged description of an agent: {error}") from error

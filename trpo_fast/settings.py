@@ -19,6 +19,10 @@ import numpy as np
 from trpo_fast._core.library import as_double, in_words
 
 
+class UnavailableError(ValueError):
+    """A setting that can be, asks for what this machine or build has not."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """What a setting accepts.

@@ -156,9 +156,10 @@ def test_a_gradient_of_bf16_products_is_that_of_rounded_operands(widths, activat
     fit.network = reference.MLP(tuple(widths), activation)
     _, exact, *_ = fit.expected()
     fit.run(bfloat16=True)
-    # One rounding that falls to the other side, as its operand was a float32 sum, is a whole spacing in one place.
+    # One rounding that falls to the other side, as its operand was a float32 sum, is a whole spacing in one place; an
+    # operand that is not rounded at all is ten times as much.
     size = np.linalg.norm(exact)
-    assert np.linalg.norm(fit.first_moment - expected) < 2 * ROUNDING * size
+    assert np.linalg.norm(fit.first_moment - expected) < ROUNDING / 10 * size
     # Of one row, V(s) - R, which is a factor of all, may have lost any digits to the subtraction.
     assert rows == 1 or np.linalg.norm(fit.first_moment - exact) < 16 * ROUNDING * size
     if len(widths) > 2 and activation != "relu":  # of one row, relu may leave nothing to round

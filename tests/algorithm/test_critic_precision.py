@@ -38,6 +38,8 @@ def test_a_critic_that_torch_fits_and_float64_are_refused_by_name(make_agent, po
         parameter.requires_grad_(False)
     with pytest.raises(ValueError, match=r"critic_precision: 'bfloat16' given, but torch fits .*; want"):
         agent.learn(3 * 64)
+    with pytest.raises(ValueError, match=r"critic_precision: 'bfloat16' given, but torch fits .*; want"):
+        agent.learn(3 * 64)  # the kernel that was refused is not taken the next time
 
 
 def test_a_cpu_without_bf16_is_refused_by_name_and_its_files_load_with_float32(make_agent, tmp_path):

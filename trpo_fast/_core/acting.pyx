@@ -35,6 +35,7 @@ from trpo_fast._core.library cimport (
     code_of,
     counter_of,
     data_of,
+    flag_of,
     kernels_of,
     key_of,
     make_plan,
@@ -207,7 +208,7 @@ cdef class Actor:
         extents[5] = Extent(masks, rows * kernel.layout.mask_items)
         memcpy(&extents[6], self.reads, sizeof(self.reads))
         refuse_shared(extents, act_arrays, 4)
-        cdef bint mode = deterministic
+        cdef bint mode = flag_of(deterministic, "deterministic")
         self.run(rows, x, is_double, masks, first, counter, mode, seen, a, lp, e, env_double, False)
 
     cdef int run(

@@ -29,6 +29,7 @@ from trpo_fast._core.library cimport (
     code_of,
     counter_of,
     data_of,
+    flag_of,
     kernels_for,
     key_of,
     make_plan,
@@ -136,8 +137,8 @@ cdef class ValueKernel:
         self.dtype = np.dtype(dtype)
         self.code = code_of(self.dtype)
         self.widths = widths_of(widths)
-        self.activation = activation
         make_plan(self.kernels, self.widths, activation, &self.plan)
+        self.activation = activation
         if self.widths[-1] != 1:
             raise ValueError(f"widths: a critic has one output, got {self.widths[-1]}")
         self.size = self.plan.parameters
@@ -225,7 +226,7 @@ cdef class ValueKernel:
         cdef bint interruptible = threading.current_thread() is threading.main_thread()
         count = <int>counter_of(epochs, "epochs", INT32_MAX)
         f.batch_size = counter_of(batch_size, "batch_size", INT64_MAX)
-        f.narrow = bfloat16
+        f.narrow = flag_of(bfloat16, "bfloat16")
         cdef trpo_critic_fit *core = &f.core
         core.bfloat16.kernels = NULL
         if f.narrow:

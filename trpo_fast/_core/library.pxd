@@ -23,11 +23,12 @@ cdef void *data_of(
 # Layer sizes as integers, which make_plan checks the values of.
 cdef tuple widths_of(object widths)
 # Plan of a network for these kernels, after checking widths (inputs first) and the activation's name.
-cdef int make_plan(const trpo_kernels *kernels, tuple widths, str activation, trpo_mlp *plan) except -1
+cdef int make_plan(const trpo_kernels *kernels, tuple widths, object activation, trpo_mlp *plan) except -1
 
 # `value` as a C number; errors say `name`, also of integers too large for any.
 cdef double number_of(object value, str name) except? -1
 cdef uint64_t counter_of(object value, str name, uint64_t most) except? 0
+cdef bint flag_of(object value, str name) except? True
 cdef trpo_random_key key_of(object seed, object stream, object step) except *
 
 # 'f' or 'd'.

@@ -274,9 +274,14 @@ def permutation(size, *, seed, stream, step):
 
 
 cdef const trpo_kernels *kernels_for(object dtype, bint narrow=False) except NULL:
-    cdef object wanted = np.dtype(dtype)
-    if wanted != float32 and wanted != float64:
-        raise TypeError(f"dtype: wanted float32 or float64, got {wanted}")
+    cdef object wanted = None
+    if dtype is not None:  # which NumPy takes for float64
+        try:
+            wanted = np.dtype(dtype)
+        except TypeError:
+            pass
+    if wanted is None or (wanted != float32 and wanted != float64):
+        raise TypeError(f"dtype: wanted float32 or float64, got {in_words(dtype) if wanted is None else wanted}")
     code = TRPO_FLOAT32 if wanted == float32 else TRPO_FLOAT64
     return trpo_narrow_kernels_for(code) if narrow else trpo_kernels_for(code)
 
@@ -300,13 +305,15 @@ cdef void permute(const trpo_random_key *key, int64_t n, int64_t *order) noexcep
 
 
 cdef tuple widths_of(object widths):
+    if not isinstance(widths, (list, tuple, ndarray)):
+        raise TypeError(f"widths: wanted a sequence of integers, got {in_words(widths)}")
     for width in widths:
         if isinstance(width, bool) or not hasattr(width, "__index__"):
             raise TypeError(f"widths: wanted integers, got {in_words(width)}")
     return tuple([index(width) for width in widths])
 
 
-cdef int make_plan(const trpo_kernels *kernels, tuple widths, str activation, trpo_mlp *plan) except -1:
+cdef int make_plan(const trpo_kernels *kernels, tuple widths, object activation, trpo_mlp *plan) except -1:
     cdef size_t sizes[TRPO_MAX_LAYERS + 1]
     cdef Py_ssize_t i
     if not 2 <= len(widths) <= TRPO_MAX_LAYERS + 1:
@@ -315,7 +322,7 @@ cdef int make_plan(const trpo_kernels *kernels, tuple widths, str activation, tr
         if not 1 <= widths[i] < 2**24:
             raise ValueError(f"widths: wanted positive layer sizes below 2**24, got {in_words(widths)}")
         sizes[i] = widths[i]
-    if activation not in activations:
+    if not isinstance(activation, str) or activation not in activations:
         raise ValueError(f"activation: wanted one of {', '.join(activations)}, got {activation!r}")
     kernels.mlp_plan(<int>len(widths) - 1, sizes, <trpo_activation><int>activations[activation], plan)
     return 0
@@ -474,14 +481,21 @@ cdef uint64_t counter_of(object value, str name, uint64_t most) except? 0:
     if counter < UINT64_MAX and counter <= most:
         return counter
     PyErr_Clear()
-    if not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: wanted an integer, got {value!r}")
-    number = index(value)
+    try:
+        number = index(value)
+    except TypeError:
+        raise TypeError(f"{name}: wanted an integer, got {value!r}") from None
     if number < 0:
         raise ValueError(f"{name}: wanted >= 0, got {in_words(value)}")
     if number > most:
         raise ValueError(f"{name}: wanted at most {most}, got {in_words(value)}")
     return number
+
+
+cdef bint flag_of(object value, str name) except? True:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: wanted True or False, got {in_words(value)}")
+    return value
 
 
 cdef trpo_random_key key_of(object seed, object stream, object step) except *:

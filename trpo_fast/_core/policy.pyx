@@ -90,8 +90,8 @@ cdef class PolicyKernel:
         self.dtype = np.dtype(dtype)
         self.code = code_of(self.dtype)
         self.widths = widths_of(widths)
-        self.activation = activation
         make_plan(self.kernels, self.widths, activation, &self.plan)
+        self.activation = activation
         self.layout_memory = Memory()
         make_layout(distribution, self.widths[-1], nvec, self.layout_memory, &self.layout)
         self.distribution = distribution

@@ -19,7 +19,7 @@ from trpo_fast._core.critic import ValueKernel
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.engines.value import FailedFits, make_value_kernel
 from trpo_fast.policies.flat import flat_parameters
-from trpo_fast.solvers.fisher_product import bfloat16_obstacle
+from trpo_fast.solvers.fisher_product import bfloat16_obstacle, require_bfloat16
 from trpo_fast.state import State
 
 MINIBATCH_STREAM = 1
@@ -306,14 +306,14 @@ class CriticTrainer:
 
     def _make_kernel(self) -> None:
         # A kernel is for what was frozen when it was made.
-        self._trained = _trained(self.critic)
-        self._kernel = make_value_kernel(self.critic, observation_shape=self._observation_shape)
+        trained = _trained(self.critic)
+        kernel = make_value_kernel(self.critic, observation_shape=self._observation_shape)
         if self._config.critic_precision == "bfloat16":
             obstacle: str | None = "torch fits this critic, which is no MLPCritic on the CPU that is trained whole"
-            if isinstance(self._kernel, ValueKernel):
-                obstacle = bfloat16_obstacle(dtype=self._kernel.dtype)
-            if obstacle:
-                raise ValueError(f"critic_precision: 'bfloat16' given, but {obstacle}; want 'float32'")
+            if isinstance(kernel, ValueKernel):
+                obstacle = bfloat16_obstacle(dtype=kernel.dtype)
+            require_bfloat16("critic_precision", obstacle)
+        self._trained, self._kernel = trained, kernel
 
     def _readable(self, observations: NDArray[Any]) -> NDArray[Any]:
         """The bytes of images, which torch converts as it goes, as floats for compiled kernels."""

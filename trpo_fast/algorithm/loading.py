@@ -17,6 +17,7 @@ from trpo_fast.algorithm.networks import Network, check_given
 from trpo_fast.environments.base import Environments
 from trpo_fast.environments.foreign import is_vector_environment
 from trpo_fast.environments.recipe import EnvironmentRecipe
+from trpo_fast.environments.registry import import_modules
 from trpo_fast.rollout.advantages import AdvantageFunction
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def load(
         recipe = _replaced_recipe(saved, env, making, stepping)
     if recipe is not None:
         recipe = recipe.trusting(imports, everything=trust_environment)
+    import_modules(imports)  # a person names them, and they may be needed before an environment is made
     if any(value is not None for value in (env, *making.values())):
         assert recipe is not None
         recipe = recipe.resolved()

@@ -47,7 +47,7 @@ from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.advantages import AdvantageFunction
 from trpo_fast.rollout.collector import Collector
 from trpo_fast.run_models import read_latest
-from trpo_fast.solvers.fisher_product import bfloat16_obstacle
+from trpo_fast.solvers.fisher_product import bfloat16_obstacle, require_bfloat16
 from trpo_fast.spaces import single_action
 from trpo_fast.state import State
 
@@ -247,8 +247,7 @@ class TRPO:
             obstacle: str | None = f"the autograd engine serves this policy ({self.engine.reason})"
             if self.engine.name == "native":
                 obstacle = bfloat16_obstacle(dtype=self.engine.dtype)
-            if obstacle:
-                raise ValueError(f"fisher_precision: 'bfloat16' given, but {obstacle}; want 'float32'")
+            require_bfloat16("fisher_precision", obstacle)
         self.critic_trainer = CriticTrainer(self.networks.critic, config, seed, observation_shape=shape)
         columns = numeric_columns(observation_space)
         self.observation_normalizer = (

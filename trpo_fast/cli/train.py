@@ -41,6 +41,7 @@ from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError, link_file, read_metadata
 from trpo_fast.run_models import checkpoint_name, progress_of
+from trpo_fast.settings import UnavailableError
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -264,7 +265,16 @@ def _resumed(arguments: argparse.Namespace) -> _Run:
     try:
         content, options = folder.read_config(), folder.options() | _given(arguments)
         _set_threads(options["threads"])
-        latest, agent = latest_of(arguments.resume, lambda file: (file, loaded(file, arguments)))
+        try:
+            latest, agent = latest_of(arguments.resume, lambda file: (file, loaded(file, arguments)))
+        except CommandError as error:
+            if not isinstance(error.__cause__, UnavailableError):
+                raise
+            name = str(error).partition(":")[0]
+            raise CommandError(
+                f"--resume: {folder.path}: {error}; a resumed run keeps its settings: it goes on where there is such a "
+                f"thing, or as another one from Python, TRPO.load('{folder.path}', {name}='float32')"
+            ) from error
         _refuse_edited(folder, content, read_metadata(latest))
         _refuse_differing(arguments, agent, folder, content)
         if agent.recipe is not None:

@@ -19,6 +19,7 @@ from .._core import library
 from .._core.operator import Operator
 from .._core.policy import FisherOperator
 from ..caches import data_cache_bytes
+from ..settings import UnavailableError
 
 # In multiply-adds, as measured on the Cascade Lake of docs/benchmarks.md: what both products have in common takes
 # longer than its multiply-adds; so does making Jacobians; an item of one comes from the L3 cache in the time of some.
@@ -91,10 +92,10 @@ def prepare_fisher(
     Raises
     ------
     ValueError
-        There are no bfloat16 products of this operator, or on this machine.
+        There are no bfloat16 products of this operator; UnavailableError where there are none on this machine.
     """
-    if precision == "bfloat16" and (obstacle := bfloat16_obstacle(operator)):
-        raise ValueError(f"fisher_precision: 'bfloat16' given, but {obstacle}; want 'float32'")
+    if precision == "bfloat16":
+        require_bfloat16("fisher_precision", bfloat16_obstacle(operator))
     if not isinstance(operator, FisherOperator):
         return "", ""
     if precision == "bfloat16" and operator.precision != "bfloat16":
@@ -116,6 +117,13 @@ def bfloat16_obstacle(operator: Operator | None = None, *, dtype: Any = np.float
     if found != np.float32:
         return f"the dtype is {found}"
     return library.bfloat16_obstacle()
+
+
+def require_bfloat16(name: str, obstacle: str | None) -> None:
+    """ValueError with the obstacle, if there is one, to "bfloat16" for the setting `name`; see `prepare_fisher`."""
+    if obstacle:
+        error = UnavailableError if obstacle == library.bfloat16_obstacle() else ValueError
+        raise error(f"{name}: 'bfloat16' given, but {obstacle}; want 'float32'")
 
 
 @lru_cache(maxsize=1)

@@ -362,6 +362,12 @@ def test_a_config_that_says_something_else_than_its_run_is_refused_and_nothing_i
             "run/config.json was changed: seed is 77, of its model 0; config.gamma is 0.5, of its model 0.99; want it",
         ),
         ({"environment": {**content["environment"], "id": "Acrobot-v1"}}, "environment.id is 'Acrobot-v1', of its"),
+        ({"environment": {**content["environment"], "env_kwargs": {"a": 1}}}, "environment.env_kwargs is {'a': 1}, of"),
+        ({"environment": {**content["environment"], "wrappers": ["a:B"]}}, "environment.wrappers is ['a:B'], of its"),
+        ({"environment": {**content["environment"], "vectorization": "vector"}}, "vectorization is 'vector', of its"),
+        ({"config": {**content["config"], "foo": 1}}, "run/config.json is damaged: 'foo' is no field"),
+        ({"config": {"seed": 1}}, "run/config.json is damaged: "),
+        ({"preset": [3]}, "run/config.json is damaged: preset: [3] given; want an environment's id or null"),
         ({"seed": "left out"}, "run/config.json is damaged: seed: missing; want what the run began with"),
         ({"config": 3}, "run/config.json is damaged: config: 3 given; want what the run began with"),
         ({"config": "left out"}, "run/config.json is damaged: config: missing"),
@@ -374,9 +380,33 @@ def test_a_config_that_says_something_else_than_its_run_is_refused_and_nothing_i
         assert result.code == 2 and said in result.err and len(result.err.splitlines()) == 1, result.err
         assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
         path.write_text(good)
-    config = {name: value for name, value in content["config"].items() if name != "fisher_jacobians"}
+    without = {name: value for name, value in content["config"].items() if name != "gamma"}
+    change(config=without)
+    result = command("train", "--resume", "run", "--timesteps", "128")
+    assert result.code == 2 and "run/config.json is damaged: config.gamma: missing" in result.err
+    config = {name: value for name, value in content["config"].items() if name != "fisher_precision"}
     change(config=config)  # as an older version wrote it
     assert command("train", "--resume", "run", "--timesteps", "128").code == 0
+
+
+def test_rows_that_a_log_lacks_are_named_where_the_run_goes_on(command, small, tmp_path):
+    assert command("train", "CartPole-v1", "--timesteps", "128", "--out", "run", *small).code == 0
+    log = tmp_path / "run" / "progress.csv"
+    header, first, _ = log.read_text().splitlines(keepends=True)
+    log.write_text(header + first)
+    result = command("train", "--resume", "run", "--timesteps", "192")
+    assert result.code == 0
+    assert "run/progress.csv has no row from 64 to 128 timesteps, where the run goes on" in result.out
+
+
+@pytest.mark.parametrize("how", ["--resume", "--config"])
+def test_a_description_that_is_nested_too_deeply_is_refused_in_one_line(how, command, small, tmp_path):
+    assert command("train", "CartPole-v1", "--timesteps", "32", "--out", "run", *small).code == 0
+    path = tmp_path / "run" / "config.json"
+    path.write_text("[" * 100_000)
+    arguments = ("--resume", "run") if how == "--resume" else ("CartPole-v1", "--config", str(path))
+    result = command("train", *arguments)
+    assert result.code == 2 and "nested too deeply" in result.err and len(result.err.splitlines()) == 1
 
 
 def after_update(monkeypatch, number, action):

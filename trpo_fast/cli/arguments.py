@@ -277,7 +277,7 @@ def _want(entry: dataclasses.Field[Any]) -> str:
 def _json_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"{text!r} given; want a JSON object, e.g. '{{\"gravity\": 9.8}}'")

@@ -201,6 +201,8 @@ class RunFolder:
             raise CommandError(f"run: {self.path} holds no config.json, so it is no run of trpo-fast train") from None
         except OSError as error:
             raise CommandError(f"{self.shown(self.config)} cannot be read: {error.strerror or error}") from error
+        except RecursionError as error:
+            raise CommandError(f"{self.shown(self.config)} is damaged: nested too deeply") from error
         except ValueError as error:
             raise CommandError(f"{self.shown(self.config)} is damaged: {error}") from error
         if not isinstance(content, dict):

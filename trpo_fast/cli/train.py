@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -294,9 +294,9 @@ def _resumed(arguments: argparse.Namespace) -> _Run:
             agent.hooks.require()
         except ValueError as error:
             raise CommandError(f"--resume: {folder.path} is for Python, which can hand it in: {error}") from error
-        with user_errors():
-            if folder.progress.exists():
-                read_progress(folder.progress)  # refused now, not after the environments are made
+        with user_errors():  # refused now, not after the environments are made
+            rows = read_progress(folder.progress) if folder.progress.exists() else []
+        _say_missing_rows(folder, [int(row["time/total_timesteps"]) for row in rows], agent.total_timesteps)
         _say_differing_machine(folder, content, agent)
         return run
     except BaseException:
@@ -304,6 +304,13 @@ def _resumed(arguments: argparse.Namespace) -> _Run:
             agent.close()
         folder.release()
         raise
+
+
+def _say_missing_rows(folder: RunFolder, steps: Sequence[int], done: int) -> None:
+    """Name the rows that a log lacks which has none of the moment where the run goes on: the update before had one."""
+    if done and done not in steps:
+        last = max((step for step in steps if step < done), default=0)
+        say(f"{folder.shown(folder.progress)} has no row from {last:,} to {done:,} timesteps, where the run goes on")
 
 
 def _has_ended(folder: RunFolder, agent: TRPO) -> bool:
@@ -321,11 +328,23 @@ def _refuse_edited(folder: RunFolder, content: Mapping[str, Any], saved: Mapping
         if not isinstance(content.get(key), kind):
             had = repr(content[key]) + " given" if key in content else "missing"
             raise CommandError(f"{name} is damaged: {key}: {had}; want what the run began with")
-    config = content["config"]
+    try:
+        config, of_model = (TRPOConfig.from_saved(part).to_dict() for part in (content["config"], saved["config"]))
+    except (TypeError, ValueError) as error:
+        raise CommandError(f"{name} is damaged: {error}") from error
+    if not isinstance(content.get("preset"), str | None):
+        raise CommandError(f"{name} is damaged: preset: {content['preset']!r} given; want an environment's id or null")
     told = {"seed": (content["seed"], saved["seed"])}
-    told |= {f"config.{key}": (config[key], value) for key, value in saved["config"].items() if key in config}
+    told |= {f"config.{key}": (config[key], value) for key, value in of_model.items()}
     if isinstance(saved["environment"], dict):
         told["environment.id"] = (folder.environment_id(), saved["environment"]["id"])
+        environment = content.get("environment") or {}
+        for key in ("env_kwargs", "wrappers", "modules"):
+            if key in saved["environment"]:
+                told[f"environment.{key}"] = (environment.get(key), saved["environment"][key])
+        ways = environment.get("vectorization"), saved["environment"].get("vectorization")
+        if not {*ways} <= {None, *SAME_BITS}:
+            told["environment.vectorization"] = ways
     differing = [f"{key} is {says!r}, of its model {has!r}" for key, (says, has) in told.items() if says != has]
     if differing:
         raise CommandError(
@@ -586,6 +605,8 @@ def _read_settings(path: str | None) -> tuple[TRPOConfig | dict[str, Any], Any]:
         raise CommandError(f"--config: there is no file {path}") from None
     except OSError as error:
         raise CommandError(f"--config: {path} cannot be read: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise CommandError(f"--config: {path} is nested too deeply") from error
     except ValueError as error:
         raise CommandError(f"--config: {path} is no JSON: {error}") from error
     if not isinstance(content, dict):

@@ -338,6 +338,7 @@ def test_a_condition_of_a_search_alone_gets_the_parameters_in_kind(theta):
             ValueError,
             r"gradient, .*: wanted one size, got shapes \(3,\) and \(8, 8\)",
         ),
+        (lambda e: find_direction(e, np.ones(8, np.float32)), TypeError, "gradient: wanted float64, as .* got float32"),
         (lambda e: find_direction(e, np.ones((8, 1))), ValueError, r"gradient: wanted shape \(n,\), got \(8, 1\)"),
         (lambda e: step_length(find_direction(e), DirectionSettings()), TypeError, "settings: wanted StepSettings"),
         (lambda e: try_step(object(), np.ones(8)), TypeError, "engine: .*object.*no parameters, .*evaluate"),
@@ -441,6 +442,8 @@ ONES = np.ones(2)
         (lambda: Direction(ONES, np.ones((2, 1))), ValueError, r"x: wanted shape \(n,\), got \(2, 1\)"),
         (lambda: Direction(ONES, ONES, status=0), TypeError, "status: wanted a Status, got 0"),
         (lambda: Direction(ONES, ONES, "1"), TypeError, "curvature: wanted a number"),
+        (lambda: Direction(ONES, ONES, iterations="many"), TypeError, "iterations: wanted an integer >= 0, got 'many'"),
+        (lambda: Direction(ONES, ONES, iterations=-1), TypeError, "iterations: wanted an integer >= 0, got -1"),
         (lambda: Direction.from_solution(ONES, ONES, 0.1), TypeError, "solution: wanted a CGResult, got ndarray"),
     ],
 )

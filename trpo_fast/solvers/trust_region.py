@@ -68,6 +68,12 @@ class Direction:
             raise ValueError(f"x: wanted shape {g.shape} as the gradient has, got {self.x.shape}")
         if not isinstance(self.status, Status):
             raise TypeError(f"status: wanted a Status, got {in_words(self.status)}")
+        if (
+            not isinstance(self.iterations, int | np.integer)
+            or isinstance(self.iterations, bool)
+            or self.iterations < 0
+        ):
+            raise TypeError(f"iterations: wanted an integer >= 0, got {in_words(self.iterations)}")
         for name in ("curvature", "damping", "residual_norm", "gradient_norm"):
             values[name] = as_double(values[name], name)
         if math.isnan(self.gradient_norm):
@@ -247,6 +253,9 @@ def find_direction(
     shape = getattr(fisher, "shape", None)
     if shape and g.shape != tuple(shape[:1]):
         raise ValueError(f"gradient, engine.fisher_operator(): wanted one size, got shapes {g.shape} and {shape}")
+    dtype = getattr(fisher, "dtype", None)
+    if dtype in (np.float32, np.float64) and dtype != g.dtype:
+        raise TypeError(f"gradient: wanted {dtype}, as engine.fisher_operator() has, got {g.dtype}")
     gradient_norm = _norm(g)
 
     def nothing(status: Status) -> Direction:

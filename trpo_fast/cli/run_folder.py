@@ -52,7 +52,6 @@ class RunFolder:
         self.model = self.place / MODEL
         self.curve = self.place / "curve.png"
         self._lock: FolderLock | None = None
-        self._taken: os.stat_result | None = None
         self._made = False
         self._new = False
 
@@ -63,10 +62,7 @@ class RunFolder:
     @property
     def is_in_place(self) -> bool:
         """Whether the folder that was taken still has its name: it may be renamed or removed while a run is in it."""
-        try:
-            return self._taken is not None and os.path.samestat(self._taken, os.stat(self.place))
-        except OSError:
-            return False
+        return self._lock is not None and self._lock.is_in_place
 
     @property
     def is_new(self) -> bool:
@@ -175,7 +171,6 @@ class RunFolder:
             except FolderInUse as error:
                 raise CommandError(f"{option}: {self.path} is in use by {error}; want one run in a folder") from None
         self._lock = lock
-        self._taken = os.stat(self.place)
 
     def prepare(self) -> None:
         """Make ready for files: remove what saves of a killed process left; CommandError where none can be written."""

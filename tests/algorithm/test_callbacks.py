@@ -297,6 +297,44 @@ def test_a_folder_is_one_training_s_and_another_is_refused_by_its_process_and_to
     make_agent().learn(STEPS, callback=both(tmp_path / "new"))
 
 
+def test_nothing_is_written_or_removed_in_a_folder_that_took_the_name_of_the_training_s_own(make_agent, tmp_path):
+    run, moved, taken = tmp_path / "run", tmp_path / "moved", {}
+
+    def callbacks():
+        best = EvaluationCallback(STEPS, best_path=run / "best.trpo")
+        return [RunLogger(run, tensorboard=False), CheckpointCallback(run / "checkpoints", STEPS, keep=1), best]
+
+    def training(seed):
+        agent = make_agent(seed=seed)
+        agent.evaluate = lambda **_: SimpleNamespace(mean=float(agent.num_timesteps))
+        return agent
+
+    def rename(agent):
+        if agent.num_updates == 2:
+            run.rename(moved)
+            training(4).learn(2 * STEPS, callback=callbacks())
+            taken.update(content(run))
+        if agent.num_updates in (3, 4, 5):
+            with pytest.raises(FileNotFoundError, match="renamed or removed while a training is in it"):
+                checkpoints.save(agent)
+        if agent.num_updates == 5:
+            assert content(run) == taken
+            run.rename(tmp_path / "other")
+            moved.rename(run)
+
+    own = callbacks()
+    checkpoints = own[1]
+    with pytest.warns(UserWarning, match="renamed or removed") as warned:
+        training(3).learn(6 * STEPS, callback=[rename, *own])
+    told = sorted(str(warning.message).partition(":")[0] for warning in warned)
+    gone = "is not there any more, it was renamed or removed"
+    assert told == [f"{run} {gone}", f"{run / 'checkpoints'} {gone}"], "each once"
+    assert content(tmp_path / "other") == taken and len(taken) == 3
+    assert names(run / "checkpoints") == [checkpoint_name(6 * STEPS)]
+    assert model_file.read_metadata(run / "best.trpo")["evaluation"] == {"mean": 6.0 * STEPS}
+    assert len(read_progress(run / "progress.csv")) == 6
+
+
 def test_a_folder_is_given_back_and_what_was_made_removed_where_the_training_is_refused(make_agent, tmp_path):
     for callback in (Failing("check_training_start", ValueError("no")), Failing("on_training_start", ValueError("no"))):
         with pytest.raises(ValueError, match="no"):

@@ -182,6 +182,24 @@ def test_a_new_folder_that_is_discarded_leaves_nothing_and_one_that_was_there_st
     assert os.listdir(tmp_path) == ["old"] and os.listdir(tmp_path / "old") == []
 
 
+def test_a_new_folder_that_is_discarded_keeps_what_others_wrote_and_so_does_one_that_took_its_name(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.claim_new()
+    for number in (0, 64):
+        (folder.checkpoints / checkpoint_name(number)).write_text("")
+    folder.discard()
+    assert os.listdir(folder.place) == ["checkpoints"] and os.listdir(folder.checkpoints) == [checkpoint_name(64)]
+    folder, other = RunFolder(tmp_path / "again"), RunFolder(tmp_path / "again")
+    folder.claim_new()
+    folder.place.rename(tmp_path / "moved")
+    other.claim_new()
+    other.write_config({})
+    (other.checkpoints / checkpoint_name(0)).write_text("")
+    folder.discard()
+    assert os.listdir(other.checkpoints) == [checkpoint_name(0)] and other.config.exists()
+    other.release()
+
+
 def test_an_old_run_that_is_discarded_is_let_go_and_loses_nothing(tmp_path):
     folder = RunFolder(tmp_path)
     folder.claim_new()

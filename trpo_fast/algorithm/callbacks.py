@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import tempfile
 import time
 import warnings
@@ -109,6 +111,7 @@ class CallbackList(Callback):
         self.callbacks: list[Callback] = []
         self._started: list[Callback] = []
         self._folders = ExitStack()
+        self._locks: dict[Path, FolderLock] = {}  # on these folders, by their names
         self._states: State = {}  # of each the latest that was plain data, by name
         self._others: State = {}  # of callbacks that are not here
         self._spoilt: set[str] = set()  # names that a warning has told
@@ -124,11 +127,11 @@ class CallbackList(Callback):
 
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """Take their folders, ask each what stands against it, then start each in order."""
-        self._started = []
+        self._started, self._locks = [], {}
         with ExitStack() as folders:
             for folder in dict.fromkeys(callback.run_folder for callback in self.callbacks):
                 if folder is not None:
-                    folders.enter_context(_taken(folder, agent))
+                    self._locks[folder] = folders.enter_context(_taken(folder, agent))
             self.check_training_start(agent, total_timesteps)
             self._folders = folders.pop_all()
         for callback in self.callbacks:
@@ -138,6 +141,11 @@ class CallbackList(Callback):
         for name, callback in self._named():  # what no file can have is not found out at the first one
             self._states[name] = _state_of(name, callback)
         self._run_what_waits()
+
+    def is_in_place(self, path: Path) -> bool:
+        """Whether the folders taken that `path` lies in still have their names: else it may be in another run's."""
+        within = Path(os.path.abspath(path)).parents
+        return all(lock.is_in_place for folder, lock in self._locks.items() if Path(os.path.abspath(folder)) in within)
 
     def get_state(self) -> State:
         """Copies of those of each that has one, by the name of its class, and a number from the second of a class on.
@@ -220,7 +228,7 @@ def _state_of(name: str, callback: Callback) -> Any:
 
 
 @contextmanager
-def _taken(folder: Path, agent: TRPO) -> Iterator[None]:
+def _taken(folder: Path, agent: TRPO) -> Iterator[FolderLock]:
     """Make a folder and have it for the training of `agent`; where that raises, what was made is removed again."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -233,7 +241,7 @@ def _taken(folder: Path, agent: TRPO) -> Iterator[None]:
         except OSError as error:
             raise _unwritable("folder", folder, error) from error
         try:
-            yield
+            yield lock
         finally:
             lock.release()
     except BaseException:
@@ -241,6 +249,11 @@ def _taken(folder: Path, agent: TRPO) -> Iterator[None]:
             for path in missing:
                 path.rmdir()
         raise
+
+
+def _is_in_place(path: Path, agent: TRPO) -> bool:
+    callbacks = agent.callbacks_under_way
+    return callbacks is None or callbacks.is_in_place(path)
 
 
 def _ends_training(answer: Any) -> bool:
@@ -403,8 +416,10 @@ class CheckpointCallback(Callback):
 
     def save(self, agent: TRPO) -> Path:
         """Save now, after waiting for the critic's fit; the path written. OSError where that fails."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / checkpoint_name(agent.total_timesteps)
+        if not _is_in_place(path, agent):
+            raise FileNotFoundError(errno.ENOENT, "renamed or removed while a training is in it", str(self.folder))
+        self.folder.mkdir(parents=True, exist_ok=True)
         agent.save(path)
         self._taken = None
         self._tidy(path)
@@ -414,7 +429,9 @@ class CheckpointCallback(Callback):
         taken = self._taken
         if taken is None:
             return
-        if not self.folder.is_dir():  # not made again: its run would be in two folders
+        timesteps = taken.counters["num_timesteps"] + taken.counters["earlier_timesteps"]
+        path = self.folder / checkpoint_name(timesteps)
+        if not (self.folder.is_dir() and _is_in_place(path, agent)):  # not made again: its run would be in two folders
             self._taken = None
             if not self._missing:
                 warnings.warn(
@@ -425,11 +442,10 @@ class CheckpointCallback(Callback):
             self._missing = True
             return
         self._missing = False
-        timesteps = taken.counters["num_timesteps"] + taken.counters["earlier_timesteps"]
-        path = self.folder / checkpoint_name(timesteps)
         try:
             checkpoint.save(agent, path, taken)
-            self._tidy(path)
+            if _is_in_place(path, agent):
+                self._tidy(path)
         except OSError as error:
             warnings.warn(
                 f"the checkpoint at {timesteps:,} timesteps was not written: {path}: {error.strerror or error}; the "
@@ -604,6 +620,7 @@ class EvaluationCallback(Callback):
         self._best_path = None if best_path is None else checked_path("best_path", best_path).absolute()
         self._refuse_folder()  # not hours in
         self._best = float("-inf")
+        self._missing = False  # the folder of the best model, and a warning has said so
         self._due = 0  # in timesteps; in the past where an evaluation was interrupted
         self._resumed: State = {}
 
@@ -676,6 +693,16 @@ class EvaluationCallback(Callback):
     def _save_best(self, agent: TRPO, at: str, mean: float) -> None:
         if self._best_path is None:
             return
+        if not _is_in_place(self._best_path, agent):
+            if not self._missing:
+                warnings.warn(
+                    f"{self._best_path.parent} is not there any more, it was renamed or removed: the best model is not "
+                    "written until it is back; the training goes on",
+                    stacklevel=2,
+                )
+            self._missing = True
+            return
+        self._missing = False
         try:
             checkpoint.save(agent, self._best_path, evaluation={"mean": mean})
         except OSError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -133,16 +132,21 @@ class RunFolder:
             self._lock = None
 
     def discard(self) -> None:
-        """Remove what a new run left here, so that the folder serves for another try; an old run is only let go."""
-        if not self._new:
+        """Remove what a new run left here, so that the folder serves for another try; an old run is only let go.
+
+        So is a folder that was renamed, or removed: one that has its name now is another's.
+        """
+        if not self._new or not self.is_in_place:
             self.release()
             return
         names = ("config.json", "config.json.new", "progress.csv", "progress.csv.new", MODEL)
         with suppress(OSError):
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
-            for path in (*(self.place / name for name in names), *self.place.glob("events.out.tfevents.*")):
+            model_file.remove_unfinished(self.checkpoints)
+            first = self.checkpoints / checkpoint_name(0)
+            for path in (first, *(self.place / name for name in names), *self.place.glob("events.out.tfevents.*")):
                 with suppress(OSError):
                     path.unlink()
+            self.checkpoints.rmdir()
         self.release()
         if self._made:
             with suppress(OSError):

@@ -644,8 +644,13 @@ def test_the_best_model_of_evaluations_outlives_the_process(make_agent, tmp_path
     for mean, kept in (3.0, 5.0), (7.0, 7.0):
         learn(agent, mean)
         assert model_file.read_metadata(best)["evaluation"] == {"mean": kept}
-    learn(make_agent(), 1.0)
-    assert model_file.read_metadata(best)["evaluation"] == {"mean": 1.0}, "an agent that begins has no best yet"
+    for number, mean in ("", 7.0), ("-2", 1.0):
+        with pytest.warns(
+            UserWarning, match=rf"another training, this one begins: it is best\.trpo\.before{number} now"
+        ):
+            learn(make_agent(), 1.0)
+        assert model_file.read_metadata(best)["evaluation"] == {"mean": 1.0}, "an agent that begins has no best yet"
+        assert model_file.read_metadata(f"{best}.before{number}")["evaluation"] == {"mean": mean}
 
 
 def test_an_evaluation_that_raises_is_reported_and_the_training_goes_on(make_agent):

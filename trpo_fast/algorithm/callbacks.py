@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -485,6 +486,15 @@ class CheckpointCallback(Callback):
             self._due = (agent.total_timesteps // self.every + 1) * self.every
 
 
+def set_aside(path: Path) -> Path:
+    """Give a file a name that says that it was before, and that no other has; the new path."""
+    for number in itertools.count(1):
+        aside = path.with_name(f"{path.name}.before{'' if number == 1 else f'-{number}'}")
+        if not aside.exists():
+            return path.replace(aside)
+    raise AssertionError  # there are more numbers than files
+
+
 def refuse_farther(paths: Sequence[Path], agent: TRPO) -> list[tuple[Path, ModelFileError]]:
     """ValueError where one of the files, which are farther than the agent, is sound; the damaged ones are nobody's."""
     damaged = []
@@ -593,7 +603,8 @@ class EvaluationCallback(Callback):
     Without ``seed`` every evaluation has other episodes: their seed is drawn from the agent's and its number of
     updates, so that a resumed run evaluates as it would have. One that was interrupted is made up for when the training
     goes on. The file at ``best_path`` is written when all callbacks of the update have been called; it says its mean,
-    and a resumed run keeps it until a better one comes.
+    and a resumed run keeps it until a better one comes. An agent that begins sets aside one that is there, as
+    `RunLogger` does its log.
     """
 
     def __init__(
@@ -651,6 +662,12 @@ class EvaluationCallback(Callback):
             self._best_path.parent.mkdir(parents=True, exist_ok=True)
             if agent.total_timesteps:
                 self._best = max(self._best, _evaluated_mean(self._best_path))
+            elif self._best_path.exists() and _timesteps_of(self._best_path) > 0:
+                aside = set_aside(self._best_path)
+                warnings.warn(
+                    f"{self._best_path} is the best of another training, this one begins: it is {aside.name} now",
+                    stacklevel=2,
+                )
         resumed, self._resumed = self._resumed, {}
         self._due = resumed["due"] if resumed.get("every") == self.every else self._after(agent)
         self.on_update(agent)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from trpo_fast.algorithm.callbacks import Callback, refuse_farther, refuse_others, require_writable
+from trpo_fast.algorithm.callbacks import Callback, refuse_farther, refuse_others, require_writable, set_aside
 from trpo_fast.algorithm.report import TIMINGS, UpdateReport
 from trpo_fast.model_file import checked_path, replace_file
 from trpo_fast.run_models import newest_first
@@ -164,7 +164,7 @@ class RunLogger(Callback):
         self.write_waiting()  # of the training before
         done, rows = agent.total_timesteps, self._rows()
         if self._last_of_another_run(rows, agent):  # the agent begins, or it would have been refused
-            aside = _set_aside(self._path)
+            aside = set_aside(self._path)
             warnings.warn(
                 f"{self._path} has rows of another training, or of one that left no model: it is {aside.name} now, and "
                 "a new one begins",
@@ -344,15 +344,6 @@ def _refuse_another_moment(path: Path, rows: list[dict[str, str]], agent: TRPO) 
                 f"folder: {path} has {name} {said or 'unknown'} at {done:,} timesteps, this agent {own or 'unknown'}: "
                 "it is of another run; want a folder for each, or TRPO.load of that one's model to go on with it"
             )
-
-
-def _set_aside(path: Path) -> Path:
-    """Give a file a name that says that it was before, and that no other has; the new path."""
-    for number in itertools.count(1):
-        aside = path.with_name(f"{path.name}.before{'' if number == 1 else f'-{number}'}")
-        if not aside.exists():
-            return path.replace(aside)
-    raise AssertionError  # there are more numbers than files
 
 
 def _line(values: Mapping[str, Any]) -> bytes:

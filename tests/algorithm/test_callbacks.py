@@ -225,6 +225,22 @@ def test_the_best_model_of_another_run_is_not_written_over(make_agent, tmp_path)
     assert best.read_bytes() == was
 
 
+def test_the_best_model_is_one_training_s_at_a_time(make_agent, tmp_path):
+    def best():
+        return EvaluationCallback(STEPS, episodes=1, best_path=tmp_path / "best.trpo")
+
+    other = make_agent()
+
+    def start(agent):
+        with pytest.raises(ValueError, match=r"best_path: .*best\.trpo is another agent's, which trains"):
+            other.learn(STEPS, callback=best())
+
+    agent = make_agent().learn(STEPS, callback=[best(), start])
+    (tmp_path / "best.trpo").unlink()
+    agent.learn(STEPS, callback=lambda _: other.learn(STEPS, callback=best()) and None, reset_num_timesteps=False)
+    assert other.num_timesteps == STEPS
+
+
 def test_a_run_goes_on_from_the_one_before_a_damaged_newest_and_keeps_its_log(make_agent, bits, tmp_path):
     def callbacks():
         return [RunLogger(tmp_path, tensorboard=False), CheckpointCallback(tmp_path / "checkpoints", STEPS)]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -592,6 +593,9 @@ class StopAtReturn(Callback):
         return len(returns) < self.episodes or sum(returns) / len(returns) < self.value
 
 
+_keepers: WeakValueDictionary[Path, TRPO] = WeakValueDictionary()  # of a best model, the latest to train
+
+
 class EvaluationCallback(Callback):
     """Evaluates the agent about every ``every`` timesteps and keeps the best model.
 
@@ -644,9 +648,14 @@ class EvaluationCallback(Callback):
         self._resumed = state
 
     def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
-        """ValueError where an evaluation will not be possible, or the file at ``best_path`` is another run's."""
+        """ValueError where an evaluation will not be possible, or the file at ``best_path`` is another training's."""
         self._refuse_folder()
         if self._best_path is not None:
+            other = _keepers.get(self._best_path)
+            if other is not None and other is not agent and self._is_kept_by(other):
+                raise ValueError(
+                    f"best_path: {self._best_path} is another agent's, which trains at this moment; want another path"
+                )
             refuse_others([self._best_path], agent, "best_path", "another path, or the file removed")
             require_writable("best_path", self._best_path.parent)
         if agent.recipe is not None and agent.recipe.steps_in(self._arguments["env"]):
@@ -659,6 +668,7 @@ class EvaluationCallback(Callback):
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """Plan the first evaluation at the next multiple of ``every``; make up for one that was interrupted."""
         if self._best_path is not None:
+            _keepers[self._best_path] = agent
             self._best_path.parent.mkdir(parents=True, exist_ok=True)
             if agent.total_timesteps:
                 self._best = max(self._best, _evaluated_mean(self._best_path))
@@ -677,6 +687,13 @@ class EvaluationCallback(Callback):
         if agent.num_timesteps >= self._due:
             self._evaluate(agent)
             self._due = self._after(agent)  # also in the best model's file, which is written later
+
+    def _is_kept_by(self, agent: TRPO) -> bool:
+        callbacks = agent.callbacks_under_way
+        return callbacks is not None and any(
+            isinstance(callback, EvaluationCallback) and callback._best_path == self._best_path
+            for callback in callbacks.callbacks
+        )
 
     def _refuse_folder(self) -> None:
         if self._best_path is not None and self._best_path.is_dir():

@@ -1,7 +1,8 @@
 """One training at a time in a run's folder.
 
-A record lock of POSIX: the kernel drops it with the process, however that ends, and the processes that it starts do not
-inherit it. It lies on a file of its own, which says whose it is, and which is removed with it.
+A lock of flock(2): the kernel drops it with the process, however that ends, and nothing that the process does with the
+file drops it before. It lies on a file of its own, which says whose it is, and which is removed with it. A child that
+is forked closes the handles that it inherits, and a program that is started never has them: neither keeps a folder.
 """
 
 from __future__ import annotations
@@ -26,20 +27,26 @@ class FolderInUse(Exception):
 
 @dataclass(eq=False)
 class _Held:
-    """A lock that this process has: its own record locks are no obstacle to it, so that it has to keep account."""
+    """A folder that this process has; it is open, so that no other gets its number while this one is held."""
 
-    process: int  # that took it: of a parent's locks a child knows, and has none
-    handle: int
+    folder: int  # handles, and of the lock's file; -1 where they were a parent's
+    file: int
     owner: Any
     times: int = 1
 
 
-_held: dict[str, _Held] = {}  # by the path of the lock's file
+_held: dict[tuple[int, int], _Held] = {}  # by device and number of the folder, which a new name leaves as they are
 
 
-def _held_here(key: str) -> _Held | None:
-    held = _held.get(key)
-    return held if held is not None and held.process == os.getpid() else None
+def _leave_to_parent() -> None:
+    for held in _held.values():
+        os.close(held.file)
+        os.close(held.folder)
+        held.file = held.folder = -1
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class FolderLock:
@@ -53,9 +60,8 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path, owner: Any) -> None:
-        self._path = folder / NAME
+        self._path = folder
         self._owner = owner
-        self._key = ""
         self._held: _Held | None = None
 
     def acquire(self) -> None:
@@ -63,40 +69,51 @@ class FolderLock:
 
         Says in a warning where the file system has no locks, and goes on without.
         """
-        key = os.path.realpath(self._path)
-        # Looked at before the file is opened: closing any handle of it would drop this process's lock.
-        held = _held_here(key)
-        if held is not None:
-            if held.owner is not self._owner:
+        folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            key = _number(folder)
+            held = _held.get(key)
+            if held is None:
+                held = _held[key] = _Held(folder, self._locked(folder), self._owner)
+            elif held.owner is self._owner:
+                held.times += 1
+            else:
                 raise FolderInUse(f"process {os.getpid()}, this one")
-            held.times += 1
-            self._key, self._held = key, held
-            return
+            self._held = held
+        finally:
+            if self._held is None or self._held.folder != folder:
+                os.close(folder)
+
+    def _locked(self, folder: int) -> int:
+        """A handle of the lock's file, which is locked and says whose it is."""
         while True:
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            file = os.open(NAME, os.O_RDWR | os.O_CREAT, 0o666, dir_fd=folder)
             try:
-                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in _NO_LOCKS:
-                    warnings.warn(
-                        f"{self._path.parent} is on a file system without locks ({error.strerror}): nothing keeps a "
-                        "second run out of it",
-                        stacklevel=3,
-                    )
-                    break
-                owner = os.read(handle, 200).decode(errors="replace").strip()
-                os.close(handle)
-                if error.errno in (errno.EACCES, errno.EAGAIN):
-                    raise FolderInUse(owner or "another process") from None
+                self._lock(file)
+                if _is_there(file, folder):  # else its owner removed it between the opening and the locking
+                    os.ftruncate(file, 0)
+                    with suppress(OSError):  # on a full disk it locks without a name
+                        os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+                    return file
+            except BaseException:
+                os.close(file)
                 raise
-            if _is_at(self._path, handle):
-                break
-            os.close(handle)  # its owner removed it between the opening and the locking
-        os.ftruncate(handle, 0)
-        with suppress(OSError):  # on a full disk it locks without a name
-            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        self._key, self._held = key, _Held(os.getpid(), handle, self._owner)
-        _held[key] = self._held
+            os.close(file)
+
+    def _lock(self, file: int) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                owner = os.read(file, 200).decode(errors="replace").strip()
+                raise FolderInUse(owner or "another process") from None
+            if error.errno not in _NO_LOCKS:
+                raise
+            warnings.warn(
+                f"{self._path} is on a file system without locks ({error.strerror}): nothing keeps a second run out "
+                "of it",
+                stacklevel=5,
+            )
 
     def pass_to(self, owner: Any) -> None:
         """Let `owner` take it besides."""
@@ -107,25 +124,35 @@ class FolderLock:
     @property
     def is_in_place(self) -> bool:
         """Whether the folder that is held still has its name: it may be renamed or removed while a run is in it."""
-        return self._held is not None and _is_at(self._path, self._held.handle)
+        try:
+            return self._held is not None and os.path.samestat(os.fstat(self._held.folder), os.stat(self._path))
+        except OSError:
+            return False
 
     def release(self) -> None:
         """Give the folder back, where all who took it have; nothing where it is not held."""
         held, self._held = self._held, None
-        if held is None or held.process != os.getpid():
+        if held is None or held.folder < 0:
             return
         held.times -= 1
         if held.times:
             return
-        if _is_at(self._path, held.handle):  # not another run's, in a folder that has taken its place
+        if _is_there(held.file, held.folder):
             with suppress(OSError):
-                self._path.unlink()
-        del _held[self._key]
-        os.close(held.handle)
+                os.unlink(NAME, dir_fd=held.folder)
+        del _held[_number(held.folder)]
+        os.close(held.file)
+        os.close(held.folder)
 
 
-def _is_at(path: Path, handle: int) -> bool:
+def _number(handle: int) -> tuple[int, int]:
+    found = os.fstat(handle)
+    return found.st_dev, found.st_ino
+
+
+def _is_there(file: int, folder: int) -> bool:
+    """Whether a handle is that of the lock's file in a folder."""
     try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
+        return os.path.samestat(os.fstat(file), os.stat(NAME, dir_fd=folder))
     except OSError:
         return False

@@ -225,6 +225,22 @@ def test_the_best_model_of_another_run_is_not_written_over(make_agent, tmp_path)
     assert best.read_bytes() == was
 
 
+def test_the_best_model_is_one_training_s_at_a_time(make_agent, tmp_path):
+    def best():
+        return EvaluationCallback(STEPS, episodes=1, best_path=tmp_path / "best.trpo")
+
+    other = make_agent()
+
+    def start(agent):
+        with pytest.raises(ValueError, match=r"best_path: .*best\.trpo is another agent's, which trains"):
+            other.learn(STEPS, callback=best())
+
+    agent = make_agent().learn(STEPS, callback=[best(), start])
+    (tmp_path / "best.trpo").unlink()
+    agent.learn(STEPS, callback=lambda _: other.learn(STEPS, callback=best()) and None, reset_num_timesteps=False)
+    assert other.num_timesteps == STEPS
+
+
 def test_a_run_goes_on_from_the_one_before_a_damaged_newest_and_keeps_its_log(make_agent, bits, tmp_path):
     def callbacks():
         return [RunLogger(tmp_path, tensorboard=False), CheckpointCallback(tmp_path / "checkpoints", STEPS)]
@@ -295,6 +311,44 @@ def test_a_folder_is_one_training_s_and_another_is_refused_by_its_process_and_to
     )
     assert names(tmp_path / "run") == ["checkpoints", "progress.csv"], "it is given back"
     make_agent().learn(STEPS, callback=both(tmp_path / "new"))
+
+
+def test_nothing_is_written_or_removed_in_a_folder_that_took_the_name_of_the_training_s_own(make_agent, tmp_path):
+    run, moved, taken = tmp_path / "run", tmp_path / "moved", {}
+
+    def callbacks():
+        best = EvaluationCallback(STEPS, best_path=run / "best.trpo")
+        return [RunLogger(run, tensorboard=False), CheckpointCallback(run / "checkpoints", STEPS, keep=1), best]
+
+    def training(seed):
+        agent = make_agent(seed=seed)
+        agent.evaluate = lambda **_: SimpleNamespace(mean=float(agent.num_timesteps))
+        return agent
+
+    def rename(agent):
+        if agent.num_updates == 2:
+            run.rename(moved)
+            training(4).learn(2 * STEPS, callback=callbacks())
+            taken.update(content(run))
+        if agent.num_updates in (3, 4, 5):
+            with pytest.raises(FileNotFoundError, match="renamed or removed while a training is in it"):
+                checkpoints.save(agent)
+        if agent.num_updates == 5:
+            assert content(run) == taken
+            run.rename(tmp_path / "other")
+            moved.rename(run)
+
+    own = callbacks()
+    checkpoints = own[1]
+    with pytest.warns(UserWarning, match="renamed or removed") as warned:
+        training(3).learn(6 * STEPS, callback=[rename, *own])
+    told = sorted(str(warning.message).partition(":")[0] for warning in warned)
+    gone = "is not there any more, it was renamed or removed"
+    assert told == [f"{run} {gone}", f"{run / 'checkpoints'} {gone}"], "each once"
+    assert content(tmp_path / "other") == taken and len(taken) == 3
+    assert names(run / "checkpoints") == [checkpoint_name(6 * STEPS)]
+    assert model_file.read_metadata(run / "best.trpo")["evaluation"] == {"mean": 6.0 * STEPS}
+    assert len(read_progress(run / "progress.csv")) == 6
 
 
 def test_a_folder_is_given_back_and_what_was_made_removed_where_the_training_is_refused(make_agent, tmp_path):
@@ -606,8 +660,13 @@ def test_the_best_model_of_evaluations_outlives_the_process(make_agent, tmp_path
     for mean, kept in (3.0, 5.0), (7.0, 7.0):
         learn(agent, mean)
         assert model_file.read_metadata(best)["evaluation"] == {"mean": kept}
-    learn(make_agent(), 1.0)
-    assert model_file.read_metadata(best)["evaluation"] == {"mean": 1.0}, "an agent that begins has no best yet"
+    for number, mean in ("", 7.0), ("-2", 1.0):
+        with pytest.warns(
+            UserWarning, match=rf"another training, this one begins: it is best\.trpo\.before{number} now"
+        ):
+            learn(make_agent(), 1.0)
+        assert model_file.read_metadata(best)["evaluation"] == {"mean": 1.0}, "an agent that begins has no best yet"
+        assert model_file.read_metadata(f"{best}.before{number}")["evaluation"] == {"mean": mean}
 
 
 def test_an_evaluation_that_raises_is_reported_and_the_training_goes_on(make_agent):

@@ -357,9 +357,16 @@ def test_rows_that_find_no_room_until_the_end_are_written_when_that_is_asked_for
         make_agent().learn(2 * STEPS, callback=logger)
     assert read_progress(tmp_path / "progress.csv") == []
     monkeypatch.setattr(logging._Tail, "put", put)
+    path, own = tmp_path / "progress.csv", tmp_path / "own.csv"
+    path.rename(own)
+    path.write_text("another run's")
+    with pytest.warns(UserWarning, match=r"last rows .* were not written: .*another file than this training wrote"):
+        logger.write_waiting()
+    assert path.read_text() == "another run's"
+    own.rename(path)
     for _ in range(2):
         logger.write_waiting()
-        assert len(read_progress(tmp_path / "progress.csv")) == 2
+        assert len(read_progress(path)) == 2
 
 
 def test_tensorboard_holds_the_numbers_of_the_csv(make_agent, tmp_path):

@@ -3,7 +3,9 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,45 @@ def test_a_folder_is_one_process_s_and_another_is_refused_by_its_name(tmp_path):
     assert in_child(lambda: RunFolder(tmp_path / "run").claim_old()) == ""
 
 
+def test_no_handle_of_the_lock_that_this_process_closes_gives_the_folder_away(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.claim_new()
+    shutil.copytree(folder.place, tmp_path / "copy")
+    assert "in use by process" in in_child(lambda: RunFolder(folder.place).claim_old())
+    assert in_child(lambda: RunFolder(tmp_path / "copy").claim_new()) == "", "what is copied is nobody's"
+
+
+def test_a_folder_that_was_renamed_is_still_its_process_s_and_another_of_its_name_is_not(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.claim_new()
+    folder.place.rename(tmp_path / "moved")
+    with pytest.raises(CommandError, match=r"in use by process .*, this one"):
+        RunFolder(tmp_path / "moved").claim_old()
+    assert "in use by process" in in_child(lambda: RunFolder(tmp_path / "moved").claim_old())
+    other = RunFolder(tmp_path / "run")
+    other.claim_new()
+    folder.release()
+    assert os.listdir(tmp_path / "moved") == ["checkpoints"]
+    assert "in use by process" in in_child(lambda: RunFolder(tmp_path / "run").claim_old()), "the other one has it"
+    other.release()
+
+
+def test_a_child_that_is_forked_has_nothing_of_its_parent_s_folder_and_takes_nothing_from_it(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.claim_new()
+    assert in_child(folder.release) == ""
+    assert "in use by process" in in_child(lambda: RunFolder(folder.place).claim_old())
+    lock = (folder.place / ".lock").stat()
+
+    def inherited():
+        for handle in os.listdir("/dev/fd"):
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(int(handle)), lock):
+                    raise CommandError("a handle")
+
+    assert in_child(inherited) == ""
+
+
 def test_the_kernel_frees_the_folder_of_a_process_that_was_killed_though_its_child_lives(tmp_path):
     folder = RunFolder(tmp_path / "run")
     ready, tell = os.pipe()
@@ -124,7 +165,7 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     with pytest.warns(UserWarning, match=r"run is on a file system without locks \(No locks available\)"):
         RunFolder(tmp_path / "run").claim_new()
 
@@ -139,6 +180,24 @@ def test_a_new_folder_that_is_discarded_leaves_nothing_and_one_that_was_there_st
         (folder.checkpoints / checkpoint_name(0)).write_text("")
         folder.discard()
     assert os.listdir(tmp_path) == ["old"] and os.listdir(tmp_path / "old") == []
+
+
+def test_a_new_folder_that_is_discarded_keeps_what_others_wrote_and_so_does_one_that_took_its_name(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.claim_new()
+    for number in (0, 64):
+        (folder.checkpoints / checkpoint_name(number)).write_text("")
+    folder.discard()
+    assert os.listdir(folder.place) == ["checkpoints"] and os.listdir(folder.checkpoints) == [checkpoint_name(64)]
+    folder, other = RunFolder(tmp_path / "again"), RunFolder(tmp_path / "again")
+    folder.claim_new()
+    folder.place.rename(tmp_path / "moved")
+    other.claim_new()
+    other.write_config({})
+    (other.checkpoints / checkpoint_name(0)).write_text("")
+    folder.discard()
+    assert os.listdir(other.checkpoints) == [checkpoint_name(0)] and other.config.exists()
+    other.release()
 
 
 def test_an_old_run_that_is_discarded_is_let_go_and_loses_nothing(tmp_path):

@@ -19,6 +19,8 @@ from trpo_fast.algorithm.logging import read_progress
 from trpo_fast.algorithm.training_environments import TrainingEnvironments
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import plot
+from trpo_fast.cli.run_folder import RunFolder
+from trpo_fast.run_models import checkpoint_name
 
 UPDATE = 2 * 32
 
@@ -421,7 +423,11 @@ def after_update(monkeypatch, number, action):
     monkeypatch.setattr(TRPO, "_update", then)
 
 
-@pytest.mark.parametrize("how", ["renamed", "removed", "replaced"])
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("how", ["renamed", "removed", "replaced", "taken"])
 def test_a_folder_that_goes_while_its_run_is_in_it_is_said_and_the_model_is_saved(
     command, small, tmp_path, monkeypatch, how
 ):
@@ -432,24 +438,73 @@ def test_a_folder_that_goes_while_its_run_is_in_it_is_said_and_the_model_is_save
             (tmp_path / "run").rename(tmp_path / "moved")
         if how == "replaced":
             (tmp_path / "run").mkdir()
+        if how == "taken":
+            other.claim_new()
+            for number in (64, 256, 320):
+                (other.checkpoints / checkpoint_name(number)).write_text("another's")
+            taken.update(content(other.place))
 
+    other, taken = RunFolder(tmp_path / "run"), {}
     after_update(monkeypatch, 2, go)
     told = ("--timesteps", "320", "--checkpoint-every", "64", "--out", "run", *small)
     said = "run/checkpoints is not there any more, it was renamed or removed: no checkpoint is written until it is back"
     with pytest.warns(UserWarning, match=said) as warned:
         result = command("train", "CartPole-v1", *told)
-    place = "run-2" if how == "replaced" else "run"
+    place = "run-2" if how in ("replaced", "taken") else "run"
     assert len(warned) == 1 and result.code == 1
     assert f"run was renamed or removed while this run was in it: the end of the run is in {place}, its" in result.err
     assert f"model    {place}/model.trpo" in result.out and "deterministic episodes" in result.out
     assert "Traceback" not in result.err and "curve" not in result.out
     if how == "replaced":
         assert list((tmp_path / "run").iterdir()) == []
+    if how == "taken":
+        assert content(other.place) == taken and len(taken) == 4
+    other.release()
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     assert command("train", "--resume", place, "--timesteps", "384").code == 0
     if how != "removed":
         assert len(read_progress(tmp_path / "moved" / "progress.csv")) == 5
+
+
+@pytest.mark.parametrize("when", ["learn", "evaluate"])
+def test_a_folder_that_another_run_takes_before_the_training_or_behind_it_is_left_to_it(
+    command, small, tmp_path, monkeypatch, when
+):
+    other, taken, do = RunFolder(tmp_path / "run"), {}, getattr(TRPO, when)
+
+    def go(agent, *args, **kwargs):
+        (tmp_path / "run").rename(tmp_path / "moved")
+        other.claim_new()
+        other.write_config({})
+        (other.checkpoints / checkpoint_name(0)).write_text("another's")
+        taken.update(content(other.place))
+        return do(agent, *args, **kwargs)
+
+    monkeypatch.setattr(TRPO, when, go)
+    result = command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small)
+    assert content(other.place) == taken and len(taken) == 3
+    assert "Traceback" not in result.err
+    if when == "learn":
+        assert result.code == 2 and "run is in use by process" in result.err
+    else:
+        assert result.code == 1 and "curve    not drawn: run was renamed or removed" in result.out
+    other.release()
+
+
+def test_a_folder_that_is_gone_before_the_training_begins_is_said_and_not_made_again(
+    command, small, tmp_path, monkeypatch
+):
+    learn = TRPO.learn
+
+    def go(agent, *args, **kwargs):
+        (tmp_path / "run").rename(tmp_path / "moved")
+        return learn(agent, *args, **kwargs)
+
+    monkeypatch.setattr(TRPO, "learn", go)
+    result = command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", *small)
+    assert result.code == 2 and "folder run was renamed or removed before the training began" in result.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_disk_that_is_full_to_the_end_is_said_with_the_checkpoint_and_the_command_that_goes_on(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import math
+import os
 import tempfile
 import time
 import warnings
@@ -12,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -109,6 +113,7 @@ class CallbackList(Callback):
         self.callbacks: list[Callback] = []
         self._started: list[Callback] = []
         self._folders = ExitStack()
+        self._locks: dict[Path, FolderLock] = {}  # on these folders, by their names
         self._states: State = {}  # of each the latest that was plain data, by name
         self._others: State = {}  # of callbacks that are not here
         self._spoilt: set[str] = set()  # names that a warning has told
@@ -124,11 +129,11 @@ class CallbackList(Callback):
 
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """Take their folders, ask each what stands against it, then start each in order."""
-        self._started = []
+        self._started, self._locks = [], {}
         with ExitStack() as folders:
             for folder in dict.fromkeys(callback.run_folder for callback in self.callbacks):
                 if folder is not None:
-                    folders.enter_context(_taken(folder, agent))
+                    self._locks[folder] = folders.enter_context(_taken(folder, agent))
             self.check_training_start(agent, total_timesteps)
             self._folders = folders.pop_all()
         for callback in self.callbacks:
@@ -138,6 +143,11 @@ class CallbackList(Callback):
         for name, callback in self._named():  # what no file can have is not found out at the first one
             self._states[name] = _state_of(name, callback)
         self._run_what_waits()
+
+    def is_in_place(self, path: Path) -> bool:
+        """Whether the folders taken that `path` lies in still have their names: else it may be in another run's."""
+        within = Path(os.path.abspath(path)).parents
+        return all(lock.is_in_place for folder, lock in self._locks.items() if Path(os.path.abspath(folder)) in within)
 
     def get_state(self) -> State:
         """Copies of those of each that has one, by the name of its class, and a number from the second of a class on.
@@ -220,7 +230,7 @@ def _state_of(name: str, callback: Callback) -> Any:
 
 
 @contextmanager
-def _taken(folder: Path, agent: TRPO) -> Iterator[None]:
+def _taken(folder: Path, agent: TRPO) -> Iterator[FolderLock]:
     """Make a folder and have it for the training of `agent`; where that raises, what was made is removed again."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -233,7 +243,7 @@ def _taken(folder: Path, agent: TRPO) -> Iterator[None]:
         except OSError as error:
             raise _unwritable("folder", folder, error) from error
         try:
-            yield
+            yield lock
         finally:
             lock.release()
     except BaseException:
@@ -241,6 +251,11 @@ def _taken(folder: Path, agent: TRPO) -> Iterator[None]:
             for path in missing:
                 path.rmdir()
         raise
+
+
+def _is_in_place(path: Path, agent: TRPO) -> bool:
+    callbacks = agent.callbacks_under_way
+    return callbacks is None or callbacks.is_in_place(path)
 
 
 def _ends_training(answer: Any) -> bool:
@@ -403,8 +418,10 @@ class CheckpointCallback(Callback):
 
     def save(self, agent: TRPO) -> Path:
         """Save now, after waiting for the critic's fit; the path written. OSError where that fails."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / checkpoint_name(agent.total_timesteps)
+        if not _is_in_place(path, agent):
+            raise FileNotFoundError(errno.ENOENT, "renamed or removed while a training is in it", str(self.folder))
+        self.folder.mkdir(parents=True, exist_ok=True)
         agent.save(path)
         self._taken = None
         self._tidy(path)
@@ -414,7 +431,9 @@ class CheckpointCallback(Callback):
         taken = self._taken
         if taken is None:
             return
-        if not self.folder.is_dir():  # not made again: its run would be in two folders
+        timesteps = taken.counters["num_timesteps"] + taken.counters["earlier_timesteps"]
+        path = self.folder / checkpoint_name(timesteps)
+        if not (self.folder.is_dir() and _is_in_place(path, agent)):  # not made again: its run would be in two folders
             self._taken = None
             if not self._missing:
                 warnings.warn(
@@ -425,11 +444,10 @@ class CheckpointCallback(Callback):
             self._missing = True
             return
         self._missing = False
-        timesteps = taken.counters["num_timesteps"] + taken.counters["earlier_timesteps"]
-        path = self.folder / checkpoint_name(timesteps)
         try:
             checkpoint.save(agent, path, taken)
-            self._tidy(path)
+            if _is_in_place(path, agent):
+                self._tidy(path)
         except OSError as error:
             warnings.warn(
                 f"the checkpoint at {timesteps:,} timesteps was not written: {path}: {error.strerror or error}; the "
@@ -467,6 +485,15 @@ class CheckpointCallback(Callback):
     def _plan(self, agent: TRPO) -> None:
         if self.every is not None:
             self._due = (agent.total_timesteps // self.every + 1) * self.every
+
+
+def set_aside(path: Path) -> Path:
+    """Give a file a name that says that it was before, and that no other has; the new path."""
+    for number in itertools.count(1):
+        aside = path.with_name(f"{path.name}.before{'' if number == 1 else f'-{number}'}")
+        if not aside.exists():
+            return path.replace(aside)
+    raise AssertionError  # there are more numbers than files
 
 
 def refuse_farther(paths: Sequence[Path], agent: TRPO) -> list[tuple[Path, ModelFileError]]:
@@ -566,6 +593,9 @@ class StopAtReturn(Callback):
         return len(returns) < self.episodes or sum(returns) / len(returns) < self.value
 
 
+_keepers: WeakValueDictionary[Path, TRPO] = WeakValueDictionary()  # of a best model, the latest to train
+
+
 class EvaluationCallback(Callback):
     """Evaluates the agent about every ``every`` timesteps and keeps the best model.
 
@@ -577,7 +607,8 @@ class EvaluationCallback(Callback):
     Without ``seed`` every evaluation has other episodes: their seed is drawn from the agent's and its number of
     updates, so that a resumed run evaluates as it would have. One that was interrupted is made up for when the training
     goes on. The file at ``best_path`` is written when all callbacks of the update have been called; it says its mean,
-    and a resumed run keeps it until a better one comes.
+    and a resumed run keeps it until a better one comes. An agent that begins sets aside one that is there, as
+    `RunLogger` does its log.
     """
 
     def __init__(
@@ -604,6 +635,7 @@ class EvaluationCallback(Callback):
         self._best_path = None if best_path is None else checked_path("best_path", best_path).absolute()
         self._refuse_folder()  # not hours in
         self._best = float("-inf")
+        self._missing = False  # the folder of the best model, and a warning has said so
         self._due = 0  # in timesteps; in the past where an evaluation was interrupted
         self._resumed: State = {}
 
@@ -616,9 +648,14 @@ class EvaluationCallback(Callback):
         self._resumed = state
 
     def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
-        """ValueError where an evaluation will not be possible, or the file at ``best_path`` is another run's."""
+        """ValueError where an evaluation will not be possible, or the file at ``best_path`` is another training's."""
         self._refuse_folder()
         if self._best_path is not None:
+            other = _keepers.get(self._best_path)
+            if other is not None and other is not agent and self._is_kept_by(other):
+                raise ValueError(
+                    f"best_path: {self._best_path} is another agent's, which trains at this moment; want another path"
+                )
             refuse_others([self._best_path], agent, "best_path", "another path, or the file removed")
             require_writable("best_path", self._best_path.parent)
         if agent.recipe is not None and agent.recipe.steps_in(self._arguments["env"]):
@@ -631,9 +668,16 @@ class EvaluationCallback(Callback):
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """Plan the first evaluation at the next multiple of ``every``; make up for one that was interrupted."""
         if self._best_path is not None:
+            _keepers[self._best_path] = agent
             self._best_path.parent.mkdir(parents=True, exist_ok=True)
             if agent.total_timesteps:
                 self._best = max(self._best, _evaluated_mean(self._best_path))
+            elif self._best_path.exists() and _timesteps_of(self._best_path) > 0:
+                aside = set_aside(self._best_path)
+                warnings.warn(
+                    f"{self._best_path} is the best of another training, this one begins: it is {aside.name} now",
+                    stacklevel=2,
+                )
         resumed, self._resumed = self._resumed, {}
         self._due = resumed["due"] if resumed.get("every") == self.every else self._after(agent)
         self.on_update(agent)
@@ -643,6 +687,13 @@ class EvaluationCallback(Callback):
         if agent.num_timesteps >= self._due:
             self._evaluate(agent)
             self._due = self._after(agent)  # also in the best model's file, which is written later
+
+    def _is_kept_by(self, agent: TRPO) -> bool:
+        callbacks = agent.callbacks_under_way
+        return callbacks is not None and any(
+            isinstance(callback, EvaluationCallback) and callback._best_path == self._best_path
+            for callback in callbacks.callbacks
+        )
 
     def _refuse_folder(self) -> None:
         if self._best_path is not None and self._best_path.is_dir():
@@ -676,6 +727,16 @@ class EvaluationCallback(Callback):
     def _save_best(self, agent: TRPO, at: str, mean: float) -> None:
         if self._best_path is None:
             return
+        if not _is_in_place(self._best_path, agent):
+            if not self._missing:
+                warnings.warn(
+                    f"{self._best_path.parent} is not there any more, it was renamed or removed: the best model is not "
+                    "written until it is back; the training goes on",
+                    stacklevel=2,
+                )
+            self._missing = True
+            return
+        self._missing = False
         try:
             checkpoint.save(agent, self._best_path, evaluation={"mean": mean})
         except OSError as error:

@@ -6,6 +6,7 @@ Names are those of Stable-Baselines3 and sb3-contrib wherever they have one for 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import itertools
 import math
@@ -19,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from trpo_fast.algorithm.callbacks import Callback, refuse_farther, refuse_others, require_writable
+from trpo_fast.algorithm.callbacks import Callback, refuse_farther, refuse_others, require_writable, set_aside
 from trpo_fast.algorithm.report import TIMINGS, UpdateReport
 from trpo_fast.model_file import checked_path, replace_file
 from trpo_fast.run_models import newest_first
@@ -123,6 +124,7 @@ class RunLogger(Callback):
         self._path = self.folder / "progress.csv"
         self._file: IO[bytes] | None = None
         self._events: IO[bytes] | None = None
+        self._own: os.stat_result | None = None  # progress.csv, when it was opened
         self._position = _Position(_Tail(0), _Tail(0), 0)
         self._warned = False
         self._began = 0.0
@@ -162,7 +164,7 @@ class RunLogger(Callback):
         self.write_waiting()  # of the training before
         done, rows = agent.total_timesteps, self._rows()
         if self._last_of_another_run(rows, agent):  # the agent begins, or it would have been refused
-            aside = _set_aside(self._path)
+            aside = set_aside(self._path)
             warnings.warn(
                 f"{self._path} has rows of another training, or of one that left no model: it is {aside.name} now, and "
                 "a new one begins",
@@ -183,8 +185,8 @@ class RunLogger(Callback):
                 # Events that a lost run wrote after its last checkpoint would otherwise overlap the ones to come. In
                 # the first session, too: TensorBoard takes the first purge that it finds for the run's beginning.
                 begin = _first_events(purge_step=done + 1 if done else 0)
-            end = os.fstat(self._file.fileno()).st_size
-            self._position = _Position(_Tail(end), _Tail(0, begin), agent.num_updates)
+            self._own = os.fstat(self._file.fileno())
+            self._position = _Position(_Tail(self._own.st_size), _Tail(0, begin), agent.num_updates)
             self._write_waiting()
         except BaseException:  # a callback that was not started is not ended either
             self._close()
@@ -217,9 +219,17 @@ class RunLogger(Callback):
         with self._reported("the last rows of progress.csv were"):
             self._file = self._path.open("r+b", buffering=0)
             try:
+                self._refuse_another_file()
                 self._write_waiting()
             finally:
                 self._close()
+
+    def _refuse_another_file(self) -> None:
+        """OSError where the log is not the one that was begun: a folder may have taken the name of its own."""
+        assert self._file is not None and self._own is not None
+        found = os.fstat(self._file.fileno())
+        if not os.path.samestat(found, self._own) or found.st_size < self._position.rows.end:
+            raise OSError(errno.ESTALE, f"{self._path} is another file than this training wrote")
 
     def _rows(self) -> list[dict[str, str]]:
         return read_progress(self._path) if self._path.exists() else []
@@ -334,15 +344,6 @@ def _refuse_another_moment(path: Path, rows: list[dict[str, str]], agent: TRPO) 
                 f"folder: {path} has {name} {said or 'unknown'} at {done:,} timesteps, this agent {own or 'unknown'}: "
                 "it is of another run; want a folder for each, or TRPO.load of that one's model to go on with it"
             )
-
-
-def _set_aside(path: Path) -> Path:
-    """Give a file a name that says that it was before, and that no other has; the new path."""
-    for number in itertools.count(1):
-        aside = path.with_name(f"{path.name}.before{'' if number == 1 else f'-{number}'}")
-        if not aside.exists():
-            return path.replace(aside)
-    raise AssertionError  # there are more numbers than files
 
 
 def _line(values: Mapping[str, Any]) -> bytes:

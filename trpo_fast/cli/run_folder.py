@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -52,7 +51,6 @@ class RunFolder:
         self.model = self.place / MODEL
         self.curve = self.place / "curve.png"
         self._lock: FolderLock | None = None
-        self._taken: os.stat_result | None = None
         self._made = False
         self._new = False
 
@@ -63,10 +61,7 @@ class RunFolder:
     @property
     def is_in_place(self) -> bool:
         """Whether the folder that was taken still has its name: it may be renamed or removed while a run is in it."""
-        try:
-            return self._taken is not None and os.path.samestat(self._taken, os.stat(self.place))
-        except OSError:
-            return False
+        return self._lock is not None and self._lock.is_in_place
 
     @property
     def is_new(self) -> bool:
@@ -137,16 +132,21 @@ class RunFolder:
             self._lock = None
 
     def discard(self) -> None:
-        """Remove what a new run left here, so that the folder serves for another try; an old run is only let go."""
-        if not self._new:
+        """Remove what a new run left here, so that the folder serves for another try; an old run is only let go.
+
+        So is a folder that was renamed, or removed: one that has its name now is another's.
+        """
+        if not self._new or not self.is_in_place:
             self.release()
             return
         names = ("config.json", "config.json.new", "progress.csv", "progress.csv.new", MODEL)
         with suppress(OSError):
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
-            for path in (*(self.place / name for name in names), *self.place.glob("events.out.tfevents.*")):
+            model_file.remove_unfinished(self.checkpoints)
+            first = self.checkpoints / checkpoint_name(0)
+            for path in (first, *(self.place / name for name in names), *self.place.glob("events.out.tfevents.*")):
                 with suppress(OSError):
                     path.unlink()
+            self.checkpoints.rmdir()
         self.release()
         if self._made:
             with suppress(OSError):
@@ -175,7 +175,6 @@ class RunFolder:
             except FolderInUse as error:
                 raise CommandError(f"{option}: {self.path} is in use by {error}; want one run in a folder") from None
         self._lock = lock
-        self._taken = os.stat(self.place)
 
     def prepare(self) -> None:
         """Make ready for files: remove what saves of a killed process left; CommandError where none can be written."""

@@ -103,8 +103,19 @@ class _Run:
         self.begun = self.saved = self.moved = False
         self._content = {**config, **options}
 
+    @property
+    def latest(self) -> Path | None:
+        """The checkpoint to go on from; None where there is none, or the folder of that name is another."""
+        return self.checkpoints.latest if self.folder.is_in_place else None
+
+    def require_place(self) -> None:
+        """CommandError where the folder is not there any more before the run has begun."""
+        if not self.folder.is_in_place:
+            raise CommandError(f"folder {self.folder.path} was renamed or removed before the training began")
+
     def begin(self) -> None:
         """Called when all that could stand against it has been looked at, before anything of an old run is changed."""
+        self.require_place()
         if not self.folder.is_new:
             self.folder.prepare()
         self.folder.write_config(self._content)
@@ -130,6 +141,9 @@ class _Begin(Callback):
 
     def __init__(self, run: _Run) -> None:
         self._run = run
+
+    def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
+        self._run.require_place()
 
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         self._run.begin()
@@ -475,6 +489,9 @@ def _evaluated(run: _Run) -> bool:
 def _drawn(run: _Run) -> bool:
     """Draw the curve; whether that went well. Without matplotlib, which need not be there, it does."""
     again = f"trpo-fast plot {shlex.quote(str(run.folder.path))}"
+    if not run.folder.is_in_place:
+        say(f"curve    not drawn: {run.folder.path} was renamed or removed")
+        return False
     try:
         plot.draw([run.folder], run.folder.curve)
     except plot.MatplotlibMissing as missing:
@@ -494,7 +511,7 @@ def _stopped(run: _Run, interrupt: KeyboardInterrupt) -> int:
     Between two cuts of `reset_on_checkpoint` nothing is saved: no bits could be gone on from there, and a run that
     asked for that goes on from the checkpoint at the last cut, as after a kill. The end of the training is saved.
     """
-    agent, latest = run.agent, run.checkpoints.latest
+    agent, latest = run.agent, run.latest
     steps, saved = agent.total_timesteps, "saved"
     done = steps >= run.timesteps
     if not done and agent.training_environments.cuts and not agent.is_at_a_cut and latest is not None:
@@ -562,7 +579,7 @@ def _save(run: _Run) -> None:
 def _lost(run: _Run, error: _NotSaved) -> int:
     """Say what there is to go on from where the end of a training could not be saved; the exit code."""
     say(f"\ntrpo-fast train: error: {error}", sys.stderr)
-    latest = run.checkpoints.latest
+    latest = run.latest
     if latest is not None:
         steps = progress_of(latest).timesteps
         say(

@@ -187,7 +187,7 @@ def _watch(job: Mapping[str, Any]) -> None:
 class _Calls:
     """Counts calls of the main thread: all, those of the first update behind its rollout, those that change files."""
 
-    CHANGES = frozenset({"open", "fsync", "replace", "link", "unlink", "mkdir", "rmdir", "ftruncate", "lockf"})
+    CHANGES = frozenset({"open", "fsync", "replace", "link", "unlink", "mkdir", "rmdir", "ftruncate", "flock"})
 
     def __init__(self, moments: Moments) -> None:
         self.of_first_update = False

@@ -369,3 +369,19 @@ def test_a_vector_environment_whose_step_was_interrupted_is_replaced_for_all_who
         with pytest.warns(UserWarning, match="the AsyncVectorEnv given was interrupted.*it stays open"):
             take()
     agent.close()
+
+
+def test_worker_processes_that_end_between_two_trainings_are_replaced_by_the_next(make_agent, by_processes):
+    agent = make_agent(by_processes)
+    agent.learn(STEPS)
+    for vector in (by_processes, None):
+        vector = vector or agent.environments._env
+        for process in vector.processes:
+            os.kill(process.pid, signal.SIGINT)
+            process.join()
+        before = agent.total_timesteps
+        with pytest.warns(UserWarning, match="the AsyncVectorEnv given was interrupted.*workers of it have ended"):
+            agent.learn(STEPS)
+        assert agent.total_timesteps > before
+        assert vector.closed
+    agent.close()

@@ -13,6 +13,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.vector.utils import concatenate, create_empty_array
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
+import trpo_fast.environments.vector as module
 from tests.rollout.toys import Ending, Parts, Walk, make_environments, play
 from trpo_fast.engines import make_engine
 from trpo_fast.environments.vector import VectorAdapter
@@ -205,6 +206,27 @@ def test_worker_processes_of_an_interrupted_call_are_replaced_for_whoever_takes_
         another.close()
         assert another._env.closed
     given.close(terminate=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*pending call")
+def test_workers_that_are_about_to_end_after_an_interruption_have_ended(monkeypatch):
+    class SlowToClose(Walk):
+        def close(self):
+            time.sleep(0.1)
+
+    given = AsyncVectorEnv([SlowToClose] * 2, autoreset_mode=NEXT)
+    adapter = make_environments(given)
+    adapter.reset(1)
+    interrupt(adapter, "recv")
+    with pytest.raises(KeyboardInterrupt):
+        adapter.step(np.zeros((2, 1), np.float32))
+    for process in given.processes:
+        os.kill(process.pid, signal.SIGINT)  # as a terminal does
+    monkeypatch.setattr(module, "PATIENCE", 60.0)  # a machine with other work may take longer
+    with pytest.warns(UserWarning, match="AsyncVectorEnv given was interrupted.*workers of it have ended"):
+        adapter.reset(1)
+    assert given.closed
+    adapter.close()
 
 
 @pytest.mark.parametrize("method", ["send", "recv"])

@@ -6,6 +6,7 @@ import contextlib
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
 from types import SimpleNamespace
 from typing import Any
 
@@ -254,7 +255,8 @@ class VectorAdapter(Environments):
         unfinished = self._is_unfinished() and foreign.leaves_answers(self._env)
         if not (unfinished or self.has_ended):
             return
-        gone = self._has_workers() and _any_gone(inner.processes)
+        # A terminal's Ctrl-C goes to the workers, too, which may be about to end.
+        gone = self._has_workers() and _any_gone(inner.processes, within=PATIENCE / 2)
         if self._again is None:
             what = f"worker processes of {self._name} have ended"
             if not gone:
@@ -377,8 +379,10 @@ class VectorAdapter(Environments):
         return self._layout.flatten_some(final, indices), indices
 
 
-def _any_gone(processes: Sequence[Any]) -> bool:
-    return any(process.exitcode is not None for process in processes)
+def _any_gone(processes: Sequence[Any], *, within: float = 0.0) -> bool:
+    """Whether one of the processes has ended, or does so in so many seconds."""
+    about_to = wait([process.sentinel for process in processes], within)  # before the system has its exit code
+    return bool(about_to) or any(process.exitcode is not None for process in processes)
 
 
 def _require_different_copies(env: VectorEnv[Any, Any, Any], name: str) -> None:

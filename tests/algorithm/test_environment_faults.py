@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import trpo_fast.algorithm.training_environments as module
 from tests.environments.test_shared_state import OneAircraft
@@ -337,3 +337,51 @@ def test_a_worker_that_is_killed_leaves_an_agent_that_is_saved_and_learns_on_in_
     assert TRPO.load(tmp_path / "a.trpo", env=Walk).num_timesteps == 2 * STEPS
     agent.learn(STEPS, reset_num_timesteps=False)
     assert agent.num_timesteps == 3 * STEPS and not set(killed) & set(agent.environments.processes)
+
+
+@pytest.fixture
+def by_processes():
+    vector = AsyncVectorEnv([Walk] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    yield vector
+    vector.close(terminate=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*pending call")
+def test_a_vector_environment_whose_step_was_interrupted_is_replaced_for_all_who_take_it(
+    make_agent, by_processes, tmp_path, monkeypatch
+):
+    def interrupted(self, timeout=None):
+        raise KeyboardInterrupt
+
+    agent = make_agent(by_processes)
+    agent.save(tmp_path / "model.trpo")
+    with monkeypatch.context() as patched:
+        patched.setattr(AsyncVectorEnv, "step_wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            agent.learn(STEPS)
+    agent.close()
+    for take in (
+        lambda: make_agent(by_processes).close(),
+        lambda: TRPO.load(tmp_path / "model.trpo", env=by_processes).close(),
+        lambda: agent.evaluate(1, env=by_processes),
+        lambda: agent.learn(STEPS),
+    ):
+        with pytest.warns(UserWarning, match="the AsyncVectorEnv given was interrupted.*it stays open"):
+            take()
+    agent.close()
+
+
+def test_worker_processes_that_end_between_two_trainings_are_replaced_by_the_next(make_agent, by_processes):
+    agent = make_agent(by_processes)
+    agent.learn(STEPS)
+    for vector in (by_processes, None):
+        vector = vector or agent.environments._env
+        for process in vector.processes:
+            os.kill(process.pid, signal.SIGINT)
+            process.join()
+        before = agent.total_timesteps
+        with pytest.warns(UserWarning, match="the AsyncVectorEnv given was interrupted.*workers of it have ended"):
+            agent.learn(STEPS)
+        assert agent.total_timesteps > before
+        assert vector.closed
+    agent.close()

@@ -69,6 +69,7 @@ def test_wrong_arguments_of_envpool_are_named_with_its_id(envpool):
         make_environments("Pendulum-v1", vectorization="envpool", env_kwargs={"gravitation": 3})
 
 
+@quiet
 def test_copy_i_of_envpool_gets_the_seed_plus_i_at_every_reset(envpool):
     adapter = make_environments("Pendulum-v1", num_envs=3, vectorization="envpool")
     first = adapter.reset(5).copy()
@@ -214,13 +215,11 @@ def test_envpools_atari_is_images_of_its_own_preprocessing(envpool):
 
 @pytest.fixture
 def atari():
-    pytest.importorskip("ale_py", reason="needs ale-py[vector]")
-    pytest.importorskip("cv2", reason="needs ale-py[vector]")
-    from ale_py.vector_env import AtariVectorEnv
+    vector_env = pytest.importorskip("ale_py.vector_env", reason="needs ale-py")
 
     def make(mode=NEXT, **arguments):
         small = {"num_envs": 3, "img_height": 12, "img_width": 12, "stack_num": 2, "max_num_frames_per_episode": 24}
-        return AtariVectorEnv("pong", **{**small, "noop_max": 1, "autoreset_mode": mode, **arguments})
+        return vector_env.AtariVectorEnv("pong", **{**small, "noop_max": 1, "autoreset_mode": mode, **arguments})
 
     return make
 

@@ -8,10 +8,12 @@ import time
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import concatenate, create_empty_array
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
+import trpo_fast.environments.vector as module
 from tests.rollout.toys import Ending, Parts, Walk, make_environments, play
 from trpo_fast.engines import make_engine
 from trpo_fast.environments.vector import VectorAdapter
@@ -175,6 +177,56 @@ def test_worker_processes_that_have_become_others_after_an_interruption_are_refu
         assert adapter.reset(1).shape == (2, 3)
     adapter.close()
     given.close(terminate=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*pending call")
+@pytest.mark.parametrize("call", ["step", "reset", "adapting"])
+@pytest.mark.parametrize("closed", [False, True])  # as the warning asks of its user
+def test_worker_processes_of_an_interrupted_call_are_replaced_for_whoever_takes_them_next(call, closed):
+    given = AsyncVectorEnv([Walk] * 2, autoreset_mode=NEXT)
+    adapter = make_environments(given)
+    fresh = adapter.reset(1).copy()
+    interrupt(adapter, "recv")
+    with pytest.raises(KeyboardInterrupt):
+        if call == "adapting":
+            make_environments(given)
+        elif call == "reset":
+            adapter.reset(1)
+        else:
+            adapter.step(np.zeros((2, 1), np.float32))
+    adapter.close()
+    if closed:
+        given.close(terminate=True)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="it is closed; new" if closed else "stays open, for you to close; new"):
+            another = make_environments(given)
+        np.testing.assert_array_equal(another.reset(1), fresh)
+        assert type(another._env) is AsyncVectorEnv
+        assert another.autoreset_mode is another._env.metadata["autoreset_mode"] is NEXT
+        another.close()
+        assert another._env.closed
+    given.close(terminate=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*pending call")
+def test_workers_that_are_about_to_end_after_an_interruption_have_ended(monkeypatch):
+    class SlowToClose(Walk):
+        def close(self):
+            time.sleep(0.1)
+
+    given = AsyncVectorEnv([SlowToClose] * 2, autoreset_mode=NEXT)
+    adapter = make_environments(given)
+    adapter.reset(1)
+    interrupt(adapter, "recv")
+    with pytest.raises(KeyboardInterrupt):
+        adapter.step(np.zeros((2, 1), np.float32))
+    for process in given.processes:
+        os.kill(process.pid, signal.SIGINT)  # as a terminal does
+    monkeypatch.setattr(module, "PATIENCE", 60.0)  # a machine with other work may take longer
+    with pytest.warns(UserWarning, match="AsyncVectorEnv given was interrupted.*workers of it have ended"):
+        adapter.reset(1)
+    assert given.closed
+    adapter.close()
 
 
 @pytest.mark.parametrize("method", ["send", "recv"])
@@ -351,6 +403,52 @@ def test_a_killed_worker_of_an_async_vector_environment_is_named_and_the_next_re
     assert given.closed  # its own close would wait for the dead
     np.testing.assert_array_equal(rows, make_environments(Walk, 2).reset(0))
     adapter.close()
+    with pytest.warns(UserWarning, match="AsyncVectorEnv given was interrupted.*workers of it have ended"):
+        another = make_environments(given)
+    np.testing.assert_array_equal(another.reset(0), rows)
+    another.close()
+
+
+def end(environments, index):
+    """Kill a worker, and wait until it is gone."""
+    os.kill(environments.processes[index].pid, signal.SIGKILL)
+    environments.processes[index].join()
+
+
+@pytest.mark.parametrize("adapted_before", [False, True])
+def test_worker_processes_that_have_ended_between_two_calls_are_replaced_at_once(adapted_before):
+    given = AsyncVectorEnv([Walk] * 2, autoreset_mode=SAME)
+    adapter = make_environments(given) if adapted_before else None
+    end(given, 1)
+    with pytest.warns(UserWarning, match="AsyncVectorEnv given was interrupted.*workers of it have ended"):
+        adapter = adapter or make_environments(given)
+        rows = adapter.reset(0).copy()
+    assert given.closed
+    end(adapter._env, 0)  # its own
+    np.testing.assert_array_equal(adapter.reset(0), rows)
+    end(adapter._env, 0)
+    adapter.close()
+    with pytest.warns(UserWarning, match="AsyncVectorEnv given was interrupted.*workers of it have ended"):
+        make_environments(given).close()
+
+
+def test_worker_processes_that_have_ended_without_a_recipe_are_named():
+    environments = RecordEpisodeStatistics(AsyncVectorEnv([Walk] * 2, autoreset_mode=SAME))
+    adapter = VectorAdapter(environments)
+    end(environments.unwrapped, 0)
+    with pytest.raises(RuntimeError, match=r"worker processes of RecordEpisodeStatistics have ended, and nothing says"):
+        adapter.reset(0)
+    adapter.close()
+
+
+def test_what_its_user_has_closed_is_not_replaced():
+    given = AsyncVectorEnv([Walk] * 2, autoreset_mode=SAME)
+    adapter = make_environments(given)
+    given.close()
+    with pytest.raises(ClosedEnvironmentError):
+        adapter.reset(0)
+    with pytest.raises(ClosedEnvironmentError):
+        make_environments(given)
 
 
 def test_what_an_environment_in_a_vector_raises_has_the_step():

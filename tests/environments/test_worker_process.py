@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import types
 
+import cloudpickle
 import gymnasium
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ import trpo_fast
 from tests.environments import worker_toys as toys
 from tests.environments.pids import gone, wait_until
 from trpo_fast._core.library import floating_mode, set_floating_mode
+from trpo_fast.environments.worker_process import _dumped
 from trpo_fast.environments.workers import WorkerEnvironments
 
 
@@ -54,6 +58,49 @@ def test_a_class_that_is_registered_is_imported_in_the_workers_that_make_it_and_
             made(lambda: gymnasium.make("Elsewhere-v0"), 2, 2)
     finally:
         del gymnasium.registry["Elsewhere-v0"], gymnasium.registry["Summed-v0"]
+
+
+class Pickled:
+    """Calls something in the middle of being pickled."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def __reduce__(self):
+        self.call()
+        return int, ()
+
+
+@pytest.fixture
+def main_of_a_child(monkeypatch):
+    """What multiprocessing's spawn makes of the main module."""
+    main = types.ModuleType("__mp_main__")
+    monkeypatch.setitem(sys.modules, "__mp_main__", main)
+    exec("def make(): return 7", vars(main))
+    return main
+
+
+def test_threads_that_pickle_what_a_childs_main_module_defines_do_not_disturb_each_other(main_of_a_child):
+    other = threading.Thread(target=_dumped, args=(main_of_a_child.make,))
+
+    def let_the_other_go_on():
+        other.start()
+        other.join(0.2)
+
+    dumped = _dumped([Pickled(let_the_other_go_on), main_of_a_child.make])
+    other.join()
+    del sys.modules["__mp_main__"]  # no worker has it
+    assert pickle.loads(dumped)[1]() == 7
+    assert not cloudpickle.list_registry_pickle_by_value()
+
+
+def test_a_users_registration_with_cloudpickle_stays(main_of_a_child):
+    cloudpickle.register_pickle_by_value(main_of_a_child)
+    try:
+        _dumped(main_of_a_child.make)
+        assert "__mp_main__" in cloudpickle.list_registry_pickle_by_value()
+    finally:
+        cloudpickle.unregister_pickle_by_value(main_of_a_child)
 
 
 def test_workers_leave_ctrl_c_to_the_main_process(made):

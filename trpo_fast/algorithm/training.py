@@ -51,7 +51,7 @@ def train(
     if agent.callbacks_under_way is not None:
         raise RuntimeError("learn: called by a callback of learn; want one call to end before the next begins")
     agent.hooks.require()
-    collector = agent.training_environments.ready()
+    collector = agent.training_environments.begin()
     counted = agent.earlier_timesteps, agent.num_timesteps, agent.horizon
     end = timesteps + (0 if reset else agent.num_timesteps)
     until = checked_horizon(horizon, end, 0 if reset else agent.horizon)

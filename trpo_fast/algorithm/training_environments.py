@@ -175,6 +175,13 @@ class TrainingEnvironments:
         assert self.collector is not None
         return self.collector
 
+    def begin(self) -> Collector:
+        """`ready` for a training that begins: what has ended since the last one, as Ctrl-C in a terminal ends the
+        worker processes of an `AsyncVectorEnv`, is made anew."""
+        if self.environments is not None and self.environments.has_ended:
+            self.close()
+        return self.ready()
+
     def apart(self, env: Any, count: int) -> Environments:
         """Environments for an evaluation; one copy where several in a process would be one simulator, and a warning.
 

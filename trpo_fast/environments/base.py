@@ -120,6 +120,11 @@ class Environments(ABC):
         return False
 
     @property
+    def has_ended(self) -> bool:
+        """Whether a process that steps copies is gone, and only environments made anew can be gone on with."""
+        return False
+
+    @property
     def inexact(self) -> str | None:
         """Why the copies cannot be put back to the bit, see `get_state`; None where they can."""
         return "nothing is known of their state"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.async_vector_env import AsyncState
 from numpy.typing import NDArray
@@ -24,8 +26,8 @@ from trpo_fast.state import State
 
 _FLOAT, _BOOL = np.dtype(np.float64), np.dtype(np.bool_)
 
-# Vector environments that an exception, Ctrl-C for example, left in the middle of a call, by their ids. A user's may be
-# adapted again: by an evaluation, by another agent, after `close`.
+# Vector environments that an exception, Ctrl-C for example, left in the middle of a call, or whose worker processes
+# have ended, by their ids. A user's may be adapted again: by an evaluation, by another agent, after `close`.
 _UNFINISHED: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 # Who reset a vector environment last, by its id; nobody where that one is gone. A user's may have several adapters.
@@ -38,15 +40,24 @@ class VectorAdapter(Environments):
     Masks come from a method ``action_masks`` of the VectorEnv or of the environments in it, else from
     ``info["action_mask"]``; the first reset decides.
 
+    A VectorEnv that cannot be gone on with, since a call was left in the middle or a worker process has ended, is
+    replaced by new environments; what a user handed in stays open where its workers live, which a UserWarning says.
+
     Parameters
     ----------
     env : VectorEnv
         Its autoreset mode must be SAME_STEP or NEXT_STEP.
     again : callable, optional
-        Makes another VectorEnv of so many copies, of the same kind and mode; called where an interrupted call has made
-        this one useless.
+        Makes another VectorEnv of so many copies, of the same kind and mode; called where this one is replaced.
     owned : bool
         Whether `close` closes it: what a user handed in, a user closes.
+
+    Raises
+    ------
+    RuntimeError
+        It has to be replaced, and nobody knows how to make new ones.
+    ValueError
+        New ones have become others.
     """
 
     def __init__(
@@ -61,7 +72,6 @@ class VectorAdapter(Environments):
         _require_different_copies(env, name)
         mode = foreign.autoreset_mode(env)
         super().__init__(env.single_observation_space, env.single_action_space, env.num_envs, mode)
-        self.wrappings = wrappings_of(env)
         self._one_each = (self.num_envs,)
         self._observations_wanted = (self.num_envs, *(self.observation_space.shape or ()))
         self._observations_are_rows = len(self._observations_wanted) == 2
@@ -74,19 +84,24 @@ class VectorAdapter(Environments):
         self._again = again
         self._owned = owned
         self._not_kept: str | None = None  # what no file can have, once that has been seen
-        exact.watch(env)
         self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
+        exact.watch(env)
+        self._replace_if_unusable()
+        try:
+            self.wrappings = wrappings_of(self._env)
+        except BaseException as error:
+            self._leave_unfinished(error)
+            self.close()
+            raise
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start new episodes everywhere; observations ``(E, D)``. Copies get different generators from one `seed`.
 
         Where a step or reset was left in the middle, and requests or answers of worker processes or threads may be
-        lost or waiting, all is replaced by new environments, and what a user handed in stays open where its workers
-        live, which a UserWarning says; RuntimeError where nobody knows how to make them,
-        ValueError where they have become others.
+        lost or waiting, and where worker processes have ended, all is replaced by new environments; errors are those
+        of the constructor.
         """
-        if self._is_unfinished() and foreign.leaves_answers(self._env):
-            self._replace()
+        self._replace_if_unusable()
         _BEGUN[id(self._env.unwrapped)] = self  # also where it fails halfway
         try:
             observations, infos = self._env.reset(seed=seed)
@@ -156,8 +171,7 @@ class VectorAdapter(Environments):
 
     def set_state(self, state: State, observations: NDArray[Any]) -> None:
         """Put the vector environment back; see :class:`Environments`."""
-        if self._is_unfinished() and foreign.leaves_answers(self._env):
-            self._replace()
+        self._replace_if_unusable()
         _BEGUN[id(self._env.unwrapped)] = self  # also where it fails halfway
         try:
             if "copies" in state:
@@ -183,6 +197,12 @@ class VectorAdapter(Environments):
         """Whether another adapter, of another agent or an evaluation, has reset the vector environment since."""
         return _BEGUN.get(id(self._env.unwrapped)) is not self
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether a worker process of the vector environment, which nobody has closed, is gone."""
+        inner: Any = self._env.unwrapped
+        return self._has_workers() and not inner.closed and _any_gone(inner.processes)
+
     def close(self) -> None:
         """Close the environments, unless a user handed them in; a UserWarning names copies that raise.
 
@@ -199,7 +219,7 @@ class VectorAdapter(Environments):
             said = close_each(inner.envs)
             inner.closed = True
         elif self._has_workers():
-            unfinished = self._is_unfinished()
+            unfinished = self._is_unfinished() or self.has_ended
             if unfinished:
                 inner._state = AsyncState.DEFAULT  # or it waits for an answer, which a dead worker does not give
             arguments = {"timeout": 1.0, "terminate": unfinished}
@@ -211,8 +231,9 @@ class VectorAdapter(Environments):
 
     def _leave_unfinished(self, error: BaseException) -> None:
         """Note that a call ended in `error`; WorkerError where that is what remains of an AsyncVectorEnv's process."""
-        with contextlib.suppress(TypeError):  # of what takes no weak references
-            _UNFINISHED[id(self._env.unwrapped)] = self._env.unwrapped
+        if isinstance(error, ClosedEnvironmentError):  # a user has closed it, and no call was begun
+            return
+        self._mark_unfinished()
         if not (self._has_workers() and isinstance(error, EOFError | ConnectionError)):
             return
         inner: Any = self._env.unwrapped
@@ -225,14 +246,26 @@ class VectorAdapter(Environments):
     def _is_unfinished(self) -> bool:
         return _UNFINISHED.get(id(self._env.unwrapped)) is self._env.unwrapped
 
-    def _replace(self) -> None:
-        if self._again is None:
-            raise RuntimeError(
-                f"env: a step or reset of {self._name} was interrupted, so that its worker processes or threads "
-                "cannot be used any more, and nothing says how to make new ones"
-            )
+    def _mark_unfinished(self) -> None:
+        with contextlib.suppress(TypeError):  # of what takes no weak references
+            _UNFINISHED[id(self._env.unwrapped)] = self._env.unwrapped
+
+    def _replace_if_unusable(self) -> None:
         inner: Any = self._env.unwrapped
-        gone = self._has_workers() and not all(process.is_alive() for process in inner.processes)
+        unfinished = self._is_unfinished() and foreign.leaves_answers(self._env)
+        if not (unfinished or self.has_ended):
+            return
+        # A terminal's Ctrl-C goes to the workers, too, which may be about to end.
+        gone = self._has_workers() and _any_gone(inner.processes, within=PATIENCE / 2)
+        if self._again is None:
+            what = f"worker processes of {self._name} have ended"
+            if not gone:
+                what = (
+                    f"a step or reset of {self._name} was interrupted, so that its worker processes or threads cannot "
+                    "be used any more"
+                )
+            raise RuntimeError(f"env: {what}, and nothing says how to make new ones")
+        self._mark_unfinished()
         if self._owned or gone:  # whose own `close` would wait for them
             self._close()
         made = foreign.translated(self._again(self.num_envs))
@@ -248,9 +281,9 @@ class VectorAdapter(Environments):
         if not self._owned:
             left = "workers of it have ended, and it is closed" if gone else "it stays open, for you to close"
             warnings.warn(
-                f"env: a step or reset of the {self._name} given was interrupted, so that it cannot be gone on with: "
-                f"{left}; new environments like it take its place here",
-                stacklevel=2,
+                f"env: the {self._name} given was interrupted, so that it cannot be gone on with: {left}; new "
+                "environments like it take its place here",
+                stacklevel=3,
             )
         self._env = made
         self._owned, self._mask_source = True, None
@@ -344,6 +377,12 @@ class VectorAdapter(Environments):
                 "mode SAME_STEP it belongs in infos['final_obs'], where infos['_final_obs'] marks who has one"
             )
         return self._layout.flatten_some(final, indices), indices
+
+
+def _any_gone(processes: Sequence[Any], *, within: float = 0.0) -> bool:
+    """Whether one of the processes has ended, or does so in so many seconds."""
+    about_to = wait([process.sentinel for process in processes], within)  # before the system has its exit code
+    return bool(about_to) or any(process.exitcode is not None for process in processes)
 
 
 def _require_different_copies(env: VectorEnv[Any, Any, Any], name: str) -> None:

@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ _ONE_THREAD = dict.fromkeys(
     ),
     "1",
 )
+
+# Held while a module is registered with cloudpickle, whose table all threads share; what is pickled may pickle, too.
+_BY_VALUE = threading.RLock()
 
 
 class WorkerError(RuntimeError):
@@ -202,11 +206,14 @@ def _dumped(value: Any) -> bytes:
     main = sys.modules.get("__mp_main__")
     if main is None:
         return bytes(cloudpickle.dumps(value))
-    cloudpickle.register_pickle_by_value(main)
-    try:
-        return bytes(cloudpickle.dumps(value))
-    finally:
-        cloudpickle.unregister_pickle_by_value(main)
+    with _BY_VALUE:
+        if main.__name__ in cloudpickle.list_registry_pickle_by_value():  # by a user, whose it stays
+            return bytes(cloudpickle.dumps(value))
+        cloudpickle.register_pickle_by_value(main)
+        try:
+            return bytes(cloudpickle.dumps(value))
+        finally:
+            cloudpickle.unregister_pickle_by_value(main)
 
 
 def _registry() -> bytes:

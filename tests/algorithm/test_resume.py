@@ -198,6 +198,23 @@ def test_an_environment_that_says_its_own_state_goes_on_with_the_same_bits(kind,
         assert resumed(tmp_path / f"{update}.trpo", total, env=kind, vectorization=vectorization) == seen[5]
 
 
+@pytest.mark.parametrize(("first", "then"), [("workers", "sync"), ("sync", "workers")])
+def test_a_class_of_a_function_goes_on_in_workers_and_back_with_the_same_bits(first, then, tmp_path):
+    class Local(Counting):
+        pass
+
+    # As that of a script, which workers get by value.
+    Local.__module__ = "__main__"
+    agent = TRPO(**settings(Local, vectorization=first)).learn(4 * T)
+    agent.save(tmp_path / "a.trpo")
+    other = TRPO.load(tmp_path / "a.trpo", env=Local, vectorization=then)
+    for one in (agent, other):
+        one.learn(4 * T, reset_num_timesteps=False).close()
+        assert one.inexact is None
+    wanted, found = (packed(checkpoint.capture(one).arrays) for one in (agent, other))
+    assert found.tobytes() == wanted.tobytes()
+
+
 class Saying(Counting):
     """Says what it is told to."""
 

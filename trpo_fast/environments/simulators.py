@@ -110,6 +110,9 @@ _OPTIONS = (
     *("disableflags", "enableflags"),
 )
 
+# Those of the classes whose states are known here.
+PACKAGES = ("gymnasium.", "ale_py.", "trpo_fast.")
+
 _ALE = "ale_py.env.AtariEnv"
 _BOX2D = "gymnasium.envs.box2d"
 _LANDER = f"{_BOX2D}.lunar_lander.LunarLander"

@@ -351,6 +351,13 @@ def test_episodes_of_other_environments_are_not_gone_on_with_and_why_is_said(sav
     loaded.close()
 
 
+def test_a_reason_for_new_episodes_that_is_no_text_is_refused(saved_file, tmp_path):
+    tensors, metadata = saved_file
+    model_file.write(tmp_path / "bad.trpo", tensors, {**metadata, "begun_anew": 3})
+    with pytest.raises(model_file.ModelFileError, match=r"bad\.trpo: .*begun_anew: 3 given; want a string, or null"):
+        TRPO.load(tmp_path / "bad.trpo")
+
+
 def test_a_file_of_before_episodes_were_kept_is_read(saved_file, tmp_path):
     tensors, metadata = copy.deepcopy(saved_file)
     del tensors["episodes_under_way"], metadata["resume"], metadata["counters"]["horizon"]

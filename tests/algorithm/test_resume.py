@@ -6,12 +6,14 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from collections import OrderedDict
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
+from trpo_fast import model_file
 from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.environments.worker_process import WorkerError
@@ -196,6 +198,23 @@ def test_an_environment_that_says_its_own_state_goes_on_with_the_same_bits(kind,
         assert resumed(tmp_path / f"{update}.trpo", total, env=kind, vectorization=vectorization) == seen[5]
 
 
+@pytest.mark.parametrize(("first", "then"), [("workers", "sync"), ("sync", "workers")])
+def test_a_class_of_a_function_goes_on_in_workers_and_back_with_the_same_bits(first, then, tmp_path):
+    class Local(Counting):
+        pass
+
+    # As that of a script, which workers get by value.
+    Local.__module__ = "__main__"
+    agent = TRPO(**settings(Local, vectorization=first)).learn(4 * T)
+    agent.save(tmp_path / "a.trpo")
+    other = TRPO.load(tmp_path / "a.trpo", env=Local, vectorization=then)
+    for one in (agent, other):
+        one.learn(4 * T, reset_num_timesteps=False).close()
+        assert one.inexact is None
+    wanted, found = (packed(checkpoint.capture(one).arrays) for one in (agent, other))
+    assert found.tobytes() == wanted.tobytes()
+
+
 class Saying(Counting):
     """Says what it is told to."""
 
@@ -358,10 +377,81 @@ def test_whatever_set_state_raises_has_new_episodes_begin_and_is_named(error, ve
     other = loaded_after_an_update(made, vectorization, tmp_path / "m.trpo")
     Refusing.made = 0  # one was made for its spaces
     named = rf"new episodes begin.*: environment 1: set_state\(\) of Refusing raised {re.escape(repr(error))}"
+    assert other.inexact is None
     with pytest.warns(UserWarning, match=named):
         other.learn(2 * T, reset_num_timesteps=False)
     assert other.num_updates == 2
+    assert re.match(named.partition(": ")[2], other.inexact)
     other.close()
+
+
+def longer(env):
+    return gym.wrappers.TimeLimit(env, 30)
+
+
+@pytest.mark.parametrize(
+    ("loading", "reason"),
+    [
+        ({"wrappers": ["gymnasium.wrappers:FlattenObservation"]}, "saved of another environment"),
+        ({"num_envs": 3}, "saved of 2 copies, and these are 3"),
+        ({"env": lambda: longer(gym.make("CartPole-v1"))}, "environment 0: saved of .* this is .*"),
+        ({"env": gym.vector.SyncVectorEnv}, "saved of copies that were made one by one.*"),
+    ],
+    ids=["wrappers", "copies", "layers", "vector environment"],
+)
+def test_where_new_episodes_begin_the_agent_and_every_file_of_it_say_why_from_then_on(loading, reason, tmp_path):
+    TRPO(**settings(lambda: gym.make("CartPole-v1"))).learn(2 * T).save(tmp_path / "own.trpo")
+    TRPO(**settings("CartPole-v1")).learn(2 * T).save(tmp_path / "named.trpo")
+    if loading.get("env") is gym.vector.SyncVectorEnv:
+        loading = {"env": gym.vector.SyncVectorEnv([lambda: gym.make("CartPole-v1")] * 2)}
+    agent = TRPO.load(tmp_path / ("own.trpo" if "env" in loading else "named.trpo"), **loading)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        agent.learn(2 * T, reset_num_timesteps=False)
+    said = agent.inexact
+    assert re.fullmatch(f"{reason}, so that new episodes began", said)
+    agent.save(tmp_path / "later.trpo")
+    agent.close()
+    assert agent.inexact == said
+    assert model_file.read(tmp_path / "later.trpo")[1]["resume"] == f"statistical: {said}"
+    agent = TRPO.load(tmp_path / "later.trpo", **{name: given for name, given in loading.items() if name == "env"})
+    agent.learn(2 * T, reset_num_timesteps=False)
+    assert agent.inexact == said
+    agent.close()
+
+
+def test_after_an_exception_in_an_update_the_agent_and_its_file_say_that_new_episodes_began(tmp_path):
+    class Failing(Counting):
+        fails = False
+
+        def step(self, action):
+            if Failing.fails:
+                raise RuntimeError("x")
+            return super().step(action)
+
+    agent = TRPO(**settings(Failing)).learn(2 * T)
+    Failing.fails = True
+    with pytest.raises(RuntimeError, match="x"):
+        agent.learn(2 * T, reset_num_timesteps=False)
+    Failing.fails = False
+    for _ in range(2):
+        assert agent.inexact == "an update raised, so that new episodes began"
+        agent.save(tmp_path / "a.trpo")
+        assert model_file.read(tmp_path / "a.trpo")[1]["resume"] == f"statistical: {agent.inexact}"
+        agent.learn(2 * T, reset_num_timesteps=False)
+    agent.close()
+
+
+def test_episodes_that_a_file_has_not_are_named_by_who_goes_on_without_them(tmp_path):
+    TRPO(**settings("CartPole-v1")).learn(2 * T).save(tmp_path / "whole.trpo")
+    arrays, metadata = model_file.read(tmp_path / "whole.trpo")
+    del arrays["episodes_under_way"]
+    model_file.write(tmp_path / "old.trpo", arrays, metadata)
+    agent = TRPO.load(tmp_path / "old.trpo")
+    assert agent.inexact == "its episodes are not in the file"
+    agent.learn(2 * T, reset_num_timesteps=False)
+    assert agent.inexact == "the episodes under way were lost, so that new ones began"
+    agent.close()
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "workers"])

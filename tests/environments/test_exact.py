@@ -117,6 +117,48 @@ def test_a_state_of_something_else_is_refused(spoil, named):
         exact.set_state(made(), state)
 
 
+def saying(module, name, within, base):
+    """A class called so, with a state of its own."""
+
+    def get_state(self):
+        return {"seen": self.seen}
+
+    def set_state(self, state):
+        self.seen = state["seen"]
+
+    own = {"seen": 0, "get_state": get_state, "set_state": set_state}
+    return type(name, (base,), {**own, "__module__": module, "__qualname__": f"{within}{name}"})
+
+
+@pytest.mark.parametrize("base", [gym.Wrapper, gym.Env], ids=["wrapper", "environment"])
+def test_a_class_of_another_module_or_function_takes_the_state_and_one_of_another_name_does_not(base):
+    def of(module, name, within=""):
+        kind = saying(module, name, within, base)
+        return kind(made()) if base is gym.Wrapper else kind()
+
+    env = of("__main__", "Own", "main.<locals>.")
+    env.seen = 3
+    env.reset(seed=0) if base is gym.Wrapper else None
+    state = unpacked(packed(exact.get_state(env)))
+    for other in (of("__main__", "Own"), of("package.script", "Own"), of("script", "Own", "Outer.")):
+        exact.set_state(other, state)
+        assert other.seen == 3
+    for other in (of("__main__", "Other", "main.<locals>."), of("__main__", "NotOwn")):
+        with pytest.raises(ValueError, match=r"saved of .*__main__.main.<locals>.Own.*; this is .*__main__"):
+            exact.set_state(other, state)
+
+
+def test_a_class_of_gymnasium_and_one_of_the_same_name_that_says_its_own_state_are_two():
+    env, own = gym.wrappers.TimeAwareObservation(made()), saying("script", "TimeAwareObservation", "", gym.Wrapper)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"saved of .* this is .* in script\.TimeAwareObservation"):
+        exact.set_state(own(made()), exact.get_state(env))
+    env = own(made())
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"saved of .* in script\.TimeAwareObservation; this is "):
+        exact.set_state(gym.wrappers.TimeAwareObservation(made()), exact.get_state(env))
+
+
 def test_a_state_of_another_version_of_the_simulator_is_refused_and_both_are_named():
     mujoco = pytest.importorskip("mujoco")
     env = gym.make("InvertedPendulum-v5")

@@ -73,6 +73,43 @@ def test_a_new_lunar_lander_goes_on_with_the_same_bits_from_many_points(argument
     require_the_same_bits_from_many_points(lambda: lander(**arguments), points=20, resets=5, between=60, steps=130)
 
 
+class Gusts(gym.Wrapper):
+    """Draws from the lander's generator after a reset, and before and after some steps."""
+
+    def reset(self, **arguments):
+        answer = self.env.reset(**arguments)
+        self.calm = int(self.np_random.integers(1, 4))
+        return answer
+
+    def step(self, action):
+        self.calm -= 1
+        if self.calm == 0:
+            self.calm, action = int(self.np_random.integers(1, 4)), int(self.np_random.integers(4))
+        observation, reward, *answer = self.env.step(action)
+        return observation, reward + (self.np_random.normal() if self.calm == 1 else 0.0), *answer
+
+    def get_state(self):
+        return {"calm": self.calm}
+
+    def set_state(self, state):
+        self.calm = state["calm"]
+
+
+@pytest.mark.parametrize("wrap", [lambda env: gym.wrappers.StickyAction(env, 0.3), Gusts], ids=["sticky", "own"])
+def test_a_lunar_lander_from_whose_generator_a_wrapper_draws_goes_on_with_the_same_bits(wrap):
+    for arguments in ({}, {"enable_wind": True}):
+        require_the_same_bits_from_many_points(
+            lambda arguments=arguments: wrap(lander(**arguments)), points=10, resets=5, between=60, steps=130
+        )
+
+
+def test_a_lunar_lander_from_whose_generator_nobody_draws_keeps_no_states_of_it():
+    env = lander()
+    env.reset(seed=3)
+    played(env, actions_of(env, 50, np.random.default_rng(0)))
+    assert exact.get_state(env)["layers"][-1][1]["moved"] == []
+
+
 def test_a_lunar_lander_lands_with_the_same_bits():
     """Contacts of the legs, and bodies that fall asleep, are in an episode, too."""
     pytest.importorskip("Box2D")

@@ -68,6 +68,7 @@ class Snapshot:
     fit: PendingFit | None = None  # belongs to this moment, but nothing has waited for it
     last_update: UpdateReport | None = None
     callbacks: State = field(default_factory=dict)  # by name; of files, and of what is to become one
+    begun_anew: str | None = None  # of the collector
 
     def with_fit(self, critic: torch.nn.Module) -> Snapshot:
         """The same moment after its fit to `critic`, whose parameters it has the names of; waits until that is done."""
@@ -150,7 +151,10 @@ def capture(agent: TRPO) -> Snapshot:
         own = part.get_state()
         state |= {name: own} if name else own
     arrays, counters = _split(state)
-    return Snapshot(arrays, counters, collector["episodes"], agent.critic_trainer.pending, agent.last_update)
+    return Snapshot(
+        *(arrays, counters, collector["episodes"], agent.critic_trainer.pending, agent.last_update),
+        begun_anew=collector.get("begun_anew"),
+    )
 
 
 def capture_for_file(agent: TRPO) -> Snapshot:
@@ -182,7 +186,8 @@ def _set_parts(agent: TRPO, snapshot: Snapshot) -> None:
 
 
 def _collector_state(snapshot: Snapshot) -> State:
-    return {**snapshot.counters["collector"], "episodes": snapshot.episodes}
+    state = {**snapshot.counters["collector"], "episodes": snapshot.episodes}
+    return state if snapshot.begun_anew is None else {**state, "begun_anew": snapshot.begun_anew}
 
 
 def _split(state: State, prefix: str = "") -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -296,6 +301,7 @@ def save(
         "own_hooks": agent.hooks.names,
         "trained_with_masks": agent.trained_with_masks,
         "counters": snapshot.counters,
+        "begun_anew": snapshot.begun_anew,
         "resume": how_it_resumes(agent, snapshot.counters),
         "versions": versions(),
         "evaluation": None if evaluation is None else dict(evaluation),
@@ -378,7 +384,11 @@ def read(path: str | os.PathLike[str]) -> SavedAgent:
             None if metadata["environment"] is None else EnvironmentRecipe.from_json(metadata["environment"]),
             _checked_not_kept(metadata.get("arguments_not_kept", [])),  # older files lack it
             metadata.get("trained_with_masks") is True,  # older files lack it
-            Snapshot(arrays, counters, episodes, callbacks=callbacks or {}),
+            Snapshot(
+                *(arrays, counters, episodes),
+                callbacks=callbacks or {},
+                begun_anew=_checked_reason(metadata.get("begun_anew")),  # older files lack it
+            ),
         )
         check_state(arrays, metadata)  # last, as it says less of settings
     return saved
@@ -471,6 +481,12 @@ def _checked_not_kept(names: Any) -> list[str]:
     if isinstance(names, list) and all(name in known for name in names):
         return names
     raise ValueError(f"arguments_not_kept: {names!r} given; want a list of {' and '.join(known)}")
+
+
+def _checked_reason(begun_anew: Any) -> str | None:
+    if isinstance(begun_anew, str | None):
+        return begun_anew
+    raise ValueError(f"begun_anew: {begun_anew!r} given; want a string, or null")
 
 
 def _checked_hooks(own: Any) -> dict[str, str | None]:

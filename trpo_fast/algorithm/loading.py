@@ -91,8 +91,11 @@ def load(
         with model_file.damage_named(path):
             checkpoint.check(agent, saved.snapshot)
             checkpoint.resume(agent, saved.snapshot)
-        if config.num_envs != saved.config.num_envs or not _is_same(recipe, saved.recipe):
-            agent.training_environments.begin_new_episodes()
+        if config.num_envs != saved.config.num_envs:
+            reason = f"saved of {saved.config.num_envs} copies, and these are {config.num_envs}"
+            agent.training_environments.begin_new_episodes(reason)
+        elif not _is_same(recipe, saved.recipe):
+            agent.training_environments.begin_new_episodes("saved of another environment")
         if environments is not None:
             agent.training_environments.attach(environments)
     except BaseException:

@@ -63,7 +63,6 @@ class TrainingEnvironments:
         self._state: State = {"step": 0, "resets": 0, "episodes": None}  # of the collector while there is none
         self._warned_of_spaces = False  # that copies draw from one space
         self._known_inexact: str | None = None  # of a collector before
-        self._made_otherwise: str | None = None  # of one before
 
     def get_state(self) -> State:
         """What the collector goes on from; see :class:`Collector`."""
@@ -73,9 +72,10 @@ class TrainingEnvironments:
         """What the next collector is to go on from, of an agent without one."""
         self._state = state
 
-    def begin_new_episodes(self) -> None:
-        """Leave out of the state the episodes under way: they are another environment's."""
-        self._state = {**self._state, "episodes": None}
+    def begin_new_episodes(self, reason: str) -> None:
+        """Leave out of the state the episodes under way, which are not those of these environments, for this reason."""
+        if self._state["episodes"] is not None:
+            self._state = {**self._state, "episodes": None, "begun_anew": f"{reason}, so that new episodes began"}
 
     def put_back(self, state: State, *, new_episodes: bool) -> None:
         """Undo what was done since `state`, see :meth:`Collector.put_back`.
@@ -105,8 +105,9 @@ class TrainingEnvironments:
         With `cuts` that is so after a cut alone.
         """
         period = self._config.reset_on_checkpoint
-        if self.made_otherwise is not None:  # and would be so again
-            return self.made_otherwise
+        begun_anew: str | None = self.get_state().get("begun_anew")
+        if begun_anew is not None:
+            return begun_anew
         if self.collector is None and self._inexact is None:  # nothing but the state is known
             begun, is_cut = self._state["resets"] > 0, period > 0 and updates % period == 0
             if self._state["episodes"] is not None or is_cut or not begun:
@@ -125,11 +126,6 @@ class TrainingEnvironments:
     def _inexact(self) -> str | None:
         """Of the latest collector, as it is known now."""
         return self._known_inexact if self.collector is None else self.collector.inexact
-
-    @property
-    def made_otherwise(self) -> str | None:
-        """What was another one when environments were made again to go on from a state; None where nothing was."""
-        return self._made_otherwise if self.collector is None else self.collector.made_otherwise
 
     def attach(self, environments: Environments) -> None:
         """Train in these from now on."""
@@ -219,7 +215,7 @@ class TrainingEnvironments:
         """Close the environments; others are made where they are needed again, and go on from the same state."""
         if self.collector is not None:
             self._state = self.collector.get_state()
-            self._known_inexact, self._made_otherwise = self.collector.inexact, self.collector.made_otherwise
+            self._known_inexact = self.collector.inexact
         environments, self.environments, self.collector = self.environments, None, None
         if environments is not None:
             environments.close()

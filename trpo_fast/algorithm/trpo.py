@@ -323,10 +323,11 @@ class TRPO:
 
         An exception, Ctrl-C included, that comes in an update puts the agent back to where that update began, and
         travels on; the agent can be saved, or learn on, as if the interrupted update had not begun. After Ctrl-C that
-        includes the episodes under way, where `inexact` is None; after an exception new ones begin. What callbacks
-        changed stays. After Ctrl-C the critic's fit to the last complete update gets 0.3 s to finish, and more where
-        the exception has an attribute `patience`, seconds; a longer one is stopped and abandoned: the critic and Adam
-        are then those before the fit, the policy keeps the update, and `inexact` says so from then on.
+        includes the episodes under way, where `inexact` is None; after an exception new ones begin, and `inexact` says
+        so from then on. What callbacks changed stays. After Ctrl-C the critic's fit to the last complete update gets
+        0.3 s to finish, and more where the exception has an attribute `patience`, seconds; a longer one is stopped and
+        abandoned: the critic and Adam are then those before the fit, the policy keeps the update, and `inexact` says so
+        from then on.
 
         Parameters
         ----------

@@ -100,10 +100,9 @@ def set_state(env: Any, state: Any, name: str = "env") -> None:
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{name}: not the state of an environment") from error
     layers = list(_layers(env))
-    own = [simulators.name_of(layer) for layer in layers]
-    if names != own:
-        saved_of = " in ".join(map(str, reversed(names)))
-        raise ValueError(f"{name}: saved of {saved_of}; this is {' in '.join(reversed(own))}")
+    if len(names) != len(layers) or not all(map(_is_of, names, layers)):
+        saved_of, own = " in ".join(map(str, reversed(names))), map(simulators.name_of, reversed(layers))
+        raise ValueError(f"{name}: saved of {saved_of}; this is {' in '.join(own)}")
     for layer, (_, saved) in zip(layers, given, strict=True):
         kind = _kind_of(layer)
         if kind is None:
@@ -132,6 +131,23 @@ def _layers(env: Any) -> Iterator[Any]:
     while isinstance(env, gymnasium.Wrapper | VectorWrapper):
         env = env.env
         yield env
+
+
+def _is_of(name: Any, layer: Any) -> bool:
+    """Whether a layer is of the class whose full name this is.
+
+    A class that says its own state may have another module, or be in another function: one of a script is called
+    otherwise where another script imports it, and one in a function where a worker has it.
+    """
+    own = simulators.name_of(layer)
+    if name == own:
+        return True
+    return (
+        isinstance(name, str)
+        and _has_own_pair(cast(Any, type(layer)))
+        and not name.startswith(simulators.PACKAGES)
+        and name.rpartition(".")[2] == own.rpartition(".")[2]
+    )
 
 
 def _kind_of(layer: Any) -> Kind | None:

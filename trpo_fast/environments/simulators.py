@@ -110,6 +110,9 @@ _OPTIONS = (
     *("disableflags", "enableflags"),
 )
 
+# Those of the classes whose states are known here.
+PACKAGES = ("gymnasium.", "ale_py.", "trpo_fast.")
+
 _ALE = "ale_py.env.AtariEnv"
 _BOX2D = "gymnasium.envs.box2d"
 _LANDER = f"{_BOX2D}.lunar_lander.LunarLander"
@@ -294,7 +297,7 @@ def watch(env: Any) -> None:
 
 
 class _Episode:
-    """The episode of an environment so far: where its random numbers began, and its actions.
+    """The episode of an environment so far: where its random numbers began, its actions, and where others drew.
 
     That is all there is to know of LunarLander's, which makes a new Box2D world in each; positions and velocities are
     not, as the solver goes on from the impulses of the step before, which nothing tells. It takes the place of the
@@ -306,26 +309,44 @@ class _Episode:
         self._env = env
         self.began: State | None = None  # a seed, or the state of the random generator; None before the first reset
         self.actions: list[Any] = []
+        # Where somebody, a wrapper for example, drew from the environment's generator: before which step, and to where.
+        self.moved: list[tuple[int, State]] = []
+        self._left = ""  # how the last call left that generator
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """The environment's own, which takes a step itself."""
-        drawn_from = None if seed is not None else copied(dict(self._env.np_random.bit_generator.state))
+        drawn_from = None if seed is not None else copied(self._generator_state)
         self.began = {"seed": None if seed is None else int(seed), "generator": drawn_from}
         answer = self._reset(seed=seed, options=options)
-        self.actions = []
+        self.actions, self.moved = [], []
+        self._left = repr(self._generator_state)
         return answer
 
     def step(self, action: Any) -> Any:
         """The environment's own."""
+        now = self._generator_state
+        if repr(now) != self._left:
+            self.moved.append((len(self.actions), now))
         self.actions.append(action.copy() if isinstance(action, np.ndarray) else action)
-        return self._step(action)
+        answer = self._step(action)
+        self._left = repr(self._generator_state)
+        return answer
 
-    def play_again(self, began: Mapping[str, Any], actions: Sequence[Any]) -> None:
-        """The episode that began so, and had these actions."""
+    @property
+    def _generator_state(self) -> State:
+        return dict(self._env.np_random.bit_generator.state)
+
+    def play_again(
+        self, began: Mapping[str, Any], actions: Sequence[Any], moved: Sequence[tuple[int, Mapping[str, Any]]]
+    ) -> None:
+        """The episode that began so, had these actions, and in which others had drawn so."""
         if began["seed"] is None:
             self._env.np_random.bit_generator.state = began["generator"]
         self.reset(seed=began["seed"])
-        for action in actions:
+        states = dict(moved)
+        for i, action in enumerate(actions):
+            if i in states:
+                self._env.np_random.bit_generator.state = states[i]
             self.step(action)
 
 
@@ -342,6 +363,7 @@ def _lander_state(env: Any) -> State:
     return {
         "began": episode.began,
         "actions": np.array(episode.actions, env.action_space.dtype).reshape(-1, *env.action_space.shape),
+        "moved": episode.moved,
         "reached": _whereabouts(env),
     }
 
@@ -357,7 +379,7 @@ def _set_lander_state(env: Any, state: Mapping[str, Any]) -> None:
         raise ValueError(f"actions of {type(env).__name__}: want one of {space} a row")
     if not np.isfinite(actions).all() or (space.shape == () and not all(map(space.contains, actions))):
         raise ValueError(f"actions of {type(env).__name__}: want those of {space}")
-    episode.play_again(state["began"], list(actions))
+    episode.play_again(state["began"], list(actions), state.get("moved", ()))  # which files of before do not have
     if _whereabouts(env).tobytes() != state["reached"].tobytes():
         raise ValueError(f"the episode of {type(env).__name__}, played again, has come elsewhere: its Box2D is another")
 

@@ -19,7 +19,6 @@ from numpy.typing import DTypeLike, NDArray
 from trpo_fast._core.rollout import discounted_returns, normalize_advantages
 from trpo_fast.environments.acting import RolledOut
 from trpo_fast.environments.base import Environments
-from trpo_fast.environments.exact import MadeOtherwise
 from trpo_fast.environments.masks import warn_of_unheeded_mask
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.advantages import AdvantageFunction, AdvantageInputs, estimated_by
@@ -100,8 +99,9 @@ class Collector:
     ----------
     was_cut : bool
         Whether the episodes of the last rollout were cut, and no others have begun.
-    made_otherwise : str or None
-        What was another environment than the one whose state it was given, so that new episodes began.
+    begun_anew : str or None
+        Why new episodes began once though those under way could have been gone on with, in this collector or one whose
+        state it was given: no training is then the one that did not end.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ class Collector:
         self._observations: NDArray[Any] | None = None
         self._episodes: State | None = None  # those under way after the last rollout
         self._inexact = adapter.inexact
-        self.made_otherwise: str | None = None
+        self.begun_anew: str | None = None
         self.was_cut = False
         self._said_begun = False  # that others use the environments, too
         self._was_done = np.zeros(adapter.num_envs, np.bool_)
@@ -317,9 +317,10 @@ class Collector:
         """All that the next rollout goes on from; the statistics are the normalizers' own.
 
         ``step`` and ``resets``, counters, and ``episodes``: those under way at the end of the last rollout, None where
-        there are none, or they cannot be gone on with.
+        there are none, or they cannot be gone on with. ``begun_anew`` where there is something to say.
         """
-        return {"step": self._step, "resets": self._resets, "episodes": self._episodes}
+        state: State = {"step": self._step, "resets": self._resets, "episodes": self._episodes}
+        return state if self.begun_anew is None else {**state, "begun_anew": self.begun_anew}
 
     def resume(self, state: State) -> None:
         """Go on from the state of another collector, of another process perhaps.
@@ -335,6 +336,7 @@ class Collector:
             raise ValueError(f"state of a collector lacks {sorted(missing)}, got {sorted(state)}")
         self._step, self._resets = int(state["step"]), int(state["resets"])
         self._observations, self._episodes = None, state.get("episodes")
+        self.begun_anew = state.get("begun_anew", self.begun_anew)
 
     def put_back(self, state: State, *, new_episodes: bool = False) -> None:
         """Undo the rollout under way, or those since `state`, which is this collector's own.
@@ -342,7 +344,9 @@ class Collector:
         A fit that goes on may still read what those rollouts were written to, so that the next ones are written
         elsewhere. `new_episodes` drops the episodes, too: where one of the environments has raised.
         """
-        self.resume({**state, "episodes": None} if new_episodes else state)
+        if new_episodes and state["episodes"] is not None:
+            state = {**state, "episodes": None, "begun_anew": "an update raised, so that new episodes began"}
+        self.resume(state)
         self._buffers = self._make_buffers()
 
     def _make_buffers(self) -> list[_Buffer]:
@@ -365,6 +369,8 @@ class Collector:
         if self._observations is None and self._episodes is not None:
             self._observations = self._taken_up(self._episodes)
         if self._observations is None:
+            if self._resets > 0 and self._inexact is None and self.begun_anew is None:
+                self.begun_anew = "the episodes under way were lost, so that new ones began"
             self._episodes = None
             self.was_cut = False
             entropy = np.random.SeedSequence((self._seed, _ENVIRONMENT_STREAM, self._resets))
@@ -394,8 +400,8 @@ class Collector:
             sums = None if self._scaler is None else _array_of(episodes, "running_sums", shape[:1])
             self._adapter.set_state(episodes.get("environments"), observations)  # type: ignore[arg-type]
         except ValueError as error:
-            if isinstance(error, MadeOtherwise):
-                self.made_otherwise = str(error)
+            if self._inexact is None:
+                self.begun_anew = f"{error}, so that new episodes began"
             warnings.warn(f"env: new episodes begin, as those under way are not gone on with: {error}", stacklevel=2)
             return None
         for name, array in own.items():

@@ -208,7 +208,7 @@ def test_an_environment_that_was_made_otherwise_is_refused_and_says_what_of_it_m
     env.reset(seed=0)
     state = exact.get_state(env)
     exact.set_state(make(), state)
-    with pytest.raises(exact.MadeOtherwise, match=f"made again, is another one than was saved.*{part}"):
+    with pytest.raises(ValueError, match=f"made again, is another one than was saved.*{part}"):
         exact.set_state(again(), state)
 
 
@@ -228,7 +228,7 @@ def test_a_mujoco_environment_that_was_made_otherwise_is_refused(change):
     env, other = gym.make("InvertedPendulum-v5"), gym.make("InvertedPendulum-v5")
     env.reset(seed=0)
     change(other.unwrapped)
-    with pytest.raises(exact.MadeOtherwise, match=r"InvertedPendulumEnv, made again, .* one of model, arguments"):
+    with pytest.raises(ValueError, match=r"InvertedPendulumEnv, made again, .* one of model, arguments"):
         exact.set_state(other, exact.get_state(env))
 
 
@@ -238,7 +238,7 @@ def test_a_mujoco_model_that_is_changed_on_the_way_is_told_from_one_that_is_not(
     env.reset(seed=0)
     exact.set_state(gym.make("InvertedPendulum-v5"), exact.get_state(env))
     env.unwrapped.model.body_mass[1] *= 1.5
-    with pytest.raises(exact.MadeOtherwise):
+    with pytest.raises(ValueError, match="made again, is another one than was saved"):
         exact.set_state(gym.make("InvertedPendulum-v5"), exact.get_state(env))
 
 

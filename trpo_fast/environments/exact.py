@@ -28,10 +28,6 @@ class NotKept(Exception):
     """A known wrapper or simulator keeps something, of an environment's for example, that no file can have."""
 
 
-class MadeOtherwise(ValueError):
-    """An environment that was made again is another one than the one whose state it is given."""
-
-
 def reason_against(env: Any) -> str | None:
     """Why `env`, an environment or a vector environment, cannot be put back to the bit; None where it can."""
     for layer in _layers(env):
@@ -90,9 +86,8 @@ def get_state(env: Any, name: str = "env") -> State:
 def set_state(env: Any, state: Any, name: str = "env") -> None:
     """Put `env` where the one was whose state this is, neither reset before nor afterwards; errors call it `name`.
 
-    ValueError where the state is of other layers, or of another version of a simulator, or where a layer's own method
-    raises; :class:`MadeOtherwise` where the constructor of a simulator has decided something else this time. `env` has
-    to be reset then.
+    ValueError where the state is of other layers, or of another version of a simulator, where a layer's own method
+    raises, or the constructor of a simulator has decided something else this time. `env` has to be reset then.
     """
     try:
         given, generator = state["layers"], state["generator"]
@@ -118,7 +113,7 @@ def set_state(env: Any, state: Any, name: str = "env") -> None:
     making = state.get("making")  # which files of before do not have
     # Looked at now, as a layer with methods of its own may well have put back what it changes in its simulator.
     if making is not None and making != simulators.digest_of_making(env.unwrapped):
-        raise MadeOtherwise(
+        raise ValueError(
             f"{name}: {type(env.unwrapped).__name__}, made again, is another one than was saved, in one of "
             f"{', '.join(simulators.parts_of_making(env.unwrapped))}"
         )

@@ -291,7 +291,7 @@ def test_the_command_evaluates_such_a_run_and_names_why_it_cannot_resume_it(tmp_
     agent.learn(UPDATE, callback=CheckpointCallback(run / "checkpoints", UPDATE))
     agent.save(run / "model.trpo")
     agent.close()
-    content = {"environment": {"id": "Pendulum-v1"}, "seed": 3, "config": {}, "timesteps": UPDATE}
+    content = {"environment": agent.recipe.to_json(), "seed": 3, "config": agent.config.to_dict(), "timesteps": UPDATE}
     (run / "config.json").write_text(json.dumps(content))
     assert main(["eval", str(run), "--episodes", "1"]) == 0
     assert main(["train", "--resume", str(run), "--timesteps", "1000"]) == 2

@@ -689,11 +689,12 @@ class EvaluationCallback(Callback):
             self._due = self._after(agent)  # also in the best model's file, which is written later
 
     def _is_kept_by(self, agent: TRPO) -> bool:
+        assert self._best_path is not None
         callbacks = agent.callbacks_under_way
-        return callbacks is not None and any(
-            isinstance(callback, EvaluationCallback) and callback._best_path == self._best_path
-            for callback in callbacks.callbacks
-        )
+        if callbacks is None or not callbacks.is_in_place(self._best_path):  # its folder has another name now
+            return False
+        kept = (one._best_path for one in callbacks.callbacks if isinstance(one, EvaluationCallback))
+        return self._best_path in kept
 
     def _refuse_folder(self) -> None:
         if self._best_path is not None and self._best_path.is_dir():

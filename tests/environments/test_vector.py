@@ -211,6 +211,11 @@ def test_worker_processes_of_an_interrupted_call_are_replaced_for_whoever_takes_
 @pytest.mark.filterwarnings("ignore:.*pending call")
 def test_workers_that_are_about_to_end_after_an_interruption_have_ended(monkeypatch):
     class SlowToClose(Walk):
+        def reset(self, **arguments):
+            # In the worker: it inherits that the signal is ignored, where whoever started the tests has it so.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            return super().reset(**arguments)
+
         def close(self):
             time.sleep(0.1)
 

@@ -9,9 +9,13 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 os.environ.setdefault("TRPO_FAST_NUM_THREADS", "2")  # but the compiled core's own threads are tested
 
-import pytest  # noqa: E402  # after the variables above, as all that follows
+import hypothesis  # noqa: E402  # after the variables above, as all that follows
+import pytest  # noqa: E402
 
 from trpo_fast._core import library  # noqa: E402
+
+hypothesis.settings.register_profile("without a clock", deadline=None)  # cores may have other work
+hypothesis.settings.load_profile("without a clock")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -353,7 +353,7 @@ def _refuse_edited(folder: RunFolder, content: Mapping[str, Any], saved: Mapping
     if isinstance(saved["environment"], dict):
         told["environment.id"] = (folder.environment_id(), saved["environment"]["id"])
         environment = content.get("environment") or {}
-        for key in ("env_kwargs", "wrappers", "modules"):
+        for key in ("env_kwargs", "wrappers"):  # modules, an --import may have added to
             if key in saved["environment"]:
                 told[f"environment.{key}"] = (environment.get(key), saved["environment"][key])
         ways = environment.get("vectorization"), saved["environment"].get("vectorization")

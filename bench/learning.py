@@ -265,9 +265,8 @@ def _flat(described: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def made_with(arm: Arm, commit: str) -> dict[str, Any]:
+def made_with(arm: Arm, commit: str, machine: Mapping[str, Any]) -> dict[str, Any]:
     """What decides an arm's numbers, for study.json."""
-    machine = describe()
     kept = {name: machine[name] for name in ("python", "versions")}
     commands = (arm.train("TASK", "SEED", "TIMESTEPS", "FOLDER"), arm.evaluate("TASK", "FOLDER"))
     return {
@@ -404,8 +403,8 @@ def carry_out(study: Study, runs: Sequence[Run], work: Path, processes: int) -> 
     """Make the runs, `processes` at a time."""
     commit = source()
     arms = list(dict.fromkeys(run.arm for run in runs))
-    made = {arm.name: made_with(arm, commit) for arm in arms}
     machine = describe()
+    made = {arm.name: made_with(arm, commit, machine) for arm in arms}
     cpu = f"{kind_of(machine)}, {machine['instruction_set']}"
     study.check(arms, made)
     work.mkdir(parents=True, exist_ok=True)

@@ -63,8 +63,10 @@ class Player:
         *,
         deterministic: bool,
         action_masks: NDArray[np.bool_] | None = None,
-    ) -> NDArray[Any]:
-        """Actions for the environment.
+        state: NDArray[Any] | None = None,
+        episode_starts: NDArray[np.bool_] | None = None,
+    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Actions for the environment, and the state of a recurrent policy after them.
 
         Parameters
         ----------
@@ -75,11 +77,17 @@ class Player:
             Counter of the noise.
         action_masks : bool, shape (N, K), optional
             True where an action is allowed, as `MaskFormat` has it.
+        state : ndarray, shape (N, S), optional
+            Of a recurrent policy, as the call before returned it; not modified. None: every row starts an episode.
+        episode_starts : bool, shape (N,), optional
+            Rows that start one whatever `state` is; none by default. Both are not looked at for any other policy.
 
         Returns
         -------
-        ndarray, shape (N, *action_space.shape)
+        actions : ndarray, shape (N, *action_space.shape)
             Of the space's dtype, inside its bounds; a new array at every call.
+        state : ndarray, shape (N, S), or None
+            None unless the policy is recurrent.
         """
         self._engine.refresh()
         rows = len(observations)
@@ -87,11 +95,30 @@ class Player:
             self._arrays = self._make_arrays(*observations.shape)
         normalized, actions, log_probs, env_actions = self._arrays
         masked = {} if action_masks is None else {"action_masks": action_masks}
+        if self._engine.recurrent:
+            self._take_state(rows, state, episode_starts)
         try:
             self._actor.act(observations, step, normalized, actions, log_probs, env_actions, deterministic, **masked)
         except FloatingPointError as error:
             raise ValueError(f"observations: {error}") from error
-        return env_actions.reshape(rows, *(self._space.shape or ())).astype(self._space.dtype)
+        after = self._actor.state if self._engine.recurrent else None
+        return env_actions.reshape(rows, *(self._space.shape or ())).astype(self._space.dtype), after
+
+    def _take_state(
+        self, rows: int, state: NDArray[Any] | None, episode_starts: NDArray[np.bool_] | None
+    ) -> None:
+        self._actor.begin(rows)
+        if state is None:
+            return
+        wanted = self._actor.state
+        array = np.asarray(state)
+        if array.shape != wanted.shape or array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(
+                f"state: {array.dtype} of shape {array.shape} given; want finite numbers of shape {wanted.shape}, what "
+                "the call before returned, or None where every episode starts"
+            )
+        self._actor.state = np.ascontiguousarray(array, self._dtype)
+        self._actor.episode_starts = np.zeros(rows, np.bool_) if episode_starts is None else episode_starts
 
     def _make_arrays(self, rows: int, width: int) -> tuple[NDArray[Any], ...]:
         normalized, log_probs = np.empty((rows, width), self._dtype), np.empty(rows, self._dtype)

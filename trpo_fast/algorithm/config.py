@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from trpo_fast.algorithm.schedules import SCHEDULES
+from trpo_fast.cell_actor import CELLS
 from trpo_fast.settings import (
     COUNT,
     FLAG,
@@ -177,10 +178,11 @@ class TRPOConfig:
     # Networks
     policy: str = setting(
         "auto",
-        choice("auto", "mlp", "cnn"),
+        choice("auto", "mlp", "cnn", *CELLS),
         "kind of both networks: mlp sees flat observations, cnn images and boards of two to four axes with finite "
-        "bounds, which it divides by the largest and does not normalize; auto takes cnn for pixels (uint8 from 0 to "
-        "255: three or four axes, or two from 36 x 36 on) and mlp for everything else",
+        "bounds, which it divides by the largest and does not normalize; gru and lstm remember what they saw, as a cell "
+        "of that kind lies between flat observations and the mlp (docs/recurrent.md); auto takes cnn for pixels (uint8 "
+        "from 0 to 255: three or four axes, or two from 36 x 36 on) and mlp for everything else",
         why="pixels mean nothing to an MLP without their neighbourhood; whether a table of other numbers has "
         "neighbours, its space does not say",
     )
@@ -191,10 +193,22 @@ class TRPOConfig:
         "one that does not tell",
         why="a square image, or one with few channels, tells by itself",
     )
+    recurrent_size: int = setting(
+        64,
+        _SIZE,
+        "units of the cell of a gru or lstm, policy and critic",
+        why="as wide as the hidden layers; it keeps what an episode needs to be told apart",
+    )
+    recurrent_critic: bool = setting(
+        True,
+        FLAG,
+        "the value function of a recurrent policy has a cell of its own; False: it sees the observation alone",
+        why="what the observation does not tell decides the return, too",
+    )
     hidden_sizes: tuple[int, ...] = setting(
         (64, 64),
         _SIZES,
-        "hidden layers of the policy, where it is an MLP",
+        "hidden layers of the policy, where it is an MLP, or behind the cell of a gru or lstm",
         why="the network of the published MuJoCo results",
     )
     critic_hidden_sizes: tuple[int, ...] = setting(

@@ -31,9 +31,12 @@ class PolicyEngine(ABC):
     rows_independent : bool
         Whether an action depends, to the bit, on its own observation, step and row alone, so that acting for some
         environments at a time is acting for all.
+    recurrent : bool
+        Whether the policy has a state that goes from step to step: batches have `Sequences`, and its actor a state.
     """
 
     rows_independent = False
+    recurrent = False
 
     def __init__(self, policy: nn.Module, flat: FlatBuffer) -> None:
         self._policy = policy

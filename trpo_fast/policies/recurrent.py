@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from trpo_fast._core.recurrent import Cell
+from trpo_fast.cell_actor import CELLS
 from trpo_fast.environments.spaces import action_layout, check_observation_space, observation_size
 from trpo_fast.solvers.validation import require_count
 
 from .heads import action_distribution, checked_dtype, initial_log_std, initialize_orthogonally, seeded_generator
 from .mlp import ACTIVATIONS, checked_widths
 from .sequences import run_cell
-
-CELLS = ("gru", "lstm")
 
 
 @runtime_checkable
@@ -244,17 +243,15 @@ class RecurrentCritic(_Recurrent):
         super().__init__(kind, inputs, units, hidden_sizes, 1, activation, 1.0, checked_dtype(dtype), seed)
         self.observation_space = observation_space
 
-    def forward(self, observations: Tensor, state: Tensor, episode_starts: Tensor) -> tuple[Tensor, Tensor]:
-        """Values (T E,), and the states after the last step; see `RecurrentModule`."""
-        values, states = self._outputs(observations, state, episode_starts)
-        return values.squeeze(-1), states[-len(state) :]
-
-    def values_and_states(
-        self, observations: Tensor, state: Tensor, episode_starts: Tensor
+    def forward(
+        self, observations: Tensor, state: Tensor, episode_starts: Tensor, every_state: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """As forward, with the states after every step, (T E, S)."""
+        """Values (T E,), and the states after the last step, or with `every_state` after each, (T E, S).
+
+        See `RecurrentModule`.
+        """
         values, states = self._outputs(observations, state, episode_starts)
-        return values.squeeze(-1), states
+        return values.squeeze(-1), states if every_state else states[-len(state) :]
 
 
 def _initialize(cell: nn.GRUCell | nn.LSTMCell, generator: torch.Generator | None) -> None:

@@ -36,10 +36,10 @@ def run_cell(
     states : Tensor, shape (T E, S)
         The same with what else the cell's state has; without gradients.
     """
-    return cast(tuple[Tensor, Tensor], _Cell.apply(inputs, weight, bias, first, starts, cell))
+    return cast(tuple[Tensor, Tensor], _CompiledCell.apply(inputs, weight, bias, first, starts, cell))
 
 
-class _Cell(torch.autograd.Function):
+class _CompiledCell(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, first: Tensor, starts: Tensor, cell: Cell
@@ -83,3 +83,7 @@ class _Cell(torch.autograd.Function):
             ctx.cell.vjp(*ctx.parameters, ctx.kept, ctx.flags, hidden.contiguous().numpy(), ctx.sequences),
         )
         return inputs, recurrent.T @ ctx.before, recurrent.sum(0), None, None, None
+
+
+COMPILED_CELL = _CompiledCell.__name__
+"""How graphs call it, which can be differentiated once only."""

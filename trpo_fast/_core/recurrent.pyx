@@ -2,10 +2,22 @@
 
 import numpy as np
 
-from libc.stdint cimport uint8_t
+from libc.math cimport INFINITY, isfinite
+from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from trpo_fast._core.csrc cimport TRPO_GRU, TRPO_LSTM, trpo_cell, trpo_cell_kind, trpo_kernels, trpo_release
+from trpo_fast._core.acting cimport Actor
+from trpo_fast._core.csrc cimport (
+    TRPO_GRU,
+    TRPO_IDENTITY,
+    TRPO_LSTM,
+    trpo_cell,
+    trpo_cell_kind,
+    trpo_kernels,
+    trpo_mlp,
+    trpo_release,
+)
+from trpo_fast._core.layouts cimport actions_of, masks_of
 from trpo_fast._core.library cimport (
     Memory,
     aligned,
@@ -14,9 +26,13 @@ from trpo_fast._core.library cimport (
     data_of,
     flag_of,
     kernels_for,
+    number_of,
     take_claim,
     threads as usable_threads,
 )
+from trpo_fast._core.policy cimport PolicyKernel
+
+from trpo_fast._core.acting import Actor as make_actor
 
 cdef dict kinds = {"gru": TRPO_GRU, "lstm": TRPO_LSTM}
 
@@ -222,3 +238,188 @@ cdef class Cell:
             self.kernels.cell_pack(&self.plan, known, known + square, self.forward_pack, self.backward_pack)
             self.is_packed = True
         return scratch
+
+
+ctypedef fused real:
+    float
+    double
+
+
+cdef Py_ssize_t normalize(
+    Py_ssize_t rows, Py_ssize_t inputs, const void *x, bint x_double, const double *mean, const double *scale,
+    double clip, real *out
+) noexcept nogil:
+    # The first row that is not finite, before or after, or `rows`.
+    cdef Py_ssize_t i, j
+    cdef double value
+    cdef bint finite
+    for i in range(rows):
+        for j in range(inputs):
+            value = (<const double *>x)[i * inputs + j] if x_double else (<const float *>x)[i * inputs + j]
+            finite = isfinite(value)
+            if mean != NULL:
+                value = (value - mean[j]) * scale[j]
+                value = clip if value > clip else (-clip if value < -clip else value)
+            out[i * inputs + j] = <real>value
+            if not finite or not isfinite(out[i * inputs + j]):
+                return i
+    return rows
+
+
+cdef class CellActor:
+    """Acts as `trpo_fast._core.acting.Actor` does, with a cell between the normalized observations and its network.
+
+    Parameters
+    ----------
+    kind : {"gru", "lstm"}
+    parameters : sequence of ndarray
+        weight_ih (G H, D), weight_hh (G H, H), bias_ih (G H,) and bias_hh (G H,), as torch.nn.GRUCell and LSTMCell have
+        them; live, as `head_parameters` are: read at every call.
+    head : PolicyKernel
+        From the cell's h to the distribution; of its dtype is everything.
+    head_parameters : ndarray (n,)
+    observation_mean, observation_scale : float64 (D,), optional
+        Observations enter as ``clip((s - mean) * scale)``; shared and read at every call. Both or neither.
+    observation_clip : float
+        Bound on a normalized observation.
+    options
+        Of `Actor`.
+
+    Attributes
+    ----------
+    state : ndarray (E, S)
+        Of every row, before the next call, which puts another array there.
+    episode_starts : bool ndarray (E,)
+        Where the next call starts an episode, whose state begins at zero. The caller's to keep.
+    """
+
+    cdef public object state, episode_starts
+    cdef readonly Py_ssize_t inputs
+    cdef Cell cell
+    cdef Actor actor
+    cdef PolicyKernel head
+    cdef tuple held                 # arrays that are read at every call
+    cdef double clip
+    cdef trpo_mlp plan              # of W_ih x + b_ih
+    cdef Memory memory, work
+    cdef void *known                # the weight and the bias that `packed` was made from
+    cdef void *packed
+    cdef bint is_packed
+
+    def __init__(
+        self, kind, parameters, PolicyKernel head not None, head_parameters, *, observation_mean=None,
+        observation_scale=None, observation_clip=INFINITY, **options
+    ):
+        if self.memory is not None:
+            raise TypeError("CellActor: already initialized; make a new one")
+        head.require("head")
+        if (observation_mean is None) != (observation_scale is None):
+            raise ValueError("observation_mean, observation_scale: wanted both or neither")
+        self.clip = number_of(observation_clip, "observation_clip")
+        if not self.clip > 0:
+            raise ValueError(f"observation_clip: wanted a positive number, got {observation_clip!r}")
+        self.head = head
+        self.cell = Cell(kind, head.widths[0], head.dtype)
+        self.actor = make_actor(head, head_parameters, **options)
+        weight, recurrent, bias, recurrent_bias = parameters
+        cdef Py_ssize_t width = self.cell.gates * self.cell.units
+        cdef char code = self.cell.code
+        data_of(weight, "weight_ih", code, 2, width, -1, False)
+        data_of(recurrent, "weight_hh", code, 2, width, self.cell.units, False)
+        data_of(bias, "bias_ih", code, 1, width, -1, False)
+        data_of(recurrent_bias, "bias_hh", code, 1, width, -1, False)
+        self.inputs = weight.shape[1]
+        for name, array in (("observation_mean", observation_mean), ("observation_scale", observation_scale)):
+            if array is not None:
+                data_of(array, name, "d", 1, self.inputs, -1, False)
+        self.held = (weight, recurrent, bias, recurrent_bias, observation_mean, observation_scale)
+        cdef size_t[2] widths = [self.inputs, width]
+        cdef const trpo_kernels *k = self.cell.kernels
+        k.mlp_plan(1, widths, TRPO_IDENTITY, &self.plan)
+        cdef Memory memory = Memory()
+        cdef size_t known = aligned(self.plan.parameters * k.item_size)
+        cdef char *base = <char *>memory.reserve(known + self.plan.forward_items * k.item_size)
+        self.known, self.packed = base, base + known
+        self.work = Memory()
+        self.memory = memory  # last: one that has it is complete
+        self.begin(1)
+
+    def begin(self, count):
+        """Let `count` rows start an episode at the next call."""
+        self.state = np.zeros((count, self.cell.state_items), self.cell.dtype)
+        self.episode_starts = np.ones(count, np.bool_)
+
+    def act(
+        self, observations, step, normalized, actions, log_probs, env_actions, deterministic=False, first_row=0,
+        action_masks=None
+    ):
+        """One environment step of E rows, from `state`; parameters and errors as of `Actor.act`."""
+        if self.memory is None:
+            raise TypeError("CellActor: not initialized")
+        cdef const trpo_kernels *k = self.cell.kernels
+        cdef PolicyKernel kernel = self.head
+        cdef char code = self.cell.code
+        cdef bint x_double = isinstance(observations, np.ndarray) and observations.dtype == np.float64
+        cdef bint flat = kernel.distribution == "categorical"
+        cdef bint env_double = isinstance(env_actions, np.ndarray) and env_actions.dtype == np.float64
+        cdef const void *x = data_of(observations, "observations", "d" if x_double else "f", 2, -1, self.inputs, False)
+        cdef Py_ssize_t rows = observations.shape[0], units = self.cell.units, i
+        cdef void *seen = data_of(normalized, "normalized", code, 2, rows, self.inputs, True)
+        cdef void *lp = data_of(log_probs, "log_probs", code, 1, rows, -1, True)
+        cdef void *a = actions_of(actions, "actions", &kernel.layout, flat, code, rows, True)
+        cdef void *e = actions_of(env_actions, "env_actions", &kernel.layout, flat, "d" if env_double else "f", rows, True)
+        cdef const uint8_t *masks = masks_of(action_masks, &kernel.layout, rows)
+        cdef const void *before = data_of(self.state, "state", code, 2, rows, self.cell.state_items, False)
+        cdef const uint8_t *starts = <const uint8_t *>data_of(
+            self.episode_starts, "episode_starts", "?", 1, rows, -1, False
+        )
+        cdef uint32_t first = <uint32_t>counter_of(first_row, "first_row", UINT32_MAX)
+        cdef uint64_t counter = counter_of(step, "step", UINT64_MAX)
+        cdef bint mode = flag_of(deterministic, "deterministic")
+        weight, recurrent, bias, recurrent_bias, mean, scale = self.held
+        cdef const double *shift = NULL
+        cdef const double *stretch = NULL
+        if mean is not None:
+            shift = <const double *>data_of(mean, "observation_mean", "d", 1, -1, -1, False)
+            stretch = <const double *>data_of(scale, "observation_scale", "d", 1, -1, -1, False)
+        cdef Py_ssize_t bad
+        if code == c"f":
+            bad = normalize(rows, self.inputs, x, x_double, shift, stretch, self.clip, <float *>seen)
+        else:
+            bad = normalize(rows, self.inputs, x, x_double, shift, stretch, self.clip, <double *>seen)
+        if bad < rows:
+            raise FloatingPointError(f"observation of environment {bad + first} is not finite at step {step}")
+        cdef const void *w = data_of(weight, "weight_ih", code, 2, -1, -1, False)
+        cdef const void *b = data_of(bias, "bias_ih", code, 1, -1, -1, False)
+        after = np.empty((rows, self.cell.state_items), self.cell.dtype)
+        cdef char *out = <char *>data_of(after, "state", code, 2, -1, -1, True)
+        cdef size_t item = k.item_size, square = self.plan.bias[0] * item, line = self.plan.widths[1] * item
+        # With the GIL, which keeps a second thread away: what comes before the head takes microseconds. The claim of the
+        # cell says so where another thread is inside.
+        cdef void *scratch = self.cell.begin(recurrent, recurrent_bias, rows)
+        cdef char *base
+        cdef size_t inputs_bytes = aligned(rows * line), hidden_bytes = aligned(rows * units * item)
+        cdef char *known = <char *>self.known
+        try:
+            base = <char *>self.work.reserve(inputs_bytes + 2 * hidden_bytes + self.plan.scratch_items * item)
+            if not self.is_packed or memcmp(known, w, square) != 0 or memcmp(known + square, b, line) != 0:
+                self.is_packed = False
+                memcpy(known, w, square)
+                memcpy(known + square, b, line)
+                k.mlp_pack_forward(&self.plan, known, self.packed)
+                self.is_packed = True
+            k.mlp_outputs(&self.plan, self.packed, rows, seen, base, base + inputs_bytes + 2 * hidden_bytes, 1)
+            k.cell_forward(
+                &self.cell.plan, 1, rows, self.cell.forward_pack, base, starts, before, out, NULL, scratch, 1
+            )
+            for i in range(rows):
+                memcpy(
+                    base + inputs_bytes + i * units * item, out + i * self.cell.state_items * item, units * item
+                )
+            self.actor.run(
+                rows, base + inputs_bytes, code == c"d", masks, first, counter, mode, base + inputs_bytes + hidden_bytes, a,
+                lp, e, env_double, False
+            )
+        finally:
+            trpo_release(&self.cell.claimed)
+        self.state = after

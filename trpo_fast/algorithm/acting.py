@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from trpo_fast.environments.spaces import action_layout
 from trpo_fast.normalizers import ObservationNormalizer
+from trpo_fast.recurrence import begin_at
 
 
 class Player:
@@ -96,29 +97,13 @@ class Player:
         normalized, actions, log_probs, env_actions = self._arrays
         masked = {} if action_masks is None else {"action_masks": action_masks}
         if self._engine.recurrent:
-            self._take_state(rows, state, episode_starts)
+            begin_at(self._actor, rows, state, episode_starts)
         try:
             self._actor.act(observations, step, normalized, actions, log_probs, env_actions, deterministic, **masked)
         except FloatingPointError as error:
             raise ValueError(f"observations: {error}") from error
         after = self._actor.state if self._engine.recurrent else None
         return env_actions.reshape(rows, *(self._space.shape or ())).astype(self._space.dtype), after
-
-    def _take_state(
-        self, rows: int, state: NDArray[Any] | None, episode_starts: NDArray[np.bool_] | None
-    ) -> None:
-        self._actor.begin(rows)
-        if state is None:
-            return
-        wanted = self._actor.state
-        array = np.asarray(state)
-        if array.shape != wanted.shape or array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise ValueError(
-                f"state: {array.dtype} of shape {array.shape} given; want finite numbers of shape {wanted.shape}, what "
-                "the call before returned, or None where every episode starts"
-            )
-        self._actor.state = np.ascontiguousarray(array, self._dtype)
-        self._actor.episode_starts = np.zeros(rows, np.bool_) if episode_starts is None else episode_starts
 
     def _make_arrays(self, rows: int, width: int) -> tuple[NDArray[Any], ...]:
         normalized, log_probs = np.empty((rows, width), self._dtype), np.empty(rows, self._dtype)

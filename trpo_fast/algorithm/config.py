@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from trpo_fast.algorithm.schedules import SCHEDULES
-from trpo_fast.cell_actor import CELLS
+from trpo_fast.recurrence import CELLS
 from trpo_fast.settings import (
     COUNT,
     FLAG,
@@ -66,11 +66,19 @@ _SIZES = Rule("a sequence of integers >= 1, at most 2**24", _sizes)
 
 
 def _by_network(
-    network: str, mlp: Any, cnn: Callable[[TRPOConfig], Any], described: str, rule: Rule, meaning: str, *, why: str
+    network: str,
+    mlp: Any,
+    cnn: Callable[[TRPOConfig], Any],
+    described: str,
+    rule: Rule,
+    meaning: str,
+    *,
+    why: str,
+    recurrent: Any = None,
 ) -> Any:
     """A setting whose default, None, is `mlp`, or what `cnn`, `described` in words, makes of the configuration.
 
-    That goes by the kind of `network`, "policy" or "critic".
+    That goes by the kind of `network`, "policy" or "critic"; of recurrent ones it is `recurrent`, if given.
     """
 
     def convert(value: Any) -> Any:
@@ -78,9 +86,13 @@ def _by_network(
 
     metadata = {
         "rule": Rule(f"{rule.want}, or None", convert),
-        "meaning": f"{meaning}; None: {mlp}, and where the {network} is the built-in CNN {described}",
+        "meaning": f"{meaning}; None: {mlp}, and where the {network} is the built-in CNN {described}"
+        + ("" if recurrent is None else f", where it is a built-in recurrent one {recurrent}"),
         "why": why,
-        "by_network": (network, {"mlp": lambda _: mlp, "cnn": cnn}),
+        "by_network": (
+            network,
+            {"mlp": lambda _: mlp, "cnn": cnn, "recurrent": lambda _: mlp if recurrent is None else recurrent},
+        ),
         "like": mlp,
     }
     return field(default=None, metadata=metadata)
@@ -276,6 +288,7 @@ class TRPOConfig:
         "4",
         POSITIVE_COUNT,
         "passes of Adam over each batch",
+        recurrent=10,
         why="the published settings for MuJoCo, hidden behind the next rollout by overlap_critic, which 20 passes of a "
         "CNN are too long for; 4 learned MinAtar's Breakout as well (docs/images.md)",
     )
@@ -405,12 +418,14 @@ class TRPOConfig:
 _BEFORE = {
     **{"action_map": "clip", "channel_axis": "auto", "device": "auto", "fisher_jacobians": "never"},
     **{"critic_precision": "float32", "fisher_precision": "float32"},
+    **{"recurrent_size": 64, "recurrent_critic": True},
     **{"evaluation_max_steps": 50_000, "log_std_limit": 20.0, "reset_on_checkpoint": 0},
 }
 
 BUILT_BY = frozenset(
     {
         *("hidden_sizes", "critic_hidden_sizes", "activation", "log_std_init", "dtype"),
+        *("recurrent_size", "recurrent_critic"),
         *("action_map", "channel_axis", "normalize_observations", "observation_clip", "scale_rewards"),
     }
 )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from trpo_fast.algorithm.config import TRPOConfig
-from trpo_fast.cell_actor import CELLS
+from trpo_fast.recurrence import CELLS
 from trpo_fast.engines.binding import checked_step
 from trpo_fast.environments.spaces import action_layout, described, observation_size, unreached_sides
 from trpo_fast.policies.cnn import CNNCritic, CNNPolicy
@@ -54,9 +54,8 @@ class Networks(NamedTuple):
 
     @property
     def kinds(self) -> dict[str, str]:
-        """What each is, for settings that depend on it: "cnn" where it is the built-in one, else "mlp"."""
-        built = {"policy": isinstance(self.policy, CNNPolicy), "critic": isinstance(self.critic, CNNCritic)}
-        return {name: "cnn" if cnn and self.own[name] is None else "mlp" for name, cnn in built.items()}
+        """What each is, for settings that depend on it: "cnn" or "recurrent" where it is a built-in one, else "mlp"."""
+        return {name: "mlp" if self.own[name] is not None else _kind(getattr(self, name)) for name in self.own}
 
 
 def make_networks(
@@ -342,6 +341,12 @@ def _device_for(device: str, convolves: bool) -> torch.device:
 
 def _device(module: nn.Module) -> torch.device:
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
+def _kind(module: nn.Module) -> str:
+    if isinstance(module, RecurrentPolicy | RecurrentCritic):
+        return "recurrent"
+    return "cnn" if isinstance(module, CNNPolicy | CNNCritic) else "mlp"
 
 
 def _name_of(module: nn.Module) -> str:

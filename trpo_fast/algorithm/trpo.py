@@ -36,7 +36,7 @@ from trpo_fast.algorithm.networks import Network, check_settings, make_networks,
 from trpo_fast.algorithm.report import Stopwatch, UpdateReport
 from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.algorithm.training_environments import TrainingEnvironments
-from trpo_fast.cell_actor import checked_episode_starts
+from trpo_fast.recurrence import checked_episode_starts
 from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.engines import make_engine
 from trpo_fast.environments.base import Environments

@@ -13,7 +13,6 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
 from trpo_fast._core.acting import sample
 from trpo_fast._core.library import philox
-from trpo_fast.cell_actor import check_finite
 from trpo_fast.policies.distributions import MultiCategorical, base_of, with_masks
 
 
@@ -116,14 +115,14 @@ class TorchActor:
         ValueError
             Masks that do not fit the policy's distribution, or forbid everything in a component.
         """
-        check_finite("observation", observations, first_row)
+        _check_rows("observation", observations, first_row)
         with np.errstate(over="ignore"):  # a float64 observation may be too large for a float32 policy
             if self._mean is None or self._scale is None:
                 normalized[...] = observations
             else:
                 scaled = (observations - self._mean) * self._scale
                 np.clip(scaled, -self._clip, self._clip, out=normalized, casting="same_kind")
-        check_finite("observation", normalized, first_row)
+        _check_rows("observation", normalized, first_row)
         with torch.no_grad():
             # A copy, since a policy may keep what it is given.
             distribution = self._distribution(torch.tensor(normalized, device=self._device))
@@ -133,8 +132,8 @@ class TorchActor:
             log_probs[:] = distribution.log_prob(chosen).cpu().numpy()
         # A mode may be a view of a parameter, for which autograd would answer outside of no_grad.
         actions[...] = chosen.detach().reshape(actions.shape).cpu().numpy()
-        check_finite("action", actions, first_row)
-        check_finite("log-probability of action", log_probs, first_row)
+        _check_rows("action", actions, first_row)
+        _check_rows("log-probability of action", log_probs, first_row)
         if self._low is None or self._high is None:
             np.add(actions, self._start, out=env_actions)
         else:
@@ -202,3 +201,10 @@ def _discrete(distribution: Distribution) -> tuple[Tensor, tuple[int, ...] | Non
     if type(base) is Bernoulli:
         return base.logits.reshape(len(base.logits), -1), None
     return None
+
+
+def _check_rows(what: str, array: NDArray[Any], first_row: int) -> None:
+    finite = np.isfinite(array)
+    if not finite.all():
+        row = int(np.argwhere(~finite)[0][0])
+        raise FloatingPointError(f"{what} {row + first_row} is not finite in {array.dtype}: {array[row]}")

@@ -14,7 +14,7 @@ from torch.distributions import Categorical, Distribution
 
 from trpo_fast._core.library import as_double
 from trpo_fast._core.operator import CallableOperator, Operator
-from trpo_fast.cell_actor import CellActor
+from trpo_fast._core.recurrent import CellActor
 from trpo_fast.policies.distributions import base_of, choices_of, divergence, with_masks
 from trpo_fast.policies.flat import flat_parameters
 from trpo_fast.policies.recurrent import RecurrentPolicy, is_recurrent

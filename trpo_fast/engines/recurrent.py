@@ -13,8 +13,9 @@ from torch.distributions import Distribution
 
 from trpo_fast._core.library import MAX_LAYERS
 from trpo_fast._core.policy import PolicyKernel
-from trpo_fast.cell_actor import CellActor, CellParameters
+from trpo_fast._core.recurrent import CellActor
 from trpo_fast.policies.recurrent import RecurrentPolicy
+from trpo_fast.recurrence import CELL_PARAMETERS
 
 from .actor import TorchActor
 
@@ -32,7 +33,7 @@ def obstacle_to_cell_actor(policy: nn.Module) -> str | None:
     names = [name for name, _ in policy.named_parameters()]
     expected = ["log_std"] if policy.distribution == "gaussian" else []
     expected += [f"layers.{i}.{part}" for i in range(len(policy.layers)) for part in ("weight", "bias")]
-    expected += [f"cell.{name}" for name in CellParameters._fields]
+    expected += [f"cell.{name}" for name in CELL_PARAMETERS]
     devices = {parameter.device.type for parameter in policy.parameters()}
     return None if names == expected and devices == {"cpu"} else "its parameters are not as they were made"
 
@@ -42,16 +43,16 @@ def cell_actor(policy: RecurrentPolicy, parameters: NDArray[Any], **options: Any
     nvec = policy.nvec if policy.distribution == "multicategorical" else None
     head = PolicyKernel(policy.widths, policy.activation, policy.distribution, parameters.dtype, nvec)
     parts, offset = [], head.size
-    for name in CellParameters._fields:
+    for name in CELL_PARAMETERS:
         shape = tuple(getattr(policy.cell, name).shape)
         size = int(np.prod(shape))
         parts.append(parameters[offset : offset + size].reshape(shape))
         offset += size
-    return CellActor(policy.kind, CellParameters(*parts), head, parameters[: head.size], **options)
+    return CellActor(policy.kind, parts, head, parameters[: head.size], **options)
 
 
 class TorchRecurrentActor(TorchActor):
-    """Acts with any recurrent torch module, as `trpo_fast.cell_actor.CellActor` does.
+    """Acts with any recurrent torch module, as `trpo_fast._core.recurrent.CellActor` does.
 
     Parameters
     ----------

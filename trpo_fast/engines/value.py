@@ -24,6 +24,7 @@ from .binding import as_observations, as_rows, check_deterministic, checked_step
 if TYPE_CHECKING:
     from trpo_fast.rollout.batch import CriticSequences
 
+_PIECES = 16  # of a minibatch, at least
 _PIECE = 32  # steps of a sequence that a recurrent critic is fitted to at once
 _CHUNK = 1024  # rows evaluated at once: bounds the memory that images take, and fixes the bits
 _MOST_FAILED = 3  # fits in a row that may fail before training ends by it
@@ -137,7 +138,7 @@ class TorchValueKernel:
         for epoch in range(first_epoch, first_epoch + epochs):
             order = torch.from_numpy(permutation(data.count, seed=seed, stream=stream, step=epoch)).to(self._device)
             squares, count = 0.0, 0
-            for chosen in order.split(max(1, batch_size // data.length)):
+            for chosen in order.split(data.at_once(batch_size)):
                 if stop is not None and stop[0]:
                     raise RuntimeError("the value fit was stopped")
                 theta = theta.detach().requires_grad_()
@@ -216,6 +217,10 @@ class _Data(NamedTuple):
     targets: Tensor | None = None  # (T E,) where among the samples a row is
     states: Tensor | None = None  # (T, E, S) before each step
 
+    def at_once(self, batch_size: int) -> int:
+        """Rows or pieces of a minibatch; the samples of a piece tell little more than each other, so of pieces a few."""
+        return batch_size if self.length == 1 else max(_PIECES, batch_size // self.length)
+
 
 class SequenceValueKernel(TorchValueKernel):
     """The same of a recurrent critic, whose observations are `CriticSequences`.
@@ -223,7 +228,7 @@ class SequenceValueKernel(TorchValueKernel):
     A fit goes over pieces of the sequences, of 32 steps or, in a shorter rollout, of all, each from the state that the
     critic had there when the values were computed: truncated backpropagation through time, with stored states as in
     Kapturowski et al., "Recurrent experience replay in distributed reinforcement learning", ICLR 2019. A minibatch
-    has as many pieces as there are whole ones in `batch_size` samples, one at least.
+    has as many pieces as there are whole ones in `batch_size` samples, and 16 at least.
 
     Attributes
     ----------

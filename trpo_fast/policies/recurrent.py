@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from trpo_fast._core.recurrent import Cell
-from trpo_fast.cell_actor import CELLS
+from trpo_fast.recurrence import CELLS
 from trpo_fast.environments.spaces import action_layout, check_observation_space, observation_size
 from trpo_fast.solvers.validation import require_count
 

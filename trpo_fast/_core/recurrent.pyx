@@ -346,6 +346,8 @@ cdef class CellActor:
 
     def begin(self, count):
         """Let `count` rows start an episode at the next call."""
+        if self.memory is None:
+            raise TypeError("CellActor: not initialized")
         self.state = np.zeros((count, self.cell.state_items), self.cell.dtype)
         self.episode_starts = np.ones(count, np.bool_)
 

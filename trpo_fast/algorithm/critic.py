@@ -193,9 +193,7 @@ class CriticTrainer:
         self.wait()
         return self._kernel.values(self._parameters(), self._readable(observations))
 
-    def start(
-        self, observations: Any, returns: NDArray[Any], learning_rate: float | None = None
-    ) -> PendingFit:
+    def start(self, observations: Any, returns: NDArray[Any], learning_rate: float | None = None) -> PendingFit:
         """Begin (or, without overlap, perform) one fit to ``returns`` (B,) at ``observations``, (B, D) or sequences.
 
         Both arrays must stay as they are until the fit is done. `learning_rate` is the config's where it is not given.

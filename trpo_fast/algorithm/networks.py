@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from trpo_fast.algorithm.config import TRPOConfig
-from trpo_fast.recurrence import CELLS
 from trpo_fast.engines.binding import checked_step
 from trpo_fast.environments.spaces import action_layout, described, observation_size, unreached_sides
 from trpo_fast.policies.cnn import CNNCritic, CNNPolicy
@@ -26,6 +25,7 @@ from trpo_fast.policies.recurrent import (
     RecurrentPolicy,
     is_recurrent,
 )
+from trpo_fast.recurrence import CELLS
 from trpo_fast.spaces import REACH, ActionLayout
 from trpo_fast.spaces.images import fits_bytes, flattened_images, is_image
 

@@ -36,7 +36,6 @@ from trpo_fast.algorithm.networks import Network, check_settings, make_networks,
 from trpo_fast.algorithm.report import Stopwatch, UpdateReport
 from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.algorithm.training_environments import TrainingEnvironments
-from trpo_fast.recurrence import checked_episode_starts
 from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.engines import make_engine
 from trpo_fast.environments.base import Environments
@@ -45,6 +44,7 @@ from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.spaces import numeric_columns, resolved_action_map
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
+from trpo_fast.recurrence import checked_episode_starts
 from trpo_fast.rollout.advantages import AdvantageFunction
 from trpo_fast.rollout.collector import Collector
 from trpo_fast.run_models import read_latest

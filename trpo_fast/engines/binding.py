@@ -71,7 +71,9 @@ def checked_distribution(result: object, count: int) -> Distribution:
 def checked_step(result: object, what: str, shape: tuple[int, ...]) -> tuple[Any, Tensor]:
     """`result` of a recurrent module's forward, which is to be a pair with a state of `shape`."""
     if not isinstance(result, tuple) or len(result) != 2:
-        raise TypeError(f"{what}: forward returned {type(result).__name__}, wanted a pair: the result and the new state")
+        raise TypeError(
+            f"{what}: forward returned {type(result).__name__}, wanted a pair: the result and the new state"
+        )
     state = result[1]
     if not isinstance(state, Tensor) or tuple(state.shape) != shape:
         given = f"of shape {tuple(state.shape)}" if isinstance(state, Tensor) else f"a {type(state).__name__}"

@@ -267,9 +267,7 @@ class SequenceValueKernel(TorchValueKernel):
             last, _ = self._step(theta, others[None], before, starts)
             return torch.cat([values, last]).cpu().numpy()
 
-    def _values_and_states(
-        self, theta: Tensor, sequences: CriticSequences, state: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _values_and_states(self, theta: Tensor, sequences: CriticSequences, state: Tensor) -> tuple[Tensor, Tensor]:
         """Values (T E,), and states after each step, (T, E, S)."""
         steps, count = sequences.starts.shape
         rows = torch.from_numpy(as_observations(sequences.observations, self.dtype))

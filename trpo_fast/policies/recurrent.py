@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from trpo_fast._core.recurrent import Cell
-from trpo_fast.recurrence import CELLS
 from trpo_fast.environments.spaces import action_layout, check_observation_space, observation_size
+from trpo_fast.recurrence import CELLS
 from trpo_fast.solvers.validation import require_count
 
 from .heads import action_distribution, checked_dtype, initial_log_std, initialize_orthogonally, seeded_generator

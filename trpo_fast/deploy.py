@@ -193,9 +193,9 @@ class LoadedActor:
     ) -> tuple[Any, Any]:
         """As calling the actor, with the signature of Stable-Baselines3; `state` is handed back.
 
-        Unlike there, `deterministic` is True unless said otherwise. Of a recurrent policy `state` (n, S) is what the call
-        before returned, None where episodes start, and `episode_start` says for which of the n observations one does
-        whatever `state` is.
+        Unlike there, `deterministic` is True unless said otherwise. Of a recurrent policy `state` (n, S) is what the
+        call before returned, None where episodes start, and `episode_start` says for which of the n observations one
+        does whatever `state` is.
         """
         if not self.recurrent:
             return self(observation, deterministic, action_masks), state

@@ -85,8 +85,8 @@ def onnx_model(saved: SavedPolicy) -> Any:
     what it is the mode of: "mean" and "log_std" (without "batch") of a Gaussian, else "logits", those of all components
     one after the other.
 
-    A recurrent policy has "state" and "episode_start" (bool) besides: "state" is (batch, S), zeros at first, and what the
-    output "next_state" was at the step before; where "episode_start" is true it counts as zeros.
+    A recurrent policy has "state" and "episode_start" (bool) besides: "state" is (batch, S), zeros at first, and what
+    the output "next_state" was at the step before; where "episode_start" is true it counts as zeros.
 
     Observations are normalized in float64 and rounded once to the policy's dtype, as training does. A discrete
     observation that is none of its space has no hot column. Convolutions are float32, for which alone onnxruntime has

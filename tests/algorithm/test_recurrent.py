@@ -295,7 +295,7 @@ def test_bad_states_are_named(what, state, start, words, tmp_path):
 def test_a_loaded_actor_without_a_state_says_what_acts(tmp_path):
     agent = recall()
     agent.save(tmp_path / "model.trpo")
-    with pytest.raises(ValueError, match="recurrent; want actor.predict"):
+    with pytest.raises(ValueError, match=r"recurrent; want actor\.predict"):
         load_actor(tmp_path / "model.trpo")(np.zeros(3, np.float32))
     agent.close()
 

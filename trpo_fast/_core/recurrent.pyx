@@ -40,9 +40,9 @@ cdef dict kinds = {"gru": TRPO_GRU, "lstm": TRPO_LSTM}
 cdef class Cell:
     """What a recurrent cell computes from the parameters that it is given, as torch.nn.GRUCell and LSTMCell have them.
 
-    Arrays over T steps of E sequences are time-major, one row for each step of each sequence: (T E, ...). A sequence may
-    hold several episodes: before a step that starts one its state is zero. Nothing of a sequence depends on the others,
-    to the bit.
+    Arrays over T steps of E sequences are time-major, one row for each step of each sequence: (T E, ...). A sequence
+    may hold several episodes: before a step that starts one its state is zero. Nothing of a sequence depends on the
+    others, to the bit.
 
     Parameters
     ----------
@@ -369,7 +369,9 @@ cdef class CellActor:
         cdef void *seen = data_of(normalized, "normalized", code, 2, rows, self.inputs, True)
         cdef void *lp = data_of(log_probs, "log_probs", code, 1, rows, -1, True)
         cdef void *a = actions_of(actions, "actions", &kernel.layout, flat, code, rows, True)
-        cdef void *e = actions_of(env_actions, "env_actions", &kernel.layout, flat, "d" if env_double else "f", rows, True)
+        cdef void *e = actions_of(
+            env_actions, "env_actions", &kernel.layout, flat, "d" if env_double else "f", rows, True
+        )
         cdef const uint8_t *masks = masks_of(action_masks, &kernel.layout, rows)
         cdef const void *before = data_of(self.state, "state", code, 2, rows, self.cell.state_items, False)
         cdef const uint8_t *starts = <const uint8_t *>data_of(
@@ -396,8 +398,8 @@ cdef class CellActor:
         after = np.empty((rows, self.cell.state_items), self.cell.dtype)
         cdef char *out = <char *>data_of(after, "state", code, 2, -1, -1, True)
         cdef size_t item = k.item_size, square = self.plan.bias[0] * item, line = self.plan.widths[1] * item
-        # With the GIL, which keeps a second thread away: what comes before the head takes microseconds. The claim of the
-        # cell says so where another thread is inside.
+        # With the GIL, which keeps a second thread away: what comes before the head takes microseconds. The claim of
+        # the cell says so where another thread is inside.
         cdef void *scratch = self.cell.begin(recurrent, recurrent_bias, rows)
         cdef char *base
         cdef size_t inputs_bytes = aligned(rows * line), hidden_bytes = aligned(rows * units * item)
@@ -419,8 +421,8 @@ cdef class CellActor:
                     base + inputs_bytes + i * units * item, out + i * self.cell.state_items * item, units * item
                 )
             self.actor.run(
-                rows, base + inputs_bytes, code == c"d", masks, first, counter, mode, base + inputs_bytes + hidden_bytes, a,
-                lp, e, env_double, False
+                rows, base + inputs_bytes, code == c"d", masks, first, counter, mode,
+                base + inputs_bytes + hidden_bytes, a, lp, e, env_double, False
             )
         finally:
             trpo_release(&self.cell.claimed)

@@ -192,8 +192,8 @@ class TRPOConfig:
         "auto",
         choice("auto", "mlp", "cnn", *CELLS),
         "kind of both networks: mlp sees flat observations, cnn images and boards of two to four axes with finite "
-        "bounds, which it divides by the largest and does not normalize; gru and lstm remember what they saw, as a cell "
-        "of that kind lies between flat observations and the mlp (docs/recurrent.md); auto takes cnn for pixels (uint8 "
+        "bounds, which it divides by the largest and does not normalize; gru and lstm remember what they saw, by a "
+        "cell of that kind between flat observations and the mlp (docs/recurrent.md); auto takes cnn for pixels (uint8 "
         "from 0 to 255: three or four axes, or two from 36 x 36 on) and mlp for everything else",
         why="pixels mean nothing to an MLP without their neighbourhood; whether a table of other numbers has "
         "neighbours, its space does not say",

@@ -156,7 +156,7 @@ class AutogradEngine(PolicyEngine):
         """Mean entropy over the bound batch at theta_old, in nats; NaN where torch has none for the distribution."""
         return self._current().entropy()
 
-    def _make_actor(self, *, narrow: bool, **options: Any) -> TorchActor | CellActor | TorchRecurrentActor:
+    def _make_actor(self, *, narrow: bool, **options: Any) -> TorchActor | CellActor:
         if not self.recurrent:
             return TorchActor(self._distribution, self.dtype, device=self._device, **options)
         if obstacle_to_cell_actor(self._policy) is None:

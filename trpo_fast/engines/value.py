@@ -87,7 +87,7 @@ class TorchValueKernel:
         self.dtype = flat.numpy.dtype
         self._observation_shape = None if observation_shape is None else tuple(observation_shape)
         self._critic = critic
-        self._worker = copy.deepcopy(critic)
+        self._worker: Any = copy.deepcopy(critic)
         self._device = next(critic.parameters()).device
 
     def values(self, parameters: NDArray[Any], observations: NDArray[Any]) -> NDArray[Any]:
@@ -136,7 +136,7 @@ class TorchValueKernel:
         m[torch.cat(frozen)] = 0.0  # nothing moves on by what it was doing when it was frozen
         loss = math.nan
         for epoch in range(first_epoch, first_epoch + epochs):
-            order = torch.from_numpy(permutation(data.count, seed=seed, stream=stream, step=epoch)).to(self._device)
+            order = torch.from_numpy(permutation(data.items, seed=seed, stream=stream, step=epoch)).to(self._device)
             squares, count = 0.0, 0
             for chosen in order.split(data.at_once(batch_size)):
                 if stop is not None and stop[0]:
@@ -207,10 +207,10 @@ class TorchValueKernel:
 
 
 class _Data(NamedTuple):
-    """What a fit chooses from: `count` rows, or pieces of `length` rows each."""
+    """What a fit chooses from: `items` rows, or pieces of `length` rows each."""
 
     rows: Tensor
-    count: int
+    items: int
     length: int
     starts: Tensor | None = None  # (T, E), and of pieces alone, as the others
     samples: Tensor | None = None  # (T E,) bool
@@ -218,7 +218,7 @@ class _Data(NamedTuple):
     states: Tensor | None = None  # (T, E, S) before each step
 
     def at_once(self, batch_size: int) -> int:
-        """Rows or pieces of a minibatch; the samples of a piece tell little more than each other, so of pieces a few."""
+        """Rows or pieces of a minibatch: some pieces, as the samples of one tell little more than each other."""
         return batch_size if self.length == 1 else max(_PIECES, batch_size // self.length)
 
 

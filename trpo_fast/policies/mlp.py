@@ -229,6 +229,7 @@ class MLPCritic(_MLP):
 
 
 def checked_widths(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> tuple[int, ...]:
+    """All layer sizes; ValueError or TypeError where `hidden_sizes` are none."""
     if not isinstance(hidden_sizes, Iterable):
         raise TypeError(f"hidden_sizes: got {hidden_sizes!r}, wanted a sequence of positive integers")
     hidden: tuple[Any, ...] = tuple(hidden_sizes)

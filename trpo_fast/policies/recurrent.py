@@ -1,4 +1,4 @@
-"""Recurrent policies and critics: one gated cell, then a perceptron; and what such modules of one's own have to offer."""
+"""Recurrent policies and critics: a gated cell, then a perceptron; and what such modules of one's own have to offer."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ class RecurrentPolicy(_Recurrent):
             self.log_std = initial_log_std(layout.outputs, log_std_init, dtype)
 
     def forward(self, observations: Tensor, state: Tensor, episode_starts: Tensor) -> tuple[Distribution, Tensor]:
-        """Distribution of the actions, batch shape (T E,), and the states after the last step; see `RecurrentModule`."""
+        """Distribution of the actions, batch shape (T E,), and states after the last step; see `RecurrentModule`."""
         outputs, states = self._outputs(observations, state, episode_starts)
         log_std = self.log_std if self.distribution == "gaussian" else None
         found = action_distribution(self.distribution, outputs, log_std=log_std, nvec=self.nvec)

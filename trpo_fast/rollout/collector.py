@@ -320,7 +320,7 @@ class Collector:
         kept_advantages, kept_returns = advantages.reshape(-1)[keep], returns.reshape(-1)[keep]
         statistics = _statistics(kept_advantages, kept_returns, here[keep], normalize_advantages)
         if self._engine.recurrent:
-            # Rows that are no samples stay, in sequences, and their log-probabilities are those of the batch's one pass.
+            # Rows that are no samples stay, in sequences; log-probabilities are those of the batch's one pass.
             whole = np.zeros(size, self._dtype)
             whole[keep] = kept_advantages
             masks = rollout.action_masks
@@ -557,7 +557,7 @@ class Collector:
         return finals
 
     def _next_starts(self, was_done: Any, done: Any) -> tuple[Any, Any]:
-        """Which copies start an episode after a step in which `done` ended, and which ended in it; `was_done`: before it."""
+        """Which copies start an episode after a step in which `done` ended one, and those; `was_done`: before it."""
         return (was_done if self._adapter.autoreset_mode is AutoresetMode.NEXT_STEP else done), done
 
     def _step_parts(

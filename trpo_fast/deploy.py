@@ -199,6 +199,14 @@ class LoadedActor:
         """
         if not self.recurrent:
             return self(observation, deterministic, action_masks), state
+        plain = type(observation) is np.ndarray and observation.shape == self._plain_shape
+        if plain and observation.dtype.kind in "fiub" and action_masks is None and episode_start is None:
+            with self._lock:
+                begin_at(self._actor, 1, state, None)
+                self._in_place[...] = observation
+                self._act(self._row, observation, self._arrays, deterministic, None)
+                action = self._action.astype(self.action_space.dtype)
+                return action[()] if self._is_discrete else action, self._actor.state
         rows, single = self._observations.finite_rows(observation)
         masks = self._masks.rows_for(action_masks, len(rows), single)
         starts = checked_episode_starts(episode_start, len(rows))

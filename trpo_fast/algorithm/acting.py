@@ -28,6 +28,11 @@ class Player:
         Key of the noise; it is further keyed by the step given to :meth:`act` and by the row.
     narrow : bool
         Act with vectors of at most 256 bits, see `Environments.narrow_acting`.
+
+    Attributes
+    ----------
+    state : ndarray, shape (N, S), or None
+        Of a recurrent policy after the latest :meth:`act`; None of any other.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Player:
             narrow=narrow,
         )
         self._arrays: tuple[NDArray[Any], ...] = ()
+        self.state: NDArray[Any] | None = None
 
     def act(
         self,
@@ -66,8 +72,8 @@ class Player:
         action_masks: NDArray[np.bool_] | None = None,
         state: NDArray[Any] | None = None,
         episode_starts: NDArray[np.bool_] | None = None,
-    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        """Actions for the environment, and the state of a recurrent policy after them.
+    ) -> NDArray[Any]:
+        """Actions for the environment.
 
         Parameters
         ----------
@@ -79,16 +85,15 @@ class Player:
         action_masks : bool, shape (N, K), optional
             True where an action is allowed, as `MaskFormat` has it.
         state : ndarray, shape (N, S), optional
-            Of a recurrent policy, as the call before returned it; not modified. None: every row starts an episode.
+            Of a recurrent policy, what `self.state` was after the call before; not modified. None: every row starts an
+            episode.
         episode_starts : bool, shape (N,), optional
             Rows that start one whatever `state` is; none by default. Both are not looked at for any other policy.
 
         Returns
         -------
-        actions : ndarray, shape (N, *action_space.shape)
+        ndarray, shape (N, *action_space.shape)
             Of the space's dtype, inside its bounds; a new array at every call.
-        state : ndarray, shape (N, S), or None
-            None unless the policy is recurrent.
         """
         self._engine.refresh()
         rows = len(observations)
@@ -102,8 +107,9 @@ class Player:
             self._actor.act(observations, step, normalized, actions, log_probs, env_actions, deterministic, **masked)
         except FloatingPointError as error:
             raise ValueError(f"observations: {error}") from error
-        after = self._actor.state if self._engine.recurrent else None
-        return env_actions.reshape(rows, *(self._space.shape or ())).astype(self._space.dtype), after
+        if self._engine.recurrent:
+            self.state = self._actor.state
+        return env_actions.reshape(rows, *(self._space.shape or ())).astype(self._space.dtype)
 
     def _make_arrays(self, rows: int, width: int) -> tuple[NDArray[Any], ...]:
         normalized, log_probs = np.empty((rows, width), self._dtype), np.empty(rows, self._dtype)

@@ -136,7 +136,7 @@ def _play_until_left(
     observations = environments.reset(seed)
     state, starts = None, np.ones(count, np.bool_)  # of a recurrent policy
     while plays.any():
-        actions, state = player.act(
+        actions = player.act(
             observations,
             step,
             deterministic=deterministic,
@@ -144,6 +144,7 @@ def _play_until_left(
             state=state,
             episode_starts=starts,
         )
+        state = player.state
         result = environments.step(actions)
         rewards = np.where(is_reset_row, 0.0, result.rewards)
         _require_finite("reward", rewards, step)

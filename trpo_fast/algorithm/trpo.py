@@ -599,7 +599,7 @@ class TRPO:
                 stacklevel=2,
             )
         try:
-            actions, after = self._player.act(
+            actions = self._player.act(
                 *(rows, self.num_predictions),
                 deterministic=deterministic,
                 action_masks=masks,
@@ -613,7 +613,8 @@ class TRPO:
                 f"observation: it, or the action that comes of it, is beyond {self.config.dtype}; want smaller numbers"
             ) from error
         self.num_predictions += 1
-        return (single_action(actions) if single else actions), after if self.engine.recurrent else state
+        after = self._player.state if self.engine.recurrent else state
+        return (single_action(actions) if single else actions), after
 
     def evaluate(
         self,

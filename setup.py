@@ -144,6 +144,7 @@ EXTENSIONS = (
     "recording",
     "preconditioner",
     "critic",
+    "recurrent",
     "rollout",
     "stepping",
 )

@@ -7,6 +7,7 @@ import pytest
 from bench.baselines import OFFERS
 from bench.checks import ExactPolicy
 from bench.problems import BATCHES, CHEETAH, HUMANOID, WIDTHS, PolicyProblem
+from bench.recurrent import RecurrentProblem
 from trpo_fast.benchmarks import DTYPES, relative_error
 
 USUAL = [
@@ -39,3 +40,16 @@ def test_fisher_product(request, benchmark, record, single_precision_only, libra
     assert relative_error(answer, exact) < TOLERANCE[dtype]
     benchmark(product, problem.direction)
     record(problem.fisher_flops, problem.fisher_bytes, dtype)
+
+
+@pytest.mark.parametrize("library", ["trpo_fast", "torch-double-backward"])
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_recurrent_fisher_product(benchmark, record, library, kind):
+    problem, exact = RecurrentProblem(kind), RecurrentProblem(kind, dtype="float64")
+    benchmark.group = f"fisher {kind}-64 B=2,048 float32"
+    product = problem.by_engine() if library == "trpo_fast" else problem.by_double_backward()
+    answer = product(problem.direction)
+    exact.policy.load_state_dict({name: t.double() for name, t in problem.policy.state_dict().items()})
+    assert relative_error(answer, exact.by_double_backward()(problem.direction.astype("float64"))) < 1e-5
+    benchmark(product, problem.direction)
+    record(problem.flops, None, "float32")

@@ -30,6 +30,7 @@ FLOORS = {
     "run_models": 2,
     "folder_lock": 2,
     "normalizers": 2,
+    "recurrence": 2,
     "spaces": 2,
     "saved_policy": 2,
     "saved_state": 2,

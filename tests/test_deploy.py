@@ -150,6 +150,31 @@ def test_masked_actions_are_the_agents_and_allowed(saved, space):
             assert all(component[np.arange(30), chosen[:, k]].all() for k, component in enumerate(components))
 
 
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+@pytest.mark.parametrize("space", ACTIONS, ids=str)
+def test_recurrent_actions_of_every_space_are_the_agents_bit_for_bit(tmp_path, space, kind):
+    agent = random_agent(action_space=space, policy=kind, recurrent_size=5)
+    agent.save(tmp_path / "model.trpo")
+    actor, states = load_actor(tmp_path / "model.trpo"), [None, None]
+    rng = np.random.default_rng(0)
+    for deterministic in (True, False, True, False):
+        observations, starts = rng.normal(size=(6, 4)).astype(np.float32), rng.random(6) < 0.3
+        found = [
+            one.predict(observations, state, starts, deterministic)
+            for one, state in zip((agent, actor), states, strict=True)
+        ]
+        states = [state for _, state in found]
+        np.testing.assert_array_equal(found[0][0], found[1][0])
+        np.testing.assert_array_equal(*states)
+        assert found[0][0].dtype == found[1][0].dtype
+    # One observation alone goes another way, to the same bits.
+    alone = [
+        one.predict(observations[0], state[:1], None, True) for one, state in zip((agent, actor), states, strict=True)
+    ]
+    np.testing.assert_array_equal(alone[0][0], alone[1][0])
+    np.testing.assert_array_equal(alone[0][1], alone[1][1])
+
+
 def test_predict_has_the_signature_of_stable_baselines(saved):
     _, actor = saved()
     observation = np.zeros(4, np.float32)

@@ -87,6 +87,11 @@ def test_python_in_the_page_on_runs_runs(block, tmp_path, monkeypatch):
     exec(compile(block, "runs.md", "exec"), {"__name__": "runs"})
 
 
+@pytest.mark.parametrize("block", blocks("docs/recurrent.md"), ids=["built-in", "own"])
+def test_python_in_the_page_on_recurrent_policies_runs(block):
+    exec(compile(block, "docs/recurrent.md", "exec"), {})
+
+
 @pytest.mark.parametrize("block", blocks("README.md"), ids=lambda b: b.splitlines()[0][:40])
 def test_python_in_the_readme_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

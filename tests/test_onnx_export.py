@@ -136,6 +136,28 @@ def test_distribution_parameters_are_the_oracles(exported, kind, activation):
     np.testing.assert_allclose(found["mean" if kind == "gaussian" else "logits"], oracle.forward(theta, batch), 1e-9)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+@pytest.mark.parametrize("space", ACTIONS[::3], ids=str)
+def test_recurrent_policies_step_by_step(exported, space, kind, dtype):
+    agent = random_agent(action_space=space, policy=kind, recurrent_size=5, dtype=dtype)
+    session, rng = exported(agent), np.random.default_rng(0)
+    _, observations = observations_of(agent, ROWS)
+    state, expected_state = np.zeros((ROWS, agent.policy.state_items), dtype), None
+    for _ in range(4):
+        starts = rng.random(ROWS) < 0.2
+        expected, expected_state = agent.predict(observations, expected_state, starts, deterministic=True)
+        names = [output.name for output in session.get_outputs()]
+        given = {"observation": observations, "state": state, "episode_start": starts}
+        found = dict(zip(names, session.run(names, given), strict=True))
+        state = found["next_state"]
+        np.testing.assert_allclose(state, expected_state, atol=1e-5)
+        if isinstance(space, Box):
+            np.testing.assert_allclose(found["action"], expected, rtol=1e-3, atol=1e-4 * np.max(unit_of(agent)))
+        else:
+            assert (found["action"] != expected).mean() < 0.02
+
+
 def test_observations_far_from_zero_keep_their_digits(exported):
     """As float32, a mean of a million would leave a spread of one with 4 bits."""
     agent = random_agent(Box(-np.inf, np.inf, (3,), np.float64), Box(-np.inf, np.inf, (2,), np.float64))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from trpo_fast import model_file, spaces
 from trpo_fast._core.acting import Actor
 from trpo_fast._core.policy import PolicyKernel
+from trpo_fast._core.recurrent import CellActor
+from trpo_fast.recurrence import CELL_PARAMETERS, CELLS, begin_at, checked_episode_starts
 from trpo_fast.saved_policy import SavedPolicy, read_policy
 
 PREDICTION_STREAM = 5
@@ -46,7 +49,7 @@ def load_actor(path: str | os.PathLike[str], *, seed: int | None = None) -> Load
         A policy that is a CNN or a torch module of the user's own: the message says what can act with it.
     """
     saved = read_policy(path)
-    if saved.network != "mlp":
+    if saved.network == "cnn":
         raise ValueError(
             f"{saved.path}: its policy is a CNN, for which there are no compiled kernels; want an MLP. Act with "
             "TRPO.load(path).predict, or anywhere with onnxruntime after trpo-fast export --format onnx"
@@ -74,6 +77,8 @@ class LoadedActor:
         Applied to every observation; ``mean`` and ``scale`` are read at every call.
     seed, num_predictions : int
         Noise is a function of these two and the row. Every call counts; set the counter back to have noise again.
+    recurrent : bool
+        Whether the policy has a state that goes from call to call, and so :meth:`predict` is what acts.
     metadata : dict
         What the file says: "environment" (with "id"), "versions", "counters" (with "num_timesteps"), "config" ...
     """
@@ -89,9 +94,12 @@ class LoadedActor:
         self._dtype = saved.dtype
         nvec = layout.nvec if layout.distribution == "multicategorical" else None
         kernel = PolicyKernel(saved.widths, saved.activation, layout.distribution, saved.dtype, nvec)
-        self._actor = Actor(
+        cell = [saved.parameters[f"cell.{name}"] for name in CELL_PARAMETERS] if saved.network in CELLS else []
+        others = [array.ravel() for name, array in saved.parameters.items() if not name.startswith("cell.")]
+        make = partial(CellActor, saved.network, cell) if cell else Actor
+        self._actor: Any = make(
             kernel,
-            np.concatenate([array.ravel() for array in saved.parameters.values()]),
+            np.concatenate(others),
             observation_mean=None if self.normalizer is None else self.normalizer.mean,
             observation_scale=None if self.normalizer is None else self.normalizer.scale,
             observation_clip=np.inf if self.normalizer is None else self.normalizer.clip,
@@ -103,6 +111,7 @@ class LoadedActor:
             seed=self.seed,
             stream=PREDICTION_STREAM,
         )
+        self.recurrent = bool(cell)
         # Work arrays are made once, for a single observation that is an array and for the size of the latest batch, so
         # that acting allocates little but its result.
         self._lock = threading.Lock()
@@ -148,6 +157,11 @@ class LoadedActor:
         ValueError, TypeError
             An observation or masks that do not fit the space, or are not finite, named.
         """
+        if self.recurrent:
+            raise ValueError(
+                "actor(observation): this policy is recurrent; want actor.predict(observation, state, episode_start), "
+                "which returns the action and the next call's state"
+            )
         if (
             type(observation) is np.ndarray
             and observation.shape == self._plain_shape
@@ -179,9 +193,31 @@ class LoadedActor:
     ) -> tuple[Any, Any]:
         """As calling the actor, with the signature of Stable-Baselines3; `state` is handed back.
 
-        Unlike there, `deterministic` is True unless said otherwise.
+        Unlike there, `deterministic` is True unless said otherwise. Of a recurrent policy `state` (n, S) is what the
+        call before returned, None where episodes start, and `episode_start` says for which of the n observations one
+        does whatever `state` is.
         """
-        return self(observation, deterministic, action_masks), state
+        if not self.recurrent:
+            return self(observation, deterministic, action_masks), state
+        plain = type(observation) is np.ndarray and observation.shape == self._plain_shape
+        if plain and observation.dtype.kind in "fiub" and action_masks is None and episode_start is None:
+            with self._lock:
+                begin_at(self._actor, 1, state, None)
+                self._in_place[...] = observation
+                self._act(self._row, observation, self._arrays, deterministic, None)
+                action = self._action.astype(self.action_space.dtype)
+                return action[()] if self._is_discrete else action, self._actor.state
+        rows, single = self._observations.finite_rows(observation)
+        masks = self._masks.rows_for(action_masks, len(rows), single)
+        starts = checked_episode_starts(episode_start, len(rows))
+        with self._lock:
+            begin_at(self._actor, len(rows), state, starts)
+            if len(self._several[0]) != len(rows):
+                self._several = self._make_arrays(len(rows))
+            self._act(rows, observation, self._several, deterministic, masks)
+            env_actions = self._several[-1].reshape(len(rows), *self.action_space.shape)
+            actions, after = env_actions.astype(self.action_space.dtype), self._actor.state
+        return spaces.single_action(actions) if single else actions, after
 
     def _act(
         self,

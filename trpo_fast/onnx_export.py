@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from trpo_fast import model_file, spaces
 from trpo_fast.deploy import LoadedActor
+from trpo_fast.recurrence import CELL_PARAMETERS, CELLS
 from trpo_fast.saved_policy import SavedPolicy, read_policy
 from trpo_fast.spaces.images import convolutions
 
@@ -68,7 +69,7 @@ def export_onnx(model: str | os.PathLike[str], out: str | os.PathLike[str] | Non
         raise ValueError(f"out: {target} given, the model itself; want another file")
     graph = onnx_model(saved).SerializeToString()
     difference = None
-    if saved.network == "mlp" and importlib.util.find_spec("onnxruntime") is not None:
+    if saved.network != "cnn" and importlib.util.find_spec("onnxruntime") is not None:
         difference = _difference(graph, saved)
     model_file.replace_file(target, graph)
     return Export(target, difference)
@@ -84,6 +85,9 @@ def onnx_model(saved: SavedPolicy) -> Any:
     what it is the mode of: "mean" and "log_std" (without "batch") of a Gaussian, else "logits", those of all components
     one after the other.
 
+    A recurrent policy has "state" and "episode_start" (bool) besides: "state" is (batch, S), zeros at first, and what
+    the output "next_state" was at the step before; where "episode_start" is true it counts as zeros.
+
     Observations are normalized in float64 and rounded once to the policy's dtype, as training does. A discrete
     observation that is none of its space has no hot column. Convolutions are float32, for which alone onnxruntime has
     them; all else has the policy's dtype.
@@ -96,8 +100,14 @@ def onnx_model(saved: SavedPolicy) -> Any:
     inputs = list(_named_leaves(saved.observation_space, "observation"))
     if len(dict(inputs)) < len(inputs):
         raise ValueError(f"observation space: {saved.observation_space}; want keys that give every part its own name")
-    outputs = (_cnn if saved.network == "cnn" else _mlp)(graph, saved, dict(inputs))
+    build = {"cnn": _cnn, "mlp": _mlp}.get(saved.network, _recurrent)
+    outputs = build(graph, saved, dict(inputs))
     shapes = _act(graph, saved, outputs)
+    states: list[tuple[str, Any, tuple[int | str, ...]]] = []
+    if saved.network in CELLS:
+        width = saved.widths[0] * (1 if saved.network == "gru" else 2)
+        states = [("state", saved.dtype, ("batch", width)), ("episode_start", np.bool_, ("batch",))]
+        shapes["next_state"] = (saved.dtype, ("batch", width))
 
     def described(name: str, dtype: Any, shape: tuple[int | str, ...]) -> Any:
         return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
@@ -105,7 +115,10 @@ def onnx_model(saved: SavedPolicy) -> Any:
     body = onnx.helper.make_graph(
         graph.nodes,
         "policy",
-        [described(name, leaf.dtype, ("batch", *leaf.shape)) for name, leaf in inputs],
+        [
+            *(described(name, leaf.dtype, ("batch", *leaf.shape)) for name, leaf in inputs),
+            *(described(*state) for state in states),
+        ],
         [described(name, *shape) for name, shape in shapes.items()],
         [onnx.numpy_helper.from_array(array, name) for name, array in graph.constants.items()],
     )
@@ -174,20 +187,56 @@ def _rows(graph: _Graph, name: str, leaf: spaces.Leaf) -> str:
     return graph.cast(graph.add("Equal", graph.add("Gather", choices, component, axis=1), choice[None]), np.float64)
 
 
-def _mlp(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -> str:
+def _normalized(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -> str:
+    """Flat observations as the policy sees them, (batch, D)."""
     columns = [_rows(graph, name, leaf) for name, leaf in inputs.items() if spaces.flat_size(leaf)]
     x = graph.add("Concat", *columns, axis=1) if len(columns) > 1 else columns[0]
     normalizer = saved.normalizer
     if normalizer is not None:
         x = graph.add("Mul", graph.add("Sub", x, normalizer.mean), normalizer.scale)
         x = graph.add("Clip", x, np.array(-normalizer.clip), np.array(normalizer.clip))
-    x = graph.cast(x, saved.dtype, name="normalized_observation")
+    return graph.cast(x, saved.dtype, name="normalized_observation")
+
+
+def _mlp(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -> str:
+    return _layers(graph, saved, _normalized(graph, saved, inputs))
+
+
+def _layers(graph: _Graph, saved: SavedPolicy, x: str) -> str:
     layers = len(saved.widths) - 1
     for index in range(layers):
         x = _dense(graph, saved, x, f"layers.{index}")
         if index < layers - 1:
             x = _activate(graph, saved.activation, x, saved.dtype.type)
     return x
+
+
+def _recurrent(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -> str:
+    """The equations of csrc/include/trpo/recurrent.h, as onnxruntime has its own cells for float32 only."""
+    units, gru = saved.widths[0], saved.network == "gru"
+    parameters = [graph.constant(f"cell.{name}", saved.parameters[f"cell.{name}"]) for name in CELL_PARAMETERS]
+    weight_ih, weight_hh, bias_ih, bias_hh = parameters
+    goes_on = graph.cast(graph.reshape(graph.add("Not", "episode_start"), 1), saved.dtype)
+    before = graph.add("Mul", "state", goes_on)
+
+    def columns(value: str, index: int) -> str:
+        first = np.array([index * units])
+        return graph.add("Slice", value, first, first + units, np.array([1]))
+
+    h = before if gru else columns(before, 0)
+    x = graph.add("Gemm", _normalized(graph, saved, inputs), weight_ih, bias_ih, transB=1)
+    u = graph.add("Gemm", h, weight_hh, bias_hh, transB=1)
+    if gru:
+        r, z = (graph.add("Sigmoid", graph.add("Add", columns(x, k), columns(u, k))) for k in (0, 1))
+        new = graph.add("Tanh", graph.add("Add", columns(x, 2), graph.add("Mul", r, columns(u, 2))))
+        h = graph.add("Add", new, graph.add("Mul", z, graph.add("Sub", h, new)), name="next_state")
+        return _layers(graph, saved, h)
+    a = graph.add("Add", x, u)
+    i, f, o = (graph.add("Sigmoid", columns(a, k)) for k in (0, 1, 3))
+    c = graph.add("Add", graph.add("Mul", f, columns(before, 1)), graph.add("Mul", i, graph.add("Tanh", columns(a, 2))))
+    h = graph.add("Mul", o, graph.add("Tanh", c))
+    graph.add("Concat", h, c, axis=1, name="next_state")
+    return _layers(graph, saved, h)
 
 
 def _cnn(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -> str:
@@ -321,8 +370,16 @@ def _difference(graph: bytes, saved: SavedPolicy) -> float:
     named = dict(_named_leaves(saved.observation_space, "observation"))
     inputs = {name: _observed(part, rows[:, part.columns], rng) for name, part in zip(named, layout.parts, strict=True)}
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    (found,) = session.run(["action"], inputs)
-    expected = LoadedActor(saved, None)(_nested(saved.observation_space, iter(inputs.values())))
+    observation, actor = _nested(saved.observation_space, iter(inputs.values())), LoadedActor(saved, None)
+    if actor.recurrent:
+        # Two steps, as the first one's state is zeros.
+        starts = rng.random(_CHECKED_ROWS) < 0.2
+        _, state = actor.predict(observation, deterministic=True)
+        states = {"state": state, "episode_start": starts}
+        expected, _ = actor.predict(observation, state, starts, deterministic=True)
+    else:
+        states, expected = {}, actor(observation)
+    (found,) = session.run(["action"], inputs | states)
     if isinstance(saved.action_space, spaces.Box):
         half = spaces.action_layout(saved.action_space, saved.action_map).scale
         # The map scales what the network rounds; a box without a width has nothing to round.

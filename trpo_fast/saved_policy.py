@@ -16,6 +16,7 @@ from trpo_fast import model_file, spaces
 from trpo_fast._core.library import ACTIVATIONS
 from trpo_fast.model_file import ModelFileError
 from trpo_fast.normalizers import ObservationNormalizer
+from trpo_fast.recurrence import CELLS
 from trpo_fast.run_models import read_latest
 from trpo_fast.saved_state import (
     LARGEST_COUNTER,
@@ -42,7 +43,7 @@ class SavedPolicy:
     ----------
     path : Path
         Of the file.
-    network : {"mlp", "cnn"}
+    network : {"mlp", "cnn", "gru", "lstm"}
     observation_space : Space
     action_space : Leaf
     action_map : {"affine", "clip"}
@@ -78,7 +79,7 @@ class SavedPolicy:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Layer sizes of an MLP, observations first."""
+        """Layer sizes of an MLP, observations first; of what follows a cell, its units first."""
         shapes = [array.shape for name, array in self.parameters.items() if name.endswith(".weight")]
         return (shapes[0][1], *(outputs for outputs, _ in shapes))
 
@@ -122,7 +123,7 @@ def _read_policy(source: Path) -> SavedPolicy:
         parameters = {name: arrays[f"policy.{name}"] for name in network_shapes(arrays, metadata)["policy"]}
         return SavedPolicy(
             path=source,
-            network="cnn" if convolves else "mlp",
+            network=str(config["policy"]) if config["policy"] in CELLS else "cnn" if convolves else "mlp",
             observation_space=observation_space,
             action_space=cast(spaces.Leaf, action_space),  # or its layout would not have been found
             action_map=spaces.resolved_action_map(action_space, action_map),

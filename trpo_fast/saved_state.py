@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from trpo_fast import spaces
 from trpo_fast._core.library import in_words
+from trpo_fast.recurrence import CELL_PARAMETERS, CELLS
 from trpo_fast.spaces.descriptions import most_items
 from trpo_fast.spaces.images import ImageLayout, convolutions, image_layout
 
@@ -110,13 +111,20 @@ def network_shapes(arrays: Arrays, metadata: Mapping[str, Any]) -> dict[str, Sha
     if is_cnn(arrays, config):
         # Older files lack the axis.
         image = image_layout(observations, field(config, "channel_axis", str, "config.", default="auto"))
-    inputs = spaces.ObservationLayout(observations).size
+    inputs, kind = spaces.ObservationLayout(observations).size, config.get("policy")
+    remembers = kind in CELLS and field(config, "recurrent_critic", bool, "config.")
     shapes: dict[str, Shapes] = {}
     for network, sizes, outputs in (("policy", "hidden_sizes", actions.outputs), ("critic", "critic_hidden_sizes", 1)):
-        if own[network] is None:
-            shapes[network] = (
-                _mlp_shapes((inputs, *_sizes(config, sizes), outputs)) if image is None else cnn_shapes(image, outputs)
-            )
+        if own[network] is not None:
+            continue
+        if kind in CELLS and (network == "policy" or remembers):
+            (units,) = _sizes({"recurrent_size": [config.get("recurrent_size")]}, "recurrent_size")
+            layers = _mlp_shapes((units, *_sizes(config, sizes), outputs))
+            shapes[network] = layers | _cell_shapes(kind, inputs, units)
+        elif image is not None:
+            shapes[network] = cnn_shapes(image, outputs)
+        else:
+            shapes[network] = _mlp_shapes((inputs, *_sizes(config, sizes), outputs))
     if actions.distribution == "gaussian":
         shapes["policy"] = {"log_std": (actions.outputs,), **shapes["policy"]}
     return shapes
@@ -178,6 +186,12 @@ def _mlp_shapes(widths: tuple[int, ...]) -> Shapes:
     for index, (inputs, outputs) in enumerate(pairwise(widths)):
         shapes |= {f"layers.{index}.weight": (outputs, inputs), f"layers.{index}.bias": (outputs,)}
     return shapes
+
+
+def _cell_shapes(kind: str, inputs: int, units: int) -> Shapes:
+    rows = units * (3 if kind == "gru" else 4)
+    shapes = (rows, inputs), (rows, units), (rows,), (rows,)
+    return {f"cell.{name}": shape for name, shape in zip(CELL_PARAMETERS, shapes, strict=True)}
 
 
 def _statistics(name: str, size: int) -> dict[str, tuple[tuple[int, ...] | None, Any]]:

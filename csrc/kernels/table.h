@@ -39,6 +39,7 @@
 #if !TRPO_REAL_IS_DOUBLE
 #include "critic_bfloat16.h"
 #endif
+#include "recurrent.h"
 #include "statistics.h"
 
 INLINE vreal F(link)(vreal s) { return s * F(splat)((REAL)0.999) + F(splat)((REAL)1e-3); }
@@ -83,6 +84,11 @@ static const trpo_kernels F(table) = {
     .critic_step = F(critic_step),
     .critic_step_narrow = NARROW(critic_step_narrow),
     .critic_save = F(critic_save),
+    .cell_plan = F(cell_plan),
+    .cell_pack = F(cell_pack),
+    .cell_forward = F(cell_forward),
+    .cell_jvp = F(cell_jvp),
+    .cell_vjp = F(cell_vjp),
     .gae = F(gae),
     .standardize = F(standardize),
     .merge_moments = F(merge_moments),

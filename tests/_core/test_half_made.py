@@ -17,6 +17,7 @@ from trpo_fast._core.operator import CallableOperator, DenseOperator, Operator
 from trpo_fast._core.policy import FisherOperator, PolicyKernel
 from trpo_fast._core.preconditioner import FisherFactors, KroneckerPreconditioner
 from trpo_fast._core.recording import Recorder
+from trpo_fast._core.recurrent import Cell, CellActor
 from trpo_fast._core.stepping import CopyLoop
 from trpo_fast.solvers import conjugate_gradient
 
@@ -66,6 +67,12 @@ def actor():
     return Actor(kernel, np.zeros(kernel.size))
 
 
+def cell_actor_arguments():
+    head, width = policy_kernel(), 9
+    parameters = [np.zeros(shape) for shape in ((width, 2), (width, 3), (width,), (width,))]
+    return "gru", parameters, head, np.zeros(head.size)
+
+
 def rollout():
     floats = {"observations": np.zeros((2, 1, 3)), "actions": np.zeros((2, 1, 2)), "log_probs": np.zeros((2, 1))}
     flags = {name: np.zeros((2, 1), bool) for name in ("terminated", "truncated")}
@@ -90,6 +97,8 @@ MADE = {
     "Actor": lambda: (actor(), (policy_kernel(), np.zeros(policy_kernel().size)), {}),
     "ActorCritic": lambda: (ActorCritic(*actor_critic_arguments()), actor_critic_arguments(), {}),
     "CallableOperator": lambda: (CallableOperator(abs, 3, "f8"), (abs, 4, "f4"), {}),
+    "Cell": lambda: (Cell("gru", 3, "f8"), ("lstm", 4, "f4"), {}),
+    "CellActor": lambda: (CellActor(*cell_actor_arguments()), cell_actor_arguments(), {}),
     "CopyLoop": lambda: (CopyLoop(*copy_loop_arguments()[0], **copy_loop_arguments()[1]), *copy_loop_arguments()),
     "DenseOperator": lambda: (DenseOperator(np.eye(3)), (np.eye(4),), {}),
     "FisherFactors": lambda: (FisherFactors(bound_kernel()), (policy_kernel(),), {}),

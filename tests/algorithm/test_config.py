@@ -54,10 +54,12 @@ BAD = {
     "gamma": [-0.1, 1.01, math.nan],
     "gae_lambda": [-0.1, 1.01],
     "normalize_advantages": [0],
-    "policy": ["lstm", None],
+    "policy": ["rnn", None],
     "channel_axis": ["middle", 1, None],
     "hidden_sizes": [(0,), (64, -1), (10**11,), 64, "64", (64.0,), None],
     "critic_hidden_sizes": [(0,), 3],
+    "recurrent_size": [0, 2.5, 10**12],
+    "recurrent_critic": ["yes"],
     "activation": ["mish", None],
     "action_map": ["tanh", None, True],
     "log_std_init": [math.nan, math.inf, "0"],
@@ -124,6 +126,7 @@ def test_a_saved_configuration_that_is_older_than_a_field_keeps_what_there_was()
 def test_a_saved_configuration_without_what_every_one_has_is_refused_by_name():
     then = {"action_map": "clip", "channel_axis": "auto", "device": "auto", "fisher_jacobians": "never"}
     then |= {"critic_precision": "float32", "fisher_precision": "float32"}
+    then |= {"recurrent_critic": True, "recurrent_size": 64}
     then |= {"evaluation_max_steps": 50_000, "log_std_limit": 20, "reset_on_checkpoint": 0}  # of those that came later
     for field in dataclasses.fields(TRPOConfig):
         values = TRPOConfig().to_dict()
@@ -193,6 +196,8 @@ CHANGES = {
     "channel_axis": ("last", lambda agent, bits: agent.policy.image.channels_last),
     "hidden_sizes": ((8,), _learned_bits),
     "critic_hidden_sizes": ((8, 8), _learned_bits),
+    "recurrent_size": (5, _learned_bits),
+    "recurrent_critic": (False, _learned_bits),
     "activation": ("relu", _learned_bits),
     "log_std_init": (-0.5, _learned_bits),
     "log_std_limit": (1.0, _learned_bits),
@@ -230,6 +235,8 @@ def test_changing_a_field_changes_the_training(name, make_agent, bits, portable_
     for settings in (BASE, {**BASE, name: value}):
         # An environment of which nothing is known is needed for episodes to be cut, too.
         env = {"env": Halves} if name in ("policy", "channel_axis", "reset_on_checkpoint") else {}
+        if name.startswith("recurrent_"):
+            settings = settings | {"policy": "gru"}
         if name == "channel_axis":
             settings = settings | {"policy": "cnn"}  # one pixel of height is no image without being asked for
         agent, backtracks = make_agent(**env, **settings), []

@@ -154,6 +154,7 @@ class FollowingEngine:
     """As much of an engine as the collector uses."""
 
     rows_independent = True
+    recurrent = False
 
     def __init__(self, dtype: type = np.float64) -> None:
         self.dtype = np.dtype(dtype)
@@ -267,6 +268,7 @@ class LuckyEngine:
     """Draws uniformly from what is allowed, for any discrete space, as actors do."""
 
     rows_independent = False
+    recurrent = False
     dtype = np.dtype(np.float32)
 
     def __init__(self) -> None:

@@ -224,6 +224,19 @@ cdef extern from "trpo/critic.h" nogil:
                                                     int threads, int bfloat16)
     void trpo_critic_place(const trpo_critic_workspace *w, void *memory, trpo_critic_fit *fit)
 
+cdef extern from "trpo/recurrent.h" nogil:
+    ctypedef enum trpo_cell_kind:
+        TRPO_GRU
+        TRPO_LSTM
+    ctypedef struct trpo_cell:
+        size_t units
+        size_t gates
+        size_t state_items
+        size_t forward_items
+        size_t backward_items
+        size_t kept_items
+        size_t scratch_items
+
 cdef extern from "trpo/kernels.h" nogil:
     ctypedef enum trpo_adam_outcome:
         TRPO_ADAM_FINITE
@@ -281,6 +294,18 @@ cdef extern from "trpo/kernels.h" nogil:
                                                 int64_t step, double *squares) noexcept nogil
         void (*critic_save)(const trpo_critic_fit *fit, void *parameters, void *first_moment,
                             void *second_moment) noexcept nogil
+        void (*cell_plan)(trpo_cell_kind kind, size_t units, trpo_cell *plan) noexcept nogil
+        void (*cell_pack)(const trpo_cell *cell, const void *weight, const void *bias, void *forward,
+                          void *backward) noexcept nogil
+        void (*cell_forward)(const trpo_cell *cell, size_t steps, size_t sequences, const void *packed,
+                             const void *inputs, const uint8_t *starts, const void *first, void *states, void *kept,
+                             void *scratch, int threads) noexcept nogil
+        void (*cell_jvp)(const trpo_cell *cell, size_t steps, size_t sequences, const void *packed, const void *kept,
+                         const uint8_t *starts, const void *inputs, const void *recurrent, void *tangents,
+                         void *scratch, int threads) noexcept nogil
+        void (*cell_vjp)(const trpo_cell *cell, size_t steps, size_t sequences, const void *packed, const void *kept,
+                         const uint8_t *starts, const void *cotangents, void *inputs, void *recurrent, void *scratch,
+                         int threads) noexcept nogil
         void (*gae)(size_t steps, size_t envs, double gamma, double gae_lambda, const void *rewards,
                     const void *values, const void *next_values, const uint8_t *terminated, const uint8_t *truncated,
                     void *advantages, void *returns) noexcept nogil

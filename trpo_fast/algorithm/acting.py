@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from trpo_fast.environments.spaces import action_layout
 from trpo_fast.normalizers import ObservationNormalizer
+from trpo_fast.recurrence import begin_at
 
 
 class Player:
@@ -27,6 +28,11 @@ class Player:
         Key of the noise; it is further keyed by the step given to :meth:`act` and by the row.
     narrow : bool
         Act with vectors of at most 256 bits, see `Environments.narrow_acting`.
+
+    Attributes
+    ----------
+    state : ndarray, shape (N, S), or None
+        Of a recurrent policy after the latest :meth:`act`; None of any other.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class Player:
             narrow=narrow,
         )
         self._arrays: tuple[NDArray[Any], ...] = ()
+        self.state: NDArray[Any] | None = None
 
     def act(
         self,
@@ -63,6 +70,8 @@ class Player:
         *,
         deterministic: bool,
         action_masks: NDArray[np.bool_] | None = None,
+        state: NDArray[Any] | None = None,
+        episode_starts: NDArray[np.bool_] | None = None,
     ) -> NDArray[Any]:
         """Actions for the environment.
 
@@ -75,6 +84,11 @@ class Player:
             Counter of the noise.
         action_masks : bool, shape (N, K), optional
             True where an action is allowed, as `MaskFormat` has it.
+        state : ndarray, shape (N, S), optional
+            Of a recurrent policy, what `self.state` was after the call before; not modified. None: every row starts an
+            episode.
+        episode_starts : bool, shape (N,), optional
+            Rows that start one whatever `state` is; none by default. Both are not looked at for any other policy.
 
         Returns
         -------
@@ -87,10 +101,14 @@ class Player:
             self._arrays = self._make_arrays(*observations.shape)
         normalized, actions, log_probs, env_actions = self._arrays
         masked = {} if action_masks is None else {"action_masks": action_masks}
+        if self._engine.recurrent:
+            begin_at(self._actor, rows, state, episode_starts)
         try:
             self._actor.act(observations, step, normalized, actions, log_probs, env_actions, deterministic, **masked)
         except FloatingPointError as error:
             raise ValueError(f"observations: {error}") from error
+        if self._engine.recurrent:
+            self.state = self._actor.state
         return env_actions.reshape(rows, *(self._space.shape or ())).astype(self._space.dtype)
 
     def _make_arrays(self, rows: int, width: int) -> tuple[NDArray[Any], ...]:

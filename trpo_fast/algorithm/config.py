@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from trpo_fast.algorithm.schedules import SCHEDULES
+from trpo_fast.recurrence import CELLS
 from trpo_fast.settings import (
     COUNT,
     FLAG,
@@ -65,11 +66,19 @@ _SIZES = Rule("a sequence of integers >= 1, at most 2**24", _sizes)
 
 
 def _by_network(
-    network: str, mlp: Any, cnn: Callable[[TRPOConfig], Any], described: str, rule: Rule, meaning: str, *, why: str
+    network: str,
+    mlp: Any,
+    cnn: Callable[[TRPOConfig], Any],
+    described: str,
+    rule: Rule,
+    meaning: str,
+    *,
+    why: str,
+    recurrent: Any = None,
 ) -> Any:
     """A setting whose default, None, is `mlp`, or what `cnn`, `described` in words, makes of the configuration.
 
-    That goes by the kind of `network`, "policy" or "critic".
+    That goes by the kind of `network`, "policy" or "critic"; of recurrent ones it is `recurrent`, if given.
     """
 
     def convert(value: Any) -> Any:
@@ -77,9 +86,13 @@ def _by_network(
 
     metadata = {
         "rule": Rule(f"{rule.want}, or None", convert),
-        "meaning": f"{meaning}; None: {mlp}, and where the {network} is the built-in CNN {described}",
+        "meaning": f"{meaning}; None: {mlp}, and where the {network} is the built-in CNN {described}"
+        + ("" if recurrent is None else f", where it is a built-in recurrent one {recurrent}"),
         "why": why,
-        "by_network": (network, {"mlp": lambda _: mlp, "cnn": cnn}),
+        "by_network": (
+            network,
+            {"mlp": lambda _: mlp, "cnn": cnn, "recurrent": lambda _: mlp if recurrent is None else recurrent},
+        ),
         "like": mlp,
     }
     return field(default=None, metadata=metadata)
@@ -177,10 +190,11 @@ class TRPOConfig:
     # Networks
     policy: str = setting(
         "auto",
-        choice("auto", "mlp", "cnn"),
+        choice("auto", "mlp", "cnn", *CELLS),
         "kind of both networks: mlp sees flat observations, cnn images and boards of two to four axes with finite "
-        "bounds, which it divides by the largest and does not normalize; auto takes cnn for pixels (uint8 from 0 to "
-        "255: three or four axes, or two from 36 x 36 on) and mlp for everything else",
+        "bounds, which it divides by the largest and does not normalize; gru and lstm remember what they saw, by a "
+        "cell of that kind between flat observations and the mlp (docs/recurrent.md); auto takes cnn for pixels (uint8 "
+        "from 0 to 255: three or four axes, or two from 36 x 36 on) and mlp for everything else",
         why="pixels mean nothing to an MLP without their neighbourhood; whether a table of other numbers has "
         "neighbours, its space does not say",
     )
@@ -191,10 +205,22 @@ class TRPOConfig:
         "one that does not tell",
         why="a square image, or one with few channels, tells by itself",
     )
+    recurrent_size: int = setting(
+        64,
+        _SIZE,
+        "units of the cell of a gru or lstm, policy and critic",
+        why="as wide as the hidden layers; it keeps what an episode needs to be told apart",
+    )
+    recurrent_critic: bool = setting(
+        True,
+        FLAG,
+        "the value function of a recurrent policy has a cell of its own; False: it sees the observation alone",
+        why="what the observation does not tell decides the return, too",
+    )
     hidden_sizes: tuple[int, ...] = setting(
         (64, 64),
         _SIZES,
-        "hidden layers of the policy, where it is an MLP",
+        "hidden layers of the policy, where it is an MLP, or behind the cell of a gru or lstm",
         why="the network of the published MuJoCo results",
     )
     critic_hidden_sizes: tuple[int, ...] = setting(
@@ -262,6 +288,7 @@ class TRPOConfig:
         "4",
         POSITIVE_COUNT,
         "passes of Adam over each batch",
+        recurrent=10,
         why="the published settings for MuJoCo, hidden behind the next rollout by overlap_critic, which 20 passes of a "
         "CNN are too long for; 4 learned MinAtar's Breakout as well (docs/images.md)",
     )
@@ -391,12 +418,14 @@ class TRPOConfig:
 _BEFORE = {
     **{"action_map": "clip", "channel_axis": "auto", "device": "auto", "fisher_jacobians": "never"},
     **{"critic_precision": "float32", "fisher_precision": "float32"},
+    **{"recurrent_size": 64, "recurrent_critic": True},
     **{"evaluation_max_steps": 50_000, "log_std_limit": 20.0, "reset_on_checkpoint": 0},
 }
 
 BUILT_BY = frozenset(
     {
         *("hidden_sizes", "critic_hidden_sizes", "activation", "log_std_init", "dtype"),
+        *("recurrent_size", "recurrent_critic"),
         *("action_map", "channel_axis", "normalize_observations", "observation_clip", "scale_rewards"),
     }
 )

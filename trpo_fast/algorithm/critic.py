@@ -17,7 +17,7 @@ from torch import nn
 
 from trpo_fast._core.critic import ValueKernel
 from trpo_fast.algorithm.config import TRPOConfig
-from trpo_fast.engines.value import FailedFits, make_value_kernel
+from trpo_fast.engines.value import FailedFits, SequenceValueKernel, make_value_kernel
 from trpo_fast.policies.flat import flat_parameters
 from trpo_fast.solvers.fisher_product import bfloat16_obstacle, require_bfloat16
 from trpo_fast.state import State
@@ -180,15 +180,21 @@ class CriticTrainer:
         self._failed = FailedFits()
         self.abandoned_fits = 0
 
-    def values(self, observations: NDArray[Any]) -> NDArray[Any]:
-        """V of each row of ``observations`` (N, D), in the critic's dtype, shape (N,); waits for a fit in progress."""
+    @property
+    def recurrent(self) -> bool:
+        """Whether the critic is, so that its observations are `CriticSequences`."""
+        return isinstance(self._kernel, SequenceValueKernel)
+
+    def values(self, observations: Any) -> NDArray[Any]:
+        """V of each row of ``observations`` (N, D), in the critic's dtype, shape (N,); waits for a fit in progress.
+
+        Of a recurrent critic ``observations`` are those of the rollout that follows the one before.
+        """
         self.wait()
         return self._kernel.values(self._parameters(), self._readable(observations))
 
-    def start(
-        self, observations: NDArray[Any], returns: NDArray[Any], learning_rate: float | None = None
-    ) -> PendingFit:
-        """Begin (or, without overlap, perform) one fit to ``returns`` (B,) at ``observations`` (B, D).
+    def start(self, observations: Any, returns: NDArray[Any], learning_rate: float | None = None) -> PendingFit:
+        """Begin (or, without overlap, perform) one fit to ``returns`` (B,) at ``observations``, (B, D) or sequences.
 
         Both arrays must stay as they are until the fit is done. `learning_rate` is the config's where it is not given.
         """
@@ -286,7 +292,14 @@ class CriticTrainer:
             "epochs": self._epochs,
             "failed_fits": self._failed.in_a_row,
             "abandoned_fits": self.abandoned_fits,
+            **self._recurrent_state(),
         }
+
+    def _recurrent_state(self) -> State:
+        if not isinstance(self._kernel, SequenceValueKernel):
+            return {}
+        state = self._kernel.state
+        return {"state": np.zeros((0, 0), self._flat.numpy.dtype) if state is None else state}
 
     def set_state(self, state: State) -> None:
         """Go on from what :meth:`get_state` gave; a fit in progress is stopped, and leaves no trace."""
@@ -303,21 +316,25 @@ class CriticTrainer:
         self._adam_step, self._epochs = state["adam_step"], state["epochs"]
         self._failed.in_a_row = state["failed_fits"]
         self.abandoned_fits = state["abandoned_fits"]
+        if isinstance(self._kernel, SequenceValueKernel):
+            self._kernel.state = np.array(state["state"]) if state["state"].size else None
 
     def _make_kernel(self) -> None:
         # A kernel is for what was frozen when it was made.
-        trained = _trained(self.critic)
+        trained, before = _trained(self.critic), getattr(self, "_kernel", None)
         kernel = make_value_kernel(self.critic, observation_shape=self._observation_shape)
         if self._config.critic_precision == "bfloat16":
             obstacle: str | None = "torch fits this critic, which is no MLPCritic on the CPU that is trained whole"
             if isinstance(kernel, ValueKernel):
                 obstacle = bfloat16_obstacle(dtype=kernel.dtype)
             require_bfloat16("critic_precision", obstacle)
+        if isinstance(kernel, SequenceValueKernel) and isinstance(before, SequenceValueKernel):
+            kernel.take_over(before)
         self._trained, self._kernel = trained, kernel
 
-    def _readable(self, observations: NDArray[Any]) -> NDArray[Any]:
+    def _readable(self, observations: Any) -> Any:
         """The bytes of images, which torch converts as it goes, as floats for compiled kernels."""
-        if observations.dtype == np.uint8 and isinstance(self._kernel, ValueKernel):
+        if isinstance(self._kernel, ValueKernel) and observations.dtype == np.uint8:
             return observations.astype(self._parameters().dtype)
         return observations
 

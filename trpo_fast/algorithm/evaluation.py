@@ -134,8 +134,17 @@ def _play_until_left(
     is_reset_row = np.zeros(count, bool)
     plays = missing > 0
     observations = environments.reset(seed)
+    state, starts = None, np.ones(count, np.bool_)  # of a recurrent policy
     while plays.any():
-        actions = player.act(observations, step, deterministic=deterministic, action_masks=environments.action_masks)
+        actions = player.act(
+            observations,
+            step,
+            deterministic=deterministic,
+            action_masks=environments.action_masks,
+            state=state,
+            episode_starts=starts,
+        )
+        state = player.state
         result = environments.step(actions)
         rewards = np.where(is_reset_row, 0.0, result.rewards)
         _require_finite("reward", rewards, step)
@@ -151,8 +160,9 @@ def _play_until_left(
                 missing[i] -= 1
             returns[i], lengths[i] = 0.0, 0
         plays &= (missing > 0) & ~left
+        starts = ended
         if has_reset_rows:
-            is_reset_row = ended
+            starts, is_reset_row = is_reset_row, ended
         observations = result.observations
         step += 1
     return step

@@ -14,10 +14,18 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.engines.binding import checked_step
 from trpo_fast.environments.spaces import action_layout, described, observation_size, unreached_sides
 from trpo_fast.policies.cnn import CNNCritic, CNNPolicy
 from trpo_fast.policies.distributions import base_of, choices_of, divergence, family_of
 from trpo_fast.policies.mlp import MLPCritic, MLPPolicy
+from trpo_fast.policies.recurrent import (
+    RecurrentCritic,
+    RecurrentModule,
+    RecurrentPolicy,
+    is_recurrent,
+)
+from trpo_fast.recurrence import CELLS
 from trpo_fast.spaces import REACH, ActionLayout
 from trpo_fast.spaces.images import fits_bytes, flattened_images, is_image
 
@@ -40,10 +48,14 @@ class Networks(NamedTuple):
     """Whether they take observations as uint8."""
 
     @property
+    def recurrent(self) -> bool:
+        """Whether the policy is."""
+        return is_recurrent(self.policy)
+
+    @property
     def kinds(self) -> dict[str, str]:
-        """What each is, for settings that depend on it: "cnn" where it is the built-in one, else "mlp"."""
-        built = {"policy": isinstance(self.policy, CNNPolicy), "critic": isinstance(self.critic, CNNCritic)}
-        return {name: "cnn" if cnn and self.own[name] is None else "mlp" for name, cnn in built.items()}
+        """What each is, for settings that depend on it: "cnn" or "recurrent" where it is a built-in one, else "mlp"."""
+        return {name: "mlp" if self.own[name] is not None else _kind(getattr(self, name)) for name in self.own}
 
 
 def make_networks(
@@ -81,15 +93,31 @@ def make_networks(
     if config.policy != "auto" or kind is None:
         kind = config.policy if config.policy != "auto" else "cnn" if is_image(space, axis) else "mlp"
     convolve = is_image(space, axis) if policy is not None else kind == "cnn"
+    cell: dict[str, Any] = {"units": config.recurrent_size, "activation": config.activation, "dtype": dtype}
     built: dict[str, nn.Module] = {}
     for (name, given), seed in zip((("policy", policy), ("critic", critic)), seeds, strict=True):
         if given is not None:
             built[name] = _given(name, given, observation_space, action_space, seed, dtype)
+        elif name == "critic" and config.recurrent_critic and is_recurrent(built["policy"]):
+            cell_kind = kind if kind in CELLS else "gru"
+            built[name] = RecurrentCritic(
+                cell_kind, observation_space, hidden_sizes=config.critic_hidden_sizes, seed=seed, **cell
+            )
         elif name == "critic" and convolve:
             built[name] = CNNCritic(observation_space, channel_axis=axis, dtype=dtype, seed=seed)
         elif name == "critic":
             sizes = config.critic_hidden_sizes
             built[name] = MLPCritic(observation_space, sizes, config.activation, dtype=dtype, seed=seed)
+        elif kind in CELLS:
+            built[name] = RecurrentPolicy(
+                kind,
+                observation_space,
+                action_space,
+                hidden_sizes=config.hidden_sizes,
+                log_std_init=config.log_std_init,
+                seed=seed,
+                **cell,
+            )
         elif kind == "cnn":
             built[name] = CNNPolicy(
                 observation_space,
@@ -156,11 +184,17 @@ def check_settings(config: TRPOConfig, networks: Networks, observation_space: gy
         idle |= dict.fromkeys(("normalize_observations", "observation_clip"), "images are never normalized")
     if not cnns:
         idle["channel_axis"] = "there is no CNN here"
+    if not any(isinstance(module, RecurrentPolicy | RecurrentCritic) for module in (networks.policy, networks.critic)):
+        idle["recurrent_size"] = "there is no gru or lstm here"
+    if not networks.recurrent or networks.own["critic"] is not None:
+        idle["recurrent_critic"] = "it is for the built-in value function of a recurrent policy"
+    if networks.recurrent:
+        idle["fisher_subsample"] = "the sequences of a recurrent policy are whole"
     if not any(own is None for own in networks.own.values()):
         idle["device"] = "modules of one's own stay where they are"
     for name, why in idle.items():
         value = getattr(config, name)
-        if value != getattr(TRPOConfig, name):
+        if value not in (getattr(TRPOConfig, name), 1.0 if name == "fisher_subsample" else None):
             raise ValueError(f"{name}: {value!r} given; want it left out: {why}")
     if cnns or config.policy != "auto" or networks.own["policy"] is not None:
         return
@@ -226,6 +260,8 @@ def _check_nothing_shared(policy: nn.Module, critic: nn.Module) -> None:
 
 def _check_policy(policy: nn.Module, rows: Tensor, layout: ActionLayout, entropy_coefficient: float) -> None:
     found = _tried("policy", policy, rows)
+    if is_recurrent(policy):
+        found, _ = found
     if not isinstance(found, Distribution):
         raise TypeError(f"policy: forward returned {type(found).__name__}; want a torch.distributions.Distribution")
     if tuple(found.batch_shape) != (len(rows),):
@@ -267,6 +303,8 @@ def _check_policy(policy: nn.Module, rows: Tensor, layout: ActionLayout, entropy
 
 def _check_critic(critic: nn.Module, rows: Tensor) -> None:
     found = _tried("critic", critic, rows)
+    if is_recurrent(critic):
+        found, _ = found
     if not isinstance(found, Tensor):
         raise TypeError(f"critic: forward returned {type(found).__name__}; want a Tensor of values")
     if tuple(found.shape) != (len(rows),):
@@ -280,7 +318,13 @@ def _check_critic(critic: nn.Module, rows: Tensor) -> None:
 def _tried(name: str, module: nn.Module, rows: Tensor) -> Any:
     try:
         with torch.no_grad():
-            return module(rows.to(_device(module)))
+            if not isinstance(module, RecurrentModule):
+                return module(rows.to(_device(module)))
+            state = module.initial_state(1)
+            if not isinstance(state, Tensor) or state.ndim != 2 or len(state) != 1:
+                raise ValueError(f"initial_state(1) returned {state!r}, want a Tensor of shape (1, S)")
+            starts = torch.tensor([[True], [False]], device=_device(module))
+            return checked_step(module(rows[:, None].to(_device(module)), state, starts), name, tuple(state.shape))
     except (ValueError, RuntimeError) as error:
         shape = tuple(rows.shape)
         raise ValueError(f"{name}: forward failed for observations of zeros of shape {shape}: {error}") from error
@@ -297,6 +341,12 @@ def _device_for(device: str, convolves: bool) -> torch.device:
 
 def _device(module: nn.Module) -> torch.device:
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
+def _kind(module: nn.Module) -> str:
+    if isinstance(module, RecurrentPolicy | RecurrentCritic):
+        return "recurrent"
+    return "cnn" if isinstance(module, CNNPolicy | CNNCritic) else "mlp"
 
 
 def _name_of(module: nn.Module) -> str:

@@ -44,6 +44,7 @@ from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.spaces import numeric_columns, resolved_action_map
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
+from trpo_fast.recurrence import checked_episode_starts
 from trpo_fast.rollout.advantages import AdvantageFunction
 from trpo_fast.rollout.collector import Collector
 from trpo_fast.run_models import read_latest
@@ -372,9 +373,10 @@ class TRPO:
         clock.lap("critic_wait")
 
         # 2. Advantages and returns, from the value function.
+        sequences = rollout.critic_sequences if critic.recurrent else None
         batch, returns, statistics = collector.finish(
             rollout,
-            critic.values,
+            critic.values if sequences is None else lambda _: critic.values(sequences),
             config.gamma,
             config.gae_lambda,
             config.normalize_advantages,
@@ -391,14 +393,15 @@ class TRPO:
         engine.bind(batch, entropy_coefficient=config.entropy_coefficient)
         entropy = engine.entropy()
         clock.lap("gradient")
-        inputs = StepInputs(batch, self._direction_settings, settings, self._fisher_rows(len(batch)))
+        inputs = StepInputs(batch, self._direction_settings, settings, self._fisher_rows(batch.samples))
         step = self.hooks.take_step(engine, inputs)
         self._bound_log_std()
         clock.add(step.timings)
 
         # 6. Value function: least squares on the returns, here or beside the next rollout.
         learning_rate = config.critic_learning_rate * SCHEDULES[config.critic_learning_rate_schedule](progress)
-        fit = critic.start(batch.observations, returns, learning_rate)
+        observations = sequences or (rollout.samples if engine.recurrent else batch.observations)
+        fit = critic.start(observations, returns, learning_rate)
 
         self.num_timesteps += rollout.steps
         self.num_updates += 1
@@ -407,7 +410,7 @@ class TRPO:
         self.recent_episodes.extend(episodes)
         self.last_update = UpdateReport(
             step,
-            len(batch),
+            batch.samples,
             settings.max_kl,
             learning_rate,
             entropy,
@@ -568,8 +571,11 @@ class TRPO:
         observation : as the environment, or a vector environment with n copies, gives it
             For a Box array_like of shape ``observation_space.shape`` or ``(n, *observation_space.shape)``.
             Normalization is done here.
-        state, episode_start
-            Of recurrent policies: ``state`` is handed back, ``episode_start`` is not used.
+        state : ndarray, shape (n, S), optional
+            Of a recurrent policy: what the call before returned; (1, S) for a single observation. None, the default,
+            starts episodes. Of any other policy it is handed back.
+        episode_start : bool or array of bool, shape (n,), optional
+            Of a recurrent policy: for which observations an episode starts, whatever ``state`` is; none by default.
         deterministic : bool
             The mode of the distribution instead of a sample.
         action_masks : optional
@@ -581,7 +587,7 @@ class TRPO:
         action : ndarray, shape ``action_space.shape`` or ``(n, *action_space.shape)``
             Ready for the environment: inside the bounds of a Box, ``start`` of a discrete space included. A single
             action of a Discrete space is a NumPy integer, which a dict or a list takes as a key.
-        state
+        state : ndarray, shape (n, S), or what was given
         """
         rows, single = self._observation_layout.finite_rows(observation)
         masks = self._mask_format.rows_for(action_masks, len(rows), single)
@@ -593,7 +599,13 @@ class TRPO:
                 stacklevel=2,
             )
         try:
-            actions = self._player.act(rows, self.num_predictions, deterministic=deterministic, action_masks=masks)
+            actions = self._player.act(
+                *(rows, self.num_predictions),
+                deterministic=deterministic,
+                action_masks=masks,
+                state=state if self.engine.recurrent else None,
+                episode_starts=checked_episode_starts(episode_start, len(rows)) if self.engine.recurrent else None,
+            )
         except ValueError as error:
             if not isinstance(error.__cause__, FloatingPointError):
                 raise
@@ -601,7 +613,8 @@ class TRPO:
                 f"observation: it, or the action that comes of it, is beyond {self.config.dtype}; want smaller numbers"
             ) from error
         self.num_predictions += 1
-        return (single_action(actions) if single else actions), state
+        after = self._player.state if self.engine.recurrent else state
+        return (single_action(actions) if single else actions), after
 
     def evaluate(
         self,

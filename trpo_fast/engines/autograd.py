@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,16 +14,19 @@ from torch.distributions import Categorical, Distribution
 
 from trpo_fast._core.library import as_double
 from trpo_fast._core.operator import CallableOperator, Operator
+from trpo_fast._core.recurrent import CellActor
 from trpo_fast.policies.distributions import base_of, choices_of, divergence, with_masks
 from trpo_fast.policies.flat import flat_parameters
+from trpo_fast.policies.recurrent import RecurrentPolicy, is_recurrent
 
 from .actor import TorchActor
 from .base import PolicyEngine
-from .binding import as_observations, as_rows, check_deterministic, checked_distribution
+from .binding import as_observations, as_rows, check_deterministic, checked_distribution, checked_step
 from .linearization import LINEARIZATIONS, FisherProduct
+from .recurrent import TorchRecurrentActor, cell_actor, obstacle_to_cell_actor
 
 if TYPE_CHECKING:
-    from trpo_fast.rollout.batch import Batch
+    from trpo_fast.rollout.batch import Batch, Sequences
 
 _CHUNK_BYTES = 2**28
 """Of bytes that became floats, for one forward pass: 2,377 images of 84 x 84 x 4 in float32. A Nature CNN needs about
@@ -73,6 +76,7 @@ class AutogradEngine(PolicyEngine):
         if not any(parameter.requires_grad for parameter in policy.parameters()):
             raise ValueError("policy: every parameter is frozen, wanted one that requires gradients")
         self.reason = reason
+        self.recurrent = is_recurrent(policy)
         self.linearization = linearization
         self._observation_shape = None if observation_shape is None else tuple(observation_shape)
         self._bound: _Bound | None = None
@@ -104,6 +108,9 @@ class AutogradEngine(PolicyEngine):
         if not math.isfinite(as_double(entropy_coefficient, "entropy_coefficient")):
             raise ValueError(f"entropy_coefficient: got {entropy_coefficient}, wanted a finite number")
         check_deterministic("policy", self._policy)
+        if (batch.sequences is not None) != self.recurrent:
+            wanted = "some, of a recurrent policy" if self.recurrent else "none, the policy is not recurrent"
+            raise ValueError(f"batch: sequences {'given' if batch.sequences else 'missing'}; wanted {wanted}")
         self.refresh()
         self._bound = None
         self._bound = _Bound(self, batch, total, entropy_coefficient)
@@ -122,6 +129,8 @@ class AutogradEngine(PolicyEngine):
             operator is kept: using two of them by turns records a graph at every turn.
         """
         bound = self._current()
+        if rows is not None and self.recurrent:
+            raise ValueError("rows: given for a recurrent policy, whose sequences are whole; wanted None")
         chosen = None if rows is None else _checked_rows(rows, bound.count)
         bound.linearize(chosen)
 
@@ -147,8 +156,19 @@ class AutogradEngine(PolicyEngine):
         """Mean entropy over the bound batch at theta_old, in nats; NaN where torch has none for the distribution."""
         return self._current().entropy()
 
-    def _make_actor(self, *, narrow: bool, **options: Any) -> TorchActor:
-        return TorchActor(self._distribution, self.dtype, device=self._device, **options)
+    def _make_actor(self, *, narrow: bool, **options: Any) -> TorchActor | CellActor:
+        if not self.recurrent:
+            return TorchActor(self._distribution, self.dtype, device=self._device, **options)
+        if obstacle_to_cell_actor(self._policy) is None:
+            assert isinstance(self._policy, RecurrentPolicy)
+            return cell_actor(self._policy, self._buffer, **options)
+        return TorchRecurrentActor(self._step, self._policy, self.dtype, device=self._device, **options)
+
+    def _step(self, observations: Tensor, state: Tensor, episode_starts: Tensor) -> tuple[Distribution, Tensor]:
+        """One step of every sequence."""
+        found, after = self._forward(observations, None, _SequenceTensors(episode_starts[None], state, None))
+        assert after is not None
+        return found, after
 
     def _current(self) -> _Bound:
         if self._bound is None:
@@ -159,19 +179,40 @@ class AutogradEngine(PolicyEngine):
     def _device(self) -> torch.device:
         return next(self._policy.parameters()).device
 
-    def _distribution(self, observations: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Distribution:
+    def _distribution(
+        self,
+        observations: Tensor,
+        parameters: Mapping[str, Tensor] | None = None,
+        sequences: _SequenceTensors | None = None,
+    ) -> Distribution:
         """The policy's distribution for flat rows (B, D), with `parameters` in place of its own if given."""
+        return self._forward(observations, parameters, sequences)[0]
+
+    def _forward(
+        self,
+        observations: Tensor,
+        parameters: Mapping[str, Tensor] | None = None,
+        sequences: _SequenceTensors | None = None,
+    ) -> tuple[Distribution, Tensor | None]:
+        """`_distribution`, and the states of a recurrent policy after the last step."""
         count = len(observations)
         observations = observations.to(self._device)
         if observations.dtype == torch.uint8:  # bytes went to the device as bytes
             observations = observations.to(self._flat.tensor.dtype)
         if self._observation_shape is not None:
             observations = observations.reshape(count, *self._observation_shape)
+        arguments: tuple[Tensor, ...] = (observations,)
+        if sequences is not None:
+            by_step = observations.reshape(*sequences.starts.shape, *observations.shape[1:])
+            arguments = by_step, sequences.state, sequences.starts
         if parameters is None:
-            result = self._policy(observations)
+            result = self._policy(*arguments)
         else:
-            result = torch.func.functional_call(self._policy, dict(parameters), (observations,))
-        return checked_distribution(result, count)
+            result = torch.func.functional_call(self._policy, dict(parameters), arguments)
+        if sequences is None:
+            return checked_distribution(result, count), None
+        found, state = checked_step(result, "policy", tuple(sequences.state.shape))
+        return checked_distribution(found, count), state
 
 
 class _Bound:
@@ -183,13 +224,15 @@ class _Bound:
         self.count = len(batch.observations)
         rows = as_observations(batch.observations, engine.dtype)
         self._observations = torch.from_numpy(rows).to(self._device)
+        self._sequences = _sequences_on(self._device, batch.sequences)
+        self._samples = None if self._sequences is None else self._sequences.samples
         self._chunks: list[slice | None] = [None]
-        if rows.dtype == np.uint8:
+        if rows.dtype == np.uint8 and self._sequences is None:
             step = max(1, _CHUNK_BYTES // (rows.shape[1] * engine.dtype.itemsize))
             if step < self.count:
                 self._chunks = [slice(first, first + step) for first in range(0, self.count, step)]
         self._masks = None if batch.action_masks is None else torch.from_numpy(batch.action_masks).to(self._device)
-        self._total = self.count if total is None else total
+        self._total = batch.samples if total is None else total
         self._entropy_coefficient = entropy_coefficient
         # A clone of the whole buffer keeps the offsets, hence the alignment, of the live parameters.
         snapshot = engine._flat.tensor.detach().clone().to(self._device)
@@ -208,16 +251,16 @@ class _Bound:
         with torch.no_grad():
             self._old = [self._distribution(chunk) for chunk in self._chunks]
             self._actions = self._fitting_actions(batch.actions)
-            self._advantages = self._rows("advantages", batch.advantages)
+            self._advantages = self._of_samples(self._rows("advantages", batch.advantages))
             parts = zip(self._old, self._chunks, strict=True)
-            self._log_probs = torch.cat([old.log_prob(_part(self._actions, chunk)) for old, chunk in parts])
+            self._log_probs = torch.cat([self._log_probs_of(old, chunk) for old, chunk in parts])
             if not self._log_probs.isfinite().all():
                 row = int((~self._log_probs.isfinite()).nonzero()[0])
                 raise ValueError(
                     f"policy: the log-probability of sample {row} is {self._log_probs[row]}, wanted finite numbers"
                 )
             if batch.log_probs is not None:
-                self._log_probs = self._rows("log_probs", batch.log_probs)
+                self._log_probs = self._of_samples(self._rows("log_probs", batch.log_probs))
             self._old_entropy = [self._entropy_of(old) for old in self._old] if entropy_coefficient else None
         self._gradient: NDArray[Any] | None = None
         self._graph: Distribution | None = None
@@ -236,7 +279,7 @@ class _Bound:
     def _gradient_of(self, chunk: slice | None) -> tuple[Tensor, ...]:
         """The part of the samples `chunk`, for each leaf."""
         distribution = self._recorded(chunk)
-        log_probs = distribution.log_prob(_part(self._actions, chunk))
+        log_probs = self._log_probs_of(distribution, chunk)
         if not log_probs.requires_grad:
             raise ValueError(
                 "policy: nothing connects its log-probabilities to its parameters, wanted a forward without "
@@ -263,7 +306,7 @@ class _Bound:
         if self._fisher is None:
             method = self._engine.linearization
             self._fisher = FisherProduct(
-                lambda parameters: self._distribution(rows, parameters), self._theta, recorded, method
+                lambda parameters: self._distribution(rows, parameters), self._theta, recorded, method, self._samples
             )
         return self._fisher
 
@@ -289,12 +332,13 @@ class _Bound:
                     if str(error).startswith("Expected parameter "):
                         return math.nan, math.nan
                     raise
-                log_probs = new.log_prob(_part(self._actions, chunk))
+                log_probs = self._log_probs_of(new, chunk)
                 growth = (log_probs.double() - _part(self._log_probs, chunk).double()).expm1()
                 improvement += float((growth * _part(self._advantages, chunk).double()).sum())
                 if self._old_entropy is not None:
                     gain += float((self._entropy_of(new).double() - self._old_entropy[index].double()).sum())
-                kl += float((divergence(new, old) if kl_direction == "new_old" else divergence(old, new)).sum())
+                moved = divergence(new, old) if kl_direction == "new_old" else divergence(old, new)
+                kl += float(self._of_samples(moved).sum())
             improvement /= self._total
             if self._old_entropy is not None:
                 improvement += self._entropy_coefficient * gain / self._total
@@ -302,7 +346,7 @@ class _Bound:
 
     def entropy(self) -> float:
         try:
-            return float(torch.cat([old.entropy() for old in self._old]).double().mean())
+            return float(torch.cat([self._of_samples(old.entropy()) for old in self._old]).double().mean())
         except NotImplementedError:
             return math.nan
 
@@ -319,14 +363,14 @@ class _Bound:
         self, rows: Tensor | slice | None, parameters: Mapping[str, Tensor] | None = None
     ) -> Distribution:
         """Of the samples `rows` (None: all), under their masks, at `parameters` (None: the module's own)."""
-        distribution = self._engine._distribution(_part(self._observations, rows), parameters)
+        distribution = self._engine._distribution(_part(self._observations, rows), parameters, self._sequences)
         if self._masks is None:
             return distribution
         return with_masks(distribution, _part(self._masks, rows))
 
     def _entropy_of(self, distribution: Distribution) -> Tensor:
         try:
-            return distribution.entropy()
+            return self._of_samples(distribution.entropy())
         except NotImplementedError:
             raise ValueError(
                 f"entropy_coefficient: got {self._entropy_coefficient} for a policy that returns a "
@@ -358,6 +402,14 @@ class _Bound:
                     raise ValueError(f"actions: sample {row} took an action{where} that its mask forbids")
         return actions
 
+    def _log_probs_of(self, distribution: Distribution, chunk: slice | None) -> Tensor:
+        """Of the actions that were taken in the samples `chunk`."""
+        return self._of_samples(distribution.log_prob(_part(self._actions, chunk)))
+
+    def _of_samples(self, values: Tensor) -> Tensor:
+        """`values` of all rows without those that are no samples."""
+        return values if self._samples is None else values[self._samples]
+
     def _joined(self, pieces: Sequence[Tensor]) -> NDArray[Any]:
         """One array (n,) from a tensor per leaf; zeros for frozen parameters."""
         result = np.zeros(self._engine.size, self._engine.dtype)
@@ -367,6 +419,22 @@ class _Bound:
 
     def _rows(self, name: str, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(as_rows(name, array, self._engine.dtype)).to(self._device)
+
+
+class _SequenceTensors(NamedTuple):
+    """`Sequences` where the policy computes."""
+
+    starts: Tensor  # (T, E)
+    state: Tensor  # (E, S)
+    samples: Tensor | None  # rows, None: all
+
+
+def _sequences_on(device: torch.device, sequences: Sequences | None) -> _SequenceTensors | None:
+    if sequences is None:
+        return None
+    starts, state = (torch.from_numpy(np.array(array)).to(device) for array in (sequences.starts, sequences.state))
+    rows = sequences.rows
+    return _SequenceTensors(starts, state, None if rows is None else torch.from_numpy(rows).to(device))
 
 
 def _part(tensor: Tensor, rows: Tensor | slice | None) -> Tensor:

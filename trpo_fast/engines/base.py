@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trpo_fast._core.acting import Actor
+from trpo_fast._core.recurrent import CellActor
 from trpo_fast.environments.acting import ActorPlan
 from trpo_fast.policies.flat import FlatBuffer
 
@@ -31,9 +32,12 @@ class PolicyEngine(ABC):
     rows_independent : bool
         Whether an action depends, to the bit, on its own observation, step and row alone, so that acting for some
         environments at a time is acting for all.
+    recurrent : bool
+        Whether the policy has a state that goes from step to step: batches have `Sequences`, and its actor a state.
     """
 
     rows_independent = False
+    recurrent = False
 
     def __init__(self, policy: nn.Module, flat: FlatBuffer) -> None:
         self._policy = policy
@@ -85,7 +89,7 @@ class PolicyEngine(ABC):
         seed: int = 0,
         stream: int = 0,
         narrow: bool = False,
-    ) -> Actor | TorchActor:
+    ) -> Actor | TorchActor | CellActor:
         """What acts with the live parameters, with the interface of `trpo_fast._core.acting.Actor`.
 
         `refresh` must be called before acting when something else than this package may have touched the policy.
@@ -137,5 +141,5 @@ class PolicyEngine(ABC):
         }
 
     @abstractmethod
-    def _make_actor(self, *, narrow: bool, **options: Any) -> Actor | TorchActor:
+    def _make_actor(self, *, narrow: bool, **options: Any) -> Actor | TorchActor | CellActor:
         """An actor with the `options` that both kinds take."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from trpo_fast.environments.spaces import action_layout
@@ -66,6 +66,19 @@ def checked_distribution(result: object, count: int) -> Distribution:
             f"observations, wanted ({count},); torch.distributions.Independent makes action dimensions one event"
         )
     return result
+
+
+def checked_step(result: object, what: str, shape: tuple[int, ...]) -> tuple[Any, Tensor]:
+    """`result` of a recurrent module's forward, which is to be a pair with a state of `shape`."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(
+            f"{what}: forward returned {type(result).__name__}, wanted a pair: the result and the new state"
+        )
+    state = result[1]
+    if not isinstance(state, Tensor) or tuple(state.shape) != shape:
+        given = f"of shape {tuple(state.shape)}" if isinstance(state, Tensor) else f"a {type(state).__name__}"
+        raise ValueError(f"{what}: forward returned a state {given}, wanted a Tensor of shape {shape}")
+    return result[0], state.detach()
 
 
 def as_observations(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -35,6 +35,7 @@ from torch.autograd import forward_ad
 from torch.distributions import Distribution, kl_divergence
 
 from trpo_fast.policies.distributions import family_of
+from trpo_fast.policies.sequences import COMPILED_CELL
 
 LINEARIZATIONS = ("auto", "forward", "double_vjp", "double_backward")
 """Ways to a Fisher product, see `FisherProduct`."""
@@ -66,7 +67,9 @@ class FisherProduct:
         ``forward(parameters)``, recorded; batch shape (B,).
     method : str
         One of `LINEARIZATIONS`. "auto" is "double_backward" where M is not known in closed form, "forward" where the
-        graph has a convolution and the module can do it, else "double_vjp".
+        graph has a convolution or a compiled cell and the module can do it, else "double_vjp".
+    samples : int64 Tensor, optional
+        Indices of the samples that the sum is over; all by default.
 
     Attributes
     ----------
@@ -85,8 +88,10 @@ class FisherProduct:
         parameters: Mapping[str, Tensor],
         distribution: Distribution,
         method: str = "auto",
+        samples: Tensor | None = None,
     ) -> None:
         self._forward = forward
+        self._samples = samples
         self._values = {name: tensor.detach() for name, tensor in parameters.items()}
         self._live = {name: tensor for name, tensor in parameters.items() if tensor.requires_grad}
         self._leaves = list(self._live.values())
@@ -99,7 +104,7 @@ class FisherProduct:
         if self._family is None or method == "double_backward":
             self._differentiate_divergence(distribution)
             return
-        self._outputs = self._family.coordinates(distribution)
+        self._outputs = self._coordinates_of(distribution)
         self._coordinates = tuple(output.detach() for output in self._outputs)
         if method == "double_vjp":
             self._record_pullback()
@@ -119,18 +124,24 @@ class FisherProduct:
     def _fastest(self, distribution: Distribution) -> str:
         if self._family is None:
             return "double_backward"
-        return "forward" if _has_convolution(self._family.coordinates(distribution)) else "double_vjp"
+        return "forward" if _has_costly_backward(self._family.coordinates(distribution)) else "double_vjp"
+
+    def _coordinates_of(self, distribution: Distribution) -> tuple[Tensor, ...]:
+        assert self._family is not None
+        found = self._family.coordinates(distribution)
+        return found if self._samples is None else tuple(part[self._samples] for part in found)
 
     def _differentiate_divergence(self, distribution: Distribution) -> None:
         with torch.no_grad():
             old = self._forward(self._values)
         try:
-            divergence = kl_divergence(old, distribution).sum()
+            divergence = kl_divergence(old, distribution)
         except NotImplementedError:
             raise ValueError(
                 f"policy: torch has no KL divergence for the {type(distribution).__name__} that it returns; "
                 "register one with torch.distributions.kl.register_kl"
             ) from None
+        divergence = (divergence if self._samples is None else divergence[self._samples]).sum()
         self._gradient = _gradients([divergence], self._leaves, [torch.ones_like(divergence)], create_graph=True)
 
     def _record_pullback(self) -> None:
@@ -172,7 +183,7 @@ class FisherProduct:
                 name: forward_ad.make_dual(self._values[name], vector)
                 for name, vector in zip(self._live, vectors, strict=True)
             }
-            moved = self._family.coordinates(self._forward(self._values | duals))
+            moved = self._coordinates_of(self._forward(self._values | duals))
             tangents = [forward_ad.unpack_dual(output).tangent for output in moved]
         return [
             torch.zeros_like(output) if tangent is None else tangent
@@ -199,13 +210,13 @@ def _checked(method: str, distribution: Distribution, *, known: bool) -> str:
     return method
 
 
-def _has_convolution(outputs: Sequence[Tensor]) -> bool:
-    """Whether the graph behind `outputs` has a convolution of parameters in it."""
+def _has_costly_backward(outputs: Sequence[Tensor]) -> bool:
+    """Whether the graph behind `outputs` has a convolution, or what has no second derivative, a compiled cell."""
     waiting = [output.grad_fn for output in outputs if output.grad_fn is not None]
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
-        if "Convolution" in node.name():
+        if "Convolution" in node.name() or node.name() == f"{COMPILED_CELL}Backward":
             return True
         for following, _ in node.next_functions:
             if following is not None and following not in seen:

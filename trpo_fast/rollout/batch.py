@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """How the rows of a batch follow each other: T steps of E sequences, time-major, row t E + e of them."""
+
+    starts: NDArray[np.bool_]
+    """(T, E) whether an episode starts with the step."""
+    valid: NDArray[np.bool_]
+    """(T, E) whether the row is a sample: what a vector environment does in the step after an episode's end is none."""
+    state: NDArray[Any]
+    """(E, S) of the recurrent policy before the first step, in its dtype."""
+
+    @property
+    def rows(self) -> NDArray[np.int64] | None:
+        """Rows that are samples; None where all are."""
+        return None if self.valid.all() else np.flatnonzero(self.valid)
+
+
+class CriticSequences(NamedTuple):
+    """What a recurrent critic sees of a rollout of T steps of E environments."""
+
+    observations: NDArray[Any]
+    """(T E, D), time-major."""
+    others: NDArray[Any]
+    """(E + F, D): those after the last step, then the F final ones of truncated episodes."""
+    final_rows: NDArray[np.int64]
+    """(F,) rows that each final observation follows."""
+    starts: NDArray[np.bool_]
+    """(T, E) whether an episode starts with the step."""
+    valid: NDArray[np.bool_]
+    """(T, E) whether the row is a sample."""
 
 
 class Batch:
@@ -24,6 +57,13 @@ class Batch:
         log pi_old(a|s) written while acting. Without them those of the policy at binding time are used.
     action_masks : bool, shape (B, K), optional
         True where an action is allowed.
+    sequences : Sequences, optional
+        For a recurrent policy, and for no other: how the B rows follow each other, and which of them are samples.
+
+    Attributes
+    ----------
+    samples : int
+        Rows that are samples: B, or as many as `sequences` says.
 
     Raises
     ------
@@ -33,7 +73,7 @@ class Batch:
         A shape that does not fit, no samples, an entry that is not finite, a tensor that is not on the CPU.
     """
 
-    __slots__ = ("action_masks", "actions", "advantages", "log_probs", "observations")
+    __slots__ = ("action_masks", "actions", "advantages", "log_probs", "observations", "samples", "sequences")
 
     observations: NDArray[Any]
     actions: NDArray[Any]
@@ -48,6 +88,7 @@ class Batch:
         advantages: Any,
         log_probs: Any = None,
         action_masks: Any = None,
+        sequences: Sequences | None = None,
     ) -> None:
         rows = _array("observations", observations, "fB")
         if rows.ndim < 2 or len(rows) == 0:
@@ -62,6 +103,18 @@ class Batch:
         self.action_masks = None if action_masks is None else _array("action_masks", action_masks, "b")
         if self.action_masks is not None and (self.action_masks.ndim != 2 or len(self.action_masks) != size):
             raise ValueError(f"action_masks must have shape ({size}, K), got {self.action_masks.shape}")
+        self.sequences = sequences
+        self.samples = size if sequences is None else int(sequences.valid.sum())
+        if sequences is not None and (
+            sequences.starts.size != size
+            or sequences.valid.shape != sequences.starts.shape
+            or sequences.starts.shape[1:] != sequences.state.shape[:1]
+            or not self.samples
+        ):
+            raise ValueError(
+                f"sequences must be of {size} rows, samples among them, got starts {sequences.starts.shape}, valid "
+                f"{sequences.valid.shape} with {self.samples} samples, state {sequences.state.shape}"
+            )
 
     def __len__(self) -> int:
         """Return B."""

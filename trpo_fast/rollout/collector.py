@@ -22,7 +22,7 @@ from trpo_fast.environments.base import Environments
 from trpo_fast.environments.masks import warn_of_unheeded_mask
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.rollout.advantages import AdvantageFunction, AdvantageInputs, estimated_by
-from trpo_fast.rollout.batch import Batch
+from trpo_fast.rollout.batch import Batch, CriticSequences, Sequences
 from trpo_fast.rollout.recording import make_recorder
 from trpo_fast.state import State
 
@@ -65,6 +65,24 @@ class Rollout:
     episode_lengths: NDArray[np.int64]
     action_masks: NDArray[np.bool_] | None
     """(T, E, K) what was allowed; None where the environments have no masks."""
+    sequences: Sequences
+    """Which steps start an episode, which are samples, and where a recurrent policy began: its state is (E, 0) of any
+    other."""
+
+    @property
+    def samples(self) -> NDArray[Any]:
+        """(B, D) observations of the rows that are samples."""
+        rows = self.sequences.rows
+        flat = self.observations.reshape(self.valid.size, -1)
+        return flat if rows is None else flat[rows]
+
+    @property
+    def critic_sequences(self) -> CriticSequences:
+        """What a recurrent critic sees."""
+        size = self.valid.size
+        return CriticSequences(
+            self.value_inputs[:size], self.value_inputs[size:], self.final_rows, self.sequences.starts, self.valid
+        )
 
 
 class AdvantageStatistics(NamedTuple):
@@ -179,6 +197,8 @@ class Collector:
         self.was_cut = False
         self._said_begun = False  # that others use the environments, too
         self._was_done = np.zeros(adapter.num_envs, np.bool_)
+        self._starts = np.ones(adapter.num_envs, np.bool_)  # which copies start an episode with the next step
+        self._state = np.empty((adapter.num_envs, 0), self._dtype)  # of a recurrent policy, before the next step
         self._episode_return = np.zeros(adapter.num_envs)
         self._episode_length = np.zeros(adapter.num_envs)
 
@@ -299,6 +319,19 @@ class Collector:
         keep = slice(None) if rollout.steps == size else np.flatnonzero(rollout.valid)
         kept_advantages, kept_returns = advantages.reshape(-1)[keep], returns.reshape(-1)[keep]
         statistics = _statistics(kept_advantages, kept_returns, here[keep], normalize_advantages)
+        if self._engine.recurrent:
+            # Rows that are no samples stay, in sequences; log-probabilities are those of the batch's one pass.
+            whole = np.zeros(size, self._dtype)
+            whole[keep] = kept_advantages
+            masks = rollout.action_masks
+            batch = Batch(
+                rollout.observations.reshape(size, -1),
+                rollout.actions.reshape(size, *rollout.actions.shape[2:]),
+                whole,
+                action_masks=None if masks is None else masks.reshape(size, -1),
+                sequences=rollout.sequences,
+            )
+            return batch, kept_returns, statistics
         batch = Batch(
             rollout.observations.reshape(size, -1)[keep],
             rollout.actions.reshape(size, *rollout.actions.shape[2:])[keep],
@@ -381,6 +414,10 @@ class Collector:
             if self._adapter.action_masks is None:
                 warn_of_unheeded_mask(self._adapter.observation_space, self._adapter.action_space)
             self._was_done[...] = False
+            self._starts[...] = True
+            if self._engine.recurrent:
+                self._actor.begin(self._adapter.num_envs)
+                self._state = self._actor.state
             self._episode_return[...] = 0.0
             self._episode_length[...] = 0.0
             if self._scaler is not None:
@@ -390,6 +427,8 @@ class Collector:
     def _taken_up(self, episodes: State) -> NDArray[Any] | None:
         """The last observations of episodes that the environments are put back into; None, said why, where not."""
         own: dict[str, NDArray[Any]] = {"was_done": self._was_done}
+        if "starts" in episodes or self._engine.recurrent:  # older files lack it
+            own["starts"] = self._starts = np.array(self._starts)
         own |= {"returns": self._episode_return, "lengths": self._episode_length}
         shape = (self._adapter.num_envs, self._adapter.observation_size)
         try:
@@ -397,6 +436,10 @@ class Collector:
                 raise ValueError(self._inexact)
             observations = np.array(_array_of(episodes, "observations", shape), self._adapter.observation_dtype)
             kept = {name: _array_of(episodes, name, shape[:1]) for name in own}
+            state = self._state
+            if self._engine.recurrent:
+                self._actor.begin(shape[0])
+                state = np.array(_array_of(episodes, "policy_state", self._actor.state.shape), self._dtype)
             sums = None if self._scaler is None else _array_of(episodes, "running_sums", shape[:1])
             self._adapter.set_state(episodes.get("environments"), observations)  # type: ignore[arg-type]
         except ValueError as error:
@@ -404,6 +447,7 @@ class Collector:
                 self.begun_anew = f"{error}, so that new episodes began"
             warnings.warn(f"env: new episodes begin, as those under way are not gone on with: {error}", stacklevel=2)
             return None
+        self._state = state
         for name, array in own.items():
             array[...] = kept[name]
         if self._scaler is not None and sums is not None:
@@ -422,6 +466,8 @@ class Collector:
             )
             return None
         return {
+            **({"policy_state": self._state} if self._engine.recurrent else {}),
+            "starts": np.array(self._starts),
             "environments": environments,
             "observations": last,
             "was_done": self._was_done.copy(),
@@ -438,6 +484,7 @@ class Collector:
         if masks is not None and buffer.action_masks is None:
             buffer.action_masks = np.empty((len(buffer.rewards), *masks.shape), np.bool_)
         first_step = self._first_step = self._step
+        state = self._state
         acted = None
         if self._plan is not None:
             exact = self._inexact is None
@@ -448,7 +495,7 @@ class Collector:
             finals, last, raw = self._step_through(observations, buffer)
         finals.sort(key=lambda final: (final[0], final[2][0]))
 
-        rollout = self._close_rollout(buffer, last, finals, first_step)
+        rollout = self._close_rollout(buffer, last, finals, first_step, state)
         if self._scaler is not None:
             try:
                 self._scaler.merge(rollout.rewards, rollout.terminated | rollout.truncated, rollout.valid)
@@ -489,18 +536,29 @@ class Collector:
         adapter, own, (recorder,) = self._adapter, self._parts[0], recorders
         finals: list[_Final] = []
         seen = observations
+        recurrent, starts, was_done = self._engine.recurrent, self._starts, self._was_done
         for t in range(len(buffer.rewards)):
+            if recurrent:
+                self._actor.episode_starts = starts
             try:
                 env_actions = recorder.act(t, seen, adapter.action_masks)
             except FloatingPointError as error:
                 raise self._acting_error(seen, buffer.actions[t, own], own, self._step, error) from error
             seen, rewards, terminated, truncated, final = adapter.step(env_actions)
             recorder.record(t, rewards, terminated, truncated)
+            if recurrent:
+                starts, was_done = self._next_starts(was_done, terminated | truncated)
             if final is not None:
                 finals.append((t, *final))
             self._step += 1
         last[...] = seen
+        if recurrent:
+            self._state = self._actor.state
         return finals
+
+    def _next_starts(self, was_done: Any, done: Any) -> tuple[Any, Any]:
+        """Which copies start an episode after a step in which `done` ended one, and those; `was_done`: before it."""
+        return (was_done if self._adapter.autoreset_mode is AutoresetMode.NEXT_STEP else done), done
 
     def _step_parts(
         self, observations: NDArray[Any], recorders: list[Any], buffer: _Buffer, last: NDArray[Any]
@@ -549,6 +607,8 @@ class Collector:
         return acted.finals, acted.last.copy(), acted.raw
 
     def _recorder(self, buffer: _Buffer, own: slice, raw: NDArray[Any] | None) -> Any:
+        if self._engine.recurrent:
+            self._actor.state = self._state
         return make_recorder(
             self._actor,
             own,
@@ -582,16 +642,22 @@ class Collector:
         last: NDArray[Any],
         finals: list[tuple[int, NDArray[Any], NDArray[np.int64]]],
         first_step: int,
+        state: NDArray[Any],
     ) -> Rollout:
         """Validate what was collected, add up episodes, add the other observations whose values are needed."""
         num_envs = self._adapter.num_envs
         size = buffer.rewards.size
         done = buffer.terminated | buffer.truncated
         valid = np.ones_like(done)
+        ended_before = np.concatenate((self._was_done[None], done[:-1]))
+        starts = ended_before.copy()
         if self._adapter.autoreset_mode is AutoresetMode.NEXT_STEP:
-            valid = ~np.concatenate((self._was_done[None], done[:-1]))
+            valid = ~ended_before
             buffer.rewards[~valid] = 0.0
-            self._was_done[...] = done[-1]
+            starts[1:] = ended_before[:-1]
+        starts[0] = self._starts
+        self._starts, _ = self._next_starts(ended_before[-1], done[-1])
+        self._was_done[...] = done[-1]
 
         reward_scale = 1.0 if self._scaler is None else self._scaler.scale
         learned = self._learned_rewards(buffer.rewards, reward_scale)
@@ -629,6 +695,7 @@ class Collector:
             episode_returns=returns[ended],
             episode_lengths=lengths[ended].astype(np.int64),
             action_masks=buffer.action_masks,
+            sequences=Sequences(starts, valid, state),
         )
 
     def _as_seen(self, observations: NDArray[Any]) -> NDArray[Any]:

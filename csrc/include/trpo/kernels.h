@@ -15,6 +15,7 @@
 #include "trpo/mlp.h"
 #include "trpo/policy.h"
 #include "trpo/random.h"
+#include "trpo/recurrent.h"
 #include "trpo/types.h"
 
 #ifdef __cplusplus
@@ -135,6 +136,29 @@ typedef struct {
                                             int64_t step, double *squares);
     /* What the fit has come to, as critic_load had it. All OUT. */
     void (*critic_save)(const trpo_critic_fit *fit, void *parameters, void *first_moment, void *second_moment);
+
+    /* ---- recurrent cells; see recurrent.h ---- */
+    /* units: 1..2^24, checked by the caller. */
+    void (*cell_plan)(trpo_cell_kind kind, size_t units, trpo_cell *plan);
+    /* weight, bias: of W_hh and b_hh. forward: forward_items, OUT. backward: backward_items, OUT, or NULL. */
+    void (*cell_pack)(const trpo_cell *cell, const void *weight, const void *bias, void *forward, void *backward);
+    /* starts: steps x sequences, 1 where an episode starts, or NULL. scratch: sequences * scratch_items.
+     * inputs: steps x sequences x gates * units. first: sequences x state_items, before the first step.
+     * states: steps x sequences x state_items, OUT, after each step. kept: steps * sequences * kept_items, OUT, for the two
+     * functions below, or NULL. */
+    void (*cell_forward)(const trpo_cell *cell, size_t steps, size_t sequences, const void *packed, const void *inputs,
+                         const uint8_t *starts, const void *first, void *states, void *kept, void *scratch,
+                         int threads);
+    /* Tangents of h, steps x sequences x units, OUT, from those of the inputs and of u at a fixed h (recurrent: what the
+     * tangents of W_hh and b_hh bring); the first states are fixed. packed: forward. */
+    void (*cell_jvp)(const trpo_cell *cell, size_t steps, size_t sequences, const void *packed, const void *kept,
+                     const uint8_t *starts, const void *inputs, const void *recurrent, void *tangents, void *scratch,
+                     int threads);
+    /* Cotangents of the inputs and, of a GRU, of u (recurrent), OUT, from those of h; an LSTM's are the same, and recurrent
+     * is NULL. packed: backward. */
+    void (*cell_vjp)(const trpo_cell *cell, size_t steps, size_t sequences, const void *packed, const void *kept,
+                     const uint8_t *starts, const void *cotangents, void *inputs, void *recurrent, void *scratch,
+                     int threads);
 
     /* ---- rollouts ---- */
     /* All steps x envs; advantages and returns OUT. next_values: V of the state after the step; flags: 0 or 1. */

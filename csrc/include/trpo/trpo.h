@@ -33,6 +33,7 @@
 #include "trpo/mlp.h"
 #include "trpo/policy.h"
 #include "trpo/random.h"
+#include "trpo/recurrent.h"
 #include "trpo/threads.h"
 #include "trpo/types.h"
 

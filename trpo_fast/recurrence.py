@@ -1,0 +1,43 @@
+"""What is known of recurrent policies without torch: their cells, and what says where episodes start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CELLS = ("gru", "lstm")
+CELL_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+"""As torch.nn.GRUCell and LSTMCell call them, in their order."""
+
+
+def checked_episode_starts(episode_start: Any, count: int) -> NDArray[np.bool_] | None:
+    """`episode_start` for `count` observations as an array (count,); None stays None. ValueError names it."""
+    if episode_start is None:
+        return None
+    array = np.atleast_1d(np.asarray(episode_start))
+    if array.shape != (count,) or not (array.dtype.kind == "b" or np.isin(array, (0, 1)).all()):
+        raise ValueError(f"episode_start: {episode_start!r} given; want {count} bools, one for each observation")
+    return np.ascontiguousarray(array, np.bool_)
+
+
+def begin_at(actor: Any, count: int, state: Any, episode_starts: NDArray[np.bool_] | None) -> None:
+    """Let the next call of a recurrent `actor` be for `count` rows at `state`, (count, S); None: all start episodes.
+
+    ValueError where `state` is not what a call returned.
+    """
+    actor.begin(count)
+    if state is None:
+        return
+    wanted, array = actor.state, np.asarray(state)
+    flat = array.reshape(-1) if array.dtype.kind == "f" else None
+    # A sum of squares is quicker than a look at each; where it overflows the look decides.
+    sound = flat is not None and (np.isfinite(flat @ flat) or np.isfinite(flat).all())
+    if array.shape != wanted.shape or not sound:
+        raise ValueError(
+            f"state: {array.dtype} of shape {array.shape} given; want finite numbers of shape {wanted.shape}, what the "
+            "call before returned, or None where every episode starts"
+        )
+    actor.state = np.ascontiguousarray(array, wanted.dtype)
+    actor.episode_starts = np.zeros(count, np.bool_) if episode_starts is None else episode_starts

@@ -19,6 +19,9 @@ BENCH_ARGS ?=
 # A revision, or a checkout that is built: `make bench` compares this build with it.
 AGAINST ?=
 
+# Compilers at once.
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+
 C_FILES := $(shell find csrc bench -name '*.[ch]')
 SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) setup.py
 
@@ -71,10 +74,10 @@ format: $(STAMPS)/extras-dev
 	$(BIN)/python docs/generate_configuration.py
 
 asan:
-	$(MAKE) -C csrc/tests
+	$(MAKE) -j $(JOBS) -C csrc/tests
 
 tsan valgrind aarch64 outside instructions instructions-update:
-	$(MAKE) -C csrc/tests $@
+	$(MAKE) -j $(JOBS) -C csrc/tests $@
 
 # On Linux the symbols asked for decide how old a system the wheel is for; without its own LDSHARED an interpreter may add
 # the folder where it was installed to the path that libraries are searched on.

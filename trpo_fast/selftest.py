@@ -25,6 +25,7 @@ from ._core.acting import Actor
 from ._core.critic import ValueKernel
 from ._core.policy import PolicyKernel
 from ._core.preconditioner import KroneckerPreconditioner
+from ._core.recurrent import Cell
 from .benchmarks.machine import describe_machine
 from .benchmarks.oracle import ExactPolicy, exact_fit, relative_error
 from .benchmarks.problems import DTYPES, PolicyProblem, Vector, flatten, forward
@@ -131,6 +132,32 @@ def _preconditioner(problem: PolicyProblem) -> float:
     return relative_error(M.matvec(v), exact)
 
 
+def _recurrent_cells(problem: PolicyProblem) -> float:
+    """Some steps of a GRU and of an LSTM."""
+    rng, sequences, units = np.random.default_rng(3), 5, 16
+    worst = 0.0
+    for kind, gates in (("gru", 3), ("lstm", 4)):
+        weight = (rng.standard_normal((gates * units, units)) / 4).astype(problem.dtype)
+        inputs = rng.standard_normal((4 * sequences, gates * units)).astype(problem.dtype)
+        bias, starts = inputs[0].copy(), np.zeros(len(inputs), np.bool_)
+        cell = Cell(kind, units, problem.dtype)
+        first = np.zeros((sequences, cell.state_items), problem.dtype)
+        states, _ = cell.forward(weight, bias, inputs, starts, first)
+        h = c = np.zeros((sequences, units))
+        exact = []
+        for x in inputs.astype(np.float64).reshape(4, sequences, gates, units).transpose(0, 2, 1, 3):
+            u = (h @ weight.astype(np.float64).T + bias).reshape(sequences, gates, units).transpose(1, 0, 2)
+            gate = 1 / (1 + np.exp(-x - u))
+            if kind == "gru":
+                h = (1 - gate[1]) * np.tanh(x[2] + gate[0] * u[2]) + gate[1] * h
+            else:
+                c = gate[1] * c + gate[0] * np.tanh(x[2] + u[2])
+                h = gate[3] * np.tanh(c)
+            exact.append(h)
+        worst = max(worst, relative_error(states[:, :units], np.concatenate(exact)))
+    return worst
+
+
 def _rejected_step(problem: PolicyProblem) -> float:
     """Parameters that a rejected step did not restore to the bit."""
     theta = problem.parameters.copy()
@@ -218,6 +245,7 @@ CHECKS = (
     Check("rejected step restored", _rejected_step, 0, 0),
     Check("advantages", _advantages, 1e-5, 1e-13),
     Check("critic fit", _critic_fit, 1e-3, 1e-8),
+    Check("recurrent cells", _recurrent_cells, 1e-6, 1e-14),
     Check("threads change no bit", _threads, 0, 0),
     Check("model file", _model_file, 0, 0),
 )

@@ -7,7 +7,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from torch import nn
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 
-from trpo_fast.engines import make_engine
+from trpo_fast.engines import fisher_matrix, make_engine
 from trpo_fast.policies.distributions import with_masks
 from trpo_fast.policies.recurrent import RecurrentPolicy, is_recurrent
 from trpo_fast.rollout.batch import Batch, Sequences
@@ -257,3 +257,8 @@ def test_bad_sequences_of_observations_are_named(shapes, words):
     policy = RecurrentPolicy("gru", SEEN, ACTIONS["gaussian"], units=6)
     with pytest.raises(ValueError, match=words):
         policy(*(torch.zeros(shape) for shape in shapes))
+
+
+def test_a_fisher_matrix_of_rows_is_refused_for_what_remembers():
+    with pytest.raises(ValueError, match="policy: a recurrent RecurrentPolicy given"):
+        fisher_matrix(RecurrentPolicy("gru", SEEN, ACTIONS["gaussian"], units=6), np.zeros((3, D)))

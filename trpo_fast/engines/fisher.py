@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from trpo_fast.policies.recurrent import is_recurrent
+
 from .binding import checked_distribution
 from .linearization import FisherProduct
 
@@ -36,7 +38,8 @@ def fisher_matrix(policy: nn.Module, observations: Any) -> NDArray[np.float64]:
     Raises
     ------
     ValueError
-        `observations` are not finite, or the policy's distribution is not one for each of them.
+        `observations` are not finite, or the policy's distribution is not one for each of them; or the policy is
+        recurrent.
     TypeError
         The policy returns something else than a torch distribution.
 
@@ -44,6 +47,10 @@ def fisher_matrix(policy: nn.Module, observations: Any) -> NDArray[np.float64]:
     ----------
     .. [1] Martens, "New insights and perspectives on the natural gradient method", JMLR 2020, sec. 5.
     """
+    if is_recurrent(policy):
+        raise ValueError(
+            f"policy: a recurrent {type(policy).__name__} given, wanted one whose rows stand by themselves"
+        )
     rows = torch.as_tensor(observations).detach().to("cpu", torch.float64)
     if not rows.isfinite().all():
         where = tuple((~rows.isfinite()).nonzero()[0].tolist())

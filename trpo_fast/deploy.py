@@ -136,6 +136,7 @@ class LoadedActor:
             The mode of the distribution instead of a sample.
         action_masks : optional
             What is allowed, as the environment's ``action_masks()`` or ``info["action_mask"]`` has it: one mask, or n.
+            By default ``observation["action_mask"]``, where the policy obeys that and does not see it.
 
         Returns
         -------
@@ -160,7 +161,7 @@ class LoadedActor:
                 action = self._action.astype(self.action_space.dtype)
                 return action[()] if self._is_discrete else action
         rows, single = self._observations.finite_rows(observation)
-        masks = self._masks.rows_for(action_masks, len(rows), single)
+        masks = self._masks.rows_for(action_masks, observation, self._observations.space, len(rows), single)
         with self._lock:
             if len(self._several[0]) != len(rows):
                 self._several = self._make_arrays(len(rows))

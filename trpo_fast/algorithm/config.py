@@ -232,6 +232,15 @@ class TRPOConfig:
         why="a standard normal clipped to 0..200 or 8..40 is a constant, and learns nothing "
         "(docs/environments.md has both maps on raw-unit environments); boxes up to [-3, 3] stay as they were measured",
     )
+    mask_in_observation: str = setting(
+        "obey",
+        choice("obey", "observe"),
+        "what becomes of the part 'action_mask' of a Dict observation that has the shape of a mask of the actions: "
+        "obey takes it for the mask, where the environment has no action_masks(), and leaves it out of what the "
+        "networks see; observe leaves it in, and nobody obeys it",
+        why="environments of several packages have their mask there; a policy that is kept to it learns nothing from "
+        "seeing it that its other observations do not say. Agents saved before there was this setting observe",
+    )
     # Statistics
     normalize_observations: bool = setting(
         True,
@@ -392,12 +401,14 @@ _BEFORE = {
     **{"action_map": "clip", "channel_axis": "auto", "device": "auto", "fisher_jacobians": "never"},
     **{"critic_precision": "float32", "fisher_precision": "float32"},
     **{"evaluation_max_steps": 50_000, "log_std_limit": 20.0, "reset_on_checkpoint": 0},
+    "mask_in_observation": "observe",
 }
 
 BUILT_BY = frozenset(
     {
         *("hidden_sizes", "critic_hidden_sizes", "activation", "log_std_init", "dtype"),
         *("action_map", "channel_axis", "normalize_observations", "observation_clip", "scale_rewards"),
+        "mask_in_observation",
     }
 )
 """Fields that decide what networks and statistics an agent has, and so what is in its file: fixed once it is made."""

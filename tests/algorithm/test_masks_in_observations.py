@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import trpo_fast
-from tests.rollout.masked_toys import Shown
+from tests.rollout.masked_toys import Lenient, Shown
 from trpo_fast import model_file
 from trpo_fast.deploy import load_actor
 
@@ -101,14 +101,6 @@ def test_a_loaded_agent_goes_on_with_the_same_bits(tmp_path):
         assert (one == other).all()
     with pytest.raises(ValueError, match=r"mask_in_observation: 'observe' given; want it left out"):
         trpo_fast.TRPO.load(tmp_path / "model.trpo", env=ENV, mask_in_observation="observe")
-
-
-class Lenient(Shown):
-    """Takes what its mask forbids, too."""
-
-    def step(self, action):
-        self.allowed = [np.ones_like(allowed) for allowed in self.allowed]
-        return super().step(action)
 
 
 LENIENT = functools.partial(Lenient, Discrete(5, start=-2))

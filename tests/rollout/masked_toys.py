@@ -76,3 +76,12 @@ class Shown(Gate):
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.allowed, self.steps, self.limit = list(state["allowed"]), state["steps"], state["limit"]
+
+
+class Lenient(Shown):
+    """Takes what its mask forbids, too."""
+
+    def step(self, action: Any) -> Any:
+        """As if everything were allowed."""
+        self.allowed = [np.ones_like(allowed) for allowed in self.allowed]
+        return super().step(action)

@@ -48,8 +48,9 @@ def load_actor(path: str | os.PathLike[str], *, seed: int | None = None) -> Load
     saved = read_policy(path)
     if saved.network != "mlp":
         raise ValueError(
-            f"{saved.path}: its policy is a CNN, for which there are no compiled kernels; want an MLP. Act with "
-            "TRPO.load(path).predict, or anywhere with onnxruntime after trpo-fast export --format onnx"
+            f"{saved.path}: its policy is a CNN, for which there are no compiled kernels; want an MLP, as "
+            "policy='mlp' makes it for small boards. Act with TRPO.load(path).predict, or anywhere with onnxruntime "
+            "after trpo-fast export --format onnx"
         )
     is_integer = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
     if seed is not None and not (is_integer and 0 <= seed < 2**32):

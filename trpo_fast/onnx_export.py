@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from trpo_fast import model_file, spaces
 from trpo_fast.deploy import LoadedActor
 from trpo_fast.saved_policy import SavedPolicy, read_policy
-from trpo_fast.spaces.images import convolutions
+from trpo_fast.spaces.images import ImageLayout, InputParts, convolutions
 
 OPSET = 13
 """Of ONNX 1.8 (2020): old enough for every runtime that is still in use."""
@@ -96,7 +96,8 @@ def onnx_model(saved: SavedPolicy) -> Any:
     inputs = list(_named_leaves(saved.observation_space, "observation"))
     if len(dict(inputs)) < len(inputs):
         raise ValueError(f"observation space: {saved.observation_space}; want keys that give every part its own name")
-    outputs = (_cnn if saved.network == "cnn" else _mlp)(graph, saved, dict(inputs))
+    network = {"mlp": _mlp, "cnn": _cnn, "multi-input": _multi_input}[saved.network]
+    outputs = network(graph, saved, dict(inputs))
     shapes = _act(graph, saved, outputs)
 
     def described(name: str, dtype: Any, shape: tuple[int | str, ...]) -> Any:
@@ -181,8 +182,11 @@ def _mlp(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -
     if normalizer is not None:
         x = graph.add("Mul", graph.add("Sub", x, normalizer.mean), normalizer.scale)
         x = graph.add("Clip", x, np.array(-normalizer.clip), np.array(normalizer.clip))
-    x = graph.cast(x, saved.dtype, name="normalized_observation")
-    layers = len(saved.widths) - 1
+    return _layers(graph, saved, graph.cast(x, saved.dtype, name="normalized_observation"))
+
+
+def _layers(graph: _Graph, saved: SavedPolicy, x: str) -> str:
+    layers = sum(name.startswith("layers.") for name in saved.parameters) // 2
     for index in range(layers):
         x = _dense(graph, saved, x, f"layers.{index}")
         if index < layers - 1:
@@ -191,9 +195,38 @@ def _mlp(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -
 
 
 def _cnn(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -> str:
-    image = saved.image
-    assert image is not None
+    assert isinstance(saved.seen, ImageLayout)
     (name,) = inputs
+    return _dense(graph, saved, _image_features(graph, saved, name, saved.seen), "head")
+
+
+def _multi_input(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -> str:
+    assert isinstance(saved.seen, InputParts)
+    images = {columns.start: image for columns, image in saved.seen.images}
+    features: list[str] = []
+    rest: list[str] = []
+    others: list[int] = []  # their columns
+    first = 0
+    for name, leaf in inputs.items():
+        size = spaces.flat_size(leaf)
+        if size and first in images:
+            features.append(_image_features(graph, saved, name, images[first], f"images.{len(features)}."))
+        elif size:
+            rest.append(_rows(graph, name, leaf))
+            others += range(first, first + size)
+        first += size
+    if rest:
+        x = graph.add("Concat", *rest, axis=1) if len(rest) > 1 else rest[0]
+        normalizer = saved.normalizer
+        if normalizer is not None:
+            x = graph.add("Mul", graph.add("Sub", x, normalizer.mean[others]), normalizer.scale[others])
+            bound = np.array(np.broadcast_to(normalizer.clip, normalizer.mean.shape)[others].min())
+            x = graph.add("Clip", x, -bound, bound)
+        features.append(graph.cast(x, saved.dtype))
+    return _layers(graph, saved, graph.add("Concat", *features, axis=1) if len(features) > 1 else features[0])
+
+
+def _image_features(graph: _Graph, saved: SavedPolicy, name: str, image: ImageLayout, prefix: str = "") -> str:
     x = graph.add("Div", graph.cast(name, np.float32), np.array(image.largest, np.float32))
     x = graph.reshape(x, *image.axes)
     if image.channels_last:
@@ -201,11 +234,11 @@ def _cnn(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -
     x = graph.reshape(x, image.planes, image.height, image.width)
     network = convolutions(image)
     for index, (_, _, stride) in enumerate(network.stack):
-        parameters = [saved.parameters[f"convolutions.{index}.{kind}"] for kind in ("weight", "bias")]
+        parameters = [saved.parameters[f"{prefix}convolutions.{index}.{kind}"] for kind in ("weight", "bias")]
         weight, bias = (array.astype(np.float32) for array in parameters)
         x = graph.add("Relu", graph.add("Conv", x, weight, bias, strides=(stride, stride), pads=(network.padding,) * 4))
     x = graph.cast(graph.add("Flatten", x), saved.dtype)
-    return _dense(graph, saved, graph.add("Relu", _dense(graph, saved, x, "dense")), "head")
+    return graph.add("Relu", _dense(graph, saved, x, f"{prefix}dense"))
 
 
 def _dense(graph: _Graph, saved: SavedPolicy, x: str, name: str) -> str:

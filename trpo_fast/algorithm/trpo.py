@@ -253,10 +253,11 @@ class TRPO:
                 obstacle = bfloat16_obstacle(dtype=self.engine.dtype)
             require_bfloat16("fisher_precision", obstacle)
         self.critic_trainer = CriticTrainer(self.networks.critic, config, seed, observation_shape=shape)
-        columns = numeric_columns(observation_space)
+        raw = self.networks.raw
+        columns = numeric_columns(observation_space) & ~raw
         self.observation_normalizer = (
-            ObservationNormalizer(len(columns), clip=config.observation_clip, columns=columns)
-            if config.normalize_observations and self.networks.normalized and columns.any()
+            ObservationNormalizer(len(columns), clip=config.observation_clip, columns=columns, unclipped=raw)
+            if config.normalize_observations and columns.any()
             else None
         )
         self.reward_scaler = (
@@ -271,7 +272,7 @@ class TRPO:
             action_space,
             self.observation_normalizer,
             self.reward_scaler,
-            as_bytes=self.networks.bytes and self.engine.name == "autograd",
+            as_bytes=self.networks.bytes and self.observation_normalizer is None and self.engine.name == "autograd",
         )
         self.callbacks_under_way: CallbackList | None = None  # while learn is
         self._callback_states: State = {}  # of the latest training, by name

@@ -52,10 +52,8 @@ class _MLP(nn.Module):
         self, widths: tuple[int, ...], activation: str, output_gain: float, dtype: torch.dtype, seed: int | None
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation: got {activation!r}, wanted one of {', '.join(ACTIVATIONS)}")
         self.widths = widths
-        self.activation = activation
+        self.activation = checked_activation(activation)
         self.layers = nn.ModuleList()
         generator = seeded_generator(seed)
         for inputs, outputs in pairwise(widths):
@@ -162,7 +160,7 @@ class MLPPolicy(_MLP):
     ) -> None:
         inputs = observation_size(check_observation_space(observation_space))
         layout = action_layout(action_space)
-        widths, dtype = _widths(inputs, hidden_sizes, layout.outputs), checked_dtype(dtype)
+        widths, dtype = checked_widths(inputs, hidden_sizes, layout.outputs), checked_dtype(dtype)
         super().__init__(widths, activation, 0.01, dtype, seed)
         self.observation_space = observation_space
         self.action_space = action_space
@@ -218,7 +216,7 @@ class MLPCritic(_MLP):
         dtype: torch.dtype | str = torch.float32,
         seed: int | None = None,
     ) -> None:
-        widths = _widths(observation_size(check_observation_space(observation_space)), hidden_sizes, 1)
+        widths = checked_widths(observation_size(check_observation_space(observation_space)), hidden_sizes, 1)
         super().__init__(widths, activation, 1.0, checked_dtype(dtype), seed)
         self.observation_space = observation_space
         self.flat = FlatParameters(self)
@@ -228,7 +226,15 @@ class MLPCritic(_MLP):
         return self._outputs(observations).squeeze(-1)
 
 
-def _widths(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> tuple[int, ...]:
+def checked_activation(name: str) -> str:
+    """A key of `ACTIVATIONS`; ValueError for any other."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation: got {name!r}, wanted one of {', '.join(ACTIVATIONS)}")
+    return name
+
+
+def checked_widths(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> tuple[int, ...]:
+    """Inputs, hidden sizes, outputs; ValueError or TypeError where the sizes are none."""
     if not isinstance(hidden_sizes, Iterable):
         raise TypeError(f"hidden_sizes: got {hidden_sizes!r}, wanted a sequence of positive integers")
     hidden: tuple[Any, ...] = tuple(hidden_sizes)

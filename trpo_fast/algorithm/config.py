@@ -179,8 +179,9 @@ class TRPOConfig:
         "auto",
         choice("auto", "mlp", "cnn"),
         "kind of both networks: mlp sees flat observations, cnn images and boards of two to four axes with finite "
-        "bounds, which it divides by the largest and does not normalize; auto takes cnn for pixels (uint8 from 0 to "
-        "255: three or four axes, or two from 36 x 36 on) and mlp for everything else",
+        "bounds, which it divides by the largest and does not normalize, in a Dict or Tuple beside the flattened rest, "
+        "which an MLP then sees with what the convolutions give; auto takes cnn for pixels (uint8 from 0 to 255: three "
+        "or four axes, or two from 36 x 36 on) and mlp for everything else",
         why="pixels mean nothing to an MLP without their neighbourhood; whether a table of other numbers has "
         "neighbours, its space does not say",
     )
@@ -194,11 +195,14 @@ class TRPOConfig:
     hidden_sizes: tuple[int, ...] = setting(
         (64, 64),
         _SIZES,
-        "hidden layers of the policy, where it is an MLP",
+        "hidden layers of the policy, where it is an MLP or has one behind its convolutions",
         why="the network of the published MuJoCo results",
     )
     critic_hidden_sizes: tuple[int, ...] = setting(
-        (64, 64), _SIZES, "hidden layers of the value function, where it is an MLP", why="as the policy's"
+        (64, 64),
+        _SIZES,
+        "hidden layers of the value function, where it is an MLP or has one behind its convolutions",
+        why="as the policy's",
     )
     activation: str = setting(
         "tanh",

@@ -104,7 +104,8 @@ class TRPO:
     Attributes
     ----------
     policy : torch.nn.Module
-        MLPPolicy, CNNPolicy, or the module given. Its parameters are what is trained, on the CPU without a copy. They
+        MLPPolicy, CNNPolicy, MultiInputPolicy, or the module given. Its parameters are what is trained, on the CPU
+        without a copy. They
         can be changed, by ``load_state_dict`` for example; the module cannot be replaced.
     critic : torch.nn.Module
         Value function; looking at it waits for a fit in progress.

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 from tests import reference
 from tests.agents import ACTIONS, OBSERVATIONS, PLAIN, observations_of, random_agent
@@ -186,6 +186,26 @@ def test_convolutional_policies(exported, shape, dtype):
     session = exported(agent)
     assert session.export.difference is None
     assert_agree(agent, session, rows=20)
+
+
+MIXED = [
+    Dict(
+        [
+            ("speed", Box(-9, 9, (3,), np.float64)),
+            ("camera", Box(0, 255, (8, 9, 3), np.uint8)),
+            ("n", Discrete(3, start=2)),
+        ]
+    ),
+    Tuple([Box(0, 255, (1, 8, 8), np.uint8), Dict(far=Box(0, 255, (36, 40), np.uint8))]),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("space", MIXED, ids=["beside others", "alone"])
+def test_policies_of_images_beside_other_parts(exported, space, dtype):
+    agent = random_agent(space, Box(-99, 99, (2,), np.float32), dtype=dtype, activation="elu")
+    assert type(agent.policy).__name__ == "MultiInputPolicy"
+    assert_agree(agent, exported(agent), rows=20)
 
 
 @pytest.mark.parametrize("action_map", ["affine", "clip"])

@@ -49,10 +49,11 @@ def load_actor(path: str | os.PathLike[str], *, seed: int | None = None) -> Load
         A policy that is a CNN or a torch module of the user's own: the message says what can act with it.
     """
     saved = read_policy(path)
-    if saved.network == "cnn":
+    if saved.network in ("cnn", "multi-input"):
         raise ValueError(
-            f"{saved.path}: its policy is a CNN, for which there are no compiled kernels; want an MLP. Act with "
-            "TRPO.load(path).predict, or anywhere with onnxruntime after trpo-fast export --format onnx"
+            f"{saved.path}: its policy is a CNN, for which there are no compiled kernels; want an MLP, as "
+            "policy='mlp' makes it for small boards. Act with TRPO.load(path).predict, or anywhere with onnxruntime "
+            "after trpo-fast export --format onnx"
         )
     is_integer = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
     if seed is not None and not (is_integer and 0 <= seed < 2**32):
@@ -145,6 +146,7 @@ class LoadedActor:
             The mode of the distribution instead of a sample.
         action_masks : optional
             What is allowed, as the environment's ``action_masks()`` or ``info["action_mask"]`` has it: one mask, or n.
+            By default ``observation["action_mask"]``, where the policy obeys that and does not see it.
 
         Returns
         -------
@@ -174,7 +176,7 @@ class LoadedActor:
                 action = self._action.astype(self.action_space.dtype)
                 return action[()] if self._is_discrete else action
         rows, single = self._observations.finite_rows(observation)
-        masks = self._masks.rows_for(action_masks, len(rows), single)
+        masks = self._masks.rows_for(action_masks, observation, self._observations.space, len(rows), single)
         with self._lock:
             if len(self._several[0]) != len(rows):
                 self._several = self._make_arrays(len(rows))
@@ -208,7 +210,7 @@ class LoadedActor:
                 action = self._action.astype(self.action_space.dtype)
                 return action[()] if self._is_discrete else action, self._actor.state
         rows, single = self._observations.finite_rows(observation)
-        masks = self._masks.rows_for(action_masks, len(rows), single)
+        masks = self._masks.rows_for(action_masks, observation, self._observations.space, len(rows), single)
         starts = checked_episode_starts(episode_start, len(rows))
         with self._lock:
             begin_at(self._actor, len(rows), state, starts)

@@ -89,21 +89,32 @@ class ObservationNormalizer:
         Added to the variance, so that a constant feature has a finite scale.
     columns : bool, shape (D,), optional
         True where a column is normalized; all are by default. The others are only clipped.
+    unclipped : bool, shape (D,), optional
+        True where a column is not even clipped, as pixels are not.
 
     Attributes
     ----------
     mean, scale : ndarray of float64, shape (D,)
         Normalized = (raw - mean) * scale. The same two arrays for the life of the object: an Actor keeps them and reads
         them at every call. Zeros and ones before the first `merge`.
+    clip : float, or ndarray of float64, shape (D,), with `unclipped`
+        Bound on what is normalized; infinite in columns that are not clipped.
     """
 
     def __init__(
-        self, size: int, clip: float = 10.0, epsilon: float = 1e-8, columns: NDArray[np.bool_] | None = None
+        self,
+        size: int,
+        clip: float = 10.0,
+        epsilon: float = 1e-8,
+        columns: NDArray[np.bool_] | None = None,
+        unclipped: NDArray[np.bool_] | None = None,
     ) -> None:
         _check_size("size", size)
         if columns is not None and (np.shape(columns) != (size,) or np.asarray(columns).dtype != np.bool_):
             raise ValueError(f"columns must be bools of shape ({size},), got {columns!r}")
-        self.clip = _check_positive("clip", clip, finite=False)
+        self.clip: Any = _check_positive("clip", clip, finite=False)
+        if unclipped is not None and unclipped.any():
+            self.clip = np.where(unclipped, np.inf, self.clip)
         self.epsilon = _check_positive("epsilon", epsilon, finite=True)
         self._moments = _Moments(size)
         self.mean = self._moments.mean

@@ -21,7 +21,7 @@ from trpo_fast import model_file, spaces
 from trpo_fast.deploy import LoadedActor
 from trpo_fast.recurrence import CELL_PARAMETERS, CELLS
 from trpo_fast.saved_policy import SavedPolicy, read_policy
-from trpo_fast.spaces.images import convolutions
+from trpo_fast.spaces.images import ImageLayout, InputParts, convolutions
 
 OPSET = 13
 """Of ONNX 1.8 (2020): old enough for every runtime that is still in use."""
@@ -69,7 +69,7 @@ def export_onnx(model: str | os.PathLike[str], out: str | os.PathLike[str] | Non
         raise ValueError(f"out: {target} given, the model itself; want another file")
     graph = onnx_model(saved).SerializeToString()
     difference = None
-    if saved.network != "cnn" and importlib.util.find_spec("onnxruntime") is not None:
+    if saved.network not in ("cnn", "multi-input") and importlib.util.find_spec("onnxruntime") is not None:
         difference = _difference(graph, saved)
     model_file.replace_file(target, graph)
     return Export(target, difference)
@@ -100,8 +100,8 @@ def onnx_model(saved: SavedPolicy) -> Any:
     inputs = list(_named_leaves(saved.observation_space, "observation"))
     if len(dict(inputs)) < len(inputs):
         raise ValueError(f"observation space: {saved.observation_space}; want keys that give every part its own name")
-    build = {"cnn": _cnn, "mlp": _mlp}.get(saved.network, _recurrent)
-    outputs = build(graph, saved, dict(inputs))
+    network = {"mlp": _mlp, "cnn": _cnn, "multi-input": _multi_input}.get(saved.network, _recurrent)
+    outputs = network(graph, saved, dict(inputs))
     shapes = _act(graph, saved, outputs)
     states: list[tuple[str, Any, tuple[int | str, ...]]] = []
     if saved.network in CELLS:
@@ -203,7 +203,7 @@ def _mlp(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -
 
 
 def _layers(graph: _Graph, saved: SavedPolicy, x: str) -> str:
-    layers = len(saved.widths) - 1
+    layers = sum(name.startswith("layers.") for name in saved.parameters) // 2
     for index in range(layers):
         x = _dense(graph, saved, x, f"layers.{index}")
         if index < layers - 1:
@@ -240,9 +240,38 @@ def _recurrent(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Le
 
 
 def _cnn(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -> str:
-    image = saved.image
-    assert image is not None
+    assert isinstance(saved.seen, ImageLayout)
     (name,) = inputs
+    return _dense(graph, saved, _image_features(graph, saved, name, saved.seen), "head")
+
+
+def _multi_input(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -> str:
+    assert isinstance(saved.seen, InputParts)
+    images = {columns.start: image for columns, image in saved.seen.images}
+    features: list[str] = []
+    rest: list[str] = []
+    others: list[int] = []  # their columns
+    first = 0
+    for name, leaf in inputs.items():
+        size = spaces.flat_size(leaf)
+        if size and first in images:
+            features.append(_image_features(graph, saved, name, images[first], f"images.{len(features)}."))
+        elif size:
+            rest.append(_rows(graph, name, leaf))
+            others += range(first, first + size)
+        first += size
+    if rest:
+        x = graph.add("Concat", *rest, axis=1) if len(rest) > 1 else rest[0]
+        normalizer = saved.normalizer
+        if normalizer is not None:
+            x = graph.add("Mul", graph.add("Sub", x, normalizer.mean[others]), normalizer.scale[others])
+            bound = np.array(np.broadcast_to(normalizer.clip, normalizer.mean.shape)[others].min())
+            x = graph.add("Clip", x, -bound, bound)
+        features.append(graph.cast(x, saved.dtype))
+    return _layers(graph, saved, graph.add("Concat", *features, axis=1) if len(features) > 1 else features[0])
+
+
+def _image_features(graph: _Graph, saved: SavedPolicy, name: str, image: ImageLayout, prefix: str = "") -> str:
     x = graph.add("Div", graph.cast(name, np.float32), np.array(image.largest, np.float32))
     x = graph.reshape(x, *image.axes)
     if image.channels_last:
@@ -250,11 +279,11 @@ def _cnn(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Leaf]) -
     x = graph.reshape(x, image.planes, image.height, image.width)
     network = convolutions(image)
     for index, (_, _, stride) in enumerate(network.stack):
-        parameters = [saved.parameters[f"convolutions.{index}.{kind}"] for kind in ("weight", "bias")]
+        parameters = [saved.parameters[f"{prefix}convolutions.{index}.{kind}"] for kind in ("weight", "bias")]
         weight, bias = (array.astype(np.float32) for array in parameters)
         x = graph.add("Relu", graph.add("Conv", x, weight, bias, strides=(stride, stride), pads=(network.padding,) * 4))
     x = graph.cast(graph.add("Flatten", x), saved.dtype)
-    return _dense(graph, saved, graph.add("Relu", _dense(graph, saved, x, "dense")), "head")
+    return graph.add("Relu", _dense(graph, saved, x, f"{prefix}dense"))
 
 
 def _dense(graph: _Graph, saved: SavedPolicy, x: str, name: str) -> str:

@@ -24,12 +24,13 @@ from trpo_fast.saved_state import (
     choice,
     counter,
     field,
-    is_cnn,
     network_shapes,
+    normalized_columns,
     own_networks,
+    seen_by,
 )
 from trpo_fast.spaces.descriptions import most_items
-from trpo_fast.spaces.images import ImageLayout, image_layout
+from trpo_fast.spaces.images import ImageLayout, InputParts
 
 KIND = "TRPO"
 """What the metadata of an agent's file call it."""
@@ -43,15 +44,15 @@ class SavedPolicy:
     ----------
     path : Path
         Of the file.
-    network : {"mlp", "cnn", "gru", "lstm"}
+    network : {"mlp", "cnn", "multi-input", "gru", "lstm"}
     observation_space : Space
     action_space : Leaf
     action_map : {"affine", "clip"}
         How the policy's actions become those of a Box.
     activation : str
         Between the layers of an MLP.
-    image : ImageLayout or None
-        What a CNN sees.
+    seen : ImageLayout, InputParts or None
+        What a CNN sees; what a network of images beside other parts does.
     dtype : numpy.dtype
         Of the parameters, float32 or float64.
     parameters : dict of str to ndarray
@@ -69,7 +70,7 @@ class SavedPolicy:
     action_space: spaces.Leaf
     action_map: str
     activation: str
-    image: ImageLayout | None
+    seen: ImageLayout | InputParts | None
     dtype: np.dtype[Any]
     parameters: dict[str, NDArray[Any]]
     normalizer: ObservationNormalizer | None
@@ -119,30 +120,36 @@ def _read_policy(source: Path) -> SavedPolicy:
             spaces.from_json(metadata[name], most_items(arrays)) for name in ("observation_space", "action_space")
         )
         action_map = config.get("action_map", "clip")  # what older files lack
-        convolves = is_cnn(arrays, config)
+        seen = seen_by(arrays, config, observation_space)
         parameters = {name: arrays[f"policy.{name}"] for name in network_shapes(arrays, metadata)["policy"]}
         return SavedPolicy(
             path=source,
-            network=str(config["policy"]) if config["policy"] in CELLS else "cnn" if convolves else "mlp",
+            network=_network(config, seen),
             observation_space=observation_space,
             action_space=cast(spaces.Leaf, action_space),  # or its layout would not have been found
             action_map=spaces.resolved_action_map(action_space, action_map),
             activation=choice(config, "activation", ACTIVATIONS),
-            image=image_layout(observation_space, config.get("channel_axis", "auto")) if convolves else None,
+            seen=seen,
             dtype=np.dtype(config["dtype"]),
             parameters=parameters,
-            normalizer=None if convolves else _normalizer(arrays, config, observation_space),
+            normalizer=_normalizer(arrays, config, observation_space),
             seed=counter(metadata, "seed", 2**32 - 1),
             num_predictions=counter(metadata["counters"], "num_predictions", LARGEST_COUNTER, 0),
             metadata=metadata,
         )
 
 
+def _network(config: Mapping[str, Any], seen: ImageLayout | InputParts | None) -> str:
+    if config["policy"] in CELLS:
+        return str(config["policy"])
+    return "mlp" if seen is None else "cnn" if isinstance(seen, ImageLayout) else "multi-input"
+
+
 def _normalizer(
     arrays: Mapping[str, NDArray[Any]], config: Mapping[str, Any], observation_space: spaces.Space
 ) -> ObservationNormalizer | None:
-    columns = spaces.numeric_columns(observation_space)
-    if not (field(config, "normalize_observations", bool, "config.") and columns.any()):
+    columns = normalized_columns(arrays, config, observation_space)
+    if not columns.any():
         return None
     clip = field(config, "observation_clip", (int, float, str), "config.")
     # As TRPOConfig writes it: JSON has no infinity.

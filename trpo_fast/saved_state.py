@@ -17,7 +17,7 @@ from trpo_fast import spaces
 from trpo_fast._core.library import in_words
 from trpo_fast.recurrence import CELL_PARAMETERS, CELLS
 from trpo_fast.spaces.descriptions import most_items
-from trpo_fast.spaces.images import ImageLayout, convolutions, image_layout
+from trpo_fast.spaces.images import ImageLayout, InputParts, convolutions, image_layout, input_parts
 
 Arrays = Mapping[str, NDArray[Any]]
 Shapes = dict[str, tuple[int, ...]]
@@ -52,9 +52,8 @@ def check_state(arrays: Arrays, metadata: Mapping[str, Any]) -> None:
     }
     if field(config, "scale_rewards", bool, "config."):
         wanted |= _statistics("reward_scaler", 1)
-    columns = spaces.numeric_columns(_observation_space(arrays, metadata))
-    normalizes = field(config, "normalize_observations", bool, "config.") and columns.any()
-    if normalizes and own["policy"] is None and not is_cnn(arrays, config):
+    columns = normalized_columns(arrays, config, _observation_space(arrays, metadata))
+    if columns.any() and own["policy"] is None:
         wanted |= _statistics("observation_normalizer", len(columns))
     for name, (shape, kind) in wanted.items():
         _check_array(name, arrays, shape, np.dtype(kind))
@@ -76,12 +75,37 @@ def check_numbers(arrays: Arrays, buffers: Collection[str] = ()) -> None:
 
 
 def is_cnn(arrays: Arrays, config: Mapping[str, Any]) -> bool:
-    """Whether the networks of a file are the built-in CNNs, unless they are a user's own.
+    """Whether the networks of a file have built-in convolutions, unless they are a user's own.
 
     What "auto" means changes from one version to the next: the file's arrays say it.
     """
     policy = config.get("policy", "auto")
-    return policy == "cnn" or (policy == "auto" and "policy.convolutions.0.weight" in arrays)
+    found = any(f"policy.{where}convolutions.0.weight" in arrays for where in ("", "images.0."))
+    return policy == "cnn" or (policy == "auto" and found)
+
+
+def seen_by(
+    arrays: Arrays, config: Mapping[str, Any], observation_space: spaces.Space
+) -> ImageLayout | InputParts | None:
+    """What the built-in networks of a file see of images: all, parts of a Dict or Tuple, or nothing."""
+    if not is_cnn(arrays, config):
+        return None
+    axis = field(config, "channel_axis", str, "config.", default="auto")  # older files lack it
+    if isinstance(observation_space, spaces.Leaf):
+        return image_layout(observation_space, axis)
+    return input_parts(observation_space, axis, boards=config.get("policy") == "cnn")
+
+
+def normalized_columns(arrays: Arrays, config: Mapping[str, Any], observation_space: spaces.Space) -> NDArray[np.bool_]:
+    """(D,) columns that the built-in networks of a file see normalized."""
+    columns = spaces.numeric_columns(observation_space)
+    seen = seen_by(arrays, config, observation_space)
+    if seen is None or isinstance(seen, ImageLayout):
+        columns &= seen is None
+    else:
+        for part, _ in seen.images:
+            columns[part] = False
+    return columns & field(config, "normalize_observations", bool, "config.")
 
 
 def own_networks(metadata: Mapping[str, Any]) -> dict[str, str | None]:
@@ -107,10 +131,7 @@ def network_shapes(arrays: Arrays, metadata: Mapping[str, Any]) -> dict[str, Sha
         spaces.from_json(field(metadata, "action_space", dict), most_items(arrays)),
         field(config, "action_map", str, "config.", default="clip"),  # older files lack it
     )
-    image = None
-    if is_cnn(arrays, config):
-        # Older files lack the axis.
-        image = image_layout(observations, field(config, "channel_axis", str, "config.", default="auto"))
+    seen = seen_by(arrays, config, observations)
     inputs, kind = spaces.ObservationLayout(observations).size, config.get("policy")
     remembers = kind in CELLS and field(config, "recurrent_critic", bool, "config.")
     shapes: dict[str, Shapes] = {}
@@ -121,8 +142,10 @@ def network_shapes(arrays: Arrays, metadata: Mapping[str, Any]) -> dict[str, Sha
             (units,) = _sizes({"recurrent_size": [config.get("recurrent_size")]}, "recurrent_size")
             layers = _mlp_shapes((units, *_sizes(config, sizes), outputs))
             shapes[network] = layers | _cell_shapes(kind, inputs, units)
-        elif image is not None:
-            shapes[network] = cnn_shapes(image, outputs)
+        elif isinstance(seen, ImageLayout):
+            shapes[network] = cnn_shapes(seen, outputs)
+        elif seen is not None:
+            shapes[network] = _multi_input_shapes(seen, _sizes(config, sizes), outputs)
         else:
             shapes[network] = _mlp_shapes((inputs, *_sizes(config, sizes), outputs))
     if actions.distribution == "gaussian":
@@ -132,14 +155,19 @@ def network_shapes(arrays: Arrays, metadata: Mapping[str, Any]) -> dict[str, Sha
 
 def cnn_shapes(image: ImageLayout, outputs: int) -> Shapes:
     """Shapes of the parameters of a built-in CNN with so many outputs, by name."""
+    width = convolutions(image).dense
+    return _features_shapes(image) | {"head.weight": (outputs, width), "head.bias": (outputs,)}
+
+
+def _features_shapes(image: ImageLayout) -> Shapes:
+    """Those of its convolutions and its dense layer."""
     network, channels = convolutions(image), image.planes
     shapes: Shapes = {}
     for index, (filters, kernel, _) in enumerate(network.stack):
         shapes[f"convolutions.{index}.weight"] = (filters, channels, kernel, kernel)
         shapes[f"convolutions.{index}.bias"] = (filters,)
         channels = filters
-    shapes |= {"dense.weight": (network.dense, network.features), "dense.bias": (network.dense,)}
-    return shapes | {"head.weight": (outputs, network.dense), "head.bias": (outputs,)}
+    return shapes | {"dense.weight": (network.dense, network.features), "dense.bias": (network.dense,)}
 
 
 def field(values: Mapping[str, Any], name: str, kinds: Any, where: str = "", default: Any = None) -> Any:
@@ -192,6 +220,13 @@ def _cell_shapes(kind: str, inputs: int, units: int) -> Shapes:
     rows = units * (3 if kind == "gru" else 4)
     shapes = (rows, inputs), (rows, units), (rows,), (rows,)
     return {f"cell.{name}": shape for name, shape in zip(CELL_PARAMETERS, shapes, strict=True)}
+
+
+def _multi_input_shapes(seen: InputParts, sizes: list[int], outputs: int) -> Shapes:
+    shapes: Shapes = {}
+    for index, (_, image) in enumerate(seen.images):
+        shapes |= {f"images.{index}.{name}": shape for name, shape in _features_shapes(image).items()}
+    return shapes | _mlp_shapes((seen.features, *sizes, outputs))
 
 
 def _statistics(name: str, size: int) -> dict[str, tuple[tuple[int, ...] | None, Any]]:

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import math
 import threading
@@ -7,8 +8,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Discrete
 
 from tests.algorithm.images import Halves
+from tests.rollout.masked_toys import Lenient
 from trpo_fast.algorithm.config import TRPOConfig
 
 
@@ -64,6 +67,7 @@ BAD = {
     "action_map": ["tanh", None, True],
     "log_std_init": [math.nan, math.inf, "0"],
     "log_std_limit": [0, 44.0, math.nan, "20"],
+    "mask_in_observation": ["hide", True, None],
     "normalize_observations": ["true"],
     "observation_clip": [0, -1.0, math.nan],
     "scale_rewards": [1],
@@ -127,7 +131,8 @@ def test_a_saved_configuration_without_what_every_one_has_is_refused_by_name():
     then = {"action_map": "clip", "channel_axis": "auto", "device": "auto", "fisher_jacobians": "never"}
     then |= {"critic_precision": "float32", "fisher_precision": "float32"}
     then |= {"recurrent_critic": True, "recurrent_size": 64}
-    then |= {"evaluation_max_steps": 50_000, "log_std_limit": 20, "reset_on_checkpoint": 0}  # of those that came later
+    then |= {"evaluation_max_steps": 50_000, "log_std_limit": 20, "reset_on_checkpoint": 0}
+    then |= {"mask_in_observation": "observe"}  # of those that came later
     for field in dataclasses.fields(TRPOConfig):
         values = TRPOConfig().to_dict()
         del values[field.name]
@@ -202,6 +207,7 @@ CHANGES = {
     "log_std_init": (-0.5, _learned_bits),
     "log_std_limit": (1.0, _learned_bits),
     "action_map": ("affine", _learned_bits),
+    "mask_in_observation": ("observe", lambda agent, bits: agent.policy.widths[0]),
     "normalize_observations": (False, _learned_bits),
     "observation_clip": (0.5, _learned_bits),
     "scale_rewards": (False, _learned_bits),
@@ -227,6 +233,7 @@ def test_table_of_changes_covers_every_field():
 
 
 @pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.filterwarnings("ignore:.*action_mask")
 def test_changing_a_field_changes_the_training(name, make_agent, bits, portable_bfloat16):
     if name == "device" and not torch.cuda.is_available():
         pytest.skip("no CUDA device here that torch can use")
@@ -237,6 +244,8 @@ def test_changing_a_field_changes_the_training(name, make_agent, bits, portable_
         env = {"env": Halves} if name in ("policy", "channel_axis", "reset_on_checkpoint") else {}
         if name.startswith("recurrent_"):
             settings = settings | {"policy": "gru"}
+        if name == "mask_in_observation":
+            env = {"env": functools.partial(Lenient, Discrete(5))}
         if name == "channel_axis":
             settings = settings | {"policy": "cnn"}  # one pixel of height is no image without being asked for
         agent, backtracks = make_agent(**env, **settings), []

@@ -27,6 +27,7 @@ TEXTS = {
     "observation_clip": ("inf", float("inf")),
     "log_std_init": ("-0.5", -0.5),
     "action_map": ("affine", "affine"),
+    "mask_in_observation": ("observe", "observe"),
 }
 
 

@@ -8,7 +8,9 @@ from trpo_fast.spaces.images import (
     convolutions,
     fits_bytes,
     flattened_images,
+    has_images,
     image_layout,
+    input_parts,
     is_image,
     is_pixels,
 )
@@ -126,20 +128,41 @@ def test_pixels_alone_are_images_without_being_asked():
     assert not is_image(box(1, 2, 9))
 
 
-def test_images_that_are_flattened_are_found():
-    image, table = box(64, 64, 3), box(5, 5)
-    space = Dict({"camera": image, "rest": Tuple((table, planes(3, 8, 8), box(84, 84)))})
-    assert [part.shape for part in flattened_images(space)] == [(64, 64, 3), (84, 84)]
+def test_pixels_that_are_flattened_are_found():
+    image, table, undecided = box(64, 64, 3), box(5, 5), box(9, 3, 9)
     assert flattened_images(image) == flattened_images(table) == flattened_images(planes(9, 3, 9)) == []
-    undecided = box(9, 3, 9)
     assert flattened_images(undecided) == [undecided]
+    assert flattened_images(undecided, "last") == []
+    assert flattened_images(Dict({"camera": image, "rest": Tuple((table, undecided))})) == [undecided]
+
+
+def test_images_in_a_structure_are_found_with_their_columns():
+    image, table, board = box(64, 64, 3), box(5, 5), planes(3, 8, 8)
+    space = Dict({"choice": Discrete(3, 0, np.dtype(np.int64)), "camera": image, "rest": Tuple((table, board))})
+    size = 3 + 64 * 64 * 3
+    parts = input_parts(space)
+    assert parts.images == ((slice(3, size), image_layout(image)),)
+    assert parts.others == (slice(0, 3), slice(size, size + 25), slice(size + 25, size + 25 + 192))
+    assert parts.features == 512 + 3 + 25 + 192
+    boards = input_parts(space, boards=True)
+    assert [layout for _, layout in boards.images] == [image_layout(part) for part in (image, table, board)]
+    assert boards.others == (slice(0, 3),)
+    assert has_images(space) and has_images(image) and not has_images(board) and not has_images(Tuple((table, board)))
+    with pytest.raises(
+        ValueError, match=r"observation space: got Tuple.* wanted a part of two to four axes with bounds"
+    ):
+        input_parts(Tuple((table, board)))
+    with pytest.raises(ValueError, match="channel_axis='first' or 'last'"):
+        input_parts(Tuple((box(9, 3, 9),)), boards=True)
 
 
 def test_bytes_hold_what_they_are_used_for():
     for space in (box(3, 8, 8), box(3, 8, 8, high=1, dtype=np.bool_), MultiBinary((3, 8, 8))):
         assert fits_bytes(space)
-    for space in (planes(3, 8, 8), box(3, 8, 8, low=-1, high=1, dtype=np.int8), Dict({"image": box(3, 8, 8)})):
+        assert fits_bytes(Dict({"image": space, "choice": Discrete(3, 0, np.dtype(np.int64))}))
+    for space in (planes(3, 8, 8), box(3, 8, 8, low=-1, high=1, dtype=np.int8)):
         assert not fits_bytes(space)
+        assert not fits_bytes(Dict({"image": box(3, 8, 8), "other": space}))
 
 
 @pytest.mark.parametrize("sides", [(1, 2), (2, 9), (3, 3), (4, 4), (5, 5), (6, 7), (35, 84)])

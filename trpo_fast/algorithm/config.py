@@ -192,9 +192,10 @@ class TRPOConfig:
         "auto",
         choice("auto", "mlp", "cnn", *CELLS),
         "kind of both networks: mlp sees flat observations, cnn images and boards of two to four axes with finite "
-        "bounds, which it divides by the largest and does not normalize; gru and lstm remember what they saw, by a "
-        "cell of that kind between flat observations and the mlp (docs/recurrent.md); auto takes cnn for pixels (uint8 "
-        "from 0 to 255: three or four axes, or two from 36 x 36 on) and mlp for everything else",
+        "bounds, which it divides by the largest and does not normalize, in a Dict or Tuple beside the flattened rest, "
+        "which an MLP then sees with what the convolutions give; gru and lstm remember what they saw, by a cell of "
+        "that kind between flat observations and the mlp (docs/recurrent.md); auto takes cnn for pixels (uint8 from 0 "
+        "to 255: three or four axes, or two from 36 x 36 on) and mlp for everything else",
         why="pixels mean nothing to an MLP without their neighbourhood; whether a table of other numbers has "
         "neighbours, its space does not say",
     )
@@ -220,11 +221,14 @@ class TRPOConfig:
     hidden_sizes: tuple[int, ...] = setting(
         (64, 64),
         _SIZES,
-        "hidden layers of the policy, where it is an MLP, or behind the cell of a gru or lstm",
+        "hidden layers of the policy, where it is an MLP or has one behind its convolutions or its cell",
         why="the network of the published MuJoCo results",
     )
     critic_hidden_sizes: tuple[int, ...] = setting(
-        (64, 64), _SIZES, "hidden layers of the value function, where it is an MLP", why="as the policy's"
+        (64, 64),
+        _SIZES,
+        "hidden layers of the value function, where it is an MLP or has one behind its convolutions",
+        why="as the policy's",
     )
     activation: str = setting(
         "tanh",
@@ -257,6 +261,15 @@ class TRPOConfig:
         "0 or has 0 beyond it, and clip elsewhere and for a policy module of your own; what it chose is what is saved",
         why="a standard normal clipped to 0..200 or 8..40 is a constant, and learns nothing "
         "(docs/environments.md has both maps on raw-unit environments); boxes up to [-3, 3] stay as they were measured",
+    )
+    mask_in_observation: str = setting(
+        "obey",
+        choice("obey", "observe"),
+        "what becomes of the part 'action_mask' of a Dict observation that has the shape of a mask of the actions: "
+        "obey takes it for the mask, where the environment has no action_masks(), and leaves it out of what the "
+        "networks see; observe leaves it in, and nobody obeys it",
+        why="environments of several packages have their mask there; a policy that is kept to it learns nothing from "
+        "seeing it that its other observations do not say. Agents saved before there was this setting observe",
     )
     # Statistics
     normalize_observations: bool = setting(
@@ -420,6 +433,7 @@ _BEFORE = {
     **{"critic_precision": "float32", "fisher_precision": "float32"},
     **{"recurrent_size": 64, "recurrent_critic": True},
     **{"evaluation_max_steps": 50_000, "log_std_limit": 20.0, "reset_on_checkpoint": 0},
+    "mask_in_observation": "observe",
 }
 
 BUILT_BY = frozenset(
@@ -427,6 +441,7 @@ BUILT_BY = frozenset(
         *("hidden_sizes", "critic_hidden_sizes", "activation", "log_std_init", "dtype"),
         *("recurrent_size", "recurrent_critic"),
         *("action_map", "channel_axis", "normalize_observations", "observation_clip", "scale_rewards"),
+        "mask_in_observation",
     }
 )
 """Fields that decide what networks and statistics an agent has, and so what is in its file: fixed once it is made."""

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium as gym
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -19,6 +21,7 @@ from trpo_fast.environments.spaces import action_layout, described, observation_
 from trpo_fast.policies.cnn import CNNCritic, CNNPolicy
 from trpo_fast.policies.distributions import base_of, choices_of, divergence, family_of
 from trpo_fast.policies.mlp import MLPCritic, MLPPolicy
+from trpo_fast.policies.multi_input import MultiInputCritic, MultiInputPolicy
 from trpo_fast.policies.recurrent import (
     RecurrentCritic,
     RecurrentModule,
@@ -26,8 +29,10 @@ from trpo_fast.policies.recurrent import (
     is_recurrent,
 )
 from trpo_fast.recurrence import CELLS
-from trpo_fast.spaces import REACH, ActionLayout
-from trpo_fast.spaces.images import fits_bytes, flattened_images, is_image
+from trpo_fast.spaces import REACH, ActionLayout, Leaf
+from trpo_fast.spaces.images import fits_bytes, flattened_images, has_images, input_parts, is_image
+
+CONVOLVING = (CNNPolicy, CNNCritic, MultiInputPolicy, MultiInputCritic)
 
 Network = nn.Module | Callable[[gym.Space[Any], gym.Space[Any], int], nn.Module]
 """A module, or what makes one from (observation_space, action_space, seed); a class for example."""
@@ -42,8 +47,8 @@ class Networks(NamedTuple):
     """Class of "policy" and of "critic" where they were given, None where they were built here."""
     observation_shape: tuple[int, ...] | None
     """What rows are reshaped to for them: the shape of a Box; None (flat rows) for every other space."""
-    normalized: bool
-    """Whether they want normalized observations: not a CNN, nor a module of one's own that sees pixels."""
+    raw: NDArray[np.bool_]
+    """(D,) columns that they want as they are: those of images, also where a module of one's own sees pixels."""
     bytes: bool
     """Whether they take observations as uint8."""
 
@@ -54,7 +59,8 @@ class Networks(NamedTuple):
 
     @property
     def kinds(self) -> dict[str, str]:
-        """What each is, for settings that depend on it: "cnn" or "recurrent" where it is a built-in one, else "mlp"."""
+        """What each is, for settings that depend on it: "recurrent" or "cnn" (one with convolutions) where it is a
+        built-in one, else "mlp"."""
         return {name: "mlp" if self.own[name] is not None else _kind(getattr(self, name)) for name in self.own}
 
 
@@ -91,9 +97,12 @@ def make_networks(
     dtype, axis = getattr(torch, config.dtype), config.channel_axis
     space = described(observation_space)
     if config.policy != "auto" or kind is None:
-        kind = config.policy if config.policy != "auto" else "cnn" if is_image(space, axis) else "mlp"
+        kind = config.policy if config.policy != "auto" else "cnn" if has_images(space, axis) else "mlp"
     convolve = is_image(space, axis) if policy is not None else kind == "cnn"
     cell: dict[str, Any] = {"units": config.recurrent_size, "activation": config.activation, "dtype": dtype}
+    mixed: dict[str, Any] | None = None
+    if convolve and not isinstance(space, Leaf):
+        mixed = {"activation": config.activation, "channel_axis": axis, "boards": config.policy == "cnn"}
     built: dict[str, nn.Module] = {}
     for (name, given), seed in zip((("policy", policy), ("critic", critic)), seeds, strict=True):
         if given is not None:
@@ -103,6 +112,12 @@ def make_networks(
             built[name] = RecurrentCritic(
                 cell_kind, observation_space, hidden_sizes=config.critic_hidden_sizes, seed=seed, **cell
             )
+        elif name == "critic" and mixed is not None:
+            sizes = config.critic_hidden_sizes
+            built[name] = MultiInputCritic(observation_space, sizes, **mixed, dtype=dtype, seed=seed)
+        elif mixed is not None:
+            start = {"log_std_init": config.log_std_init, "dtype": dtype, "seed": seed}
+            built[name] = MultiInputPolicy(observation_space, action_space, config.hidden_sizes, **mixed, **start)
         elif name == "critic" and convolve:
             built[name] = CNNCritic(observation_space, channel_axis=axis, dtype=dtype, seed=seed)
         elif name == "critic":
@@ -138,7 +153,7 @@ def make_networks(
                 seed=seed,
             )
         if given is None:
-            built[name].to(_device_for(config.device, isinstance(built[name], CNNPolicy | CNNCritic)))
+            built[name].to(_device_for(config.device, isinstance(built[name], CONVOLVING)))
     _check_nothing_shared(built["policy"], built["critic"])
     shape = observation_space.shape if isinstance(observation_space, gym.spaces.Box) else None
     rows = torch.zeros(2, *(shape or (observation_size(observation_space),)), dtype=dtype)
@@ -149,7 +164,11 @@ def make_networks(
     own = {
         name: _name_of(built[name]) if given else None for name, given in _both(policy is not None, critic is not None)
     }
-    return Networks(built["policy"], built["critic"], own, shape, not convolve, convolve and fits_bytes(space))
+    raw = np.full(observation_size(observation_space), convolve)
+    if mixed is not None:
+        for part in input_parts(space, axis, boards=config.policy == "cnn").others:
+            raw[part] = False
+    return Networks(built["policy"], built["critic"], own, shape, raw, convolve and fits_bytes(space))
 
 
 def warn_of_unreached_sides(space: gym.Space[Any], config: TRPOConfig) -> None:
@@ -174,13 +193,14 @@ def check_settings(config: TRPOConfig, networks: Networks, observation_space: gy
     """Refuse settings that are not their defaults and do nothing for these networks; warn once of flattened images."""
     cnns = [name for name, kind in networks.kinds.items() if kind == "cnn"]
     idle: dict[str, str] = {}
-    if "policy" in cnns:
+    if isinstance(networks.policy, CNNPolicy) and "policy" in cnns:
         idle["hidden_sizes"] = "the layers of a CNN go by the size of its images"
-    if "critic" in cnns:
+    if isinstance(networks.critic, CNNCritic) and "critic" in cnns:
         idle["critic_hidden_sizes"] = "the layers of a CNN go by the size of its images"
-    if cnns and not any(isinstance(module, MLPPolicy | MLPCritic) for module in (networks.policy, networks.critic)):
+    layered = MLPPolicy | MLPCritic | MultiInputPolicy | MultiInputCritic
+    if cnns and not any(isinstance(module, layered) for module in (networks.policy, networks.critic)):
         idle["activation"] = "the layers of a CNN have relu"
-    if not networks.normalized:
+    if networks.raw.all():
         idle |= dict.fromkeys(("normalize_observations", "observation_clip"), "images are never normalized")
     if not cnns:
         idle["channel_axis"] = "there is no CNN here"
@@ -196,14 +216,14 @@ def check_settings(config: TRPOConfig, networks: Networks, observation_space: gy
         value = getattr(config, name)
         if value not in (getattr(TRPOConfig, name), 1.0 if name == "fisher_subsample" else None):
             raise ValueError(f"{name}: {value!r} given; want it left out: {why}")
-    if cnns or config.policy != "auto" or networks.own["policy"] is not None:
+    if config.policy != "auto" or networks.own["policy"] is not None:
         return
-    flat = flattened_images(described(observation_space))
+    flat = flattened_images(described(observation_space), config.channel_axis)
     if flat:
         warnings.warn(
-            f"observation space: {', '.join(map(str, flat))} looks like an image, and is flattened for an MLP; want a "
-            "wrapper that leaves it alone, with its channels first or last, for a CNN, or a policy of your own, or "
-            "policy='mlp' to have it so (docs/images.md)",
+            f"observation space: {', '.join(map(str, flat))} looks like an image, and is flattened; want a wrapper "
+            "that has its channels first or last, or channel_axis, for a CNN, or a policy of your own, or policy='mlp' "
+            "to have it so (docs/images.md)",
             stacklevel=3,
         )
 
@@ -346,7 +366,7 @@ def _device(module: nn.Module) -> torch.device:
 def _kind(module: nn.Module) -> str:
     if isinstance(module, RecurrentPolicy | RecurrentCritic):
         return "recurrent"
-    return "cnn" if isinstance(module, CNNPolicy | CNNCritic) else "mlp"
+    return "cnn" if isinstance(module, CONVOLVING) else "mlp"
 
 
 def _name_of(module: nn.Module) -> str:

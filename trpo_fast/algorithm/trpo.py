@@ -39,7 +39,7 @@ from trpo_fast.algorithm.training_environments import TrainingEnvironments
 from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.engines import make_engine
 from trpo_fast.environments.base import Environments
-from trpo_fast.environments.masks import MaskFormat
+from trpo_fast.environments.masks import MaskFormat, warn_of_left_out_mask
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.spaces import numeric_columns, resolved_action_map
@@ -105,7 +105,8 @@ class TRPO:
     Attributes
     ----------
     policy : torch.nn.Module
-        MLPPolicy, CNNPolicy, or the module given. Its parameters are what is trained, on the CPU without a copy. They
+        MLPPolicy, CNNPolicy, MultiInputPolicy, or the module given. Its parameters are what is trained, on the CPU
+        without a copy. They
         can be changed, by ``load_state_dict`` for example; the module cannot be replaced.
     critic : torch.nn.Module
         Value function; looking at it waits for a fit in progress.
@@ -168,7 +169,7 @@ class TRPO:
         given = (config or TRPOConfig()).replace(**overrides)
         presets.require_known(preset)
         seed = seed_or_drawn(seed)
-        environments = recipe.make(given.num_envs, seed=seed)
+        environments = recipe.make(given.num_envs, seed=seed, obeys_masks=given.mask_in_observation == "obey")
         try:
             env_id = recipe.source if isinstance(recipe.source, str) else None
             found = presets.preset_for(preset, env_id, environments.action_space, whole_config=config is not None)
@@ -178,6 +179,10 @@ class TRPO:
                     f"{', '.join(environments.left_out)}: text, which no network here reads; left out", stacklevel=2
                 )
             loading.check_num_envs(num_envs, environments)
+            if given.mask_in_observation == "obey":
+                warn_of_left_out_mask(
+                    environments.observation_space, environments.action_space, left_out=environments.mask_left_out
+                )
             config = config.replace(num_envs=environments.num_envs)
             with lack_of_memory_named(config):
                 self._build(
@@ -250,10 +255,11 @@ class TRPO:
                 obstacle = bfloat16_obstacle(dtype=self.engine.dtype)
             require_bfloat16("fisher_precision", obstacle)
         self.critic_trainer = CriticTrainer(self.networks.critic, config, seed, observation_shape=shape)
-        columns = numeric_columns(observation_space)
+        raw = self.networks.raw
+        columns = numeric_columns(observation_space) & ~raw
         self.observation_normalizer = (
-            ObservationNormalizer(len(columns), clip=config.observation_clip, columns=columns)
-            if config.normalize_observations and self.networks.normalized and columns.any()
+            ObservationNormalizer(len(columns), clip=config.observation_clip, columns=columns, unclipped=raw)
+            if config.normalize_observations and columns.any()
             else None
         )
         self.reward_scaler = (
@@ -268,7 +274,7 @@ class TRPO:
             action_space,
             self.observation_normalizer,
             self.reward_scaler,
-            as_bytes=self.networks.bytes and self.engine.name == "autograd",
+            as_bytes=self.networks.bytes and self.observation_normalizer is None and self.engine.name == "autograd",
         )
         self.callbacks_under_way: CallbackList | None = None  # while learn is
         self._callback_states: State = {}  # of the latest training, by name
@@ -580,7 +586,8 @@ class TRPO:
             The mode of the distribution instead of a sample.
         action_masks : optional
             What is allowed, as the environment's ``action_masks()`` or ``info["action_mask"]`` has it: one mask, or n.
-            An agent that was trained with masks warns once where they are left out.
+            By default ``observation["action_mask"]``, where the agent obeys that and does not see it. An agent that was
+            trained with masks warns once where there are none.
 
         Returns
         -------
@@ -590,7 +597,7 @@ class TRPO:
         state : ndarray, shape (n, S), or what was given
         """
         rows, single = self._observation_layout.finite_rows(observation)
-        masks = self._mask_format.rows_for(action_masks, len(rows), single)
+        masks = self._mask_format.rows_for(action_masks, observation, self._observation_layout.space, len(rows), single)
         if masks is None and self.trained_with_masks and not self._warned_of_masks:
             self._warned_of_masks = True
             warnings.warn(

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from trpo_fast.environments.acting import ActorPlan, RolledOut
-from trpo_fast.environments.masks import MaskFormat
+from trpo_fast.environments.masks import MaskFormat, without_mask
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.shared_state import SharedState
 from trpo_fast.environments.spaces import action_layout, check_action_space, without_text
@@ -49,6 +49,8 @@ class Environments(ABC):
     autoreset_mode : gymnasium.vector.AutoresetMode
         SAME_STEP: an episode's end and the next one's start fall in one step. NEXT_STEP: the step after an end only
         resets, and its row counts for nothing.
+    obeys_masks : bool
+        Take the part "action_mask" of a Dict observation for the mask where it has its shape, and leave it out.
 
     Attributes
     ----------
@@ -65,6 +67,8 @@ class Environments(ABC):
         What each copy is wrapped in, as far as that is known.
     left_out : tuple of str
         Parts of the observation that hold text, ``observation['mission']`` for example.
+    mask_left_out : bool
+        Whether the observation's mask is obeyed and left out.
     parts : tuple of slice
         Copies that answer together: all at once, or one slice for each worker process. Where there are several, actions
         may be sent to one part while another is still stepping.
@@ -81,8 +85,13 @@ class Environments(ABC):
         action_space: gymnasium.Space[Any],
         num_envs: int,
         autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
+        *,
+        obeys_masks: bool = False,
     ) -> None:
         self.observation_space, self.left_out = without_text(observation_space)
+        self.mask_left_out = False
+        if obeys_masks:
+            self.observation_space, self.mask_left_out = without_mask(self.observation_space, action_space)
         self._layout = ObservationLayout(self.observation_space)
         self.action_space = check_action_space(action_space)
         self.num_envs = num_envs

@@ -30,10 +30,11 @@ from trpo_fast.environments.checks import (
 )
 from trpo_fast.environments.closing import close_each, warn_of_failed_closes
 from trpo_fast.environments.generators import GlobalState, Own, Watched, seed_both
-from trpo_fast.environments.masks import MaskFormat
+from trpo_fast.environments.masks import MaskFormat, without_mask
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.spaces import action_layout, check_action_space, without_text
 from trpo_fast.environments.wrappers import wrapping_of
+from trpo_fast.spaces import MASK_KEY
 from trpo_fast.state import State
 
 # Who steps an environment, by its id; an entry lives as long as the copies do, which keep the environment alive.
@@ -58,25 +59,36 @@ class Copies:
         them in its first calls: then its numbers are the same whoever else is stepped in the process. Those of the
         process itself are seeded from the first copy's seed. Otherwise a UserWarning names, once, an environment that
         draws.
+    obeys_masks : bool
+        As of :class:`Environments`.
 
     Attributes
     ----------
     envs : list of gymnasium.Env
     observation_space, action_space : gymnasium.Space
-        Of one copy, without text; ValueError where the copies differ in them.
+        Of one copy, without text, and without a mask that is obeyed; ValueError where the copies differ in them.
     left_out : tuple of str
         What in the observation is text.
+    mask_left_out : bool
+        Whether the observation has a mask that is obeyed.
     wrappings : list of Wrapping
         What each copy is wrapped in.
     masks : bool ndarray (n, K), or None
         Which actions are allowed in the next step, a new array after every `reset` and `step`; None where the
-        environments have none. They come from a method ``action_masks`` of the environments, else from
-        ``info["action_mask"]``; the first reset decides.
-    mask_source : {"method", "info", None}
+        environments have none. They come from a method ``action_masks`` of the environments, else from the
+        observation where its mask is left out, else from ``info["action_mask"]``; the first reset decides.
+    mask_source : {"method", "observation", "info", None}
         Where they come from.
     """
 
-    def __init__(self, makers: Sequence[Callable[[], Any]], first: int = 0, *, own_generators: bool = False) -> None:
+    def __init__(
+        self,
+        makers: Sequence[Callable[[], Any]],
+        first: int = 0,
+        *,
+        own_generators: bool = False,
+        obeys_masks: bool = False,
+    ) -> None:
         self.first = first
         self.envs: list[gymnasium.Env[Any, Any]] = []
         try:
@@ -93,6 +105,9 @@ class Copies:
                 )
             self.observation_space, self.left_out = without_text(self.envs[0].observation_space)
             self.action_space = check_action_space(self.envs[0].action_space)
+            self.mask_left_out = False
+            if obeys_masks:
+                self.observation_space, self.mask_left_out = without_mask(self.observation_space, self.action_space)
             self.layout = ObservationLayout(self.observation_space)
             self._mask_format = MaskFormat(self.action_space)
         except BaseException:
@@ -109,7 +124,7 @@ class Copies:
         self.wrappings = [wrapping_of(env) for env in self.envs]
         self.masks: NDArray[np.bool_] | None = None
         self.mask_source: str | None = None
-        self._find_mask: Callable[[int, Any], Any] | None = None
+        self._find_mask: Callable[[int, Any, Any], Any] | None = None
         self._decided = False  # whether the environments have masks
         self._steps = 0  # since the reset, for errors
         self._not_kept: str | None = None  # what of a copy no file can have, once that has been seen
@@ -159,18 +174,19 @@ class Copies:
         self._steps = 0
         self._loop.dtype = None
         self._loop.methods = [env.step for env in self._called]
-        infos = []
+        observations, infos = [], []
         for i, (env, seed) in enumerate(zip(self._called, seeds, strict=True)):
             index = self.first + i
             answer = reset_of(env, index, seed, options, first=not self._decided)
             observation, info = checked_reset(answer, index, self.layout)
             self.layout.flatten_each([observation], self._rows[i : i + 1], "reset", index)
+            observations.append(observation)
             infos.append(info)
         if not self._decided:
             self._find_mask = self._mask_source(infos)
             self._decided = True
         if self._find_mask is not None:
-            self._take_masks(infos)
+            self._take_masks(observations, infos)
 
     def step(self, actions: NDArray[Any]) -> list[int]:
         """Step every copy with `actions` (n,) or (n, A), an array that the environments may keep.
@@ -206,7 +222,7 @@ class Copies:
                 error.add_note(f"step {self._steps} after the reset")
                 raise
         if self._find_mask is not None:
-            self._take_masks(loop.infos)
+            self._take_masks(loop.observations, loop.infos)
         elif self._mask_format.size and any(loop.infos):  # which most environments leave empty
             late = next((i for i, info in enumerate(loop.infos) if _mask_in(info) is not None), None)
             if late is not None:
@@ -288,6 +304,8 @@ class Copies:
         self._find_mask = None
         if self.mask_source == "method":
             self._find_mask = self._mask_source([None] * len(self.envs))
+        elif self.mask_source == "observation" and self.mask_left_out:
+            self._find_mask = self._mask_in_observation
         elif self.mask_source == "info":
             self._find_mask = _mask_in_info
         self._decided = True
@@ -300,7 +318,7 @@ class Copies:
     def expect_masks(self) -> NDArray[np.bool_]:
         """Look for masks in infos from now on, since other copies have some there; until then everything is allowed."""
         self.mask_source, self._find_mask = "info", _mask_in_info
-        self._take_masks([None] * len(self.envs))
+        self._take_masks([None] * len(self.envs), [None] * len(self.envs))
         assert self.masks is not None
         return self.masks
 
@@ -362,8 +380,8 @@ class Copies:
             stacklevel=2,
         )
 
-    def _mask_source(self, infos: list[Any]) -> Callable[[int, Any], Any] | None:
-        """Where masks come from: a function of a copy and its info; None where there are none."""
+    def _mask_source(self, infos: list[Any]) -> Callable[[int, Any, Any], Any] | None:
+        """Where masks come from: a function of a copy, its observation and its info; None where there are none."""
         if not self._mask_format.size:
             return None
         have = [env.has_wrapper_attr("action_masks") for env in self.envs]
@@ -371,24 +389,35 @@ class Copies:
             methods = [env.get_wrapper_attr("action_masks") for env in self.envs]
             if all(map(callable, methods)):
                 self.mask_source = "method"
-                return lambda i, _: methods[i]()
+                return lambda i, *_: methods[i]()
         if any(have):
             raise ValueError(
                 f"action_masks: environment {self.first + have.index(False)} has no such method, others have"
             )
+        if self.mask_left_out:
+            self.mask_source = "observation"
+            return self._mask_in_observation
         if any(_mask_in(info) is not None for info in infos):
             self.mask_source = "info"
             return _mask_in_info
         return None
 
-    def _take_masks(self, infos: list[Any]) -> None:
+    def _mask_in_observation(self, i: int, observation: Any, _: Any) -> Any:
+        try:
+            return observation[MASK_KEY]
+        except LookupError:
+            raise ValueError(
+                f"observation of environment {self.first + i} lacks {MASK_KEY!r}, which its space has"
+            ) from None
+
+    def _take_masks(self, observations: list[Any], infos: list[Any]) -> None:
         assert self._find_mask is not None
-        masks = [self._find_mask(i, info) for i, info in enumerate(infos)]
+        masks = [self._find_mask(i, *said) for i, said in enumerate(zip(observations, infos, strict=True))]
         when = f" at step {self._steps} after the reset"
         self.masks = self._mask_format.rows(masks, name="environment", when=when, first=self.first)
 
 
-def _mask_in_info(_: int, info: Any) -> Any:
+def _mask_in_info(_: int, __: Any, info: Any) -> Any:
     return _mask_in(info)
 
 

@@ -21,12 +21,14 @@ class InProcessEnvironments(Environments):
     ----------
     makers : sequence of callables
         Each makes one environment.
+    obeys_masks : bool
+        As of :class:`Environments`.
     """
 
     narrow_acting = True
 
-    def __init__(self, makers: Sequence[Callable[[], Any]]) -> None:
-        self.copies = Copies(makers)
+    def __init__(self, makers: Sequence[Callable[[], Any]], *, obeys_masks: bool = False) -> None:
+        self.copies = Copies(makers, obeys_masks=obeys_masks)
         try:
             super().__init__(self.copies.observation_space, self.copies.action_space, len(makers))
         except BaseException:
@@ -34,7 +36,7 @@ class InProcessEnvironments(Environments):
             raise
         self._shared_state: SharedState | None = None
         self.wrappings = self.copies.wrappings
-        self.left_out = self.copies.left_out
+        self.left_out, self.mask_left_out = self.copies.left_out, self.copies.mask_left_out
         self._rows = np.empty((self.num_envs, self.observation_size), self.observation_dtype)
         self._finals = np.empty_like(self._rows)
         self._rewards = np.zeros(self.num_envs)

@@ -67,8 +67,8 @@ class WorkerProcesses:
         """Of the processes; empty where none runs."""
         return tuple(worker.process.pid for worker in self._workers)
 
-    def start(self, makers: Sequence[Callable[[], Any]]) -> list[Any]:
-        """Start all at the same time; (observation space, action space, wrappings) of each one's copies.
+    def start(self, makers: Sequence[Callable[[], Any]], **options: Any) -> list[Any]:
+        """Start all at the same time, with copies that have these `options`; what each worker says about its own.
 
         Raises
         ------
@@ -77,7 +77,7 @@ class WorkerProcesses:
         Exception
             What the constructor of a copy raises, of the first that does; no process is left then.
         """
-        given = tasks(self._parts, makers)
+        given = tasks(self._parts, makers, options)
         try:
             with deaf_to_interrupts():
                 for index, part in enumerate(self._parts):

@@ -13,6 +13,7 @@ from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Dict
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
 from trpo_fast.environments.base import Environments
@@ -26,6 +27,7 @@ from trpo_fast.environments.simulators import draws_its_map
 from trpo_fast.environments.trust import code_named, require_trust
 from trpo_fast.environments.vector import VectorAdapter
 from trpo_fast.environments.workers import WorkerEnvironments
+from trpo_fast.spaces import MASK_KEY
 
 VECTORIZATIONS = ("sync", "workers", "async", "vector", "envpool")
 
@@ -186,10 +188,11 @@ class EnvironmentRecipe:
         """ValueError where a file names code of this recipe that no person has named: see `trust`."""
         require_trust(self.code, self.trusted)
 
-    def make(self, num_envs: int, *, seed: int | None = None) -> Environments:
+    def make(self, num_envs: int, *, seed: int | None = None, obeys_masks: bool = False) -> Environments:
         """`num_envs` copies; a VectorEnv itself, which has its own number.
 
         `seed` is for constructors that draw from global generators, where copies have some of their own, in workers.
+        `obeys_masks` is as of :class:`Environments`.
 
         Raises
         ------
@@ -200,8 +203,8 @@ class EnvironmentRecipe:
             A callable that returns something else than an environment with two spaces.
         """
         if is_vector_environment(self.source):
-            return VectorAdapter(self.source, again=self._vector_again(), owned=False)
-        return self._make_copies(_checked_number("num_envs", num_envs), seed)
+            return VectorAdapter(self.source, again=self._vector_again(), owned=False, obeys_masks=obeys_masks)
+        return self._make_copies(_checked_number("num_envs", num_envs), seed, obeys_masks)
 
     def make_again(self, num_envs: int, like: Any, *, seed: int | None = None) -> Environments:
         """New copies for what was trained on others.
@@ -211,7 +214,7 @@ class EnvironmentRecipe:
         num_envs : int
         like
             Anything with ``observation_space`` and ``action_space``: what the copies have to have, in the same order of
-            columns.
+            columns. A mask in a Dict observation is obeyed and left out where `like` has no such part.
         seed : int, optional
             As for `make`.
 
@@ -227,11 +230,12 @@ class EnvironmentRecipe:
         again = self._vector_again()
         if again is None:
             raise ValueError(f"env: {self.reason_against_making_again}")
-        return _required(VectorAdapter(again(num_envs), again=again), like, self.name)
+        adapter = VectorAdapter(again(num_envs), again=again, obeys_masks=_obeys_masks(like))
+        return _required(adapter, like, self.name)
 
     def make_like(self, num_envs: int, like: Any, *, seed: int | None = None) -> Environments:
         """`make`; ValueError where the spaces are not those of `like`, in the same order of columns."""
-        return _required(self.make(num_envs, seed=seed), like, self.name)
+        return _required(self.make(num_envs, seed=seed, obeys_masks=_obeys_masks(like)), like, self.name)
 
     @property
     def reason_against_making_again(self) -> str | None:
@@ -312,14 +316,14 @@ class EnvironmentRecipe:
         import_modules(self.modules)
         return find_spec(self.source)
 
-    def _make_copies(self, num_envs: int, seed: int | None) -> Environments:
+    def _make_copies(self, num_envs: int, seed: int | None, obeys_masks: bool) -> Environments:
         env, kwargs = self.source, dict(self.env_kwargs)
         self.require_trust()
         if not isinstance(env, str):
-            return self._stepped([self._maker()] * num_envs, seed)
+            return self._stepped([self._maker()] * num_envs, seed, obeys_masks)
         if self.vectorization == "envpool":
             import_modules(self.modules)
-            return VectorAdapter(make_pool(env, num_envs, kwargs))
+            return VectorAdapter(make_pool(env, num_envs, kwargs), obeys_masks=obeys_masks)
         spec = self._spec()
         entry_point: Any = spec.entry_point
         if self.vectorization == "vector":
@@ -331,20 +335,20 @@ class EnvironmentRecipe:
                 load_entry_point(entry_point)
             if self.vectorization == "vector":
                 again = functools.partial(_made_by_entry_point, env, kwargs)
-                return VectorAdapter(again(num_envs), again=again)
+                return VectorAdapter(again(num_envs), again=again, obeys_masks=obeys_masks)
         recipe = self.resolved()
         arguments_for(recipe.wrappers or (), kwargs, entry_point)
-        return self._stepped([recipe._maker()] * num_envs, seed)
+        return self._stepped([recipe._maker()] * num_envs, seed, obeys_masks)
 
     def _maker(self) -> Callable[[], Any]:
         """Makes one copy, here or in another process."""
         return functools.partial(make_copy, self.source, dict(self.env_kwargs), self.wrappers or (), self.modules)
 
-    def _stepped(self, makers: list[Callable[[], Any]], seed: int | None) -> Environments:
+    def _stepped(self, makers: list[Callable[[], Any]], seed: int | None, obeys_masks: bool) -> Environments:
         if self.vectorization in ("workers", "async"):
             workers = len(makers) if self.vectorization == "async" else self.num_workers
-            return WorkerEnvironments(makers, workers, seed)
-        return InProcessEnvironments(makers)
+            return WorkerEnvironments(makers, workers, seed, obeys_masks=obeys_masks)
+        return InProcessEnvironments(makers, obeys_masks=obeys_masks)
 
     def _vector_again(self) -> Callable[[int], VectorEnv[Any, Any, Any]] | None:
         """How to make more of a user's VectorEnv; None when wrappers or an unknown class would be lost on the way."""
@@ -357,6 +361,12 @@ class EnvironmentRecipe:
             taken = list(getattr(env, "envs", ()))  # in this process
             return functools.partial(_made_from_functions, type(env), list(env.env_fns), autoreset_mode(env), taken)
         return pool_again(env)
+
+
+def _obeys_masks(like: Any) -> bool:
+    """Whether what was trained, or is to be played with, does not see the mask of its observations."""
+    space = like.observation_space
+    return isinstance(space, Dict) and MASK_KEY not in space.spaces
 
 
 def _required(made: Environments, like: Any, name: str) -> Environments:

@@ -20,8 +20,10 @@ from trpo_fast.environments import exact, foreign
 from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.checks import late_mask, require_same_spaces
 from trpo_fast.environments.closing import close_each, warn_of_failed_closes
+from trpo_fast.environments.masks import without_mask
 from trpo_fast.environments.worker_process import PATIENCE, WorkerError, how_it_ended
 from trpo_fast.environments.wrappers import wrappings_of
+from trpo_fast.spaces import MASK_KEY, each_of
 from trpo_fast.state import State
 
 _FLOAT, _BOOL = np.dtype(np.float64), np.dtype(np.bool_)
@@ -37,8 +39,8 @@ _BEGUN: weakref.WeakValueDictionary[int, VectorAdapter] = weakref.WeakValueDicti
 class VectorAdapter(Environments):
     """What collecting and evaluation see of a gymnasium VectorEnv, or of what `foreign` translates into one.
 
-    Masks come from a method ``action_masks`` of the VectorEnv or of the environments in it, else from
-    ``info["action_mask"]``; the first reset decides.
+    Masks come from a method ``action_masks`` of the VectorEnv or of the environments in it, else from the observation
+    where its mask is left out, else from ``info["action_mask"]``; the first reset decides.
 
     A VectorEnv that cannot be gone on with, since a call was left in the middle or a worker process has ended, is
     replaced by new environments; what a user handed in stays open where its workers live, which a UserWarning says.
@@ -51,6 +53,8 @@ class VectorAdapter(Environments):
         Makes another VectorEnv of so many copies, of the same kind and mode; called where this one is replaced.
     owned : bool
         Whether `close` closes it: what a user handed in, a user closes.
+    obeys_masks : bool
+        As of :class:`Environments`.
 
     Raises
     ------
@@ -66,19 +70,21 @@ class VectorAdapter(Environments):
         *,
         again: Callable[[int], VectorEnv[Any, Any, Any]] | None = None,
         owned: bool = True,
+        obeys_masks: bool = False,
     ) -> None:
         name = type(env).__name__
         env = foreign.translated(env)
         _require_different_copies(env, name)
         mode = foreign.autoreset_mode(env)
-        super().__init__(env.single_observation_space, env.single_action_space, env.num_envs, mode)
+        spaces = env.single_observation_space, env.single_action_space
+        super().__init__(*spaces, env.num_envs, mode, obeys_masks=obeys_masks)
         self._one_each = (self.num_envs,)
         self._observations_wanted = (self.num_envs, *(self.observation_space.shape or ()))
         self._observations_are_rows = len(self._observations_wanted) == 2
         self._dtype: np.dtype[Any] | None = None  # of the observations, once one has been looked at
         self._actions_as_env = (self.num_envs, *(self.action_space.shape or ())), self.action_space.dtype
         self._name = name
-        self._mask_source: Callable[[dict[str, Any]], tuple[Any, Any]] | None = None
+        self._mask_source: Callable[[Any, dict[str, Any]], tuple[Any, Any]] | None = None
         self._steps = 0  # since the reset, for errors
         self._env = env
         self._again = again
@@ -108,7 +114,7 @@ class VectorAdapter(Environments):
             self._env, observations, infos = foreign.in_arrays(self._env, observations, infos)
             if self._mask_format is not None and self._mask_source is None:
                 self._mask_source = self._find_masks(infos)
-            masks = None if self._mask_source is None else self._mask_source(infos)
+            masks = None if self._mask_source is None else self._mask_source(observations, infos)
         except BaseException as error:
             self._leave_unfinished(error)
             raise
@@ -125,7 +131,7 @@ class VectorAdapter(Environments):
             actions = actions.reshape(shape).astype(dtype, copy=False)
         try:
             observations, rewards, terminated, truncated, infos = self._env.step(actions)
-            masks = None if self._mask_source is None else self._mask_source(infos)
+            masks = None if self._mask_source is None else self._mask_source(observations, infos)
         except BaseException as error:
             self._leave_unfinished(error)
             if isinstance(error, Exception):
@@ -270,9 +276,10 @@ class VectorAdapter(Environments):
             self._close()
         made = foreign.translated(self._again(self.num_envs))
         try:
-            spaces = SimpleNamespace(
-                observation_space=made.single_observation_space, action_space=made.single_action_space
-            )
+            observed = made.single_observation_space
+            if self.mask_left_out:
+                observed, _ = without_mask(observed, made.single_action_space)
+            spaces = SimpleNamespace(observation_space=observed, action_space=made.single_action_space)
             require_same_spaces(spaces, self, whose=f"env {self._name}", wanted_by="as at first")
         except BaseException:
             made.close()
@@ -331,25 +338,33 @@ class VectorAdapter(Environments):
             )
         return np.ascontiguousarray(array, dtype)
 
-    def _find_masks(self, infos: dict[str, Any]) -> Callable[[dict[str, Any]], tuple[Any, Any]] | None:
-        """Where masks come from: a function of the infos to (one mask for each environment, who has one or None)."""
+    def _find_masks(self, infos: dict[str, Any]) -> Callable[[Any, dict[str, Any]], tuple[Any, Any]] | None:
+        """Where masks come from: a function of observations and infos to (masks of all, who has one or None)."""
         owner: Any = self._env
         while not callable(getattr(owner, "action_masks", None)) and owner is not self._env.unwrapped:
             owner = owner.env
         if callable(getattr(owner, "action_masks", None)):
-            return lambda _: (owner.action_masks(), None)
+            return lambda *_: (owner.action_masks(), None)
         if isinstance(owner, SyncVectorEnv | AsyncVectorEnv):
             have = owner.call("has_wrapper_attr", "action_masks")
             if all(have):
                 return self._call_masks
             if any(have):
                 raise ValueError(f"action_masks: environment {have.index(False)} has no such method, others have")
+        if self.mask_left_out:
+            return self._masks_in_observations
         if "action_mask" in infos:
             nothing = [None] * self.num_envs
-            return lambda infos: (infos.get("action_mask", nothing), infos.get("_action_mask"))
+            return lambda _, infos: (infos.get("action_mask", nothing), infos.get("_action_mask"))
         return None
 
-    def _call_masks(self, _: dict[str, Any]) -> tuple[Any, None]:
+    def _masks_in_observations(self, observations: Any, _: Any) -> tuple[Any, None]:
+        try:
+            return each_of(observations[MASK_KEY]), None
+        except LookupError:
+            raise ValueError(f"observations of {self._name} lack {MASK_KEY!r}, which their space has") from None
+
+    def _call_masks(self, *_: Any) -> tuple[Any, None]:
         vector: Any = self._env.unwrapped
         return vector.call("action_masks"), None
 

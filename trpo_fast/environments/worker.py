@@ -154,14 +154,15 @@ class _Worker:
         take_as_said(task["said"])
         try:
             with unsaid() if self._first else contextlib.nullcontext():  # the first worker makes the same and says it
-                copies = Copies(pickle.loads(task["makers"]), self._first, own_generators=True)
+                copies = Copies(pickle.loads(task["makers"]), self._first, own_generators=True, **task["options"])
         except SystemExit:
             raise
         except BaseException as error:  # Ctrl-C is left to the main process: this is the environment's own
             write_all(self._answers, self._failure(error))
             return
         try:
-            about = copies.observation_space, copies.action_space, copies.wrappings, copies.left_out, said()
+            left_out = copies.left_out, copies.mask_left_out
+            about = copies.observation_space, copies.action_space, copies.wrappings, *left_out, said()
             write_all(self._answers, message(VALUE, cloudpickle.dumps(about)))  # spaces may be classes of the user's
             self._serve_copies(copies)
         except BaseException:

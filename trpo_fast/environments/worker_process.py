@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -155,7 +155,7 @@ def end_all(workers: Sequence[WorkerProcess], deadline: float) -> None:
                 process.send_signal(last)
 
 
-def tasks(parts: Sequence[slice], makers: Sequence[Callable[[], Any]]) -> list[bytes]:
+def tasks(parts: Sequence[slice], makers: Sequence[Callable[[], Any]], options: Mapping[str, Any]) -> list[bytes]:
     """The first thing that the worker of each part reads: how its copies are made, and what is known in this process.
 
     TypeError where `makers` cannot be pickled.
@@ -168,6 +168,7 @@ def tasks(parts: Sequence[slice], makers: Sequence[Callable[[], Any]]) -> list[b
                 "first": part.start,
                 "count": part.stop - part.start,
                 "makers": _pickled(makers[part]),
+                "options": dict(options),
                 "registry": registry,
                 "said": said(),
                 "argv": sys.argv,

@@ -63,6 +63,7 @@ class _Copies(NamedTuple):
     action_space: gymnasium.Space[Any]
     wrappings: list[Wrapping]
     left_out: tuple[str, ...]
+    mask_left_out: bool
     mujoco_said: list[str]
 
 
@@ -85,6 +86,8 @@ class WorkerEnvironments(Environments):
         Processes, as many as copies at most; by default the cores that affinity and control groups grant.
     seed : int, optional
         Of the generators that a constructor which draws from global ones finds there.
+    obeys_masks : bool
+        As of :class:`Environments`.
 
     Raises
     ------
@@ -97,7 +100,12 @@ class WorkerEnvironments(Environments):
     narrow_acting = True
 
     def __init__(
-        self, makers: Sequence[Callable[[], Any]], num_workers: int | None = None, seed: int | None = None
+        self,
+        makers: Sequence[Callable[[], Any]],
+        num_workers: int | None = None,
+        seed: int | None = None,
+        *,
+        obeys_masks: bool = False,
     ) -> None:
         if num_workers is not None and num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, got {num_workers}")
@@ -105,13 +113,14 @@ class WorkerEnvironments(Environments):
         bounds = [len(makers) * i // workers for i in range(workers + 1)]
         parts = tuple(map(slice, bounds[:-1], bounds[1:]))
         self._makers = [functools.partial(made_with_own, make_one, seed, i) for i, make_one in enumerate(makers)]
+        self._obeys_masks = obeys_masks
         self._processes = WorkerProcesses(parts)
         self._dispose = weakref.finalize(self, self._processes.dispose)  # called at the interpreter's end, too
         try:
             copies = self._start(parts)
             super().__init__(copies[0].observation_space, copies[0].action_space, len(makers))
             self.parts = parts
-            self.left_out = copies[0].left_out
+            self.left_out, self.mask_left_out = copies[0].left_out, copies[0].mask_left_out
             self.wrappings = [wrapping for own in copies for wrapping in own.wrappings]
             self._shared_state: SharedState | None = None
             self._layout_of_memory = self._lay_out()
@@ -296,7 +305,7 @@ class WorkerEnvironments(Environments):
         self._processes.end()
 
     def _start(self, parts: Sequence[slice]) -> list[_Copies]:
-        copies = [_Copies(*about) for about in self._processes.start(self._makers)]
+        copies = [_Copies(*about) for about in self._processes.start(self._makers, obeys_masks=self._obeys_masks)]
         for own, theirs in zip(parts, copies, strict=True):
             take_as_said(theirs.mujoco_said)
             require_same_spaces(

@@ -3,5 +3,15 @@
 from .cnn import CNNCritic, CNNPolicy
 from .flat import FlatParameters
 from .mlp import ACTIVATIONS, MLPCritic, MLPPolicy
+from .multi_input import MultiInputCritic, MultiInputPolicy
 
-__all__ = ["ACTIVATIONS", "CNNCritic", "CNNPolicy", "FlatParameters", "MLPCritic", "MLPPolicy"]
+__all__ = [
+    "ACTIVATIONS",
+    "CNNCritic",
+    "CNNPolicy",
+    "FlatParameters",
+    "MLPCritic",
+    "MLPPolicy",
+    "MultiInputCritic",
+    "MultiInputPolicy",
+]

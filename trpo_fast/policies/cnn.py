@@ -22,7 +22,46 @@ def image_layout(space: spaces.Space[Any], channel_axis: str = "auto") -> ImageL
     return images.image_layout(described(space), channel_axis)
 
 
-class _CNN(nn.Module):
+class ImageFeatures(nn.Module):
+    """Images to the outputs of a dense layer behind convolutions, each with relu.
+
+    Parameters
+    ----------
+    image : ImageLayout
+        How one observation lies in a row.
+    generator : torch.Generator or None
+        Of the initial weights; None: torch's global one.
+    """
+
+    def __init__(self, image: ImageLayout, dtype: torch.dtype, generator: torch.Generator | None) -> None:
+        super().__init__()
+        self.image = image
+        network, channels = images.convolutions(image), image.planes
+        self.convolutions = nn.ModuleList()
+        for filters, kernel, stride in network.stack:
+            convolution = nn.utils.skip_init(nn.Conv2d, channels, filters, kernel, stride, network.padding, dtype=dtype)
+            self.convolutions.append(convolution)
+            channels = filters
+        self.dense = nn.utils.skip_init(nn.Linear, network.features, network.dense, dtype=dtype)
+        for layer in (*self.convolutions, self.dense):
+            initialize_orthogonally(layer, math.sqrt(2.0), generator)
+
+    def features(self, observations: Tensor) -> Tensor:
+        """Outputs of the dense layer, (B, width), for B images of any shape and dtype."""
+        layout, count = self.image, len(observations)
+        size = math.prod(layout.axes)
+        if observations[:1].numel() != size and count:
+            raise ValueError(f"observations: got shape {tuple(observations.shape)}, wanted (B, {size})")
+        x = observations.reshape(count, *layout.axes).to(self.dense.weight.dtype) / layout.largest
+        if layout.channels_last:
+            x = x.permute(0, 1, 4, 2, 3)
+        x = x.reshape(count, layout.planes, layout.height, layout.width)
+        for convolution in self.convolutions:
+            x = torch.relu(convolution(x))
+        return torch.relu(self.dense(x.flatten(1)))
+
+
+class _CNN(ImageFeatures):
     """Images to `outputs` numbers.
 
     Parameters
@@ -40,35 +79,15 @@ class _CNN(nn.Module):
         dtype: torch.dtype,
         seed: int | None,
     ) -> None:
-        super().__init__()
-        self.observation_space = space
-        self.image = image_layout(space, channel_axis)
-        network, channels = images.convolutions(self.image), self.image.planes
-        self.convolutions = nn.ModuleList()
-        for filters, kernel, stride in network.stack:
-            convolution = nn.utils.skip_init(nn.Conv2d, channels, filters, kernel, stride, network.padding, dtype=dtype)
-            self.convolutions.append(convolution)
-            channels = filters
-        self.dense = nn.utils.skip_init(nn.Linear, network.features, network.dense, dtype=dtype)
-        self.head = nn.utils.skip_init(nn.Linear, network.dense, outputs, dtype=dtype)
         generator = seeded_generator(seed)
-        for layer in (*self.convolutions, self.dense):
-            initialize_orthogonally(layer, math.sqrt(2.0), generator)
+        super().__init__(image_layout(space, channel_axis), dtype, generator)
+        self.observation_space = space
+        self.head = nn.utils.skip_init(nn.Linear, self.dense.out_features, outputs, dtype=dtype)
         initialize_orthogonally(self.head, output_gain, generator)
 
     def _outputs(self, observations: Tensor) -> Tensor:
         """Last layer's outputs, (B, outputs)."""
-        layout, count = self.image, len(observations)
-        size = math.prod(layout.axes)
-        if observations[:1].numel() != size and count:
-            raise ValueError(f"observations: got shape {tuple(observations.shape)}, wanted (B, {size})")
-        x = observations.reshape(count, *layout.axes).to(self.head.weight.dtype) / layout.largest
-        if layout.channels_last:
-            x = x.permute(0, 1, 4, 2, 3)
-        x = x.reshape(count, layout.planes, layout.height, layout.width)
-        for convolution in self.convolutions:
-            x = torch.relu(convolution(x))
-        return self.head(torch.relu(self.dense(x.flatten(1))))
+        return self.head(self.features(observations))
 
 
 class CNNPolicy(_CNN):

@@ -52,10 +52,8 @@ class _MLP(nn.Module):
         self, widths: tuple[int, ...], activation: str, output_gain: float, dtype: torch.dtype, seed: int | None
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation: got {activation!r}, wanted one of {', '.join(ACTIVATIONS)}")
         self.widths = widths
-        self.activation = activation
+        self.activation = checked_activation(activation)
         self.layers = nn.ModuleList()
         generator = seeded_generator(seed)
         for inputs, outputs in pairwise(widths):
@@ -228,8 +226,15 @@ class MLPCritic(_MLP):
         return self._outputs(observations).squeeze(-1)
 
 
+def checked_activation(name: str) -> str:
+    """A key of `ACTIVATIONS`; ValueError for any other."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation: got {name!r}, wanted one of {', '.join(ACTIVATIONS)}")
+    return name
+
+
 def checked_widths(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> tuple[int, ...]:
-    """All layer sizes; ValueError or TypeError where `hidden_sizes` are none."""
+    """Inputs, hidden sizes, outputs; ValueError or TypeError where the sizes are none."""
     if not isinstance(hidden_sizes, Iterable):
         raise TypeError(f"hidden_sizes: got {hidden_sizes!r}, wanted a sequence of positive integers")
     hidden: tuple[Any, ...] = tuple(hidden_sizes)

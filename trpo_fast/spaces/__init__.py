@@ -28,11 +28,12 @@ from .descriptions import (
     numeric_columns,
     to_json,
 )
-from .masks import MaskFormat
+from .masks import MASK_KEY, MaskFormat, each_of
 from .observations import ObservationLayout, Part
 
 __all__ = [
     "ACTION_MAPS",
+    "MASK_KEY",
     "REACH",
     "ActionLayout",
     "Box",
@@ -47,6 +48,7 @@ __all__ = [
     "Space",
     "Tuple",
     "action_layout",
+    "each_of",
     "flat_size",
     "from_json",
     "leaves",

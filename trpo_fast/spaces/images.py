@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
-from .descriptions import Box, Leaf, MultiBinary, Space, leaves
+from .descriptions import Box, Discrete, Leaf, MultiBinary, MultiDiscrete, Space, flat_size, leaves
 
 CHANNEL_AXES = ("auto", "first", "last")
 """Where the channels of a frame may be; "auto" goes by its shape, see `image_layout`."""
@@ -41,6 +41,20 @@ class ImageLayout(NamedTuple):
         """Shape of one observation with an axis for frames and one for channels, wherever they lie."""
         sides = self.height, self.width
         return (self.frames, *sides, self.channels) if self.channels_last else (self.frames, self.channels, *sides)
+
+
+class InputParts(NamedTuple):
+    """Columns of the rows of a Dict or Tuple that has images in it."""
+
+    images: tuple[tuple[slice, ImageLayout], ...]
+    others: tuple[slice, ...]
+    """Of every other part, in the order of their columns."""
+
+    @property
+    def features(self) -> int:
+        """Numbers that the dense layers behind the convolutions give, and those of the other parts."""
+        of_images = sum(convolutions(image).dense for _, image in self.images)
+        return of_images + sum(part.stop - part.start for part in self.others)
 
 
 class Convolutions(NamedTuple):
@@ -116,27 +130,56 @@ def is_image(space: Space, channel_axis: str = "auto") -> bool:
     return min(image.height, image.width) >= least
 
 
-def flattened_images(space: Space) -> list[Leaf]:
-    """What `is_image` leaves to be flattened though it looks like an image.
+def has_images(space: Space, channel_axis: str = "auto") -> bool:
+    """Whether a space, or a part of it, is taken for one of images without being asked."""
+    return any(is_image(leaf, channel_axis) for leaf in leaves(space))
 
-    Images in a Dict or Tuple, and pixels of which the shape does not tell where their channels are.
+
+def input_parts(space: Space, channel_axis: str = "auto", *, boards: bool = False) -> InputParts:
+    """Where the images of a Dict or Tuple lie in its rows: the parts that `is_image` takes.
+
+    With `boards` also every other part of two to four axes with finite bounds. ValueError where there is none, or the
+    shape of one does not tell where its channels are.
     """
-    if not isinstance(space, Leaf):
-        return [leaf for leaf in leaves(space) if is_image(leaf)]
-    if not is_pixels(space):
-        return []
-    try:
-        image_layout(space)
-    except ValueError:
-        return [space]
-    return []
+    images, others, first = [], [], 0
+    for leaf in leaves(space):
+        columns = slice(first, first + flat_size(leaf))
+        first = columns.stop
+        if is_image(leaf, channel_axis) or (boards and _is_board(leaf)):
+            images.append((columns, image_layout(leaf, channel_axis)))
+        else:
+            others.append(columns)
+    if not images:
+        raise ValueError(f"observation space: got {space}, wanted a part of two to four axes with bounds for a CNN")
+    return InputParts(tuple(images), tuple(others))
+
+
+def _is_board(leaf: Leaf) -> bool:
+    bounded = isinstance(leaf, MultiBinary) or (
+        isinstance(leaf, Box) and bool(np.isfinite(leaf.low).all() and np.isfinite(leaf.high).all())
+    )
+    return bounded and 2 <= len(leaf.shape) <= 4 and 0 not in leaf.shape
+
+
+def flattened_images(space: Space, channel_axis: str = "auto") -> list[Leaf]:
+    """What `is_image` leaves to be flattened though it is pixels: its shape does not tell where the channels are."""
+    found: list[Leaf] = []
+    for leaf in filter(is_pixels, leaves(space)):
+        try:
+            image_layout(leaf, channel_axis)
+        except ValueError:
+            found.append(leaf)
+    return found
 
 
 def fits_bytes(space: Space) -> bool:
-    """Whether uint8 holds every value of `space`."""
-    if isinstance(space, Box):
-        return space.dtype in (np.uint8, np.bool_)
-    return isinstance(space, MultiBinary)
+    """Whether uint8 holds every number of the rows of `space`."""
+    return all(
+        leaf.dtype in (np.uint8, np.bool_)
+        if isinstance(leaf, Box)
+        else isinstance(leaf, Discrete | MultiDiscrete | MultiBinary)  # ones and zeros
+        for leaf in leaves(space)
+    )
 
 
 def convolutions(image: ImageLayout) -> Convolutions:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .actions import action_layout
-from .descriptions import Space
+from .descriptions import Box, Dict, MultiBinary, Space, Tuple
+
+MASK_KEY = "action_mask"
+"""Under which many environments hand out the mask as a part of a Dict observation."""
+
+
+def _mask_beside(observation: Any, space: Space) -> Any:
+    """The mask, of one observation or of each of a batch, that has one beside the parts that `space` is of; else None.
+
+    A policy that obeys it does not see it: `space` is then the Dict without.
+    """
+    is_beside = isinstance(space, Dict) and MASK_KEY not in space.spaces and isinstance(observation, Mapping)
+    return observation.get(MASK_KEY) if is_beside else None
+
+
+def each_of(masks: Any) -> Any:
+    """One mask for each of a batch, of a part of the batch's observations: a Tuple is one of arrays there."""
+    return list(zip(*masks, strict=True)) if isinstance(masks, tuple) else masks
 
 
 class MaskFormat:
@@ -41,11 +59,33 @@ class MaskFormat:
         self._starts = np.cumsum(self._counts) - self._counts
         self._binaries = layout.outputs if layout.distribution == "bernoulli" else 0
 
-    def rows_for(self, action_masks: Any, count: int, single: bool) -> NDArray[np.bool_] | None:
-        """Rows (N, K) of what accompanies `count` observations, or a `single` one; None stays None.
+    def fits(self, space: Space) -> bool:
+        """Whether a part of an observation with this space is a mask of the actions by its shape.
 
+        K items, or an array for each component of a MultiDiscrete, or an item, 0, 1 or 2, for each of a MultiBinary.
+        """
+        if not self.size:
+            return False
+        if isinstance(space, Tuple):
+            sizes = [math.prod(part.shape) if isinstance(part, Box | MultiBinary) else -1 for part in space.spaces]
+            return not self._binaries and sizes == self._counts.tolist()
+        if not isinstance(space, Box | MultiBinary):
+            return False
+        size = math.prod(space.shape)
+        has_free = isinstance(space, Box) and self._binaries > 0 and bool((space.high == 2).all())
+        return size == self.size or (has_free and size == self._binaries)
+
+    def rows_for(
+        self, action_masks: Any, observation: Any, space: Space, count: int, single: bool
+    ) -> NDArray[np.bool_] | None:
+        """Rows (N, K) of what accompanies an `observation`, one, or `count` of them; None where nothing does.
+
+        That is `action_masks`, or else the mask that the observation has beside the parts that `space` is of.
         ValueError names what was given and what is wanted where that does not fit.
         """
+        if action_masks is None and self.size:
+            beside = _mask_beside(observation, space)
+            action_masks = beside if single else each_of(beside)
         if action_masks is None:
             return None
         if not self.size:
@@ -105,7 +145,7 @@ class MaskFormat:
             array = self._joined(masks) if all(type(mask) is tuple for mask in masks) else np.asarray(masks)
         except (TypeError, ValueError):  # of different lengths, or no masks at all
             return None
-        if array.dtype.kind not in "biu" or not len(array):
+        if array.dtype.kind not in "biuf" or not len(array):
             return None
         if array.size == len(array) * self._binaries and array.dtype.kind != "b":
             array = array.reshape(len(array), -1)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +44,9 @@ class SavedPolicy:
         Of the file.
     network : {"mlp", "cnn"}
     observation_space : Space
-    action_space : Leaf
-    action_map : {"affine", "clip"}
-        How the policy's actions become those of a Box.
+    action_space : Space
+    action_map : {"affine", "clip", "auto"}
+        How the policy's actions become those of a Box; "auto" where those of a Tuple or Dict differ in that.
     activation : str
         Between the layers of an MLP.
     image : ImageLayout or None
@@ -65,7 +65,7 @@ class SavedPolicy:
     path: Path
     network: str
     observation_space: spaces.Space
-    action_space: spaces.Leaf
+    action_space: spaces.Space
     action_map: str
     activation: str
     image: ImageLayout | None
@@ -124,7 +124,7 @@ def _read_policy(source: Path) -> SavedPolicy:
             path=source,
             network="cnn" if convolves else "mlp",
             observation_space=observation_space,
-            action_space=cast(spaces.Leaf, action_space),  # or its layout would not have been found
+            action_space=action_space,
             action_map=spaces.resolved_action_map(action_space, action_map),
             activation=choice(config, "activation", ACTIVATIONS),
             image=image_layout(observation_space, config.get("channel_axis", "auto")) if convolves else None,

@@ -117,8 +117,8 @@ def network_shapes(arrays: Arrays, metadata: Mapping[str, Any]) -> dict[str, Sha
             shapes[network] = (
                 _mlp_shapes((inputs, *_sizes(config, sizes), outputs)) if image is None else cnn_shapes(image, outputs)
             )
-    if actions.distribution == "gaussian":
-        shapes["policy"] = {"log_std": (actions.outputs,), **shapes["policy"]}
+    if actions.log_std_size:
+        shapes["policy"] = {"log_std": (actions.log_std_size,), **shapes["policy"]}
     return shapes
 
 

@@ -113,7 +113,8 @@ class LoadedActor:
         self._structure = spaces.ActionStructure(saved.action_space)
         self._action = None
         if isinstance(saved.action_space, spaces.Leaf):
-            self._action, self._dtype_of_action = self._arrays[-1].reshape(saved.action_space.shape), saved.action_space.dtype
+            self._action = self._arrays[-1].reshape(saved.action_space.shape)
+            self._dtype_of_action = saved.action_space.dtype
         self._is_discrete = isinstance(self.action_space, spaces.Discrete)
 
     @property

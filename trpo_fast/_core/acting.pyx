@@ -123,7 +123,8 @@ cdef class Actor:
                 action_start, "action_start", "q", 1, kernel.layout.components, -1, False
             )
         self.held = (parameters, mean, scale, low, high, stretch, offset, action_start)
-        cdef size_t double_items = kernel.plan.widths[0] * sizeof(double), double_components = components * sizeof(double)
+        cdef size_t double_items = kernel.plan.widths[0] * sizeof(double)
+        cdef size_t double_components = components * sizeof(double)
         self.reads[0] = Extent(self.parameters, kernel.size * item)
         self.reads[1] = Extent(<const void *><size_t>mean_data, double_items)
         self.reads[2] = Extent(<const void *><size_t>scale_data, double_items)

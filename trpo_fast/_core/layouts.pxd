@@ -19,8 +19,8 @@ cdef void *actions_of(
 cdef const uint8_t *masks_of(object array, const trpo_action_layout *layout, Py_ssize_t rows) except? NULL
 
 # Raises ValueError unless every component of every mask allows something, and every action is in range and allowed.
-# Nothing is wrong with a Gaussian's. Either array may be NULL; a product's actions are float where `single`, else double.
-# Errors count rows from first_row.
+# Nothing is wrong with a Gaussian's. Either array may be NULL; a product's actions are float where `single`, else
+# double. Errors count rows from first_row.
 cdef int refuse_bad_choices(
     const trpo_action_layout *layout, const void *actions, bint single, const uint8_t *masks, Py_ssize_t rows,
     Py_ssize_t first_row

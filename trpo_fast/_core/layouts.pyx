@@ -43,7 +43,7 @@ cdef int make_layout(
         raise ValueError(f"parts: wanted for 'product' and for no other, got {parts!r} for {distribution!r}")
     cdef list every = [(distribution, outputs, nvec)] if parts is None else [tuple(part) for part in parts]
     cdef list counts = []
-    cdef Py_ssize_t n, k, at = 0
+    cdef Py_ssize_t n, at = 0
     for kind, n, choices in every:
         if kind not in distributions:
             raise ValueError(f"parts: wanted each one of {', '.join(distributions)}, got {kind!r}")

@@ -147,7 +147,7 @@ cdef class PolicyKernel:
             bits.
 
         A row's activations take ``item * sum of the layer widths after the first``, each width rounded up to a vector
-        (16 items of float32 on AVX-512), the last counted twice where some actions are discrete, and hidden ones where the
+        (16 items of float32 on AVX-512), the last counted twice where actions are discrete, and hidden ones where the
         activation is silu, gelu or softplus, whose derivatives are kept; besides, every row takes an item and 8 bytes,
         and 8 bytes per component of a discrete action. 576 + 12 bytes at 17-64-64-6 in float32 with tanh.
 

@@ -240,7 +240,7 @@ def _check_policy(policy: nn.Module, rows: Tensor, layout: ActionLayout, entropy
         fits = _fits(found, layout)
     if not fits:
         named = [f"{part.distribution} of shape {part.shape}" for part in layout.parts or (layout,)]
-        wanted = f"a trpo_fast.Product over {' x '.join(named)}" if layout.parts else named[0]
+        wanted = f"a trpo_fast.policies.Product over {' x '.join(named)}" if layout.parts else named[0]
         raise ValueError(
             f"policy: forward returned {found} of event shape {tuple(found.event_shape)}; want one over the actions "
             f"of the environment, which are {wanted}"

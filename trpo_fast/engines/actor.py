@@ -20,8 +20,8 @@ class TorchActor:
     """Acts as `trpo_fast._core.acting.Actor` does, with a torch network.
 
     Noise is keyed by (seed, stream, step, row) and the compiled engine's own for Normal, Categorical and Bernoulli,
-    of one component or several, and for a product of these; for other distributions torch samples under a generator keyed by (seed, stream, step),
-    so it depends on the number of rows.
+    of one component or several, and for a product of these; for other distributions torch samples under a generator
+    keyed by (seed, stream, step), so it depends on the number of rows.
 
     Parameters
     ----------

@@ -35,8 +35,9 @@ class AutogradEngine(PolicyEngine):
 
     Made by `make_engine`. The module must be deterministic, since theta_old is evaluated more than once: dropout and
     batch normalization in training mode are refused. Fisher products are exact J'MJ for Normal, Categorical,
-    MultiCategorical and Bernoulli, alone or in Independent, and for a Product of these, and second derivatives of the KL
-    for any other distribution. Where the module is on a GPU, the batch goes there too, and vectors of n items go to and fro.
+    MultiCategorical and Bernoulli, alone or in Independent, and for a Product of these, and second derivatives of the
+    KL for any other distribution. Where the module is on a GPU, the batch goes there too, and vectors of n items go to
+    and fro.
 
     Observations may be bytes (images): they become the policy's dtype some at a time, so that beside the batch itself
     no pass but a Fisher product takes more memory for more rows; that takes it for the rows that F is averaged over.

@@ -60,8 +60,8 @@ class Environments(ABC):
     observation_dtype, action_dtype : numpy.dtype
         Of the observations returned, and of the actions wanted.
     action_shape : tuple
-        Of one step's actions: ``(E,)`` for Discrete, ``(E, A)`` for other spaces; all parts of a Tuple or Dict one after
-        the other, choices counted from 0.
+        Of one step's actions: ``(E,)`` for Discrete, ``(E, A)`` for other spaces; of a Tuple or Dict all parts one
+        after the other, choices counted from 0.
     wrappings : list of Wrapping
         What each copy is wrapped in, as far as that is known.
     left_out : tuple of str

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from gymnasium import Space
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
-from numpy.typing import NDArray
 
 from trpo_fast.environments.making import reported
 

@@ -157,8 +157,7 @@ class Product(Distribution):
         """The parts' values, each of its event shape, of rows (..., K)."""
         pieces = value.split(self.sizes, -1)
         return [
-            piece.reshape(*value.shape[:-1], *part.event_shape)
-            for piece, part in zip(pieces, self.parts, strict=True)
+            piece.reshape(*value.shape[:-1], *part.event_shape) for piece, part in zip(pieces, self.parts, strict=True)
         ]
 
 
@@ -274,7 +273,8 @@ def _product_with_masks(distribution: Product, masks: Tensor) -> Product:
 def choices_of(distribution: Distribution) -> tuple[int, ...] | None:
     """Choices of each component of a Categorical or Bernoulli, alone or in Independent, or of a MultiCategorical.
 
-    None for all others, a Product included, whose parts are to be asked; `distribution` has batch shape (B,), and every other axis of it is one of its event.
+    None for all others, a Product included, whose parts are to be asked; `distribution` has batch shape (B,), and every
+    other axis of it is one of its event.
     """
     base, components = base_of(distribution), distribution.event_shape.numel()
     if isinstance(distribution, MultiCategorical):

@@ -222,8 +222,11 @@ def unreached_sides(space: Space, reach: float = REACH) -> list[tuple[str, float
     beyond it, so that most draws become that very bound. Infinite sides, and those of 1e9 and more, are none.
     """
     if not isinstance(space, Leaf):
-        inside = [(name, unreached_sides(leaf, reach)) for name, leaf in named_leaves(space, "action")]
-        return [(name if side == _WHOLE else f"{side} of {name}", bound) for name, found in inside for side, bound in found]
+        return [
+            (name if side == _WHOLE else f"{side} of {name}", bound)
+            for name, leaf in named_leaves(space, "action")
+            for side, bound in unreached_sides(leaf, reach)
+        ]
     if not isinstance(space, Box):
         return []
     found = []

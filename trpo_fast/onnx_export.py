@@ -368,7 +368,7 @@ def _difference(graph: bytes, saved: SavedPolicy) -> float:
         if not off <= allowed:
             raise RuntimeError(
                 f"{saved.path}: onnxruntime {onnxruntime.__version__} computes other actions than the compiled actor: "
-                f"{name} is off by {off:g}, more than {allowed:g}; nothing was written"
+                f"off by {off:g} in {name}, more than {allowed:g}; nothing was written"
             )
         worst = max(worst, off)
     return worst

@@ -234,7 +234,8 @@ def _apart(space: Space, masks: Any, count: int) -> Any:
         own = _apart(space.spaces[key], values, count) if key in space.spaces else values
         present = masks.get(f"_{key}") if f"_{key}" in presence else None
         if not hasattr(own, "__len__") or len(own) != count:
-            raise ValueError(f"action_masks: {own!r} given for {key!r}; want one for each of {count}")
+            given = f"{len(own)} masks" if hasattr(own, "__len__") else repr(own)
+            raise ValueError(f"action_masks: {given} given for {key!r}; want one for each of {count}")
         for i in range(count):
             if present is None or present[i]:
                 single[i][key] = own[i]

@@ -338,6 +338,109 @@ class Policy:
         return result / total
 
 
+@dataclass(frozen=True)
+class Product:
+    """Policies over the parts of an action that share all layers but the last, of which each has rows of its own.
+
+    The flat buffer is [log_std of all Gaussian parts] W1 b1 ..., outputs, actions (floats) and masks of the parts one
+    after the other. Everything adds up over the parts, each a `Policy` on its own entries of the buffer.
+    """
+
+    widths: tuple[int, ...]
+    activation: str
+    parts: tuple[tuple[str, int, tuple[int, ...]], ...]
+    """(distribution, outputs, nvec) of each."""
+
+    distribution = "product"
+    discrete = False
+
+    @property
+    def policies(self):
+        return [Policy((*self.widths[:-1], n), self.activation, kind, nvec) for kind, n, nvec in self.parts]
+
+    @property
+    def free(self):
+        return sum(policy.free for policy in self.policies)
+
+    @property
+    def size(self):
+        return self.free + MLP(self.widths, self.activation).size
+
+    @property
+    def blocks(self):
+        return sum((policy.blocks for policy in self.policies), ())
+
+    @property
+    def entries(self):
+        """Of each part: indices into the buffer."""
+        inputs, outputs = self.widths[-2:]
+        last = self.size - outputs * (inputs + 1)
+        hidden = np.arange(self.free, last)
+        found, scale, row = [], 0, 0
+        for policy in self.policies:
+            n = policy.outputs
+            weights = last + np.arange(row * inputs, (row + n) * inputs)
+            biases = last + outputs * inputs + np.arange(row, row + n)
+            found.append(np.concatenate([np.arange(scale, scale + policy.free), hidden, weights, biases]))
+            scale, row = scale + policy.free, row + n
+        return found
+
+    def apart(self, theta, actions=None, masks=None):
+        """(policy, its theta, its actions, its masks) for each part."""
+        theta = np.asarray(theta, np.float64)
+        column = flag = 0
+        for policy, entries in zip(self.policies, self.entries, strict=True):
+            items, flags = len(policy.blocks) or policy.outputs, sum(policy.blocks)
+            own = None if actions is None else np.asarray(actions)[:, column : column + items]
+            if own is not None and policy.discrete:
+                own = own.astype(int)
+            yield policy, theta[entries], own, None if masks is None else masks[:, flag : flag + flags]
+            column, flag = column + items, flag + flags
+
+    def added(self, pieces):
+        """A vector (n,) from one for each part."""
+        whole = np.zeros(self.size)
+        for entries, piece in zip(self.entries, pieces, strict=True):
+            whole[entries] += piece
+        return whole
+
+    def forward(self, theta, observations):
+        return np.concatenate([policy.forward(own, observations) for policy, own, _, _ in self.apart(theta)], -1)
+
+    def chosen(self, actions):
+        zeros = np.zeros(self.size)
+        return np.concatenate([p.chosen(own) for p, _, own, _ in self.apart(zeros, actions) if p.discrete], -1)
+
+    def log_prob(self, theta, observations, actions, masks=None):
+        return sum(p.log_prob(own, observations, a, m) for p, own, a, m in self.apart(theta, actions, masks))
+
+    def entropy(self, theta, observations, masks=None):
+        return sum(p.entropy(own, observations, m) for p, own, _, m in self.apart(theta, masks=masks))
+
+    def kl(self, theta_p, theta_q, observations, masks=None):
+        pairs = zip(self.apart(theta_p, masks=masks), self.apart(theta_q), strict=True)
+        return sum(p.kl(own, other, observations, m) for (p, own, _, m), (_, other, _, _) in pairs)
+
+    evaluate = Policy.evaluate
+
+    def surrogate_gradient(self, theta, observations, actions, advantages, *, masks=None, **more):
+        return self.added(
+            p.surrogate_gradient(own, observations, a, advantages, masks=m, **more)
+            for p, own, a, m in self.apart(theta, actions, masks)
+        )
+
+    def fisher_product(self, theta, observations, v, total=None, masks=None):
+        parts = zip(self.apart(theta, masks=masks), self.apart(v), strict=True)
+        return self.added(p.fisher_product(own, observations, u, total, m) for (p, own, _, m), (_, u, _, _) in parts)
+
+    def fisher(self, theta, observations, total=None, masks=None):
+        whole = np.zeros((self.size, self.size))
+        parts = self.apart(theta, masks=masks)
+        for entries, (policy, own, _, m) in zip(self.entries, parts, strict=True):
+            whole[np.ix_(entries, entries)] += policy.fisher(own, observations, total, m)
+        return whole
+
+
 def environment_action(action, low, high, action_map):
     """What the environment gets of a Gaussian action: "affine" takes [-1, 1] to [low, high]; then both are clipped."""
     action, low, high = (np.asarray(array, np.float64) for array in (action, low, high))

@@ -93,8 +93,8 @@ class LoadedActor:
         self._layout = layout = spaces.action_layout(saved.action_space, saved.action_map)
         self._masks = spaces.MaskFormat(saved.action_space)
         self._dtype = saved.dtype
-        nvec = layout.nvec if layout.distribution == "multicategorical" else None
-        kernel = PolicyKernel(saved.widths, saved.activation, layout.distribution, saved.dtype, nvec)
+        arguments = layout.distribution, saved.dtype, *layout.kernel_arguments
+        kernel = PolicyKernel(saved.widths, saved.activation, *arguments)
         cell = [saved.parameters[f"cell.{name}"] for name in CELL_PARAMETERS] if saved.network in CELLS else []
         others = [array.ravel() for name, array in saved.parameters.items() if not name.startswith("cell.")]
         make = partial(CellActor, saved.network, cell) if cell else Actor
@@ -120,7 +120,11 @@ class LoadedActor:
         self._row = np.empty((1, self._observations.size))
         self._arrays, self._several = self._make_arrays(1), self._make_arrays(0)
         self._in_place = self._row.reshape(self._plain_shape or -1)
-        self._action = self._arrays[-1].reshape(self.action_space.shape)
+        self._structure = spaces.ActionStructure(saved.action_space)
+        self._action = None
+        if isinstance(saved.action_space, spaces.Leaf):
+            self._action = self._arrays[-1].reshape(saved.action_space.shape)
+            self._dtype_of_action = saved.action_space.dtype
         self._is_discrete = isinstance(self.action_space, spaces.Discrete)
 
     @property
@@ -152,7 +156,8 @@ class LoadedActor:
         -------
         ndarray, shape ``action_space.shape`` or ``(n, *action_space.shape)``
             A new array, ready for the environment: inside the bounds of a Box, ``start`` of a discrete space included.
-            A single action of a Discrete space is a NumPy integer, which a dict or a list takes as a key.
+            A single action of a Discrete space is a NumPy integer, which a dict or a list takes as a key. Of a Tuple or
+            Dict space a tuple or dict of these, nested as it is; several are arrays in one such structure.
 
         Raises
         ------
@@ -173,7 +178,9 @@ class LoadedActor:
             with self._lock:
                 self._in_place[...] = observation
                 self._act(self._row, observation, self._arrays, deterministic, None)
-                action = self._action.astype(self.action_space.dtype)
+                if self._action is None:
+                    return self._structure.each(self._arrays[-1])[0]
+                action = self._action.astype(self._dtype_of_action)
                 return action[()] if self._is_discrete else action
         rows, single = self._observations.finite_rows(observation)
         masks = self._masks.rows_for(action_masks, observation, self._observations.space, len(rows), single)
@@ -181,9 +188,8 @@ class LoadedActor:
             if len(self._several[0]) != len(rows):
                 self._several = self._make_arrays(len(rows))
             self._act(rows, observation, self._several, deterministic, masks)
-            env_actions = self._several[-1].reshape(len(rows), *self.action_space.shape)
-            actions = env_actions.astype(self.action_space.dtype)
-        return spaces.single_action(actions) if single else actions
+            env_actions = self._several[-1]
+            return self._structure.each(env_actions)[0] if single else self._structure.batch(env_actions)
 
     def predict(
         self,
@@ -207,7 +213,9 @@ class LoadedActor:
                 begin_at(self._actor, 1, state, None)
                 self._in_place[...] = observation
                 self._act(self._row, observation, self._arrays, deterministic, None)
-                action = self._action.astype(self.action_space.dtype)
+                if self._action is None:
+                    return self._structure.each(self._arrays[-1])[0], self._actor.state
+                action = self._action.astype(self._dtype_of_action)
                 return action[()] if self._is_discrete else action, self._actor.state
         rows, single = self._observations.finite_rows(observation)
         masks = self._masks.rows_for(action_masks, observation, self._observations.space, len(rows), single)
@@ -217,9 +225,9 @@ class LoadedActor:
             if len(self._several[0]) != len(rows):
                 self._several = self._make_arrays(len(rows))
             self._act(rows, observation, self._several, deterministic, masks)
-            env_actions = self._several[-1].reshape(len(rows), *self.action_space.shape)
-            actions, after = env_actions.astype(self.action_space.dtype), self._actor.state
-        return spaces.single_action(actions) if single else actions, after
+            actions = self._structure.each(self._several[-1])[0] if single else self._structure.batch(self._several[-1])
+            after = self._actor.state
+        return actions, after
 
     def _act(
         self,
@@ -245,8 +253,9 @@ class LoadedActor:
         """What acting writes: normalized observations, actions, log-probabilities, and the environment's actions."""
         shape = (rows, *self._layout.shape)
         inner, outer = np.dtype(np.int64), np.dtype(np.int64)
-        if self._layout.distribution == "gaussian":
-            inner, outer = self._dtype, np.result_type(self.action_space.dtype, np.float32)
+        if self._layout.low is not None:
+            box = self.action_space.dtype if isinstance(self.action_space, spaces.Box) else np.float64
+            inner, outer = self._dtype, np.result_type(box, np.float32)
         return (
             np.empty((rows, self._observations.size), self._dtype),
             np.empty(shape, inner),

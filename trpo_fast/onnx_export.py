@@ -38,8 +38,8 @@ class Export(NamedTuple):
     difference: float | None
     """Of onnxruntime's actions to the compiled actor's over 256 random observations: the largest, in units of the
     policy (half the width of a Box under an affine map), relative where an action is above one of them; or the fraction
-    of other discrete choices. None where they were not compared, because onnxruntime is not installed or the policy is
-    a CNN."""
+    of other discrete choices; the largest of these in a Tuple or Dict. None where they were not compared, because
+    onnxruntime is not installed or the policy is a CNN."""
 
 
 def export_onnx(model: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Export:
@@ -83,7 +83,8 @@ def onnx_model(saved: SavedPolicy) -> Any:
 
     Outputs: "action", the deterministic one, of the action space's shape and dtype, ready for the environment; and
     what it is the mode of: "mean" and "log_std" (without "batch") of a Gaussian, else "logits", those of all components
-    one after the other.
+    one after the other. Of a Tuple or Dict of actions there are such for each part, named after its place, too:
+    "action/move/0", "mean/aim".
 
     A recurrent policy has "state" and "episode_start" (bool) besides: "state" is (batch, S), zeros at first, and what
     the output "next_state" was at the step before; where "episode_start" is true it counts as zeros.
@@ -98,8 +99,10 @@ def onnx_model(saved: SavedPolicy) -> Any:
         raise ImportError("onnx is not installed, which exports: pip install 'trpo-fast[export]'") from error
     graph = _Graph()
     inputs = list(_named_leaves(saved.observation_space, "observation"))
-    if len(dict(inputs)) < len(inputs):
-        raise ValueError(f"observation space: {saved.observation_space}; want keys that give every part its own name")
+    for kind, space in (("observation", saved.observation_space), ("action", saved.action_space)):
+        named = [name for name, _ in _named_leaves(space, kind)]
+        if len(set(named)) < len(named):
+            raise ValueError(f"{kind} space: {space}; want keys that give every part its own name")
     network = {"mlp": _mlp, "cnn": _cnn, "multi-input": _multi_input}.get(saved.network, _recurrent)
     outputs = network(graph, saved, dict(inputs))
     shapes = _act(graph, saved, outputs)
@@ -342,25 +345,49 @@ def _tail_polynomial(centre: float, furthest: float, degree: int) -> list[float]
 
 def _act(graph: _Graph, saved: SavedPolicy, outputs: str) -> dict[str, tuple[Any, tuple[int | str, ...]]]:
     """Append what follows the network; dtype and shape of the graph's outputs, by name."""
-    space, layout = saved.action_space, spaces.action_layout(saved.action_space, saved.action_map)
+    layout = spaces.action_layout(saved.action_space, saved.action_map)
+    log_std = saved.parameters.get("log_std")
+    if isinstance(saved.action_space, spaces.Leaf):
+        return _act_on(graph, saved, saved.action_space, layout, outputs, log_std, "")
+    found: dict[str, tuple[Any, tuple[int | str, ...]]] = {}
+    column = scale = 0
+    for (name, leaf), part in zip(_named_leaves(saved.action_space, ""), layout.parts, strict=True):
+        own = graph.add("Slice", outputs, *np.array([[column], [column + part.outputs], [1]]))
+        own_log_std = None if log_std is None else log_std[scale : scale + part.log_std_size]
+        found |= _act_on(graph, saved, leaf, part, own, own_log_std, name)
+        column, scale = column + part.outputs, scale + part.log_std_size
+    return found
+
+
+def _act_on(
+    graph: _Graph,
+    saved: SavedPolicy,
+    space: spaces.Leaf,
+    layout: spaces.ActionLayout,
+    outputs: str,
+    log_std: NDArray[Any] | None,
+    name: str,
+) -> dict[str, tuple[Any, tuple[int | str, ...]]]:
+    """As `_act`, of one space without parts, whose outputs have `name` behind theirs."""
     shape: tuple[int | str, ...] = ("batch", *space.shape)
+    action, mean, logits = (f"{kind}{name}" for kind in ("action", "mean", "logits"))
     if layout.distribution == "gaussian":
-        assert layout.low is not None and layout.high is not None
-        graph.reshape(outputs, *space.shape, name="mean")
-        graph.add("Identity", saved.parameters["log_std"].reshape(space.shape), name="log_std")
+        assert layout.low is not None and layout.high is not None and log_std is not None
+        graph.reshape(outputs, *space.shape, name=mean)
+        graph.add("Identity", log_std.reshape(space.shape), name=f"log_std{name}")
         mapped = graph.cast(outputs, np.float64)
         if layout.scale is not None and layout.offset is not None:
             mapped = graph.add("Add", graph.add("Mul", mapped, layout.scale), layout.offset)
         clipped = graph.add("Min", graph.add("Max", mapped, layout.low), layout.high)
         if space.dtype == np.float16:  # through float32, as the actor rounds
             clipped = graph.cast(clipped, np.float32)
-        graph.cast(graph.reshape(clipped, *space.shape), space.dtype, name="action")
+        graph.cast(graph.reshape(clipped, *space.shape), space.dtype, name=action)
         return {
-            "action": (space.dtype, shape),
-            "mean": (saved.dtype, shape),
-            "log_std": (saved.dtype, space.shape),
+            action: (space.dtype, shape),
+            mean: (saved.dtype, shape),
+            f"log_std{name}": (saved.dtype, space.shape),
         }
-    graph.add("Identity", outputs, name="logits")
+    graph.add("Identity", outputs, name=logits)
     if layout.distribution == "bernoulli":
         choices = graph.cast(graph.add("Greater", outputs, np.array(0, saved.dtype)), np.int64)
     else:
@@ -371,8 +398,8 @@ def _act(graph: _Graph, saved: SavedPolicy, outputs: str) -> dict[str, tuple[Any
         ]
         choices = graph.add("Concat", *chosen, axis=1)
     choices = graph.add("Add", choices, layout.start)
-    graph.cast(graph.reshape(choices, *space.shape), space.dtype, name="action")
-    return {"action": (space.dtype, shape), "logits": (saved.dtype, ("batch", layout.outputs))}
+    graph.cast(graph.reshape(choices, *space.shape), space.dtype, name=action)
+    return {action: (space.dtype, shape), logits: (saved.dtype, ("batch", layout.outputs))}
 
 
 def _properties(saved: SavedPolicy) -> dict[str, str]:
@@ -399,29 +426,37 @@ def _difference(graph: bytes, saved: SavedPolicy) -> float:
     named = dict(_named_leaves(saved.observation_space, "observation"))
     inputs = {name: _observed(part, rows[:, part.columns], rng) for name, part in zip(named, layout.parts, strict=True)}
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    observation, actor = _nested(saved.observation_space, iter(inputs.values())), LoadedActor(saved, None)
+    names = [f"action{place}" for place, _ in _named_leaves(saved.action_space, "")]
+    observation, actor = spaces.nested(saved.observation_space, iter(inputs.values())), LoadedActor(saved, None)
     if actor.recurrent:
         # Two steps, as the first one's state is zeros.
         starts = rng.random(_CHECKED_ROWS) < 0.2
         _, state = actor.predict(observation, deterministic=True)
         states = {"state": state, "episode_start": starts}
-        expected, _ = actor.predict(observation, state, starts, deterministic=True)
+        actions, _ = actor.predict(observation, state, starts, deterministic=True)
     else:
-        states, expected = {}, actor(observation)
-    (found,) = session.run(["action"], inputs | states)
-    if isinstance(saved.action_space, spaces.Box):
-        half = spaces.action_layout(saved.action_space, saved.action_map).scale
-        # The map scales what the network rounds; a box without a width has nothing to round.
-        unit = np.ones(()) if half is None else np.where(half > 0, half, 1.0).reshape(saved.action_space.shape)
-        difference = np.abs(found - expected.astype(np.float64)) / np.maximum(unit, np.abs(expected))
-        worst, allowed = float(difference.max()), max(1e-5, float(np.finfo(saved.action_space.dtype).eps))
-    else:
-        worst, allowed = float((found != expected).reshape(_CHECKED_ROWS, -1).any(axis=1).mean()), _TIES
-    if not worst <= allowed:
-        raise RuntimeError(
-            f"{saved.path}: onnxruntime {onnxruntime.__version__} computes other actions than the compiled actor: off "
-            f"by {worst:g}, more than {allowed:g}; nothing was written"
-        )
+        states, actions = {}, actor(observation)
+    found = session.run(names, inputs | states)
+    whole = spaces.action_layout(saved.action_space, saved.action_map)
+    expected = list(_values(saved.action_space, actions))
+    worst = 0.0
+    for name, leaf, part, ours, theirs in zip(
+        names, spaces.leaves(saved.action_space), whole.parts or (whole,), found, expected, strict=True
+    ):
+        if isinstance(leaf, spaces.Box):
+            # The map scales what the network rounds; a box without a width has nothing to round.
+            half = part.scale
+            unit = np.ones(()) if half is None else np.where(half > 0, half, 1.0).reshape(leaf.shape)
+            difference = np.abs(ours - theirs.astype(np.float64)) / np.maximum(unit, np.abs(theirs))
+            off, allowed = float(difference.max()), max(1e-5, float(np.finfo(leaf.dtype).eps))
+        else:
+            off, allowed = float((ours != theirs).reshape(_CHECKED_ROWS, -1).any(axis=1).mean()), _TIES
+        if not off <= allowed:
+            raise RuntimeError(
+                f"{saved.path}: onnxruntime {onnxruntime.__version__} computes other actions than the compiled actor: "
+                f"off by {off:g} in {name}, more than {allowed:g}; nothing was written"
+            )
+        worst = max(worst, off)
     return worst
 
 
@@ -437,10 +472,10 @@ def _observed(part: spaces.Part, rows: NDArray[np.float64], rng: np.random.Gener
     )
 
 
-def _nested(space: spaces.Space, values: Iterator[NDArray[Any]]) -> Any:
-    """The observation of which `values` are the parts, in order."""
-    if isinstance(space, spaces.Dict):
-        return {key: _nested(part, values) for key, part in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_nested(part, values) for part in space.spaces)
-    return next(values)
+def _values(space: spaces.Space, value: Any) -> Iterator[NDArray[Any]]:
+    """The parts of a value of `space`, in order."""
+    if isinstance(space, spaces.Leaf):
+        yield value
+        return
+    for key, part in space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces):
+        yield from _values(part, value[key])

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +46,9 @@ class SavedPolicy:
         Of the file.
     network : {"mlp", "cnn", "multi-input", "gru", "lstm"}
     observation_space : Space
-    action_space : Leaf
-    action_map : {"affine", "clip"}
-        How the policy's actions become those of a Box.
+    action_space : Space
+    action_map : {"affine", "clip", "auto"}
+        How the policy's actions become those of a Box; "auto" where those of a Tuple or Dict differ in that.
     activation : str
         Between the layers of an MLP.
     seen : ImageLayout, InputParts or None
@@ -67,7 +67,7 @@ class SavedPolicy:
     path: Path
     network: str
     observation_space: spaces.Space
-    action_space: spaces.Leaf
+    action_space: spaces.Space
     action_map: str
     activation: str
     seen: ImageLayout | InputParts | None
@@ -126,7 +126,7 @@ def _read_policy(source: Path) -> SavedPolicy:
             path=source,
             network=_network(config, seen),
             observation_space=observation_space,
-            action_space=cast(spaces.Leaf, action_space),  # or its layout would not have been found
+            action_space=action_space,
             action_map=spaces.resolved_action_map(action_space, action_map),
             activation=choice(config, "activation", ACTIVATIONS),
             seen=seen,

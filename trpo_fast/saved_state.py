@@ -148,8 +148,8 @@ def network_shapes(arrays: Arrays, metadata: Mapping[str, Any]) -> dict[str, Sha
             shapes[network] = _multi_input_shapes(seen, _sizes(config, sizes), outputs)
         else:
             shapes[network] = _mlp_shapes((inputs, *_sizes(config, sizes), outputs))
-    if actions.distribution == "gaussian":
-        shapes["policy"] = {"log_std": (actions.outputs,), **shapes["policy"]}
+    if actions.log_std_size:
+        shapes["policy"] = {"log_std": (actions.log_std_size,), **shapes["policy"]}
     return shapes
 
 

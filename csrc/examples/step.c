@@ -98,7 +98,7 @@ int main(void) {
                     .actions = actions,
                     .advantages = advantages,
                     .behaviour = log_probs}};
-    const size_t n = trpo_policy_parameters(&network, TRPO_GAUSSIAN);
+    const size_t n = trpo_policy_parameters(&network, &batch.problem.layout);
     float *theta = checked_malloc(7 * n * sizeof *theta), *trial = theta + n, *g = theta + 2 * n, *x = theta + 3 * n;
     float *work = theta + 4 * n; /* 3 n items */
     draw(1, 0.2, (int)n, theta);

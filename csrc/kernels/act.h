@@ -5,22 +5,21 @@ INLINE void F(act_row)(const trpo_actor *actor, const REAL *output, const double
                        uint32_t first_row, size_t i, void *actions, void *log_probs) {
     const trpo_action_layout *layout = &actor->layout;
     void *action = (void *)F(row_action)(layout, actions, i);
-    F(row_draw)(layout, actor->deterministic ? NULL : &actor->key, first_row + (uint32_t)i, output, inverse_std,
-                action);
-    ((REAL *)log_probs)[i] = (REAL)F(row_log_prob)(layout, output, action, inverse_std, log_normalizer);
+    F(joint_draw)(layout, actor->deterministic ? NULL : &actor->key, first_row + (uint32_t)i, output, inverse_std,
+                  action);
+    ((REAL *)log_probs)[i] = (REAL)F(joint_log_prob)(layout, output, action, inverse_std, log_normalizer);
 }
 
 static void F(sample)(const trpo_actor *actor, size_t rows, const void *outputs_, const uint8_t *masks,
                       uint32_t first_row, void *actions, void *log_probs) {
-    const size_t n = actor->layout.outputs;
+    const size_t n = actor->layout.outputs, log_std_items = trpo_log_std_items(&actor->layout);
     double inverse_std[TRPO_MAX_OUTPUTS], log_normalizer = 0;
     REAL output[F(ROW_)];
     for (size_t j = n; j < F(round_up)(n); j++) output[j] = 0;
-    if (actor->layout.distribution == TRPO_GAUSSIAN)
-        log_normalizer = F(gaussian_prepare)(n, actor->log_std, inverse_std);
+    if (log_std_items) log_normalizer = F(gaussian_prepare)(log_std_items, actor->log_std, inverse_std);
     for (size_t i = 0; i < rows; i++) {
         memcpy(output, (const REAL *)outputs_ + i * n, n * sizeof(REAL));
-        F(resolve_rows)(&actor->layout, F(row_mask)(&actor->layout, masks, i), 1, output, n);
+        F(joint_resolve)(&actor->layout, F(row_mask)(&actor->layout, masks, i), 1, output, n);
         F(act_row)(actor, output, inverse_std, log_normalizer, first_row, i, actions, log_probs);
     }
 }
@@ -44,7 +43,7 @@ INLINE void F(environment_row)(const trpo_actor *actor, const void *actions, siz
                                int env_double) {
     const size_t n = actor->layout.components;
     for (size_t j = 0, at = i * n; j < n; j++, at++) {
-        if (actor->layout.distribution != TRPO_GAUSSIAN) {
+        if (!trpo_action_is_real(&actor->layout)) {
             ((int64_t *)env_actions)[at] = ((const int64_t *)actions)[at] + (actor->start ? actor->start[j] : 0);
             continue;
         }
@@ -112,7 +111,7 @@ static void F(act_task)(void *job_, int task, int thread) {
         F(mlp_values)(plan, job->packed, count, job->normalized + row * inputs, tile);
         uint8_t finite[TRPO_TILE_ROWS];
         for (size_t i = 0; i < count; i++) finite[i] = (uint8_t)F(row_finite)(layout, outputs + i * padded);
-        F(resolve_rows)(layout, F(row_mask)(layout, job->masks, row), count, outputs, padded);
+        F(joint_resolve)(layout, F(row_mask)(layout, job->masks, row), count, outputs, padded);
         for (size_t i = row; i < row + count; i++) {
             F(act_row)(actor, outputs + (i - row) * padded, job->inverse_std, job->log_normalizer, job->first_row, i,
                        job->actions, job->log_probs);
@@ -129,7 +128,6 @@ static trpo_act_outcome F(act)(const trpo_actor *actor, const void *packed, size
                                int observations_double, const uint8_t *masks, uint32_t first_row, void *normalized,
                                void *actions, void *log_probs, void *env_actions, int env_double, void *scratch,
                                int threads, size_t *bad_row) {
-    const trpo_mlp *plan = actor->network;
     double inverse_std[TRPO_MAX_OUTPUTS];
     size_t bad_observation[TRPO_MAX_THREADS], bad_action[TRPO_MAX_THREADS];
     if (rows == 0) return TRPO_ACT_OK;
@@ -153,8 +151,8 @@ static trpo_act_outcome F(act)(const trpo_actor *actor, const void *packed, size
            .inverse_std = inverse_std,
            .bad_observation = bad_observation,
            .bad_action = bad_action};
-    if (actor->layout.distribution == TRPO_GAUSSIAN)
-        job.log_normalizer = F(gaussian_prepare)(plan->widths[plan->layers], actor->log_std, inverse_std);
+    const size_t log_std_items = trpo_log_std_items(&actor->layout);
+    if (log_std_items) job.log_normalizer = F(gaussian_prepare)(log_std_items, actor->log_std, inverse_std);
     const int tasks = (int)((tiles + each - 1) / each);
     trpo_parallel(tasks, threads, F(act_task), &job);
     for (int task = 0; task < tasks; task++)

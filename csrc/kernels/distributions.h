@@ -1,6 +1,6 @@
 /* Distributions over actions, in vectors of double along a row: diagonal Gaussian with state-independent log-std,
  * independent categorical blocks of logits, independent Bernoulli logits. First each family, then what serves all of them,
- * row by row or for `rows` of them at distance `stride`.
+ * row by row or for `rows` of them at distance `stride`; products of several are products.h's.
  *
  * A row of outputs, of the metric, of a tangent or of a score has room up to the next multiple of VLEN. What lies there is
  * read, and may be overwritten, without a meaning. Sums are in an order that depends on their length alone, so that in
@@ -231,10 +231,10 @@ INLINE int64_t F(categorical_mode)(size_t n, const REAL *log_p) {
     return (int64_t)best;
 }
 
-/* ---- one row of any distribution. output: layout->outputs items, resolved but where said; action: of the layout ---- */
+/* ---- one row of any single distribution. output: layout->outputs items, resolved but where said; action: of the layout ---- */
 
 INLINE const void *F(row_action)(const trpo_action_layout *layout, const void *actions, size_t row) {
-    const size_t item = layout->distribution == TRPO_GAUSSIAN ? sizeof(REAL) : sizeof(int64_t);
+    const size_t item = trpo_action_is_real(layout) ? sizeof(REAL) : sizeof(int64_t);
     return (const char *)actions + row * layout->components * item;
 }
 INLINE const uint8_t *F(row_mask)(const trpo_action_layout *layout, const uint8_t *masks, size_t row) {
@@ -429,28 +429,37 @@ NOINLINE void F(fisher_rows)(const trpo_action_layout *layout, size_t rows, cons
     }
 }
 
+/* The action that `noise` makes, standard normal numbers for a Gaussian and else uniform ones on (0, 1], an item for each
+ * component; NULL: the mode. inverse_std: Gaussian only. action: OUT. */
+INLINE void F(row_choose)(const trpo_action_layout *layout, const double *noise, const REAL *output,
+                          const double *inverse_std, void *action) {
+    int64_t *choice = action;
+    if (layout->distribution == TRPO_GAUSSIAN) {
+        REAL *a = action;
+        for (size_t j = 0; j < layout->outputs; j++)
+            a[j] = noise ? (REAL)((double)output[j] + noise[j] / inverse_std[j]) : output[j];
+        return;
+    }
+    double p[F(ROW_)];
+    if (layout->distribution == TRPO_BERNOULLI) {
+        for (size_t j = 0; noise && j < layout->outputs; j += DLEN) D(store)(p + j, D(vsigmoid)(F(widen)(output + j)));
+        for (size_t j = 0; j < layout->outputs; j++) /* the noise is on (0, 1]: certainties stay */
+            choice[j] = noise ? noise[j] <= p[j] : output[j] > 0;
+        return;
+    }
+    for (size_t j = 0; noise && j < layout->outputs; j += DLEN) D(store)(p + j, D(vexp)(F(widen)(output + j)));
+    for (size_t k = 0, at = 0; k < layout->components; at += layout->sizes[k++])
+        choice[k] = noise ? F(categorical_draw)(layout->sizes[k], p + at, noise[k])
+                          : F(categorical_mode)(layout->sizes[k], output + at);
+}
+
 /* A draw, or with key NULL the mode; noise row `row`. inverse_std: Gaussian only. action: OUT. */
 INLINE void F(row_draw)(const trpo_action_layout *layout, const trpo_random_key *key, uint32_t row, const REAL *output,
                         const double *inverse_std, void *action) {
     double noise[TRPO_MAX_OUTPUTS + 1];
-    int64_t *choice = action;
-    if (layout->distribution == TRPO_GAUSSIAN) {
-        REAL *a = action;
-        if (key) trpo_random_normal(key, row, (int)layout->outputs, noise);
-        for (size_t j = 0; j < layout->outputs; j++)
-            a[j] = key ? (REAL)((double)output[j] + noise[j] / inverse_std[j]) : output[j];
-        return;
-    }
-    if (key) trpo_random_uniform(key, row, (int)layout->components, noise);
-    double p[F(ROW_)];
-    if (layout->distribution == TRPO_BERNOULLI) {
-        for (size_t j = 0; key && j < layout->outputs; j += DLEN) D(store)(p + j, D(vsigmoid)(F(widen)(output + j)));
-        for (size_t j = 0; j < layout->outputs; j++) /* the noise is on (0, 1]: certainties stay */
-            choice[j] = key ? noise[j] <= p[j] : output[j] > 0;
-        return;
-    }
-    for (size_t j = 0; key && j < layout->outputs; j += DLEN) D(store)(p + j, D(vexp)(F(widen)(output + j)));
-    for (size_t k = 0, at = 0; k < layout->components; at += layout->sizes[k++])
-        choice[k] = key ? F(categorical_draw)(layout->sizes[k], p + at, noise[k])
-                        : F(categorical_mode)(layout->sizes[k], output + at);
+    if (key && layout->distribution == TRPO_GAUSSIAN)
+        trpo_random_normal(key, row, (int)layout->outputs, noise);
+    else if (key)
+        trpo_random_uniform(key, row, (int)layout->components, noise);
+    F(row_choose)(layout, key ? noise : NULL, output, inverse_std, action);
 }

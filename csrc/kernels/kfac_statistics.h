@@ -85,6 +85,12 @@ static void F(fisher_root)(const trpo_action_layout *layout, const REAL *metric,
     }
 }
 
+NOINLINE void F(product_root)(const trpo_action_layout *layout, const REAL *metric, const double *inverse_std,
+                              REAL *d) {
+    FOR_PARTS(layout)
+    F(fisher_root)(at.part, metric + at.output, inverse_std + at.log_std, d + at.output);
+}
+
 /* d = M^(1/2) e for random signs e: E[d d'] is the distribution's Fisher information M, as it is for the score of a sampled
  * action, with less variance and without drawing one. i: among those that may be sampled. */
 static void F(signed_score)(const trpo_kfac_sample *s, size_t i, const double *inverse_std, REAL *d) {
@@ -99,7 +105,11 @@ static void F(signed_score)(const trpo_kfac_sample *s, size_t i, const double *i
     }
     for (size_t j = n; j < padded; j++) d[j] = 0;
     const REAL *tile = F(cached_tile)(b, &at);
-    F(fisher_root)(&b->problem.layout, F(tile_metric)(b, tile, at), inverse_std, d);
+    const REAL *metric = F(tile_metric)(b, tile, at);
+    if (b->problem.layout.distribution == TRPO_PRODUCT)
+        F(product_root)(&b->problem.layout, metric, inverse_std, d);
+    else
+        F(fisher_root)(&b->problem.layout, metric, inverse_std, d);
 }
 
 /* Sums of a a' over a tile of every layer's inputs; row `inputs` of A gets the sums of a, whose bias is a 1. */
@@ -213,8 +223,8 @@ static void F(kfac_reduce)(void *job_, int task, int thread) {
 static void F(kfac_statistics)(const trpo_kfac_sample *s, void *factors) {
     double inverse_std[TRPO_MAX_OUTPUTS];
     const F(kfac_job_) job = {.sample = s, .inverse_std = inverse_std, .factors = factors};
-    if (s->batch->problem.layout.distribution == TRPO_GAUSSIAN)
-        F(gaussian_prepare)(F(outputs)(s->batch), s->batch->problem.parameters, inverse_std);
+    const size_t log_std_items = F(log_std_items)(s->batch);
+    if (log_std_items) F(gaussian_prepare)(log_std_items, s->batch->problem.parameters, inverse_std);
     trpo_parallel(s->blocks, s->threads, F(kfac_block), (void *)&job);
     trpo_parallel(2 * s->plan->layers, s->threads, F(kfac_reduce), (void *)&job);
 }

@@ -4,10 +4,10 @@
 
 typedef struct {
     const trpo_policy_batch *batch;
-    const double *inverse_std;   /* widths[layers] items, of theta_old; Gaussian only, as the next three */
+    const double *inverse_std;   /* log_std_items, of theta_old, as the next one */
     const double *trial_inverse; /* the same of the trial parameters */
-    const REAL *precision;       /* padded[layers] items: 1 / (sigma^2 total), zero in the padding */
-    double log_normalizer;       /* of the parameters whose log-probabilities are computed */
+    const REAL *precision;       /* padded[layers] items: log_std_items of 1 / (sigma^2 total), zero behind them */
+    double log_normalizer;       /* of the parameters whose log-probabilities are computed; 0 without log_std */
     trpo_kl_direction direction;
 } F(batch_job_);
 
@@ -19,9 +19,7 @@ INLINE size_t F(outputs_padded)(const trpo_policy_batch *b) {
     const trpo_mlp *network = b->problem.network;
     return network->padded[network->layers];
 }
-INLINE size_t F(log_std_items)(const trpo_policy_batch *b) {
-    return b->problem.layout.distribution == TRPO_GAUSSIAN ? F(outputs)(b) : 0;
-}
+INLINE size_t F(log_std_items)(const trpo_policy_batch *b) { return trpo_log_std_items(&b->problem.layout); }
 
 /* First row of block i; block i ends where block i + 1 starts. */
 INLINE size_t F(block_start)(size_t rows, int blocks, int i) {
@@ -65,11 +63,11 @@ NOINLINE const REAL *F(pass_tile)(const trpo_policy_batch *b, size_t row, size_t
     REAL *tile = F(tile_place)(b, row, thread);
     F(mlp_forward)(b->problem.network, b->cache.forward, count, F(tile_input)(b, row), tile);
     for (size_t i = 0; finite && i < count; i++) finite[i] = (uint8_t)F(row_finite)(layout, F(tile_output)(b, tile, i));
-    F(resolve_rows)(layout, F(row_mask)(layout, b->problem.masks, row), count, F(tile_output)(b, tile, 0),
-                    F(outputs_padded)(b));
+    F(joint_resolve)(layout, F(row_mask)(layout, b->problem.masks, row), count, F(tile_output)(b, tile, 0),
+                     F(outputs_padded)(b));
     for (size_t i = 0; layout->distribution != TRPO_GAUSSIAN && i < count; i++) {
         REAL *metric = F(tile_metric)(b, tile, i);
-        F(row_metric)(layout, F(tile_output)(b, tile, i), metric);
+        F(joint_metric)(layout, F(tile_output)(b, tile, i), metric);
         for (size_t j = F(outputs)(b); j < F(outputs_padded)(b); j++) metric[j] = 0;
     }
     return tile;
@@ -107,9 +105,9 @@ static void F(bind_block)(void *job_, int block, int thread) {
     FOR_TILES(b->problem.rows, b->work.blocks, block) {
         const REAL *tile = F(pass_tile)(b, row, count, thread, finite);
         for (size_t i = row; i < row + count; i++) {
-            const double log_prob = F(row_log_prob)(&b->problem.layout, F(tile_output)(b, tile, i - row),
-                                                    F(row_action)(&b->problem.layout, b->problem.actions, i),
-                                                    job->inverse_std, job->log_normalizer);
+            const double log_prob = F(joint_log_prob)(&b->problem.layout, F(tile_output)(b, tile, i - row),
+                                                      F(row_action)(&b->problem.layout, b->problem.actions, i),
+                                                      job->inverse_std, job->log_normalizer);
             const REAL rounded = (REAL)log_prob, given = behaviour ? behaviour[i] : rounded;
             /* What a rollout wrote is theta_old's, rounded, where the bits say so: then this is not. */
             log_probs[i] = given == rounded ? log_prob : (double)given;
@@ -123,11 +121,11 @@ static void F(bind_block)(void *job_, int block, int thread) {
 static void F(policy_bind)(const trpo_policy_batch *b) {
     double inverse_std[TRPO_MAX_OUTPUTS];
     F(batch_job_) job = {.batch = b, .inverse_std = inverse_std};
-    const REAL *network = (const REAL *)b->problem.parameters + F(log_std_items)(b);
+    const size_t log_std_items = F(log_std_items)(b);
+    const REAL *network = (const REAL *)b->problem.parameters + log_std_items;
     F(mlp_pack_forward)(b->problem.network, network, b->cache.forward);
     F(mlp_pack_backward)(b->problem.network, network, b->cache.backward);
-    if (b->problem.layout.distribution == TRPO_GAUSSIAN)
-        job.log_normalizer = F(gaussian_prepare)(F(outputs)(b), b->problem.parameters, inverse_std);
+    if (log_std_items) job.log_normalizer = F(gaussian_prepare)(log_std_items, b->problem.parameters, inverse_std);
     trpo_parallel(b->work.blocks, b->work.threads, F(bind_block), &job);
 }
 
@@ -140,11 +138,10 @@ INLINE void F(gradient_row)(const F(batch_job_) * job, size_t i, const REAL *out
     const void *action = F(row_action)(layout, b->problem.actions, i);
     const double weight = (double)((const REAL *)b->cache.ratios)[i] *
                           (double)((const REAL *)b->problem.advantages)[i] / b->problem.total;
-    F(row_score)(layout, output, metric, action, job->inverse_std, weight, d);
-    if (layout->distribution == TRPO_GAUSSIAN)
-        F(row_log_std_score)(layout, output, action, job->inverse_std, weight, log_std_sums);
-    else if (b->problem.entropy_coefficient != 0)
-        F(row_entropy_score)(layout, output, metric, b->problem.entropy_coefficient / b->problem.total, d);
+    F(joint_score)(layout, output, metric, action, job->inverse_std, weight, d);
+    F(joint_log_std_score)(layout, output, action, job->inverse_std, weight, log_std_sums);
+    if (b->problem.entropy_coefficient != 0)
+        F(joint_entropy_score)(layout, output, metric, b->problem.entropy_coefficient / b->problem.total, d);
     for (size_t j = F(outputs)(b); j < F(outputs_padded)(b); j++) d[j] = 0;
 }
 
@@ -174,7 +171,7 @@ static void F(policy_gradient)(const trpo_policy_batch *b, void *out_) {
     double inverse_std[TRPO_MAX_OUTPUTS];
     const size_t n = F(outputs)(b), log_std_items = F(log_std_items)(b);
     F(batch_job_) job = {.batch = b, .inverse_std = inverse_std};
-    if (log_std_items) F(gaussian_prepare)(n, b->problem.parameters, inverse_std);
+    if (log_std_items) F(gaussian_prepare)(log_std_items, b->problem.parameters, inverse_std);
     trpo_parallel(b->work.blocks, b->work.threads, F(gradient_block), &job);
     F(mlp_reduce)(b->problem.network, b->work.blocks, b->work.sums, out + log_std_items);
     for (size_t j = 0; j < log_std_items; j++) {
@@ -185,7 +182,7 @@ static void F(policy_gradient)(const trpo_policy_batch *b, void *out_) {
     }
 }
 
-/* d = M t / total for rows of output tangents t, in place; the padding stays zero. metric: of the rows, discrete only. */
+/* d = M t / total for rows of output tangents t, in place; the padding stays zero. metric: of the rows, but for a Gaussian. */
 INLINE void F(output_fisher)(const F(batch_job_) * job, const REAL *metric, size_t count, REAL *t) {
     const trpo_policy_batch *b = job->batch;
     const size_t padded = F(outputs_padded)(b);
@@ -195,7 +192,10 @@ INLINE void F(output_fisher)(const F(batch_job_) * job, const REAL *metric, size
                 F(store)(t + i * padded + c, F(load)(t + i * padded + c) * F(load)(job->precision + c));
         return;
     }
-    F(fisher_rows)(&b->problem.layout, count, metric, 1 / b->problem.total, t, padded);
+    if (b->problem.layout.distribution == TRPO_PRODUCT)
+        F(product_fisher)(&b->problem.layout, count, metric, job->precision, 1 / b->problem.total, t, padded);
+    else
+        F(fisher_rows)(&b->problem.layout, count, metric, 1 / b->problem.total, t, padded);
 }
 
 /* Where the output Jacobians of the tile that starts at `row` are; NULL where there are none. */
@@ -264,10 +264,10 @@ static void F(fisher_block)(void *job_, int block, int thread) {
     }
 }
 
-/* Gaussian only: what output_fisher multiplies with, zero in the padding. */
+/* Where there is a log_std: what output_fisher multiplies means with, zero behind it. */
 INLINE void F(output_precision)(const trpo_policy_batch *b, REAL *precision) {
-    const size_t n = F(outputs)(b);
-    if (F(log_std_items)(b))
+    const size_t n = F(log_std_items)(b);
+    if (n)
         for (size_t j = 0; j < F(outputs_padded)(b); j++)
             precision[j] =
                 j < n ? (REAL)(scalar_exp(-2 * (double)((const REAL *)b->problem.parameters)[j]) / b->problem.total)
@@ -292,12 +292,12 @@ static void F(policy_fisher)(const trpo_policy_batch *b, const void *v_, void *o
     F(reduce_product)(b, v, out_);
 }
 
-/* Of a row's trial output, resolved, against theta_old; apart, for its stack. Discrete only. */
+/* Of a row's trial output, resolved, against theta_old, but for log_std's; apart, for its stack. */
 NOINLINE double F(entropy_change)(const trpo_action_layout *layout, const REAL *output, const REAL *old,
                                   const REAL *old_metric) {
     REAL metric[F(ROW_)];
-    F(row_metric)(layout, output, metric);
-    return F(row_entropy)(layout, output, metric) - F(row_entropy)(layout, old, old_metric);
+    F(joint_metric)(layout, output, metric);
+    return F(joint_entropy)(layout, output, metric) - F(joint_entropy)(layout, old, old_metric);
 }
 
 static void F(evaluate_block)(void *job_, int block, int thread) {
@@ -306,7 +306,7 @@ static void F(evaluate_block)(void *job_, int block, int thread) {
     const trpo_mlp *plan = b->problem.network;
     const size_t n = F(outputs)(b), padded = F(outputs_padded)(b);
     const trpo_action_layout *layout = &b->problem.layout;
-    const int discrete = layout->distribution != TRPO_GAUSSIAN;
+    const int has_metric = layout->distribution != TRPO_GAUSSIAN;
     REAL *scratch = F(thread_scratch)(b, thread), *tile = scratch + plan->tile_activations;
     REAL *old = scratch, *old_metric = scratch + plan->tile_activations / 4, *outputs = F(tile_output)(b, tile, 0);
     double improvement = 0, kl = 0, change[TRPO_TILE_ROWS];
@@ -314,23 +314,23 @@ static void F(evaluate_block)(void *job_, int block, int thread) {
         /* copied, because the trial's pass overwrites what was not cached */
         const REAL *kept = F(old_tile)(b, row, count, thread);
         memcpy(old, F(tile_output)(b, kept, 0), count * padded * sizeof(REAL));
-        if (discrete) memcpy(old_metric, F(tile_metric)(b, kept, 0), count * padded * sizeof(REAL));
+        if (has_metric) memcpy(old_metric, F(tile_metric)(b, kept, 0), count * padded * sizeof(REAL));
         F(mlp_values)(plan, b->work.trial, count, F(tile_input)(b, row), tile);
         for (size_t i = 0; i < count; i++)
             if (!F(row_finite)(layout, outputs + i * padded)) improvement = NAN;
-        F(resolve_rows)(layout, F(row_mask)(layout, b->problem.masks, row), count, outputs, padded);
+        F(joint_resolve)(layout, F(row_mask)(layout, b->problem.masks, row), count, outputs, padded);
         for (size_t i = 0; i < count; i++) {
             const double log_prob =
-                F(row_log_prob)(layout, outputs + i * padded, F(row_action)(layout, b->problem.actions, row + i),
-                                job->trial_inverse, job->log_normalizer);
+                F(joint_log_prob)(layout, outputs + i * padded, F(row_action)(layout, b->problem.actions, row + i),
+                                  job->trial_inverse, job->log_normalizer);
             change[i] = log_prob - b->cache.log_probs[row + i];
         }
         expm1_each(count, change);
         for (size_t i = 0; i < count; i++)
             improvement += (double)((const REAL *)b->problem.advantages)[row + i] * change[i];
-        kl += job->direction == TRPO_KL_NEW_OLD ? F(kl_rows)(layout, count, outputs, old, padded, job->inverse_std)
-                                                : F(kl_rows)(layout, count, old, outputs, padded, job->trial_inverse);
-        if (b->problem.entropy_coefficient != 0 && discrete)
+        kl += job->direction == TRPO_KL_NEW_OLD ? F(joint_kl)(layout, count, outputs, old, padded, job->inverse_std)
+                                                : F(joint_kl)(layout, count, old, outputs, padded, job->trial_inverse);
+        if (b->problem.entropy_coefficient != 0 && has_metric)
             for (size_t i = 0; i < count; i++)
                 improvement +=
                     b->problem.entropy_coefficient *
@@ -350,9 +350,9 @@ static void F(policy_evaluate)(const trpo_policy_batch *b, const void *parameter
     double log_std_kl = 0, log_std_change = 0;
     if (log_std_items) {
         const REAL *old = b->problem.parameters;
-        F(gaussian_prepare)(n, old, inverse_std);
-        job.log_normalizer = F(gaussian_prepare)(n, parameters, trial_inverse);
-        for (size_t j = 0; j < n; j++) {
+        F(gaussian_prepare)(log_std_items, old, inverse_std);
+        job.log_normalizer = F(gaussian_prepare)(log_std_items, parameters, trial_inverse);
+        for (size_t j = 0; j < log_std_items; j++) {
             const double change = (double)parameters[j] - (double)old[j];
             log_std_kl += 0.5 * expm1_minus(direction == TRPO_KL_NEW_OLD ? 2 * change : -2 * change);
             log_std_change += change;
@@ -371,7 +371,7 @@ static void F(policy_evaluate)(const trpo_policy_batch *b, const void *parameter
     *kl = (*kl + log_std_kl * (double)b->problem.rows) / b->problem.total;
 }
 
-/* Sum of the entropies at theta_old of a block's rows; discrete only. */
+/* Sum of the entropies at theta_old of a block's rows, but for log_std's. */
 static void F(entropy_block)(void *job_, int block, int thread) {
     const F(batch_job_) *job = job_;
     const trpo_policy_batch *b = job->batch;
@@ -379,20 +379,19 @@ static void F(entropy_block)(void *job_, int block, int thread) {
     FOR_TILES(b->problem.rows, b->work.blocks, block) {
         const REAL *tile = F(old_tile)(b, row, count, thread);
         for (size_t i = 0; i < count; i++)
-            sum += F(row_entropy)(&b->problem.layout, F(tile_output)(b, tile, i), F(tile_metric)(b, tile, i));
+            sum += F(joint_entropy)(&b->problem.layout, F(tile_output)(b, tile, i), F(tile_metric)(b, tile, i));
     }
     b->work.totals[(size_t)block * (2 + F(outputs)(b))] = sum;
 }
 
 static double F(policy_entropy)(const trpo_policy_batch *b) {
-    const size_t n = F(outputs)(b);
-    double sum = 0;
-    if (b->problem.layout.distribution == TRPO_GAUSSIAN) {
-        for (size_t j = 0; j < n; j++) sum += (double)((const REAL *)b->problem.parameters)[j];
-        return sum + 1.41893853320467274178 * (double)n; /* (1 + log(2 pi)) / 2 */
-    }
+    const size_t n = F(outputs)(b), log_std_items = F(log_std_items)(b);
+    double sum = 0, of_log_std = 0;
+    for (size_t j = 0; j < log_std_items; j++) of_log_std += (double)((const REAL *)b->problem.parameters)[j];
+    of_log_std += 1.41893853320467274178 * (double)log_std_items; /* (1 + log(2 pi)) / 2 */
+    if (b->problem.layout.distribution == TRPO_GAUSSIAN) return of_log_std;
     F(batch_job_) job = {.batch = b};
     trpo_parallel(b->work.blocks, b->work.threads, F(entropy_block), &job);
     for (int block = 0; block < b->work.blocks; block++) sum += b->work.totals[(size_t)block * (2 + n)];
-    return sum / (double)b->problem.rows;
+    return sum / (double)b->problem.rows + of_log_std;
 }

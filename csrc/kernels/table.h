@@ -19,6 +19,9 @@
 #include "jacobian.h"
 
 #include "distributions.h"
+
+#include "products.h"
+
 #include "policy.h"
 #if TRPO_REAL_IS_DOUBLE
 #define NARROW(name) NULL
@@ -107,6 +110,7 @@ static const trpo_kernels F(table) = {
 #undef INLINE
 #undef NOINLINE
 #undef FOR_TILES
+#undef FOR_PARTS
 #undef NARROW
 #undef D
 #undef F

@@ -206,6 +206,7 @@ static void policies(const kernels16 *narrow) {
             for (int masked = 0; masked < 2; masked++) {
                 fisher(narrow, shapes[s], batches[r], activation, TRPO_BERNOULLI, masked);
                 fisher(narrow, shapes[s], batches[r], activation, TRPO_CATEGORICAL, masked);
+                fisher(narrow, shapes[s], batches[r], activation, TRPO_PRODUCT, masked);
             }
         }
 }

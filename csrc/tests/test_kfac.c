@@ -135,7 +135,7 @@ static void statistics(const trpo_kernels *k) {
     static const size_t widths[][5] = {{3, 2}, {17, 64, 33, 6}, {16, 15, 31, 8}};
     static const int layers[] = {1, 3, 3};
     const double tolerance = k->item_size == sizeof(float) ? 1e-5 : 1e-13;
-    for (int distribution = TRPO_GAUSSIAN; distribution <= TRPO_BERNOULLI; distribution++)
+    for (int distribution = TRPO_GAUSSIAN; distribution <= TRPO_PRODUCT; distribution++)
         for (size_t shape = 0; shape < 3; shape++)
             for (size_t rows = 1; rows < 500; rows = 3 * rows + 2) {
                 fixture f;

@@ -119,6 +119,7 @@ static void policies(const trpo_kernels *k) {
             for (int masked = 0; masked < 2; masked++) {
                 derivatives(k, reference, shapes[s], batches[r], activation, TRPO_BERNOULLI, masked);
                 derivatives(k, reference, shapes[s], batches[r], activation, TRPO_CATEGORICAL, masked);
+                derivatives(k, reference, shapes[s], batches[r], activation, TRPO_PRODUCT, masked);
             }
         }
 }
@@ -127,23 +128,25 @@ static void policies(const trpo_kernels *k) {
 static void acting(const trpo_kernels *k) {
     enum { ROWS = 101 };
     const size_t widths[] = {5, 33, 16, 4};
-    for (int kind = 0; kind < 5; kind++) {
-        const trpo_distribution distribution = (trpo_distribution)(kind % 3);
+    for (int kind = 0; kind < 7; kind++) {
+        const trpo_distribution distribution = kind < 5 ? (trpo_distribution)(kind % 3) : TRPO_PRODUCT;
         fixture f;
         const trpo_activation activation = (trpo_activation)(kind == 0 ? TRPO_TANH : TRPO_SILU + (kind - 1) % 3);
-        fixture_make(&f, k, 3, widths, activation, distribution, kind >= 3, ROWS, 1);
+        fixture_make(&f, k, 3, widths, activation, distribution, kind == 3 || kind == 4 || kind == 6, ROWS, 1);
         const trpo_action_layout *layout = &f.batch.problem.layout;
         const size_t m = layout->components, count = ROWS * m;
         void *normalized = malloc(ROWS * 5 * k->item_size), *log_probs = malloc(ROWS * k->item_size);
         void *actions = malloc(count * sizeof(double)), *env_actions = malloc(count * sizeof(double));
         const double low[4] = {-0.5, -0.5, -0.5, -0.5}, high[4] = {0.5, 0.5, 0.5, 0.5};
+        const double part_high[4] = {INFINITY, 0.5, INFINITY, 0.5};
+        const double part_low[4] = {-INFINITY, -0.5, -INFINITY, -0.5}; /* a choice, a mean, 0 or 1, a mean */
         const int64_t start[4] = {3, -1, 0, 7};
         trpo_actor actor = {.network = &f.plan,
                             .layout = *layout,
                             .log_std = f.batch.problem.parameters,
                             .clip = INFINITY,
-                            .low = low,
-                            .high = high,
+                            .low = distribution == TRPO_PRODUCT ? part_low : low,
+                            .high = distribution == TRPO_PRODUCT ? part_high : high,
                             .start = start,
                             .key = {.seed = 1}};
         size_t bad_row = 0;
@@ -163,6 +166,17 @@ static void acting(const trpo_kernels *k) {
                     CHECK(fabs(((double *)env_actions)[i]) <= 0.5, "item %zu", i);
                     continue;
                 }
+                if (distribution == TRPO_PRODUCT) {
+                    const double sent = ((double *)env_actions)[i], drawn = item(k, actions, i);
+                    const size_t of = fixture_choices(layout, i % m);
+                    if (of == 0) CHECK(sent == fmin(fmax(drawn, -0.5), 0.5), "%s item %zu: %g", k->isa, i, sent);
+                    if (of == 0) continue;
+                    CHECK(sent == drawn && drawn == floor(drawn) && drawn >= 0 && drawn < (double)of, "item %zu: %g", i,
+                          drawn);
+                    if (mask) CHECK(mask[(size_t)drawn], "%s item %zu took %g", k->isa, i, drawn);
+                    if (mask) mask += of;
+                    continue;
+                }
                 const size_t choices = layout->sizes ? layout->sizes[i % m] : 2;
                 const int64_t action = ((int64_t *)actions)[i];
                 CHECK(action >= 0 && action < (int64_t)choices, "item %zu: %lld", i, (long long)action);
@@ -172,9 +186,10 @@ static void acting(const trpo_kernels *k) {
             }
         }
         if (distribution == TRPO_GAUSSIAN) {
-            const double top[4] = {40, 1, 0, 0.5}, floor[4] = {8, -1, -200, 0.5};
+            const double top[4] = {40, 1, 0, 0.5}, bottom[4] = {8, -1, -200, 0.5};
             const double action_scale[4] = {16, 1, 100, 0}, action_offset[4] = {24, 0, -100, 0.5};
-            actor.low = floor, actor.high = top, actor.action_scale = action_scale, actor.action_offset = action_offset;
+            actor.low = bottom, actor.high = top, actor.action_scale = action_scale,
+            actor.action_offset = action_offset;
             actor.deterministic = 0;
             CHECK(k->act(&actor, f.batch.cache.forward, ROWS, f.batch.problem.observations, is_double, NULL, 0,
                          normalized, actions, log_probs, env_actions, 1, f.batch.work.scratch, f.batch.work.threads,
@@ -186,7 +201,7 @@ static void acting(const trpo_kernels *k) {
             for (size_t i = 0; i < count; i++) {
                 const size_t j = i % 4;
                 const double mapped = action_scale[j] * item(k, actions, i) + action_offset[j];
-                const double wanted = fmin(fmax(mapped, floor[j]), top[j]), found = ((double *)env_actions)[i];
+                const double wanted = fmin(fmax(mapped, bottom[j]), top[j]), found = ((double *)env_actions)[i];
                 CHECK(fabs(found - wanted) <= 1e-12, "%s item %zu: %g", k->isa, i, found);
             }
             void *means = random_values(k, count, 1, 3), *noise = random_values(k, count, 1, 4);

@@ -21,6 +21,8 @@ KINDS = (
     "masked categorical",
     "masked multicategorical",
     "masked bernoulli",
+    "product",
+    "masked product",
 )
 """What `make_case` makes problems of."""
 TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-10}
@@ -29,7 +31,7 @@ TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-10}
 @dataclass
 class Case:
     policy: MLPPolicy
-    oracle: reference.Policy
+    oracle: reference.Policy | reference.Product
     observations: np.ndarray
     actions: np.ndarray
     advantages: np.ndarray
@@ -75,6 +77,7 @@ def make_case(
         "categorical": lambda: spaces.Discrete(outputs),
         "multicategorical": lambda: spaces.MultiDiscrete([n for n in (outputs - outputs // 2, outputs // 2) if n]),
         "bernoulli": lambda: spaces.MultiBinary(outputs),
+        "product": lambda: product_space(outputs),
     }[distribution]()
     policy = MLPPolicy(
         spaces.Box(-np.inf, np.inf, (inputs,)), space, hidden, activation, dtype=getattr(torch, dtype), seed=seed
@@ -84,11 +87,25 @@ def make_case(
     policy.flat.bump_versions()
     observations = rng.normal(size=(rows, inputs)).astype(dtype)
     oracle = reference.Policy(policy.widths, activation, policy.distribution, policy.nvec)
+    if distribution == "product":
+        kinds = tuple((part.distribution, part.outputs, part.nvec) for part in policy.action_parts)
+        oracle = reference.Product(policy.widths, activation, kinds)
     masks = None
     if distribution == "gaussian":
         theta = policy.flat.numpy.astype(np.float64)
         noise = rng.normal(size=(rows, outputs)) * np.exp(theta[:outputs])
         actions = (oracle.forward(theta, observations) + noise).astype(dtype)
+    elif distribution == "product":
+        columns = []
+        for part, own, _, _ in oracle.apart(policy.flat.numpy):
+            if part.discrete:
+                columns += [rng.integers(0, n, rows)[:, None] for n in part.blocks]
+            else:
+                noise = rng.normal(size=(rows, part.outputs)) * np.exp(part.split(own)[0])
+                columns.append(part.forward(own, observations) + noise)
+        actions = np.hstack(columns).astype(dtype)
+        if masked:
+            masks = (rng.random((rows, sum(oracle.blocks))) < 0.5) | (oracle.chosen(actions) > 0)
     else:
         actions = np.stack([rng.integers(0, n, rows) for n in oracle.blocks], axis=1)
         if masked:
@@ -96,6 +113,18 @@ def make_case(
         if distribution == "categorical":
             actions = actions[:, 0].copy()
     return Case(policy, oracle, observations, actions, rng.normal(size=rows).astype(dtype), rng, masks)
+
+
+def product_space(outputs):
+    """Choices, numbers, flags and numbers, nested, that take so many outputs; as many parts as these are enough for."""
+    choices = (outputs + 1) // 2
+    rest = outputs - choices
+    numbers, flags, more = (rest + 2) // 3, (rest + 1) // 3, rest // 3
+    several = spaces.MultiDiscrete([[choices - 2, 2]]) if choices > 3 else spaces.Discrete(choices)
+    inner = {"numbers": spaces.Box(-1, 1, (numbers,))} if numbers else {}
+    inner |= {"flags": spaces.MultiBinary(flags)} if flags else {}
+    parts = [several, *([spaces.Dict(inner)] if inner else []), *([spaces.Box(-1, 1, (more,))] if more else [])]
+    return spaces.Tuple(parts)
 
 
 def relative_error(actual, expected) -> float:

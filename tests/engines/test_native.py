@@ -122,7 +122,9 @@ def act(engine, case, observations, narrow=False, **settings):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("distribution", ["gaussian", "categorical", "masked multicategorical", "masked bernoulli"])
+@pytest.mark.parametrize(
+    "distribution", ["gaussian", "categorical", "masked multicategorical", "masked bernoulli", "masked product"]
+)
 @pytest.mark.parametrize("hidden", [(64, 64), (5, 7)], ids=str)
 @pytest.mark.parametrize("narrow", [False, True], ids=["wide", "narrow"])
 def test_the_first_ratio_is_exactly_one_for_actions_taken_a_few_rows_at_a_time(narrow, hidden, distribution, dtype):
@@ -141,7 +143,9 @@ def test_the_first_ratio_is_exactly_one_for_actions_taken_a_few_rows_at_a_time(n
     np.testing.assert_array_equal(with_ratios, engine.surrogate_gradient())
 
 
-@pytest.mark.parametrize("distribution", ["gaussian", "categorical", "masked multicategorical", "masked bernoulli"])
+@pytest.mark.parametrize(
+    "distribution", ["gaussian", "categorical", "masked multicategorical", "masked bernoulli", "masked product"]
+)
 def test_results_do_not_depend_on_the_number_of_threads(distribution):
     case = make_case(distribution, (32, 32), dtype="float32", rows=3000)
     engine, v, theta = make_engine(case.policy), case.vector(), case.policy.flat.numpy.copy()

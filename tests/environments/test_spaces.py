@@ -80,6 +80,8 @@ def test_unsupported_spaces_are_named(space):
         check_observation_space(Dict(a=Tuple([Discrete(2), space])))
     with pytest.raises(ValueError, match=rf"action space must be a Box of floats, Discrete, .*, got {name}"):
         check_action_space(space)
+    with pytest.raises(ValueError, match=rf"^action\['a'\]\[1\]: its space must be a Box, .*, got {name}"):
+        check_action_space(Dict(a=Tuple([Discrete(2), space])))
     with pytest.raises(ValueError, match=rf"space must be one of Box, .*, got {name}"):
         space_to_json(space)
 
@@ -92,8 +94,17 @@ def test_spaces_that_are_empty_or_of_the_wrong_kind_are_named():
         check_action_space(Box(0, 3, (2,), np.int32))
     with pytest.raises(ValueError, match=r"action space must have at least one item, got Box"):
         check_action_space(Box(0, 1, (0,)))
-    for space in Dict(a=Discrete(2)), Tuple([Discrete(2)]):
-        with pytest.raises(ValueError, match=r"action space must be a Box of floats, Discrete, .*, got (Dict|Tuple)"):
+    for space in Dict(), Tuple([]), Tuple([Dict()]):
+        with pytest.raises(ValueError, match=r"action space must have at least one item, got (Dict|Tuple)"):
+            check_action_space(space)
+    for space, message in (
+        (
+            Dict(a=Tuple([Box(0, 3, (2,), np.int32)])),
+            r"action\['a'\]\[0\]: its space must be a Box of floats, not",
+        ),
+        (Tuple([Discrete(2), Box(0, 1, (2, 0))]), r"action\[1\]: its space must have at least one item, got Box"),
+    ):
+        with pytest.raises(ValueError, match=message):
             check_action_space(space)
     with pytest.raises(ValueError, match=r"key \(1, 2\) given; want strings or integers as keys"):
         space_to_json(Dict({(1, 2): Discrete(2)}))

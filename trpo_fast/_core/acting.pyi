@@ -59,6 +59,7 @@ def sample(
     deterministic: bool = False,
     first_row: int = 0,
     nvec: Sequence[int] | None = None,
+    parts: Sequence[tuple[Any, ...]] | None = None,
     action_masks: NDArray[Any] | None = None,
 ) -> None: ...
 def gaussian_actions(means: NDArray[Any], log_std: NDArray[Any], noise: NDArray[Any]) -> NDArray[Any]: ...

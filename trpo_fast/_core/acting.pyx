@@ -12,12 +12,13 @@ from libc.string cimport memcmp, memcpy, memset
 from trpo_fast._core.csrc cimport (
     TRPO_ACT_BAD_OBSERVATION,
     TRPO_ACT_OK,
-    TRPO_GAUSSIAN,
     TRPO_MAX_OUTPUTS,
     TRPO_TILE_ROWS,
     trpo_act_outcome,
+    trpo_action_is_real,
     trpo_actor,
     trpo_kernels,
+    trpo_log_std_items,
     trpo_release,
 )
 from trpo_fast._core.layouts cimport (
@@ -72,7 +73,8 @@ cdef class Actor:
     observation_clip : float
         Bound on a normalized observation.
     action_low, action_high : float64 (A,), optional
-        Bounds applied to what goes to the environment (Gaussian); the log-probability is that of the unclipped action.
+        Bounds applied to what goes to the environment (Gaussian, or a product, whose choices are neither bounded nor
+        moved by -inf and inf, 1 and 0); the log-probability is that of the unclipped action.
     action_scale, action_offset : float64 (A,), optional
         An action a goes to the environment as ``action_scale * a + action_offset``, before the bounds (Gaussian). Both
         or neither.
@@ -89,7 +91,7 @@ cdef class Actor:
     ):
         kernel.require("kernel")
         cdef size_t item = kernel.kernels.item_size
-        cdef Py_ssize_t outputs = kernel.widths[-1]
+        cdef Py_ssize_t components = kernel.layout.components
         if (observation_mean is None) != (observation_scale is None):
             raise ValueError("observation_mean, observation_scale: wanted both or neither")
         if (action_low is None) != (action_high is None):
@@ -104,10 +106,10 @@ cdef class Actor:
         self.parameters = data_of(parameters, "parameters", kernel.code, 1, kernel.size, -1, False)
         mean, mean_data = doubles(observation_mean, "observation_mean", kernel.widths[0])
         scale, scale_data = doubles(observation_scale, "observation_scale", kernel.widths[0])
-        low, low_data = doubles(action_low, "action_low", outputs)
-        high, high_data = doubles(action_high, "action_high", outputs)
-        stretch, stretch_data = doubles(action_scale, "action_scale", outputs)
-        offset, offset_data = doubles(action_offset, "action_offset", outputs)
+        low, low_data = doubles(action_low, "action_low", components)
+        high, high_data = doubles(action_high, "action_high", components)
+        stretch, stretch_data = doubles(action_scale, "action_scale", components)
+        offset, offset_data = doubles(action_offset, "action_offset", components)
         if low is not None and not (low <= high).all():
             raise ValueError("action_low: wanted numbers at most those of action_high, got larger ones or NaN")
         for name, numbers in (
@@ -121,14 +123,15 @@ cdef class Actor:
                 action_start, "action_start", "q", 1, kernel.layout.components, -1, False
             )
         self.held = (parameters, mean, scale, low, high, stretch, offset, action_start)
-        cdef size_t double_items = kernel.plan.widths[0] * sizeof(double), double_outputs = outputs * sizeof(double)
+        cdef size_t double_items = kernel.plan.widths[0] * sizeof(double)
+        cdef size_t double_components = components * sizeof(double)
         self.reads[0] = Extent(self.parameters, kernel.size * item)
         self.reads[1] = Extent(<const void *><size_t>mean_data, double_items)
         self.reads[2] = Extent(<const void *><size_t>scale_data, double_items)
-        self.reads[3] = Extent(<const void *><size_t>low_data, double_outputs)
-        self.reads[4] = Extent(<const void *><size_t>high_data, double_outputs)
-        self.reads[5] = Extent(<const void *><size_t>stretch_data, double_outputs)
-        self.reads[6] = Extent(<const void *><size_t>offset_data, double_outputs)
+        self.reads[3] = Extent(<const void *><size_t>low_data, double_components)
+        self.reads[4] = Extent(<const void *><size_t>high_data, double_components)
+        self.reads[5] = Extent(<const void *><size_t>stretch_data, double_components)
+        self.reads[6] = Extent(<const void *><size_t>offset_data, double_components)
         self.reads[7] = Extent(self.actor.start, kernel.layout.components * sizeof(int64_t))
         self.actor.network = &kernel.plan
         self.actor.layout = kernel.layout
@@ -198,10 +201,10 @@ cdef class Actor:
         cdef uint32_t first = <uint32_t>counter_of(first_row, "first_row", UINT32_MAX)
         cdef uint64_t counter = counter_of(step, "step", UINT64_MAX)
         cdef size_t item = kernel.kernels.item_size, numbers = rows * kernel.layout.components
-        cdef bint gaussian = kernel.layout.distribution == TRPO_GAUSSIAN
+        cdef bint real = trpo_action_is_real(&kernel.layout)
         cdef Extent extents[14]
-        extents[0] = Extent(e, numbers * (sizeof(float) if gaussian and not env_double else sizeof(double)))
-        extents[1] = Extent(a, numbers * (item if gaussian else sizeof(int64_t)))
+        extents[0] = Extent(e, numbers * (sizeof(float) if real and not env_double else sizeof(double)))
+        extents[1] = Extent(a, numbers * (item if real else sizeof(int64_t)))
         extents[2] = Extent(lp, rows * item)
         extents[3] = Extent(seen, rows * inputs * item)
         extents[4] = Extent(x, rows * inputs * (sizeof(double) if is_double else sizeof(float)))
@@ -219,7 +222,7 @@ cdef class Actor:
         cdef const trpo_kernels *k = kernel.kernels
         cdef size_t bad = 0
         cdef trpo_act_outcome outcome
-        refuse_bad_choices(&kernel.layout, NULL, masks, rows, first)
+        refuse_bad_choices(&kernel.layout, NULL, False, masks, rows, first)
         refuse_log_std(self.parameters, kernel.log_std_items, k)
         if not take_claim(&self.claimed):
             raise RuntimeError("this actor is at work in another thread; want one actor per thread")
@@ -259,20 +262,20 @@ cdef class Actor:
 
 def sample(
     distribution, distribution_parameters, log_std, step, actions, log_probs, *, seed, stream, deterministic=False,
-    first_row=0, nvec=None, action_masks=None
+    first_row=0, nvec=None, parts=None, action_masks=None
 ):
     """The sampling that Actor does, for networks that are evaluated elsewhere.
 
     Parameters
     ----------
-    distribution, nvec
+    distribution, nvec, parts
         As for PolicyKernel.
     distribution_parameters : ndarray (E, A), float32 or float64
         Means or logits.
-    log_std : ndarray (A,) of the same dtype, or None where actions are discrete
+    log_std : ndarray of the same dtype, an item for each mean, or None where there are none
     step, seed, stream, first_row, deterministic, action_masks
         As for Actor.
-    actions : ndarray (E, A) of the same dtype, or int64 (E,) for a categorical, (E, m) else, written
+    actions : ndarray (E, A) of the same dtype, a product's, too, or int64 (E,) for a categorical, (E, m) else, written
     log_probs : ndarray (E,) of the same dtype, written
         NaN where the row is no distribution; logits of -inf are choices of probability 0.
     """
@@ -284,25 +287,27 @@ def sample(
     cdef trpo_actor actor
     cdef Memory memory = Memory()
     memset(&actor, 0, sizeof(trpo_actor))
-    make_layout(distribution, distribution_parameters.shape[1], nvec, memory, &actor.layout)
+    make_layout(distribution, distribution_parameters.shape[1], nvec, parts, memory, &actor.layout)
     actor.key = key_of(seed, stream, step)
     actor.deterministic = deterministic
     cdef uint32_t first = <uint32_t>counter_of(first_row, "first_row", UINT32_MAX)
-    if actor.layout.distribution == TRPO_GAUSSIAN:
-        actor.log_std = data_of(log_std, "log_std", code, 1, actor.layout.outputs, -1, False)
-        refuse_log_std(actor.log_std, actor.layout.outputs, k)
+    cdef size_t log_std_items = trpo_log_std_items(&actor.layout)
+    if log_std_items > 0:
+        actor.log_std = data_of(log_std, "log_std", code, 1, log_std_items, -1, False)
+        refuse_log_std(actor.log_std, log_std_items, k)
     cdef void *a = actions_of(
         actions, "actions", &actor.layout, distribution == "categorical", code, rows, True
     )
     cdef const uint8_t *masks = masks_of(action_masks, &actor.layout, rows)
-    refuse_bad_choices(&actor.layout, NULL, masks, rows, first)
+    refuse_bad_choices(&actor.layout, NULL, False, masks, rows, first)
     cdef void *lp = data_of(log_probs, "log_probs", code, 1, rows, -1, True)
     cdef size_t item = k.item_size, width = actor.layout.outputs
     cdef Extent extents[5]
-    extents[0] = Extent(a, rows * actor.layout.components * (item if actor.log_std != NULL else sizeof(int64_t)))
+    cdef size_t action_item = item if trpo_action_is_real(&actor.layout) else sizeof(int64_t)
+    extents[0] = Extent(a, rows * actor.layout.components * action_item)
     extents[1] = Extent(lp, rows * item)
     extents[2] = Extent(outputs, rows * width * item)
-    extents[3] = Extent(actor.log_std, width * item)
+    extents[3] = Extent(actor.log_std, log_std_items * item)
     extents[4] = Extent(masks, rows * actor.layout.mask_items)
     refuse_shared(extents, ("actions", "log_probs", "distribution_parameters", "log_std", "action_masks"), 2)
     with nogil:

@@ -28,6 +28,7 @@ cdef extern from "trpo/types.h" nogil:
         TRPO_GAUSSIAN
         TRPO_CATEGORICAL
         TRPO_BERNOULLI
+        TRPO_PRODUCT
     ctypedef enum trpo_kl_direction:
         TRPO_KL_NEW_OLD
         TRPO_KL_OLD_NEW
@@ -96,6 +97,10 @@ cdef extern from "trpo/policy.h" nogil:
         size_t components
         const size_t *sizes
         size_t mask_items
+        size_t count
+        const trpo_action_layout *parts
+    size_t trpo_log_std_items(const trpo_action_layout *layout)
+    bint trpo_action_is_real(const trpo_action_layout *layout)
     ctypedef struct trpo_policy_problem:
         const trpo_mlp *network
         trpo_action_layout layout
@@ -141,7 +146,7 @@ cdef extern from "trpo/policy.h" nogil:
     ctypedef struct trpo_policy_workspace:
         size_t bytes
     size_t trpo_policy_jacobian_items(const trpo_policy_batch *batch)
-    size_t trpo_policy_parameters(const trpo_mlp *network, trpo_distribution distribution)
+    size_t trpo_policy_parameters(const trpo_mlp *network, const trpo_action_layout *layout)
     trpo_policy_workspace trpo_policy_workspace_for(const trpo_policy_problem *problem, size_t item_size,
                                                     size_t cache_bytes, int threads)
     void trpo_policy_place(const trpo_policy_workspace *w, void *memory, trpo_policy_batch *batch)

@@ -4,9 +4,10 @@ from trpo_fast._core.csrc cimport trpo_action_layout, trpo_kernels
 from trpo_fast._core.library cimport Memory
 
 
-# Layout of the actions of a network with `outputs` outputs; the sizes of its components lie in `memory`.
+# Layout of the actions of a network with `outputs` outputs; the sizes of its components, and the layouts of a product's
+# `parts`, each (distribution, outputs, nvec or None), lie in `memory`.
 cdef int make_layout(
-    object distribution, Py_ssize_t outputs, object nvec, Memory memory, trpo_action_layout *layout
+    object distribution, Py_ssize_t outputs, object nvec, object parts, Memory memory, trpo_action_layout *layout
 ) except -1
 
 # Data of an action array after checking it; (B,) for a categorical, (B, m) else.
@@ -18,9 +19,10 @@ cdef void *actions_of(
 cdef const uint8_t *masks_of(object array, const trpo_action_layout *layout, Py_ssize_t rows) except? NULL
 
 # Raises ValueError unless every component of every mask allows something, and every action is in range and allowed.
-# Discrete layouts only. Either array may be NULL; errors count rows from first_row.
+# Nothing is wrong with a Gaussian's. Either array may be NULL; a product's actions are float where `single`, else
+# double. Errors count rows from first_row.
 cdef int refuse_bad_choices(
-    const trpo_action_layout *layout, const int64_t *actions, const uint8_t *masks, Py_ssize_t rows,
+    const trpo_action_layout *layout, const void *actions, bint single, const uint8_t *masks, Py_ssize_t rows,
     Py_ssize_t first_row
 ) except -1
 

@@ -14,11 +14,13 @@ from trpo_fast._core.csrc cimport (
     TRPO_CATEGORICAL,
     TRPO_GAUSSIAN,
     TRPO_MAX_OUTPUTS,
+    TRPO_PRODUCT,
+    trpo_action_is_real,
     trpo_action_layout,
     trpo_distribution,
     trpo_kernels,
 )
-from trpo_fast._core.library cimport Memory, data_of
+from trpo_fast._core.library cimport Memory, aligned, data_of
 
 cdef dict distributions = {
     "gaussian": TRPO_GAUSSIAN,
@@ -29,39 +31,76 @@ cdef dict distributions = {
 
 
 cdef int make_layout(
-    object distribution, Py_ssize_t outputs, object nvec, Memory memory, trpo_action_layout *layout
+    object distribution, Py_ssize_t outputs, object nvec, object parts, Memory memory, trpo_action_layout *layout
 ) except -1:
-    if distribution not in distributions:
-        raise ValueError(f"distribution: wanted one of {', '.join(distributions)}, got {distribution!r}")
+    if distribution != "product" and distribution not in distributions:
+        raise ValueError(f"distribution: wanted one of {', '.join(distributions)}, product, got {distribution!r}")
     if not 1 <= outputs <= TRPO_MAX_OUTPUTS:
         raise ValueError(f"outputs: wanted 1 to {TRPO_MAX_OUTPUTS}, got {outputs}")
     if (nvec is None) != (distribution != "multicategorical"):
         raise ValueError(f"nvec: wanted for 'multicategorical' and for no other, got {nvec!r} for {distribution!r}")
-    layout.distribution = <trpo_distribution><int>distributions[distribution]
-    layout.outputs = layout.components = outputs
-    layout.sizes = NULL
-    layout.mask_items = 0
-    if layout.distribution == TRPO_BERNOULLI:
-        layout.mask_items = 2 * outputs
-    if layout.distribution != TRPO_CATEGORICAL:
-        return 0
+    if (parts is None) != (distribution != "product"):
+        raise ValueError(f"parts: wanted for 'product' and for no other, got {parts!r} for {distribution!r}")
+    cdef list every = [(distribution, outputs, nvec)] if parts is None else [tuple(part) for part in parts]
+    cdef list counts = []
+    cdef Py_ssize_t n, at = 0
+    for kind, n, choices in every:
+        if kind not in distributions:
+            raise ValueError(f"parts: wanted each one of {', '.join(distributions)}, got {kind!r}")
+        if (choices is None) != (kind != "multicategorical") or n < 1:
+            raise ValueError(f"parts: wanted (distribution, outputs, nvec or None), got {(kind, n, choices)}")
+        counts.append(choices_of(kind, n, choices))
+    if sum([part[1] for part in every]) != outputs:
+        raise ValueError(f"parts: wanted outputs that add up to {outputs}, got {[part[1] for part in every]}")
+    cdef size_t layouts = 0 if parts is None else aligned(len(every) * sizeof(trpo_action_layout))
+    cdef char *base = <char *>memory.reserve(layouts + sum(map(len, counts)) * sizeof(size_t))
+    cdef trpo_action_layout *single = layout if parts is None else <trpo_action_layout *>base
+    cdef size_t *sizes = <size_t *>(base + layouts)
+    if parts is not None:
+        layout.distribution, layout.outputs, layout.sizes = TRPO_PRODUCT, outputs, NULL
+        layout.components = layout.mask_items = 0
+        layout.count, layout.parts = len(every), single
+    for kind, n, _ in every:
+        fill(single, <trpo_distribution><int>distributions[kind], n, counts[at], sizes)
+        if parts is not None:
+            layout.components += single.components
+            layout.mask_items += single.mask_items
+        sizes += len(counts[at])
+        single += 1
+        at += 1
+    return 0
+
+
+# Choices of each component, () where they are no blocks of logits.
+cdef tuple choices_of(str kind, Py_ssize_t outputs, object nvec):
+    if <int>distributions[kind] != TRPO_CATEGORICAL:
+        return ()
     cdef tuple counts = (outputs,) if nvec is None else tuple(index(n) for n in nvec)
     if min(counts, default=0) < 1 or sum(counts) != outputs:
         raise ValueError(f"nvec: wanted positive sizes that add up to the {outputs} outputs, got {in_words(counts)}")
-    cdef size_t *sizes = <size_t *>memory.reserve(len(counts) * sizeof(size_t))
+    return counts
+
+
+cdef void fill(
+    trpo_action_layout *layout, trpo_distribution kind, Py_ssize_t outputs, tuple counts, size_t *sizes
+):
     cdef Py_ssize_t k
+    layout.distribution = kind
+    layout.outputs = layout.components = outputs
+    layout.sizes = NULL
+    layout.mask_items = 2 * outputs if kind == TRPO_BERNOULLI else 0
+    layout.count, layout.parts = 0, NULL
+    if kind != TRPO_CATEGORICAL:
+        return
     for k in range(len(counts)):
         sizes[k] = counts[k]
-    layout.components = len(counts)
-    layout.sizes = sizes
-    layout.mask_items = outputs
-    return 0
+    layout.components, layout.sizes, layout.mask_items = len(counts), sizes, outputs
 
 
 cdef void *actions_of(
     object array, str name, const trpo_action_layout *layout, bint flat, char code, Py_ssize_t rows, bint writable
 ) except? NULL:
-    if layout.distribution != TRPO_GAUSSIAN:
+    if not trpo_action_is_real(layout):
         code = "q"
     return data_of(array, name, code, 1 if flat else 2, rows, -1 if flat else layout.components, writable)
 
@@ -75,39 +114,78 @@ cdef const uint8_t *masks_of(object array, const trpo_action_layout *layout, Py_
 
 
 cdef int refuse_bad_choices(
-    const trpo_action_layout *layout, const int64_t *actions, const uint8_t *masks, Py_ssize_t rows,
+    const trpo_action_layout *layout, const void *actions, bint single, const uint8_t *masks, Py_ssize_t rows,
     Py_ssize_t first_row
 ) except -1:
-    cdef Py_ssize_t i, k, j, count
-    cdef bint stuck
-    if actions == NULL and masks == NULL:
+    cdef Py_ssize_t i, k, p, column = 0
+    cdef const int64_t *row = <const int64_t *>actions
+    cdef const trpo_action_layout *part
+    cdef Memory memory
+    cdef int64_t *choices
+    cdef double value
+    if (actions == NULL and masks == NULL) or layout.distribution == TRPO_GAUSSIAN:
         return 0
+    if layout.distribution != TRPO_PRODUCT:
+        for i in range(rows):
+            refuse_bad_row(layout, row, masks, i + first_row, -1)
+            row = row + layout.components if actions != NULL else NULL
+            masks = masks + layout.mask_items if masks != NULL else NULL
+        return 0
+    memory = Memory()
+    choices = <int64_t *>memory.reserve(layout.components * sizeof(int64_t))
     for i in range(rows):
-        for k in range(<Py_ssize_t>layout.components):
-            count = 2 if layout.distribution == TRPO_BERNOULLI else layout.sizes[k]
-            if actions != NULL and not 0 <= actions[k] < count:
-                raise ValueError(
-                    f"actions: {place(layout, i + first_row, k)} holds {actions[k]}; wanted 0 to {count - 1}"
-                )
-            if masks != NULL:
-                if actions == NULL or not masks[actions[k]]:
-                    stuck = True
-                    for j in range(count):
-                        stuck &= not masks[j]
-                    if stuck:
-                        raise ValueError(f"action_masks: {place(layout, i + first_row, k)} forbids every choice")
-                    if actions != NULL:
-                        raise ValueError(
-                            f"actions: {place(layout, i + first_row, k)} holds {actions[k]}, which its mask forbids"
-                        )
-                masks += count
-        if actions != NULL:
-            actions += layout.components
+        for p in range(<Py_ssize_t>layout.count):
+            part = &layout.parts[p]
+            for k in range(<Py_ssize_t>part.components if actions != NULL else 0):
+                value = (<const float *>actions)[column] if single else (<const double *>actions)[column]
+                column += 1
+                if part.distribution == TRPO_GAUSSIAN:
+                    continue
+                choices[k] = <int64_t>value if 0 <= value < TRPO_MAX_OUTPUTS else -1
+                if choices[k] != value:
+                    raise ValueError(
+                        f"actions: {place(part, i + first_row, p, k)} holds {value}; wanted 0 to {most(part, k)}"
+                    )
+            if part.distribution != TRPO_GAUSSIAN:
+                refuse_bad_row(part, choices if actions != NULL else NULL, masks, i + first_row, p)
+            masks = masks + part.mask_items if masks != NULL else NULL
     return 0
 
 
-cdef str place(const trpo_action_layout *layout, Py_ssize_t row, Py_ssize_t component):
-    return f"row {row}" if layout.components == 1 else f"row {row}, component {component}"
+# The largest choice of a component.
+cdef Py_ssize_t most(const trpo_action_layout *layout, Py_ssize_t component) noexcept:
+    return 1 if layout.distribution == TRPO_BERNOULLI else layout.sizes[component] - 1
+
+
+# `part`: of a product, for errors; -1: of none.
+cdef int refuse_bad_row(
+    const trpo_action_layout *layout, const int64_t *actions, const uint8_t *masks, Py_ssize_t row, Py_ssize_t part
+) except -1:
+    cdef Py_ssize_t k, j, last
+    cdef bint stuck
+    for k in range(<Py_ssize_t>layout.components):
+        last = most(layout, k)
+        if actions != NULL and not 0 <= actions[k] <= last:
+            raise ValueError(f"actions: {place(layout, row, part, k)} holds {actions[k]}; wanted 0 to {last}")
+        if masks == NULL:
+            continue
+        if actions == NULL or not masks[actions[k]]:
+            stuck = True
+            for j in range(last + 1):
+                stuck &= not masks[j]
+            if stuck:
+                raise ValueError(f"action_masks: {place(layout, row, part, k)} forbids every choice")
+            if actions != NULL:
+                raise ValueError(
+                    f"actions: {place(layout, row, part, k)} holds {actions[k]}, which its mask forbids"
+                )
+        masks += last + 1
+    return 0
+
+
+cdef str place(const trpo_action_layout *layout, Py_ssize_t row, Py_ssize_t part, Py_ssize_t component):
+    within = "" if part < 0 else f", part {part}"
+    return f"row {row}{within}" if layout.components == 1 else f"row {row}{within}, component {component}"
 
 
 # The squares of standard deviation and its inverse must be normal numbers, or curvature turns into 0 and infinity: half

@@ -8,8 +8,9 @@ cdef class PolicyKernel:
     cdef readonly tuple widths
     cdef readonly str activation, distribution
     cdef readonly tuple nvec                # choices of each component of a "multicategorical", None else
+    cdef readonly tuple parts               # of a "product", None else
     cdef readonly Py_ssize_t size           # parameters
-    cdef readonly Py_ssize_t log_std_items  # A for a Gaussian, 0 else
+    cdef readonly Py_ssize_t log_std_items  # one for each mean
     cdef const trpo_kernels *kernels
     cdef char code
     cdef trpo_mlp plan

@@ -14,6 +14,7 @@ from trpo_fast._core.csrc cimport (
     TRPO_GAUSSIAN,
     TRPO_KL_NEW_OLD,
     TRPO_KL_OLD_NEW,
+    trpo_action_is_real,
     trpo_bfloat16_kernels,
     trpo_bfloat16_place,
     trpo_bfloat16_workspace,
@@ -64,7 +65,7 @@ cdef dict kl_directions = {"new_old": TRPO_KL_NEW_OLD, "old_new": TRPO_KL_OLD_NE
 cdef class PolicyKernel:
     """Mathematics of an MLP policy; holds no parameters.
 
-    The flat buffer is ``[log_std (A,)] W1 (w1, w0) b1 (w1,) W2 b2 ...``, with ``log_std`` for "gaussian" only: the
+    The flat buffer is ``[log_std (A,)] W1 (w1, w0) b1 (w1,) W2 b2 ...``, with an item of ``log_std`` for each mean: the
     ``named_parameters()`` order of MLPPolicy.
 
     Parameters
@@ -73,17 +74,19 @@ cdef class PolicyKernel:
         Layer sizes, observations first, outputs (action dimensions, or logits) last.
     activation : {"tanh", "relu", "elu", "leaky_relu", "sigmoid", "silu", "gelu", "softplus"}
         Follows every layer but the last.
-    distribution : {"gaussian", "categorical", "multicategorical", "bernoulli"}
-        Diagonal with state-independent log-std; logits of one choice, of several, or of 1 against 0.
+    distribution : {"gaussian", "categorical", "multicategorical", "bernoulli", "product"}
+        Diagonal with state-independent log-std; logits of one choice, of several, or of 1 against 0; several of these.
     dtype : float32 or float64
     nvec : sequence of int, optional
         Choices of each component, whose logits stand one after the other; "multicategorical" only.
+    parts : sequence of (distribution, outputs, nvec or None), optional
+        Of a "product" only: independent of each other; outputs, actions and masks stand one after the other.
     narrow : bool
         Use vectors of at most 256 bits, for acting between the steps of a simulator: see trpo/kernels.h. In float32
         actions and log-probabilities are the same to the bit.
     """
 
-    def __init__(self, widths, activation, distribution, dtype, nvec=None, *, bint narrow=False):
+    def __init__(self, widths, activation, distribution, dtype, nvec=None, parts=None, *, bint narrow=False):
         if self.work is not None:
             raise TypeError("PolicyKernel: already initialized; make a new one")
         self.kernels = kernels_for(dtype, narrow)
@@ -93,10 +96,11 @@ cdef class PolicyKernel:
         make_plan(self.kernels, self.widths, activation, &self.plan)
         self.activation = activation
         self.layout_memory = Memory()
-        make_layout(distribution, self.widths[-1], nvec, self.layout_memory, &self.layout)
+        make_layout(distribution, self.widths[-1], nvec, parts, self.layout_memory, &self.layout)
         self.distribution = distribution
         self.nvec = None if nvec is None else tuple(nvec)
-        self.size = trpo_policy_parameters(&self.plan, self.layout.distribution)
+        self.parts = None if parts is None else tuple(parts)
+        self.size = trpo_policy_parameters(&self.plan, &self.layout)
         self.log_std_items = self.size - self.plan.parameters
         self.work = Memory()
 
@@ -127,6 +131,7 @@ cdef class PolicyKernel:
         ----------
         observations : ndarray (B, D)
         actions : ndarray (B, A) of this dtype; int64 (B,) for a categorical, (B, m) for the other discrete ones
+            Of a product of this dtype, too: choices as whole numbers.
         advantages : ndarray (B,)
         log_probs : ndarray (B,), optional
             log pi_old(a|s) as written while acting; default: as computed here.
@@ -154,7 +159,7 @@ cdef class PolicyKernel:
         cdef const void *x = data_of(observations, "observations", self.code, 2, -1, self.widths[0], False)
         cdef Py_ssize_t rows = observations.shape[0]
         cdef size_t item = self.kernels.item_size
-        cdef bint discrete = self.layout.distribution != TRPO_GAUSSIAN
+        cdef bint chooses = self.layout.distribution != TRPO_GAUSSIAN
         cdef double coefficient = number_of(entropy_coefficient, "entropy_coefficient")
         cdef double divisor = rows if total is None else number_of(total, "total")
         cdef size_t budget = TRPO_CACHE_BYTES
@@ -171,8 +176,7 @@ cdef class PolicyKernel:
             actions, "actions", &self.layout, self.distribution == "categorical", self.code, rows, False
         )
         cdef const uint8_t *masks = masks_of(action_masks, &self.layout, rows)
-        if discrete:
-            refuse_bad_choices(&self.layout, <const int64_t *>a, masks, rows, 0)
+        refuse_bad_choices(&self.layout, a, item == sizeof(float), masks, rows, 0)
         refuse_log_std(theta, self.log_std_items, self.kernels)
         cdef const void *advantage = data_of(advantages, "advantages", self.code, 1, rows, -1, False)
         cdef const void *behaviour = NULL
@@ -186,7 +190,8 @@ cdef class PolicyKernel:
         # Behind these lie copies: of theta_old, which its owner may change while it is bound, and of actions that index
         # memory, so that nobody can change them after the check above.
         cdef size_t theta_bytes = self.size * item
-        cdef size_t action_bytes = rows * self.layout.components * sizeof(int64_t) if discrete else 0
+        cdef size_t action_item = item if trpo_action_is_real(&self.layout) else sizeof(int64_t)
+        cdef size_t action_bytes = rows * self.layout.components * action_item if chooses else 0
         cdef char *base
         cdef char *copies
         self.claim()
@@ -199,7 +204,7 @@ cdef class PolicyKernel:
             copies = base + parts.bytes
             problem.parameters = memcpy(copies, theta, theta_bytes)
             problem.actions = a
-            if discrete:
+            if chooses:
                 problem.actions = memcpy(copies + aligned(theta_bytes), a, action_bytes)
             self.batch.problem = problem
             trpo_policy_place(&parts, base, &self.batch)
@@ -226,7 +231,7 @@ cdef class PolicyKernel:
         cdef Extent extents[6]
         extents[0] = Extent(out, bytes)
         extents[1] = Extent(self.batch.problem.observations, rows * self.plan.widths[0] * item)
-        # Of discrete actions there is a copy.
+        # Of all but a Gaussian's there is a copy.
         extents[2] = Extent(self.batch.problem.actions, rows * self.layout.components * item)
         extents[3] = Extent(self.batch.problem.advantages, rows * item)
         extents[4] = Extent(self.batch.problem.behaviour, rows * item)
@@ -358,7 +363,9 @@ cdef class PolicyKernel:
         theta = np.empty(self.size, self.dtype)
         memcpy(data_of(theta, "theta", self.code, 1, -1, -1, True), self.batch.problem.parameters, theta.nbytes)
         observations, actions, advantages, _, masks = self.bound
-        cdef PolicyKernel part = PolicyKernel(self.widths, self.activation, self.distribution, self.dtype, self.nvec)
+        cdef PolicyKernel part = PolicyKernel(
+            self.widths, self.activation, self.distribution, self.dtype, self.nvec, self.parts
+        )
         part.bind(
             theta,
             observations[rows],

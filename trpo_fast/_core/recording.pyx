@@ -5,7 +5,7 @@ import numpy as np
 from libc.stdint cimport INT64_MAX, uint8_t
 from libc.string cimport memcpy
 
-from trpo_fast._core.csrc cimport TRPO_GAUSSIAN
+from trpo_fast._core.csrc cimport trpo_action_is_real
 from trpo_fast._core.acting cimport Actor
 from trpo_fast._core.library cimport Extent, code_of, counter_of, data_of, refuse_overlap, refuse_shared
 from trpo_fast._core.policy cimport PolicyKernel
@@ -116,7 +116,7 @@ cdef class Recorder:
         cdef char action_code = policy.code
         self.env_dtype = np.dtype(env_action_dtype)
         wanted = (np.float32, np.float64)
-        if policy.layout.distribution != TRPO_GAUSSIAN:
+        if not trpo_action_is_real(&policy.layout):
             action_code, self.action_item, wanted = c"q", 8, (np.int64,)
         if self.env_dtype not in wanted:
             raise TypeError(

@@ -46,8 +46,11 @@ class Player:
         stream: int,
         narrow: bool = False,
     ) -> None:
-        self._space = action_space
-        self._layout = action_layout(action_space)
+        layout = action_layout(action_space)
+        self._shape, self._is_real = layout.shape, layout.low is not None
+        # As the environments want it, see `Environments.action_dtype`.
+        wide = np.float64 if layout.parts or action_space.dtype == np.float64 else np.float32
+        self._env_dtype = np.dtype(wide if self._is_real else np.int64)
         self._engine = engine
         self._dtype = engine.dtype
         self._actor = engine.actor(
@@ -92,29 +95,25 @@ class Player:
 
         Returns
         -------
-        ndarray, shape (N, *action_space.shape)
-            Of the space's dtype, inside its bounds; a new array at every call.
+        ndarray, shape (N,) or (N, A)
+            As `Environments.step` takes them, inside their bounds; a new array at every call.
         """
         self._engine.refresh()
-        rows = len(observations)
         if not self._arrays or self._arrays[0].shape != observations.shape:
             self._arrays = self._make_arrays(*observations.shape)
-        normalized, actions, log_probs, env_actions = self._arrays
+        normalized, actions, log_probs = self._arrays
+        env_actions = np.empty(actions.shape, self._env_dtype)
         masked = {} if action_masks is None else {"action_masks": action_masks}
         if self._engine.recurrent:
-            begin_at(self._actor, rows, state, episode_starts)
+            begin_at(self._actor, len(observations), state, episode_starts)
         try:
             self._actor.act(observations, step, normalized, actions, log_probs, env_actions, deterministic, **masked)
         except FloatingPointError as error:
             raise ValueError(f"observations: {error}") from error
         if self._engine.recurrent:
             self.state = self._actor.state
-        return env_actions.reshape(rows, *(self._space.shape or ())).astype(self._space.dtype)
+        return env_actions
 
     def _make_arrays(self, rows: int, width: int) -> tuple[NDArray[Any], ...]:
-        normalized, log_probs = np.empty((rows, width), self._dtype), np.empty(rows, self._dtype)
-        shape = (rows, *self._layout.shape)
-        if self._layout.distribution != "gaussian":
-            return normalized, np.empty(shape, np.int64), log_probs, np.empty(shape, np.int64)
-        bounds = np.float64 if self._space.dtype == np.float64 else np.float32
-        return normalized, np.empty(shape, self._dtype), log_probs, np.empty(shape, bounds)
+        actions = np.empty((rows, *self._shape), self._dtype if self._is_real else np.int64)
+        return np.empty((rows, width), self._dtype), actions, np.empty(rows, self._dtype)

@@ -19,7 +19,7 @@ from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.engines.binding import checked_step
 from trpo_fast.environments.spaces import action_layout, described, observation_size, unreached_sides
 from trpo_fast.policies.cnn import CNNCritic, CNNPolicy
-from trpo_fast.policies.distributions import base_of, choices_of, divergence, family_of
+from trpo_fast.policies.distributions import Product, base_of, choices_of, divergence, family_of
 from trpo_fast.policies.mlp import MLPCritic, MLPPolicy
 from trpo_fast.policies.multi_input import MultiInputCritic, MultiInputPolicy
 from trpo_fast.policies.recurrent import (
@@ -289,15 +289,17 @@ def _check_policy(policy: nn.Module, rows: Tensor, layout: ActionLayout, entropy
             f"policy: forward returned a distribution of batch shape {tuple(found.batch_shape)} for {len(rows)} "
             f"observations; want ({len(rows)},), see torch.distributions.Independent"
         )
-    choices, wanted = choices_of(found), layout.nvec or (2,) * (layout.mask_size // 2)
-    fits = math.prod(found.event_shape) == math.prod(layout.shape) and choices in (None, wanted)
-    with contextlib.suppress(NotImplementedError):  # a distribution of the user's own may not say where it lives
-        support = found.support
-        fits = fits and (support is None or support.is_discrete == (layout.distribution != "gaussian"))
+    if layout.parts:
+        parts = found.parts if isinstance(found, Product) else ()
+        fits = len(parts) == len(layout.parts) and all(map(_fits, parts, layout.parts))
+    else:
+        fits = _fits(found, layout)
     if not fits:
+        named = [f"{part.distribution} of shape {part.shape}" for part in layout.parts or (layout,)]
+        wanted = f"a trpo_fast.policies.Product over {' x '.join(named)}" if layout.parts else named[0]
         raise ValueError(
             f"policy: forward returned {found} of event shape {tuple(found.event_shape)}; want one over the actions "
-            f"of the environment, which are {layout.distribution} of shape {layout.shape}"
+            f"of the environment, which are {wanted}"
         )
     family = family_of(found)
     if family is not None and any(values.isnan().any() for values in family.coordinates(found)):
@@ -319,6 +321,16 @@ def _check_policy(policy: nn.Module, rows: Tensor, layout: ActionLayout, entropy
                 f"entropy_coefficient: {entropy_coefficient} given; want 0 for a policy that returns a {name}, whose "
                 "entropy torch does not know"
             ) from None
+
+
+def _fits(found: Distribution, layout: ActionLayout) -> bool:
+    """Whether a distribution is one over single actions of `layout`."""
+    choices, wanted = choices_of(found), layout.nvec or (2,) * (layout.mask_size // 2)
+    fits = math.prod(found.event_shape) == math.prod(layout.shape) and choices in (None, wanted)
+    with contextlib.suppress(NotImplementedError):  # a distribution of the user's own may not say where it lives
+        support = found.support
+        fits = fits and (support is None or support.is_discrete == (layout.distribution != "gaussian"))
+    return fits
 
 
 def _check_critic(critic: nn.Module, rows: Tensor) -> None:

@@ -42,14 +42,13 @@ from trpo_fast.environments.base import Environments
 from trpo_fast.environments.masks import MaskFormat, warn_of_left_out_mask
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.recipe import EnvironmentRecipe
-from trpo_fast.environments.spaces import numeric_columns, resolved_action_map
+from trpo_fast.environments.spaces import action_structure, numeric_columns, resolved_action_map
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.recurrence import checked_episode_starts
 from trpo_fast.rollout.advantages import AdvantageFunction
 from trpo_fast.rollout.collector import Collector
 from trpo_fast.run_models import read_latest
 from trpo_fast.solvers.fisher_product import bfloat16_obstacle, require_bfloat16
-from trpo_fast.spaces import single_action
 from trpo_fast.state import State
 
 # Streams 0 (acting) and 2 (environments) belong to the collector, 1 (minibatches) to the critic's trainer.
@@ -280,6 +279,7 @@ class TRPO:
         self._callback_states: State = {}  # of the latest training, by name
         self._observation_layout = ObservationLayout(observation_space)
         self._mask_format = MaskFormat(action_space)
+        self._action_structure = action_structure(action_space)
         self._player = self.make_player(seed, PREDICTION_STREAM)
         self.num_predictions = 0
         self.trained_with_masks = False
@@ -593,7 +593,8 @@ class TRPO:
         -------
         action : ndarray, shape ``action_space.shape`` or ``(n, *action_space.shape)``
             Ready for the environment: inside the bounds of a Box, ``start`` of a discrete space included. A single
-            action of a Discrete space is a NumPy integer, which a dict or a list takes as a key.
+            action of a Discrete space is a NumPy integer, which a dict or a list takes as a key. Of a Tuple or Dict
+            space a tuple or dict of these, nested as it is; several are arrays in one such structure.
         state : ndarray, shape (n, S), or what was given
         """
         rows, single = self._observation_layout.finite_rows(observation)
@@ -621,7 +622,8 @@ class TRPO:
             ) from error
         self.num_predictions += 1
         after = self._player.state if self.engine.recurrent else state
-        return (single_action(actions) if single else actions), after
+        structure = self._action_structure
+        return (structure.each(actions)[0] if single else structure.batch(actions)), after
 
     def evaluate(
         self,

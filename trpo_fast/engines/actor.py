@@ -13,15 +13,15 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
 from trpo_fast._core.acting import sample
 from trpo_fast._core.library import philox
-from trpo_fast.policies.distributions import MultiCategorical, base_of, with_masks
+from trpo_fast.policies.distributions import MultiCategorical, Product, base_of, with_masks
 
 
 class TorchActor:
     """Acts as `trpo_fast._core.acting.Actor` does, with a torch network.
 
     Noise is keyed by (seed, stream, step, row) and the compiled engine's own for Normal, Categorical and Bernoulli,
-    of one component or several; for other distributions torch samples under a generator keyed by (seed, stream, step),
-    so it depends on the number of rows.
+    of one component or several, and for a product of these; for other distributions torch samples under a generator
+    keyed by (seed, stream, step), so it depends on the number of rows.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class TorchActor:
     action_scale, action_offset : float64, shape (A,), optional
         An action a goes to the environment as ``action_scale * a + action_offset``, before the bounds; None: as it is.
     action_start : int64, shape (m,), optional
-        First action of each component; None for a Box.
+        First action of each component; None for a Box and for a product.
     seed, stream : int
         Key of the noise.
     """
@@ -99,7 +99,7 @@ class TorchActor:
         actions : OUT, policy's dtype, shape (E, A), or int64, shape (E,) or (E, m)
         log_probs : OUT, policy's dtype, shape (E,)
         env_actions : OUT, float32 or float64, shape (E, A), mapped and clipped to the Box, or int64 as `actions`, with
-            start added
+            start added; of a product all in one row, choices from 0 on
         deterministic : bool
             The mode instead of a sample.
         first_row : int
@@ -144,6 +144,8 @@ class TorchActor:
             np.clip(mapped, self._low, self._high, out=env_actions, casting="same_kind")
 
     def _choose(self, distribution: Distribution, step: int, deterministic: bool, first_row: int) -> Tensor:
+        if isinstance(distribution, Product):
+            return self._choose_parts(distribution, step, deterministic, first_row)
         base = base_of(distribution)
         discrete = _discrete(distribution)
         if discrete is not None:
@@ -175,6 +177,43 @@ class TorchActor:
         with torch.random.fork_rng(devices, device_type=self._device.type):
             torch.manual_seed(words[0] | words[1] << 32)
             return distribution.sample()
+
+    def _choose_parts(self, product: Product, step: int, deterministic: bool, first_row: int) -> Tensor:
+        """A row of all parts; those that are known to the compiled sampler share its noise."""
+        # Unit noise serves scales that depend on the state, too.
+        columns, kinds = [], []
+        rows, means = product.batch_shape[0], 0
+        for part in product.parts:
+            discrete, size = _discrete(part), part.event_shape.numel()
+            if discrete is not None:
+                logits, nvec = discrete
+                columns.append(np.ascontiguousarray(logits.cpu().numpy(), self._dtype))
+                kinds.append(("bernoulli" if nvec is None else "multicategorical", logits.shape[1], nvec))
+            elif type(base_of(part)) is Normal:
+                columns.append(np.zeros((rows, size), self._dtype))
+                kinds.append(("gaussian", size, None))
+                means += size
+        sizes = [
+            size
+            for part, size in zip(product.parts, product.sizes, strict=True)
+            if _discrete(part) is not None or type(base_of(part)) is Normal
+        ]
+        drawn = np.empty((rows, sum(sizes)), self._dtype)
+        if kinds:
+            unit = np.zeros(means, self._dtype) if means else None
+            more = {"deterministic": deterministic, "parts": kinds}
+            self._sample("product", np.hstack(columns), unit, drawn, step, first_row, **more)
+        pieces = iter(torch.from_numpy(drawn).to(self._device).split(sizes, 1))
+        values = []
+        for part in product.parts:
+            base = base_of(part)
+            if _discrete(part) is not None:
+                values.append(next(pieces).reshape(rows, *part.event_shape))
+            elif type(base) is Normal:
+                values.append(base.loc + base.scale * next(pieces).view(base.loc.shape))
+            else:
+                values.append(self._choose(part, step, deterministic, first_row))
+        return product.joined(values)
 
     def _sample(
         self,

@@ -15,7 +15,7 @@ from torch.distributions import Categorical, Distribution
 from trpo_fast._core.library import as_double
 from trpo_fast._core.operator import CallableOperator, Operator
 from trpo_fast._core.recurrent import CellActor
-from trpo_fast.policies.distributions import base_of, choices_of, divergence, with_masks
+from trpo_fast.policies.distributions import Product, base_of, choices_of, divergence, with_masks
 from trpo_fast.policies.flat import flat_parameters
 from trpo_fast.policies.recurrent import RecurrentPolicy, is_recurrent
 
@@ -38,8 +38,9 @@ class AutogradEngine(PolicyEngine):
 
     Made by `make_engine`. The module must be deterministic, since theta_old is evaluated more than once: dropout and
     batch normalization in training mode are refused. Fisher products are exact J'MJ for Normal, Categorical,
-    MultiCategorical and Bernoulli, alone or in Independent, and second derivatives of the KL for any other
-    distribution. Where the module is on a GPU, the batch goes there too, and vectors of n items go to and fro.
+    MultiCategorical and Bernoulli, alone or in Independent, and for a Product of these, and second derivatives of the
+    KL for any other distribution. Where the module is on a GPU, the batch goes there too, and vectors of n items go to
+    and fro.
 
     Observations may be bytes (images): they become the policy's dtype some at a time, so that beside the batch itself
     no pass but a Fisher product takes more memory for more rows; that takes it for the rows that F is averaged over.
@@ -385,21 +386,14 @@ class _Bound:
         base = base_of(old)
         dtype = np.dtype(np.int64) if isinstance(base, Categorical) else self._engine.dtype
         actions = torch.from_numpy(as_rows("actions", array, dtype)).to(self._device).reshape(count, *event_shape)
-        sizes = choices_of(old)
-        if sizes is not None:
-            chosen = actions.reshape(count, -1).long()
-            limits = torch.tensor(sizes, device=self._device)
-            bad = (chosen != actions.reshape(count, -1)) | (chosen < 0) | (chosen >= limits)
-            if bad.any():
-                row, component = bad.nonzero()[0].tolist()
-                found, wanted = actions.reshape(count, -1)[row, component], f"0 to {sizes[component] - 1}"
-                raise ValueError(f"actions: got {found} in component {component} of sample {row}, wanted {wanted}")
-            if self._masks is not None:
-                forbidden = ~self._masks.gather(1, chosen + limits.cumsum(0) - limits)
-                if forbidden.any():
-                    row, component = forbidden.nonzero()[0].tolist()
-                    where = f" in component {component}" if len(sizes) > 1 else ""
-                    raise ValueError(f"actions: sample {row} took an action{where} that its mask forbids")
+        if not isinstance(old, Product):
+            self._check_choices(old, actions, self._masks)
+            return actions
+        first = 0
+        for index, (part, own) in enumerate(zip(old.parts, old.split(actions), strict=True)):
+            last = first + sum(choices_of(part) or ())
+            self._check_choices(part, own, None if self._masks is None else self._masks[:, first:last], index)
+            first = last
         return actions
 
     def _log_probs_of(self, distribution: Distribution, chunk: slice | None) -> Tensor:
@@ -409,6 +403,32 @@ class _Bound:
     def _of_samples(self, values: Tensor) -> Tensor:
         """`values` of all rows without those that are no samples."""
         return values if self._samples is None else values[self._samples]
+
+    def _check_choices(
+        self, distribution: Distribution, actions: Tensor, masks: Tensor | None, part: int | None = None
+    ) -> None:
+        """ValueError where an action is no choice, or one that its mask forbids; `part` of a product, for that."""
+        sizes = choices_of(distribution)
+        if sizes is None:
+            return
+        within = "" if part is None else f" of part {part}"
+        flat = actions.reshape(self.count, -1)
+        chosen = flat.long()
+        limits = torch.tensor(sizes, device=self._device)
+        bad = (chosen != flat) | (chosen < 0) | (chosen >= limits)
+        if bad.any():
+            row, component = bad.nonzero()[0].tolist()
+            wanted = f"0 to {sizes[component] - 1}"
+            raise ValueError(
+                f"actions: got {flat[row, component]} in component {component}{within} of sample {row}, wanted {wanted}"
+            )
+        if masks is None:
+            return
+        forbidden = ~masks.gather(1, chosen + limits.cumsum(0) - limits)
+        if forbidden.any():
+            row, component = forbidden.nonzero()[0].tolist()
+            where = f" in component {component}{within}" if len(sizes) > 1 or within else ""
+            raise ValueError(f"actions: sample {row} took an action{where} that its mask forbids")
 
     def _joined(self, pieces: Sequence[Tensor]) -> NDArray[Any]:
         """One array (n,) from a tensor per leaf; zeros for frozen parameters."""

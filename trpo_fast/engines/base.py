@@ -96,8 +96,9 @@ class PolicyEngine(ABC):
 
         Parameters
         ----------
-        action_space : gymnasium.spaces.Box, Discrete, MultiDiscrete or MultiBinary
-            A Box clips what goes to the environment, the others add their start.
+        action_space : gymnasium.spaces.Box, Discrete, MultiDiscrete or MultiBinary, or a Tuple or Dict of these
+            A Box clips what goes to the environment, the others add their start; `trpo_fast.spaces.ActionStructure`
+            adds it in a Tuple or Dict.
         action_map : {"clip", "affine", "auto"}
             How an action of the policy becomes one of a Box; see `trpo_fast.spaces.resolved_action_map`.
         observation_mean, observation_scale : float64, shape (D,), optional
@@ -137,7 +138,7 @@ class PolicyEngine(ABC):
             "action_high": layout.high,
             "action_scale": layout.scale,
             "action_offset": layout.offset,
-            "action_start": None if layout.distribution == "gaussian" else layout.start,
+            "action_start": layout.start if layout.low is None else None,
         }
 
     @abstractmethod

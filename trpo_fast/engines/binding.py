@@ -97,9 +97,13 @@ def checked_action_layout(space: spaces.Space[Any], policy: nn.Module, action_ma
     """The layout of `space`; ValueError when it is not supported, or not what an MLPPolicy was made for."""
     layout = action_layout(space, action_map)
     if isinstance(policy, MLPPolicy):
-        made_for = policy.distribution, policy.widths[-1], policy.nvec
-        if made_for != (layout.distribution, layout.outputs, layout.nvec):
+        own = action_layout(policy.action_space)
+        if _what_kernels_know(own) != _what_kernels_know(layout):
             raise ValueError(
                 f"action_space: got {space}, but the policy is {policy.distribution} over {policy.action_space}"
             )
     return layout
+
+
+def _what_kernels_know(layout: ActionLayout) -> tuple[Any, ...]:
+    return layout.distribution, layout.outputs, layout.kernel_arguments

@@ -15,6 +15,7 @@ from trpo_fast._core.operator import Operator
 from trpo_fast._core.policy import PolicyKernel
 from trpo_fast._core.preconditioner import FisherFactors
 from trpo_fast.environments.acting import ActorPlan
+from trpo_fast.environments.spaces import action_layout
 from trpo_fast.policies.mlp import MLPPolicy
 
 from .base import PolicyEngine
@@ -38,8 +39,9 @@ def obstacle_to_native(policy: nn.Module) -> str | None:
     if len(policy.layers) > MAX_LAYERS:
         return f"{type(policy).__name__} has {len(policy.layers)} layers, more than {MAX_LAYERS}"
     expected: dict[str, tuple[int, ...]] = {}
-    if policy.distribution == "gaussian":
-        expected["log_std"] = (policy.widths[-1],)
+    log_std_size = action_layout(policy.action_space).log_std_size
+    if log_std_size:
+        expected["log_std"] = (log_std_size,)
     for index, (inputs, outputs) in enumerate(zip(policy.widths[:-1], policy.widths[1:], strict=True)):
         expected |= {f"layers.{index}.weight": (outputs, inputs), f"layers.{index}.bias": (outputs,)}
     owners: dict[int, str] = {}
@@ -80,8 +82,15 @@ class NativeEngine(PolicyEngine):
 
     def __init__(self, policy: MLPPolicy) -> None:
         super().__init__(policy, policy.flat)
-        nvec = policy.nvec if policy.distribution == "multicategorical" else None
-        self._kernel_arguments = (policy.widths, policy.activation, policy.distribution, self.dtype, nvec)
+        layout = action_layout(policy.action_space)
+        self._kernel_arguments = (
+            policy.widths,
+            policy.activation,
+            policy.distribution,
+            self.dtype,
+            *layout.kernel_arguments,
+        )
+        self._stores_integers = layout.low is None
         self._kernel = PolicyKernel(*self._kernel_arguments)
         self._factors = FisherFactors(self._kernel)
 
@@ -110,9 +119,8 @@ class NativeEngine(PolicyEngine):
         if obstacle is not None:
             raise ValueError(f"policy: the native engine cannot serve it any longer: {obstacle}")
         self.refresh()
-        discrete = self._policy.distribution != "gaussian"
         observations = as_rows("observations", batch.observations, self.dtype)
-        actions = as_rows("actions", batch.actions, np.dtype(np.int64) if discrete else self.dtype)
+        actions = as_rows("actions", batch.actions, np.dtype(np.int64) if self._stores_integers else self.dtype)
         advantages = as_rows("advantages", batch.advantages, self.dtype)
         log_probs = None if batch.log_probs is None else as_rows("log_probs", batch.log_probs, self.dtype)
         self._kernel.bind(

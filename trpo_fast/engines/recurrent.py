@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 from trpo_fast._core.library import MAX_LAYERS
 from trpo_fast._core.policy import PolicyKernel
 from trpo_fast._core.recurrent import CellActor
+from trpo_fast.environments.spaces import action_layout
 from trpo_fast.policies.recurrent import RecurrentPolicy
 from trpo_fast.recurrence import CELL_PARAMETERS
 
@@ -31,7 +32,7 @@ def obstacle_to_cell_actor(policy: nn.Module) -> str | None:
         if not plain or module._forward_hooks or module._forward_pre_hooks:
             return f"{name or type(policy).__name__!r} is not as it was made"
     names = [name for name, _ in policy.named_parameters()]
-    expected = ["log_std"] if policy.distribution == "gaussian" else []
+    expected = ["log_std"] if action_layout(policy.action_space).log_std_size else []
     expected += [f"layers.{i}.{part}" for i in range(len(policy.layers)) for part in ("weight", "bias")]
     expected += [f"cell.{name}" for name in CELL_PARAMETERS]
     devices = {parameter.device.type for parameter in policy.parameters()}
@@ -40,8 +41,8 @@ def obstacle_to_cell_actor(policy: nn.Module) -> str | None:
 
 def cell_actor(policy: RecurrentPolicy, parameters: NDArray[Any], **options: Any) -> CellActor:
     """The compiled actor of `policy`, whose flat buffer `parameters` is."""
-    nvec = policy.nvec if policy.distribution == "multicategorical" else None
-    head = PolicyKernel(policy.widths, policy.activation, policy.distribution, parameters.dtype, nvec)
+    arguments = policy.distribution, parameters.dtype, *action_layout(policy.action_space).kernel_arguments
+    head = PolicyKernel(policy.widths, policy.activation, *arguments)
     parts, offset = [], head.size
     for name in CELL_PARAMETERS:
         shape = tuple(getattr(policy.cell, name).shape)

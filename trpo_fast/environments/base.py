@@ -62,7 +62,8 @@ class Environments(ABC):
     observation_dtype, action_dtype : numpy.dtype
         Of the observations returned, and of the actions wanted.
     action_shape : tuple
-        Of one step's actions: ``(E,)`` for Discrete, ``(E, A)`` for other spaces.
+        Of one step's actions: ``(E,)`` for Discrete, ``(E, A)`` for other spaces; of a Tuple or Dict all parts one
+        after the other, choices counted from 0.
     wrappings : list of Wrapping
         What each copy is wrapped in, as far as that is known.
     left_out : tuple of str
@@ -99,11 +100,11 @@ class Environments(ABC):
         self.observation_size = self._layout.size
         self.observation_dtype = self._layout.dtype
         actions = action_layout(action_space)
-        discrete = actions.distribution != "gaussian"
-        wide = np.float64 if action_space.dtype == np.float64 else np.float32
-        self.action_dtype = np.dtype(np.int64 if discrete else wide)
+        # A product's have bounds of every dtype, and choices.
+        wide = np.float64 if actions.parts or action_space.dtype == np.float64 else np.float32
+        self.action_dtype = np.dtype(np.int64 if actions.low is None else wide)
         self.action_shape: tuple[int, ...] = (num_envs, *actions.shape)
-        self._mask_format = MaskFormat(action_space) if discrete else None
+        self._mask_format = MaskFormat(action_space) if actions.mask_size else None
         self.action_masks: NDArray[np.bool_] | None = None
         self.wrappings: list[Wrapping] = []
         self.parts: tuple[slice, ...] = (slice(0, num_envs),)

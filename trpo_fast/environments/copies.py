@@ -32,7 +32,7 @@ from trpo_fast.environments.closing import close_each, warn_of_failed_closes
 from trpo_fast.environments.generators import GlobalState, Own, Watched, seed_both
 from trpo_fast.environments.masks import MaskFormat, without_mask
 from trpo_fast.environments.observations import ObservationLayout
-from trpo_fast.environments.spaces import action_layout, check_action_space, without_text
+from trpo_fast.environments.spaces import action_layout, action_structure, check_action_space, without_text
 from trpo_fast.environments.wrappers import wrapping_of
 from trpo_fast.spaces import MASK_KEY
 from trpo_fast.state import State
@@ -133,6 +133,7 @@ class Copies:
         stored = action_layout(self.action_space)
         as_stored = np.dtype(np.float32 if stored.distribution == "gaussian" else np.int64)
         self._actions_differ = stored.shape != self._action_shape or as_stored != self._action_dtype
+        self._structure = action_structure(self.action_space) if stored.parts else None
         self._written: list[int] = []
 
     def bind(
@@ -202,12 +203,15 @@ class Copies:
             An answer against Gymnasium's contract; what an environment raises travels on, with a note that names the
             environment and its step.
         """
-        if self._actions_differ:
-            actions = actions.reshape((len(self.envs), *self._action_shape)).astype(self._action_dtype, copy=False)
+        each: Any = actions
+        if self._structure is not None:
+            each = self._structure.each(actions)
+        elif self._actions_differ:
+            each = actions.reshape((len(self.envs), *self._action_shape)).astype(self._action_dtype, copy=False)
         loop, self._written = self._loop, []
         self._steps += 1
         try:
-            loop.step(actions)
+            loop.step(each)
         except BaseException as error:
             error.add_note(f"environment {self.first + loop.at}, step {self._steps} after the reset")
             hint = note_of_integers(error, self.action_space) if self._steps == 1 else None

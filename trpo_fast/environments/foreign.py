@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from gymnasium import Space
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
-from numpy.typing import NDArray
 
 from trpo_fast.environments.making import reported
 
@@ -269,9 +268,9 @@ class _Tensors(_Translated):
         observations, infos = self.env.reset(seed=seed, options=options)
         return _arrays(observations), _needed_infos(infos)
 
-    def step(self, actions: NDArray[Any]) -> Any:
+    def step(self, actions: Any) -> Any:
         torch = sys.modules["torch"]
-        *answer, infos = self.env.step(torch.from_numpy(actions))
+        *answer, infos = self.env.step(_tensors(actions, torch))
         return *map(_arrays, answer), _needed_infos(infos)
 
 
@@ -284,6 +283,15 @@ def _arrays(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _arrays(part) for key, part in value.items()}
     return tuple(map(_arrays, value)) if isinstance(value, tuple) else value
+
+
+def _tensors(actions: Any, torch: Any) -> Any:
+    """`actions` with torch tensors in place of arrays, sharing their memory."""
+    if isinstance(actions, dict):
+        return {key: _tensors(part, torch) for key, part in actions.items()}
+    if isinstance(actions, tuple):
+        return tuple(_tensors(part, torch) for part in actions)
+    return torch.from_numpy(actions)
 
 
 def _needed_infos(infos: Any) -> Any:

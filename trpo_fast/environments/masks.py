@@ -8,7 +8,7 @@ from typing import Any
 from gymnasium import Space
 from gymnasium.spaces import Box, Dict, MultiBinary, Tuple
 
-from trpo_fast.environments.spaces import check_action_space, described
+from trpo_fast.environments.spaces import described, described_actions
 from trpo_fast.spaces import MASK_KEY, masks
 
 NAMES_OF_PARTS = ("action_mask", "action_masks", "mask")
@@ -19,7 +19,7 @@ class MaskFormat(masks.MaskFormat):
     """`trpo_fast.spaces.MaskFormat` of a Gymnasium space; ValueError for one whose actions are not supported."""
 
     def __init__(self, space: Space[Any]) -> None:
-        super().__init__(described(check_action_space(space)))
+        super().__init__(described_actions(space))
 
 
 def mask_part(observation_space: Space[Any], action_space: Space[Any]) -> str | None:

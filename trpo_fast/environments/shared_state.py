@@ -195,7 +195,16 @@ def _answers(env: gymnasium.Env[Any, Any], info: Any, spaces: _Spaces, seed: int
 def _mask(env: gymnasium.Env[Any, Any], info: Any) -> Any:
     masks = getattr(env, "action_masks", None)
     mask = masks() if callable(masks) else info.get("action_mask")
-    return mask if mask is None or isinstance(mask, tuple) else np.asarray(mask, np.int8)
+    return _as_sampled_with(mask)
+
+
+def _as_sampled_with(mask: Any) -> Any:
+    """A mask as the spaces of Gymnasium take it, int8, nested as they are."""
+    if isinstance(mask, Mapping):
+        return {key: _as_sampled_with(part) for key, part in mask.items()}
+    if isinstance(mask, tuple):
+        return tuple(map(_as_sampled_with, mask))
+    return None if mask is None else np.asarray(mask, np.int8)
 
 
 def _append_numbers(value: Any, numbers: list[float]) -> None:

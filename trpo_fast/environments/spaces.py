@@ -18,16 +18,17 @@ from trpo_fast.spaces import ActionLayout
 from trpo_fast.spaces.descriptions import KINDS, check_keys
 
 
-def described(space: Space[Any], name: str = "") -> spaces.Space:
+def described(space: Space[Any], name: str = "", whole: str = "observation") -> spaces.Space:
     """A supported `space` without Gymnasium; a ValueError names what in it is not supported.
 
-    `name` is how error messages call the part of the observation that `space` describes, ``['camera'][0]`` for example.
+    `name` is how error messages call the part of the `whole` that `space` describes, ``['camera'][0]`` for example.
     """
     if isinstance(space, Dict):
-        check_keys(space.spaces, f"observation{name}")
-        return spaces.Dict({key: described(part, f"{name}[{key!r}]") for key, part in space.spaces.items()})
+        check_keys(space.spaces, f"{whole}{name}")
+        return spaces.Dict({key: described(part, f"{name}[{key!r}]", whole) for key, part in space.spaces.items()})
     if isinstance(space, Tuple):
-        return spaces.Tuple(tuple(described(part, f"{name}[{index}]") for index, part in enumerate(space.spaces)))
+        parts = enumerate(space.spaces)
+        return spaces.Tuple(tuple(described(part, f"{name}[{index}]", whole) for index, part in parts))
     if isinstance(space, Box):
         return spaces.Box(space.low, space.high)
     if isinstance(space, Discrete):
@@ -36,7 +37,7 @@ def described(space: Space[Any], name: str = "") -> spaces.Space:
         return spaces.MultiDiscrete(space.nvec, space.start)
     if isinstance(space, MultiBinary):
         return spaces.MultiBinary(space.n if isinstance(space.n, int) else tuple(map(int, space.n)))
-    where = f"observation{name}: its" if name else "observation"
+    where = f"{whole}{name}: its" if name else whole
     raise ValueError(
         f"{where} space must be a Box, Discrete, MultiDiscrete or MultiBinary, or a Dict or Tuple of these, got {space}"
     )
@@ -84,29 +85,38 @@ def numeric_columns(space: Space[Any]) -> NDArray[np.bool_]:
 
 def action_layout(space: Space[Any], action_map: str = "clip") -> ActionLayout:
     """The layout of a supported action space; a ValueError names any other, and an `action_map` that it cannot have."""
-    return spaces.action_layout(described(_with_kind_checked(space)), action_map)
+    return spaces.action_layout(described_actions(space), action_map)
 
 
 def resolved_action_map(space: Space[Any], action_map: str) -> str:
     """As `trpo_fast.spaces.resolved_action_map`."""
-    return spaces.resolved_action_map(described(_with_kind_checked(space)), action_map)
+    return spaces.resolved_action_map(described_actions(space), action_map)
 
 
 def unreached_sides(space: Space[Any], reach: float = spaces.REACH) -> list[tuple[str, float]]:
     """As `trpo_fast.spaces.unreached_sides`."""
-    return spaces.unreached_sides(described(_with_kind_checked(space)), reach)
+    return spaces.unreached_sides(described_actions(space), reach)
 
 
-def check_action_space(space: Space[Any]) -> Box | Discrete | MultiDiscrete | MultiBinary:
+def action_structure(space: Space[Any]) -> spaces.ActionStructure:
+    """The `trpo_fast.spaces.ActionStructure` of a supported action space; a ValueError names any other."""
+    return spaces.ActionStructure(described_actions(space))
+
+
+def check_action_space(space: Space[Any]) -> Space[Any]:
     """Return `space` when its actions are supported; a ValueError names any other."""
     action_layout(space)
-    return _with_kind_checked(space)
-
-
-def _with_kind_checked(space: Space[Any]) -> Box | Discrete | MultiDiscrete | MultiBinary:
-    if not isinstance(space, (Box, Discrete, MultiDiscrete, MultiBinary)):
-        raise ValueError(f"action space must be a Box of floats, Discrete, MultiDiscrete or MultiBinary, got {space}")
     return space
+
+
+def described_actions(space: Space[Any]) -> spaces.Space:
+    """As `described`, of an action space."""
+    if not isinstance(space, (Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple)):
+        raise ValueError(
+            "action space must be a Box of floats, Discrete, MultiDiscrete or MultiBinary, or a Dict or Tuple of "
+            f"these, got {space}"
+        )
+    return described(space, whole="action")
 
 
 def space_to_json(space: Space[Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.checks import late_mask, require_same_spaces
 from trpo_fast.environments.closing import close_each, warn_of_failed_closes
 from trpo_fast.environments.masks import without_mask
+from trpo_fast.environments.spaces import action_structure
 from trpo_fast.environments.worker_process import PATIENCE, WorkerError, how_it_ended
 from trpo_fast.environments.wrappers import wrappings_of
 from trpo_fast.spaces import MASK_KEY, each_of
@@ -83,6 +84,8 @@ class VectorAdapter(Environments):
         self._observations_are_rows = len(self._observations_wanted) == 2
         self._dtype: np.dtype[Any] | None = None  # of the observations, once one has been looked at
         self._actions_as_env = (self.num_envs, *(self.action_space.shape or ())), self.action_space.dtype
+        structure = action_structure(self.action_space)
+        self._structure = structure if structure.is_nested else None
         self._name = name
         self._mask_source: Callable[[Any, dict[str, Any]], tuple[Any, Any]] | None = None
         self._steps = 0  # since the reset, for errors
@@ -127,10 +130,13 @@ class VectorAdapter(Environments):
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Step every copy; see :class:`Environments`."""
         shape, dtype = self._actions_as_env
-        if actions.dtype is not dtype or actions.shape != shape:
-            actions = actions.reshape(shape).astype(dtype, copy=False)
+        given: Any = actions
+        if self._structure is not None:
+            given = self._structure.batch(actions)
+        elif actions.dtype is not dtype or actions.shape != shape:
+            given = actions.reshape(shape).astype(dtype, copy=False)
         try:
-            observations, rewards, terminated, truncated, infos = self._env.step(actions)
+            observations, rewards, terminated, truncated, infos = self._env.step(given)
             masks = None if self._mask_source is None else self._mask_source(observations, infos)
         except BaseException as error:
             self._leave_unfinished(error)
@@ -369,12 +375,13 @@ class VectorAdapter(Environments):
         return vector.call("action_masks"), None
 
     def _take_masks(self, masks: Any, present: Any, ended: NDArray[np.bool_] | None) -> None:
+        assert self._mask_format is not None
+        masks = self._mask_format.apart(masks, self.num_envs)
         if not hasattr(masks, "__len__") or len(masks) != self.num_envs:
             given = f"{len(masks)} masks" if hasattr(masks, "__len__") else repr(masks)
             raise ValueError(f"action_masks: {given} given; want one for each of {self.num_envs} environments")
         if ended is not None and ended.any():  # a finished game may well allow nothing
             present = np.logical_not(ended) if present is None else np.logical_and(present, np.logical_not(ended))
-        assert self._mask_format is not None
         self.action_masks = self._mask_format.rows(
             masks, present, name="environment", when=f" at step {self._steps} after the reset"
         )

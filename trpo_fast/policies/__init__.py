@@ -1,9 +1,11 @@
 """Torch policies and critics, and their parameters as one contiguous buffer."""
 
 from .cnn import CNNCritic, CNNPolicy
+from .distributions import Product
 from .flat import FlatParameters
 from .mlp import ACTIVATIONS, MLPCritic, MLPPolicy
 from .multi_input import MultiInputCritic, MultiInputPolicy
+from .recurrent import RecurrentCritic, RecurrentPolicy
 
 __all__ = [
     "ACTIVATIONS",
@@ -14,4 +16,7 @@ __all__ = [
     "MLPPolicy",
     "MultiInputCritic",
     "MultiInputPolicy",
+    "Product",
+    "RecurrentCritic",
+    "RecurrentPolicy",
 ]

@@ -116,11 +116,12 @@ class CNNPolicy(_CNN):
     Attributes
     ----------
     log_std : nn.Parameter, shape (A,)
-        First of the parameters; Gaussian only.
+        First of the parameters; one for each dimension of a Box, and only where there is one.
     convolutions : nn.ModuleList of nn.Conv2d
     dense, head : nn.Linear
-    distribution : {"gaussian", "categorical", "multicategorical", "bernoulli"}
+    distribution : {"gaussian", "categorical", "multicategorical", "bernoulli", "product"}
     nvec : tuple of int
+    action_parts : tuple of ActionLayout
         As in `MLPPolicy`.
 
     Raises
@@ -151,9 +152,9 @@ class CNNPolicy(_CNN):
         layout, dtype = action_layout(action_space), checked_dtype(dtype)
         super().__init__(observation_space, layout.outputs, 0.01, channel_axis, dtype, seed)
         self.action_space = action_space
-        self.distribution, self.nvec = layout.distribution, layout.nvec
-        if self.distribution == "gaussian":
-            self.log_std = initial_log_std(layout.outputs, log_std_init, dtype)
+        self.distribution, self.nvec, self.action_parts = layout.distribution, layout.nvec, layout.parts
+        if layout.log_std_size:
+            self.log_std = initial_log_std(layout.log_std_size, log_std_init, dtype)
 
     def forward(self, observations: Tensor) -> Distribution:
         """Distribution of the actions, batch shape (B,), as `MLPPolicy` returns it.
@@ -163,8 +164,13 @@ class CNNPolicy(_CNN):
         observations : Tensor, shape (B, D) or (B, *observation_space.shape)
             As the space has them, pixels from 0 to 255 for instance, of any dtype.
         """
-        log_std = self.log_std if self.distribution == "gaussian" else None
-        return action_distribution(self.distribution, self._outputs(observations), log_std=log_std, nvec=self.nvec)
+        return action_distribution(
+            self.distribution,
+            self._outputs(observations),
+            log_std=getattr(self, "log_std", None),
+            nvec=self.nvec,
+            parts=self.action_parts,
+        )
 
 
 class CNNCritic(_CNN):

@@ -5,12 +5,16 @@ For the families here both are exact and in closed form; for every other distrib
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal, kl_divergence
+from torch.distributions.kl import register_kl
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ def family_of(distribution: Distribution) -> Family | None:
 
     Subclasses are not taken for their parents: they may have changed the density.
     """
+    if type(distribution) is Product:
+        return _product_family(distribution)
     return _FAMILIES.get(type(base_of(distribution)))
 
 
@@ -46,6 +52,8 @@ def divergence(p: Distribution, q: Distribution) -> Tensor:
 
     Raises NotImplementedError when the pair has neither a closed form here nor one in torch.
     """
+    if type(p) is type(q) is Product and len(p.parts) == len(q.parts):
+        return torch.stack([divergence(*pair) for pair in zip(p.parts, q.parts, strict=True)]).sum(0)
     family = family_of(p)
     if family is not None and family is family_of(q):
         terms = family.divergence(family.coordinates(p), family.coordinates(q))
@@ -86,21 +94,136 @@ class MultiCategorical(Independent):
         return torch.cat([block[:, :n] for block, n in parts], 1)
 
 
+class Product(Distribution):
+    """Distributions of one sample's actions that are independent of each other, event shape ``(K,)``.
+
+    A value is a row of floats: the values of all parts, flat, one after the other, choices as whole numbers.
+    Log-probabilities, entropies and divergences add up, and the Fisher information has a block for each part.
+
+    Parameters
+    ----------
+    parts : sequence of Distribution
+        Each of batch shape (B,) and any event shape, for each space in a Tuple or Dict of actions, in its order.
+
+    Raises
+    ------
+    ValueError
+        There is no part, or their batch shapes differ, or are no (B,).
+    TypeError
+        One of them is no Distribution.
+    """
+
+    arg_constraints = {}  # noqa: RUF012  (torch's own name and kind; the parts check their arguments)
+
+    def __init__(self, parts: Sequence[Distribution]) -> None:
+        self.parts = tuple(parts)
+        for part in self.parts:
+            if not isinstance(part, Distribution):
+                raise TypeError(f"parts: got {type(part).__name__} among them, wanted torch distributions")
+        shapes = {tuple(part.batch_shape) for part in self.parts}
+        if len(shapes) != 1 or len(next(iter(shapes))) != 1:
+            raise ValueError(f"parts: got batch shapes {sorted(shapes)}, wanted one (B,) of at least one distribution")
+        self.sizes = tuple(part.event_shape.numel() for part in self.parts)
+        super().__init__(self.parts[0].batch_shape, torch.Size([sum(self.sizes)]), validate_args=False)
+
+    @property
+    def mode(self) -> Tensor:
+        """Of each part; NotImplementedError where torch does not know one."""
+        return self.joined([part.mode for part in self.parts])
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """A value of each part, without gradients."""
+        return self.joined([part.sample(sample_shape) for part in self.parts])
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Of rows (..., K): the sum over the parts."""
+        return sum_of(part.log_prob(own) for part, own in zip(self.parts, self.split(value), strict=True))
+
+    def entropy(self) -> Tensor:
+        """Sum over the parts; NotImplementedError where torch does not know one."""
+        return sum_of(part.entropy() for part in self.parts)
+
+    def joined(self, values: Sequence[Tensor]) -> Tensor:
+        """A row of the parts' values, (..., K) of floats."""
+        dtype = functools.reduce(torch.promote_types, [value.dtype for value in values])
+        floats = dtype if dtype.is_floating_point else _logits_dtype(self.parts)
+        rows = [
+            value.reshape(*value.shape[: value.ndim - len(part.event_shape)], -1).to(floats)
+            for value, part in zip(values, self.parts, strict=True)
+        ]
+        return torch.cat(rows, -1)
+
+    def split(self, value: Tensor) -> list[Tensor]:
+        """The parts' values, each of its event shape, of rows (..., K)."""
+        pieces = value.split(self.sizes, -1)
+        return [
+            piece.reshape(*value.shape[:-1], *part.event_shape) for piece, part in zip(pieces, self.parts, strict=True)
+        ]
+
+
+@register_kl(Product, Product)
+def _kl_of_products(p: Product, q: Product) -> Tensor:
+    return sum_of(kl_divergence(*pair) for pair in zip(p.parts, q.parts, strict=True))
+
+
+def sum_of(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of at least one tensor."""
+    return functools.reduce(torch.add, terms)
+
+
+def _logits_dtype(parts: Sequence[Distribution]) -> torch.dtype:
+    """Of the parameters of distributions over integers."""
+    for part in parts:
+        logits = getattr(base_of(part), "logits", None)
+        if isinstance(logits, Tensor):
+            return logits.dtype
+    return torch.get_default_dtype()
+
+
+def _product_family(product: Product) -> Family | None:
+    """Coordinates, M and divergence of each part, one after the other; None where one has none."""
+    families = [family_of(part) for part in product.parts]
+    known = [family for family in families if family is not None]
+    if len(known) < len(families):
+        return None
+    counts = [len(family.coordinates(part)) for family, part in zip(known, product.parts, strict=True)]
+    ends = list(itertools.accumulate(counts))
+    spans = [slice(end - count, end) for count, end in zip(counts, ends, strict=True)]
+
+    def coordinates(distribution: Distribution) -> tuple[Tensor, ...]:
+        assert isinstance(distribution, Product)
+        parts = zip(known, distribution.parts, strict=True)
+        return tuple(itertools.chain.from_iterable(family.coordinates(part) for family, part in parts))
+
+    def metric(at: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        blocks = (family.metric(at[span], tangents[span]) for family, span in zip(known, spans, strict=True))
+        return tuple(itertools.chain.from_iterable(blocks))
+
+    def divergence(p: tuple[Tensor, ...], q: tuple[Tensor, ...]) -> Tensor:
+        terms = [family.divergence(p[span], q[span]) for family, span in zip(known, spans, strict=True)]
+        return torch.cat([term.reshape(len(term), -1) for term in terms], 1)
+
+    return Family(coordinates, metric, divergence)
+
+
 def with_masks(distribution: Distribution, masks: Tensor) -> Distribution:
     """`distribution` restricted to the choices where `masks` (B, K) is True; all others take no part at all.
 
     Parameters
     ----------
-    distribution : Categorical or Bernoulli, alone or in Independent, or MultiCategorical
+    distribution : Categorical or Bernoulli, alone or in Independent, MultiCategorical, or a Product with one of these
         Batch shape (B,).
     masks : bool Tensor
-        K is the number of logits; of a Bernoulli twice that, pairs (may be 0, may be 1).
+        K is the number of logits; of a Bernoulli twice that, pairs (may be 0, may be 1). Of a product those of its
+        parts, one after the other; others than these have none.
 
     Raises
     ------
     ValueError
         Another distribution, masks of another shape, or one that forbids everything in a component.
     """
+    if isinstance(distribution, Product):
+        return _product_with_masks(distribution, masks)
     base, sizes = base_of(distribution), choices_of(distribution)
     if sizes is None:
         raise ValueError(
@@ -130,10 +253,28 @@ def with_masks(distribution: Distribution, masks: Tensor) -> Distribution:
     return Independent(restricted, event_axes, validate_args=False) if event_axes else restricted
 
 
+def _product_with_masks(distribution: Product, masks: Tensor) -> Product:
+    sizes = [sum(choices_of(part) or ()) for part in distribution.parts]
+    count = distribution.batch_shape[0]
+    if not any(sizes) or tuple(masks.shape) != (count, sum(sizes)):
+        raise ValueError(
+            f"action_masks: got shape {tuple(masks.shape)}, wanted {(count, sum(sizes))}, K items for all Categoricals "
+            "and Bernoullis in the product"
+        )
+    parts = []
+    for index, (part, own) in enumerate(zip(distribution.parts, masks.split(sizes, 1), strict=True)):
+        try:
+            parts.append(with_masks(part, own) if own.shape[1] else part)
+        except ValueError as error:
+            raise ValueError(f"{error} of part {index}") from error
+    return Product(parts)
+
+
 def choices_of(distribution: Distribution) -> tuple[int, ...] | None:
     """Choices of each component of a Categorical or Bernoulli, alone or in Independent, or of a MultiCategorical.
 
-    None for all others; `distribution` has batch shape (B,), and every other axis of it is one of its event.
+    None for all others, a Product included, whose parts are to be asked; `distribution` has batch shape (B,), and every
+    other axis of it is one of its event.
     """
     base, components = base_of(distribution), distribution.event_shape.numel()
     if isinstance(distribution, MultiCategorical):

@@ -11,12 +11,18 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Independen
 
 from trpo_fast._core.library import as_double
 from trpo_fast.solvers.validation import require_count
+from trpo_fast.spaces import ActionLayout
 
-from .distributions import MultiCategorical
+from .distributions import MultiCategorical, Product
 
 
 def action_distribution(
-    distribution: str, outputs: Tensor, *, log_std: Tensor | None = None, nvec: Sequence[int] = ()
+    distribution: str,
+    outputs: Tensor,
+    *,
+    log_std: Tensor | None = None,
+    nvec: Sequence[int] = (),
+    parts: Sequence[ActionLayout] = (),
 ) -> Distribution:
     """The distribution that `trpo_fast.spaces.ActionLayout` calls `distribution`, batch shape (B,).
 
@@ -24,19 +30,31 @@ def action_distribution(
 
     Parameters
     ----------
-    distribution : {"gaussian", "categorical", "multicategorical", "bernoulli"}
+    distribution : {"gaussian", "categorical", "multicategorical", "bernoulli", "product"}
     outputs : Tensor, shape (B, layout.outputs)
         Means, or logits.
     log_std : Tensor, shape (A,)
-        Log standard deviations, of a Gaussian only.
+        Log standard deviations, of a Gaussian and of those in a product, one after the other.
     nvec : sequence of int
         Choices of each component, of "multicategorical" only.
+    parts : sequence of ActionLayout
+        Of "product" only.
 
     Returns
     -------
-    Independent(Normal), Categorical, MultiCategorical or Independent(Bernoulli)
+    Independent(Normal), Categorical, MultiCategorical, Independent(Bernoulli), or a Product of these
         Event shape as a stored action.
     """
+    if distribution == "product":
+        columns = outputs.split([part.outputs for part in parts], 1)
+        sizes = [part.log_std_size for part in parts]
+        log_stds: Sequence[Tensor | None] = [None] * len(parts) if log_std is None else log_std.split(sizes)
+        return Product(
+            [
+                action_distribution(part.distribution, own, log_std=own_log_std, nvec=part.nvec)
+                for part, own, own_log_std in zip(parts, columns, log_stds, strict=True)
+            ]
+        )
     if distribution == "categorical":
         return Categorical(logits=outputs, validate_args=False)
     if distribution == "multicategorical":

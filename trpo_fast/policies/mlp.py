@@ -100,7 +100,8 @@ class MLPPolicy(_MLP):
     """Perceptron policy over any supported action space.
 
     A diagonal Gaussian with free log standard deviations for a Box; logits of one categorical distribution for
-    Discrete, of one for each component for MultiDiscrete, of one Bernoulli for each item of MultiBinary.
+    Discrete, of one for each component for MultiDiscrete, of one Bernoulli for each item of MultiBinary; the product of
+    these for a Tuple or a Dict, whose parts share all layers but the rows of the last.
 
     Weights are orthogonal with gain sqrt(2) (hidden) and 0.01 (output, so that the first actions are centred and the
     first Fisher matrix is well scaled), biases zero [1]_.
@@ -109,7 +110,7 @@ class MLPPolicy(_MLP):
     ----------
     observation_space : gymnasium.Space
         Any supported one; observations are flattened.
-    action_space : gymnasium.spaces.Box of floats, Discrete, MultiDiscrete or MultiBinary
+    action_space : gymnasium.spaces.Box of floats, Discrete, MultiDiscrete or MultiBinary, or a Tuple or Dict of these
         Any shape.
     hidden_sizes : sequence of int
         May be empty: a linear policy.
@@ -124,13 +125,15 @@ class MLPPolicy(_MLP):
     Attributes
     ----------
     log_std : nn.Parameter, shape (A,)
-        First of the parameters; Gaussian only.
+        First of the parameters; one for each dimension of a Box, and only where there is one.
     layers : nn.ModuleList of nn.Linear
     widths : tuple of int
         Inputs, hidden sizes, action dimensions or logits.
-    distribution : {"gaussian", "categorical", "multicategorical", "bernoulli"}
+    distribution : {"gaussian", "categorical", "multicategorical", "bernoulli", "product"}
     nvec : tuple of int
-        Choices of each categorical component; empty for a Box and for MultiBinary.
+        Choices of each categorical component; empty for a Box, for MultiBinary and for a product.
+    action_parts : tuple of ActionLayout
+        Of a product, in the order of its outputs; empty for all others.
     flat : FlatParameters
         ``[log_std] W1 b1 W2 b2 ...`` in one buffer.
 
@@ -164,10 +167,10 @@ class MLPPolicy(_MLP):
         super().__init__(widths, activation, 0.01, dtype, seed)
         self.observation_space = observation_space
         self.action_space = action_space
-        self.distribution, self.nvec = layout.distribution, layout.nvec
-        if self.distribution == "gaussian":
+        self.distribution, self.nvec, self.action_parts = layout.distribution, layout.nvec, layout.parts
+        if layout.log_std_size:
             # A module's own parameters come before its children's in named_parameters().
-            self.log_std = initial_log_std(layout.outputs, log_std_init, dtype)
+            self.log_std = initial_log_std(layout.log_std_size, log_std_init, dtype)
         self.flat = FlatParameters(self)
 
     def forward(self, observations: Tensor) -> Distribution:
@@ -179,11 +182,17 @@ class MLPPolicy(_MLP):
 
         Returns
         -------
-        Independent(Normal), Categorical, MultiCategorical or Independent(Bernoulli); event shape as stored actions have
+        Independent(Normal), Categorical, MultiCategorical, Independent(Bernoulli), or a Product of these; event shape
+        as stored actions have
             Arguments are not validated: non-finite parameters are for the caller to notice.
         """
-        log_std = self.log_std if self.distribution == "gaussian" else None
-        return action_distribution(self.distribution, self._outputs(observations), log_std=log_std, nvec=self.nvec)
+        return action_distribution(
+            self.distribution,
+            self._outputs(observations),
+            log_std=getattr(self, "log_std", None),
+            nvec=self.nvec,
+            parts=self.action_parts,
+        )
 
 
 class MLPCritic(_MLP):

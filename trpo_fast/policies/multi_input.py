@@ -127,9 +127,9 @@ class MultiInputPolicy(_MultiInput):
         how = hidden_sizes, activation, channel_axis, boards, dtype, seed
         super().__init__(observation_space, layout.outputs, 0.01, *how)
         self.action_space = action_space
-        self.distribution, self.nvec = layout.distribution, layout.nvec
-        if self.distribution == "gaussian":
-            self.log_std = initial_log_std(layout.outputs, log_std_init, dtype)
+        self.distribution, self.nvec, self.action_parts = layout.distribution, layout.nvec, layout.parts
+        if layout.log_std_size:
+            self.log_std = initial_log_std(layout.log_std_size, log_std_init, dtype)
 
     def forward(self, observations: Tensor) -> Distribution:
         """Distribution of the actions, batch shape (B,), as `MLPPolicy` returns it.
@@ -139,8 +139,13 @@ class MultiInputPolicy(_MultiInput):
         observations : Tensor, shape (B, D)
             Flat rows of the space, images as the space has them.
         """
-        log_std = self.log_std if self.distribution == "gaussian" else None
-        return action_distribution(self.distribution, self._outputs(observations), log_std=log_std, nvec=self.nvec)
+        return action_distribution(
+            self.distribution,
+            self._outputs(observations),
+            log_std=getattr(self, "log_std", None),
+            nvec=self.nvec,
+            parts=self.action_parts,
+        )
 
 
 class MultiInputCritic(_MultiInput):

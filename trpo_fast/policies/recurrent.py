@@ -152,7 +152,7 @@ class RecurrentPolicy(_Recurrent):
     kind : {"gru", "lstm"}
     observation_space : gymnasium.Space
         Any supported one; observations are flattened.
-    action_space : gymnasium.spaces.Box of floats, Discrete, MultiDiscrete or MultiBinary
+    action_space : gymnasium.spaces.Box of floats, Discrete, MultiDiscrete or MultiBinary, or a Tuple or Dict of these
     units : int
         H, of the cell.
     hidden_sizes : sequence of int
@@ -168,11 +168,11 @@ class RecurrentPolicy(_Recurrent):
     Attributes
     ----------
     log_std : nn.Parameter, shape (A,)
-        First of the parameters; Gaussian only.
+        First of the parameters; one for each dimension of a Box, and only where there is one.
     layers : nn.ModuleList of nn.Linear
     cell : nn.GRUCell or nn.LSTMCell
-    distribution : {"gaussian", "categorical", "multicategorical", "bernoulli"}
-    nvec : tuple of int
+    distribution : {"gaussian", "categorical", "multicategorical", "bernoulli", "product"}
+    nvec, action_parts
         As in `MLPPolicy`.
 
     Raises
@@ -205,15 +205,20 @@ class RecurrentPolicy(_Recurrent):
         super().__init__(kind, inputs, units, hidden_sizes, layout.outputs, activation, 0.01, dtype, seed)
         self.observation_space = observation_space
         self.action_space = action_space
-        self.distribution, self.nvec = layout.distribution, layout.nvec
-        if self.distribution == "gaussian":
-            self.log_std = initial_log_std(layout.outputs, log_std_init, dtype)
+        self.distribution, self.nvec, self.action_parts = layout.distribution, layout.nvec, layout.parts
+        if layout.log_std_size:
+            self.log_std = initial_log_std(layout.log_std_size, log_std_init, dtype)
 
     def forward(self, observations: Tensor, state: Tensor, episode_starts: Tensor) -> tuple[Distribution, Tensor]:
         """Distribution of the actions, batch shape (T E,), and states after the last step; see `RecurrentModule`."""
         outputs, states = self._outputs(observations, state, episode_starts)
-        log_std = self.log_std if self.distribution == "gaussian" else None
-        found = action_distribution(self.distribution, outputs, log_std=log_std, nvec=self.nvec)
+        found = action_distribution(
+            self.distribution,
+            outputs,
+            log_std=getattr(self, "log_std", None),
+            nvec=self.nvec,
+            parts=self.action_parts,
+        )
         return found, states[-len(state) :]
 
 

@@ -8,9 +8,9 @@ from .actions import (
     ACTION_MAPS,
     REACH,
     ActionLayout,
+    ActionStructure,
     action_layout,
     resolved_action_map,
-    single_action,
     unreached_sides,
 )
 from .descriptions import (
@@ -25,6 +25,8 @@ from .descriptions import (
     flat_size,
     from_json,
     leaves,
+    named_leaves,
+    nested,
     numeric_columns,
     to_json,
 )
@@ -36,6 +38,7 @@ __all__ = [
     "MASK_KEY",
     "REACH",
     "ActionLayout",
+    "ActionStructure",
     "Box",
     "Dict",
     "Discrete",
@@ -52,9 +55,10 @@ __all__ = [
     "flat_size",
     "from_json",
     "leaves",
+    "named_leaves",
+    "nested",
     "numeric_columns",
     "resolved_action_map",
-    "single_action",
     "to_json",
     "unreached_sides",
 ]

@@ -122,6 +122,24 @@ def leaves(space: Space) -> Iterator[Leaf]:
         yield from leaves(part)
 
 
+def named_leaves(space: Space, name: str) -> Iterator[tuple[str, Leaf]]:
+    """`leaves` with what to call each where a value of `space` is `name`: ``action['arm'][0]`` for example."""
+    if isinstance(space, Leaf):
+        yield name, space
+        return
+    for key, part in space.spaces.items() if isinstance(space, Dict) else enumerate(space.spaces):
+        yield from named_leaves(part, f"{name}[{key!r}]")
+
+
+def nested(space: Space, values: Iterator[Any]) -> Any:
+    """A value of `space`, of which `values` are the parts in the order of `leaves`; or one for each of a batch."""
+    if isinstance(space, Dict):
+        return {key: nested(part, values) for key, part in space.spaces.items()}
+    if isinstance(space, Tuple):
+        return tuple(nested(part, values) for part in space.spaces)
+    return next(values)
+
+
 def flat_size(leaf: Leaf) -> int:
     """Columns that an observation of `leaf` takes: one for each item of a Box, one for each choice of the discrete."""
     if isinstance(leaf, Discrete):

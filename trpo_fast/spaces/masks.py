@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .actions import action_layout
-from .descriptions import Box, Dict, MultiBinary, Space, Tuple
+from .descriptions import Box, Dict, Leaf, MultiBinary, Space, Tuple, leaves, named_leaves
 
 MASK_KEY = "action_mask"
 """Under which many environments hand out the mask as a part of a Dict observation."""
@@ -39,10 +39,12 @@ class MaskFormat:
     - MultiDiscrete: a tuple with an array for each component, as Gymnasium has it, or these one after the other.
     - MultiBinary: one item each, 0 or 1 where the action has to be that and 2 where it is free, as Gymnasium has it; or
       two items each, (may be 0, may be 1).
+    - Tuple, Dict: a tuple or dict of these, nested as the space, with None for a Box and wherever all is allowed; what
+      a dict leaves out is allowed. Or all of them one after the other: K items in one array.
 
     Parameters
     ----------
-    space : Discrete, MultiDiscrete or MultiBinary
+    space : Discrete, MultiDiscrete, MultiBinary, or a Tuple or Dict with one of these inside
         Other supported spaces have no masks: `size` is 0.
 
     Attributes
@@ -55,7 +57,12 @@ class MaskFormat:
         layout = action_layout(space)
         self._space = space
         self.size = layout.mask_size
-        self._counts = np.array(layout.nvec or (2,) * (self.size // 2), np.int64)
+        self._parts: list[MaskFormat] = []
+        if isinstance(space, Leaf):
+            self._counts = np.array(layout.nvec or (2,) * (self.size // 2), np.int64)
+        else:
+            self._parts = [MaskFormat(leaf) for leaf in leaves(space)]
+            self._counts = np.concatenate([part._counts for part in self._parts])
         self._starts = np.cumsum(self._counts) - self._counts
         self._binaries = layout.outputs if layout.distribution == "bernoulli" else 0
 
@@ -90,7 +97,7 @@ class MaskFormat:
             return None
         if not self.size:
             raise ValueError(f"action_masks: given for {self._space}; want None, masks are for discrete actions")
-        masks = [action_masks] if single else action_masks
+        masks = [action_masks] if single else self.apart(action_masks, count)
         if not hasattr(masks, "__len__") or len(masks) != count:
             given = f"{len(masks)} masks" if hasattr(masks, "__len__") else repr(masks)
             raise ValueError(f"action_masks: {given} given; want one for each of {count} observations")
@@ -122,7 +129,7 @@ class MaskFormat:
         ValueError
             A mask of another length or with other values, or one that forbids everything.
         """
-        rows = self._together(masks)
+        rows = None if self._parts else self._together(masks)
         if rows is None:
             rows = np.ones((len(masks), self.size), np.bool_)
             for i, mask in enumerate(masks):
@@ -133,11 +140,45 @@ class MaskFormat:
         possible = np.logical_or.reduceat(rows, self._starts, axis=1)
         if not possible.all():
             i, component = np.argwhere(~possible)[0]
-            where = f" of component {component}" if len(self._starts) > 1 else ""
+            where = self._where(int(component))
             raise ValueError(
                 f"action mask of {name} {first + i}{when} forbids every choice{where}; want at least one allowed"
             )
         return rows
+
+    def apart(self, masks: Any, count: int) -> Any:
+        """One mask for each of `count` owners where `masks` is a dict of their parts, as vector environments have it.
+
+        That is arrays or sequences by key, and who has one by ``"_" + key``, as Gymnasium gathers infos.
+        """
+        return _apart(self._space, masks, count) if isinstance(masks, Mapping) and self._parts else masks
+
+    def _where(self, component: int) -> str:
+        if not self._parts:
+            return f" of component {component}" if len(self._starts) > 1 else ""
+        for (place, _), part in zip(named_leaves(self._space, ""), self._parts, strict=True):
+            if component < len(part._counts):
+                return f" of part {place}{part._where(component)}"
+            component -= len(part._counts)
+        return ""
+
+    def _row_of_parts(self, mask: Any, name: str) -> NDArray[np.bool_]:
+        if isinstance(mask, np.ndarray) and mask.dtype != object:
+            if mask.shape != (self.size,) or mask.dtype.kind not in "biuf" or not ((mask == 0) | (mask == 1)).all():
+                raise ValueError(f"action mask of {name}: {mask} given; want {self._wanted()}")
+            return mask.astype(np.bool_)
+        rows = []
+        for (place, value), part in zip(_parts_of(self._space, mask, "", name), self._parts, strict=True):
+            if value is None:
+                rows.append(np.ones(part.size, np.bool_))
+            elif not part.size:
+                raise ValueError(
+                    f"action mask of {name}, part {place}: {value!r} given; want None for {part._space}, masks are for "
+                    "discrete actions"
+                )
+            else:
+                rows.append(part._row(value, f"{name}, part {place}"))
+        return np.concatenate(rows)
 
     def _together(self, masks: Any) -> NDArray[np.bool_] | None:
         """`masks` in one go where they make up one array of the usual form."""
@@ -167,6 +208,8 @@ class MaskFormat:
         return np.concatenate(columns, axis=1)
 
     def _row(self, mask: Any, name: str) -> NDArray[np.bool_]:
+        if self._parts:
+            return self._row_of_parts(mask, name)
         arrays = list(_arrays(mask))
         if any(array.dtype.kind not in "biuf" for array in arrays):
             raise ValueError(f"action mask of {name}: {mask!r} given; want {self._wanted()}")
@@ -184,11 +227,59 @@ class MaskFormat:
         return row.astype(np.bool_)
 
     def _wanted(self) -> str:
+        if self._parts:
+            return f"a mask or None for each part of {self._space}, nested as it is, or {self.size} items of 0 and 1"
         if self._binaries:
             return f"{self._binaries} numbers 0, 1 or 2 (free), or {self.size} of 0 and 1, for {self._space}"
         sizes = ", ".join(map(str, self._counts))
         parts = f", or a tuple of arrays of sizes {sizes}," if len(self._counts) > 1 else ""
         return f"{self.size} items of 0 and 1{parts} for {self._space}"
+
+
+def _parts_of(space: Space, mask: Any, place: str, name: str) -> Iterator[tuple[str, Any]]:
+    """Each part's place and mask, in the order of `leaves`; ValueError where `mask` is not nested as the space."""
+    if isinstance(space, Leaf):
+        yield place, mask
+        return
+    if isinstance(space, Dict):
+        given = {} if mask is None else mask
+        if not isinstance(given, Mapping) or not given.keys() <= space.spaces.keys():
+            keys = list(given) if isinstance(given, Mapping) else type(given).__name__
+            raise ValueError(
+                f"action mask of {name}{f', part {place}' if place else ''}: {keys} given; want a dict with some of "
+                f"{', '.join(map(str, space.spaces))}"
+            )
+        for key, part in space.spaces.items():
+            yield from _parts_of(part, given.get(key), f"{place}[{key!r}]", name)
+        return
+    several = [None] * len(space.spaces) if mask is None else mask
+    if not isinstance(several, tuple | list) or len(several) != len(space.spaces):
+        kind = f"a {type(several).__name__}" + (f" of {len(several)} items" if hasattr(several, "__len__") else "")
+        raise ValueError(
+            f"action mask of {name}{f', part {place}' if place else ''}: {kind} given; want a tuple of "
+            f"{len(space.spaces)} items"
+        )
+    for index, (part, own) in enumerate(zip(space.spaces, several, strict=True)):
+        yield from _parts_of(part, own, f"{place}[{index}]", name)
+
+
+def _apart(space: Space, masks: Any, count: int) -> Any:
+    if not (isinstance(space, Dict) and isinstance(masks, Mapping)):
+        return masks
+    single: list[dict[Any, Any]] = [{} for _ in range(count)]
+    presence = {f"_{key}" for key in space.spaces} - space.spaces.keys()
+    for key, values in masks.items():
+        if key in presence:
+            continue
+        own = _apart(space.spaces[key], values, count) if key in space.spaces else values
+        present = masks.get(f"_{key}") if f"_{key}" in presence else None
+        if not hasattr(own, "__len__") or len(own) != count:
+            given = f"{len(own)} masks" if hasattr(own, "__len__") else repr(own)
+            raise ValueError(f"action_masks: {given} given for {key!r}; want one for each of {count}")
+        for i in range(count):
+            if present is None or present[i]:
+                single[i][key] = own[i]
+    return single
 
 
 def _pairs(masks: NDArray[Any]) -> NDArray[np.bool_]:

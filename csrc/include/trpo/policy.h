@@ -17,17 +17,34 @@ enum { TRPO_MAX_OUTPUTS = 4096 };
  * machine. */
 #define TRPO_CACHE_BYTES ((size_t)1 << 30)
 
-/* What a row of the network's outputs means, and how an action and its mask are stored. */
-typedef struct {
+/* What a row of the network's outputs means, and how an action and its mask are stored. Outputs, actions and masks of a
+ * product's parts stand one after the other, and all its actions are REAL: choices as whole numbers, which are exact. */
+typedef struct trpo_action_layout {
     trpo_distribution distribution;
     size_t outputs;      /* widths[layers] of the network: means or logits */
     size_t components;   /* items of an action: REAL, = outputs, for a Gaussian; else int64, counted from 0 */
     const size_t *sizes; /* components: logits of each block, adding up to `outputs`; categorical only */
     size_t mask_items;   /* of a mask: outputs, or 2 * outputs, pairs (may be 0, may be 1), for a Bernoulli; else 0 */
+    size_t count;        /* of parts, > 0 for a product; as the next one product only */
+    const struct trpo_action_layout *parts; /* count: no products, whose sizes above add up to this one's */
 } trpo_action_layout;
 
-/* What a trust-region step is about. The flat buffer of a policy is log_std (widths[layers] items, Gaussian only), then the
- * network's parameters. REAL is the precision of the table that planned `network` and that every call with this batch uses.
+/* Items of log_std: one for each mean, in the order of the outputs. */
+static inline size_t trpo_log_std_items(const trpo_action_layout *layout) {
+    size_t items = layout->distribution == TRPO_GAUSSIAN ? layout->outputs : 0;
+    if (layout->distribution == TRPO_PRODUCT)
+        for (size_t i = 0; i < layout->count; i++)
+            if (layout->parts[i].distribution == TRPO_GAUSSIAN) items += layout->parts[i].outputs;
+    return items;
+}
+
+/* Whether the items of an action are REAL; int64 otherwise. */
+static inline int trpo_action_is_real(const trpo_action_layout *layout) {
+    return layout->distribution == TRPO_GAUSSIAN || layout->distribution == TRPO_PRODUCT;
+}
+
+/* What a trust-region step is about. The flat buffer of a policy is log_std (trpo_log_std_items), then the network's
+ * parameters. REAL is the precision of the table that planned `network` and that every call with this batch uses.
  * All means are sums over the rows divided by `total`.
  *
  * Nothing of it is modified, and none of it may change from policy_bind to the last call with the batch. The caller has
@@ -91,12 +108,12 @@ typedef struct {
 } trpo_policy_batch;
 
 /* Items of a policy's flat buffer. */
-static inline size_t trpo_policy_parameters(const trpo_mlp *network, trpo_distribution distribution) {
-    return network->parameters + (distribution == TRPO_GAUSSIAN ? network->widths[network->layers] : 0);
+static inline size_t trpo_policy_parameters(const trpo_mlp *network, const trpo_action_layout *layout) {
+    return network->parameters + trpo_log_std_items(layout);
 }
 
-/* Items of theta_old's forward pass of one tile: activations, whose output is as `resolve_rows` leaves it, then, discrete
- * only, the metric: p, or p (1 - p) for a Bernoulli, leading dimension padded[layers]. */
+/* Items of theta_old's forward pass of one tile: activations, whose output is as `joint_resolve` leaves it, then, but for a
+ * Gaussian, the metric: p, or p (1 - p) for a Bernoulli, leading dimension padded[layers]. */
 static inline size_t trpo_tile_items(const trpo_mlp *network, trpo_distribution distribution) {
     const size_t metric = distribution == TRPO_GAUSSIAN ? 0 : network->padded[network->layers];
     return TRPO_TILE_ROWS * (network->activation_items + metric);
@@ -202,14 +219,15 @@ static inline void trpo_policy_place(const trpo_policy_workspace *w, void *memor
 typedef struct {
     const trpo_mlp *network;
     trpo_action_layout layout;
-    const void *log_std;      /* REAL, Gaussian only */
-    const double *mean;       /* widths[0], or NULL: observations are not normalized */
-    const double *scale;      /* widths[0]: 1 / standard deviation */
-    double clip;              /* bound on |normalized observation| */
-    const double *low, *high; /* widths[layers], or NULL: the environment's action bounds, Gaussian only */
-    /* widths[layers], or NULL: an action a becomes scale a + offset before it meets the bounds, Gaussian only */
+    const void *log_std; /* REAL, trpo_log_std_items */
+    const double *mean;  /* widths[0], or NULL: observations are not normalized */
+    const double *scale; /* widths[0]: 1 / standard deviation */
+    double clip;         /* bound on |normalized observation| */
+    /* components, or NULL: the environment's action bounds, where actions are REAL */
+    const double *low, *high;
+    /* components, or NULL: an action a becomes scale a + offset before it meets the bounds, where actions are REAL */
     const double *action_scale, *action_offset;
-    const int64_t *start; /* components: first action of each, or NULL: 0; discrete only */
+    const int64_t *start; /* components: first action of each, or NULL: 0; where actions are int64 */
     trpo_random_key key;
     int deterministic; /* mean or mode instead of a sample */
 } trpo_actor;

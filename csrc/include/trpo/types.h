@@ -42,8 +42,8 @@ typedef enum {
 } trpo_function;
 
 /* Diagonal with state-independent log-std; independent blocks of logits (one for a Discrete space); independent
- * logits of 1 against 0. */
-typedef enum { TRPO_GAUSSIAN = 0, TRPO_CATEGORICAL = 1, TRPO_BERNOULLI = 2 } trpo_distribution;
+ * logits of 1 against 0; several of these, independent of each other. */
+typedef enum { TRPO_GAUSSIAN = 0, TRPO_CATEGORICAL = 1, TRPO_BERNOULLI = 2, TRPO_PRODUCT = 3 } trpo_distribution;
 
 /* KL(new || old) or KL(old || new). */
 typedef enum { TRPO_KL_NEW_OLD = 0, TRPO_KL_OLD_NEW = 1 } trpo_kl_direction;

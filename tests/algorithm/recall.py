@@ -2,7 +2,7 @@
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, Tuple
 
 
 class Recall(gym.Env):
@@ -42,3 +42,19 @@ class MaskedRecall(Recall):
         mask = np.ones(3, bool)
         mask[(self.wanted + 1 + self.t % 2) % 3] = False
         return mask
+
+
+class HybridRecall(Recall):
+    """Wants the action that the first observation named, with a mask, and half of it as a number beside it."""
+
+    action_space = Tuple([Discrete(3), Box(-1, 1, (1,))])
+
+    def step(self, action):
+        choice, aim = action
+        observation, reward, terminated, truncated, info = super().step(choice)
+        return observation, reward - float(abs(aim[0] - self.wanted / 2)), terminated, truncated, info
+
+    def action_masks(self):
+        mask = np.ones(3, bool)
+        mask[(self.wanted + 1 + self.t % 2) % 3] = False
+        return mask, None

@@ -7,7 +7,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
 from torch.distributions import Categorical
 
-from tests.algorithm.recall import MaskedRecall, Recall
+from tests.algorithm.recall import HybridRecall, MaskedRecall, Recall
 from tests.algorithm.test_resume import everything
 from trpo_fast import TRPO
 from trpo_fast.deploy import load_actor
@@ -237,6 +237,24 @@ def test_workers_have_the_bits_of_one_process(kind):
         )
         agent.close()
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_hybrid_actions_with_masks_are_remembered_in_rollouts_files_and_actors(kind, tmp_path):
+    agent = recall(HybridRecall, policy=kind)
+    agent.learn(256)
+    agent.evaluate(4)
+    agent.save(tmp_path / "model.trpo")
+    actor, states = load_actor(tmp_path / "model.trpo"), [None, None]
+    observations, masks = np.eye(3, dtype=np.float32), (np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1]], bool), None)
+    for deterministic in (True, False, True):
+        given = {"deterministic": deterministic, "action_masks": list(zip(masks[0], [None] * 3, strict=True))}
+        found = [one.predict(observations, state, **given) for one, state in zip((agent, actor), states, strict=True)]
+        states = [state for _, state in found]
+        for mine, its in zip(found[0][0], found[1][0], strict=True):
+            np.testing.assert_array_equal(mine, its)
+        assert masks[0][np.arange(3), found[0][0][0]].all()
+    agent.close()
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])

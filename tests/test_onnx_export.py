@@ -15,7 +15,8 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 from tests import reference
-from tests.agents import ACTIONS, OBSERVATIONS, PLAIN, observations_of, random_agent
+from tests.agents import ACTIONS, CHOICES, OBSERVATIONS, PLAIN, observations_of, random_agent
+from tests.algorithm.hybrid import nested_space
 from tests.algorithm.images import OwnPolicy
 from trpo_fast import TRPO, onnx_export
 from trpo_fast.environments.recipe import EnvironmentRecipe
@@ -92,6 +93,31 @@ def test_actions_of_every_space_are_the_agents(exported, space):
         mapped = reference.environment_action(found["mean"], space.low, space.high, agent.config.action_map)
         rtol = 1e-3 if space.dtype == np.float16 else 1e-6
         assert (abs(found["action"] - mapped) <= rtol * abs(mapped) + 1e-15 * unit_of(agent)).all()
+
+
+def test_an_action_of_parts_has_outputs_for_each(exported):
+    agent = random_agent(PLAIN, nested_space())
+    session = exported(agent)
+    _, batch = observations_of(agent, ROWS)
+    expected, found = agent.predict(batch, deterministic=True)[0], run(session, batch)
+    actions = parts(expected, "action")
+    assert set(actions) == {"action/kick", "action/arm/0", "action/arm/1", "action/power", "action/grid"}
+    for name, array in actions.items():
+        assert found[name].dtype == array.dtype and found[name].shape == array.shape
+        np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=3e-6 * 5)
+        assert (array != array[0]).any()
+    others = {"logits/kick": (ROWS, 3), "mean/arm/0": (ROWS, 2), "log_std/arm/0": (2,), "logits/arm/1": (ROWS, 2)}
+    others |= {"mean/power": (ROWS, 1), "log_std/power": (1,), "logits/grid": (ROWS, 5)}
+    assert {name: array.shape for name, array in found.items() if name not in actions} == others
+    log_std = np.concatenate([found["log_std/arm/0"], found["log_std/power"]])
+    np.testing.assert_array_equal(log_std, agent.policy.log_std.detach())
+    assert session.export.difference <= 1e-5
+
+
+def test_parts_whose_places_would_have_one_name_are_refused(tmp_path):
+    random_agent(PLAIN, Dict({"a/0": CHOICES, "a": Tuple([CHOICES])})).save(tmp_path / "model.trpo")
+    with pytest.raises(ValueError, match=r"action space: Dict.*; want keys that give every part its own name"):
+        export_onnx(tmp_path / "model.trpo")
 
 
 @pytest.mark.parametrize("space", OBSERVATIONS, ids=str)

@@ -34,6 +34,13 @@ SMALL = {"num_envs": 2, "steps_per_env": 24}
 STEPS = 2 * 24
 
 
+def total(action):
+    """Of all parts."""
+    if isinstance(action, dict):
+        action = tuple(action.values())
+    return sum(map(total, action)) if isinstance(action, tuple) else float(np.sum(action))
+
+
 class Anything(gym.Env):
     """Random observations of a space; pays the sum of the action, and is truncated after five steps."""
 
@@ -51,7 +58,7 @@ class Anything(gym.Env):
     def step(self, action):
         assert action in self.action_space
         self.time += 1
-        return self.observation_space.sample(), float(np.sum(action)), False, self.time == 5, {}
+        return self.observation_space.sample(), total(action), False, self.time == 5, {}
 
 
 def same_after_loading(agent, path, make, observation, **masks):

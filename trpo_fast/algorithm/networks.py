@@ -17,7 +17,13 @@ from torch.distributions import Distribution
 
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.engines.binding import checked_step
-from trpo_fast.environments.spaces import action_layout, described, observation_size, unreached_sides
+from trpo_fast.environments.spaces import (
+    action_layout,
+    described,
+    described_actions,
+    observation_size,
+    unreached_sides,
+)
 from trpo_fast.policies.cnn import CNNCritic, CNNPolicy
 from trpo_fast.policies.distributions import Product, base_of, choices_of, divergence, family_of
 from trpo_fast.policies.mlp import MLPCritic, MLPPolicy
@@ -29,7 +35,7 @@ from trpo_fast.policies.recurrent import (
     is_recurrent,
 )
 from trpo_fast.recurrence import CELLS
-from trpo_fast.spaces import REACH, ActionLayout, Leaf
+from trpo_fast.spaces import REACH, ActionLayout, Box, Leaf, leaves
 from trpo_fast.spaces.images import fits_bytes, flattened_images, has_images, input_parts, is_image
 
 CONVOLVING = (CNNPolicy, CNNCritic, MultiInputPolicy, MultiInputCritic)
@@ -174,16 +180,17 @@ def make_networks(
 def warn_of_unreached_sides(space: gym.Space[Any], config: TRPOConfig) -> None:
     """Say which sides of a Box the built-in policy, clipped to it, is far away from when the training begins."""
     spread = math.exp(min(config.log_std_init, 100.0))  # far above what the engines accept, far below an overflow
-    sides = unreached_sides(space, REACH * max(1.0, spread)) if config.action_map == "clip" else []
+    sides = unreached_sides(space, REACH * max(1.0, spread), config.action_map)
     if not sides:
         return
     named = ", ".join(f"{bound:g} of {name}" for name, bound in sides[:3])
     others = f" and {len(sides) - 3} more" if len(sides) > 3 else ""
-    bounded = isinstance(space, gym.spaces.Box) and space.is_bounded()
+    boxes = [leaf for leaf in leaves(described_actions(space)) if isinstance(leaf, Box)]
+    bounded = all(np.isfinite([leaf.low, leaf.high]).all() for leaf in boxes)
     way_out = "action_map='affine'" if bounded else "a wrapper that gives every side of the box a bound, or rescales it"
     warnings.warn(
-        f"action_map: 'clip' takes what the policy emits, at first of mean 0 and standard deviation {spread:g}, as "
-        f"actions of {space}, whose sides {named}{others} are far from that: the policy may learn nothing; "
+        f"action_map: {config.action_map!r} takes what the policy emits, at first of mean 0 and standard deviation "
+        f"{spread:g}, as actions of {space}, whose sides {named}{others} are far from that: the policy may learn nothing; "
         f"want {way_out}",
         stacklevel=3,
     )

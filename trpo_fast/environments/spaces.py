@@ -93,9 +93,11 @@ def resolved_action_map(space: Space[Any], action_map: str) -> str:
     return spaces.resolved_action_map(described_actions(space), action_map)
 
 
-def unreached_sides(space: Space[Any], reach: float = spaces.REACH) -> list[tuple[str, float]]:
+def unreached_sides(
+    space: Space[Any], reach: float = spaces.REACH, action_map: str = "clip"
+) -> list[tuple[str, float]]:
     """As `trpo_fast.spaces.unreached_sides`."""
-    return spaces.unreached_sides(described_actions(space), reach)
+    return spaces.unreached_sides(described_actions(space), reach, action_map)
 
 
 def action_structure(space: Space[Any]) -> spaces.ActionStructure:

@@ -50,7 +50,7 @@ class Batch:
         As the policy sees them; more axes are flattened into D. The bytes of images stay bytes, which the engine
         converts to the policy's dtype.
     actions : (B, A) or (B,)
-        Floating, or integer, which becomes int64.
+        Floating, or integer, which becomes int64. Of a Product rows of floats, choices as whole numbers.
     advantages : float, shape (B,)
         Used as they are; normalize them before if wanted.
     log_probs : float, shape (B,), optional

@@ -39,7 +39,8 @@ class Rollout:
     observations: NDArray[Any]
     """(T, E, D) as the policy saw them: normalized, in its dtype, or bytes of images as they are."""
     actions: NDArray[Any]
-    """(T, E, A) as the policy drew them, in its dtype; (T, E) or (T, E, A) int64, counted from 0, where discrete."""
+    """(T, E, A) as the policy drew them, in its dtype; (T, E) or (T, E, A) int64, counted from 0, where discrete. Of a
+    Tuple or Dict all parts in one row of its dtype."""
     log_probs: NDArray[Any]
     """(T, E)"""
     rewards: NDArray[np.float64]

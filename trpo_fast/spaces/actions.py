@@ -215,19 +215,20 @@ def _resolved(space: Box, action_map: str) -> str:
     return "affine" if bounded and unreached_sides(space) else "clip"
 
 
-def unreached_sides(space: Space, reach: float = REACH) -> list[tuple[str, float]]:
+def unreached_sides(space: Space, reach: float = REACH, action_map: str = "clip") -> list[tuple[str, float]]:
     """Sides of a Box that a policy of mean 0 does not make use of: dimension, as an error calls it, and bound.
 
     A side is unreached where it lies farther than `reach` from 0, so that hardly a draw gets there, and where 0 lies
-    beyond it, so that most draws become that very bound. Infinite sides, and those of 1e9 and more, are none.
+    beyond it, so that most draws become that very bound. Infinite sides, and those of 1e9 and more, are none; nor are
+    those of a box that `action_map` makes affine.
     """
     if not isinstance(space, Leaf):
         return [
             (name if side == _WHOLE else f"{side} of {name}", bound)
             for name, leaf in named_leaves(space, "action")
-            for side, bound in unreached_sides(leaf, reach)
+            for side, bound in unreached_sides(leaf, reach, action_map)
         ]
-    if not isinstance(space, Box):
+    if not isinstance(space, Box) or _resolved(space, action_map) == "affine":
         return []
     found = []
     for bound, outward in zip(_bounds(space), (-1, 1), strict=True):

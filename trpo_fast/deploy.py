@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from trpo_fast import model_file, spaces
 from trpo_fast._core.acting import Actor
+from trpo_fast._core.library import MAX_OUTPUTS
 from trpo_fast._core.policy import PolicyKernel
+from trpo_fast.numpy_actor import NumpyActor
 from trpo_fast.saved_policy import SavedPolicy, read_policy
 
 PREDICTION_STREAM = 5
@@ -65,7 +67,8 @@ class LoadedActor:
     Deterministic actions are those of ``agent.predict`` with the native engine bit for bit, stochastic ones too where
     no seed was given; with the autograd engine up to rounding.
 
-    Threads may share an actor. They take turns: to act on several cores at once, load one actor for each.
+    Threads may share an actor. They take turns: to act on several cores at once, load one actor for each. Pickles and
+    copies of it are by content, need no file, and go on with its noise.
 
     Attributes
     ----------
@@ -80,30 +83,16 @@ class LoadedActor:
     """
 
     def __init__(self, saved: SavedPolicy, seed: int | None) -> None:
+        self._saved = saved  # for pickles; its normalizer is this actor's
         self.observation_space, self.action_space = saved.observation_space, saved.action_space
         self.normalizer, self.metadata = saved.normalizer, saved.metadata
         self.seed = saved.seed if seed is None else seed
         self._num_predictions = saved.num_predictions if seed is None else 0
         self._observations = spaces.ObservationLayout(saved.observation_space)
-        self._layout = layout = spaces.action_layout(saved.action_space, saved.action_map)
+        self._layout = spaces.action_layout(saved.action_space, saved.action_map)
         self._masks = spaces.MaskFormat(saved.action_space)
         self._dtype = saved.dtype
-        nvec = layout.nvec if layout.distribution == "multicategorical" else None
-        kernel = PolicyKernel(saved.widths, saved.activation, layout.distribution, saved.dtype, nvec)
-        self._actor = Actor(
-            kernel,
-            np.concatenate([array.ravel() for array in saved.parameters.values()]),
-            observation_mean=None if self.normalizer is None else self.normalizer.mean,
-            observation_scale=None if self.normalizer is None else self.normalizer.scale,
-            observation_clip=np.inf if self.normalizer is None else self.normalizer.clip,
-            action_low=layout.low,
-            action_high=layout.high,
-            action_scale=layout.scale,
-            action_offset=layout.offset,
-            action_start=layout.start if layout.low is None else None,
-            seed=self.seed,
-            stream=PREDICTION_STREAM,
-        )
+        self._actor = self._make_actor(saved)
         # Work arrays are made once, for a single observation that is an array and for the size of the latest batch, so
         # that acting allocates little but its result.
         self._lock = threading.Lock()
@@ -113,6 +102,9 @@ class LoadedActor:
         self._in_place = self._row.reshape(self._plain_shape or -1)
         self._action = self._arrays[-1].reshape(self.action_space.shape)
         self._is_discrete = isinstance(self.action_space, spaces.Discrete)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self._saved, self.seed, self._num_predictions)
 
     @property
     def num_predictions(self) -> int:
@@ -126,7 +118,7 @@ class LoadedActor:
         self._num_predictions = count
 
     def __call__(self, observation: Any, deterministic: bool = True, action_masks: Any = None) -> Any:
-        """The action for one observation, or the actions for several.
+        """The action for one observation, or the actions for several: deterministic, unless that is said to be False.
 
         Parameters
         ----------
@@ -176,12 +168,12 @@ class LoadedActor:
         observation: Any,
         state: Any = None,
         episode_start: Any = None,
-        deterministic: bool = True,
+        deterministic: bool = False,
         action_masks: Any = None,
     ) -> tuple[Any, Any]:
-        """As calling the actor, with the signature of Stable-Baselines3; `state` is handed back.
+        """As calling the actor, but a sampled action unless `deterministic` is True, as of ``agent.predict``.
 
-        Unlike there, `deterministic` is True unless said otherwise.
+        The signature, and that default, are those of Stable-Baselines3; `state` is handed back.
         """
         return self(observation, deterministic, action_masks), state
 
@@ -205,6 +197,27 @@ class LoadedActor:
             ) from error
         self._num_predictions += 1
 
+    def _make_actor(self, saved: SavedPolicy) -> Actor | NumpyActor:
+        layout = self._layout
+        if layout.outputs > MAX_OUTPUTS:
+            return NumpyActor(saved, layout, self.normalizer, seed=self.seed, stream=PREDICTION_STREAM)
+        nvec = layout.nvec if layout.distribution == "multicategorical" else None
+        kernel = PolicyKernel(saved.widths, saved.activation, layout.distribution, saved.dtype, nvec)
+        return Actor(
+            kernel,
+            np.concatenate([array.ravel() for array in saved.parameters.values()]),
+            observation_mean=None if self.normalizer is None else self.normalizer.mean,
+            observation_scale=None if self.normalizer is None else self.normalizer.scale,
+            observation_clip=np.inf if self.normalizer is None else self.normalizer.clip,
+            action_low=layout.low,
+            action_high=layout.high,
+            action_scale=layout.scale,
+            action_offset=layout.offset,
+            action_start=layout.start if layout.low is None else None,
+            seed=self.seed,
+            stream=PREDICTION_STREAM,
+        )
+
     def _make_arrays(self, rows: int) -> tuple[NDArray[Any], ...]:
         """What acting writes: normalized observations, actions, log-probabilities, and the environment's actions."""
         shape = (rows, *self._layout.shape)
@@ -217,3 +230,10 @@ class LoadedActor:
             np.empty(rows, self._dtype),
             np.empty(shape, outer),
         )
+
+
+def _restored(saved: SavedPolicy, seed: int, num_predictions: int) -> LoadedActor:
+    """What a pickle of an actor becomes."""
+    actor = LoadedActor(saved, seed)
+    actor.num_predictions = num_predictions
+    return actor

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
-from trpo_fast import TRPO
+from trpo_fast import TRPO, Batch, MLPPolicy, make_engine
 from trpo_fast.deploy import load_actor
+from trpo_fast.engines import autograd
 
 SMALL = {"num_envs": 2, "steps_per_env": 32, "warm_up_steps": 4, "seed": 1, "hidden_sizes": (8,)}
 SPACES = [
@@ -101,6 +102,26 @@ def test_masks_hold_for_them(space, tmp_path):
             assert allowed(space, env.mask, np.asarray(action))
             wanted = agent.predict(observation, deterministic=True, action_masks=env.mask)[0]
         np.testing.assert_array_equal(action, wanted)
+
+
+@pytest.mark.parametrize("kl_direction", ["new_old", "old_new"])
+def test_a_batch_in_chunks_gives_what_the_compiled_engine_gives(kl_direction, monkeypatch):
+    monkeypatch.setattr(autograd, "_CHUNK_BYTES", 7 * 5 * 64)  # seven rows of five outputs
+    rng = np.random.default_rng(1)
+    policies = [MLPPolicy(Numbers.observation_space, Discrete(5), (6,), dtype="float64", seed=2) for _ in range(2)]
+    batch = Batch(rng.normal(size=(24, 3)), rng.integers(0, 5, 24), rng.normal(size=24))
+    engines = [make_engine(policy, name) for policy, name in zip(policies, ("autograd", "native"), strict=True)]
+    found = []
+    for engine in engines:
+        engine.bind(batch, entropy_coefficient=0.3)
+        gradient, entropy = engine.surrogate_gradient(), engine.entropy()
+        product = engine.fisher_operator() @ np.sin(np.arange(engine.size))
+        engine.parameters()[:] += 0.1 * np.cos(np.arange(engine.size))
+        engine.parameters_changed()
+        found.append((gradient, entropy, product, *engine.evaluate(kl_direction)))
+    assert len(engines[0]._bound._chunks) == 4
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-13)
 
 
 def test_an_observation_that_is_too_large_is_named(tmp_path):

@@ -16,6 +16,7 @@ from trpo_fast._core.library import as_double
 from trpo_fast._core.operator import CallableOperator, Operator
 from trpo_fast.policies.distributions import base_of, choices_of, divergence, with_masks
 from trpo_fast.policies.flat import flat_parameters
+from trpo_fast.policies.mlp import MLPPolicy
 
 from .actor import TorchActor
 from .base import PolicyEngine
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 2**28
 """Of bytes that became floats, for one forward pass: 2,377 images of 84 x 84 x 4 in float32. A Nature CNN needs about
-twice as much again for what it remembers of them."""
+twice as much again for what it remembers of them. And of the terms of a KL, where a policy has thousands of outputs."""
+_KL_BYTES = 64
+"""That a divergence takes for each output of a sample: eight float64 arrays."""
 
 
 class AutogradEngine(PolicyEngine):
@@ -184,10 +187,12 @@ class _Bound:
         rows = as_observations(batch.observations, engine.dtype)
         self._observations = torch.from_numpy(rows).to(self._device)
         self._chunks: list[slice | None] = [None]
-        if rows.dtype == np.uint8:
-            step = max(1, _CHUNK_BYTES // (rows.shape[1] * engine.dtype.itemsize))
-            if step < self.count:
-                self._chunks = [slice(first, first + step) for first in range(0, self.count, step)]
+        widest = rows.shape[1] * engine.dtype.itemsize if rows.dtype == np.uint8 else 1
+        if isinstance(engine._policy, MLPPolicy):
+            widest = max(widest, engine._policy.widths[-1] * _KL_BYTES)
+        step = max(1, _CHUNK_BYTES // widest)
+        if step < self.count:
+            self._chunks = [slice(first, first + step) for first in range(0, self.count, step)]
         self._masks = None if batch.action_masks is None else torch.from_numpy(batch.action_masks).to(self._device)
         self._total = self.count if total is None else total
         self._entropy_coefficient = entropy_coefficient

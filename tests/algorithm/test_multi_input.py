@@ -108,6 +108,11 @@ def test_it_is_learned_from_saved_and_loaded_and_goes_on_with_the_same_bits(make
         load_actor(tmp_path / "agent.trpo")
 
 
+def test_workers_give_the_same_bits(make):
+    agents = [make(CAMERA, **how).learn(64) for how in ({}, {"vectorization": "workers", "num_workers": 2})]
+    assert same(*agents)
+
+
 def test_boards_beside_other_parts_are_images_where_a_cnn_is_asked_for(make, tmp_path):
     assert type(make(BOARDS).policy) is MLPPolicy
     agent = make(BOARDS, policy="cnn", channel_axis="last")

@@ -220,6 +220,20 @@ def test_a_policy_of_ones_own_gets_the_same_rows_as_before(make):
     assert (agent.observation_normalizer.scale[3:219] != 1).all()
 
 
+def test_a_policy_of_ones_own_may_call_its_layers_convolutions(make, tmp_path):
+    class Rolling(OwnPolicy):
+        def __init__(self):
+            super().__init__(3)
+            self.convolutions = torch.nn.ModuleList([torch.nn.Conv1d(1, 1, 3, padding=1)])
+
+        def forward(self, observations):
+            return super().forward(self.convolutions[0](observations[:, None])[:, 0])
+
+    agent = make(VECTOR, spaces.Box(-1, 1, (1,), np.float32), policy=Rolling())
+    agent.save(tmp_path / "agent.trpo")
+    assert same(TRPO.load(tmp_path / "agent.trpo", policy=Rolling()), agent)
+
+
 def test_an_mlp_that_older_files_have_for_such_a_dict_stays_one(make, tmp_path):
     agent = make(CAMERA, policy="mlp", hidden_sizes=(4,), critic_hidden_sizes=(4,))
     agent.learn(32)

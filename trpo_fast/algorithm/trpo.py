@@ -359,6 +359,8 @@ class TRPO:
         ValueError
             ``horizon`` is before the end of this call; or the agent was loaded without a function, `advantages` or
             `step`, that it was trained with.
+        RuntimeError
+            The agent is learning already: called by a callback, or while another thread is here.
         """
         timesteps = training.checked_timesteps("total_timesteps", total_timesteps)
         callbacks = CallbackList([callback, ProgressBar() if progress_bar else None])

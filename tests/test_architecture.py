@@ -33,6 +33,8 @@ FLOORS = {
     "recurrence": 2,
     "spaces": 2,
     "saved_policy": 2,
+    "sampling": 2,
+    "numpy_actor": 2,
     "saved_state": 2,
     "deploy": 2,
     "onnx_export": 2,

@@ -187,3 +187,14 @@ def test_bad_states_are_named_and_change_nothing(changes, message):
         normalizer.set_state(state)
     for name, array in normalizer.get_state().items():
         np.testing.assert_array_equal(array, before[name])
+
+
+def test_columns_that_are_not_clipped_keep_their_values():
+    rows = np.array([[1.0, 200.0], [3.0, 100.0], [90.0, 255.0]])
+    unclipped = np.array([False, True])
+    normalizer = ObservationNormalizer(2, clip=0.5, columns=~unclipped, unclipped=unclipped)
+    normalizer.merge(rows)
+    normalized = normalizer.normalize(rows, np.float64)
+    np.testing.assert_array_equal(normalized[:, 1], rows[:, 1])
+    assert np.abs(normalized[:, 0]).max() == 0.5
+    np.testing.assert_array_equal(normalizer.clip, [0.5, np.inf])

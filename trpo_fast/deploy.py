@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from trpo_fast import model_file, spaces
 from trpo_fast._core.acting import Actor
+from trpo_fast._core.library import MAX_OUTPUTS
 from trpo_fast._core.policy import PolicyKernel
 from trpo_fast._core.recurrent import CellActor
+from trpo_fast.numpy_actor import NumpyActor
 from trpo_fast.recurrence import CELL_PARAMETERS, CELLS, begin_at, checked_episode_starts
 from trpo_fast.saved_policy import SavedPolicy, read_policy
 
@@ -55,6 +57,12 @@ def load_actor(path: str | os.PathLike[str], *, seed: int | None = None) -> Load
             "policy='mlp' makes it for small boards. Act with TRPO.load(path).predict, or anywhere with onnxruntime "
             "after trpo-fast export --format onnx"
         )
+    outputs = spaces.action_layout(saved.action_space).outputs
+    if outputs > MAX_OUTPUTS and (saved.network in CELLS or not isinstance(saved.action_space, spaces.Leaf)):
+        raise ValueError(
+            f"{saved.path}: its policy has {outputs:,} outputs, for more than {MAX_OUTPUTS:,} of which a recurrent "
+            "policy, or one over a Tuple or Dict of actions, needs torch; want TRPO.load(path).predict"
+        )
     is_integer = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
     if seed is not None and not (is_integer and 0 <= seed < 2**32):
         raise ValueError(f"seed: {seed!r} given; want an integer from 0 to 2**32 - 1, or None")
@@ -68,7 +76,8 @@ class LoadedActor:
     Deterministic actions are those of ``agent.predict`` with the native engine bit for bit, stochastic ones too where
     no seed was given; with the autograd engine up to rounding.
 
-    Threads may share an actor. They take turns: to act on several cores at once, load one actor for each.
+    Threads may share an actor. They take turns: to act on several cores at once, load one actor for each. Pickles and
+    copies of it are by content, need no file, and go on with its noise.
 
     Attributes
     ----------
@@ -85,34 +94,17 @@ class LoadedActor:
     """
 
     def __init__(self, saved: SavedPolicy, seed: int | None) -> None:
+        self._saved = saved  # for pickles; its normalizer is this actor's
         self.observation_space, self.action_space = saved.observation_space, saved.action_space
         self.normalizer, self.metadata = saved.normalizer, saved.metadata
         self.seed = saved.seed if seed is None else seed
         self._num_predictions = saved.num_predictions if seed is None else 0
         self._observations = spaces.ObservationLayout(saved.observation_space)
-        self._layout = layout = spaces.action_layout(saved.action_space, saved.action_map)
+        self._layout = spaces.action_layout(saved.action_space, saved.action_map)
         self._masks = spaces.MaskFormat(saved.action_space)
         self._dtype = saved.dtype
-        arguments = layout.distribution, saved.dtype, *layout.kernel_arguments
-        kernel = PolicyKernel(saved.widths, saved.activation, *arguments)
-        cell = [saved.parameters[f"cell.{name}"] for name in CELL_PARAMETERS] if saved.network in CELLS else []
-        others = [array.ravel() for name, array in saved.parameters.items() if not name.startswith("cell.")]
-        make = partial(CellActor, saved.network, cell) if cell else Actor
-        self._actor: Any = make(
-            kernel,
-            np.concatenate(others),
-            observation_mean=None if self.normalizer is None else self.normalizer.mean,
-            observation_scale=None if self.normalizer is None else self.normalizer.scale,
-            observation_clip=np.inf if self.normalizer is None else self.normalizer.clip,
-            action_low=layout.low,
-            action_high=layout.high,
-            action_scale=layout.scale,
-            action_offset=layout.offset,
-            action_start=layout.start if layout.low is None else None,
-            seed=self.seed,
-            stream=PREDICTION_STREAM,
-        )
-        self.recurrent = bool(cell)
+        self.recurrent = saved.network in CELLS
+        self._actor: Any = self._make_actor(saved)
         # Work arrays are made once, for a single observation that is an array and for the size of the latest batch, so
         # that acting allocates little but its result.
         self._lock = threading.Lock()
@@ -127,6 +119,9 @@ class LoadedActor:
             self._dtype_of_action = saved.action_space.dtype
         self._is_discrete = isinstance(self.action_space, spaces.Discrete)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self._saved, self.seed, self._num_predictions)
+
     @property
     def num_predictions(self) -> int:
         """Calls so far, those of the saved agent included where no seed was given; can be set, 0 to 2**63 - 1."""
@@ -139,7 +134,7 @@ class LoadedActor:
         self._num_predictions = count
 
     def __call__(self, observation: Any, deterministic: bool = True, action_masks: Any = None) -> Any:
-        """The action for one observation, or the actions for several.
+        """The action for one observation, or the actions for several: deterministic, unless that is said to be False.
 
         Parameters
         ----------
@@ -196,14 +191,14 @@ class LoadedActor:
         observation: Any,
         state: Any = None,
         episode_start: Any = None,
-        deterministic: bool = True,
+        deterministic: bool = False,
         action_masks: Any = None,
     ) -> tuple[Any, Any]:
-        """As calling the actor, with the signature of Stable-Baselines3; `state` is handed back.
+        """As calling the actor, but a sampled action unless `deterministic` is True, as of ``agent.predict``.
 
-        Unlike there, `deterministic` is True unless said otherwise. Of a recurrent policy `state` (n, S) is what the
-        call before returned, None where episodes start, and `episode_start` says for which of the n observations one
-        does whatever `state` is.
+        The signature, and that default, are those of Stable-Baselines3; `state` is handed back. Of a recurrent policy
+        it is, (n, S), what the call before returned, None where episodes start, and `episode_start` says for which of
+        the n observations one does whatever `state` is.
         """
         if not self.recurrent:
             return self(observation, deterministic, action_masks), state
@@ -249,6 +244,30 @@ class LoadedActor:
             ) from error
         self._num_predictions += 1
 
+    def _make_actor(self, saved: SavedPolicy) -> Actor | CellActor | NumpyActor:
+        layout = self._layout
+        if layout.outputs > MAX_OUTPUTS:
+            return NumpyActor(saved, layout, self.normalizer, seed=self.seed, stream=PREDICTION_STREAM)
+        arguments = layout.distribution, saved.dtype, *layout.kernel_arguments
+        kernel = PolicyKernel(saved.widths, saved.activation, *arguments)
+        cell = [saved.parameters[f"cell.{name}"] for name in CELL_PARAMETERS] if self.recurrent else []
+        others = [array.ravel() for name, array in saved.parameters.items() if not name.startswith("cell.")]
+        make = partial(CellActor, saved.network, cell) if cell else Actor
+        return make(
+            kernel,
+            np.concatenate(others),
+            observation_mean=None if self.normalizer is None else self.normalizer.mean,
+            observation_scale=None if self.normalizer is None else self.normalizer.scale,
+            observation_clip=np.inf if self.normalizer is None else self.normalizer.clip,
+            action_low=layout.low,
+            action_high=layout.high,
+            action_scale=layout.scale,
+            action_offset=layout.offset,
+            action_start=layout.start if layout.low is None else None,
+            seed=self.seed,
+            stream=PREDICTION_STREAM,
+        )
+
     def _make_arrays(self, rows: int) -> tuple[NDArray[Any], ...]:
         """What acting writes: normalized observations, actions, log-probabilities, and the environment's actions."""
         shape = (rows, *self._layout.shape)
@@ -262,3 +281,10 @@ class LoadedActor:
             np.empty(rows, self._dtype),
             np.empty(shape, outer),
         )
+
+
+def _restored(saved: SavedPolicy, seed: int, num_predictions: int) -> LoadedActor:
+    """What a pickle of an actor becomes."""
+    actor = LoadedActor(saved, seed)
+    actor.num_predictions = num_predictions
+    return actor

@@ -52,9 +52,10 @@ def check_state(arrays: Arrays, metadata: Mapping[str, Any]) -> None:
     }
     if field(config, "scale_rewards", bool, "config."):
         wanted |= _statistics("reward_scaler", 1)
-    columns = normalized_columns(arrays, config, _observation_space(arrays, metadata))
-    if columns.any() and own["policy"] is None:
-        wanted |= _statistics("observation_normalizer", len(columns))
+    if own["policy"] is None:
+        columns = normalized_columns(arrays, config, _observation_space(arrays, metadata))
+        if columns.any():
+            wanted |= _statistics("observation_normalizer", len(columns))
     for name, (shape, kind) in wanted.items():
         _check_array(name, arrays, shape, np.dtype(kind))
     check_numbers(known, named)

@@ -108,6 +108,11 @@ def test_it_is_learned_from_saved_and_loaded_and_goes_on_with_the_same_bits(make
         load_actor(tmp_path / "agent.trpo")
 
 
+def test_workers_give_the_same_bits(make):
+    agents = [make(CAMERA, **how).learn(64) for how in ({}, {"vectorization": "workers", "num_workers": 2})]
+    assert same(*agents)
+
+
 def test_boards_beside_other_parts_are_images_where_a_cnn_is_asked_for(make, tmp_path):
     assert type(make(BOARDS).policy) is MLPPolicy
     agent = make(BOARDS, policy="cnn", channel_axis="last")
@@ -213,6 +218,20 @@ def test_a_policy_of_ones_own_gets_the_same_rows_as_before(make):
     assert (agent.observation_normalizer.scale[3:219] == 1).all()  # until there are statistics
     agent.learn(32)
     assert (agent.observation_normalizer.scale[3:219] != 1).all()
+
+
+def test_a_policy_of_ones_own_may_call_its_layers_convolutions(make, tmp_path):
+    class Rolling(OwnPolicy):
+        def __init__(self):
+            super().__init__(3)
+            self.convolutions = torch.nn.ModuleList([torch.nn.Conv1d(1, 1, 3, padding=1)])
+
+        def forward(self, observations):
+            return super().forward(self.convolutions[0](observations[:, None])[:, 0])
+
+    agent = make(VECTOR, spaces.Box(-1, 1, (1,), np.float32), policy=Rolling())
+    agent.save(tmp_path / "agent.trpo")
+    assert same(TRPO.load(tmp_path / "agent.trpo", policy=Rolling()), agent)
 
 
 def test_an_mlp_that_older_files_have_for_such_a_dict_stays_one(make, tmp_path):

@@ -254,6 +254,7 @@ OBSTACLES = {
         lambda p: p.value_net.bias.register_post_accumulate_grad_hook(lambda _: None)
     ),
     f"more than {MAX_LAYERS}": lambda: make_policy(net_arch=[2] * MAX_LAYERS),
+    "action_net has 4,097 outputs, more than 4,096": lambda: make_policy(spaces.Discrete(4097)),
     "DQNPolicy is not an ActorCriticPolicy": lambda: dqn_policy(),
 }
 

@@ -106,7 +106,9 @@ def test_masks_are_nested_as_the_space_or_flat(mask, row):
     masks = MaskFormat(NESTED)
     assert masks.size == 12
     np.testing.assert_array_equal(masks.rows([mask, None], name="environment"), [row, np.ones(12)])
-    np.testing.assert_array_equal(masks.rows_for(mask, 1, single=True) if mask is not None else [row], [row])
+    np.testing.assert_array_equal(
+        masks.rows_for(mask, None, masks._space, 1, single=True) if mask is not None else [row], [row]
+    )
 
 
 def test_masks_gathered_by_key_belong_to_who_has_them():
@@ -116,7 +118,7 @@ def test_masks_gathered_by_key_belong_to_who_has_them():
     masks = MaskFormat(NESTED)
     rows = masks.rows(masks.apart(gathered, 2), name="environment")
     np.testing.assert_array_equal(rows, [[0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1], np.ones(12)])
-    np.testing.assert_array_equal(masks.rows_for(gathered, 2, single=False), rows)
+    np.testing.assert_array_equal(masks.rows_for(gathered, None, masks._space, 2, single=False), rows)
     with pytest.raises(ValueError, match=r"action_masks: .* given for 'kick'; want one for each of 3"):
         masks.apart(gathered, 3)
 

@@ -75,6 +75,8 @@ cdef extern from "trpo/random.h" nogil:
         uint64_t step
     void trpo_philox(const uint32_t *counter, const uint32_t *key, uint32_t *out)
     void trpo_random_permutation(const trpo_random_key *key, int64_t n, int64_t *order)
+    void trpo_random_uniform(const trpo_random_key *key, uint32_t row, int count, double *out)
+    void trpo_random_normal(const trpo_random_key *key, uint32_t row, int count, double *out)
 
 cdef extern from "trpo/threads.h" nogil:
     const int TRPO_MAX_THREADS

@@ -24,6 +24,7 @@ from trpo_fast._core.csrc cimport (
     TRPO_LOG,
     TRPO_LOG1P,
     TRPO_MAX_LAYERS,
+    TRPO_MAX_OUTPUTS,
     TRPO_MAX_THREADS,
     TRPO_RELU,
     TRPO_SIGMOID,
@@ -50,7 +51,9 @@ from trpo_fast._core.csrc cimport (
     trpo_openmp_limit,
     trpo_philox,
     trpo_random_key,
+    trpo_random_normal,
     trpo_random_permutation,
+    trpo_random_uniform,
     trpo_set_floating_mode,
     trpo_set_threads,
     trpo_usable_cores,
@@ -90,6 +93,7 @@ _choose_instruction_set()
 import numpy as np  # only now: numpy's own code is above x86-64-v2, too, and may end the process on a lesser CPU
 
 MAX_LAYERS = TRPO_MAX_LAYERS
+MAX_OUTPUTS = TRPO_MAX_OUTPUTS
 MAX_THREADS = TRPO_MAX_THREADS
 
 cdef object float32 = np.dtype(np.float32)
@@ -271,6 +275,33 @@ def permutation(size, *, seed, stream, step):
     cdef int64_t *items = <int64_t *>data_of(order, "order", "q", 1, size, -1, True)
     trpo_random_permutation(&key, size, items)
     return order
+
+
+def uniform(rows, count, *, seed, stream, step, first_row=0):
+    """`count` numbers on (0, 1] for each row, float64 (rows, count), determined by (seed, stream, step) and the row.
+
+    They are what actors draw discrete actions by: one for each component.
+    """
+    return draws(rows, count, key_of(seed, stream, step), first_row, False)
+
+
+def normal(rows, count, *, seed, stream, step, first_row=0):
+    """As `uniform`, standard normal: the noise of actors' Gaussian actions, one number for each dimension."""
+    return draws(rows, count, key_of(seed, stream, step), first_row, True)
+
+
+cdef object draws(object rows, object count, trpo_random_key key, object first_row, bint is_normal):
+    cdef Py_ssize_t n = counter_of(rows, "rows", UINT32_MAX), i
+    cdef int items = <int>counter_of(count, "count", 2**30)
+    cdef uint32_t first = <uint32_t>counter_of(first_row, "first_row", UINT32_MAX - n)
+    numbers = np.empty((n, items))
+    cdef double *out = <double *>data_of(numbers, "numbers", c"d", 2, n, items, True)
+    for i in range(n):
+        if is_normal:
+            trpo_random_normal(&key, first + <uint32_t>i, items, out + i * items)
+        else:
+            trpo_random_uniform(&key, first + <uint32_t>i, items, out + i * items)
+    return numbers
 
 
 cdef const trpo_kernels *kernels_for(object dtype, bint narrow=False) except NULL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -48,8 +49,35 @@ def train(
 
     What is raised in an update travels on when the agent is put back to where that update began; see `TRPO.learn`.
     """
-    if agent.callbacks_under_way is not None:
-        raise RuntimeError("learn: called by a callback of learn; want one call to end before the next begins")
+    with _alone(agent):
+        _train(agent, timesteps, callbacks, update, horizon, reset)
+
+
+@contextmanager
+def _alone(agent: TRPO) -> Iterator[None]:
+    """Hold the agent for one training; RuntimeError where one is under way."""
+    if not agent.learning.acquire(blocking=False):
+        if agent.learning_thread == threading.get_ident():
+            raise RuntimeError("learn: called by a callback of learn; want one call to end before the next begins")
+        raise RuntimeError(
+            "learn: called while another thread is in learn of this agent; want one call to end before the next "
+            "begins, or an agent for each thread"
+        )
+    agent.learning_thread = threading.get_ident()
+    try:
+        yield
+    finally:
+        agent.learning.release()
+
+
+def _train(
+    agent: TRPO,
+    timesteps: int,
+    callbacks: CallbackList,
+    update: Callable[[Collector], None],
+    horizon: float | None,
+    reset: bool,
+) -> None:
     agent.hooks.require()
     collector = agent.training_environments.begin()
     counted = agent.earlier_timesteps, agent.num_timesteps, agent.horizon

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium as gym
 import numpy as np
@@ -105,8 +106,7 @@ class TRPO:
     ----------
     policy : torch.nn.Module
         MLPPolicy, CNNPolicy, MultiInputPolicy, or the module given. Its parameters are what is trained, on the CPU
-        without a copy. They
-        can be changed, by ``load_state_dict`` for example; the module cannot be replaced.
+        without a copy. They can be changed, by ``load_state_dict`` for example; the module cannot be replaced.
     critic : torch.nn.Module
         Value function; looking at it waits for a fit in progress.
     config : TRPOConfig
@@ -281,6 +281,9 @@ class TRPO:
         self._mask_format = MaskFormat(action_space)
         self._action_structure = action_structure(action_space)
         self._player = self.make_player(seed, PREDICTION_STREAM)
+        self._predicting = threading.Lock()  # the player's arrays, and the counter
+        self.learning = threading.Lock()  # held while learn is under way
+        self.learning_thread: int | None = None  # the latest
         self.num_predictions = 0
         self.trained_with_masks = False
         self.warned_of_recipe = False  # that files do not say how the environment is made
@@ -357,6 +360,8 @@ class TRPO:
         ValueError
             ``horizon`` is before the end of this call; or the agent was loaded without a function, `advantages` or
             `step`, that it was trained with.
+        RuntimeError
+            The agent is learning already: called by a callback, or while another thread is here.
         """
         timesteps = training.checked_timesteps("total_timesteps", total_timesteps)
         callbacks = CallbackList([callback, ProgressBar() if progress_bar else None])
@@ -570,7 +575,11 @@ class TRPO:
         deterministic: bool = False,
         action_masks: Any = None,
     ) -> tuple[Any, Any]:
-        """Action for one observation or for several, with the signature of Stable-Baselines3 and of its MaskablePPO.
+        """A sampled action for each observation, or the most likely one with ``deterministic=True``.
+
+        The signature is that of Stable-Baselines3 and of its MaskablePPO. Threads may call it at once: they take turns,
+        and each call has noise of its own. While another thread is in :meth:`learn`, an actor of a saved file
+        (`load_actor`) is what to act with.
 
         Parameters
         ----------
@@ -606,22 +615,22 @@ class TRPO:
                 "forbidden ones; want action_masks=..., what action_masks() or info['action_mask'] of the env has",
                 stacklevel=2,
             )
-        try:
-            actions = self._player.act(
-                *(rows, self.num_predictions),
-                deterministic=deterministic,
-                action_masks=masks,
-                state=state if self.engine.recurrent else None,
-                episode_starts=checked_episode_starts(episode_start, len(rows)) if self.engine.recurrent else None,
-            )
-        except ValueError as error:
-            if not isinstance(error.__cause__, FloatingPointError):
-                raise
-            raise ValueError(
-                f"observation: it, or the action that comes of it, is beyond {self.config.dtype}; want smaller numbers"
-            ) from error
-        self.num_predictions += 1
-        after = self._player.state if self.engine.recurrent else state
+        with self._predicting:
+            try:
+                actions = self._player.act(
+                    *(rows, self.num_predictions),
+                    deterministic=deterministic,
+                    action_masks=masks,
+                    state=state if self.engine.recurrent else None,
+                    episode_starts=checked_episode_starts(episode_start, len(rows)) if self.engine.recurrent else None,
+                )
+            except ValueError as error:
+                if not isinstance(error.__cause__, FloatingPointError):
+                    raise
+                what = "observation: it, or the action that comes of it, is beyond"
+                raise ValueError(f"{what} {self.config.dtype}; want smaller numbers") from error
+            self.num_predictions += 1
+            after = self._player.state if self.engine.recurrent else state
         structure = self._action_structure
         return (structure.each(actions)[0] if single else structure.batch(actions)), after
 
@@ -746,6 +755,12 @@ class TRPO:
             settings=settings,
         )
         return read_latest(path, read)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "TRPO: an agent cannot be pickled or copied, since it owns environments, threads and compiled buffers; "
+            "want agent.save(path) and TRPO.load(path), or load_actor(path), which can be, to act alone"
+        )
 
     def __repr__(self) -> str:
         env = self.recipe.name if self.recipe else f"{self.observation_space} -> {self.action_space}"

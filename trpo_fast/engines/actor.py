@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
 from trpo_fast._core.acting import sample
-from trpo_fast._core.library import philox
+from trpo_fast._core.library import MAX_OUTPUTS, normal, philox
 from trpo_fast.policies.distributions import MultiCategorical, Product, base_of, with_masks
+from trpo_fast.sampling import draw_choices
 
 
 class TorchActor:
@@ -225,8 +226,14 @@ class TorchActor:
         first_row: int,
         **more: Any,
     ) -> None:
-        log_probs = np.empty(len(parameters), self._dtype)
         more |= {"seed": self._seed, "stream": self._stream, "first_row": first_row}
+        if parameters.shape[1] > MAX_OUTPUTS:  # longer than the compiled sampler takes
+            if log_std is None:
+                out[...] = draw_choices(parameters, step=step, **more)
+            else:  # unit noise is all that is asked for
+                out[...] = normal(*out.shape, step=step, **more)
+            return
+        log_probs = np.empty(len(parameters), self._dtype)
         sample(name, parameters, log_std, step, out, log_probs, **more)
 
 

@@ -17,6 +17,7 @@ from trpo_fast._core.operator import CallableOperator, Operator
 from trpo_fast._core.recurrent import CellActor
 from trpo_fast.policies.distributions import Product, base_of, choices_of, divergence, with_masks
 from trpo_fast.policies.flat import flat_parameters
+from trpo_fast.policies.mlp import MLPPolicy
 from trpo_fast.policies.recurrent import RecurrentPolicy, is_recurrent
 
 from .actor import TorchActor
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 2**28
 """Of bytes that became floats, for one forward pass: 2,377 images of 84 x 84 x 4 in float32. A Nature CNN needs about
-twice as much again for what it remembers of them."""
+twice as much again for what it remembers of them. And of the terms of a KL, where a policy has thousands of outputs."""
+_KL_BYTES = 64
+"""That a divergence takes for each output of a sample: eight float64 arrays."""
 
 
 class AutogradEngine(PolicyEngine):
@@ -228,10 +231,12 @@ class _Bound:
         self._sequences = _sequences_on(self._device, batch.sequences)
         self._samples = None if self._sequences is None else self._sequences.samples
         self._chunks: list[slice | None] = [None]
-        if rows.dtype == np.uint8 and self._sequences is None:
-            step = max(1, _CHUNK_BYTES // (rows.shape[1] * engine.dtype.itemsize))
-            if step < self.count:
-                self._chunks = [slice(first, first + step) for first in range(0, self.count, step)]
+        widest = rows.shape[1] * engine.dtype.itemsize if rows.dtype == np.uint8 else 1
+        if isinstance(engine._policy, MLPPolicy):
+            widest = max(widest, engine._policy.widths[-1] * _KL_BYTES)
+        step = max(1, _CHUNK_BYTES // widest)
+        if step < self.count and self._sequences is None:
+            self._chunks = [slice(first, first + step) for first in range(0, self.count, step)]
         self._masks = None if batch.action_masks is None else torch.from_numpy(batch.action_masks).to(self._device)
         self._total = batch.samples if total is None else total
         self._entropy_coefficient = entropy_coefficient

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from gymnasium import spaces
@@ -45,6 +45,12 @@ class PolicyEngine(ABC):
         self._buffer = checked_parameters(flat, None)
         self.size = len(self._buffer)
         self.dtype: np.dtype[Any] = self._buffer.dtype
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__}: an engine cannot be pickled or copied, since it works in the memory of its "
+            "policy; want the agent's save and TRPO.load, or the policy copied and make_engine(copy)"
+        )
 
     @property
     def policy(self) -> nn.Module:

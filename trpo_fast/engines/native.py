@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trpo_fast._core.acting import Actor
-from trpo_fast._core.library import MAX_LAYERS
+from trpo_fast._core.library import MAX_LAYERS, MAX_OUTPUTS
 from trpo_fast._core.operator import Operator
 from trpo_fast._core.policy import PolicyKernel
 from trpo_fast._core.preconditioner import FisherFactors
@@ -38,6 +38,8 @@ def obstacle_to_native(policy: nn.Module) -> str | None:
             return f"{name or type(policy).__name__!r} has a forward hook"
     if len(policy.layers) > MAX_LAYERS:
         return f"{type(policy).__name__} has {len(policy.layers)} layers, more than {MAX_LAYERS}"
+    if policy.widths[-1] > MAX_OUTPUTS:
+        return f"{type(policy).__name__} has {policy.widths[-1]:,} outputs, more than {MAX_OUTPUTS:,}"
     expected: dict[str, tuple[int, ...]] = {}
     log_std_size = action_layout(policy.action_space).log_std_size
     if log_std_size:

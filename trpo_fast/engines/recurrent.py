@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from trpo_fast._core.library import MAX_LAYERS
+from trpo_fast._core.library import MAX_LAYERS, MAX_OUTPUTS
 from trpo_fast._core.policy import PolicyKernel
 from trpo_fast._core.recurrent import CellActor
 from trpo_fast.environments.spaces import action_layout
@@ -25,6 +25,8 @@ def obstacle_to_cell_actor(policy: nn.Module) -> str | None:
     """Why compiled kernels cannot act with `policy`, naming the culprit; None where they can."""
     if not isinstance(policy, RecurrentPolicy) or type(policy).forward is not RecurrentPolicy.forward:
         return f"{type(policy).__name__} has its own forward"
+    if policy.widths[-1] > MAX_OUTPUTS:
+        return f"{type(policy).__name__} has {policy.widths[-1]:,} outputs, more than {MAX_OUTPUTS:,}"
     if len(policy.layers) > MAX_LAYERS:
         return f"{type(policy).__name__} has {len(policy.layers)} layers, more than {MAX_LAYERS}"
     for name, module in policy.named_modules():

@@ -21,7 +21,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import Tensor, nn
 
 from trpo_fast._core.critic import ValueKernel
-from trpo_fast._core.library import MAX_LAYERS
+from trpo_fast._core.library import MAX_LAYERS, MAX_OUTPUTS
 from trpo_fast._core.policy import PolicyKernel
 from trpo_fast.policies.flat import FlatParameters
 
@@ -324,6 +324,8 @@ def _layers(policy: ActorCriticPolicy, hidden: str, last: str) -> tuple[list[nn.
             raise _ObstacleError(f"{hidden} or {last} has a layer without bias: {layer}")
     if len(layers) > MAX_LAYERS:
         raise _ObstacleError(f"{hidden} and {last} have {len(layers)} layers, more than {MAX_LAYERS}")
+    if layers[-1].out_features > MAX_OUTPUTS:
+        raise _ObstacleError(f"{last} has {layers[-1].out_features:,} outputs, more than {MAX_OUTPUTS:,}")
     return layers, (activations or ["tanh"])[0]  # without a hidden layer it does not matter
 
 

@@ -144,8 +144,8 @@ def warn_of_unreached_sides(space: gym.Space[Any], config: TRPOConfig) -> None:
     way_out = "action_map='affine'" if bounded else "a wrapper that gives every side of the box a bound, or rescales it"
     warnings.warn(
         f"action_map: {config.action_map!r} takes what the policy emits, at first of mean 0 and standard deviation "
-        f"{spread:g}, as actions of {space}, whose sides {named}{others} are far from that: the policy may learn nothing; "
-        f"want {way_out}",
+        f"{spread:g}, as actions of {space}, whose sides {named}{others} are far from that: the policy may learn "
+        f"nothing; want {way_out}",
         stacklevel=3,
     )
 

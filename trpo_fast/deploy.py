@@ -101,6 +101,7 @@ class LoadedActor:
         self._num_predictions = saved.num_predictions if seed is None else 0
         self._observations = spaces.ObservationLayout(saved.observation_space)
         self._layout = spaces.action_layout(saved.action_space, saved.action_map)
+        self._structure = spaces.ActionStructure(saved.action_space)
         self._masks = spaces.MaskFormat(saved.action_space)
         self._dtype = saved.dtype
         self.recurrent = saved.network in CELLS
@@ -112,7 +113,6 @@ class LoadedActor:
         self._row = np.empty((1, self._observations.size))
         self._arrays, self._several = self._make_arrays(1), self._make_arrays(0)
         self._in_place = self._row.reshape(self._plain_shape or -1)
-        self._structure = spaces.ActionStructure(saved.action_space)
         self._action = None
         if isinstance(saved.action_space, spaces.Leaf):
             self._action = self._arrays[-1].reshape(saved.action_space.shape)
@@ -271,10 +271,8 @@ class LoadedActor:
     def _make_arrays(self, rows: int) -> tuple[NDArray[Any], ...]:
         """What acting writes: normalized observations, actions, log-probabilities, and the environment's actions."""
         shape = (rows, *self._layout.shape)
-        inner, outer = np.dtype(np.int64), np.dtype(np.int64)
-        if self._layout.low is not None:
-            box = self.action_space.dtype if isinstance(self.action_space, spaces.Box) else np.float64
-            inner, outer = self._dtype, np.result_type(box, np.float32)
+        outer = self._structure.row_dtype
+        inner = self._dtype if outer.kind == "f" else outer
         return (
             np.empty((rows, self._observations.size), self._dtype),
             np.empty(shape, inner),

@@ -251,3 +251,30 @@ def test_flags_alone_are_a_product_of_flags(make_agent):
     agent = make_agent(make).learn(200)
     assert "log_std" not in dict(agent.policy.named_parameters())
     assert agent.predict(np.zeros(3))[0] in agent.action_space
+
+
+class InTensors(gym.vector.VectorEnv):
+    """Speaks torch on both sides, as simulators on a GPU do."""
+
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012 -- as gymnasium has it
+
+    def __init__(self):
+        self.inner = SyncVectorEnv([Nested] * 2)
+        self.num_envs = 2
+        self.single_observation_space = self.inner.single_observation_space
+        self.single_action_space = self.inner.single_action_space
+
+    def reset(self, *, seed=None, options=None):
+        return torch.from_numpy(self.inner.reset(seed=seed)[0].copy()), {}
+
+    def step(self, actions):
+        def read(value):
+            if isinstance(value, dict):
+                return {key: read(part) for key, part in value.items()}
+            return tuple(map(read, value)) if isinstance(value, tuple) else value.numpy()
+
+        return *map(torch.from_numpy, map(np.array, self.inner.step(read(actions))[:4])), {}
+
+
+def test_a_vector_environment_that_speaks_torch_gets_tensors_in_the_structure(make_agent):
+    assert make_agent(InTensors()).learn(100).last_update.status >= 0

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from trpo_fast.environments.spaces import action_layout
+from trpo_fast.environments.spaces import action_layout, action_structure
 from trpo_fast.normalizers import ObservationNormalizer
 from trpo_fast.recurrence import begin_at
 
@@ -46,11 +46,8 @@ class Player:
         stream: int,
         narrow: bool = False,
     ) -> None:
-        layout = action_layout(action_space)
-        self._shape, self._is_real = layout.shape, layout.low is not None
-        # As the environments want it, see `Environments.action_dtype`.
-        wide = np.float64 if layout.parts or action_space.dtype == np.float64 else np.float32
-        self._env_dtype = np.dtype(wide if self._is_real else np.int64)
+        self._shape = action_layout(action_space).shape
+        self._env_dtype = action_structure(action_space).row_dtype
         self._engine = engine
         self._dtype = engine.dtype
         self._actor = engine.actor(
@@ -115,5 +112,5 @@ class Player:
         return env_actions
 
     def _make_arrays(self, rows: int, width: int) -> tuple[NDArray[Any], ...]:
-        actions = np.empty((rows, *self._shape), self._dtype if self._is_real else np.int64)
+        actions = np.empty((rows, *self._shape), self._dtype if self._env_dtype.kind == "f" else np.int64)
         return np.empty((rows, width), self._dtype), actions, np.empty(rows, self._dtype)

@@ -14,7 +14,7 @@ from trpo_fast.environments.acting import ActorPlan, RolledOut
 from trpo_fast.environments.masks import MaskFormat, without_mask
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.shared_state import SharedState
-from trpo_fast.environments.spaces import action_layout, check_action_space, without_text
+from trpo_fast.environments.spaces import action_layout, action_structure, check_action_space, without_text
 from trpo_fast.environments.wrappers import Wrapping
 from trpo_fast.state import State
 
@@ -100,9 +100,7 @@ class Environments(ABC):
         self.observation_size = self._layout.size
         self.observation_dtype = self._layout.dtype
         actions = action_layout(action_space)
-        # A product's have bounds of every dtype, and choices.
-        wide = np.float64 if actions.parts or action_space.dtype == np.float64 else np.float32
-        self.action_dtype = np.dtype(np.int64 if actions.low is None else wide)
+        self.action_dtype = action_structure(action_space).row_dtype
         self.action_shape: tuple[int, ...] = (num_envs, *actions.shape)
         self._mask_format = MaskFormat(action_space) if actions.mask_size else None
         self.action_masks: NDArray[np.bool_] | None = None

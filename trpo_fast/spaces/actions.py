@@ -134,11 +134,20 @@ class ActionStructure:
     ----------
     space : Space
         Of one action, supported.
+
+    Attributes
+    ----------
+    is_nested : bool
+        A Tuple or Dict.
+    row_dtype : numpy.dtype
+        Of the rows: int64 where actions are discrete, else float64 where a bound may need it, or float32.
     """
 
     def __init__(self, space: Space) -> None:
         self._space = space
         layout = action_layout(space)
+        wide = np.float64 if layout.parts or (isinstance(space, Box) and space.dtype == np.float64) else np.float32
+        self.row_dtype: np.dtype[Any] = np.dtype(np.int64 if layout.low is None else wide)
         self._parts = layout.parts or (layout,)
         self._edges = np.cumsum([0, *(math.prod(part.shape) for part in self._parts)])
         self._leaves = list(leaves(space))
@@ -147,7 +156,7 @@ class ActionStructure:
     def batch(self, rows: NDArray[Any]) -> Any:
         """N actions as a vector environment takes them: arrays (N, *shape) of each space's dtype, nested as the spaces.
 
-        `rows` (N, K), or (N,), are as `trpo_fast._core.acting.Actor` writes ``env_actions``.
+        `rows` (N, K), or (N,), are as `trpo_fast._core.acting.Actor` writes ``env_actions``, of `row_dtype`.
         """
         return nested(self._space, iter(self._arrays(rows)))
 

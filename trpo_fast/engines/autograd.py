@@ -20,7 +20,7 @@ from trpo_fast.policies.flat import flat_parameters
 from .actor import TorchActor
 from .base import PolicyEngine
 from .binding import as_observations, as_rows, check_deterministic, checked_distribution
-from .linearization import LINEARIZATIONS, FisherProduct
+from .linearization import LINEARIZATIONS, FisherProduct, twice_differentiable
 
 if TYPE_CHECKING:
     from trpo_fast.rollout.batch import Batch
@@ -74,6 +74,7 @@ class AutogradEngine(PolicyEngine):
             raise ValueError("policy: every parameter is frozen, wanted one that requires gradients")
         self.reason = reason
         self.linearization = linearization
+        self.verified = False  # that Fisher products are those of the forward pass
         self._observation_shape = None if observation_shape is None else tuple(observation_shape)
         self._bound: _Bound | None = None
 
@@ -261,9 +262,12 @@ class _Bound:
         """Fisher products over `rows`; those over other rows are forgotten with their graph."""
         recorded = self._recorded(rows)
         if self._fisher is None:
-            method = self._engine.linearization
             self._fisher = FisherProduct(
-                lambda parameters: self._distribution(rows, parameters), self._theta, recorded, method
+                lambda parameters: self._distribution(rows, parameters),
+                self._theta,
+                recorded,
+                self._engine.linearization,
+                verified=self._engine.verified,
             )
         return self._fisher
 
@@ -272,6 +276,8 @@ class _Bound:
         # A copy: the caller's vector may be read-only, which torch does not know.
         whole = torch.tensor(v, device=self._device)
         product = fisher([whole[s].view(leaf.shape) for s, leaf in zip(self._spans, self._leaves, strict=True)])
+        if fisher.method == "double_backward":  # whose check costs a product
+            self._engine.verified = fisher.verified
         result = self._joined(product)
         result /= self._total if rows is None else self._total * (len(rows) / self.count)
         return result
@@ -311,7 +317,7 @@ class _Bound:
         if self._graph is None or self._graph_rows is not rows:
             self._graph = self._fisher = None
             self._graph_rows = rows
-            with torch.enable_grad():
+            with torch.enable_grad(), twice_differentiable():
                 self._graph = self._distribution(rows, self._theta)
         return self._graph
 
@@ -330,7 +336,7 @@ class _Bound:
         except NotImplementedError:
             raise ValueError(
                 f"entropy_coefficient: got {self._entropy_coefficient} for a policy that returns a "
-                f"{type(distribution).__name__}, whose entropy torch does not know, wanted 0"
+                f"{type(base_of(distribution)).__name__}, whose entropy torch does not know, wanted 0"
             ) from None
 
     def _fitting_actions(self, array: NDArray[Any]) -> Tensor:

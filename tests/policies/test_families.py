@@ -59,9 +59,7 @@ def kind(request):
 
 def pair(kind, size=0.4, dtype=torch.float64):
     generator = torch.Generator().manual_seed(0)
-    a, b, c, d = (
-        size * torch.randn(ROWS, 2, dtype=torch.float64, generator=generator).to(dtype) for _ in range(4)
-    )
+    a, b, c, d = (size * torch.randn(ROWS, 2, dtype=torch.float64, generator=generator).to(dtype) for _ in range(4))
     return MAKERS[kind](a, b), MAKERS[kind](c, d)
 
 

@@ -300,7 +300,7 @@ def _probes(space: gym.Space[Any], zeros: Tensor, *, normalized: bool) -> list[T
     """Rows for the checks of a module, most like those that it will see first: some that it takes have to be there."""
     own = copy.deepcopy(space)  # whose generator is left alone
     own.seed(0)
-    samples = np.stack([flatten(own, own.sample()) for _ in range(_PROBES)]).astype(np.float64)
+    samples = np.array([flatten(own, own.sample()) for _ in range(_PROBES)], np.float64)
     drawn = samples.copy()
     numeric = numeric_columns(space)
     drawn[:, numeric] = np.random.default_rng(0).normal(size=(_PROBES, int(numeric.sum())))

@@ -165,13 +165,7 @@ class FisherProduct:
     def _differentiate_divergence(self, distribution: Distribution) -> None:
         with torch.no_grad(), twice_differentiable():
             old = self._forward(self._values)
-        try:
-            divergence = kl_divergence(old, distribution).sum()
-        except NotImplementedError:
-            raise ValueError(
-                f"policy: torch has no KL divergence for the {type(base_of(distribution)).__name__} that it returns; "
-                "register one with torch.distributions.kl.register_kl"
-            ) from None
+        divergence = torchs_divergence(old, distribution).sum()
         self._gradient = _gradients([divergence], self._leaves, [torch.ones_like(divergence)], create_graph=True)
 
     def _record_pullback(self) -> None:
@@ -221,6 +215,17 @@ class FisherProduct:
         ]
 
 
+def torchs_divergence(p: Distribution, q: Distribution) -> Tensor:
+    """KL(p || q) of each sample by torch; ValueError where it has none for what the policy returns."""
+    try:
+        return kl_divergence(p, q)
+    except NotImplementedError:
+        raise ValueError(
+            f"policy: torch has no KL divergence for the {type(base_of(p)).__name__} that it returns; register one "
+            "with torch.distributions.kl.register_kl"
+        ) from None
+
+
 @contextlib.contextmanager
 def twice_differentiable() -> Iterator[None]:
     """Attention by the kernels that have second and forward derivatives, for a forward pass that is to be recorded.
@@ -263,7 +268,7 @@ def _has_convolution(outputs: Sequence[Tensor]) -> bool:
 def _functions_behind(outputs: Sequence[Tensor]) -> str:
     """The classes of autograd functions of the user's own behind `outputs`, as a phrase."""
     nodes = _nodes_behind(outputs)
-    found = sorted({node.name() for node in nodes if isinstance(node, torch.autograd.function.BackwardCFunction)})
+    found = sorted({node.name() for node in nodes if issubclass(type(node), torch.autograd.function.BackwardCFunction)})
     return f" ({', '.join(name.removesuffix('Backward') for name in found)})" if found else ""
 
 

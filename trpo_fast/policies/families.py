@@ -1,8 +1,8 @@
 """Families of distributions whose Fisher information and Kullback-Leibler divergence are known in closed form.
 
 With M in closed form J'MJ needs one differentiation less than the Hessian of a divergence. Autograd's Hessian of
-Laplace's is wrong at theta_old, 0 in the location, since torch takes the derivative of |x| at 0 to be 0; of two Weibulls
-torch has no divergence that knows their concentrations.
+Laplace's is wrong at theta_old, 0 in the location, since torch takes the derivative of |x| at 0 to be 0; of two
+Weibulls torch has no divergence that knows their concentrations.
 
 References
 ----------
@@ -82,7 +82,7 @@ def _single(information: Callable[[Tensor], Tensor]) -> Callable[..., tuple[Tens
     return lambda coordinates, tangents: (information(coordinates[0]) * tangents[0],)
 
 
-def _torchs(kind: type[Distribution]) -> Callable[..., Tensor]:
+def _torchs(kind: Callable[..., Distribution]) -> Callable[..., Tensor]:
     """Torch's divergence in float64, of `kind` made from its coordinates in their order."""
 
     def divergence(p: tuple[Tensor, ...], q: tuple[Tensor, ...]) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Beta, Categorical, Independent
+from torch.distributions import Categorical, ContinuousBernoulli, Independent
 
 from tests import reference
 from tests.engines.cases import make_case, relative_error
@@ -140,10 +140,10 @@ def test_unknown_methods_are_named():
 
 
 def test_a_distribution_without_closed_form_takes_the_divergence_only():
-    def beta(outputs):
-        return Independent(Beta(*(1 + outputs.exp()).chunk(2, -1)), 1)
+    def continuous(outputs):
+        return Independent(ContinuousBernoulli(logits=outputs), 1)
 
-    policy = Network(nn.Linear(4, 2), beta)
+    policy = Network(nn.Linear(4, 1), continuous)
     batch = Batch(np.ones((3, 4)), np.full((3, 1), 0.5), np.ones(3))
     engine = make_engine(policy)
     engine.bind(batch)
@@ -152,5 +152,5 @@ def test_a_distribution_without_closed_form_takes_the_divergence_only():
     for method in ("forward", "double_vjp"):
         engine = make_engine(policy, linearization=method)
         engine.bind(batch)
-        with pytest.raises(ValueError, match=f"linearization: got '{method}'.*Independent.*closed form"):
+        with pytest.raises(ValueError, match=f"linearization: got '{method}'.*ContinuousBernoulli.*closed form"):
             engine.fisher_operator()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -11,16 +12,19 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.spaces.utils import flatten
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from trpo_fast.algorithm.config import TRPOConfig
-from trpo_fast.engines.binding import checked_step
+from trpo_fast.engines.binding import checked_step, plain_module
+from trpo_fast.engines.checks import check_critic, check_policy
 from trpo_fast.environments.spaces import (
     action_layout,
     described,
     described_actions,
+    numeric_columns,
     observation_size,
     unreached_sides,
 )
@@ -39,6 +43,8 @@ from trpo_fast.spaces import REACH, ActionLayout, Box, Leaf, leaves
 from trpo_fast.spaces.images import fits_bytes, flattened_images, has_images, input_parts, is_image
 
 CONVOLVING = (CNNPolicy, CNNCritic, MultiInputPolicy, MultiInputCritic)
+
+_PROBES = 5  # rows that a module of one's own is checked on
 
 Network = nn.Module | Callable[[gym.Space[Any], gym.Space[Any], int], nn.Module]
 """A module, or what makes one from (observation_space, action_space, seed); a class for example."""
@@ -98,7 +104,7 @@ def make_networks(
         The device is not here.
         What is given is no module, has another dtype than the configuration's, shares parameters with the other, or
         does not return, for rows of zeros, a distribution over the actions, with the KL divergence and the entropy that
-        an update needs, or a value for each row.
+        an update needs, or a value for each row; or a check of `trpo_fast.engines.checks` fails.
     """
     dtype, axis = getattr(torch, config.dtype), config.channel_axis
     space = described(observation_space)
@@ -163,10 +169,15 @@ def make_networks(
     _check_nothing_shared(built["policy"], built["critic"])
     shape = observation_space.shape if isinstance(observation_space, gym.spaces.Box) else None
     rows = torch.zeros(2, *(shape or (observation_size(observation_space),)), dtype=dtype)
+    probes = _probes(observation_space, rows, normalized=not convolve)
     if policy is not None:
         _check_policy(built["policy"], rows, action_layout(action_space), config.entropy_coefficient)
+        if not hasattr(built["policy"], "initial_state"):
+            check_policy(built["policy"], probes)
     if critic is not None:
         _check_critic(built["critic"], rows)
+        if not hasattr(built["critic"], "initial_state"):
+            check_critic(built["critic"], probes)
     own = {
         name: _name_of(built[name]) if given else None for name, given in _both(policy is not None, critic is not None)
     }
@@ -267,6 +278,7 @@ def _given(
         module = module(observation_space, action_space, seed)
         if not isinstance(module, nn.Module):
             raise TypeError(f"{name}: the callable returned {type(module).__name__}; want a torch module")
+    module = plain_module(module)
     for parameter_name, parameter in module.named_parameters():
         if parameter.dtype != dtype:
             raise ValueError(
@@ -352,6 +364,19 @@ def _check_critic(critic: nn.Module, rows: Tensor) -> None:
         )
     if not found.isfinite().all():
         raise ValueError("critic: forward returned values that are not finite for observations of zeros; want numbers")
+
+
+def _probes(space: gym.Space[Any], zeros: Tensor, *, normalized: bool) -> list[Tensor]:
+    """Rows for the checks of a module, most like those that it will see first: some that it takes have to be there."""
+    own = copy.deepcopy(space)  # whose generator is left alone
+    own.seed(0)
+    samples = np.array([flatten(own, own.sample()) for _ in range(_PROBES)], np.float64)
+    drawn = samples.copy()
+    numeric = numeric_columns(space)
+    drawn[:, numeric] = np.random.default_rng(0).normal(size=(_PROBES, int(numeric.sum())))
+    tables = [drawn, samples] if normalized else [samples, drawn]
+    shape = (_PROBES, *zeros.shape[1:])
+    return [torch.from_numpy(table).to(zeros.dtype).reshape(shape) for table in tables] + [zeros]
 
 
 def _tried(name: str, module: nn.Module, rows: Tensor) -> Any:

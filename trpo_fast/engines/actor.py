@@ -163,7 +163,7 @@ class TorchActor:
                 return distribution.mode
             except NotImplementedError:
                 raise ValueError(
-                    f"deterministic: got True, wanted False for a policy that returns a {type(distribution).__name__}, "
+                    f"deterministic: got True, wanted False for a policy that returns a {type(base).__name__}, "
                     "whose mode torch does not know"
                 ) from None
         if type(base) is Normal:

@@ -23,7 +23,7 @@ from trpo_fast.policies.recurrent import RecurrentPolicy, is_recurrent
 from .actor import TorchActor
 from .base import PolicyEngine
 from .binding import as_observations, as_rows, check_deterministic, checked_distribution, checked_step
-from .linearization import LINEARIZATIONS, FisherProduct
+from .linearization import LINEARIZATIONS, FisherProduct, twice_differentiable
 from .recurrent import TorchRecurrentActor, cell_actor, obstacle_to_cell_actor
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class AutogradEngine(PolicyEngine):
         self.reason = reason
         self.recurrent = is_recurrent(policy)
         self.linearization = linearization
+        self.verified = False  # that Fisher products are those of the forward pass
         self._observation_shape = None if observation_shape is None else tuple(observation_shape)
         self._bound: _Bound | None = None
 
@@ -310,9 +311,13 @@ class _Bound:
         """Fisher products over `rows`; those over other rows are forgotten with their graph."""
         recorded = self._recorded(rows)
         if self._fisher is None:
-            method = self._engine.linearization
             self._fisher = FisherProduct(
-                lambda parameters: self._distribution(rows, parameters), self._theta, recorded, method, self._samples
+                lambda parameters: self._distribution(rows, parameters),
+                self._theta,
+                recorded,
+                self._engine.linearization,
+                samples=self._samples,
+                verified=self._engine.verified,
             )
         return self._fisher
 
@@ -321,6 +326,8 @@ class _Bound:
         # A copy: the caller's vector may be read-only, which torch does not know.
         whole = torch.tensor(v, device=self._device)
         product = fisher([whole[s].view(leaf.shape) for s, leaf in zip(self._spans, self._leaves, strict=True)])
+        if fisher.method == "double_backward":  # whose check costs a product
+            self._engine.verified = fisher.verified
         result = self._joined(product)
         result /= self._total if rows is None else self._total * (len(rows) / self.count)
         return result
@@ -361,7 +368,7 @@ class _Bound:
         if self._graph is None or self._graph_rows is not rows:
             self._graph = self._fisher = None
             self._graph_rows = rows
-            with torch.enable_grad():
+            with torch.enable_grad(), twice_differentiable():
                 self._graph = self._distribution(rows, self._theta)
         return self._graph
 
@@ -380,7 +387,7 @@ class _Bound:
         except NotImplementedError:
             raise ValueError(
                 f"entropy_coefficient: got {self._entropy_coefficient} for a policy that returns a "
-                f"{type(distribution).__name__}, whose entropy torch does not know, wanted 0"
+                f"{type(base_of(distribution)).__name__}, whose entropy torch does not know, wanted 0"
             ) from None
 
     def _fitting_actions(self, array: NDArray[Any]) -> Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from trpo_fast.environments.spaces import action_layout
 from trpo_fast.policies.flat import FlatBuffer
@@ -36,24 +39,65 @@ def checked_parameters(flat: FlatBuffer, expected: NDArray[Any] | None) -> NDArr
 
 
 def check_deterministic(what: str, module: nn.Module) -> None:
-    """ValueError naming a layer of `module` whose outputs, in its present mode, are not a function of each row."""
+    """ValueError naming a layer of `module` whose outputs, in its present mode, are not a function of each row.
+
+    Or one that the engines cannot serve whatever its outputs are: of sparse gradients, without parameters yet, or
+    compiled to TorchScript.
+    """
     for name, part in module.named_modules():
-        fault = None
+        kind = type(part).__name__
+        where = f"{name!r}, a {kind}" if name else f"it is a {kind}"
+        for parameter_name, parameter in part.named_parameters(recurse=False):
+            if isinstance(parameter, nn.parameter.UninitializedParameter):
+                raise ValueError(
+                    f"{what}: {where}, has no {parameter_name} before its first forward pass, wanted one pass of a row "
+                    f"of observations before it is given"
+                )
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ValueError(f"{what}: {where}, compiled to TorchScript, wanted the module that it was made from")
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse:
+            raise ValueError(f"{what}: {where}, has sparse gradients, wanted sparse=False")
+        fault, instead = None, ""
         if isinstance(part, nn.modules.batchnorm._BatchNorm) and (part.training or not part.track_running_stats):
-            fault = "mixes the rows of a batch"
+            fault, instead = "mixes the rows of a batch", "LayerNorm or GroupNorm in its place"
         elif part.training and isinstance(part, nn.modules.batchnorm._NormBase) and part.track_running_stats:
-            fault = "changes its statistics"
+            fault, instead = "changes its statistics", "track_running_stats=False"
         elif part.training and (
             (isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0)
             or (isinstance(part, nn.RNNBase | nn.MultiheadAttention) and part.dropout > 0)
             or isinstance(part, nn.RReLU)
         ):
-            fault = "draws random numbers"
+            fault, instead = "draws random numbers", "no such layer"
+        elif part.training and any(
+            isinstance(one, torch.nn.utils.parametrizations._SpectralNorm | SpectralNorm)
+            for one in (part, *part._forward_pre_hooks.values())
+        ):
+            fault, instead = "iterates at every pass", "its weights as they are"
         if fault is not None:
             mode = "training" if part.training else "evaluation"
-            raise ValueError(
-                f"{what}: {name!r}, a {type(part).__name__} in {mode} mode, {fault}, wanted none, or {what}.eval()"
-            )
+            # In evaluation mode it is the layer itself that has to go.
+            ways = [f"{what}.eval() before it is given"] * part.training + [instead]
+            raise ValueError(f"{what}: {where} in {mode} mode, {fault}, wanted {', or '.join(ways)}")
+
+
+def plain_module(module: nn.Module) -> nn.Module:
+    """`module` as it was before ``torch.compile``; its parts are put back, too.
+
+    A compiled module has no second derivatives, and "_orig_mod." in the names of its parameters.
+    """
+    dynamo = sys.modules.get("torch._dynamo")  # loaded where anything was compiled
+    if dynamo is None:
+        return module
+    wrapper = dynamo.eval_frame.OptimizedModule
+    while isinstance(module, wrapper):
+        module = module._orig_mod
+    for part in module.modules():
+        part._compiled_call_impl = None  # of part.compile()
+        for name, child in part._modules.items():
+            while isinstance(child, wrapper):
+                child = child._orig_mod
+            part._modules[name] = child
+    return module
 
 
 def checked_distribution(result: object, count: int) -> Distribution:

@@ -9,6 +9,7 @@ from torch import nn
 from trpo_fast.policies.mlp import MLPPolicy
 
 from .autograd import AutogradEngine
+from .binding import plain_module
 from .native import NativeEngine, obstacle_to_native
 
 
@@ -26,7 +27,7 @@ def make_engine(
     policy : torch.nn.Module
         ``forward(observations)`` returns a ``torch.distributions.Distribution`` of batch shape (B,). Its parameters are
         float32 or float64, on one device; on the CPU they become views of one buffer. Frozen parameters take no part in
-        the update.
+        the update. Of a compiled module it is the plain one that is served.
     engine : {"auto", "native", "autograd"}
         "auto" takes the compiled engine where it can serve; the result's ``reason`` says why.
     observation_shape : sequence of int, optional
@@ -46,6 +47,7 @@ def make_engine(
     """
     if not isinstance(policy, nn.Module):
         raise TypeError(f"policy: got {type(policy).__name__}, wanted a torch.nn.Module")
+    policy = plain_module(policy)
     if engine not in ("auto", "native", "autograd"):
         raise ValueError(f"engine: got {engine!r}, wanted 'auto', 'native' or 'autograd'")
     if engine == "autograd":

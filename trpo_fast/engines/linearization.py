@@ -23,18 +23,20 @@ gave products that were off by 0.2% for the GRU, in torch 2.13.)
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.distributions import Distribution, kl_divergence
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trpo_fast.policies.distributions import family_of
+from trpo_fast.policies.distributions import base_of, family_of
 from trpo_fast.policies.sequences import COMPILED_CELL
 
 LINEARIZATIONS = ("auto", "forward", "double_vjp", "double_backward")
@@ -49,13 +51,15 @@ class FisherProduct:
 
     J' w is a reverse pass over the recorded graph in each method but the last; they differ in J v:
 
-    - "forward" pushes dual numbers through `forward`, which is run again for every product. No other graph is kept. The
-      first products check that <J'w, v> = <w, J v>: the two differ where a module computes with its parameters under
-      ``no_grad``, which forward mode does not know.
+    - "forward" pushes dual numbers through `forward`, which is run again for every product. No other graph is kept.
     - "double_vjp": J v is the derivative of the recorded pullback u -> J'u, which is linear in u. Any module that can
       be differentiated twice will do. The pullback is recorded on top of the graph.
     - "double_backward" differentiates torch's KL divergence twice, which equals J'MJ at theta_old, for any
       distribution that torch has one for.
+
+    The first products check that <J'w, v> = <w, J v>, or that the Hessian is symmetric. It is not so where a module
+    computes with its parameters under ``no_grad``, which forward mode does not know, or has a function of its own whose
+    backward is not differentiated as it is computed.
 
     Parameters
     ----------
@@ -67,9 +71,12 @@ class FisherProduct:
         ``forward(parameters)``, recorded; batch shape (B,).
     method : str
         One of `LINEARIZATIONS`. "auto" is "double_backward" where M is not known in closed form, "forward" where the
-        graph has a convolution or a compiled cell and the module can do it, else "double_vjp".
+        graph has a convolution or a compiled cell and the module can do it, else "double_vjp", or "forward" for what
+        cannot be differentiated twice.
     samples : int64 Tensor, optional
         Indices of the samples that the sum is over; all by default.
+    verified : bool
+        Whether another product of the same module has been checked.
 
     Attributes
     ----------
@@ -79,7 +86,8 @@ class FisherProduct:
     Raises
     ------
     ValueError
-        `method` is unknown, or needs an M in closed form that is not known, or a KL divergence that torch has not.
+        `method` is unknown, or needs an M in closed form that is not known, or a KL divergence that torch has not; in
+        the first products: the module is not differentiated as it is computed.
     """
 
     def __init__(
@@ -88,7 +96,9 @@ class FisherProduct:
         parameters: Mapping[str, Tensor],
         distribution: Distribution,
         method: str = "auto",
+        *,
         samples: Tensor | None = None,
+        verified: bool = False,
     ) -> None:
         self._forward = forward
         self._samples = samples
@@ -97,7 +107,7 @@ class FisherProduct:
         self._leaves = list(self._live.values())
         self._family = family_of(distribution)
         self._may_settle = method == "auto"
-        self._verified = False
+        self.verified = verified
         if method == "auto":
             method = self._fastest(distribution)
         self.method = _checked(method, distribution, known=self._family is not None)
@@ -112,14 +122,45 @@ class FisherProduct:
     def __call__(self, vectors: Sequence[Tensor]) -> list[Tensor]:
         """The product with one vector per leaf, of its shape."""
         if self._family is None or self.method == "double_backward":
-            return _gradients(self._gradient, self._leaves, vectors)
+            product = _gradients(self._gradient, self._leaves, vectors)
+            if not self.verified:
+                again = _gradients(self._gradient, self._leaves, product)
+                self._check(again, vectors, product, product)
+            return product
         if self.method == "forward":
-            product = self._by_forward_mode(vectors)
-            if product is not None:
-                return product
+            found = self._by_forward_mode(vectors)
+            if found is not None:
+                return found
             self.method = "double_vjp"
             self._record_pullback()
-        return self._pulled_back(_gradients(self._pullback, self._cotangents, vectors))[0]
+        try:
+            tangents = _gradients(self._pullback, self._cotangents, vectors)
+        except RuntimeError:  # an operation has no second derivative; it may well have a forward one
+            if not self._may_settle or self.verified:
+                raise
+            self.method, self._may_settle = "forward", False
+            return self(vectors)
+        product, weights = self._pulled_back(tangents)
+        if not self.verified:
+            self._check(product, vectors, weights, tangents)
+        return product
+
+    def _check(
+        self,
+        product: Sequence[Tensor],
+        vectors: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        tangents: Sequence[Tensor],
+    ) -> None:
+        """Raise ValueError where <J'w, v> is not <w, J v>, J'w being `product`."""
+        if not _are_adjoint(product, vectors, weights, tangents):
+            names = _functions_behind(self._gradient if self._family is None else self._outputs)
+            raise ValueError(
+                f"policy: its backward{names} is not differentiated as it is computed, wanted one without detach(), "
+                "no_grad() and once_differentiable, so that it can be differentiated twice"
+            )
+        # A parameter that the vector leaves out has not been looked at.
+        self.verified = all(vector.any() for vector in vectors)
 
     def _fastest(self, distribution: Distribution) -> str:
         if self._family is None:
@@ -132,15 +173,9 @@ class FisherProduct:
         return found if self._samples is None else tuple(part[self._samples] for part in found)
 
     def _differentiate_divergence(self, distribution: Distribution) -> None:
-        with torch.no_grad():
+        with torch.no_grad(), twice_differentiable():
             old = self._forward(self._values)
-        try:
-            divergence = kl_divergence(old, distribution)
-        except NotImplementedError:
-            raise ValueError(
-                f"policy: torch has no KL divergence for the {type(distribution).__name__} that it returns; "
-                "register one with torch.distributions.kl.register_kl"
-            ) from None
+        divergence = torchs_divergence(old, distribution)
         divergence = (divergence if self._samples is None else divergence[self._samples]).sum()
         self._gradient = _gradients([divergence], self._leaves, [torch.ones_like(divergence)], create_graph=True)
 
@@ -163,7 +198,7 @@ class FisherProduct:
                 return None
             raise
         product, weights = self._pulled_back(tangents)
-        if not self._verified:
+        if not self.verified:
             if not _are_adjoint(product, vectors, weights, tangents):
                 if self._may_settle:
                     return None
@@ -172,13 +207,13 @@ class FisherProduct:
                     "parameters under no_grad; want 'double_vjp'"
                 )
             # A parameter that the vector leaves out has not been looked at.
-            self._verified = all(vector.any() for vector in vectors)
+            self.verified = all(vector.any() for vector in vectors)
         return product
 
     def _pushed_forward(self, vectors: Sequence[Tensor]) -> list[Tensor]:
         assert self._family is not None
         _load_forward_mode()
-        with _FORWARD_MODE, torch.no_grad(), forward_ad.dual_level():
+        with _FORWARD_MODE, torch.no_grad(), twice_differentiable(), forward_ad.dual_level():
             duals = {
                 name: forward_ad.make_dual(self._values[name], vector)
                 for name, vector in zip(self._live, vectors, strict=True)
@@ -189,6 +224,32 @@ class FisherProduct:
             torch.zeros_like(output) if tangent is None else tangent
             for output, tangent in zip(self._coordinates, tangents, strict=True)
         ]
+
+
+def torchs_divergence(p: Distribution, q: Distribution) -> Tensor:
+    """KL(p || q) of each sample by torch; ValueError where it has none for what the policy returns."""
+    try:
+        return kl_divergence(p, q)
+    except NotImplementedError:
+        raise ValueError(
+            f"policy: torch has no KL divergence for the {type(base_of(p)).__name__} that it returns; register one "
+            "with torch.distributions.kl.register_kl"
+        ) from None
+
+
+@contextlib.contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Attention by the kernels that have second and forward derivatives, for a forward pass that is to be recorded.
+
+    The setting is one for the whole process.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @functools.cache
@@ -205,24 +266,35 @@ def _checked(method: str, distribution: Distribution, *, known: bool) -> str:
     if not known and method != "double_backward":
         raise ValueError(
             f"linearization: got {method!r}, wanted 'auto' or 'double_backward' for a policy that returns a "
-            f"{type(distribution).__name__}, whose Fisher information is not known in closed form"
+            f"{type(base_of(distribution)).__name__}, whose Fisher information is not known in closed form"
         )
     return method
 
 
 def _has_costly_backward(outputs: Sequence[Tensor]) -> bool:
     """Whether the graph behind `outputs` has a convolution, or what has no second derivative, a compiled cell."""
+    return any(
+        "Convolution" in node.name() or node.name() == f"{COMPILED_CELL}Backward" for node in _nodes_behind(outputs)
+    )
+
+
+def _functions_behind(outputs: Sequence[Tensor]) -> str:
+    """The classes of autograd functions of the user's own behind `outputs`, as a phrase."""
+    nodes = _nodes_behind(outputs)
+    found = sorted({node.name() for node in nodes if issubclass(type(node), torch.autograd.function.BackwardCFunction)})
+    return f" ({', '.join(name.removesuffix('Backward') for name in found)})" if found else ""
+
+
+def _nodes_behind(outputs: Sequence[Tensor]) -> Iterator[torch.autograd.graph.Node]:
     waiting = [output.grad_fn for output in outputs if output.grad_fn is not None]
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
-        if "Convolution" in node.name() or node.name() == f"{COMPILED_CELL}Backward":
-            return True
+        yield node
         for following, _ in node.next_functions:
             if following is not None and following not in seen:
                 seen.add(following)
                 waiting.append(following)
-    return False
 
 
 def _are_adjoint(

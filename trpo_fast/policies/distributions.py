@@ -7,27 +7,16 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal, kl_divergence
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent, kl_divergence
 from torch.distributions.kl import register_kl
 
-
-@dataclass(frozen=True)
-class Family:
-    """A family of distributions in coordinates in which its Fisher information M is known."""
-
-    coordinates: Callable[[Distribution], tuple[Tensor, ...]]
-    """Differentiable parameters of a distribution, each (B, ...)."""
-    metric: Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], tuple[Tensor, ...]]
-    """``metric(coordinates, tangents)`` is M applied to `tangents`, sample by sample."""
-    divergence: Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], Tensor]
-    """``divergence(p, q)``: terms of KL(p || q) from the coordinates; float64, never negative; a sample's KL is the sum
-    over its row."""
+from .families import FAMILIES, Family
+from .families import base_of as base_of
 
 
 def family_of(distribution: Distribution) -> Family | None:
@@ -37,14 +26,7 @@ def family_of(distribution: Distribution) -> Family | None:
     """
     if type(distribution) is Product:
         return _product_family(distribution)
-    return _FAMILIES.get(type(base_of(distribution)))
-
-
-def base_of(distribution: Distribution) -> Distribution:
-    """`distribution` without the Independent around it."""
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    return distribution
+    return FAMILIES.get(type(base_of(distribution)))
 
 
 def divergence(p: Distribution, q: Distribution) -> Tensor:
@@ -291,62 +273,3 @@ def _blocks(rows: Tensor, sizes: Sequence[int], padding: float) -> Tensor:
     return torch.stack(
         [torch.nn.functional.pad(part, (0, longest - part.shape[1]), value=padding) for part in parts], 1
     )
-
-
-def _normal_coordinates(distribution: Distribution) -> tuple[Tensor, ...]:
-    base = base_of(distribution)
-    assert isinstance(base, Normal)
-    return base.loc, base.scale
-
-
-def _normal_metric(coordinates: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    precision = coordinates[1].pow(-2)
-    return precision * tangents[0], 2.0 * precision * tangents[1]
-
-
-def _normal_divergence(p: tuple[Tensor, ...], q: tuple[Tensor, ...]) -> Tensor:
-    (mean_p, scale_p), (mean_q, scale_q) = ((mean.double(), scale.double()) for mean, scale in (p, q))
-    log_ratio = 2.0 * (scale_p.log() - scale_q.log())
-    # expm1(u) - u is never negative, its rounding can be.
-    return 0.5 * ((log_ratio.expm1() - log_ratio).clamp_min(0.0) + ((mean_p - mean_q) / scale_q).square())
-
-
-def _logits(distribution: Distribution) -> tuple[Tensor, ...]:
-    base = base_of(distribution)
-    assert isinstance(base, Categorical | Bernoulli)
-    return (base.logits,)
-
-
-def _categorical_metric(coordinates: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    probabilities = coordinates[0].softmax(-1)
-    (tangent,) = tangents
-    return (probabilities * (tangent - (probabilities * tangent).sum(-1, keepdim=True)),)
-
-
-def _categorical_divergence(p: tuple[Tensor, ...], q: tuple[Tensor, ...]) -> Tensor:
-    return _divergence_of_log_probabilities(p[0].double().log_softmax(-1), q[0].double().log_softmax(-1))
-
-
-def _bernoulli_metric(coordinates: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    (logits,), (tangent,) = coordinates, tangents
-    return (logits.sigmoid() * (-logits).sigmoid() * tangent,)
-
-
-def _bernoulli_divergence(p: tuple[Tensor, ...], q: tuple[Tensor, ...]) -> Tensor:
-    log_p, log_q = (torch.nn.functional.logsigmoid(torch.stack([logits, -logits], -1).double()) for (logits,) in (p, q))
-    return _divergence_of_log_probabilities(log_p, log_q)
-
-
-def _divergence_of_log_probabilities(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Terms p log(p/q) + q - p: each is non-negative, and q - p adds up to nothing."""
-    p, q, t = log_p.exp(), log_q.exp(), log_q - log_p
-    # The two forms are equal; the first keeps its digits where p and q are close, the second does not overflow.
-    terms = torch.where(t < 1.0, p * (t.clamp_max(1.0).expm1() - t), q - p - p * t)
-    return torch.where(p == 0.0, q, terms).clamp_min(0.0)
-
-
-_FAMILIES: dict[type[Distribution], Family] = {
-    Normal: Family(_normal_coordinates, _normal_metric, _normal_divergence),
-    Categorical: Family(_logits, _categorical_metric, _categorical_divergence),
-    Bernoulli: Family(_logits, _bernoulli_metric, _bernoulli_divergence),
-}

@@ -326,6 +326,7 @@ def test_a_loaded_actor_without_a_state_says_what_acts(tmp_path):
         ({"fisher_subsample": 0.5}, "fisher_subsample"),
         ({"recurrent_size": 0}, "recurrent_size"),
         ({"engine": "native"}, "native"),
+        ({"device": "cuda"}, "device: 'cuda' given; want 'auto' or 'cpu' with policy='gru'"),
         ({"preconditioner": "kfac"}, "preconditioner"),
     ],
 )

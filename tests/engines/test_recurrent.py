@@ -262,3 +262,9 @@ def test_bad_sequences_of_observations_are_named(shapes, words):
 def test_a_fisher_matrix_of_rows_is_refused_for_what_remembers():
     with pytest.raises(ValueError, match="policy: a recurrent RecurrentPolicy given"):
         fisher_matrix(RecurrentPolicy("gru", SEEN, ACTIONS["gaussian"], units=6), np.zeros((3, D)))
+
+
+def test_a_policy_that_was_moved_from_the_cpu_is_named():
+    policy = RecurrentPolicy("gru", SEEN, ACTIONS["gaussian"], units=6).to("meta")
+    with pytest.raises(ValueError, match="policy: a RecurrentPolicy on meta, wanted the CPU"):
+        policy(torch.zeros(T, E, D), torch.zeros(E, 6), torch.zeros(T, E, dtype=torch.bool))

@@ -111,6 +111,8 @@ def make_networks(
     if config.policy != "auto" or kind is None:
         kind = config.policy if config.policy != "auto" else "cnn" if has_images(space, axis) else "mlp"
     convolve = is_image(space, axis) if policy is not None else kind == "cnn"
+    if kind in CELLS and config.device == "cuda":
+        raise ValueError(f"device: 'cuda' given; want 'auto' or 'cpu' with policy={kind!r}, whose cell is compiled")
     cell: dict[str, Any] = {"units": config.recurrent_size, "activation": config.activation, "dtype": dtype}
     mixed: dict[str, Any] | None = None
     if convolve and not isinstance(space, Leaf):

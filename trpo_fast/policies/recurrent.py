@@ -112,6 +112,10 @@ class _Recurrent(nn.Module):
     def _outputs(self, observations: Tensor, state: Tensor, episode_starts: Tensor) -> tuple[Tensor, Tensor]:
         """Last layer's outputs, (T E, outputs), and the states after every step, (T E, S)."""
         weight = self.cell.weight_hh
+        if weight.device.type != "cpu":
+            raise ValueError(
+                f"policy: a {type(self).__name__} on {weight.device}, wanted the CPU, as its cell is compiled"
+            )
         steps, count = tuple(observations.shape[:2]) if observations.ndim > 1 else (0, 0)
         x = observations.reshape(steps * count, -1).to(weight.dtype)
         if x.shape[1] != self.inputs or steps * count == 0:

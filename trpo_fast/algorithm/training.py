@@ -36,6 +36,24 @@ def checked_horizon(given: Any, end: int, before: int) -> int:
     return horizon
 
 
+@contextmanager
+def alone(agent: TRPO) -> Iterator[None]:
+    """Hold the agent for one training; RuntimeError where one is under way."""
+    own = threading.get_ident(), object()
+    try:  # from before it is taken: Ctrl-C at any point leaves nothing held
+        holder = agent.held_by.setdefault("learn", own)
+        if holder is own:
+            yield
+            return
+    finally:
+        if agent.held_by.get("learn") is own:
+            del agent.held_by["learn"]
+    where = "by a callback of learn" if holder[0] == own[0] else "while another thread is in learn of this agent"
+    raise RuntimeError(
+        f"learn: called {where}; want one call to end before the next begins, or an agent for each thread"
+    )
+
+
 def train(
     agent: TRPO,
     timesteps: int,
@@ -49,35 +67,6 @@ def train(
 
     What is raised in an update travels on when the agent is put back to where that update began; see `TRPO.learn`.
     """
-    with _alone(agent):
-        _train(agent, timesteps, callbacks, update, horizon, reset)
-
-
-@contextmanager
-def _alone(agent: TRPO) -> Iterator[None]:
-    """Hold the agent for one training; RuntimeError where one is under way."""
-    if not agent.learning.acquire(blocking=False):
-        if agent.learning_thread == threading.get_ident():
-            raise RuntimeError("learn: called by a callback of learn; want one call to end before the next begins")
-        raise RuntimeError(
-            "learn: called while another thread is in learn of this agent; want one call to end before the next "
-            "begins, or an agent for each thread"
-        )
-    agent.learning_thread = threading.get_ident()
-    try:
-        yield
-    finally:
-        agent.learning.release()
-
-
-def _train(
-    agent: TRPO,
-    timesteps: int,
-    callbacks: CallbackList,
-    update: Callable[[Collector], None],
-    horizon: float | None,
-    reset: bool,
-) -> None:
     agent.hooks.require()
     collector = agent.training_environments.begin()
     counted = agent.earlier_timesteps, agent.num_timesteps, agent.horizon

@@ -282,8 +282,7 @@ class TRPO:
         self._action_structure = action_structure(action_space)
         self._player = self.make_player(seed, PREDICTION_STREAM)
         self._predicting = threading.Lock()  # the player's arrays, and the counter
-        self.learning = threading.Lock()  # held while learn is under way
-        self.learning_thread: int | None = None  # the latest
+        self.held_by: dict[str, tuple[int, object]] = {}  # the call of learn that is under way, see `training.alone`
         self.num_predictions = 0
         self.trained_with_masks = False
         self.warned_of_recipe = False  # that files do not say how the environment is made
@@ -365,7 +364,8 @@ class TRPO:
         """
         timesteps = training.checked_timesteps("total_timesteps", total_timesteps)
         callbacks = CallbackList([callback, ProgressBar() if progress_bar else None])
-        training.train(self, timesteps, callbacks, self._update, horizon=horizon, reset=reset_num_timesteps)
+        with training.alone(self):
+            training.train(self, timesteps, callbacks, self._update, horizon=horizon, reset=reset_num_timesteps)
         return self
 
     def _update(self, collector: Collector) -> None:

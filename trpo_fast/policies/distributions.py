@@ -24,7 +24,7 @@ def family_of(distribution: Distribution) -> Family | None:
 
 
 def divergence(p: Distribution, q: Distribution) -> Tensor:
-    """KL(p || q) of the joint distribution of each sample, shape (B,), float64.
+    """KL(p || q) of the joint distribution of each sample, shape (B,), float64; a number, not to be differentiated.
 
     Raises NotImplementedError when the pair has neither a closed form here nor one in torch.
     """
@@ -32,7 +32,8 @@ def divergence(p: Distribution, q: Distribution) -> Tensor:
     if family is not None and family is family_of(q):
         terms = family.divergence(family.coordinates(p), family.coordinates(q))
         return terms.reshape(len(terms), -1).sum(-1)
-    return kl_divergence(p, q).double()
+    with torch.enable_grad():  # torch differentiates the normalizer of an exponential family that it has no formula for
+        return kl_divergence(p, q).double().detach()
 
 
 class MultiCategorical(Independent):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from trpo_fast.policies.distributions import MultiCategorical
+from trpo_fast.policies.squashed import SquashedNormal
 
 ROWS = 5
 
@@ -282,6 +283,11 @@ def heads_of_experts() -> nn.Module:
             return Categorical(logits=(weights.softmax(-1)[..., None] * picked).sum(1))
 
     return Experts()
+
+
+def squashed(y: Tensor) -> Any:
+    low, high = torch.tensor([[-1.0, 0.0], [1.0, 5.0]], dtype=y.dtype)
+    return SquashedNormal(y[:, :2], y[:, 2:].exp(), low, high)
 
 
 def information_of_laplace(p: Any, q: Any) -> Tensor:
@@ -562,6 +568,7 @@ DISTRIBUTIONS: dict[str, Entry] = {
         headed(3, lambda y: D.RelaxedOneHotCategorical(torch.ones(()), logits=y)),
         refused=NO_KL.format("RelaxedOneHotCategorical"),
     ),
+    "SquashedNormal": Entry(headed(4, squashed)),
     "StudentT": Entry(headed(4, two(lambda a, b: D.StudentT(5.0, a, b.exp()))), refused=NO_KL.format("StudentT")),
     "TransformedDistribution, tanh of a Normal": Entry(
         headed(4, two(lambda a, b: TransformedDistribution(Normal(a, b.exp()), [Tanh()])))

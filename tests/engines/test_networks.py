@@ -6,6 +6,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.distributions import Categorical
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -59,6 +61,7 @@ def test_every_policy_is_right_or_refused_by_name(entry):
         warnings.simplefilter("ignore")  # "Singular sample detected", of a Wishart
         torch.manual_seed(4)
         actions = policy(rows).sample().numpy()
+        actions = actions.reshape(ROWS, -1) if actions.ndim > 1 else actions
     batch = Batch(rows.reshape(ROWS, -1).numpy(), actions, np.ones(ROWS))
     v = np.random.default_rng(5).normal(size=sum(parameter.numel() for parameter in policy.parameters()))
     expected = by_double_backward(policy, rows, v, entry.divergence)

@@ -6,10 +6,19 @@ For the families here both are exact and in closed form; for every other distrib
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent, kl_divergence
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Independent,
+    TransformedDistribution,
+    constraints,
+    kl_divergence,
+)
 
 from .families import FAMILIES, Family
 from .families import base_of as base_of
@@ -34,6 +43,40 @@ def divergence(p: Distribution, q: Distribution) -> Tensor:
         return terms.reshape(len(terms), -1).sum(-1)
     with torch.enable_grad():  # torch differentiates the normalizer of an exponential family that it has no formula for
         return kl_divergence(p, q).double().detach()
+
+
+def sample_inside(distribution: Distribution) -> Tensor:
+    """A sample that stays inside of the support where rounding would put it on a side, as a tanh does far out.
+
+    A side has no density: the log-probability of such an action is not finite. Of a transformed distribution what
+    each transform makes is kept inside of where it leads to.
+    """
+    base = base_of(distribution)
+    if type(base) is not TransformedDistribution:
+        return _inside(distribution.sample(), base)
+    x = base.base_dist.sample()
+    for transform in base.transforms:
+        x = _inside(transform(x), transform, "codomain")
+    return x
+
+
+def _inside(x: Tensor, of: Any, support: str = "support") -> Tensor:
+    """`x` at least some roundings away from finite sides of the support of floats, if `of` has one that says them."""
+    try:
+        limits = getattr(of, support)
+    except NotImplementedError:
+        return x
+    while isinstance(limits, constraints.independent):
+        limits = limits.base_constraint
+    if not x.is_floating_point() or limits.is_discrete:
+        return x
+    low, high = (getattr(limits, f"{side}_bound", None) for side in ("lower", "upper"))
+    roundings, tiny = 8.0 * torch.finfo(x.dtype).eps, torch.finfo(x.dtype).tiny
+    for side, other, sign, keep in ((low, high, 1.0, torch.maximum), (high, low, -1.0, torch.minimum)):
+        if side is not None:
+            size = abs(side) if other is None else abs(other - side)
+            x = keep(x, torch.as_tensor(side + sign * (roundings * size + tiny), dtype=x.dtype, device=x.device))
+    return x
 
 
 class MultiCategorical(Independent):

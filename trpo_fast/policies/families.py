@@ -41,6 +41,8 @@ from torch.distributions import (
     kl_divergence,
 )
 
+from .squashed import SquashedNormal
+
 
 @dataclass(frozen=True)
 class Family:
@@ -201,6 +203,7 @@ FAMILIES: dict[type[Distribution], Family] = {
     LogNormal: Family(_attributes("loc", "scale"), _normal_metric, _normal_divergence),
     Normal: Family(_attributes("loc", "scale"), _normal_metric, _normal_divergence),
     Poisson: Family(_attributes("rate"), _single(torch.reciprocal), _torchs(Poisson)),
+    SquashedNormal: Family(_attributes("loc", "scale"), _normal_metric, _normal_divergence),
     Weibull: Family(
         _attributes("scale", "concentration"), _symmetric(_weibull_information), _weibull_divergence, False
     ),

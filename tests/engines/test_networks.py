@@ -6,6 +6,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.distributions import Categorical
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -14,6 +16,7 @@ from tests.engines.networks import ROWS, TABLES, policy_of
 from trpo_fast.engines import make_engine
 from trpo_fast.engines.binding import plain_module
 from trpo_fast.engines.checks import check_policy
+from trpo_fast.engines.linearization import LINEARIZATIONS
 from trpo_fast.rollout.batch import Batch
 
 ENTRIES = {f"{group}: {name}": entry for group, table in TABLES.items() for name, entry in table.items()}
@@ -54,12 +57,43 @@ def test_every_policy_is_right_or_refused_by_name(entry):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             check_policy(policy, [rows])
-    engine = make_engine(policy, observation_shape=entry.shape)
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "Singular sample detected", of a Wishart
         torch.manual_seed(4)
         actions = policy(rows).sample().numpy()
-    engine.bind(Batch(rows.reshape(ROWS, -1).numpy(), actions.reshape(ROWS, *actions.shape[1:]), np.ones(ROWS)))
-    v = np.random.default_rng(5).normal(size=engine.size)
+        actions = actions.reshape(ROWS, -1) if actions.ndim > 1 else actions
+    batch = Batch(rows.reshape(ROWS, -1).numpy(), actions, np.ones(ROWS))
+    v = np.random.default_rng(5).normal(size=sum(parameter.numel() for parameter in policy.parameters()))
     expected = by_double_backward(policy, rows, v, entry.divergence)
     assert np.abs(expected).max() > 1e-6
-    assert relative_error(engine.fisher_operator() @ v, expected) < 1e-7
+    for method in LINEARIZATIONS:
+        engine = make_engine(policy, observation_shape=entry.shape, linearization=method)
+        engine.bind(batch)
+        try:
+            product = engine.fisher_operator() @ v
+        except (NotImplementedError, RuntimeError, ValueError):
+            assert method != "auto"  # what cannot be done in another way is refused there
+            continue
+        assert relative_error(product, expected) < 1e-7, method
+
+
+def test_the_checks_leave_the_generator_alone():
+    policy = policy_of(ENTRIES["Distributions: Beta"])
+    before = torch.get_rng_state()
+    check_policy(policy, [torch.zeros(ROWS, 4, dtype=torch.float64)])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_rows_that_a_policy_does_not_take_are_not_held_against_it():
+    class Picky(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(5, 3)
+
+        def forward(self, observations):
+            if (observations < 0).any():
+                raise KeyError("negative")
+            return Categorical(logits=self.embed(observations.long()).sum(1))
+
+    check_policy(Picky(), [-torch.ones(3, 2)])
+    check_policy(Picky(), [-torch.ones(3, 2), torch.full((3, 2), 9.0), torch.ones(3, 2)])

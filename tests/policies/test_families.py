@@ -25,8 +25,10 @@ from torch.distributions import (
 
 from trpo_fast.policies.distributions import base_of, divergence, family_of
 from trpo_fast.policies.families import FAMILIES
+from trpo_fast.policies.squashed import SquashedNormal
 
 ROWS = 3
+SIDES = torch.tensor([[-1.0, -2.0], [1.0, 5.0]], dtype=torch.float64)
 
 
 def location(kind):
@@ -46,6 +48,7 @@ MAKERS = {
     Categorical: lambda a, b: Categorical(logits=a),
     Dirichlet: lambda a, b: Dirichlet(a.exp()),
     Geometric: lambda a, b: Independent(Geometric(probs=a.sigmoid()), 1),
+    SquashedNormal: lambda a, b: SquashedNormal(a, b.exp(), *SIDES.to(a.dtype)),
     **{kind: location(kind) for kind in (Cauchy, Gumbel, Laplace, LogNormal, Normal)},
     **{kind: positive(kind) for kind in (Beta, Gamma, Weibull)},
     **{kind: rate(kind) for kind in (Exponential, HalfNormal, Poisson)},
@@ -73,6 +76,8 @@ def problem(kind):
 
 
 def rebuilt(kind, coordinates):
+    if kind is SquashedNormal:
+        return kind(*coordinates, *SIDES)
     return kind(logits=coordinates[0]) if kind in (Bernoulli, Categorical) else kind(*coordinates)
 
 

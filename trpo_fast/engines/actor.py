@@ -13,7 +13,8 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
 from trpo_fast._core.acting import sample
 from trpo_fast._core.library import MAX_OUTPUTS, normal, philox
-from trpo_fast.policies.distributions import MultiCategorical, Product, base_of, with_masks
+from trpo_fast.policies.distributions import MultiCategorical, Product, base_of, sample_inside, with_masks
+from trpo_fast.policies.squashed import SquashedNormal
 from trpo_fast.sampling import draw_choices
 
 
@@ -166,18 +167,19 @@ class TorchActor:
                     f"deterministic: got True, wanted False for a policy that returns a {type(base).__name__}, "
                     "whose mode torch does not know"
                 ) from None
-        if type(base) is Normal:
+        if isinstance(base, Normal | SquashedNormal) and type(base) in (Normal, SquashedNormal):
             # Unit noise from the compiled sampler serves scales that depend on the state, too.
             noise = np.zeros((len(base.loc), base.loc[0].numel()), self._dtype)
             unit = np.zeros(noise.shape[1], self._dtype)
             self._sample("gaussian", np.zeros_like(noise), unit, noise, step, first_row)
-            return base.loc + base.scale * torch.from_numpy(noise).to(self._device).view(base.loc.shape)
+            drawn = base.loc + base.scale * torch.from_numpy(noise).to(self._device).view(base.loc.shape)
+            return base.squash(drawn) if isinstance(base, SquashedNormal) else drawn
         key = (self._seed & 0xFFFFFFFF, self._seed >> 32)
         words = philox(key, (step & 0xFFFFFFFF, step >> 32, self._stream, first_row))
         devices = [] if self._device.type == "cpu" else [self._device]
         with torch.random.fork_rng(devices, device_type=self._device.type):
             torch.manual_seed(words[0] | words[1] << 32)
-            return distribution.sample()
+            return sample_inside(distribution)
 
     def _choose_parts(self, product: Product, step: int, deterministic: bool, first_row: int) -> Tensor:
         """A row of all parts; those that are known to the compiled sampler share its noise."""

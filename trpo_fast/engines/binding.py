@@ -146,6 +146,10 @@ def checked_action_layout(space: spaces.Space[Any], policy: nn.Module, action_ma
             raise ValueError(
                 f"action_space: got {space}, but the policy is {policy.distribution} over {policy.action_space}"
             )
+        if policy.squash and layout.scale is not None:
+            raise ValueError(
+                f"action_map: got {action_map!r}, wanted 'clip' for a policy that squashes its actions into the box"
+            )
     return layout
 
 

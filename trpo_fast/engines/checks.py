@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
 from trpo_fast.policies.distributions import base_of, family_of
+from trpo_fast.policies.families import Family
 
 from .binding import check_deterministic, checked_distribution
 from .linearization import FisherProduct, torchs_divergence, twice_differentiable
@@ -65,7 +66,13 @@ def check_policy(policy: nn.Module, candidates: Sequence[Tensor], *, linearizati
         with torch.no_grad():
             actions = policy(rows).sample()
         _check_pure("policy", policy, rows, lambda result, chosen: _readings_of(result, actions[chosen]))
-        _check_derivatives(policy, rows, linearization)
+        followed = _check_derivatives(policy, rows, linearization)
+    if not followed:
+        warnings.warn(
+            "policy: its gradients are not the derivatives of what it computes: it has a detach(), a no_grad(), or a "
+            "function whose backward is another's. Steps follow its gradients, and the line search what it computes",
+            stacklevel=2,
+        )
 
 
 def check_critic(critic: nn.Module, candidates: Sequence[Tensor]) -> None:
@@ -89,9 +96,10 @@ def check_critic(critic: nn.Module, candidates: Sequence[Tensor]) -> None:
 
 @contextlib.contextmanager
 def _seeded(module: nn.Module) -> Iterator[None]:
-    """The generators of random numbers begin with the seed of the checks, and are put back."""
+    """Random numbers of the checks' own seed, and no warnings; the generators are put back."""
     devices = {parameter.device for parameter in module.parameters() if parameter.device.type == "cuda"}
-    with torch.random.fork_rng(sorted(devices, key=str), device_type="cuda"):
+    with torch.random.fork_rng(sorted(devices, key=str), device_type="cuda"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a module says of a pass without gradients, for instance
         torch.manual_seed(_SEED)
         yield
 
@@ -209,12 +217,12 @@ def _calls(module: nn.Module, rows: Tensor) -> list[tuple[str, nn.Module, list[T
     return calls
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: Any, *, detached: bool = True) -> Iterator[Tensor]:
     if isinstance(value, Tensor) and not value.is_complex():
-        yield value.detach().clone()
+        yield value.detach().clone() if detached else value
     elif isinstance(value, tuple | list):
         for part in value:
-            yield from _tensors(part)
+            yield from _tensors(part, detached=detached)
 
 
 # Derivatives.
@@ -266,16 +274,14 @@ def _pass_of(policy: nn.Module, rows: Tensor) -> _Pass:
     return _Pass(policy, rows, double=False)
 
 
-def _check_derivatives(policy: nn.Module, rows: Tensor, linearization: str) -> None:
+def _check_derivatives(policy: nn.Module, rows: Tensor, linearization: str) -> bool:
+    """Whether its derivatives are those of the forward pass; ValueError where a Fisher product is wrong."""
     forward = _pass_of(policy, rows)
     leaves = forward.leaves()
     with torch.enable_grad():
         distribution = forward(leaves)
     name, known = type(base_of(distribution)).__name__, family_of(distribution)
-    directions = [
-        [torch.randn_like(forward.values[part]) * _spread(forward.values[part]) for part in forward.live]
-        for _ in range(_DIRECTIONS)
-    ]
+    directions = [_direction(policy, forward) for _ in range(_DIRECTIONS)]
     tensors = [leaves[part] for part in forward.live]
     with torch.enable_grad():
         readings = _values_of(distribution)
@@ -292,18 +298,48 @@ def _check_derivatives(policy: nn.Module, rows: Tensor, linearization: str) -> N
             products = [product(direction) for direction in directions]
     except (RuntimeError, NotImplementedError) as error:
         raise ValueError(
-            f"policy: torch cannot differentiate it twice, which a Fisher product needs: {_line(error)}"
+            f"policy: torch cannot differentiate {_not_twice(policy, rows)} twice, which a Fisher product needs: "
+            f"{_line(error)}"
         ) from error
     curvatures = [_dot(direction, found) for direction, found in zip(directions, products, strict=True)]
     if known is None:
         _check_curvature(name, distribution, tensors, directions, curvatures)
-    if forward.double:
-        _warn_of_other_derivatives(forward, known, distribution, directions, products, curvatures)
+    return not forward.double or _are_followed(forward, known, distribution, directions, products, curvatures)
 
 
-def _spread(tensor: Tensor) -> float:
-    """Size of a parameter's numbers: a direction is to move all parts of a network alike."""
-    return float(tensor.abs().mean()) + 1e-3 if tensor.numel() else 1.0
+def _direction(policy: nn.Module, forward: _Pass) -> list[Tensor]:
+    """Random, of the size of each parameter's numbers, so that it moves all parts of a network alike."""
+    found = {}
+    for name in forward.live:
+        value = forward.values[name]
+        size = float(value.abs().mean()) + 1e-3 if value.numel() else 1.0
+        found[name] = size * torch.randn_like(value)
+    for name, part in policy.named_modules():
+        rows = found.get(f"{name}.weight" if name else "weight")
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.padding_idx is not None and rows is not None:
+            rows[part.padding_idx] = 0.0  # has no gradient, as it is never to move
+    return list(found.values())
+
+
+def _not_twice(policy: nn.Module, rows: Tensor) -> str:
+    """The first layer that torch cannot differentiate twice by itself."""
+    for name, layer, inputs, _ in _calls(policy, rows):
+        with torch.enable_grad():
+            given = [part.requires_grad_() if part.is_floating_point() else part for part in inputs]
+            leaves = [part for part in (*given, *layer.parameters()) if part.requires_grad]
+            try:
+                outputs = [part for part in _tensors(layer(*given), detached=False) if part.requires_grad]
+            except Exception:  # it has other arguments, too
+                continue
+            weights = [torch.zeros_like(part, requires_grad=True) for part in outputs]
+            try:
+                pulled = torch.autograd.grad(outputs, leaves, weights, create_graph=True, allow_unused=True)
+                live = [part for part in pulled if part is not None and part.requires_grad]
+                torch.autograd.grad(live, weights, [torch.ones_like(part) for part in live], allow_unused=True)
+            except RuntimeError:
+                if name and outputs:
+                    return f"{name!r}, a {type(layer).__name__},"
+    return "it"
 
 
 def _check_minimum(
@@ -333,7 +369,8 @@ def _check_minimum(
             )
         try:
             with torch.no_grad():
-                kl_divergence(old, forward(forward.moved(direction, 1e-3)))
+                moved = forward(forward.moved(direction, 1e-3))
+            kl_divergence(old, moved)
         except NotImplementedError:
             raise ValueError(
                 f"policy: torch has no KL divergence of the {name} that it returns once its parameters have moved, as "
@@ -371,15 +408,15 @@ def _check_curvature(
             )
 
 
-def _warn_of_other_derivatives(
+def _are_followed(
     forward: _Pass,
-    known: Any,
+    known: Family | None,
     distribution: Distribution,
     directions: Sequence[Sequence[Tensor]],
     products: Sequence[Sequence[Tensor]],
     curvatures: Sequence[float],
-) -> None:
-    """Compare <u, F v> with finite differences, of the coordinates where M is known, else of the KL's gradient."""
+) -> bool:
+    """Whether <u, F v> is that of finite differences, of the coordinates or else of the KL's gradient."""
 
     def differences(size: float) -> list[float]:
         if known is None:
@@ -399,13 +436,8 @@ def _warn_of_other_derivatives(
         scale = (abs(curvatures[0] * curvatures[index])) ** 0.5 + abs(near[index]) + 1e-12
         # Where both differences do not agree a corner lies between, and they say nothing.
         if abs(near[index] - far[index]) < 1e-4 * scale < abs(found - near[index]) / 10:
-            warnings.warn(
-                "policy: its gradients are not the derivatives of what it computes: it has a detach(), a no_grad(), or "
-                "a function whose backward is another's. Steps follow its gradients, and the line search what it "
-                "computes",
-                stacklevel=2,
-            )
-            return
+            return False
+    return True
 
 
 def _slopes(forward: _Pass, parameters: Mapping[str, Tensor]) -> list[Tensor]:

@@ -37,6 +37,7 @@ from torch.distributions import Distribution, kl_divergence
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trpo_fast.policies.distributions import base_of, family_of
+from trpo_fast.policies.families import Family
 from trpo_fast.policies.sequences import COMPILED_CELL
 
 LINEARIZATIONS = ("auto", "forward", "double_vjp", "double_backward")
@@ -110,7 +111,7 @@ class FisherProduct:
         self.verified = verified
         if method == "auto":
             method = self._fastest(distribution)
-        self.method = _checked(method, distribution, known=self._family is not None)
+        self.method = _checked(method, distribution, self._family)
         if self._family is None or method == "double_backward":
             self._differentiate_divergence(distribution)
             return
@@ -135,11 +136,14 @@ class FisherProduct:
             self._record_pullback()
         try:
             tangents = _gradients(self._pullback, self._cotangents, vectors)
-        except RuntimeError:  # an operation has no second derivative; it may well have a forward one
+        except RuntimeError as error:  # an operation has no second derivative; it may well have a forward one
             if not self._may_settle or self.verified:
                 raise
             self.method, self._may_settle = "forward", False
-            return self(vectors)
+            try:
+                return self(vectors)
+            except NotImplementedError:
+                raise error from None
         product, weights = self._pulled_back(tangents)
         if not self.verified:
             self._check(product, vectors, weights, tangents)
@@ -260,13 +264,19 @@ def _load_forward_mode() -> None:
         importlib.import_module("torch._decomp.decompositions_for_jvp")
 
 
-def _checked(method: str, distribution: Distribution, *, known: bool) -> str:
+def _checked(method: str, distribution: Distribution, family: Family | None) -> str:
     if method not in LINEARIZATIONS:
         raise ValueError(f"linearization: got {method!r}, wanted one of {', '.join(map(repr, LINEARIZATIONS))}")
-    if not known and method != "double_backward":
+    name = type(base_of(distribution)).__name__
+    if family is None and method != "double_backward":
         raise ValueError(
-            f"linearization: got {method!r}, wanted 'auto' or 'double_backward' for a policy that returns a "
-            f"{type(base_of(distribution)).__name__}, whose Fisher information is not known in closed form"
+            f"linearization: got {method!r}, wanted 'auto' or 'double_backward' for a policy that returns a {name}, "
+            "whose Fisher information is not known in closed form"
+        )
+    if family is not None and not family.differentiable and method == "double_backward":
+        raise ValueError(
+            f"linearization: got 'double_backward', wanted another for a policy that returns a {name}: the second "
+            "derivative of torch's KL divergence is not its Fisher information"
         )
     return method
 

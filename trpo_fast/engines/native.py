@@ -31,6 +31,8 @@ def obstacle_to_native(policy: nn.Module) -> str | None:
         return f"{type(policy).__name__} is not an MLPPolicy"
     if type(policy).forward is not MLPPolicy.forward:
         return f"{type(policy).__name__} has its own forward"
+    if policy.squash:
+        return f"{type(policy).__name__} squashes its actions"
     for name, module in policy.named_modules():
         if module is not policy and not (module is policy.layers or type(module) is nn.Linear):
             return f"{name!r} is a {type(module).__name__}, not a plain nn.Linear"

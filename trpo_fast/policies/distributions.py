@@ -12,7 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent, kl_divergence
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Independent,
+    TransformedDistribution,
+    constraints,
+    kl_divergence,
+)
 from torch.distributions.kl import register_kl
 
 from .families import FAMILIES, Family
@@ -30,7 +38,7 @@ def family_of(distribution: Distribution) -> Family | None:
 
 
 def divergence(p: Distribution, q: Distribution) -> Tensor:
-    """KL(p || q) of the joint distribution of each sample, shape (B,), float64.
+    """KL(p || q) of the joint distribution of each sample, shape (B,), float64; a number, not to be differentiated.
 
     Raises NotImplementedError when the pair has neither a closed form here nor one in torch.
     """
@@ -40,7 +48,42 @@ def divergence(p: Distribution, q: Distribution) -> Tensor:
     if family is not None and family is family_of(q):
         terms = family.divergence(family.coordinates(p), family.coordinates(q))
         return terms.reshape(len(terms), -1).sum(-1)
-    return kl_divergence(p, q).double()
+    with torch.enable_grad():  # torch differentiates the normalizer of an exponential family that it has no formula for
+        return kl_divergence(p, q).double().detach()
+
+
+def sample_inside(distribution: Distribution) -> Tensor:
+    """A sample that stays inside of the support where rounding would put it on a side, as a tanh does far out.
+
+    A side has no density: the log-probability of such an action is not finite. Of a transformed distribution what
+    each transform makes is kept inside of where it leads to.
+    """
+    base = base_of(distribution)
+    if type(base) is not TransformedDistribution:
+        return _inside(distribution.sample(), base)
+    x = base.base_dist.sample()
+    for transform in base.transforms:
+        x = _inside(transform(x), transform, "codomain")
+    return x
+
+
+def _inside(x: Tensor, of: Any, support: str = "support") -> Tensor:
+    """`x` at least some roundings away from finite sides of the support of floats, if `of` has one that says them."""
+    try:
+        limits = getattr(of, support)
+    except NotImplementedError:
+        return x
+    while isinstance(limits, constraints.independent):
+        limits = limits.base_constraint
+    if not x.is_floating_point() or limits.is_discrete:
+        return x
+    low, high = (getattr(limits, f"{side}_bound", None) for side in ("lower", "upper"))
+    roundings, tiny = 8.0 * torch.finfo(x.dtype).eps, torch.finfo(x.dtype).tiny
+    for side, other, sign, keep in ((low, high, 1.0, torch.maximum), (high, low, -1.0, torch.minimum)):
+        if side is not None:
+            size = abs(side) if other is None else abs(other - side)
+            x = keep(x, torch.as_tensor(side + sign * (roundings * size + tiny), dtype=x.dtype, device=x.device))
+    return x
 
 
 class MultiCategorical(Independent):

@@ -41,6 +41,8 @@ from torch.distributions import (
     kl_divergence,
 )
 
+from .squashed import SquashedNormal
+
 
 @dataclass(frozen=True)
 class Family:
@@ -53,6 +55,8 @@ class Family:
     divergence: Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], Tensor]
     """``divergence(p, q)``: terms of KL(p || q) from the coordinates; float64, never negative; a sample's KL is the sum
     over its row."""
+    differentiable: bool = True
+    """Whether M is what autograd's second derivative of torch's divergence says."""
 
 
 def base_of(distribution: Distribution) -> Distribution:
@@ -193,9 +197,14 @@ FAMILIES: dict[type[Distribution], Family] = {
         _torchs(Gumbel),
     ),
     HalfNormal: Family(_attributes("scale"), _single(lambda scale: 2.0 * scale.pow(-2)), _torchs(HalfNormal)),
-    Laplace: Family(_attributes("loc", "scale"), _symmetric(_location_and_scale(1.0, 0.0, 1.0)), _torchs(Laplace)),
+    Laplace: Family(
+        _attributes("loc", "scale"), _symmetric(_location_and_scale(1.0, 0.0, 1.0)), _torchs(Laplace), False
+    ),
     LogNormal: Family(_attributes("loc", "scale"), _normal_metric, _normal_divergence),
     Normal: Family(_attributes("loc", "scale"), _normal_metric, _normal_divergence),
     Poisson: Family(_attributes("rate"), _single(torch.reciprocal), _torchs(Poisson)),
-    Weibull: Family(_attributes("scale", "concentration"), _symmetric(_weibull_information), _weibull_divergence),
+    SquashedNormal: Family(_attributes("loc", "scale"), _normal_metric, _normal_divergence),
+    Weibull: Family(
+        _attributes("scale", "concentration"), _symmetric(_weibull_information), _weibull_divergence, False
+    ),
 }

@@ -18,6 +18,7 @@ from trpo_fast.environments.spaces import action_layout, check_observation_space
 
 from .flat import FlatParameters
 from .heads import action_distribution, checked_dtype, initial_log_std, initialize_orthogonally, seeded_generator
+from .squashed import SquashedNormal
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -121,6 +122,9 @@ class MLPPolicy(_MLP):
     dtype : torch.float32 or torch.float64, or its name
     seed : int, optional
         Seed of the initial weights; None draws from torch's global generator.
+    squash : bool
+        Actions of a Box with finite sides are the Gaussian's, squashed into it by a tanh: a `SquashedNormal`, in the
+        environment's units. Such a policy is one of your own for `TRPO`: served by torch.
 
     Attributes
     ----------
@@ -160,6 +164,7 @@ class MLPPolicy(_MLP):
         log_std_init: float = 0.0,
         dtype: torch.dtype | str = torch.float32,
         seed: int | None = None,
+        squash: bool = False,
     ) -> None:
         inputs = observation_size(check_observation_space(observation_space))
         layout = action_layout(action_space)
@@ -168,6 +173,9 @@ class MLPPolicy(_MLP):
         self.observation_space = observation_space
         self.action_space = action_space
         self.distribution, self.nvec, self.action_parts = layout.distribution, layout.nvec, layout.parts
+        self.squash = squash
+        if squash and not (isinstance(action_space, spaces.Box) and action_space.is_bounded()):
+            raise ValueError(f"squash: got True for {action_space}, wanted False, or a Box of finite sides")
         if layout.log_std_size:
             # A module's own parameters come before its children's in named_parameters().
             self.log_std = initial_log_std(layout.log_std_size, log_std_init, dtype)
@@ -182,13 +190,21 @@ class MLPPolicy(_MLP):
 
         Returns
         -------
-        Independent(Normal), Categorical, MultiCategorical, Independent(Bernoulli), or a Product of these; event shape
-        as stored actions have
-            Arguments are not validated: non-finite parameters are for the caller to notice.
+        Independent(Normal), SquashedNormal, Categorical, MultiCategorical, Independent(Bernoulli), or a Product of
+            these; event shape as stored actions have. Arguments are not validated: non-finite parameters are for the
+            caller to notice.
         """
+        outputs = self._outputs(observations)
+        if self.squash:
+            assert isinstance(self.action_space, spaces.Box)
+            low, high = (
+                torch.as_tensor(side.ravel(), dtype=outputs.dtype, device=outputs.device)
+                for side in (self.action_space.low, self.action_space.high)
+            )
+            return SquashedNormal(outputs, self.log_std.exp(), low, high)
         return action_distribution(
             self.distribution,
-            self._outputs(observations),
+            outputs,
             log_std=getattr(self, "log_std", None),
             nvec=self.nvec,
             parts=self.action_parts,

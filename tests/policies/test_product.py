@@ -6,7 +6,15 @@ import functools
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Beta, Categorical, Independent, Normal, kl_divergence
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    Independent,
+    Laplace,
+    Normal,
+    kl_divergence,
+)
 
 from trpo_fast.policies import Product
 from trpo_fast.policies.distributions import MultiCategorical, divergence, family_of, with_masks
@@ -58,8 +66,9 @@ def test_m_has_a_block_for_each_part():
 
 
 def test_a_part_without_a_metric_leaves_the_product_without_one_and_with_a_divergence():
-    p = Product([Categorical(logits=torch.zeros(2, 3)), Beta(torch.ones(2), torch.ones(2))])
+    p = Product([Categorical(logits=torch.zeros(2, 3)), ContinuousBernoulli(torch.full((2,), 0.3))])
     assert family_of(p) is None
+    assert not family_of(Product([Categorical(logits=torch.zeros(2, 3)), Laplace(torch.ones(2), 1.0)])).differentiable
     torch.testing.assert_close(divergence(p, p), torch.zeros(2, dtype=torch.float64))
 
 

@@ -228,7 +228,7 @@ def _product_family(product: Product) -> Family | None:
         terms = [family.divergence(p[span], q[span]) for family, span in zip(known, spans, strict=True)]
         return torch.cat([term.reshape(len(term), -1) for term in terms], 1)
 
-    return Family(coordinates, metric, divergence)
+    return Family(coordinates, metric, divergence, all(family.differentiable for family in known))
 
 
 def with_masks(distribution: Distribution, masks: Tensor) -> Distribution:

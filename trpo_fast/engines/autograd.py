@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -29,11 +30,25 @@ from .recurrent import TorchRecurrentActor, cell_actor, obstacle_to_cell_actor
 if TYPE_CHECKING:
     from trpo_fast.rollout.batch import Batch, Sequences
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _CHUNK_BYTES = 2**28
 """Of bytes that became floats, for one forward pass: 2,377 images of 84 x 84 x 4 in float32. A Nature CNN needs about
 twice as much again for what it remembers of them. And of the terms of a KL, where a policy has thousands of outputs."""
 _KL_BYTES = 64
 """That a divergence takes for each output of a sample: eight float64 arrays."""
+
+
+def _recording(method: Callable[P, R]) -> Callable[P, R]:
+    """`method` with gradients, wherever it is called: under ``torch.no_grad`` or ``inference_mode``, too."""
+
+    @functools.wraps(method)
+    def recorded(*arguments: P.args, **options: P.kwargs) -> R:
+        with torch.inference_mode(False), torch.enable_grad():
+            return method(*arguments, **options)
+
+    return recorded
 
 
 class AutogradEngine(PolicyEngine):
@@ -82,10 +97,11 @@ class AutogradEngine(PolicyEngine):
         self.reason = reason
         self.recurrent = is_recurrent(policy)
         self.linearization = linearization
-        self.verified = False  # that Fisher products are those of the forward pass
+        self.verified_linearization: str | None = None  # what "auto" came to, once a product has been checked
         self._observation_shape = None if observation_shape is None else tuple(observation_shape)
         self._bound: _Bound | None = None
 
+    @_recording
     def bind(self, batch: Batch, *, total: int | None = None, entropy_coefficient: float = 0.0) -> None:
         """Cache the forward pass of `batch` at theta_old, the current parameters.
 
@@ -120,10 +136,12 @@ class AutogradEngine(PolicyEngine):
         self._bound = None
         self._bound = _Bound(self, batch, total, entropy_coefficient)
 
+    @_recording
     def surrogate_gradient(self) -> NDArray[Any]:
         """Gradient of the surrogate objective at theta_old, (n,)."""
         return self._current().surrogate_gradient()
 
+    @_recording
     def fisher_operator(self, rows: NDArray[np.int64] | None = None) -> Operator:
         """The undamped Fisher matrix at theta_old; using it after another `bind` raises RuntimeError.
 
@@ -139,6 +157,7 @@ class AutogradEngine(PolicyEngine):
         chosen = None if rows is None else _checked_rows(rows, bound.count)
         bound.linearize(chosen)
 
+        @_recording
         def product(v: NDArray[Any]) -> NDArray[Any]:
             if self._bound is not bound:
                 raise RuntimeError("this Fisher operator is outlived: its engine was bound to another batch since")
@@ -315,9 +334,9 @@ class _Bound:
                 lambda parameters: self._distribution(rows, parameters),
                 self._theta,
                 recorded,
-                self._engine.linearization,
+                self._engine.verified_linearization or self._engine.linearization,
                 samples=self._samples,
-                verified=self._engine.verified,
+                verified=self._engine.verified_linearization is not None,
             )
         return self._fisher
 
@@ -326,8 +345,7 @@ class _Bound:
         # A copy: the caller's vector may be read-only, which torch does not know.
         whole = torch.tensor(v, device=self._device)
         product = fisher([whole[s].view(leaf.shape) for s, leaf in zip(self._spans, self._leaves, strict=True)])
-        if fisher.method == "double_backward":  # whose check costs a product
-            self._engine.verified = fisher.verified
+        self._engine.verified_linearization = fisher.method
         result = self._joined(product)
         result /= self._total if rows is None else self._total * (len(rows) / self.count)
         return result

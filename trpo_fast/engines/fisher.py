@@ -13,8 +13,8 @@ from torch.distributions import Distribution
 
 from trpo_fast.policies.recurrent import is_recurrent
 
-from .binding import checked_distribution
-from .linearization import FisherProduct
+from .binding import check_deterministic, checked_distribution, plain_module
+from .linearization import FisherProduct, twice_differentiable
 
 
 def fisher_matrix(policy: nn.Module, observations: Any) -> NDArray[np.float64]:
@@ -38,32 +38,40 @@ def fisher_matrix(policy: nn.Module, observations: Any) -> NDArray[np.float64]:
     Raises
     ------
     ValueError
-        `observations` are not finite, or the policy's distribution is not one for each of them; or the policy is
-        recurrent.
+        `observations` are none, not finite, or not what the policy takes; the policy's distribution is not one for
+        each of them; or the policy is recurrent, or refused, as `make_engine` does.
     TypeError
-        The policy returns something else than a torch distribution.
+        The policy is no module or returns something else than a torch distribution; `observations` are no numbers.
 
     References
     ----------
     .. [1] Martens, "New insights and perspectives on the natural gradient method", JMLR 2020, sec. 5.
     """
+    if not isinstance(policy, nn.Module):
+        raise TypeError(f"policy: got {type(policy).__name__}, wanted a torch.nn.Module")
+    policy = plain_module(policy)
     if is_recurrent(policy):
         raise ValueError(
             f"policy: a recurrent {type(policy).__name__} given, wanted one whose rows stand by themselves"
         )
-    rows = torch.as_tensor(observations).detach().to("cpu", torch.float64)
-    if not rows.isfinite().all():
-        where = tuple((~rows.isfinite()).nonzero()[0].tolist())
-        raise ValueError(f"observations: got {rows[where]} at {where}, wanted finite numbers")
+    check_deterministic("policy", policy)
+    rows = _observations(observations)
     tensors = {name: _double(tensor) for name, tensor in [*policy.named_parameters(), *policy.named_buffers()]}
     names = dict(policy.named_parameters())
     parameters = {name: tensors[name].requires_grad_(parameter.requires_grad) for name, parameter in names.items()}
 
     def forward(values: Mapping[str, Tensor]) -> Distribution:
-        return checked_distribution(torch.func.functional_call(policy, tensors | dict(values), (rows,)), len(rows))
+        with twice_differentiable():
+            result = torch.func.functional_call(policy, tensors | dict(values), (rows,))
+        return checked_distribution(result, len(rows))
 
     with torch.enable_grad():
-        product = FisherProduct(forward, parameters, forward(parameters))
+        try:
+            recorded = forward(parameters)
+        except RuntimeError as error:
+            shape = tuple(rows.shape)
+            raise ValueError(f"policy: forward failed for observations of shape {shape}: {error}") from error
+        product = FisherProduct(forward, parameters, recorded)
     leaves = [tensor for tensor in parameters.values() if tensor.requires_grad]
     size = sum(leaf.numel() for leaf in leaves)
     matrix = torch.empty(size, size, dtype=torch.float64)
@@ -75,6 +83,23 @@ def fisher_matrix(policy: nn.Module, observations: Any) -> NDArray[np.float64]:
     result = np.zeros((len(live), len(live)))
     result[np.ix_(live, live)] = ((matrix + matrix.T) / (2 * len(rows))).numpy()
     return result
+
+
+def _observations(value: Any) -> Tensor:
+    """A float64 copy, (B, ...)."""
+    try:
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"observations: {error}; wanted rows of one shape, (B, ...)") from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"observations: got {type(value).__name__} of {array.dtype}, wanted numbers of shape (B, ...)")
+    if array.size == 0 or array.ndim == 0:
+        raise ValueError(f"observations: got shape {array.shape}, wanted (B, ...) with B >= 1")
+    rows = torch.from_numpy(np.array(array, np.float64, order="C"))
+    if not rows.isfinite().all():
+        where = tuple((~rows.isfinite()).nonzero()[0].tolist())
+        raise ValueError(f"observations: got {rows[where]} at {where}, wanted finite numbers")
+    return rows
 
 
 def _double(tensor: Tensor) -> Tensor:

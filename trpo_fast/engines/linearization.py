@@ -58,7 +58,7 @@ class FisherProduct:
     - "double_backward" differentiates torch's KL divergence twice, which equals J'MJ at theta_old, for any
       distribution that torch has one for.
 
-    The first products check that <J'w, v> = <w, J v>, or that the Hessian is symmetric. It is not so where a module
+    Before the first product <J'w, v> = <w, J v> is checked, or the symmetry of the Hessian. It is not so where a module
     computes with its parameters under ``no_grad``, which forward mode does not know, or has a function of its own whose
     backward is not differentiated as it is computed.
 
@@ -77,12 +77,12 @@ class FisherProduct:
     samples : int64 Tensor, optional
         Indices of the samples that the sum is over; all by default.
     verified : bool
-        Whether another product of the same module has been checked.
+        Whether this `method` has been checked with the same module.
 
     Attributes
     ----------
     method : str
-        The one in use; "auto" may settle for "double_vjp" at the first product.
+        The one in use; "auto" may settle for another at the first product.
 
     Raises
     ------
@@ -122,49 +122,68 @@ class FisherProduct:
 
     def __call__(self, vectors: Sequence[Tensor]) -> list[Tensor]:
         """The product with one vector per leaf, of its shape."""
-        if self._family is None or self.method == "double_backward":
-            product = _gradients(self._gradient, self._leaves, vectors)
-            if not self.verified:
-                again = _gradients(self._gradient, self._leaves, product)
-                self._check(again, vectors, product, product)
-            return product
+        if not self.verified:
+            self._verify()
+            self.verified = True
+        if self._by_hessian:
+            return _gradients(self._gradient, self._leaves, vectors)
+        return self._pulled_back(self._tangents(vectors))[0]
+
+    @property
+    def _by_hessian(self) -> bool:
+        return self._family is None or self.method == "double_backward"
+
+    def _tangents(self, vectors: Sequence[Tensor]) -> list[Tensor]:
+        """J v."""
         if self.method == "forward":
-            found = self._by_forward_mode(vectors)
-            if found is not None:
-                return found
-            self.method = "double_vjp"
-            self._record_pullback()
+            return self._pushed_forward(vectors)
+        return _gradients(self._pullback, self._cotangents, vectors)
+
+    def _verify(self) -> None:
+        """Raise ValueError where <J'w, v> is not <w, J v> for a random v; "auto" tries another way first."""
+        # Not the caller's vector: J v of one that moves nothing is rounding.
+        generator = torch.Generator().manual_seed(0)
+        vectors = [
+            torch.randn(leaf.shape, dtype=leaf.dtype, generator=generator).to(leaf.device) for leaf in self._leaves
+        ]
+        if self._by_hessian:
+            product = _gradients(self._gradient, self._leaves, vectors)
+            again = _gradients(self._gradient, self._leaves, product)
+            if not _are_adjoint(again, vectors, product, product):
+                raise ValueError(_not_differentiable(self._gradient))
+            return
+        first = self.method
         try:
-            tangents = _gradients(self._pullback, self._cotangents, vectors)
-        except RuntimeError as error:  # an operation has no second derivative; it may well have a forward one
-            if not self._may_settle or self.verified:
+            tangents = self._tangents(vectors)
+        except (RuntimeError, NotImplementedError) as error:  # an operation, or an autograd.Function, has none
+            if not self._may_settle:
                 raise
-            self.method, self._may_settle = "forward", False
+            self._settle()
             try:
-                return self(vectors)
-            except NotImplementedError:
+                tangents = self._tangents(vectors)
+            except (RuntimeError, NotImplementedError):
                 raise error from None
         product, weights = self._pulled_back(tangents)
-        if not self.verified:
-            self._check(product, vectors, weights, tangents)
-        return product
-
-    def _check(
-        self,
-        product: Sequence[Tensor],
-        vectors: Sequence[Tensor],
-        weights: Sequence[Tensor],
-        tangents: Sequence[Tensor],
-    ) -> None:
-        """Raise ValueError where <J'w, v> is not <w, J v>, J'w being `product`."""
-        if not _are_adjoint(product, vectors, weights, tangents):
-            names = _functions_behind(self._gradient if self._family is None else self._outputs)
+        if _are_adjoint(product, vectors, weights, tangents):
+            return
+        if first == self.method == "forward" and self._may_settle:
+            self._settle()
+            tangents = self._tangents(vectors)
+            product, weights = self._pulled_back(tangents)
+            if _are_adjoint(product, vectors, weights, tangents):
+                return
+        if self.method == "forward":
             raise ValueError(
-                f"policy: its backward{names} is not differentiated as it is computed, wanted one without detach(), "
-                "no_grad() and once_differentiable, so that it can be differentiated twice"
+                "linearization: 'forward' and reverse mode disagree about this policy, which may compute with its "
+                "parameters under no_grad; want 'double_vjp'"
             )
-        # A parameter that the vector leaves out has not been looked at.
-        self.verified = all(vector.any() for vector in vectors)
+        raise ValueError(_not_differentiable(self._outputs))
+
+    def _settle(self) -> None:
+        """Take the other one of forward mode and the double pullback."""
+        self.method = "double_vjp" if self.method == "forward" else "forward"
+        if self.method == "double_vjp":
+            self._record_pullback()
 
     def _fastest(self, distribution: Distribution) -> str:
         if self._family is None:
@@ -192,27 +211,6 @@ class FisherProduct:
         assert self._family is not None
         weights = self._family.metric(self._coordinates, tuple(tangents))
         return _gradients(self._outputs, self._leaves, weights), weights
-
-    def _by_forward_mode(self, vectors: Sequence[Tensor]) -> list[Tensor] | None:
-        """The product, or None where "auto" had better not trust forward mode with this module."""
-        try:
-            tangents = self._pushed_forward(vectors)
-        except NotImplementedError:  # an operation, or an autograd.Function, has no forward derivative
-            if self._may_settle:
-                return None
-            raise
-        product, weights = self._pulled_back(tangents)
-        if not self.verified:
-            if not _are_adjoint(product, vectors, weights, tangents):
-                if self._may_settle:
-                    return None
-                raise ValueError(
-                    "linearization: 'forward' and reverse mode disagree about this policy, which may compute with its "
-                    "parameters under no_grad; want 'double_vjp'"
-                )
-            # A parameter that the vector leaves out has not been looked at.
-            self.verified = all(vector.any() for vector in vectors)
-        return product
 
     def _pushed_forward(self, vectors: Sequence[Tensor]) -> list[Tensor]:
         assert self._family is not None
@@ -288,11 +286,17 @@ def _has_costly_backward(outputs: Sequence[Tensor]) -> bool:
     )
 
 
-def _functions_behind(outputs: Sequence[Tensor]) -> str:
-    """The classes of autograd functions of the user's own behind `outputs`, as a phrase."""
-    nodes = _nodes_behind(outputs)
-    found = sorted({node.name() for node in nodes if issubclass(type(node), torch.autograd.function.BackwardCFunction)})
-    return f" ({', '.join(name.removesuffix('Backward') for name in found)})" if found else ""
+def _not_differentiable(outputs: Sequence[Tensor]) -> str:
+    """What to say of a backward that is not differentiated, with the autograd functions of the user's own behind it."""
+    kind = torch.autograd.function.BackwardCFunction
+    found = sorted(
+        {node.name().removesuffix("Backward") for node in _nodes_behind(outputs) if issubclass(type(node), kind)}
+    )
+    names = f" ({', '.join(found)})" if found else ""
+    return (
+        f"policy: its backward{names} is not differentiated as it is computed, wanted one without detach(), no_grad() "
+        "and once_differentiable, so that it can be differentiated twice"
+    )
 
 
 def _nodes_behind(outputs: Sequence[Tensor]) -> Iterator[torch.autograd.graph.Node]:

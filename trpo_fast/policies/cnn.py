@@ -14,7 +14,7 @@ from trpo_fast.environments.spaces import action_layout, described
 from trpo_fast.spaces import images
 from trpo_fast.spaces.images import ImageLayout
 
-from .heads import action_distribution, checked_dtype, initial_log_std, initialize_orthogonally, seeded_generator
+from .heads import ActsOver, checked_dtype, initialize_orthogonally, seeded_generator
 
 
 def image_layout(space: spaces.Space[Any], channel_axis: str = "auto") -> ImageLayout:
@@ -90,7 +90,7 @@ class _CNN(ImageFeatures):
         return self.head(self.features(observations))
 
 
-class CNNPolicy(_CNN):
+class CNNPolicy(ActsOver, _CNN):
     """Convolutional policy over any supported action space, for images.
 
     The network of Mnih et al. [1]_ for images of 36 x 36 pixels and more: 32 filters of 8 x 8 with stride 4, 64 of
@@ -137,8 +137,6 @@ class CNNPolicy(_CNN):
        experiments", 2019.
     """
 
-    log_std: nn.Parameter
-
     def __init__(
         self,
         observation_space: spaces.Space[Any],
@@ -151,10 +149,7 @@ class CNNPolicy(_CNN):
     ) -> None:
         layout, dtype = action_layout(action_space), checked_dtype(dtype)
         super().__init__(observation_space, layout.outputs, 0.01, channel_axis, dtype, seed)
-        self.action_space = action_space
-        self.distribution, self.nvec, self.action_parts = layout.distribution, layout.nvec, layout.parts
-        if layout.log_std_size:
-            self.log_std = initial_log_std(layout.log_std_size, log_std_init, dtype)
+        self.act_over(action_space, layout, log_std_init, dtype)
 
     def forward(self, observations: Tensor) -> Distribution:
         """Distribution of the actions, batch shape (B,), as `MLPPolicy` returns it.
@@ -164,13 +159,7 @@ class CNNPolicy(_CNN):
         observations : Tensor, shape (B, D) or (B, *observation_space.shape)
             As the space has them, pixels from 0 to 255 for instance, of any dtype.
         """
-        return action_distribution(
-            self.distribution,
-            self._outputs(observations),
-            log_std=getattr(self, "log_std", None),
-            nvec=self.nvec,
-            parts=self.action_parts,
-        )
+        return self.distribution_of(self._outputs(observations))
 
 
 class CNNCritic(_CNN):

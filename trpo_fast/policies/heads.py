@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from gymnasium import Space
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
 
@@ -14,6 +16,42 @@ from trpo_fast.solvers.validation import require_count
 from trpo_fast.spaces import ActionLayout
 
 from .distributions import MultiCategorical, Product
+
+
+class ActsOver(nn.Module):
+    """What lies between a built-in policy's outputs and its distribution: `act_over` first, then `distribution_of`.
+
+    Attributes
+    ----------
+    action_space : gymnasium.Space
+    log_std : nn.Parameter, shape (A,)
+        One for each dimension of a Box, and only where there is one.
+    distribution : {"gaussian", "categorical", "multicategorical", "bernoulli", "product"}
+    nvec : tuple of int
+        Choices of each categorical component; empty for a Box, for MultiBinary and for a product.
+    action_parts : tuple of ActionLayout
+        Of a product, in the order of its outputs; empty for all others.
+    """
+
+    log_std: nn.Parameter
+
+    def act_over(self, space: Space[Any], layout: ActionLayout, log_std_init: float, dtype: torch.dtype) -> None:
+        """Take `space`, whose layout is `layout`, with log standard deviations of `log_std_init`."""
+        self.action_space = space
+        self.distribution, self.nvec, self.action_parts = layout.distribution, layout.nvec, layout.parts
+        if layout.log_std_size:
+            # A module's own parameters come before its children's in named_parameters().
+            self.log_std = initial_log_std(layout.log_std_size, log_std_init, dtype)
+
+    def distribution_of(self, outputs: Tensor) -> Distribution:
+        """Of the network's `outputs`, (B, layout.outputs)."""
+        return action_distribution(
+            self.distribution,
+            outputs,
+            log_std=getattr(self, "log_std", None),
+            nvec=self.nvec,
+            parts=self.action_parts,
+        )
 
 
 def action_distribution(

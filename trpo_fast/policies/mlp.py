@@ -17,7 +17,7 @@ from trpo_fast._core.library import in_words
 from trpo_fast.environments.spaces import action_layout, check_observation_space, observation_size
 
 from .flat import FlatParameters
-from .heads import action_distribution, checked_dtype, initial_log_std, initialize_orthogonally, seeded_generator
+from .heads import ActsOver, checked_dtype, initialize_orthogonally, seeded_generator
 from .squashed import SquashedNormal
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -97,7 +97,7 @@ class _MLP(nn.Module):
         self._flatten()
 
 
-class MLPPolicy(_MLP):
+class MLPPolicy(ActsOver, _MLP):
     """Perceptron policy over any supported action space.
 
     A diagonal Gaussian with free log standard deviations for a Box; logits of one categorical distribution for
@@ -153,8 +153,6 @@ class MLPPolicy(_MLP):
     .. [1] Andrychowicz et al., "What Matters in On-Policy Reinforcement Learning?", 2020, sec. 3.2.
     """
 
-    log_std: nn.Parameter
-
     def __init__(
         self,
         observation_space: spaces.Space,
@@ -171,14 +169,10 @@ class MLPPolicy(_MLP):
         widths, dtype = checked_widths(inputs, hidden_sizes, layout.outputs), checked_dtype(dtype)
         super().__init__(widths, activation, 0.01, dtype, seed)
         self.observation_space = observation_space
-        self.action_space = action_space
-        self.distribution, self.nvec, self.action_parts = layout.distribution, layout.nvec, layout.parts
+        self.act_over(action_space, layout, log_std_init, dtype)
         self.squash = squash
         if squash and not (isinstance(action_space, spaces.Box) and action_space.is_bounded()):
             raise ValueError(f"squash: got True for {action_space}, wanted False, or a Box of finite sides")
-        if layout.log_std_size:
-            # A module's own parameters come before its children's in named_parameters().
-            self.log_std = initial_log_std(layout.log_std_size, log_std_init, dtype)
         self.flat = FlatParameters(self)
 
     def forward(self, observations: Tensor) -> Distribution:
@@ -202,13 +196,7 @@ class MLPPolicy(_MLP):
                 for side in (self.action_space.low, self.action_space.high)
             )
             return SquashedNormal(outputs, self.log_std.exp(), low, high)
-        return action_distribution(
-            self.distribution,
-            outputs,
-            log_std=getattr(self, "log_std", None),
-            nvec=self.nvec,
-            parts=self.action_parts,
-        )
+        return self.distribution_of(outputs)
 
 
 class MLPCritic(_MLP):

@@ -16,7 +16,7 @@ from trpo_fast.environments.spaces import action_layout, described
 from trpo_fast.spaces.images import input_parts
 
 from .cnn import ImageFeatures
-from .heads import action_distribution, checked_dtype, initial_log_std, initialize_orthogonally, seeded_generator
+from .heads import ActsOver, checked_dtype, initialize_orthogonally, seeded_generator
 from .mlp import ACTIVATIONS, checked_activation, checked_widths
 
 
@@ -63,7 +63,7 @@ class _MultiInput(nn.Module):
         return self.layers[-1](x)
 
 
-class MultiInputPolicy(_MultiInput):
+class MultiInputPolicy(ActsOver, _MultiInput):
     """Policy over any supported action space, for images beside other observations.
 
     Each image goes through the convolutions and the dense layer of a `CNNPolicy` of its own; what these give is
@@ -108,8 +108,6 @@ class MultiInputPolicy(_MultiInput):
         For a space without an image, or a size, activation or dtype that is not supported.
     """
 
-    log_std: nn.Parameter
-
     def __init__(
         self,
         observation_space: spaces.Space[Any],
@@ -126,10 +124,7 @@ class MultiInputPolicy(_MultiInput):
         layout, dtype = action_layout(action_space), checked_dtype(dtype)
         how = hidden_sizes, activation, channel_axis, boards, dtype, seed
         super().__init__(observation_space, layout.outputs, 0.01, *how)
-        self.action_space = action_space
-        self.distribution, self.nvec, self.action_parts = layout.distribution, layout.nvec, layout.parts
-        if layout.log_std_size:
-            self.log_std = initial_log_std(layout.log_std_size, log_std_init, dtype)
+        self.act_over(action_space, layout, log_std_init, dtype)
 
     def forward(self, observations: Tensor) -> Distribution:
         """Distribution of the actions, batch shape (B,), as `MLPPolicy` returns it.
@@ -139,13 +134,7 @@ class MultiInputPolicy(_MultiInput):
         observations : Tensor, shape (B, D)
             Flat rows of the space, images as the space has them.
         """
-        return action_distribution(
-            self.distribution,
-            self._outputs(observations),
-            log_std=getattr(self, "log_std", None),
-            nvec=self.nvec,
-            parts=self.action_parts,
-        )
+        return self.distribution_of(self._outputs(observations))
 
 
 class MultiInputCritic(_MultiInput):

@@ -16,7 +16,7 @@ from trpo_fast.environments.spaces import action_layout, check_observation_space
 from trpo_fast.recurrence import CELLS
 from trpo_fast.solvers.validation import require_count
 
-from .heads import action_distribution, checked_dtype, initial_log_std, initialize_orthogonally, seeded_generator
+from .heads import ActsOver, checked_dtype, initialize_orthogonally, seeded_generator
 from .mlp import ACTIVATIONS, checked_widths
 from .sequences import run_cell
 
@@ -145,7 +145,7 @@ class _Recurrent(nn.Module):
         return {**self.__dict__, "_compiled": None}
 
 
-class RecurrentPolicy(_Recurrent):
+class RecurrentPolicy(ActsOver, _Recurrent):
     """A GRU or LSTM cell over flat observations, then a perceptron, over any supported action space.
 
     The cell is torch's, with weights that are orthogonal gate by gate, and biases zero but for an LSTM's forget gate,
@@ -189,8 +189,6 @@ class RecurrentPolicy(_Recurrent):
     .. [1] Jozefowicz, Zaremba & Sutskever, "An Empirical Exploration of Recurrent Network Architectures", ICML 2015.
     """
 
-    log_std: nn.Parameter
-
     def __init__(
         self,
         kind: str,
@@ -208,21 +206,12 @@ class RecurrentPolicy(_Recurrent):
         layout, dtype = action_layout(action_space), checked_dtype(dtype)
         super().__init__(kind, inputs, units, hidden_sizes, layout.outputs, activation, 0.01, dtype, seed)
         self.observation_space = observation_space
-        self.action_space = action_space
-        self.distribution, self.nvec, self.action_parts = layout.distribution, layout.nvec, layout.parts
-        if layout.log_std_size:
-            self.log_std = initial_log_std(layout.log_std_size, log_std_init, dtype)
+        self.act_over(action_space, layout, log_std_init, dtype)
 
     def forward(self, observations: Tensor, state: Tensor, episode_starts: Tensor) -> tuple[Distribution, Tensor]:
         """Distribution of the actions, batch shape (T E,), and states after the last step; see `RecurrentModule`."""
         outputs, states = self._outputs(observations, state, episode_starts)
-        found = action_distribution(
-            self.distribution,
-            outputs,
-            log_std=getattr(self, "log_std", None),
-            nvec=self.nvec,
-            parts=self.action_parts,
-        )
+        found = self.distribution_of(outputs)
         return found, states[-len(state) :]
 
 

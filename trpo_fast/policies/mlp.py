@@ -8,7 +8,6 @@ from itertools import pairwise
 from numbers import Integral
 from typing import Any, Self, cast
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
@@ -174,7 +173,7 @@ class MLPPolicy(_MLP):
         self.action_space = action_space
         self.distribution, self.nvec = layout.distribution, layout.nvec
         self.squash = squash
-        if squash and not (layout.low is not None and np.isfinite([layout.low, layout.high]).all()):
+        if squash and not (isinstance(action_space, spaces.Box) and action_space.is_bounded()):
             raise ValueError(f"squash: got True for {action_space}, wanted False, or a Box of finite sides")
         if self.distribution == "gaussian":
             # A module's own parameters come before its children's in named_parameters().
@@ -196,6 +195,7 @@ class MLPPolicy(_MLP):
         """
         outputs = self._outputs(observations)
         if self.squash:
+            assert isinstance(self.action_space, spaces.Box)
             low, high = (
                 torch.as_tensor(side.ravel(), dtype=outputs.dtype, device=outputs.device)
                 for side in (self.action_space.low, self.action_space.high)

@@ -38,7 +38,7 @@ help:
 	@echo 'make bench AGAINST=8f97cf5   this build beside that revision; BENCH_ARGS="--only F" for rows with F in their name'
 	@echo 'make report   tables and picture of README.md and docs/benchmarks.md from bench/results'
 	@echo 'make lint     ruff, mypy, cython-lint, clang-format; changes nothing'
-	@echo 'make format   ruff, clang-format and docs/configuration.md, in place'
+	@echo 'make format   ruff, clang-format, docs/configuration.md and docs/networks.md, in place'
 	@echo 'make asan     the C tests under the address and undefined-behaviour sanitizers'
 	@echo 'make tsan     the C tests under the thread sanitizer'
 	@echo 'make valgrind aarch64   the C tests under memcheck; cross-compiled, under qemu-user'
@@ -72,6 +72,7 @@ format: $(STAMPS)/extras-dev
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(C_FILES)
 	$(BIN)/python docs/generate_configuration.py
+	$(BIN)/python docs/generate_networks.py
 
 asan:
 	$(MAKE) -j $(JOBS) -C csrc/tests

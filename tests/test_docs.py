@@ -26,6 +26,11 @@ def test_configuration_page_is_the_one_that_the_declarations_make():
     assert page["PAGE"].read_text(encoding="utf-8") == page["render"](), "run `make format`"
 
 
+def test_the_page_of_networks_is_the_table_that_the_tests_run():
+    page = runpy.run_path(str(ROOT / "docs" / "generate_networks.py"))
+    assert page["PAGE"].read_text(encoding="utf-8") == page["render"]()
+
+
 @pytest.mark.parametrize("path", report.PAGES, ids=lambda path: path.name)
 def test_benchmark_tables_are_those_that_the_results_make(path):
     page = path.read_text(encoding="utf-8")

@@ -1,0 +1,183 @@
+"""What is said of a module that cannot serve, at the engines' and the agent's doors."""
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Categorical, Independent, Laplace, Normal, StudentT, VonMises
+
+from tests.engines.networks import DISTRIBUTIONS, FORMS, policy_of
+from trpo_fast import TRPO, fisher_matrix, make_engine, trust_region_step
+from trpo_fast.engines.checks import check_critic
+from trpo_fast.rollout.batch import Batch
+from trpo_fast.solvers import Status
+
+OBSERVATIONS = np.random.default_rng(0).normal(size=(6, 4))
+
+
+def categorical():
+    return policy_of(FORMS["frozen parameters"])
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_an_engine_works_where_gradients_are_off(context):
+    policy, batch = categorical(), Batch(OBSERVATIONS, np.zeros(6, int), np.arange(6.0))
+    plain = make_engine(policy)
+    plain.bind(batch)
+    v = np.ones(plain.size)
+    expected = plain.surrogate_gradient(), plain.fisher_operator() @ v
+    with context():
+        engine = make_engine(policy)
+        engine.bind(batch)
+        np.testing.assert_array_equal(engine.surrogate_gradient(), expected[0])
+        np.testing.assert_array_equal(engine.fisher_operator() @ v, expected[1])
+        assert trust_region_step(engine).status == Status.SUCCESS
+
+
+@pytest.mark.parametrize("given", [OBSERVATIONS[::-1], OBSERVATIONS.astype(">f8"), OBSERVATIONS.tolist()])
+def test_the_fisher_matrix_takes_every_array(given):
+    policy = categorical()
+    np.testing.assert_allclose(
+        fisher_matrix(policy, given), fisher_matrix(policy, OBSERVATIONS), rtol=1e-12, atol=1e-15
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (OBSERVATIONS[:0], ValueError, r"observations: got shape \(0, 4\), wanted \(B, ...\) with B >= 1"),
+        (3.0, ValueError, r"observations: got shape \(\), wanted"),
+        (None, TypeError, "observations: got NoneType of object, wanted numbers"),
+        (OBSERVATIONS + 0j, TypeError, "observations: got ndarray of complex128, wanted numbers"),
+        ([[1.0, 2.0], [3.0]], ValueError, "observations: .*wanted rows of one shape"),
+        (np.ones((2, 5)), ValueError, r"policy: forward failed for observations of shape \(2, 5\)"),
+    ],
+)
+def test_the_fisher_matrix_names_what_is_wrong_with_its_observations(given, error, message):
+    with pytest.raises(error, match=message):
+        fisher_matrix(categorical(), given)
+
+
+def test_the_fisher_matrix_refuses_what_an_engine_refuses():
+    with pytest.raises(TypeError, match=r"policy: got NoneType, wanted a torch\.nn\.Module"):
+        fisher_matrix(None, OBSERVATIONS)
+    with pytest.raises(ValueError, match="policy: '0', a BatchNorm1d in training mode, mixes the rows"):
+        fisher_matrix(nn.Sequential(nn.BatchNorm1d(4), categorical()), OBSERVATIONS)
+
+
+class Headed(nn.Module):
+    def __init__(self, head, outputs=1):
+        super().__init__()
+        self.layer = nn.Linear(4, outputs)
+        self.head = head
+
+    def forward(self, observations):
+        return Independent(self.head(self.layer(observations)), 1)
+
+
+@pytest.mark.parametrize("head", [lambda y: StudentT(5.0, y, 1.0), lambda y: VonMises(y, torch.ones(1))])
+def test_a_distribution_is_called_by_its_own_name(head):
+    name = type(head(torch.zeros(1))).__name__
+    with pytest.raises(ValueError, match=f"policy: torch has no KL divergence for the {name} that it returns"):
+        fisher_matrix(Headed(head), OBSERVATIONS)
+
+
+def test_a_laplace_policy_has_a_fisher_matrix_and_learns():
+    policy = Headed(lambda y: Laplace(y, 2.0))
+    second = np.column_stack([OBSERVATIONS, np.ones(6)])
+    expected = second.T @ second / 6 / 4.0
+    np.testing.assert_allclose(fisher_matrix(policy, OBSERVATIONS), expected, rtol=1e-12)
+    engine = make_engine(policy_of(DISTRIBUTIONS["Laplace"]))
+    rng = np.random.default_rng(0)
+    engine.bind(Batch(OBSERVATIONS, rng.normal(size=(6, 2)), rng.normal(size=6)))
+    report = trust_region_step(engine, max_kl=0.01)
+    assert report.status == Status.SUCCESS
+    assert 0.003 < report.kl <= 0.01
+    with pytest.raises(
+        ValueError, match=r"linearization: got 'double_backward', wanted another .* a Laplace: the second"
+    ):
+        pinned = make_engine(policy, linearization="double_backward")
+        pinned.bind(Batch(OBSERVATIONS.astype(np.float32), np.ones((6, 1)), np.ones(6)))
+        pinned.fisher_operator()
+
+
+def test_an_engine_without_a_check_before_it_refuses_a_wrong_product():
+    policy = policy_of(FORMS["a function whose backward detaches"])
+    engine = make_engine(policy)
+    engine.bind(Batch(OBSERVATIONS, np.zeros(6, int), np.ones(6)))
+    operator = engine.fisher_operator()
+    with pytest.raises(ValueError, match=r"policy: its backward \(Detached\) is not differentiated as it is computed"):
+        operator @ np.ones(engine.size)
+
+
+class Valued(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+        self.function = function
+
+    def forward(self, observations):
+        return self.function(self.layer(observations)[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda v: v + torch.randn(len(v)), "critic: two forward passes of the same rows differ, and the forward of"),
+        (lambda v: v - v.mean(), "critic: a row's result depends on the other rows of the batch"),
+        (lambda v: v.detach(), "critic: nothing connects its values to its parameters"),
+    ],
+)
+def test_a_critic_is_checked_too(function, message):
+    with pytest.raises(ValueError, match=message):
+        check_critic(Valued(function), [torch.from_numpy(OBSERVATIONS).float()])
+    check_critic(Valued(torch.tanh), [torch.from_numpy(OBSERVATIONS).float()])
+
+
+class Gaussian(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, observations):
+        return Independent(Normal(self.body(observations), 0.5), 1)
+
+
+def plain_body():
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+
+
+def test_an_agent_refuses_noise_and_serves_a_compiled_module_as_the_plain_one(tmp_path):
+    noisy = nn.Sequential(plain_body(), nn.Dropout(0.5)).eval()
+    noisy[1].forward = lambda x: nn.functional.dropout(x, 0.5)
+    with pytest.raises(ValueError, match=re.escape("policy: two forward passes of the same rows differ, and 'body.1'")):
+        TRPO("Pendulum-v1", policy=Gaussian(noisy))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own
+        compiled = torch.compile(Gaussian(plain_body()))
+    agent = TRPO("Pendulum-v1", policy=compiled, num_envs=1, steps_per_env=64)
+    agent.learn(64)
+    agent.save(tmp_path / "agent.trpo")
+    again = TRPO.load(tmp_path / "agent.trpo", policy=Gaussian(plain_body()))
+    for one, other in zip(agent.policy.parameters(), again.policy.parameters(), strict=True):
+        assert torch.equal(one, other)
+    agent.close()
+    again.close()
+
+
+def test_a_lazy_layer_is_named():
+    class Lazy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.LazyLinear(2)
+
+        def forward(self, observations):
+            return Categorical(logits=self.layer(observations))
+
+    with pytest.raises(ValueError, match="policy: 'layer', a LazyLinear, has no weight before its first forward pass"):
+        make_engine(Lazy())
+    with pytest.raises(ValueError, match="policy: 'layer', a LazyLinear"):
+        fisher_matrix(Lazy(), OBSERVATIONS)

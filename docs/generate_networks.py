@@ -60,7 +60,9 @@ from trpo_fast import MLPPolicy, TRPO
 def squashed(observation_space, action_space, seed):
     return MLPPolicy(observation_space, action_space, seed=seed, squash=True)
 
- agent = TRPO("Pendulum-v1", policy=squashed) ```
+
+agent = TRPO("Pendulum-v1", policy=squashed)
+```
 
 Of other distributions samples are kept inside of the support where rounding would put them on a side, as it does with
 `TransformedDistribution(Normal(...), [TanhTransform()])`.

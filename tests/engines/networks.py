@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -174,6 +175,17 @@ def shared_std() -> nn.Module:
             return Independent(Normal(mean, self.log_std.exp().expand_as(mean)), 1)
 
     return Gaussian()
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """Without torch's warnings of its own; the validation of distributions, which it turns off, is put back."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        D.Distribution.set_default_validate_args(__debug__)
 
 
 def compiled() -> nn.Module:
@@ -597,8 +609,7 @@ TABLES = {"Layers": LAYERS, "Forms of modules": FORMS, "Distributions": DISTRIBU
 
 def policy_of(entry: Entry) -> nn.Module:
     """The policy, float64, with weights that leave no unit dead."""
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, of torch.compile and torch.jit
+    with torch.random.fork_rng(), compiling():
         torch.manual_seed(0)
         policy = entry.make()
         with torch.no_grad():

@@ -1,7 +1,6 @@
 """What is said of a module that cannot serve, at the engines' and the agent's doors."""
 
 import re
-import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import torch
 from torch import nn
 from torch.distributions import Categorical, Independent, Laplace, Normal, StudentT, VonMises
 
-from tests.engines.networks import DISTRIBUTIONS, FORMS, policy_of
+from tests.engines.networks import DISTRIBUTIONS, FORMS, compiling, policy_of
 from trpo_fast import TRPO, fisher_matrix, make_engine, trust_region_step
 from trpo_fast.engines.checks import check_critic
 from trpo_fast.rollout.batch import Batch
@@ -155,8 +154,7 @@ def test_an_agent_refuses_noise_and_serves_a_compiled_module_as_the_plain_one(tm
     noisy[1].forward = lambda x: nn.functional.dropout(x, 0.5)
     with pytest.raises(ValueError, match=re.escape("policy: two forward passes of the same rows differ, and 'body.1'")):
         TRPO("Pendulum-v1", policy=Gaussian(noisy))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own
+    with compiling():
         compiled = torch.compile(Gaussian(plain_body()))
     agent = TRPO("Pendulum-v1", policy=compiled, num_envs=1, steps_per_env=64)
     agent.learn(64)

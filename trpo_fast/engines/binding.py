@@ -92,7 +92,8 @@ def plain_module(module: nn.Module) -> nn.Module:
     while isinstance(module, wrapper):
         module = module._orig_mod
     for part in module.modules():
-        part._compiled_call_impl = None  # of part.compile()
+        if part._compiled_call_impl is not None:  # of part.compile()
+            part._compiled_call_impl = None
         for name, child in part._modules.items():
             while isinstance(child, wrapper):
                 child = child._orig_mod

@@ -75,7 +75,7 @@ class MaskFormat:
             return False
         if isinstance(space, Tuple):
             sizes = [math.prod(part.shape) if isinstance(part, Box | MultiBinary) else -1 for part in space.spaces]
-            return not self._binaries and sizes == self._counts.tolist()
+            return not self._binaries and not self._parts and sizes == self._counts.tolist()
         if not isinstance(space, Box | MultiBinary):
             return False
         size = math.prod(space.shape)
@@ -164,9 +164,9 @@ class MaskFormat:
 
     def _row_of_parts(self, mask: Any, name: str) -> NDArray[np.bool_]:
         if isinstance(mask, np.ndarray) and mask.dtype != object:
-            if mask.shape != (self.size,) or mask.dtype.kind not in "biuf" or not ((mask == 0) | (mask == 1)).all():
+            if mask.size != self.size or mask.dtype.kind not in "biuf" or not ((mask == 0) | (mask == 1)).all():
                 raise ValueError(f"action mask of {name}: {mask} given; want {self._wanted()}")
-            return mask.astype(np.bool_)
+            return mask.astype(np.bool_).ravel()
         rows = []
         for (place, value), part in zip(_parts_of(self._space, mask, "", name), self._parts, strict=True):
             if value is None:

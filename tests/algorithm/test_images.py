@@ -242,6 +242,7 @@ def test_networks_of_ones_own_see_floats_whatever_the_rollout_keeps(make):
     space = pixels(3, 8, 8)
     critic = MLPCritic(space, (4,), seed=0)  # compiled, for which bytes are converted
     agent = make(space, policy=Watching(space, spaces.Discrete(2), seed=0), critic=critic)
+    seen.clear()  # of the checks, some of which are made in float64
     agent.learn(UPDATE)
     assert agent.collector._buffers[0].observations.dtype == np.uint8
     assert {dtype for dtype, _ in seen} == {torch.float32}

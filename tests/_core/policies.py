@@ -3,7 +3,9 @@
 import numpy as np
 
 from tests import reference
+from tests.engines.cases import product_space
 from trpo_fast._core.policy import PolicyKernel
+from trpo_fast.environments.spaces import action_layout
 
 WIDTHS = (5, 16, 9, 3)
 
@@ -15,13 +17,25 @@ class Setting:
         distribution, outputs = kind.removeprefix("masked "), widths[-1]
         nvec = (outputs - outputs // 3, *(1 for _ in range(outputs // 3)))  # some components of a single choice
         self.nvec = nvec if distribution == "multicategorical" else None
-        self.kernel = PolicyKernel(widths, activation, distribution, dtype, self.nvec)
-        self.oracle = reference.Policy(tuple(widths), activation, distribution, nvec)
+        parts = action_layout(product_space(outputs)).kernel_arguments[1] if distribution == "product" else None
+        self.kernel = PolicyKernel(widths, activation, distribution, dtype, self.nvec, parts)
+        if parts is None:
+            self.oracle = reference.Policy(tuple(widths), activation, distribution, nvec)
+        else:
+            self.oracle = reference.Product(tuple(widths), activation, parts)
         rng = np.random.default_rng(0)
         self.theta = (0.4 * rng.normal(size=self.oracle.size)).astype(dtype)
         self.observations = rng.normal(size=(rows, widths[0])).astype(dtype)
         self.actions, self.masks = rng.normal(size=(rows, widths[-1])).astype(dtype), None
-        if self.oracle.discrete:
+        if parts is not None:
+            columns = []
+            for part, _, _, _ in self.oracle.apart(self.theta):
+                if part.discrete:
+                    columns += [rng.integers(0, n, rows)[:, None] for n in part.blocks]
+                else:
+                    columns.append(rng.normal(size=(rows, part.outputs)))
+            self.actions = np.hstack(columns).astype(dtype)
+        elif self.oracle.discrete:
             self.actions = np.stack([rng.integers(0, n, rows) for n in self.oracle.blocks], axis=1)
         if distribution == "categorical":
             self.actions = self.actions[:, 0].copy()

@@ -106,6 +106,11 @@ def static_libraries(target):
     ]
 
 
+def cores():
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class BuildLibraries(build_clib):
     """Builds what the compiler in use can build: that is not known before one is wanted."""
 
@@ -123,7 +128,7 @@ class BuildLibraries(build_clib):
         for name, _ in made:  # an archive that is added to keeps the objects of sources that have left it
             (Path(self.build_clib) / self.compiler.library_filename(name)).unlink(missing_ok=True)
         # Each takes half a minute: side by side where there are cores for it.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             list(pool.map(lambda library: super(BuildLibraries, self).build_libraries([library]), made))
 
 
@@ -134,7 +139,7 @@ class BuildExtensions(build_ext):
         """As asked for, or on all cores."""
         super().finalize_options()
         if self.parallel is None:
-            self.parallel = os.cpu_count() or 1
+            self.parallel = cores()
 
     def build_extension(self, ext):
         """Build one; see trpo/glibc.h."""

@@ -19,6 +19,7 @@ from tests.agents import ACTIONS, CHOICES, OBSERVATIONS, PLAIN, observations_of,
 from tests.algorithm.hybrid import nested_space
 from tests.algorithm.images import OwnPolicy
 from trpo_fast import TRPO, onnx_export
+from trpo_fast.deploy import load_actor
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.spaces import space_from_json
 from trpo_fast.model_file import ModelFileError
@@ -182,6 +183,13 @@ def test_recurrent_policies_step_by_step(exported, space, kind, dtype):
             np.testing.assert_allclose(found["action"], expected, rtol=1e-3, atol=1e-4 * np.max(unit_of(agent)))
         else:
             assert (found["action"] != expected).mean() < 0.02
+
+
+def test_a_recurrent_policy_of_many_choices_is_exported_without_comparing(exported, tmp_path):
+    session = exported(random_agent(action_space=Discrete(5000), policy="gru", recurrent_size=4))
+    assert session.export.difference is None
+    with pytest.raises(ValueError, match="has 5,000 outputs; want at most 4,096 of a recurrent one"):
+        load_actor(tmp_path / "model.trpo")
 
 
 def test_observations_far_from_zero_keep_their_digits(exported):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -48,26 +49,36 @@ def load_actor(path: str | os.PathLike[str], *, seed: int | None = None) -> Load
     TypeError
         No path is given.
     ValueError
-        A policy that is a CNN or a torch module of the user's own: the message says what can act with it.
+        A policy that is a CNN, a torch module of the user's own, or of more than 4,096 outputs and recurrent or over a
+        Tuple or Dict: the message says what can act with it.
     """
     saved = read_policy(path)
-    if saved.network in ("cnn", "multi-input"):
+    obstacle = obstacle_to_actor(saved)
+    if obstacle is not None:
         raise ValueError(
-            f"{saved.path}: its policy is a CNN, for which there are no compiled kernels; want an MLP, as "
-            "policy='mlp' makes it for small boards. Act with TRPO.load(path).predict, or anywhere with onnxruntime "
+            f"{saved.path}: its policy {obstacle}. Act with TRPO.load(path).predict, or anywhere with onnxruntime "
             "after trpo-fast export --format onnx"
-        )
-    outputs = spaces.action_layout(saved.action_space).outputs
-    if outputs > MAX_OUTPUTS and (saved.network in CELLS or not isinstance(saved.action_space, spaces.Leaf)):
-        raise ValueError(
-            f"{saved.path}: its policy has {outputs:,} outputs, for more than {MAX_OUTPUTS:,} of which a recurrent "
-            "policy, or one over a Tuple or Dict of actions, needs torch; want TRPO.load(path).predict"
         )
     is_integer = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
     if seed is not None and not (is_integer and 0 <= seed < 2**32):
         raise ValueError(f"seed: {seed!r} given; want an integer from 0 to 2**32 - 1, or None")
     with model_file.damage_named(saved.path):
         return LoadedActor(saved, seed)
+
+
+def obstacle_to_actor(saved: SavedPolicy) -> str | None:
+    """Why nothing but torch and an ONNX runtime can act with a policy, what it is; None where a `LoadedActor` can."""
+    if saved.network in ("cnn", "multi-input"):
+        return (
+            "is a CNN, for which there are no compiled kernels; want an MLP, as policy='mlp' makes it for small boards"
+        )
+    outputs = spaces.action_layout(saved.action_space).outputs
+    if outputs > MAX_OUTPUTS and (saved.network in CELLS or not isinstance(saved.action_space, spaces.Leaf)):
+        return (
+            f"has {outputs:,} outputs; want at most {MAX_OUTPUTS:,} of a recurrent one, or one over a Tuple or Dict of "
+            "actions"
+        )
+    return None
 
 
 class LoadedActor:
@@ -164,27 +175,7 @@ class LoadedActor:
                 "actor(observation): this policy is recurrent; want actor.predict(observation, state, episode_start), "
                 "which returns the action and the next call's state"
             )
-        if (
-            type(observation) is np.ndarray
-            and observation.shape == self._plain_shape
-            and observation.dtype.kind in "fiub"
-            and action_masks is None
-        ):
-            with self._lock:
-                self._in_place[...] = observation
-                self._act(self._row, observation, self._arrays, deterministic, None)
-                if self._action is None:
-                    return self._structure.each(self._arrays[-1])[0]
-                action = self._action.astype(self._dtype_of_action)
-                return action[()] if self._is_discrete else action
-        rows, single = self._observations.finite_rows(observation)
-        masks = self._masks.rows_for(action_masks, observation, self._observations.space, len(rows), single)
-        with self._lock:
-            if len(self._several[0]) != len(rows):
-                self._several = self._make_arrays(len(rows))
-            self._act(rows, observation, self._several, deterministic, masks)
-            env_actions = self._several[-1]
-            return self._structure.each(env_actions)[0] if single else self._structure.batch(env_actions)
+        return self._answer(observation, deterministic, action_masks)[0]
 
     def predict(
         self,
@@ -202,27 +193,44 @@ class LoadedActor:
         """
         if not self.recurrent:
             return self(observation, deterministic, action_masks), state
-        plain = type(observation) is np.ndarray and observation.shape == self._plain_shape
-        if plain and observation.dtype.kind in "fiub" and action_masks is None and episode_start is None:
+
+        def begin(count: int) -> None:
+            begin_at(self._actor, count, state, checked_episode_starts(episode_start, count))
+
+        return self._answer(observation, deterministic, action_masks, begin)
+
+    def _answer(
+        self,
+        observation: Any,
+        deterministic: bool,
+        action_masks: Any,
+        begin: Callable[[int], None] = lambda _: None,
+    ) -> tuple[Any, Any]:
+        """Actions, and the state of a recurrent policy after them; `begin` lets it start with so many rows."""
+        if (
+            type(observation) is np.ndarray
+            and observation.shape == self._plain_shape
+            and observation.dtype.kind in "fiub"
+            and action_masks is None
+        ):
             with self._lock:
-                begin_at(self._actor, 1, state, None)
+                begin(1)
                 self._in_place[...] = observation
                 self._act(self._row, observation, self._arrays, deterministic, None)
+                after = self._actor.state if self.recurrent else None
                 if self._action is None:
-                    return self._structure.each(self._arrays[-1])[0], self._actor.state
+                    return self._structure.each(self._arrays[-1])[0], after
                 action = self._action.astype(self._dtype_of_action)
-                return action[()] if self._is_discrete else action, self._actor.state
+                return action[()] if self._is_discrete else action, after
         rows, single = self._observations.finite_rows(observation)
         masks = self._masks.rows_for(action_masks, observation, self._observations.space, len(rows), single)
-        starts = checked_episode_starts(episode_start, len(rows))
         with self._lock:
-            begin_at(self._actor, len(rows), state, starts)
+            begin(len(rows))
             if len(self._several[0]) != len(rows):
                 self._several = self._make_arrays(len(rows))
             self._act(rows, observation, self._several, deterministic, masks)
-            actions = self._structure.each(self._several[-1])[0] if single else self._structure.batch(self._several[-1])
-            after = self._actor.state
-        return actions, after
+            env_actions, after = self._several[-1], self._actor.state if self.recurrent else None
+            return (self._structure.each(env_actions)[0] if single else self._structure.batch(env_actions)), after
 
     def _act(
         self,

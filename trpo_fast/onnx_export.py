@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast import model_file, spaces
-from trpo_fast.deploy import LoadedActor
+from trpo_fast.deploy import LoadedActor, obstacle_to_actor
 from trpo_fast.recurrence import CELL_PARAMETERS, CELLS
 from trpo_fast.saved_policy import SavedPolicy, read_policy
 from trpo_fast.spaces.images import ImageLayout, InputParts, convolutions
@@ -69,7 +69,7 @@ def export_onnx(model: str | os.PathLike[str], out: str | os.PathLike[str] | Non
         raise ValueError(f"out: {target} given, the model itself; want another file")
     graph = onnx_model(saved).SerializeToString()
     difference = None
-    if saved.network not in ("cnn", "multi-input") and importlib.util.find_spec("onnxruntime") is not None:
+    if obstacle_to_actor(saved) is None and importlib.util.find_spec("onnxruntime") is not None:
         difference = _difference(graph, saved)
     model_file.replace_file(target, graph)
     return Export(target, difference)

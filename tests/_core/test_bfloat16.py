@@ -13,7 +13,10 @@ from tests.reference import as_bfloat16, exactly
 from trpo_fast._core import library
 
 pytestmark = pytest.mark.usefixtures("portable_bfloat16")
-float32_problems = problems.map(lambda problem: {**problem, "dtype": np.float32})
+# A product's oracle has no rounded operands.
+float32_problems = problems.filter(lambda problem: "product" not in problem["kind"]).map(
+    lambda problem: {**problem, "dtype": np.float32}
+)
 ROUNDING = 2.0**-9  # of one number: half of the spacing of eight bits
 TINY = 1e-6  # where a product is zero but for rounding: one choice in every row
 

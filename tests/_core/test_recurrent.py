@@ -290,3 +290,20 @@ def test_the_actor_reads_live_parameters():
     acting.actor.begin(1)
     acting.actor.act(np.ones((1, 3)), 0, *again, True)
     assert (arrays[1] != again[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("normalized", "actions"), ("log_probs", "env_actions"), ("state", "actions")]
+)
+def test_the_actor_refuses_arrays_that_share_memory(first, second):
+    acting = Acting("gru", rows=1, inputs=2, units=2, actions=2)
+    acting.actor.begin(1)
+    shared = np.zeros(2, np.float32)
+    arrays = dict(zip(("normalized", "actions", "log_probs", "env_actions"), acting.arrays(1), strict=True))
+    for name in (first, second):
+        if name == "state":
+            acting.actor.state = shared.reshape(1, 2)
+        else:
+            arrays[name] = shared[: arrays[name].size].reshape(arrays[name].shape)
+    with pytest.raises(ValueError, match="memory"):
+        acting.actor.act(np.zeros((1, 2)), 0, *arrays.values())

@@ -19,6 +19,7 @@ from torch.distributions import (
 )
 
 from tests.algorithm.images import Halves, OwnCritic, OwnPolicy
+from tests.algorithm.test_every_space import Anything
 from trpo_fast import TRPO, model_file
 from trpo_fast.deploy import load_actor
 from trpo_fast.policies import CNNCritic, CNNPolicy, MLPCritic, MLPPolicy
@@ -346,3 +347,10 @@ def test_a_module_gets_the_shape_of_a_box_and_flat_rows_of_everything_else(make_
         warnings.simplefilter("ignore")
         make_agent(lambda: gymnasium.make("CliffWalking-v1"), policy=Watching(48, 4)).learn(UPDATE)
     assert set(shapes) == {(48,)}
+
+
+def test_a_box_that_nothing_can_be_drawn_from_is_no_obstacle():
+    most = np.finfo(np.float64).max
+    space = gymnasium.spaces.Box(-most, most, (2,), np.float64)
+    for policy in (None, lambda *_: MLPPolicy(space, gymnasium.spaces.Discrete(2), (4,))):
+        TRPO(lambda: Anything(space, gymnasium.spaces.Discrete(2)), policy=policy, num_envs=1).close()

@@ -9,7 +9,7 @@ from torch.distributions import Categorical
 
 from tests.algorithm.recall import HybridRecall, MaskedRecall, Recall
 from tests.algorithm.test_resume import everything
-from trpo_fast import TRPO
+from trpo_fast import TRPO, model_file
 from trpo_fast.deploy import load_actor
 from trpo_fast.engines.value import SequenceValueKernel
 from trpo_fast.policies.recurrent import RecurrentCritic, RecurrentPolicy
@@ -342,3 +342,31 @@ def test_a_state_of_another_shape_is_refused_when_the_agent_is_made():
 
     with pytest.raises(ValueError, match=r"initial_state\(1\)"):
         recall(policy=lambda *_: Flat(), recurrent_size=64)
+
+
+def test_a_critics_state_of_another_shape_in_a_file_is_refused(tmp_path):
+    agent = recall()
+    agent.learn(128)
+    agent.save(tmp_path / "model.trpo")
+    agent.close()
+    arrays, metadata = model_file.read(tmp_path / "model.trpo")
+    arrays["adam.state"] = np.zeros((7, 3), np.float32)
+    model_file.write(tmp_path / "model.trpo", arrays, metadata)
+    with pytest.raises(model_file.ModelFileError, match=r"adam.state: \(7, 3\)"):
+        TRPO.load(tmp_path / "model.trpo", env=Recall)
+
+
+def test_a_fit_may_end_with_pieces_without_samples():
+    module, rng = RecurrentCritic("gru", Recall.observation_space, units=6, seed=1), np.random.default_rng(0)
+    kernel, valid = SequenceValueKernel(module), np.ones((33, 17), bool)
+    valid[32] = False
+    rows = rng.normal(size=(valid.size, 3)).astype(np.float32)
+    sequences = CriticSequences(rows, rows[:17], np.empty(0, np.int64), np.zeros_like(valid), valid)
+    theta = np.concatenate([p.detach().numpy().ravel() for p in module.parameters()])
+    kernel.values(theta, sequences)
+    returns = rng.normal(size=valid.sum()).astype(np.float32)
+    for seed in range(40):
+        moments = [np.zeros_like(theta), np.zeros_like(theta)]
+        given = {"adam_step": 0, "epochs": 1, "batch_size": 64, "learning_rate": 1e-3, "stream": 1, "first_epoch": 0}
+        _, loss = kernel.fit(theta.copy(), *moments, sequences, returns, seed=seed, **given)
+        assert np.isfinite(loss)

@@ -268,3 +268,18 @@ def test_a_policy_that_was_moved_from_the_cpu_is_named():
     policy = RecurrentPolicy("gru", SEEN, ACTIONS["gaussian"], units=6).to("meta")
     with pytest.raises(ValueError, match="policy: a RecurrentPolicy on meta, wanted the CPU"):
         policy(torch.zeros(T, E, D), torch.zeros(E, 6), torch.zeros(T, E, dtype=torch.bool))
+
+
+def test_a_stale_graph_of_a_cell_fails_loudly():
+    policy = RecurrentPolicy("gru", SEEN, ACTIONS["gaussian"], units=6, seed=0)
+    found, _ = policy(torch.ones(T, E, D), torch.zeros(E, 6), torch.zeros(T, E, dtype=torch.bool))
+    with torch.no_grad():
+        policy.cell.weight_hh.add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        found.mean.sum().backward()
+
+
+def test_a_module_with_another_initial_state_is_no_recurrent_one():
+    module = nn.Linear(D, 2)
+    module.initial_state = nn.Parameter(torch.zeros(3))
+    assert not is_recurrent(module)

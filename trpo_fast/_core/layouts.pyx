@@ -42,6 +42,9 @@ cdef int make_layout(
     if (parts is None) != (distribution != "product"):
         raise ValueError(f"parts: wanted for 'product' and for no other, got {parts!r} for {distribution!r}")
     cdef list every = [(distribution, outputs, nvec)] if parts is None else [tuple(part) for part in parts]
+    for part in every:
+        if len(part) != 3 or not hasattr(part[1], "__index__"):
+            raise ValueError(f"parts: wanted (distribution, outputs, nvec or None), got {part}")
     cdef list counts = []
     cdef Py_ssize_t n, at = 0
     for kind, n, choices in every:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from libc.math cimport INFINITY, isfinite
-from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from trpo_fast._core.acting cimport Actor
@@ -11,6 +11,7 @@ from trpo_fast._core.csrc cimport (
     TRPO_GRU,
     TRPO_IDENTITY,
     TRPO_LSTM,
+    trpo_action_is_real,
     trpo_cell,
     trpo_cell_kind,
     trpo_kernels,
@@ -19,6 +20,7 @@ from trpo_fast._core.csrc cimport (
 )
 from trpo_fast._core.layouts cimport actions_of, masks_of
 from trpo_fast._core.library cimport (
+    Extent,
     Memory,
     aligned,
     code_of,
@@ -27,6 +29,7 @@ from trpo_fast._core.library cimport (
     flag_of,
     kernels_for,
     number_of,
+    refuse_shared,
     take_claim,
     threads as usable_threads,
 )
@@ -240,14 +243,20 @@ cdef class Cell:
         return scratch
 
 
-ctypedef fused real:
+ctypedef fused real_number:
     float
     double
 
 
+# What `CellActor.act` writes, four of them, and what it reads.
+cdef tuple act_arrays = (
+    "env_actions", "actions", "log_probs", "normalized", "observations", "action_masks", "state", "episode_starts"
+)
+
+
 cdef Py_ssize_t normalize(
     Py_ssize_t rows, Py_ssize_t inputs, const void *x, bint x_double, const double *mean, const double *scale,
-    double clip, real *out
+    double clip, real_number *out
 ) noexcept nogil:
     # The first row that is not finite, before or after, or `rows`.
     cdef Py_ssize_t i, j
@@ -260,7 +269,7 @@ cdef Py_ssize_t normalize(
             if mean != NULL:
                 value = (value - mean[j]) * scale[j]
                 value = clip if value > clip else (-clip if value < -clip else value)
-            out[i * inputs + j] = <real>value
+            out[i * inputs + j] = <real_number>value
             if not finite or not isfinite(out[i * inputs + j]):
                 return i
     return rows
@@ -373,13 +382,24 @@ cdef class CellActor:
             env_actions, "env_actions", &kernel.layout, flat, "d" if env_double else "f", rows, True
         )
         cdef const uint8_t *masks = masks_of(action_masks, &kernel.layout, rows)
-        cdef const void *before = data_of(self.state, "state", code, 2, rows, self.cell.state_items, False)
-        cdef const uint8_t *starts = <const uint8_t *>data_of(
-            self.episode_starts, "episode_starts", "?", 1, rows, -1, False
-        )
+        state, flags = self.state, self.episode_starts  # held here, whatever is assigned meanwhile
+        cdef const void *before = data_of(state, "state", code, 2, rows, self.cell.state_items, False)
+        cdef const uint8_t *starts = <const uint8_t *>data_of(flags, "episode_starts", "?", 1, rows, -1, False)
         cdef uint32_t first = <uint32_t>counter_of(first_row, "first_row", UINT32_MAX)
         cdef uint64_t counter = counter_of(step, "step", UINT64_MAX)
         cdef bint mode = flag_of(deterministic, "deterministic")
+        cdef size_t size = self.cell.kernels.item_size, numbers = rows * kernel.layout.components
+        cdef bint real = trpo_action_is_real(&kernel.layout)
+        cdef Extent extents[8]
+        extents[0] = Extent(e, numbers * (sizeof(float) if real and not env_double else sizeof(double)))
+        extents[1] = Extent(a, numbers * (size if real else sizeof(int64_t)))
+        extents[2] = Extent(lp, rows * size)
+        extents[3] = Extent(seen, rows * self.inputs * size)
+        extents[4] = Extent(x, rows * self.inputs * (sizeof(double) if x_double else sizeof(float)))
+        extents[5] = Extent(masks, rows * kernel.layout.mask_items)
+        extents[6] = Extent(before, rows * self.cell.state_items * size)
+        extents[7] = Extent(starts, rows)
+        refuse_shared(extents, act_arrays, 4)
         weight, recurrent, bias, recurrent_bias, mean, scale = self.held
         cdef const double *shift = NULL
         cdef const double *stretch = NULL

@@ -220,7 +220,7 @@ def check(agent: TRPO, snapshot: Snapshot) -> None:
     for name, own in wanted.items():
         # Only the latest episodes are kept, so their number is the file's; a critic without a rollout has no state.
         shape: tuple[Any, ...] = ("k",) if name.startswith("episodes.") else own.shape
-        if name == "adam.state" and name in arrays and arrays[name].ndim == 2:
+        if name == "adam.state" and name in arrays and arrays[name].shape in agent.critic_trainer.state_shapes:
             shape = arrays[name].shape
         want = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''}) of {own.dtype}"
         if name not in arrays:

@@ -295,6 +295,13 @@ class CriticTrainer:
             **self._recurrent_state(),
         }
 
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """What a recurrent critic's state may be: that of all environments, or none before the first rollout."""
+        if not isinstance(self._kernel, SequenceValueKernel):
+            return ()
+        return (0, 0), (self._config.num_envs, self._kernel.state_items)
+
     def _recurrent_state(self) -> State:
         if not isinstance(self._kernel, SequenceValueKernel):
             return {}

@@ -7,7 +7,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
 import numpy as np
@@ -121,7 +121,7 @@ def make_networks(
     for (name, given), seed in zip((("policy", policy), ("critic", critic)), seeds, strict=True):
         if given is not None:
             built[name] = _given(name, given, observation_space, action_space, seed, dtype)
-        elif name == "critic" and config.recurrent_critic and is_recurrent(built["policy"]):
+        elif name == "critic" and config.recurrent_critic and is_recurrent(built["policy"]) and not convolve:
             cell_kind = kind if kind in CELLS else "gru"
             built[name] = RecurrentCritic(
                 cell_kind, observation_space, hidden_sizes=config.critic_hidden_sizes, seed=seed, **cell
@@ -171,14 +171,16 @@ def make_networks(
     _check_nothing_shared(built["policy"], built["critic"])
     shape = observation_space.shape if isinstance(observation_space, gym.spaces.Box) else None
     rows = torch.zeros(2, *(shape or (observation_size(observation_space),)), dtype=dtype)
-    probes = _probes(observation_space, rows, normalized=not convolve)
+    probes = []
+    if policy is not None or critic is not None:
+        probes = _probes(observation_space, rows, normalized=not convolve)
     if policy is not None:
         _check_policy(built["policy"], rows, action_layout(action_space), config.entropy_coefficient)
-        if not hasattr(built["policy"], "initial_state"):
+        if not is_recurrent(built["policy"]):
             check_policy(built["policy"], probes)
     if critic is not None:
         _check_critic(built["critic"], rows)
-        if not hasattr(built["critic"], "initial_state"):
+        if not is_recurrent(built["critic"]):
             check_critic(built["critic"], probes)
     own = {
         name: _name_of(built[name]) if given else None for name, given in _both(policy is not None, critic is not None)
@@ -372,9 +374,13 @@ def _probes(space: gym.Space[Any], zeros: Tensor, *, normalized: bool) -> list[T
     """Rows for the checks of a module, most like those that it will see first: some that it takes have to be there."""
     own = copy.deepcopy(space)  # whose generator is left alone
     own.seed(0)
-    samples = np.array([flatten(own, own.sample()) for _ in range(_PROBES)], np.float64)
-    drawn = samples.copy()
     numeric = numeric_columns(space)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            samples = np.array([flatten(own, own.sample()) for _ in range(_PROBES)], np.float64)
+    except (OverflowError, ValueError):  # sides so far apart that nothing can be drawn between them
+        samples = np.zeros((_PROBES, len(numeric)))
+    drawn = samples.copy()
     drawn[:, numeric] = np.random.default_rng(0).normal(size=(_PROBES, int(numeric.sum())))
     tables = [drawn, samples] if normalized else [samples, drawn]
     shape = (_PROBES, *zeros.shape[1:])
@@ -384,9 +390,9 @@ def _probes(space: gym.Space[Any], zeros: Tensor, *, normalized: bool) -> list[T
 def _tried(name: str, module: nn.Module, rows: Tensor) -> Any:
     try:
         with torch.no_grad():
-            if not isinstance(module, RecurrentModule):
+            if not is_recurrent(module):
                 return module(rows.to(_device(module)))
-            state = module.initial_state(1)
+            state = cast(RecurrentModule, module).initial_state(1)
             if not isinstance(state, Tensor) or state.ndim != 2 or len(state) != 1:
                 raise ValueError(f"initial_state(1) returned {state!r}, want a Tensor of shape (1, S)")
             starts = torch.tensor([[True], [False]], device=_device(module))

@@ -26,7 +26,8 @@ def fisher_matrix(policy: nn.Module, observations: Any) -> NDArray[np.float64]:
     Parameters
     ----------
     policy : torch.nn.Module
-        ``forward(observations)`` returns a ``torch.distributions.Distribution`` of batch shape (B,).
+        ``forward(observations)`` returns a ``torch.distributions.Distribution`` of batch shape (B,). What
+        ``torch.compile`` put around its parts is taken off, as `make_engine` does.
     observations : array or Tensor, shape (B, ...)
         As the policy takes them.
 

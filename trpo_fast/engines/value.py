@@ -144,8 +144,9 @@ class TorchValueKernel:
                 theta = theta.detach().requires_grad_()
                 with torch.enable_grad():
                     residuals = self._residuals(theta, data, targets, chosen)
-                    if not len(residuals):
-                        continue  # a piece without samples
+                    if not len(residuals):  # pieces without samples
+                        theta = theta.detach()
+                        continue
                     (gradient,) = torch.autograd.grad(residuals.square().mean(), theta)
                 theta = theta.detach()
                 squares += float(residuals.detach().double().square().sum())
@@ -233,13 +234,19 @@ class SequenceValueKernel(TorchValueKernel):
     Attributes
     ----------
     state : ndarray (E, S) or None
-        Of the critic after the latest rollout whose values were asked for; the next one's begin with it.
+        Of the critic after the latest rollout whose values were asked for; the next one's begin with it, the first
+        one's with zeros, also in the middle of an episode that a warm-up began.
     """
 
     def __init__(self, critic: nn.Module, *, observation_shape: Sequence[int] | None = None) -> None:
         super().__init__(critic, observation_shape=observation_shape)
         self.state: NDArray[Any] | None = None
         self._states: Tensor | None = None
+
+    @property
+    def state_items(self) -> int:
+        """S, numbers in the state of one sequence."""
+        return int(self._worker.initial_state(1).shape[1])
 
     def take_over(self, other: SequenceValueKernel) -> None:
         """Go on where a kernel of the same critic stopped."""

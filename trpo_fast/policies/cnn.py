@@ -104,7 +104,7 @@ class CNNPolicy(ActsOver, _CNN):
     ----------
     observation_space : gymnasium.spaces.Box or MultiBinary
         Two to four axes with finite bounds, see `trpo_fast.spaces.images.image_layout`.
-    action_space : gymnasium.spaces.Box of floats, Discrete, MultiDiscrete or MultiBinary
+    action_space : gymnasium.spaces.Box of floats, Discrete, MultiDiscrete or MultiBinary, or a Tuple or Dict of these
     log_std_init : float
         Initial log standard deviation of every action dimension; unused where actions are discrete.
     channel_axis : {"auto", "first", "last"}

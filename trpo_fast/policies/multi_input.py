@@ -74,7 +74,7 @@ class MultiInputPolicy(ActsOver, _MultiInput):
     ----------
     observation_space : gymnasium.spaces.Dict or Tuple
         With an image in it, see `trpo_fast.spaces.images.input_parts`.
-    action_space : gymnasium.spaces.Box of floats, Discrete, MultiDiscrete or MultiBinary
+    action_space : gymnasium.spaces.Box of floats, Discrete, MultiDiscrete or MultiBinary, or a Tuple or Dict of these
     hidden_sizes : sequence of int
         Of the MLP; may be empty.
     activation : str
@@ -92,14 +92,14 @@ class MultiInputPolicy(ActsOver, _MultiInput):
     Attributes
     ----------
     log_std : nn.Parameter, shape (A,)
-        First of the parameters; Gaussian only.
+        First of the parameters; one for each dimension of a Box, and only where there is one.
     images : nn.ModuleList
         Convolutions and dense layer of each image, in the order of the parts.
     layers : nn.ModuleList of nn.Linear
         The MLP.
     parts : InputParts
         Which columns of a flat row are whose.
-    distribution, nvec
+    distribution, nvec, action_parts
         As in `MLPPolicy`.
 
     Raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast
 
 import torch
 from gymnasium import spaces
@@ -17,11 +17,10 @@ from trpo_fast.recurrence import CELLS
 from trpo_fast.solvers.validation import require_count
 
 from .heads import ActsOver, checked_dtype, initialize_orthogonally, seeded_generator
-from .mlp import ACTIVATIONS, checked_widths
+from .mlp import ACTIVATIONS, checked_activation, checked_widths
 from .sequences import run_cell
 
 
-@runtime_checkable
 class RecurrentModule(Protocol):
     """What makes a torch module a recurrent policy or critic: `initial_state`, and a forward over sequences.
 
@@ -44,7 +43,7 @@ class RecurrentModule(Protocol):
 
 def is_recurrent(module: nn.Module) -> bool:
     """Whether `module` has a state that goes from step to step."""
-    return isinstance(module, RecurrentModule)
+    return callable(getattr(module, "initial_state", None))
 
 
 class _Recurrent(nn.Module):
@@ -76,12 +75,10 @@ class _Recurrent(nn.Module):
         super().__init__()
         if kind not in CELLS:
             raise ValueError(f"kind: got {kind!r}, wanted one of {', '.join(map(repr, CELLS))}")
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation: got {activation!r}, wanted one of {', '.join(ACTIVATIONS)}")
         units = require_count("units", units, low=1, most=2**24)
         self.kind = kind
         self.widths = checked_widths(units, hidden_sizes, outputs)
-        self.activation = activation
+        self.activation = checked_activation(activation)
         generator = seeded_generator(seed)
         # Before the cell in named_parameters(), so that they lie in one piece behind log_std, as an MLPPolicy's do.
         self.layers = nn.ModuleList()

@@ -50,8 +50,10 @@ class _CompiledCell(torch.autograd.Function):
         states, kept = cell.forward(arrays[0], arrays[1], arrays[2], flags, arrays[3], keep=keep)
         result = torch.from_numpy(states)
         hidden = result[:, : cell.units].clone()
-        ctx.cell, ctx.kept, ctx.flags, ctx.parameters = cell, kept, flags, arrays[:2]
-        ctx.sequences = len(first)
+        ctx.cell, ctx.kept, ctx.flags, ctx.sequences = cell, kept, flags, len(first)
+        # Saved by torch, which notices where they were written meanwhile.
+        ctx.save_for_backward(weight, bias)
+        ctx.save_for_forward(weight, bias)
         # States before each step, at which the recurrent weights were used.
         before = torch.cat([first[:, : cell.units].detach(), hidden[: -len(first)]])
         ctx.before = before.masked_fill(starts[:, None], 0)
@@ -60,13 +62,14 @@ class _CompiledCell(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, *_: Any) -> tuple[Tensor, None]:
-        zeros = torch.zeros_like(ctx.before[:, :1]).expand(-1, len(ctx.parameters[1]))
+        parameters = [tensor.detach().contiguous().numpy() for tensor in ctx.saved_tensors]
+        zeros = torch.zeros_like(ctx.before[:, :1]).expand(-1, len(parameters[1]))
         recurrent = zeros if weight is None else ctx.before @ weight.T
         if bias is not None:
             recurrent = recurrent + bias
         inputs = zeros if inputs is None else inputs
         tangent = ctx.cell.jvp(
-            *ctx.parameters,
+            *parameters,
             ctx.kept,
             ctx.flags,
             inputs.contiguous().numpy(),
@@ -78,9 +81,10 @@ class _CompiledCell(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, hidden: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        parameters = [tensor.detach().contiguous().numpy() for tensor in ctx.saved_tensors]
         inputs, recurrent = map(
             torch.from_numpy,
-            ctx.cell.vjp(*ctx.parameters, ctx.kept, ctx.flags, hidden.contiguous().numpy(), ctx.sequences),
+            ctx.cell.vjp(*parameters, ctx.kept, ctx.flags, hidden.contiguous().numpy(), ctx.sequences),
         )
         return inputs, recurrent.T @ ctx.before, recurrent.sum(0), None, None, None
 

@@ -35,8 +35,8 @@ see them; rows that a module does not take are not held against it.
 
 That takes 15 to 40 ms for an MLP of 64, 64, 40 to 350 ms for a distribution without a closed form, and one to two
 seconds for a Nature CNN of 84 x 84 x 4, on one thread of a machine that was busy. Critics are looked at in the same
-way, as far as it applies: the same bits again, and row by row.
-The networks that `TRPO` builds need no check; recurrent modules are left out of it.
+way, as far as it applies: the same bits again, and row by row. The networks that `TRPO` builds need no check; of
+[recurrent modules](recurrent.md) sequences are compared with single steps.
 
 A module that was compiled by `torch.compile`, or has parts that were, is served as the plain one: kernels of the
 compiler have no second derivatives. Its files hold the names of the plain module. Attention is recorded by torch's

@@ -42,7 +42,9 @@ class Clockwork:
 
 
 class Player:
-    def act(self, observations, step, *, deterministic, action_masks):
+    state = None
+
+    def act(self, observations, step, *, deterministic, action_masks, state, episode_starts):
         return np.zeros(len(observations))
 
 

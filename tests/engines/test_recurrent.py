@@ -8,8 +8,9 @@ from torch import nn
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 
 from trpo_fast.engines import fisher_matrix, make_engine
+from trpo_fast.engines.checks import check_recurrent
 from trpo_fast.policies.distributions import with_masks
-from trpo_fast.policies.recurrent import RecurrentPolicy, is_recurrent
+from trpo_fast.policies.recurrent import RecurrentCritic, RecurrentPolicy, is_recurrent
 from trpo_fast.rollout.batch import Batch, Sequences
 from trpo_fast.solvers import Status, StepSettings, trust_region_step
 
@@ -283,3 +284,58 @@ def test_a_module_with_another_initial_state_is_no_recurrent_one():
     module = nn.Linear(D, 2)
     module.initial_state = nn.Parameter(torch.zeros(3))
     assert not is_recurrent(module)
+
+
+class Slip(Fused):
+    """`Fused` with one mistake."""
+
+    def __init__(self, slip=None):
+        super().__init__(torch.float32)
+        self.slip, self.calls = slip, 0
+
+    def forward(self, observations, state, episode_starts):
+        self.calls += 1
+        if self.slip == "mixes":
+            observations = observations - observations.mean(1, keepdim=True)
+        if self.slip == "looks ahead":
+            observations = observations.flip(0)
+        if self.slip == "starts ignored":
+            episode_starts = torch.zeros_like(episode_starts)
+        if self.slip == "first start alone":
+            episode_starts = torch.cat([episode_starts[:1], torch.zeros_like(episode_starts[1:])])
+        if self.slip == "state ignored":
+            state = torch.zeros_like(state)
+        found, after = super().forward(observations, state, episode_starts)
+        logits = found.logits
+        if self.slip == "noise":
+            logits = logits + torch.randn_like(logits)
+        if self.slip == "order":
+            logits = logits.view(*episode_starts.shape, -1).transpose(0, 1).reshape(len(logits), -1)
+        if self.slip == "counts":
+            logits = logits + torch.arange(3) * self.calls
+        return Categorical(logits=logits), after
+
+
+SLIPS = {
+    "mixes": "depend on the other sequences",
+    "order": "depend on the other sequences",
+    "looks ahead": "several steps at once",
+    "first start alone": "several steps at once",
+    "state ignored": "several steps at once",
+    "starts ignored": "is not forgotten",
+    "noise": "two forward passes",
+    "counts": "two forward passes",
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_recurrent_modules_whose_sequences_are_not_their_steps_are_refused(slip):
+    with pytest.raises(ValueError, match=f"^policy: .*{SLIPS[slip]}"):
+        check_recurrent("policy", Slip(slip), [torch.randn(5, D)])
+
+
+def test_recurrent_modules_that_are_right_pass_the_check():
+    check_recurrent("policy", Slip(), [torch.randn(5, D)])
+    for kind in ("gru", "lstm"):
+        check_recurrent("policy", RecurrentPolicy(kind, SEEN, ACTIONS["gaussian"], units=6), [torch.randn(5, D)])
+        check_recurrent("critic", RecurrentCritic(kind, SEEN, units=6), [torch.randn(5, D)])

@@ -19,7 +19,7 @@ from torch.distributions import Distribution
 
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.engines.binding import checked_step, plain_module
-from trpo_fast.engines.checks import check_critic, check_policy
+from trpo_fast.engines.checks import check_critic, check_policy, check_recurrent
 from trpo_fast.environments.spaces import (
     action_layout,
     described,
@@ -176,11 +176,15 @@ def make_networks(
         probes = _probes(observation_space, rows, normalized=not convolve)
     if policy is not None:
         _check_policy(built["policy"], rows, action_layout(action_space), config.entropy_coefficient)
-        if not is_recurrent(built["policy"]):
+        if is_recurrent(built["policy"]):
+            check_recurrent("policy", built["policy"], probes)
+        else:
             check_policy(built["policy"], probes)
     if critic is not None:
         _check_critic(built["critic"], rows)
-        if not is_recurrent(built["critic"]):
+        if is_recurrent(built["critic"]):
+            check_recurrent("critic", built["critic"], probes)
+        else:
             check_critic(built["critic"], probes)
     own = {
         name: _name_of(built[name]) if given else None for name, given in _both(policy is not None, critic is not None)

@@ -18,6 +18,7 @@ from trpo_fast._core.operator import CallableOperator, Operator
 from trpo_fast._core.recurrent import CellActor
 from trpo_fast.policies.distributions import Product, base_of, choices_of, divergence, with_masks
 from trpo_fast.policies.flat import flat_parameters
+from trpo_fast.policies.functional import call_with
 from trpo_fast.policies.mlp import MLPPolicy
 from trpo_fast.policies.recurrent import RecurrentPolicy, is_recurrent
 
@@ -221,18 +222,16 @@ class AutogradEngine(PolicyEngine):
         """`_distribution`, and the states of a recurrent policy after the last step."""
         count = len(observations)
         observations = observations.to(self._device)
-        if observations.dtype == torch.uint8:  # bytes went to the device as bytes
-            observations = observations.to(self._flat.tensor.dtype)
+        # A copy, as a policy may write to what it is given; bytes went to the device as bytes.
+        dtype = self._flat.tensor.dtype if observations.dtype == torch.uint8 else observations.dtype
+        observations = observations.to(dtype, copy=True)
         if self._observation_shape is not None:
             observations = observations.reshape(count, *self._observation_shape)
         arguments: tuple[Tensor, ...] = (observations,)
         if sequences is not None:
             by_step = observations.reshape(*sequences.starts.shape, *observations.shape[1:])
-            arguments = by_step, sequences.state, sequences.starts
-        if parameters is None:
-            result = self._policy(*arguments)
-        else:
-            result = torch.func.functional_call(self._policy, dict(parameters), arguments)
+            arguments = by_step, sequences.state.clone(), sequences.starts.clone()
+        result = self._policy(*arguments) if parameters is None else call_with(self._policy, parameters, arguments)
         if sequences is None:
             return checked_distribution(result, count), None
         found, state = checked_step(result, "policy", tuple(sequences.state.shape))

@@ -19,8 +19,9 @@ from torch.distributions import Distribution, kl_divergence
 
 from trpo_fast.policies.distributions import base_of, family_of
 from trpo_fast.policies.families import Family
+from trpo_fast.policies.functional import call_with
 
-from .binding import check_deterministic, checked_distribution
+from .binding import check_deterministic, checked_distribution, checked_step
 from .linearization import FisherProduct, torchs_divergence, twice_differentiable
 
 _SEED = 1
@@ -95,6 +96,104 @@ def check_critic(critic: nn.Module, candidates: Sequence[Tensor]) -> None:
                     "critic: nothing connects its values to its parameters, wanted a forward without torch.no_grad() "
                     "and detach()"
                 )
+
+
+def check_recurrent(what: str, module: Any, candidates: Sequence[Tensor]) -> None:
+    """Refuse a recurrent module, "policy" or "critic", whose sequences are not those of its single steps.
+
+    Several steps of some environments at once, with a start in the middle, are compared with calls of one step each, by
+    which the state is handed on; with another order of the environments; and with other states before the first step,
+    which starts an episode.
+
+    Parameters
+    ----------
+    what : {"policy", "critic"}
+    module : torch.nn.Module
+        See `trpo_fast.policies.recurrent.RecurrentModule`.
+    candidates : sequence of Tensor, each (B, ...) with B > 1
+        Rows as `check_policy` takes them; where it takes none of them there is no check.
+
+    Raises
+    ------
+    ValueError
+        Two passes differ, or one of the above is something else.
+    """
+    check_deterministic(what, module)
+    with _seeded(module), torch.no_grad():
+        for rows in candidates:
+            device = next(module.parameters()).device
+            steps = torch.stack([rows, rows.flip(0), rows.roll(1, 0)], 1).to(device)  # (T, E, ...)
+            starts = torch.zeros(steps.shape[:2], dtype=torch.bool, device=device)
+            starts[0], starts[2, 1] = True, True
+            try:
+                state = module.initial_state(3).detach()
+                found = _sequence(what, module, steps, state, starts)
+            except Exception:  # whatever a module of anybody's raises for rows that are none of its environment's
+                continue
+            _check_sequences(what, module, steps, state, starts, found)
+            return
+
+
+def _sequence(
+    what: str, module: Any, steps: Tensor, state: Tensor, starts: Tensor, actions: Tensor | None = None
+) -> tuple[list[Tensor], Tensor, Tensor | None]:
+    """What says which results these are, (T, E, ...), the state after them, and the actions that were looked at."""
+    result, after = checked_step(module(steps.clone(), state.clone(), starts.clone()), what, tuple(state.shape))
+    shape = tuple(starts.shape)
+    if what == "critic":
+        return [result.reshape(*shape)], after, None
+    distribution = checked_distribution(result, starts.numel())
+    actions = distribution.sample() if actions is None else actions
+    return [part.reshape(*shape, *part.shape[1:]) for part in _readings(distribution, actions)], after, actions
+
+
+def _check_sequences(
+    what: str,
+    module: Any,
+    steps: Tensor,
+    state: Tensor,
+    starts: Tensor,
+    found: tuple[list[Tensor], Tensor, Tensor | None],
+) -> None:
+    readings, _, actions = found
+    close = 2e-3 if steps.dtype == torch.float32 else 1e-7
+    by_step = None if actions is None else actions.reshape(*starts.shape, *actions.shape[1:])
+
+    def again(order: Tensor | slice = slice(None), before: Tensor | None = None) -> list[Tensor]:
+        own = None if by_step is None else by_step[:, order].flatten(0, 1)
+        first = state if before is None else before
+        return _sequence(what, module, steps[:, order], first[order], starts[:, order], own)[0]
+
+    def differ(others: Sequence[Tensor], order: Tensor | slice = slice(None), tolerance: float = close) -> bool:
+        return not all(_same(a[:, order], b, tolerance) for a, b in zip(readings, others, strict=True))
+
+    if differ(again(), tolerance=0.0 if steps.device.type == "cpu" else 1e-4):
+        raise ValueError(
+            f"{what}: two forward passes of the same sequences differ; wanted one that draws no random numbers and "
+            "keeps nothing between calls but the state that it returns"
+        )
+    backwards = torch.arange(starts.shape[1] - 1, -1, -1, device=steps.device)
+    if any(differ(again(order), order) for order in (backwards, backwards[:1])):
+        raise ValueError(
+            f"{what}: a sequence's results depend on the other sequences, or row t E + e of them is not step t of "
+            "sequence e"
+        )
+    if differ(again(before=state + torch.randn_like(state))):
+        raise ValueError(
+            f"{what}: what was before an episode's start is not forgotten; wanted initial_state wherever "
+            "episode_starts is True"
+        )
+    singly, before = [], state
+    for t in range(len(steps)):
+        own = None if by_step is None else by_step[t]
+        result, before, _ = _sequence(what, module, steps[t : t + 1], before, starts[t : t + 1], own)
+        singly.append(result)
+    if differ([torch.cat(parts) for parts in zip(*singly, strict=True)]):
+        raise ValueError(
+            f"{what}: several steps at once are not what single steps give, each with the state that the one before "
+            "returned; wanted a state with all that is remembered, rows in the order t E + e, and episode_starts "
+            "obeyed in every step"
+        )
 
 
 @contextlib.contextmanager
@@ -251,9 +350,7 @@ class _Pass:
     def __call__(self, parameters: Mapping[str, Tensor]) -> Distribution:
         values = self._buffers | dict(parameters)
         with twice_differentiable():
-            return checked_distribution(
-                torch.func.functional_call(self._policy, values, (self._rows,)), len(self._rows)
-            )
+            return checked_distribution(call_with(self._policy, values, (self._rows.clone(),)), len(self._rows))
 
     def leaves(self) -> dict[str, Tensor]:
         """Parameters of which those that are trained require gradients."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from trpo_fast.policies.functional import call_with
 from trpo_fast.policies.recurrent import is_recurrent
 
 from .binding import check_deterministic, checked_distribution, plain_module
@@ -63,7 +64,7 @@ def fisher_matrix(policy: nn.Module, observations: Any) -> NDArray[np.float64]:
 
     def forward(values: Mapping[str, Tensor]) -> Distribution:
         with twice_differentiable():
-            result = torch.func.functional_call(policy, tensors | dict(values), (rows,))
+            result = call_with(policy, tensors | dict(values), (rows.clone(),))
         return checked_distribution(result, len(rows))
 
     with torch.enable_grad():

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trpo_fast._core.critic import ValueKernel, fit_error
 from trpo_fast._core.library import MAX_LAYERS, permutation
 from trpo_fast.policies.flat import flat_parameters
+from trpo_fast.policies.functional import call_with
 from trpo_fast.policies.mlp import MLPCritic
 from trpo_fast.policies.recurrent import RecurrentCritic, is_recurrent
 
@@ -179,7 +180,8 @@ class TorchValueKernel:
 
     def _shaped(self, theta: Tensor, rows: Tensor) -> Tensor:
         """Rows (B, D) as the critic wants its observations."""
-        observations = rows.to(self._device).to(theta.dtype)  # bytes go to the device as bytes
+        # Bytes go to the device as bytes; a copy, as a critic may write to what it is given.
+        observations = rows.to(self._device).to(theta.dtype, copy=True)
         return observations if self._observation_shape is None else observations.reshape(-1, *self._observation_shape)
 
     def _called(self, theta: Tensor, *arguments: Tensor, **options: bool) -> Any:
@@ -189,7 +191,7 @@ class TorchValueKernel:
             name: (part if parameter.requires_grad else part.detach()).view(parameter.shape)
             for (name, parameter), part in zip(named, parts, strict=True)
         }
-        return torch.func.functional_call(self._worker, parameters, arguments, options)
+        return call_with(self._worker, parameters, arguments, options)
 
     @staticmethod
     def _checked_values(values: Any, count: int) -> Tensor:

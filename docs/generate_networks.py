@@ -49,10 +49,10 @@ Independent.
 ## A Gaussian that is squashed into a box
 
 `MLPPolicy(observation_space, action_space, squash=True)` returns a `trpo_fast.policies.squashed.SquashedNormal`: the
-tanh of a Gaussian, between the sides of the box, which have to be finite. What lies so far out that tanh is 1 becomes
-the side itself, with the log-probability of ending there, so that a large standard deviation or a saturated sample
-ends no training. It has a mode for `deterministic=True`, and no entropy in closed form: `entropy_coefficient` has to
-be 0.
+tanh of a Gaussian, between the sides of the box, which have to be finite, and at least 2^20 roundings of the larger
+apart: a box from 1,000 to 1,001 wants `dtype="float64"`. What lies so far out that tanh is 1 becomes the side itself,
+with the log-probability of ending there, so that a large standard deviation or a saturated sample ends no training.
+It has a mode for `deterministic=True`, and no entropy in closed form: `entropy_coefficient` has to be 0.
 
 ```python
 from trpo_fast import MLPPolicy, TRPO

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trpo_fast._core.acting import sample
 from trpo_fast._core.library import normal, philox, uniform
-from trpo_fast.sampling import draw_choices
+from trpo_fast.sampling import draw_choices, draw_parts
 
 KEY = {"seed": 5, "stream": 3, "step": 7}
 NVECS = [None, (9,), (2, 1, 5, 3), (40,) * 12]
@@ -35,6 +35,25 @@ def test_choices_are_those_of_the_compiled_sampler(nvec, deterministic, dtype):
     logits = rows(nvec, dtype=dtype)
     how = {**KEY, "first_row": 11, "deterministic": deterministic}
     np.testing.assert_array_equal(draw_choices(logits, nvec, **how), compiled(logits, nvec, **how))
+
+
+GAUSSIAN, CHOICES, BITS = ("gaussian", 3, None), ("multicategorical", 6, (4, 2)), ("bernoulli", 5, None)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize(
+    "parts", [[GAUSSIAN, CHOICES, BITS, GAUSSIAN], [CHOICES, GAUSSIAN], [BITS, CHOICES], [GAUSSIAN]]
+)
+def test_parts_are_those_of_the_compiled_sampler(parts, deterministic, dtype):
+    is_mean = np.repeat([name == "gaussian" for name, _, _ in parts], [outputs for _, outputs, _ in parts])
+    parameters = np.random.default_rng(3).normal(size=(150, len(is_mean))).astype(dtype)
+    parameters[:, is_mean] = 0
+    how = {**KEY, "first_row": 11, "deterministic": deterministic, "parts": parts}
+    drawn = draw_parts(parameters, **how)
+    expected, unit = np.empty(drawn.shape, dtype), np.zeros(is_mean.sum(), dtype) if is_mean.any() else None
+    sample("product", parameters, unit, how.pop("step"), expected, np.empty(150, dtype), **how)
+    np.testing.assert_array_equal(drawn.astype(dtype), expected)
 
 
 @settings(deadline=None)

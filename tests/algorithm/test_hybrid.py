@@ -350,22 +350,38 @@ def test_images_beside_other_parts_have_actions_with_parts(make_agent):
     assert agent.last_update.status >= 0
 
 
-def test_a_flat_mask_in_the_observation_is_obeyed(make_agent):
+@pytest.mark.parametrize("shape", [(12,), (3, 4)])
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_a_flat_mask_in_the_observation_is_obeyed(make_agent, shape, vectorized):
     class Seen(Nested):
         def __init__(self):
             super().__init__()
-            self.observation_space = Dict(state=self.observation_space, action_mask=Box(0, 1, (12,), np.int8))
+            self.observation_space = Dict(state=self.observation_space, action_mask=Box(0, 1, shape, np.int8))
 
         def _draw(self):
             state, mask = super()._draw(), np.ones(12, np.int8)
             mask[1 if self.flag else 0] = 0
-            return {"state": state, "action_mask": mask}
+            return {"state": state, "action_mask": mask.reshape(shape)}
 
         def step(self, action):
             assert action["kick"] - 2 != (1 if self.flag else 0)
             return super().step(action)
 
     with pytest.warns(UserWarning, match=r"observation\['action_mask'\]: obeyed as the action mask"):
-        agent = make_agent(Seen)
+        agent = make_agent(SyncVectorEnv([Seen] * 2) if vectorized else Seen)
     agent.learn(200)
     assert agent.collector.collect().action_masks.shape[-1] == 12
+    only = np.zeros(12, np.int8)
+    only[[2, 3, 4, 5, 7, 8, 10]] = 1
+    one = {"state": np.zeros(3, np.float32), "action_mask": only.reshape(shape)}
+    assert agent.predict(one)[0]["kick"] == 2 + 2
+    several = {name: np.stack([part] * 3) for name, part in one.items()}
+    np.testing.assert_array_equal(agent.predict(several)[0]["kick"], [4] * 3)
+
+
+def test_more_than_4096_outputs_train_and_predict(make_agent):
+    space = Dict(which=Discrete(5000), where=Box(-1, 1, (2,)))
+    agent = make_agent(functools.partial(Anything, Box(-1, 1, (3,), np.float32), space), steps_per_env=8).learn(16)
+    assert agent.engine.name == "autograd" and agent.last_update.status >= 0
+    for deterministic in (False, True):
+        assert agent.predict(np.zeros(3, np.float32), deterministic=deterministic)[0] in space

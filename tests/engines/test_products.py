@@ -7,11 +7,13 @@ import pytest
 import torch
 from gymnasium import spaces
 from torch import nn
-from torch.distributions import Beta, Categorical, Independent, Normal
+from torch.distributions import Beta, Categorical, Independent, Laplace, Normal
 
 from tests.engines.cases import make_case
 from trpo_fast.engines import make_engine
 from trpo_fast.policies import MLPPolicy, Product
+from trpo_fast.policies.distributions import with_masks
+from trpo_fast.policies.squashed import SquashedNormal
 from trpo_fast.rollout.batch import Batch
 
 ROWS = 200
@@ -167,3 +169,65 @@ class Modeless(Beta):
     @property
     def mode(self):
         raise NotImplementedError
+
+
+class Alike(nn.Module):
+    """Seven numbers of median 0, three of them torch's own to draw and three in a product within the product."""
+
+    def __init__(self):
+        super().__init__()
+        self.location = nn.Parameter(torch.zeros(7, dtype=torch.float64))
+
+    def forward(self, observations):
+        locations = (self.location + 0 * observations[:, :1]).unsqueeze(-1).unbind(1)
+        one, side = torch.ones_like(locations[0]), torch.ones(1, dtype=torch.float64)
+        laplace = [Independent(Laplace(at, one), 1) for at in locations[:3]]
+        squashed = [SquashedNormal(at, one, -side, side) for at in locations[3:5]]
+        normal = [Independent(Normal(at, one), 1) for at in locations[5:]]
+        inner = Product([laplace[2], squashed[1], normal[1]])
+        return Product([laplace[0], squashed[0], inner, laplace[1], normal[0]])
+
+
+def test_no_two_parts_share_their_noise():
+    rows, space = 20_000, spaces.Tuple([spaces.Box(-9, 9, ())] * 7)
+    engine = make_engine(Alike())
+    actions, log_probs, _ = act(engine, space, np.zeros((rows, 4)), 7)
+    correlations = np.corrcoef(np.hstack([actions, abs(actions)]).T).reshape(2, 7, 2, 7)
+    of_others = correlations.transpose(1, 3, 0, 2)[~np.eye(7, dtype=bool)]
+    assert abs(of_others).max() < 0.036  # five standard errors
+    with torch.no_grad():
+        expected = Alike()(torch.zeros(rows, 4)).log_prob(torch.from_numpy(actions))
+    np.testing.assert_allclose(log_probs, expected, rtol=1e-12)
+    modes, _, _ = act(engine, space, np.zeros((3, 4)), 7, deterministic=True)
+    assert not modes.any()
+
+
+def test_a_product_within_a_product_is_masked_as_its_parts():
+    logits = torch.zeros(2, 3)
+    nested = Product([Product([Categorical(logits=logits)]), Categorical(logits=logits)])
+    masks = torch.tensor([[True, False, False, False, True, False]] * 2)
+    np.testing.assert_array_equal(with_masks(nested, masks).sample(), [[0, 1]] * 2)
+
+
+@pytest.mark.parametrize("rows", [1, 70])
+def test_products_of_more_outputs_than_the_compiled_sampler_takes_act(rows):
+    parts = [spaces.Box(-9, 9, (3,)), spaces.Discrete(5000), spaces.MultiBinary(2), spaces.Box(-9, 9, ())]
+    parts.append(spaces.Discrete(5000))
+    space = spaces.Tuple(parts)
+    policy = MLPPolicy(spaces.Box(-1, 1, (4,)), space, (4,), dtype="float64", seed=0)
+    observations, masks = np.zeros((rows, 4)), np.ones((rows, 10_004), np.bool_)
+    masks[:, 100:5000] = False
+    engine = make_engine(policy)
+    actions, log_probs, _ = act(engine, space, observations, 8, masks)
+    with torch.no_grad():
+        restricted = with_masks(policy(torch.from_numpy(observations)), torch.from_numpy(masks))
+        np.testing.assert_allclose(log_probs, restricted.log_prob(torch.from_numpy(actions)), rtol=1e-10)
+    assert (actions[:, 3] < 100).all() and np.isin(actions[:, 4:6], [0, 1]).all()
+    alone = [act(engine, space, observations[:1], 8, masks[:1], first_row=i)[0][0] for i in range(rows)]
+    np.testing.assert_array_equal(actions, alone)
+    if rows > 1:
+        numbers = np.hstack([actions[:, [0, 1, 2, 6]], actions[:, [3, 7]]])
+        assert abs(np.corrcoef(numbers.T) - np.eye(6)).max() < 0.6  # five standard errors
+    best, _, _ = act(engine, space, observations, 8, masks, deterministic=True)
+    assert not best[:, [0, 1, 2, 6]].any()
+    np.testing.assert_array_equal(best, best[:1].repeat(rows, 0))

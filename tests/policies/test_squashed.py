@@ -72,6 +72,44 @@ def test_the_share_of_samples_at_a_side_is_its_probability():
     torch.testing.assert_close(at_high, expected, atol=5e-3, rtol=0)
 
 
+FAR = [(1000.0, 1200.0, torch.float32), (-1e6, -8e5, torch.float32), (1000.0, 1000.0 + 1e-6, torch.float64)]
+
+
+@pytest.mark.parametrize(("low", "high", "dtype"), FAR)
+def test_far_from_zero_too_just_the_probability_of_a_side_ends_there(low, high, dtype):
+    rows = 200_000
+    zeros, sides = torch.zeros(rows, 1, dtype=dtype), torch.tensor([[low], [high]], dtype=dtype)
+    ours = SquashedNormal(zeros, zeros + 4.5, *sides)
+    torch.manual_seed(0)
+    samples = ours.sample()
+    both = SquashedNormal(zeros[:2], zeros[:2] + 4.5, *sides).log_prob(sides).exp()
+    shares = torch.stack([(samples == side).to(dtype).mean() for side in sides])
+    # Standard errors are at most 0.0008.
+    torch.testing.assert_close(shares, both, atol=4e-3, rtol=0)
+    assert (samples >= sides[0]).all() and (samples <= sides[1]).all()
+    # The rest is the density's: its integral by the midpoint rule over z, up to the last z on either side.
+    z = torch.linspace(-20, 20, rows, dtype=torch.float64)
+    values = ours.squash(z.to(dtype)[:, None])
+    inside = ((values != sides[0]) & (values != sides[1])).flatten()
+    slope = (high - low) / 2 / torch.cosh(z).square()
+    mass = float((ours.log_prob(values).double().exp() * slope)[inside].sum() * 40 / (rows - 1))
+    assert mass + float(both.sum()) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"),
+    [(3, 3, "float64"), (0, 0, "float32"), (1000, 1001, "float32"), (1e9, 1e9 + 0.1, "float64")],
+)
+def test_sides_that_rounding_takes_for_one_are_refused_by_name(low, high, dtype):
+    message = r"low, high: got .* for dimension 1 in torch.float.., wanted sides that are at least 2\^20 roundings"
+    space = spaces.Box(np.array([-1.0, low]), np.array([1.0, high]), dtype=np.float64)
+    with pytest.raises(ValueError, match=message):
+        squashing(space, dtype=dtype)
+    zeros = torch.zeros(2, 2, dtype=getattr(torch, dtype))
+    with pytest.raises(ValueError, match=message):
+        SquashedNormal(zeros, zeros + 1, *(torch.tensor(side).to(zeros) for side in (space.low, space.high)))
+
+
 def squashing(space, **options):
     return MLPPolicy(spaces.Box(-1, 1, (3,)), space, squash=True, **options)
 

@@ -129,6 +129,17 @@ def test_masks_gathered_by_key_belong_to_who_has_them():
         masks.apart(gathered, 3)
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_masks_part_by_part_for_a_batch_are_not_taken_for_masks_of_its_items(count):
+    masks, own = MaskFormat(Tuple([Discrete(3), Discrete(3)])), np.ones((count, 3), np.bool_)
+    with pytest.raises(
+        ValueError, match=r"(?s)observation 0: .* given; want a mask or None for each part|2 masks given"
+    ):
+        masks.rows_for((own, own), None, PLAIN, count, single=False)
+    with pytest.raises(ValueError, match=r"(?s)observation 0: .* given; want a mask or None for each part"):
+        masks.rows_for(own[:2], None, PLAIN, 1, single=True)
+
+
 @pytest.mark.parametrize(
     ("mask", "message"),
     [

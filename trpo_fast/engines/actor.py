@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,15 @@ from trpo_fast._core.acting import sample
 from trpo_fast._core.library import MAX_OUTPUTS, normal, philox
 from trpo_fast.policies.distributions import MultiCategorical, Product, base_of, sample_inside, with_masks
 from trpo_fast.policies.squashed import SquashedNormal
-from trpo_fast.sampling import draw_choices
+from trpo_fast.sampling import draw_choices, draw_parts
 
 
 class TorchActor:
     """Acts as `trpo_fast._core.acting.Actor` does, with a torch network.
 
-    Noise is keyed by (seed, stream, step, row) and the compiled engine's own for Normal, Categorical and Bernoulli,
-    of one component or several, and for a product of these; for other distributions torch samples under a generator
-    keyed by (seed, stream, step), so it depends on the number of rows.
+    Noise is keyed by (seed, stream, step, row) and the compiled engine's own for Normal, SquashedNormal, Categorical
+    and Bernoulli, of one component or several, and for a product of these; other distributions, also in a product, are
+    sampled by torch under a generator keyed by (seed, stream, step), so they depend on the number of rows.
 
     Parameters
     ----------
@@ -159,63 +159,62 @@ class TorchActor:
             self._sample(name, rows, None, choices, step, first_row, deterministic=deterministic, nvec=nvec)
             chosen = torch.from_numpy(choices).to(self._device).view(len(logits), *distribution.event_shape)
             return chosen.to(logits.dtype) if nvec is None else chosen
-        if deterministic:
-            try:
-                return distribution.mode
-            except NotImplementedError:
-                raise ValueError(
-                    f"deterministic: got True, wanted False for a policy that returns a {type(base).__name__}, "
-                    "whose mode torch does not know"
-                ) from None
-        if isinstance(base, Normal | SquashedNormal) and type(base) in (Normal, SquashedNormal):
+        if not deterministic and isinstance(base, Normal | SquashedNormal) and type(base) in (Normal, SquashedNormal):
             # Unit noise from the compiled sampler serves scales that depend on the state, too.
             noise = np.zeros((len(base.loc), base.loc[0].numel()), self._dtype)
             unit = np.zeros(noise.shape[1], self._dtype)
             self._sample("gaussian", np.zeros_like(noise), unit, noise, step, first_row)
-            drawn = base.loc + base.scale * torch.from_numpy(noise).to(self._device).view(base.loc.shape)
-            return base.squash(drawn) if isinstance(base, SquashedNormal) else drawn
+            return _moved(base, torch.from_numpy(noise).to(self._device))
+        return self._choose_by_torch([distribution], step, deterministic, first_row)[0]
+
+    def _choose_by_torch(
+        self, distributions: Sequence[Distribution], step: int, deterministic: bool, first_row: int
+    ) -> list[Tensor]:
+        """Of distributions that the compiled sampler does not know, one after the other out of one stream of noise."""
+        if deterministic:
+            return [_mode(distribution) for distribution in distributions]
         key = (self._seed & 0xFFFFFFFF, self._seed >> 32)
         words = philox(key, (step & 0xFFFFFFFF, step >> 32, self._stream, first_row))
         devices = [] if self._device.type == "cpu" else [self._device]
         with torch.random.fork_rng(devices, device_type=self._device.type):
             torch.manual_seed(words[0] | words[1] << 32)
-            return sample_inside(distribution)
+            return [sample_inside(distribution) for distribution in distributions]
 
     def _choose_parts(self, product: Product, step: int, deterministic: bool, first_row: int) -> Tensor:
-        """A row of all parts; those that are known to the compiled sampler share its noise."""
+        """A row of all parts; those that are known to the compiled sampler share its noise, the others torch's."""
         # Unit noise serves scales that depend on the state, too.
-        columns, kinds = [], []
+        columns, kinds, sizes, others = [], [], [], []
         rows, means = product.batch_shape[0], 0
-        for part in product.parts:
-            discrete, size = _discrete(part), part.event_shape.numel()
+        for part, size in zip(product.parts, product.sizes, strict=True):
+            discrete = _discrete(part)
             if discrete is not None:
                 logits, nvec = discrete
                 columns.append(np.ascontiguousarray(logits.cpu().numpy(), self._dtype))
                 kinds.append(("bernoulli" if nvec is None else "multicategorical", logits.shape[1], nvec))
-            elif type(base_of(part)) is Normal:
+            elif type(base_of(part)) in (Normal, SquashedNormal):
                 columns.append(np.zeros((rows, size), self._dtype))
                 kinds.append(("gaussian", size, None))
                 means += size
-        sizes = [
-            size
-            for part, size in zip(product.parts, product.sizes, strict=True)
-            if _discrete(part) is not None or type(base_of(part)) is Normal
-        ]
+            else:
+                others.append(part)
+                continue
+            sizes.append(size)
         drawn = np.empty((rows, sum(sizes)), self._dtype)
         if kinds:
             unit = np.zeros(means, self._dtype) if means else None
             more = {"deterministic": deterministic, "parts": kinds}
             self._sample("product", np.hstack(columns), unit, drawn, step, first_row, **more)
         pieces = iter(torch.from_numpy(drawn).to(self._device).split(sizes, 1))
+        by_torch = iter(self._choose_by_torch(others, step, deterministic, first_row) if others else ())
         values = []
         for part in product.parts:
             base = base_of(part)
             if _discrete(part) is not None:
                 values.append(next(pieces).reshape(rows, *part.event_shape))
-            elif type(base) is Normal:
-                values.append(base.loc + base.scale * next(pieces).view(base.loc.shape))
+            elif isinstance(base, Normal | SquashedNormal) and type(base) in (Normal, SquashedNormal):
+                values.append(_moved(base, next(pieces)))
             else:
-                values.append(self._choose(part, step, deterministic, first_row))
+                values.append(next(by_torch))
         return product.joined(values)
 
     def _sample(
@@ -230,7 +229,9 @@ class TorchActor:
     ) -> None:
         more |= {"seed": self._seed, "stream": self._stream, "first_row": first_row}
         if parameters.shape[1] > MAX_OUTPUTS:  # longer than the compiled sampler takes
-            if log_std is None:
+            if name == "product":
+                out[...] = draw_parts(parameters, step=step, **more)
+            elif log_std is None:
                 out[...] = draw_choices(parameters, step=step, **more)
             else:  # unit noise is all that is asked for
                 out[...] = normal(*out.shape, step=step, **more)
@@ -249,6 +250,22 @@ def _discrete(distribution: Distribution) -> tuple[Tensor, tuple[int, ...] | Non
     if type(base) is Bernoulli:
         return base.logits.reshape(len(base.logits), -1), None
     return None
+
+
+def _moved(base: Normal | SquashedNormal, unit: Tensor) -> Tensor:
+    """The values that are `unit` noise away from the location."""
+    drawn = base.loc + base.scale * unit.view(base.loc.shape)
+    return base.squash(drawn) if isinstance(base, SquashedNormal) else drawn
+
+
+def _mode(distribution: Distribution) -> Tensor:
+    try:
+        return distribution.mode
+    except NotImplementedError:
+        name = type(base_of(distribution)).__name__
+        raise ValueError(
+            f"deterministic: got True, wanted False for a policy that returns a {name}, whose mode torch does not know"
+        ) from None
 
 
 def _check_rows(what: str, array: NDArray[Any], first_row: int) -> None:

@@ -34,7 +34,7 @@ from trpo_fast.environments.masks import MaskFormat, without_mask
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.spaces import action_layout, action_structure, check_action_space, without_text
 from trpo_fast.environments.wrappers import wrapping_of
-from trpo_fast.spaces import MASK_KEY
+from trpo_fast.spaces import MASK_KEY, mask_in
 from trpo_fast.state import State
 
 # Who steps an environment, by its id; an entry lives as long as the copies do, which keep the environment alive.
@@ -408,7 +408,7 @@ class Copies:
 
     def _mask_in_observation(self, i: int, observation: Any, _: Any) -> Any:
         try:
-            return observation[MASK_KEY]
+            return mask_in(observation[MASK_KEY])
         except LookupError:
             raise ValueError(
                 f"observation of environment {self.first + i} lacks {MASK_KEY!r}, which its space has"

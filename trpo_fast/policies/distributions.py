@@ -139,7 +139,8 @@ class Product(Distribution):
     Parameters
     ----------
     parts : sequence of Distribution
-        Each of batch shape (B,) and any event shape, for each space in a Tuple or Dict of actions, in its order.
+        Each of batch shape (B,) and any event shape, for each space in a Tuple or Dict of actions, in its order. The
+        parts of a product among them become parts of this one.
 
     Raises
     ------
@@ -152,7 +153,8 @@ class Product(Distribution):
     arg_constraints = {}  # noqa: RUF012  (torch's own name and kind; the parts check their arguments)
 
     def __init__(self, parts: Sequence[Distribution]) -> None:
-        self.parts = tuple(parts)
+        flat = ([*part.parts] if type(part) is Product else [part] for part in parts)
+        self.parts: tuple[Distribution, ...] = tuple(itertools.chain.from_iterable(flat))
         for part in self.parts:
             if not isinstance(part, Distribution):
                 raise TypeError(f"parts: got {type(part).__name__} among them, wanted torch distributions")

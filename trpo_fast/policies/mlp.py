@@ -18,7 +18,7 @@ from trpo_fast.environments.spaces import action_layout, check_observation_space
 
 from .flat import FlatParameters
 from .heads import ActsOver, checked_dtype, initialize_orthogonally, seeded_generator
-from .squashed import SquashedNormal
+from .squashed import SquashedNormal, check_sides
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -123,8 +123,9 @@ class MLPPolicy(ActsOver, _MLP):
     seed : int, optional
         Seed of the initial weights; None draws from torch's global generator.
     squash : bool
-        Actions of a Box with finite sides are the Gaussian's, squashed into it by a tanh: a `SquashedNormal`, in the
-        environment's units. Such a policy is one of your own for `TRPO`: served by torch.
+        Actions of a Box with finite sides, which are not too close for `dtype`, are the Gaussian's, squashed into it
+        by a tanh: a `SquashedNormal`, in the environment's units. Such a policy is one of your own for `TRPO`: served
+        by torch.
 
     Attributes
     ----------
@@ -144,7 +145,8 @@ class MLPPolicy(ActsOver, _MLP):
     Raises
     ------
     ValueError
-        For a space, size, activation or dtype that is not supported.
+        For a space, size, activation or dtype that is not supported; with `squash`, sides of the Box that are closer
+        than 2^20 roundings of the larger in `dtype`.
     TypeError
         `hidden_sizes` is no sequence.
 
@@ -173,6 +175,8 @@ class MLPPolicy(ActsOver, _MLP):
         self.squash = squash
         if squash and not (isinstance(action_space, spaces.Box) and action_space.is_bounded()):
             raise ValueError(f"squash: got True for {action_space}, wanted False, or a Box of finite sides")
+        if squash:
+            check_sides(*self._sides(), dtype)
         self.flat = FlatParameters(self)
 
     def forward(self, observations: Tensor) -> Distribution:
@@ -190,13 +194,12 @@ class MLPPolicy(ActsOver, _MLP):
         """
         outputs = self._outputs(observations)
         if self.squash:
-            assert isinstance(self.action_space, spaces.Box)
-            low, high = (
-                torch.as_tensor(side.ravel(), dtype=outputs.dtype, device=outputs.device)
-                for side in (self.action_space.low, self.action_space.high)
-            )
-            return SquashedNormal(outputs, self.log_std.exp(), low, high)
+            return SquashedNormal(outputs, self.log_std.exp(), *(side.to(outputs) for side in self._sides()))
         return self.distribution_of(outputs)
+
+    def _sides(self) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.action_space, spaces.Box)
+        return torch.as_tensor(self.action_space.low.ravel()), torch.as_tensor(self.action_space.high.ravel())
 
 
 class MLPCritic(_MLP):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -16,9 +15,9 @@ class SquashedNormal(Distribution):
     """``center + half * tanh(z)`` of Gaussian z, batch shape (B,), event shape (A,), right up to the sides of the box.
 
     Far out tanh is 1 in floating point, and the density of such an action would be infinite. Here what lies beyond
-    ``tanh(z) = 1 - 2^-19`` (2^-40 in float64) becomes the side itself, and log-probabilities there are those of ending
-    at it: the distribution has a density between the sides, and an atom at each of them. So that every action has a
-    finite log-probability, whatever the scale.
+    ``tanh(z) = 1 - 2^-19`` (2^-40 in float64, and some roundings from the side of a box far from 0) becomes the side
+    itself, and log-probabilities there are those of ending at it: the distribution has a density between the sides, and
+    an atom at each of them. So that every action has a finite log-probability, whatever the scale.
 
     The divergence and the Fisher information are the Gaussian's. They bound those of the action, which is a function of
     it, and equal them but for the atoms.
@@ -28,7 +27,12 @@ class SquashedNormal(Distribution):
     loc, scale : Tensor, shape (B, A)
         Of the Gaussian.
     low, high : Tensor, shape (A,)
-        Sides of the box, finite.
+        Sides of the box, finite; at least 2^20 roundings of the larger apart.
+
+    Raises
+    ------
+    ValueError
+        Sides that are closer, equal or the wrong way round.
 
     Attributes
     ----------
@@ -45,6 +49,7 @@ class SquashedNormal(Distribution):
     def __init__(self, loc: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> None:
         self.loc, self.scale = broadcast_all(loc, scale)
         self.low, self.high = low, high
+        check_sides(low, high, self.loc.dtype)
         super().__init__(self.loc.shape[:-1], self.loc.shape[-1:], validate_args=False)
 
     @property
@@ -70,13 +75,13 @@ class SquashedNormal(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Of actions (..., A): the sum over the dimensions of a log-density, or of a log-probability at the sides."""
-        t, most = (value - self._center) / self._half, self._most
-        inside = t.clamp(-most, most)
+        most = self._most
+        inside = ((value - self._center) / self._half).clamp(-most, most)
         density = self._normal.log_prob(torch.atanh(inside)) - torch.log1p(-inside.square()) - self._half.log()
-        farthest = math.atanh(most)
+        farthest = torch.atanh(most)
         above = torch.special.log_ndtr((self.loc - farthest) / self.scale)
         below = torch.special.log_ndtr((-self.loc - farthest) / self.scale)
-        return torch.where(t > most, above, torch.where(t < -most, below, density)).sum(-1)
+        return torch.where(value >= self.high, above, torch.where(value <= self.low, below, density)).sum(-1)
 
     @property
     def _normal(self) -> Normal:
@@ -91,9 +96,28 @@ class SquashedNormal(Distribution):
         return self.high / 2 - self.low / 2
 
     @property
-    def _most(self) -> float:
-        """Largest tanh that is not the side: some ulps from it, which rounding does not cross."""
-        return 1.0 - (2.0**-40 if self.loc.dtype == torch.float64 else 2.0**-19)
+    def _most(self) -> Tensor:
+        """Largest tanh that is not the side, (A,): some ulps from it, which rounding does not cross."""
+        ulps = 4.0 * _rounding(self.low, self.high, self.loc.dtype) / self._half
+        return 1.0 - ulps.clamp_min(2.0**-40 if self.loc.dtype == torch.float64 else 2.0**-19)
+
+
+def check_sides(low: Tensor, high: Tensor, dtype: torch.dtype) -> None:
+    """ValueError for sides, (A,), that are less than 2^20 roundings to `dtype` of the larger apart, or equal."""
+    width = high.to(dtype) / 2 - low.to(dtype) / 2
+    apart = (width > 0) & (width >= 2.0**19 * _rounding(low, high, dtype))
+    if not apart.all():
+        i = int((~apart).flatten().nonzero()[0])
+        sides = f"{low.flatten()[i].item():g} and {high.flatten()[i].item():g}"
+        raise ValueError(
+            f"low, high: got {sides} for dimension {i} in {dtype}, "
+            "wanted sides that are at least 2^20 roundings of the larger apart"
+        )
+
+
+def _rounding(low: Tensor, high: Tensor, dtype: torch.dtype) -> Tensor:
+    """Between an ulp of the larger magnitude and two."""
+    return torch.finfo(dtype).eps * torch.maximum(low.abs(), high.abs()).to(dtype)
 
 
 @register_kl(SquashedNormal, SquashedNormal)

@@ -30,7 +30,7 @@ from .descriptions import (
     numeric_columns,
     to_json,
 )
-from .masks import MASK_KEY, MaskFormat, each_of
+from .masks import MASK_KEY, MaskFormat, each_of, mask_in
 from .observations import ObservationLayout, Part
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "flat_size",
     "from_json",
     "leaves",
+    "mask_in",
     "named_leaves",
     "nested",
     "numeric_columns",

@@ -25,9 +25,17 @@ def _mask_beside(observation: Any, space: Space) -> Any:
     return observation.get(MASK_KEY) if is_beside else None
 
 
+def mask_in(part: Any) -> Any:
+    """The mask that a part of one observation is: an array of any shape there, one row here."""
+    return part.ravel() if isinstance(part, np.ndarray) else part
+
+
 def each_of(masks: Any) -> Any:
     """One mask for each of a batch, of a part of the batch's observations: a Tuple is one of arrays there."""
-    return list(zip(*masks, strict=True)) if isinstance(masks, tuple) else masks
+    if isinstance(masks, tuple):
+        return list(zip(*masks, strict=True))
+    is_array = isinstance(masks, np.ndarray) and masks.dtype != object and masks.ndim > 0
+    return masks.reshape(len(masks), math.prod(masks.shape[1:])) if is_array else masks
 
 
 class MaskFormat:
@@ -92,7 +100,7 @@ class MaskFormat:
         """
         if action_masks is None and self.size:
             beside = _mask_beside(observation, space)
-            action_masks = beside if single else each_of(beside)
+            action_masks = mask_in(beside) if single else each_of(beside)
         if action_masks is None:
             return None
         if not self.size:
@@ -164,9 +172,9 @@ class MaskFormat:
 
     def _row_of_parts(self, mask: Any, name: str) -> NDArray[np.bool_]:
         if isinstance(mask, np.ndarray) and mask.dtype != object:
-            if mask.size != self.size or mask.dtype.kind not in "biuf" or not ((mask == 0) | (mask == 1)).all():
+            if mask.shape != (self.size,) or mask.dtype.kind not in "biuf" or not ((mask == 0) | (mask == 1)).all():
                 raise ValueError(f"action mask of {name}: {mask} given; want {self._wanted()}")
-            return mask.astype(np.bool_).ravel()
+            return mask.astype(np.bool_)
         rows = []
         for (place, value), part in zip(_parts_of(self._space, mask, "", name), self._parts, strict=True):
             if value is None:

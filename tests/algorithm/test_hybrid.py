@@ -194,7 +194,9 @@ def test_a_module_of_ones_own_returns_a_product(make_agent, tmp_path):
     assert_same(*(one.predict(np.zeros(3), **more)[0] for one in (agent, loaded)))
 
 
-WHOLE = r"a trpo_fast.policies.Product over categorical of shape \(\) and choices \(3,\) x gaussian of shape \(2,\) x bern"
+WHOLE = (
+    r"a trpo_fast.policies.Product over categorical of shape \(\) and choices \(3,\) x gaussian of shape \(2,\) x bern"
+)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,9 @@ def test_the_part_of_a_product_without_a_divergence_or_an_entropy_is_named(make_
             return Product([Categorical(logits=y[:, :3]), Independent(self.head(y[:, 3:]), 1)])
 
     env = functools.partial(Anything, Box(-1, 1, (3,)), Tuple([Discrete(3), Box(-1, 1, (1,))]))
-    with pytest.raises(ValueError, match="forward returned a StudentT in part 1 of a Product, for which torch has no KL"):
+    with pytest.raises(
+        ValueError, match="forward returned a StudentT in part 1 of a Product, for which torch has no KL"
+    ):
         make_agent(env, policy=Headed(lambda y: StudentT(5.0, y, 1.0)))
     shifted = Headed(lambda y: TransformedDistribution(Normal(y, 1.0), [TanhTransform()]))
     with pytest.raises(ValueError, match="returns a TransformedDistribution in part 1 of a Product, whose entropy"):

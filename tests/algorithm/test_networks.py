@@ -274,7 +274,7 @@ def test_independent_categoricals_of_ones_own_serve_a_multidiscrete_with_masks(m
     wrong = Returns(lambda y: Independent(Categorical(logits=y.unflatten(1, (2, 4))), 1), 8)
     with pytest.raises(
         ValueError,
-        match=r"shape \(2,\) and choices \(4, 4\); want .*, which are multicategorical of shape \(2,\) and choices \(3, 3\)",
+        match=r"and choices \(4, 4\); want .*, which are multicategorical of shape \(2,\) and choices \(3, 3\)",
     ):
         make_agent(Pairs, policy=wrong)
 

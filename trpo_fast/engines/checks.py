@@ -307,7 +307,8 @@ def _check_derivatives(policy: nn.Module, rows: Tensor, linearization: str) -> b
         return forward.holding(leaves, lambda: _are_derivatives(policy, forward, leaves, linearization))
     except _NotTwiceError as error:
         raise ValueError(
-            f"policy: torch cannot differentiate {_not_twice(policy, rows)} twice, which a Fisher product needs: {error}"
+            f"policy: torch cannot differentiate {_not_twice(policy, rows)} twice, which a Fisher product needs: "
+            f"{error}"
         ) from error.__cause__
 
 

@@ -53,7 +53,7 @@ def divergence(p: Distribution, q: Distribution) -> Tensor:
 
 
 def kind_without(distribution: Distribution, ask: Callable[[Distribution], object]) -> str:
-    """What to call `distribution`, for which `ask` raises NotImplementedError: of a Product the part that is to blame."""
+    """What to call `distribution`, for which `ask` raises NotImplementedError; of a Product the part to blame."""
     if isinstance(distribution, Product):
         for index, part in enumerate(distribution.parts):
             try:

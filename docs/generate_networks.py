@@ -53,6 +53,7 @@ tanh of a Gaussian, between the sides of the box, which have to be finite, and a
 apart: a box from 1,000 to 1,001 wants `dtype="float64"`. What lies so far out that tanh is 1 becomes the side itself,
 with the log-probability of ending there, so that a large standard deviation or a saturated sample ends no training.
 It has a mode for `deterministic=True`, and no entropy in closed form: `entropy_coefficient` has to be 0.
+In float32 a log_std above 8 puts all samples on the sides, and an update may end with NO_CURVATURE.
 
 ```python
 from trpo_fast import MLPPolicy, TRPO

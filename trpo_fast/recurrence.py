@@ -25,16 +25,18 @@ def checked_episode_starts(episode_start: Any, count: int) -> NDArray[np.bool_] 
 def begin_at(actor: Any, count: int, state: Any, episode_starts: NDArray[np.bool_] | None) -> None:
     """Let the next call of a recurrent `actor` be for `count` rows at `state`, (count, S); None: all start episodes.
 
-    ValueError where `state` is not what a call returned.
+    Rows of `state` where an episode starts are not looked at. ValueError where it is not what a call returned.
     """
     actor.begin(count)
     if state is None:
         return
     wanted, array = actor.state, np.asarray(state)
-    flat = array.reshape(-1) if array.dtype.kind == "f" else None
+    fits = array.shape == wanted.shape and array.dtype.kind == "f"
+    if fits and episode_starts is not None and episode_starts.any():
+        array = np.where(episode_starts[:, None], wanted, array)
+    flat = array.reshape(-1)
     # A sum of squares is quicker than a look at each; where it overflows the look decides.
-    sound = flat is not None and (np.isfinite(flat @ flat) or np.isfinite(flat).all())
-    if array.shape != wanted.shape or not sound:
+    if not fits or not (np.isfinite(flat @ flat) or np.isfinite(flat).all()):
         raise ValueError(
             f"state: {array.dtype} of shape {array.shape} given; want finite numbers of shape {wanted.shape}, what the "
             "call before returned, or None where every episode starts"

@@ -11,7 +11,15 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Text, Tuple
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
-from torch.distributions import Bernoulli, Categorical, Independent, Normal
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Independent,
+    Normal,
+    StudentT,
+    TanhTransform,
+    TransformedDistribution,
+)
 
 from tests.algorithm.hybrid import Nested, Shot, nested_space, shot_space
 from tests.algorithm.test_every_space import Anything
@@ -186,14 +194,53 @@ def test_a_module_of_ones_own_returns_a_product(make_agent, tmp_path):
     assert_same(*(one.predict(np.zeros(3), **more)[0] for one in (agent, loaded)))
 
 
-@pytest.mark.parametrize("parts", [ORDER[::-1], ORDER[:4], ("kick",)], ids=str)
-def test_a_module_that_returns_another_product_is_refused_by_name(make_agent, parts):
-    message = (
-        r"policy: forward returned .*; want one over the actions of the environment, which are a "
-        r"trpo_fast.policies.Product over categorical of shape \(\) x gaussian of shape \(2,\) x bernoulli"
-    )
+WHOLE = (
+    r"a trpo_fast.policies.Product over categorical of shape \(\) and choices \(3,\) x gaussian of shape \(2,\) x bern"
+)
+
+
+@pytest.mark.parametrize(
+    ("parts", "given", "wanted"),
+    [
+        (ORDER[:4], r"shape \(6,\) and 4 parts", WHOLE),
+        (("kick",), r"shape \(\) and choices \(3,\)", WHOLE),
+        (
+            ("kick", "grid", "flags", "power", "arm"),
+            r"shape \(2,\) and choices \(2, 3\) in part 1 of the Product",
+            r"gaussian of shape \(2,\) there",
+        ),
+        (
+            ("kick", "arm", "flags", "power", "flags"),
+            r"choices \(2, 2\) in part 4 of the Product",
+            r"multicategorical of shape \(2,\) and choices \(2, 3\) there",
+        ),
+    ],
+    ids=str,
+)
+def test_a_module_that_returns_another_product_is_refused_by_name(make_agent, parts, given, wanted):
+    message = f"policy: forward returned .*{given}; want one over the actions of the environment, which are {wanted}"
     with pytest.raises(ValueError, match=message):
         make_agent(Nested, policy=Own(parts))
+
+
+def test_the_part_of_a_product_without_a_divergence_or_an_entropy_is_named(make_agent):
+    class Headed(nn.Module):
+        def __init__(self, head):
+            super().__init__()
+            self.layer, self.head = nn.Linear(3, 4), head
+
+        def forward(self, observations):
+            y = self.layer(observations)
+            return Product([Categorical(logits=y[:, :3]), Independent(self.head(y[:, 3:]), 1)])
+
+    env = functools.partial(Anything, Box(-1, 1, (3,)), Tuple([Discrete(3), Box(-1, 1, (1,))]))
+    with pytest.raises(
+        ValueError, match="forward returned a StudentT in part 1 of a Product, for which torch has no KL"
+    ):
+        make_agent(env, policy=Headed(lambda y: StudentT(5.0, y, 1.0)))
+    shifted = Headed(lambda y: TransformedDistribution(Normal(y, 1.0), [TanhTransform()]))
+    with pytest.raises(ValueError, match="returns a TransformedDistribution in part 1 of a Product, whose entropy"):
+        make_agent(env, policy=shifted, entropy_coefficient=0.1)
 
 
 @pytest.mark.parametrize(

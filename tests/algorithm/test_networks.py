@@ -272,7 +272,10 @@ def test_independent_categoricals_of_ones_own_serve_a_multidiscrete_with_masks(m
     agent.learn(2 * UPDATE)
     assert agent.last_update.status == 0
     wrong = Returns(lambda y: Independent(Categorical(logits=y.unflatten(1, (2, 4))), 1), 8)
-    with pytest.raises(ValueError, match="want one over the actions of the environment, which are multicategorical"):
+    with pytest.raises(
+        ValueError,
+        match=r"and choices \(4, 4\); want .*, which are multicategorical of shape \(2,\) and choices \(3, 3\)",
+    ):
         make_agent(Pairs, policy=wrong)
 
 

@@ -296,6 +296,7 @@ def test_predict_remembers_as_a_rollout_does_and_so_does_a_loaded_actor(kind, tm
         (np.zeros((3, 7), np.float32), None, "state: float32 of shape"),
         (np.zeros((3, 8), np.int64), None, "state: int64"),
         (np.full((3, 8), np.nan), None, "state: .*finite"),
+        (np.full((3, 8), np.nan), [True, False, True], "state: .*finite"),
         ("x", None, "state"),
         (None, [True], "episode_start"),
         (None, [0, 1, 2], "episode_start"),
@@ -307,6 +308,23 @@ def test_bad_states_are_named(what, state, start, words, tmp_path):
     one = agent if what == "agent" else load_actor(tmp_path / "model.trpo")
     with pytest.raises(ValueError, match=words):
         one.predict(np.zeros((3, 3), np.float32), state, start)
+    agent.close()
+
+
+@pytest.mark.parametrize("what", ["agent", "actor", "own"])
+def test_a_state_is_not_looked_at_where_an_episode_starts(what, tmp_path):
+    agent = recall(**KINDS["own" if what == "own" else "gru"])
+    agent.save(tmp_path / "model.trpo")
+    one = load_actor(tmp_path / "model.trpo") if what == "actor" else agent
+    observations = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
+    _, state = one.predict(observations, deterministic=True)
+    state[1] = 0.0
+    expected = one.predict(observations, state, [False, True, False], deterministic=True)
+    state[1] = np.nan
+    found = one.predict(observations, state, [False, True, False], deterministic=True)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert np.isfinite(ours).all()
     agent.close()
 
 

@@ -89,9 +89,14 @@ def test_report_tells_of_an_update_inside_the_trust_region(make_agent):
     assert report.value_loss > 0
 
 
-def test_a_preconditioner_that_the_engine_cannot_make_is_refused_before_anything_is_collected(make_agent):
-    with pytest.raises(ValueError, match=r"preconditioner: 'kfac' given; want None with the autograd engine"):
-        make_agent(preconditioner="kfac", engine="autograd")
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [("preconditioner", "kfac", "None"), ("fisher_jacobians", "always", "'auto' or 'never'")],
+)
+def test_what_the_engine_cannot_make_is_refused_before_anything_is_collected(make_agent, name, value, wanted):
+    with pytest.raises(ValueError, match=f"{name}: {value!r} given; want {wanted} with the autograd engine"):
+        make_agent(**{name: value}, engine="autograd")
+    make_agent(fisher_jacobians="never", engine="autograd")
 
 
 def test_schedules_fall_over_the_training_and_never_to_nothing(make_agent):

@@ -459,6 +459,12 @@ FORMS: dict[str, Entry] = {
     ),
     "complex numbers inside": Entry(of_function(lambda x: torch.fft.rfft(x).abs().repeat(1, 2)[:, :6])),
     "checkpointing": Entry(of_function(lambda x, layer: checkpoint(layer, x, use_reentrant=False), lambda: gated(6))),
+    "checkpointing, of a distribution without a closed form": Entry(
+        body(
+            lambda: [nn.Linear(4, 6), Function(lambda x, layer: checkpoint(layer, x, use_reentrant=False), gated(6))],
+            lambda y: Independent(D.ContinuousBernoulli(logits=y[:, :2] + 2), 1),
+        )
+    ),
     "checkpointing with use_reentrant=True": Entry(
         of_function(lambda x, layer: checkpoint(layer, x, use_reentrant=True), lambda: gated(6)),
         refused=SECOND.format("'body.1', a Function,"),

@@ -11,6 +11,7 @@ from torch.distributions import Categorical, Independent, Laplace, Normal, Stude
 from tests.engines.networks import DISTRIBUTIONS, FORMS, compiling, policy_of
 from trpo_fast import TRPO, fisher_matrix, make_engine, trust_region_step
 from trpo_fast.engines.checks import check_critic
+from trpo_fast.policies import Product
 from trpo_fast.rollout.batch import Batch
 from trpo_fast.solvers import Status
 
@@ -82,6 +83,15 @@ def test_a_distribution_is_called_by_its_own_name(head):
     name = type(head(torch.zeros(1))).__name__
     with pytest.raises(ValueError, match=f"policy: torch has no KL divergence for the {name} that it returns"):
         fisher_matrix(Headed(head), OBSERVATIONS)
+
+
+def test_the_part_of_a_product_without_a_divergence_is_named():
+    policy = Headed(lambda y: y, 3)
+    policy.forward = lambda x: Product(
+        [Categorical(logits=policy.layer(x)), Independent(StudentT(5.0, policy.layer(x), 1.0), 1)]
+    )
+    with pytest.raises(ValueError, match="no KL divergence for the StudentT in part 1 of a Product that it returns"):
+        fisher_matrix(policy, OBSERVATIONS)
 
 
 def test_a_laplace_policy_has_a_fisher_matrix_and_learns():

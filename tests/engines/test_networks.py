@@ -22,6 +22,19 @@ from trpo_fast.rollout.batch import Batch
 ENTRIES = {f"{group}: {name}": entry for group, table in TABLES.items() for name, entry in table.items()}
 
 
+RIGHT = {name: entry for name, entry in ENTRIES.items() if entry.refused is None}
+
+
+@pytest.mark.parametrize("entry", RIGHT.values(), ids=RIGHT)
+def test_what_is_right_is_so_in_float32(entry):
+    policy = plain_module(policy_of(entry).float())
+    rows = torch.randn(ROWS, *entry.shape, generator=torch.Generator().manual_seed(3))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_policy(policy, [rows])
+    assert bool(caught) == entry.warned
+
+
 def by_double_backward(policy, rows, v, divergence):
     """F v in float64 from the Hessian of a divergence, with torch's functions alone."""
     values = {name: p.detach().clone().requires_grad_(p.requires_grad) for name, p in policy.named_parameters()}

@@ -44,6 +44,16 @@ def test_density_and_atoms_add_up_to_one(scale, dtype):
     assert float(torch.trapezoid(inside, z) + atoms) == pytest.approx(1.0, abs=2e-2 if dtype == torch.float32 else 1e-3)
 
 
+@pytest.mark.parametrize("log_std", [-14.0, -10.0, -8.0])
+def test_small_deviations_have_finite_gradients_everywhere(log_std):
+    loc = torch.linspace(-2, 2, 1_001)[:, None].requires_grad_()
+    size = torch.tensor([log_std]).requires_grad_()
+    one = SquashedNormal(loc, size.exp(), torch.tensor([-2.0]), torch.tensor([2.0]))
+    torch.manual_seed(0)
+    slopes = torch.autograd.grad(one.log_prob(one.sample()).sum(), (loc, size))
+    assert all(slope.isfinite().all() for slope in slopes)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [0.01, 4.5, 1e4])
 def test_every_sample_has_a_finite_log_probability_with_finite_gradients(scale, dtype):

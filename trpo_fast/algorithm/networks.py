@@ -29,7 +29,7 @@ from trpo_fast.environments.spaces import (
     unreached_sides,
 )
 from trpo_fast.policies.cnn import CNNCritic, CNNPolicy
-from trpo_fast.policies.distributions import Product, base_of, choices_of, divergence, family_of
+from trpo_fast.policies.distributions import Product, choices_of, divergence, family_of, kind_without
 from trpo_fast.policies.mlp import MLPCritic, MLPPolicy
 from trpo_fast.policies.multi_input import MultiInputCritic, MultiInputPolicy
 from trpo_fast.policies.recurrent import (
@@ -316,26 +316,15 @@ def _check_policy(policy: nn.Module, rows: Tensor, layout: ActionLayout, entropy
             f"policy: forward returned a distribution of batch shape {tuple(found.batch_shape)} for {len(rows)} "
             f"observations; want ({len(rows)},), see torch.distributions.Independent"
         )
-    if layout.parts:
-        parts = found.parts if isinstance(found, Product) else ()
-        fits = len(parts) == len(layout.parts) and all(map(_fits, parts, layout.parts))
-    else:
-        fits = _fits(found, layout)
-    if not fits:
-        named = [f"{part.distribution} of shape {part.shape}" for part in layout.parts or (layout,)]
-        wanted = f"a trpo_fast.policies.Product over {' x '.join(named)}" if layout.parts else named[0]
-        raise ValueError(
-            f"policy: forward returned {found} of event shape {tuple(found.event_shape)}; want one over the actions "
-            f"of the environment, which are {wanted}"
-        )
+    _check_fits(found, layout)
     family = family_of(found)
     if family is not None and any(values.isnan().any() for values in family.coordinates(found)):
         raise ValueError(f"policy: forward returned {found} with NaN for observations of zeros; want finite parameters")
-    name = type(base_of(found)).__name__
     with torch.no_grad():
         try:
             divergence(found, found)
         except NotImplementedError:
+            name = kind_without(found, lambda part: divergence(part, part))
             raise ValueError(
                 f"policy: forward returned a {name}, for which torch has no KL divergence; want another distribution, "
                 "or one registered with torch.distributions.kl.register_kl"
@@ -344,10 +333,32 @@ def _check_policy(policy: nn.Module, rows: Tensor, layout: ActionLayout, entropy
             if entropy_coefficient:
                 found.entropy()
         except NotImplementedError:
+            name = kind_without(found, lambda part: part.entropy())
             raise ValueError(
                 f"entropy_coefficient: {entropy_coefficient} given; want 0 for a policy that returns a {name}, whose "
                 "entropy torch does not know"
             ) from None
+
+
+def _check_fits(found: Distribution, layout: ActionLayout, where: str = "") -> None:
+    """ValueError where a distribution is not one over the actions of `layout`; of a Product it names the part."""
+    parts = found.parts if isinstance(found, Product) else ()
+    if layout.parts and len(parts) == len(layout.parts):
+        for index, pair in enumerate(zip(parts, layout.parts, strict=True)):
+            _check_fits(*pair, f" in part {index} of the Product")
+    elif layout.parts or not _fits(found, layout):
+        wanted = " x ".join(map(_layout_words, layout.parts or (layout,)))
+        choices = choices_of(found)
+        counts = f" and {len(parts)} parts" if parts else "" if choices is None else f" and choices {choices}"
+        raise ValueError(
+            f"policy: forward returned {found} of event shape {tuple(found.event_shape)}{counts}{where}; want one over "
+            f"the actions of the environment, which are {'a trpo_fast.policies.Product over ' * bool(layout.parts)}"
+            f"{wanted}{' there' * bool(where)}"
+        )
+
+
+def _layout_words(layout: ActionLayout) -> str:
+    return f"{layout.distribution} of shape {layout.shape}" + (f" and choices {layout.nvec}" if layout.nvec else "")
 
 
 def _fits(found: Distribution, layout: ActionLayout) -> bool:

@@ -243,11 +243,15 @@ class TRPO:
         self._direction_settings, self._step_settings = config.direction_settings, config.step_settings
         shape = self.networks.observation_shape
         self.engine = make_engine(self.networks.policy, config.engine, observation_shape=shape)
-        if config.preconditioner is not None and self.engine.name != "native":
-            raise ValueError(
-                f"preconditioner: {config.preconditioner!r} given; want None with the autograd engine, which "
-                f"serves this policy ({self.engine.reason})"
-            )
+        for name, value, possible in (
+            ("preconditioner", config.preconditioner, [None]),
+            ("fisher_jacobians", config.fisher_jacobians, ["auto", "never"]),
+        ):
+            if value not in possible and self.engine.name != "native":
+                raise ValueError(
+                    f"{name}: {value!r} given; want {' or '.join(map(repr, possible))} with the autograd engine, which "
+                    f"serves this policy ({self.engine.reason})"
+                )
         if config.fisher_precision == "bfloat16":
             obstacle: str | None = f"the autograd engine serves this policy ({self.engine.reason})"
             if self.engine.name == "native":
@@ -590,7 +594,8 @@ class TRPO:
             Of a recurrent policy: what the call before returned; (1, S) for a single observation. None, the default,
             starts episodes. Of any other policy it is handed back.
         episode_start : bool or array of bool, shape (n,), optional
-            Of a recurrent policy: for which observations an episode starts, whatever ``state`` is; none by default.
+            Of a recurrent policy: for which observations an episode starts; none by default. Their rows of ``state``
+            are not looked at, and may be NaN.
         deterministic : bool
             The mode of the distribution instead of a sample.
         action_masks : optional

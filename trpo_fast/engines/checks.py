@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from trpo_fast.policies.functional import call_with
 
 from .binding import check_deterministic, checked_distribution, checked_step
 from .linearization import FisherProduct, torchs_divergence, twice_differentiable
+
+R = TypeVar("R")
 
 _SEED = 1
 _SAMPLES = 2_000  # for each row: the mean square of a score is known to a few per cent
@@ -352,6 +354,14 @@ class _Pass:
         with twice_differentiable():
             return checked_distribution(call_with(self._policy, values, (self._rows.clone(),)), len(self._rows))
 
+    def holding(self, parameters: Mapping[str, Tensor], work: Callable[[], R]) -> R:
+        """What `work` returns, the policy having `parameters` meanwhile.
+
+        A part that is computed again in a backward pass, as by torch's checkpointing, takes those that are there then.
+        """
+        values = {f"policy.{name}": value for name, value in (self._buffers | dict(parameters)).items()}
+        return cast("R", torch.func.functional_call(_Holding(self._policy, work), values, ()))
+
     def leaves(self) -> dict[str, Tensor]:
         """Parameters of which those that are trained require gradients."""
         return {name: value.detach().requires_grad_(name in self.live) for name, value in self.values.items()}
@@ -360,6 +370,18 @@ class _Pass:
         """Parameters a step along `direction`, one tensor for each that is trained."""
         steps = dict(zip(self.live, direction, strict=True))
         return {name: value + size * steps[name] if name in steps else value for name, value in self.values.items()}
+
+
+class _Holding(nn.Module):
+    """A policy in which `torch.func.functional_call` puts parameters for as long as `work` lasts."""
+
+    def __init__(self, policy: nn.Module, work: Callable[[], Any]) -> None:
+        super().__init__()
+        self.policy = policy
+        self.work = work
+
+    def forward(self) -> Any:
+        return self.work()
 
 
 def _pass_of(policy: nn.Module, rows: Tensor) -> _Pass:
@@ -378,6 +400,21 @@ def _check_derivatives(policy: nn.Module, rows: Tensor, linearization: str) -> b
     """Whether its derivatives are those of the forward pass; ValueError where a Fisher product is wrong."""
     forward = _pass_of(policy, rows)
     leaves = forward.leaves()
+    try:
+        return forward.holding(leaves, lambda: _are_derivatives(policy, forward, leaves, linearization))
+    except _NotTwiceError as error:
+        raise ValueError(
+            f"policy: torch cannot differentiate {_not_twice(policy, rows)} twice, which a Fisher product needs: "
+            f"{error}"
+        ) from error.__cause__
+
+
+class _NotTwiceError(Exception):
+    """What torch says of a policy that it cannot differentiate twice."""
+
+
+def _are_derivatives(policy: nn.Module, forward: _Pass, leaves: Mapping[str, Tensor], linearization: str) -> bool:
+    """As `_check_derivatives`, at `leaves`, which the policy holds."""
     with torch.enable_grad():
         distribution = forward(leaves)
     name, known = type(base_of(distribution)).__name__, family_of(distribution)
@@ -397,10 +434,7 @@ def _check_derivatives(policy: nn.Module, rows: Tensor, linearization: str) -> b
             product = FisherProduct(forward, leaves, distribution, linearization)
             products = [product(direction) for direction in directions]
     except (RuntimeError, NotImplementedError) as error:
-        raise ValueError(
-            f"policy: torch cannot differentiate {_not_twice(policy, rows)} twice, which a Fisher product needs: "
-            f"{_line(error)}"
-        ) from error
+        raise _NotTwiceError(_line(error)) from error
     curvatures = [_dot(direction, found) for direction, found in zip(directions, products, strict=True)]
     if known is None:
         _check_curvature(name, distribution, tensors, directions, curvatures)
@@ -545,10 +579,14 @@ def _slopes(forward: _Pass, parameters: Mapping[str, Tensor]) -> list[Tensor]:
     leaves = {name: value.detach().requires_grad_(name in forward.live) for name, value in parameters.items()}
     with torch.no_grad():
         old = forward(forward.values)
-    with torch.enable_grad():
-        divergence = kl_divergence(old, forward(leaves)).sum()
     tensors = [leaves[name] for name in forward.live]
-    return list(torch.autograd.grad(divergence, tensors, allow_unused=True, materialize_grads=True))
+
+    def slopes() -> list[Tensor]:
+        with torch.enable_grad():
+            divergence = kl_divergence(old, forward(leaves)).sum()
+        return list(torch.autograd.grad(divergence, tensors, allow_unused=True, materialize_grads=True))
+
+    return forward.holding(leaves, slopes)
 
 
 def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

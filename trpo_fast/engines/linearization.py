@@ -36,7 +36,7 @@ from torch.autograd import forward_ad
 from torch.distributions import Distribution, kl_divergence
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trpo_fast.policies.distributions import base_of, family_of
+from trpo_fast.policies.distributions import base_of, family_of, kind_without
 from trpo_fast.policies.families import Family
 from trpo_fast.policies.sequences import COMPILED_CELL
 
@@ -234,8 +234,8 @@ def torchs_divergence(p: Distribution, q: Distribution) -> Tensor:
         return kl_divergence(p, q)
     except NotImplementedError:
         raise ValueError(
-            f"policy: torch has no KL divergence for the {type(base_of(p)).__name__} that it returns; register one "
-            "with torch.distributions.kl.register_kl"
+            f"policy: torch has no KL divergence for the {kind_without(p, lambda part: kl_divergence(part, part))} "
+            "that it returns; register one with torch.distributions.kl.register_kl"
         ) from None
 
 

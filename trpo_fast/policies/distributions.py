@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +50,17 @@ def divergence(p: Distribution, q: Distribution) -> Tensor:
         return terms.reshape(len(terms), -1).sum(-1)
     with torch.enable_grad():  # torch differentiates the normalizer of an exponential family that it has no formula for
         return kl_divergence(p, q).double().detach()
+
+
+def kind_without(distribution: Distribution, ask: Callable[[Distribution], object]) -> str:
+    """What to call `distribution`, for which `ask` raises NotImplementedError; of a Product the part to blame."""
+    if isinstance(distribution, Product):
+        for index, part in enumerate(distribution.parts):
+            try:
+                ask(part)
+            except NotImplementedError:
+                return f"{kind_without(part, ask)} in part {index} of a Product"
+    return type(base_of(distribution)).__name__
 
 
 def sample_inside(distribution: Distribution) -> Tensor:

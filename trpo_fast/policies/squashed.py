@@ -79,9 +79,13 @@ class SquashedNormal(Distribution):
         inside = ((value - self._center) / self._half).clamp(-most, most)
         density = self._normal.log_prob(torch.atanh(inside)) - torch.log1p(-inside.square()) - self._half.log()
         farthest = torch.atanh(most)
-        above = torch.special.log_ndtr((self.loc - farthest) / self.scale)
-        below = torch.special.log_ndtr((-self.loc - farthest) / self.scale)
-        return torch.where(value >= self.high, above, torch.where(value <= self.low, below, density)).sum(-1)
+        # Elsewhere of 0: far out the derivative of log_ndtr overflows, and 0 times that is NaN.
+        sides = value >= self.high, value <= self.low
+        above, below = (
+            torch.special.log_ndtr(torch.where(side, (loc - farthest) / self.scale, 0.0))
+            for side, loc in zip(sides, (self.loc, -self.loc), strict=True)
+        )
+        return torch.where(sides[0], above, torch.where(sides[1], below, density)).sum(-1)
 
     @property
     def _normal(self) -> Normal:

@@ -74,9 +74,10 @@ class DirectionSettings(Settings):
     fisher_jacobians: str = setting(
         "auto",
         choice("auto", "always", "never"),
-        "make the outputs' Jacobians once for all Fisher products of a solve, native engine with two hidden layers or "
-        "more only: the same products but for rounding; auto decides by layer sizes, samples, products and this "
-        "machine's L2 and L3 caches (docs/algorithm.md has the rule), and where these are not known never does",
+        "make the outputs' Jacobians once for all Fisher products of a solve, native engine (always is refused with "
+        "another) with two hidden layers or more only: the same products but for rounding; auto decides by layer "
+        "sizes, samples, products and this machine's L2 and L3 caches (docs/algorithm.md has the rule), and where "
+        "these are not known never does",
         why="a solve takes up to a quarter less time with one or two outputs, or with wide layers and many products, "
         "and elsewhere more (docs/benchmarks.md); never or always where other machines are to give the same bits",
     )

@@ -156,7 +156,8 @@ def test_collecting_from_workers_gives_the_bits_of_one_process(kind, way, made, 
         rollouts.append([])
         for _ in range(3):
             one = collector.collect()
-            rollouts[-1].append({name: np.copy(array) for name, array in vars(one).items()})
+            arrays = {**vars(one), **vars(one.sequences)}
+            rollouts[-1].append({name: np.copy(array) for name, array in arrays.items() if name != "sequences"})
     for one, other in zip(*rollouts, strict=True):
         assert one.keys() == other.keys()
         for name, array in one.items():

@@ -144,7 +144,8 @@ class FisherProduct:
         # Not the caller's vector: J v of one that moves nothing is rounding.
         generator = torch.Generator().manual_seed(0)
         vectors = [
-            torch.randn(leaf.shape, dtype=leaf.dtype, generator=generator).to(leaf.device) for leaf in self._leaves
+            torch.randn(leaf.shape, dtype=leaf.dtype, generator=generator, device="cpu").to(leaf.device)
+            for leaf in self._leaves
         ]
         if self._by_hessian:
             product = _gradients(self._gradient, self._leaves, vectors)

@@ -55,13 +55,7 @@ class _MLP(nn.Module):
         super().__init__()
         self.widths = widths
         self.activation = checked_activation(activation)
-        self.layers = nn.ModuleList()
-        generator = seeded_generator(seed)
-        for inputs, outputs in pairwise(widths):
-            layer = cast(nn.Linear, nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=dtype))
-            self.layers.append(layer)
-            gain = output_gain if len(self.layers) == len(widths) - 1 else math.sqrt(2.0)
-            initialize_orthogonally(layer, gain, generator)
+        self.layers = dense_layers(widths, output_gain, dtype, seeded_generator(seed))
 
     def _outputs(self, observations: Tensor) -> Tensor:
         """Last layer's outputs, (B, outputs)."""
@@ -71,10 +65,7 @@ class _MLP(nn.Module):
             raise ValueError(
                 f"observations: got shape {tuple(observations.shape)}, wanted {self.widths[0]} numbers in each row"
             )
-        activation = ACTIVATIONS[self.activation]
-        for layer in self.layers[:-1]:
-            x = activation(layer(x))
-        return self.layers[-1](x)
+        return through(self.layers, self.activation, x)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
@@ -240,6 +231,26 @@ class MLPCritic(_MLP):
     def forward(self, observations: Tensor) -> Tensor:
         """Values, shape (B,), of observations of shape (B, D) or (B, *observation_space.shape)."""
         return self._outputs(observations).squeeze(-1)
+
+
+def dense_layers(
+    widths: Sequence[int], output_gain: float, dtype: torch.dtype, generator: torch.Generator | None
+) -> nn.ModuleList:
+    """Linear layers of these widths, inputs first, orthogonal with gain sqrt(2), the last one with `output_gain`."""
+    layers = nn.ModuleList()
+    for inputs, outputs in pairwise(widths):
+        layer = cast(nn.Linear, nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=dtype))
+        layers.append(layer)
+        initialize_orthogonally(layer, output_gain if len(layers) == len(widths) - 1 else math.sqrt(2.0), generator)
+    return layers
+
+
+def through(layers: nn.ModuleList, activation: str, x: Tensor) -> Tensor:
+    """The last layer's outputs, (B, outputs), of inputs (B, inputs), with the activation between layers."""
+    function = ACTIVATIONS[activation]
+    for layer in layers[:-1]:
+        x = function(layer(x))
+    return layers[-1](x)
 
 
 def checked_activation(name: str) -> str:

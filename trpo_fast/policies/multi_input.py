@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -16,8 +14,8 @@ from trpo_fast.environments.spaces import action_layout, described
 from trpo_fast.spaces.images import input_parts
 
 from .cnn import ImageFeatures
-from .heads import ActsOver, checked_dtype, initialize_orthogonally, seeded_generator
-from .mlp import ACTIVATIONS, checked_activation, checked_widths
+from .heads import ActsOver, checked_dtype, seeded_generator
+from .mlp import checked_activation, checked_widths, dense_layers, through
 
 
 class _MultiInput(nn.Module):
@@ -42,12 +40,7 @@ class _MultiInput(nn.Module):
         self.widths = checked_widths(self.parts.features, hidden_sizes, outputs)
         generator = seeded_generator(seed)
         self.images = nn.ModuleList([ImageFeatures(image, dtype, generator) for _, image in self.parts.images])
-        self.layers = nn.ModuleList()
-        for inputs, units in pairwise(self.widths):
-            layer = nn.utils.skip_init(nn.Linear, inputs, units, dtype=dtype)
-            self.layers.append(layer)
-            gain = output_gain if len(self.layers) == len(self.widths) - 1 else math.sqrt(2.0)
-            initialize_orthogonally(layer, gain, generator)
+        self.layers = dense_layers(self.widths, output_gain, dtype, generator)
 
     def _outputs(self, observations: Tensor) -> Tensor:
         """Last layer's outputs, (B, outputs)."""
@@ -58,9 +51,7 @@ class _MultiInput(nn.Module):
         bodies = cast(Iterable[ImageFeatures], self.images)
         seen = [image.features(observations[:, part]) for image, part in zip(bodies, columns, strict=True)]
         x = torch.cat([*seen, *(observations[:, part].to(seen[0].dtype) for part in self.parts.others)], 1)
-        for layer in self.layers[:-1]:
-            x = ACTIVATIONS[self.activation](layer(x))
-        return self.layers[-1](x)
+        return through(self.layers, self.activation, x)
 
 
 class MultiInputPolicy(ActsOver, _MultiInput):

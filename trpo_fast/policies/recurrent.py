@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, Protocol, cast
 
 import torch
@@ -16,8 +15,8 @@ from trpo_fast.environments.spaces import action_layout, check_observation_space
 from trpo_fast.recurrence import CELLS
 from trpo_fast.solvers.validation import require_count
 
-from .heads import ActsOver, checked_dtype, initialize_orthogonally, seeded_generator
-from .mlp import ACTIVATIONS, checked_activation, checked_widths
+from .heads import ActsOver, checked_dtype, seeded_generator
+from .mlp import checked_activation, checked_widths, dense_layers, through
 from .sequences import run_cell
 
 
@@ -81,12 +80,7 @@ class _Recurrent(nn.Module):
         self.activation = checked_activation(activation)
         generator = seeded_generator(seed)
         # Before the cell in named_parameters(), so that they lie in one piece behind log_std, as an MLPPolicy's do.
-        self.layers = nn.ModuleList()
-        for ins, outs in pairwise(self.widths):
-            layer = cast(nn.Linear, nn.utils.skip_init(nn.Linear, ins, outs, dtype=dtype))
-            self.layers.append(layer)
-            last = len(self.layers) == len(self.widths) - 1
-            initialize_orthogonally(layer, output_gain if last else 2.0**0.5, generator)
+        self.layers = dense_layers(self.widths, output_gain, dtype, generator)
         made = nn.GRUCell if kind == "gru" else nn.LSTMCell
         self.cell = cast(nn.GRUCell | nn.LSTMCell, nn.utils.skip_init(made, inputs, units, dtype=dtype))
         _initialize(self.cell, generator)
@@ -127,10 +121,7 @@ class _Recurrent(nn.Module):
         inputs = nn.functional.linear(x, self.cell.weight_ih, self.cell.bias_ih)
         starts = episode_starts.reshape(-1).to(torch.bool).contiguous()
         h, states = run_cell(self._kernel(weight), inputs, weight, self.cell.bias_hh, state, starts)
-        activation = ACTIVATIONS[self.activation]
-        for layer in self.layers[:-1]:
-            h = activation(layer(h))
-        return self.layers[-1](h), states
+        return through(self.layers, self.activation, h), states
 
     def _kernel(self, weight: Tensor) -> Cell:
         name = str(weight.dtype).removeprefix("torch.")

@@ -47,6 +47,7 @@ FLOORS = {
     "policies": 3,
     "engines": 3,
     "environments": 3,
+    "ranks": 3,
     "rollout": 3,
     "algorithm": 4,
     "sb3": 5,

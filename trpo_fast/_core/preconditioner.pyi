@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -22,5 +22,10 @@ class FisherFactors:
     def __init__(self, policy: PolicyKernel) -> None: ...
     def statistics(self, rows: NDArray[Any] | None = None) -> list[tuple[NDArray[Any], NDArray[Any]]]: ...
     def preconditioner(
-        self, kind: str, *, damping: float, rows: NDArray[Any] | None = None
+        self,
+        kind: str,
+        *,
+        damping: float,
+        rows: NDArray[Any] | None = None,
+        statistics: Sequence[tuple[NDArray[Any], NDArray[Any]]] | None = None,
     ) -> KroneckerPreconditioner: ...

@@ -149,8 +149,8 @@ cdef class KroneckerPreconditioner(Operator):
         self.reserve()
         for index, (A, G, _, _) in enumerate(blocks):
             layer = &self.plan.layer[index]
-            self.copy_in(A, layer.A, layer.input_pad)
-            self.copy_in(G, layer.G, layer.output_pad)
+            copy_square(A, "A", self.dtype, len(A), self.factors, layer.A, layer.input_pad)
+            copy_square(G, "G", self.dtype, len(G), self.factors, layer.G, layer.output_pad)
         memset(self.inverse_diagonal, 0, n * self.kernels.item_size)
         if diagonal is not None:
             data_of(diagonal, "diagonal", code, 1, n, -1, False)
@@ -170,13 +170,6 @@ cdef class KroneckerPreconditioner(Operator):
         cdef char *base = <char *>self.memory.reserve(parts.bytes)
         self.factors, self.inverse_diagonal = base + parts.factors.offset, base + parts.diagonal.offset
         self.work = base + parts.work.offset
-        return 0
-
-    cdef int copy_in(self, object matrix, size_t at, size_t pad) except -1:
-        cdef size_t n = len(matrix), item = self.kernels.item_size, i
-        cdef const char *items = <const char *>data_of(matrix, "matrix", code_of(self.dtype), 2, n, n, False)
-        for i in range(n):
-            memcpy(<char *>self.factors + (at + i * pad) * item, items + i * n * item, n * item)
         return 0
 
     cdef int finish(self, double damping) except -1:
@@ -236,6 +229,17 @@ cdef int check_square(object matrix, str name, object dtype) except -1:
         raise TypeError(f"{name}: wanted a C-contiguous {dtype} array, got {what}")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] < 1:
         raise ValueError(f"{name}: wanted a square matrix, got shape {matrix.shape}")
+    return 0
+
+
+cdef int copy_square(
+    object matrix, str name, object dtype, size_t n, void *factors, size_t at, size_t pad
+) except -1:
+    # Into `factors`, whose rows are `pad` apart.
+    cdef size_t item = dtype.itemsize, i
+    cdef const char *items = <const char *>data_of(matrix, name, code_of(dtype), 2, n, n, False)
+    for i in range(n):
+        memcpy(<char *>factors + (at + i * pad) * item, items + i * n * item, n * item)
     return 0
 
 
@@ -329,7 +333,7 @@ cdef class FisherFactors:
             memcpy(items + i * n * item, factors + (at + i * pad) * item, n * item)
         return matrix
 
-    def preconditioner(self, kind, *, damping, rows=None):
+    def preconditioner(self, kind, *, damping, rows=None, statistics=None):
         """Of about ``(F + damping I)^-1`` for the bound batch; raises RuntimeError when used after the next bind.
 
         Parameters
@@ -341,6 +345,9 @@ cdef class FisherFactors:
             ``>= 0``.
         rows : int64 (S,), optional
             Row indices of the bound batch that the statistics are made from, increasing; default: all.
+        statistics : sequence of (A, G), optional
+            As `statistics` returns them, of a batch of which the bound one is a part; they are used in place of its
+            own, and log_std's part is that of the whole.
         """
         self.require_batch()
         if kind not in ("kfac", "diagonal"):
@@ -351,7 +358,9 @@ cdef class FisherFactors:
         cdef Memory memory
         cdef void *factors
         cdef Py_ssize_t i
-        cdef double log_std = 2.0 * policy.batch.problem.rows / policy.batch.problem.total
+        cdef double log_std = 2.0
+        if statistics is None:
+            log_std *= policy.batch.problem.rows / policy.batch.problem.total
         M.setup(policy.size, policy.dtype)
         if kind == "kfac":
             M.plan = self.plan
@@ -361,11 +370,14 @@ cdef class FisherFactors:
         if kind == "diagonal":
             memory = Memory()
             factors = memory.reserve(self.plan.factor_items * policy.kernels.item_size)
-        policy.claim()
-        try:
-            self.compute(rows, factors)
-        finally:
-            trpo_release(&policy.claimed)
+        if statistics is None:
+            policy.claim()
+            try:
+                self.compute(rows, factors)
+            finally:
+                trpo_release(&policy.claimed)
+        else:
+            self.take(statistics, factors)
         memset(M.inverse_diagonal, 0, M.size * policy.kernels.item_size)
         if kind == "diagonal":
             policy.kernels.kronecker_diagonal(&self.plan, factors, M.inverse_diagonal)
@@ -376,3 +388,18 @@ cdef class FisherFactors:
                 (<double *>M.inverse_diagonal)[i] = log_std
         M.finish(shift)
         return M
+
+    cdef int take(self, object statistics, void *factors) except -1:
+        # factors: plan.factor_items, written.
+        cdef int index
+        cdef trpo_kronecker_layer *layer
+        if len(statistics) != self.plan.layers:
+            raise ValueError(f"statistics: wanted one (A, G) for each of {self.plan.layers} layers")
+        memset(factors, 0, self.plan.factor_items * self.policy.kernels.item_size)
+        for index, (A, G) in enumerate(statistics):
+            layer = &self.plan.layer[index]
+            for what, matrix, n, at, pad in (
+                ("A", A, layer.input_size, layer.A, layer.input_pad), ("G", G, layer.outputs, layer.G, layer.output_pad)
+            ):
+                copy_square(matrix, f"statistics[{index}]: {what}", self.policy.dtype, n, factors, at, pad)
+        return 0

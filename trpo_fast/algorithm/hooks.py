@@ -24,15 +24,16 @@ from trpo_fast.solvers.status import Status
 from trpo_fast.solvers.trust_region import TrustRegionReport, trust_region_step
 
 if TYPE_CHECKING:
-    from trpo_fast.engines.base import PolicyEngine
+    from trpo_fast.engines import AutogradEngine, DistributedEngine, NativeEngine
 
 
 @dataclass(frozen=True, eq=False)
 class StepInputs:
     """What a step is taken with, beside the engine, which is bound to `batch` at the current parameters."""
 
-    batch: Batch
-    """The samples, advantages normalized where the configuration says so; its arrays must not be written."""
+    batch: Batch | None
+    """The samples, advantages normalized where the configuration says so; its arrays must not be written. Of several
+    ranks those of this one, None where it has none; the engine's numbers are of all."""
     direction: DirectionSettings
     """Of the configuration."""
     step: StepSettings
@@ -91,7 +92,9 @@ class Hooks:
                 f"TRPO.load(path, {name}=...) with it, or with another, to learn on"
             )
 
-    def take_step(self, engine: PolicyEngine, inputs: StepInputs) -> TrustRegionReport:
+    def take_step(
+        self, engine: NativeEngine | AutogradEngine | DistributedEngine, inputs: StepInputs
+    ) -> TrustRegionReport:
         """The step of one update.
 
         Raises

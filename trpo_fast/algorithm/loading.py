@@ -18,6 +18,7 @@ from trpo_fast.environments.base import Environments
 from trpo_fast.environments.foreign import is_vector_environment
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.registry import import_modules
+from trpo_fast.ranks import Ranks, count_of, share_of
 from trpo_fast.rollout.advantages import AdvantageFunction
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def load(
     num_workers: int | None,
     advantages: AdvantageFunction | None,
     step: StepFunction | None,
+    ranks: Ranks | None,
     settings: Mapping[str, Any],
 ) -> TRPO:
     """The agent in the file at ``path``, as :meth:`TRPO.load` says."""
@@ -62,15 +64,19 @@ def load(
         assert recipe is not None
         recipe = recipe.resolved()
         given = is_vector_environment(recipe.source)
-        environments = recipe.make_like(config.num_envs if given else 1, like=saved, seed=saved.seed)
-        if not given and config.num_envs > 1:
+        own = share_of(ranks, config.num_envs)
+        environments = recipe.make_like(
+            own.stop - own.start if given else 1, like=saved, seed=saved.seed, first=own.start
+        )
+        if not given and own.stop - own.start > 1:
             environments.close()  # it has the spaces; who only evaluates needs no copies to train in
             environments = None
     agent = kind.__new__(kind)
+    agent.ranks = ranks
     try:
         if environments is not None:
-            check_num_envs(settings.get("num_envs"), environments)
-            config = config.replace(num_envs=environments.num_envs)
+            check_num_envs(settings.get("num_envs"), environments, ranks)
+            config = config.replace(num_envs=count_of(ranks, environments.num_envs))
         check_given(saved.own_networks, policy, critic)
         # What comes of modules and settings of the user's says nothing about the file.
         from_file = policy is None and critic is None and not settings
@@ -105,10 +111,11 @@ def load(
     return agent
 
 
-def check_num_envs(given: Any, environments: Environments) -> None:
+def check_num_envs(given: Any, environments: Environments, ranks: Ranks | None = None) -> None:
     """ValueError where another number of environments is asked for than there are."""
-    if given not in (None, environments.num_envs):
-        raise ValueError(f"num_envs: {given} given; want it left out or {environments.num_envs}, the VectorEnv's own")
+    count = count_of(ranks, environments.num_envs)
+    if given not in (None, count):
+        raise ValueError(f"num_envs: {given} given; want it left out or {count}, the VectorEnv's own")
 
 
 def _changeable(settings: Mapping[str, Any], saved: TRPOConfig) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from trpo_fast.environments.base import Environments
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.wrappers import warn_of
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
+from trpo_fast.ranks import Ranks, share_of
 from trpo_fast.rollout.collector import Collector
 from trpo_fast.state import State
 
@@ -30,6 +31,8 @@ class TrainingEnvironments:
         Of the agent, resolved.
     as_bytes : bool
         Keep images as uint8 in the rollout.
+    ranks : Ranks, optional
+        Among which the config's copies are shared out.
 
     The others are those of :class:`Collector`; the spaces are the agent's, which environments made later must have.
 
@@ -52,6 +55,7 @@ class TrainingEnvironments:
         reward_scaler: RewardScaler | None,
         *,
         as_bytes: bool,
+        ranks: Ranks | None = None,
     ) -> None:
         self.recipe = recipe
         self.observation_space, self.action_space = observation_space, action_space
@@ -60,6 +64,7 @@ class TrainingEnvironments:
         self._config, self._seed, self._engine = config, seed, engine
         self._normalizer, self._scaler = observation_normalizer, reward_scaler
         self._as_bytes = as_bytes
+        self._ranks = ranks
         self._state: State = {"step": 0, "resets": 0, "episodes": None}  # of the collector while there is none
         self._warned_of_spaces = False  # that copies draw from one space
         self._known_inexact: str | None = None  # of a collector before
@@ -138,6 +143,7 @@ class TrainingEnvironments:
             reward_scaler=self._scaler,
             action_map=self._config.action_map,
             observation_dtype=np.uint8 if self._as_bytes else None,
+            ranks=self._ranks,
         )
         collector.resume(self._state)
         normalizes, scales = self._normalizer is not None, self._scaler is not None
@@ -157,7 +163,9 @@ class TrainingEnvironments:
             self.close()
         if self.collector is None:
             # A VectorEnv that a user handed in is still open, and serves again.
-            environments = self._known_recipe().make_like(self._config.num_envs, like=self, seed=self._seed)
+            own = share_of(self._ranks, self._config.num_envs)
+            count = own.stop - own.start
+            environments = self._known_recipe().make_like(count, like=self, seed=self._seed, first=own.start)
             try:
                 self.attach(environments)
             except BaseException:

@@ -35,11 +35,13 @@ from trpo_fast.cli.environments import (
 )
 from trpo_fast.cli.errors import CommandError, describe, errors_of, is_of_an_answer, user_errors
 from trpo_fast.cli.evaluate import unfinished
+from trpo_fast.cli.ranks import begun_before, described, follow, started_ranks, tell
 from trpo_fast.cli.run_folder import RUN_OPTIONS, RunFolder, claimed_by_name, latest_of
 from trpo_fast.cli.stopping import Stopped, say
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError, link_file, read_metadata
+from trpo_fast.ranks import RankError, Ranks
 from trpo_fast.run_models import checkpoint_name, progress_of
 from trpo_fast.settings import UnavailableError
 
@@ -47,8 +49,17 @@ from trpo_fast.settings import UnavailableError
 def run(arguments: argparse.Namespace) -> int:
     """Train, evaluate, draw the curve."""
     import_from_here()
+    ranks = started_ranks(arguments)
+    if ranks is not None and not ranks.first:
+        return follow(arguments, ranks, lambda: _agent(arguments, ranks)[0])
+    arguments.resume = begun_before(arguments, ranks) or arguments.resume
     # What a kill may leave of a start, and whom a folder belongs to: docs/runs.md.
-    run = _resumed(arguments) if arguments.resume else _new(arguments)
+    try:
+        run = _resumed(arguments, ranks) if arguments.resume else _new(arguments, ranks)
+    except BaseException as error:
+        if ranks is not None:
+            ranks.leave(error)
+        raise
     try:
         return _train(run)
     except _NotSaved as error:
@@ -161,15 +172,43 @@ class _Begin(Callback):
             say(f"--reset-on-checkpoint {period}: nothing is cut, these environments are put back to the bit as it is")
 
 
-def _new(arguments: argparse.Namespace) -> _Run:
+def _new(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
     if arguments.env is None:
         raise CommandError("ENV: none given; want an environment id, e.g. trpo-fast train CartPole-v1, or --resume RUN")
-    seed = 0 if arguments.seed is None else arguments.seed
     options = {name: default for name, (_, default) in RUN_OPTIONS.items()} | _given(arguments)
-    _set_threads(options["threads"])
-    folder = RunFolder(arguments.out or _default_folder(arguments.env, seed))
+    folder = RunFolder(arguments.out or _default_folder(arguments.env, arguments.seed or 0))
     if arguments.out:
         folder.refuse_if_used()  # before the seconds that an agent may take
+    tell(ranks, None)
+    agent, seed = _agent(arguments, ranks)
+    try:
+        if arguments.out:
+            folder.claim_new()
+        else:
+            folder = claimed_by_name(folder)
+        # The first checkpoint before config.json, which makes a run of the folder: a run can always go on.
+        _saved(agent, folder, folder.checkpoints / checkpoint_name(0))
+        config_json = {
+            "environment": agent.recipe.to_json() if agent.recipe else None,
+            "seed": seed,
+            "preset": agent.preset,
+            "config": agent.config.to_dict(),
+            "resume": _how_it_resumes(agent),
+            "versions": checkpoint.versions(),
+            **_machine(agent),
+            **described(ranks),
+        }
+        return _Run(agent, folder, options, config_json)
+    except BaseException:
+        folder.discard()
+        agent.close()
+        raise
+
+
+def _agent(arguments: argparse.Namespace, ranks: Ranks | None) -> tuple[TRPO, int]:
+    """A new agent as the options say, and its seed."""
+    seed = 0 if arguments.seed is None else arguments.seed
+    _set_threads(arguments.threads)
     settings, saved = _read_settings(arguments.config)
     overrides = config_overrides(arguments)
     if isinstance(settings, TRPOConfig) and isinstance(saved, dict) and saved.get("id") != arguments.env:
@@ -189,29 +228,10 @@ def _new(arguments: argparse.Namespace) -> _Run:
             seed=seed,
             config=config,
             preset=preset,
+            ranks=ranks,
             **({} if isinstance(settings, TRPOConfig) else {**settings, **overrides}),
         )
-    try:
-        if arguments.out:
-            folder.claim_new()
-        else:
-            folder = claimed_by_name(folder)
-        # The first checkpoint before config.json, which makes a run of the folder: a run can always go on.
-        _saved(agent, folder, folder.checkpoints / checkpoint_name(0))
-        config_json = {
-            "environment": agent.recipe.to_json() if agent.recipe else None,
-            "seed": seed,
-            "preset": agent.preset,
-            "config": agent.config.to_dict(),
-            "resume": _how_it_resumes(agent),
-            "versions": checkpoint.versions(),
-            **_machine(agent),
-        }
-        return _Run(agent, folder, options, config_json)
-    except BaseException:
-        folder.discard()
-        agent.close()
-        raise
+    return agent, seed
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, int | None]:
@@ -272,7 +292,7 @@ def _recipe(arguments: argparse.Namespace, saved: Any) -> EnvironmentRecipe:
         )
 
 
-def _resumed(arguments: argparse.Namespace) -> _Run:
+def _resumed(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
     folder = RunFolder(arguments.resume)
     folder.claim_old()
     agent = None
@@ -281,6 +301,10 @@ def _resumed(arguments: argparse.Namespace) -> _Run:
         _set_threads(options["threads"])
         try:
             latest, agent = latest_of(arguments.resume, lambda file: (file, loaded(file, arguments)))
+            if ranks is not None:  # which file can be read is seen by rank 0 alone, before all read it
+                agent.close()
+                tell(ranks, str(latest.absolute()))
+                agent = loaded(latest, arguments, quiet=True, ranks=ranks)
         except CommandError as error:
             if not isinstance(error.__cause__, UnavailableError):
                 raise
@@ -298,6 +322,7 @@ def _resumed(arguments: argparse.Namespace) -> _Run:
                     None, None, None, arguments.vectorization, arguments.num_workers
                 )
             content |= {"environment": agent.recipe.to_json()}
+        content |= described(ranks)
         run = _Run(agent, folder, options, content)
         if agent.total_timesteps >= run.timesteps and _has_ended(folder, agent):
             raise CommandError(
@@ -439,6 +464,7 @@ def _train(run: _Run) -> int:
     say(f"{env}: {run.timesteps:,} steps{preset}, {agent.engine.name} engine, {folder.path}")
     began = time.perf_counter()
     # A signal is answered by what was saved from the moment on at which there is a run to go on with.
+    tell(agent.ranks, max(0, run.timesteps - run.first))
     try:
         if run.first < run.timesteps:
             agent.learn(
@@ -546,7 +572,8 @@ def _failed(run: _Run, error: Exception) -> int:
 
 def _report(error: Exception) -> None:
     """Print an error: a line where it is the user's to mend, and no line of ours at fault, else all of it."""
-    if isinstance(error, CommandError | OSError | LackOfMemory | SimulatorError) or is_of_an_answer(error):
+    in_a_line = CommandError | OSError | LackOfMemory | SimulatorError | RankError
+    if isinstance(error, in_a_line) or is_of_an_answer(error):
         # What a worker noted has its traceback.
         notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
         say(f"\ntrpo-fast train: error: {describe(error)}{notes}", sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,7 +150,14 @@ class NativeEngine(PolicyEngine):
         """
         return self._kernel.fisher_operator(rows)
 
-    def preconditioner(self, kind: str, *, damping: float, rows: NDArray[np.int64] | None = None) -> Operator:
+    def preconditioner(
+        self,
+        kind: str,
+        *,
+        damping: float,
+        rows: NDArray[np.int64] | None = None,
+        statistics: Sequence[tuple[NDArray[Any], NDArray[Any]]] | None = None,
+    ) -> Operator:
         """An approximation of (F + damping I)^-1 at theta_old; using it after another `bind` raises RuntimeError.
 
         Parameters
@@ -160,13 +168,23 @@ class NativeEngine(PolicyEngine):
             As in the solve, >= 0.
         rows : int64 (S,), optional
             Indices of the bound rows that the statistics are made from, increasing; default: a spread over all.
+        statistics : sequence of (A, G), optional
+            Those of a batch of which the bound one is a part, in place of its own; see `kronecker_statistics`.
 
         Raises
         ------
         FloatingPointError
             A statistic that is not finite.
         """
-        return self._factors.preconditioner(kind, damping=damping, rows=rows)
+        return self._factors.preconditioner(kind, damping=damping, rows=rows, statistics=statistics)
+
+    def kronecker_statistics(self, rows: NDArray[np.int64] | None = None) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """What `preconditioner` is made from: of each layer A = E[a a'] and G = E[d d'].
+
+        A (inputs + 1, inputs + 1) is a mean over the bound batch; G (outputs, outputs) a sum over it divided by the
+        `total` of `bind`, as F is.
+        """
+        return self._factors.statistics(rows)
 
     def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
         """(improvement, KL) of the current parameters against theta_old; not finite where they are.

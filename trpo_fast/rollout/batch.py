@@ -25,6 +25,14 @@ class Sequences:
         """Rows that are samples; None where all are."""
         return None if self.valid.all() else np.flatnonzero(self.valid)
 
+    def of(self, sequences: slice) -> Sequences:
+        """Those of some of the E sequences."""
+        return Sequences(
+            np.ascontiguousarray(self.starts[:, sequences]),
+            np.ascontiguousarray(self.valid[:, sequences]),
+            self.state[sequences],
+        )
+
 
 class CriticSequences(NamedTuple):
     """What a recurrent critic sees of a rollout of T steps of E environments."""

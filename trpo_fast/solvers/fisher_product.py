@@ -75,7 +75,8 @@ def prepare_fisher(
     Parameters
     ----------
     operator : Operator
-        Of ``engine.fisher_operator()``; one that is not compiled stays as it is.
+        Of ``engine.fisher_operator()``; one that is not compiled stays as it is. Of one that adds up the products of
+        several ranks it is `local`, this rank's own, that is prepared.
     products : int
     jacobians : {"auto", "always", "never"}
         "auto" asks `jacobians_pay`, with the caches that Linux tells of this machine's first processor; "always" is
@@ -94,6 +95,7 @@ def prepare_fisher(
     ValueError
         There are no bfloat16 products of this operator; UnavailableError where there are none on this machine.
     """
+    operator = getattr(operator, "local", operator)
     if precision == "bfloat16":
         require_bfloat16("fisher_precision", bfloat16_obstacle(operator))
     if not isinstance(operator, FisherOperator):

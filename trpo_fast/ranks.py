@@ -1,0 +1,297 @@
+"""The processes of one training: what they add up and tell each other, and which of them failed.
+
+The collectives are gloo's, over TCP between CPUs. It gives the same bits on every rank and in every run, though for
+three ranks and more not those of a sum in the order of the ranks.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
+from torch.distributed.rendezvous import rendezvous
+from numpy.typing import NDArray
+
+TIMEOUT = 1800.0  # seconds, torch's own
+_CHUNK = timedelta(seconds=0.5)  # of a wait, after each of which Python looks at signals
+_GRACE = 3.0  # seconds in which a rank has to say that it noticed a failure, too
+_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_INTERRUPTED = "interrupted"
+
+
+class RankError(RuntimeError):
+    """Another rank failed, is gone or does not answer; the message names it."""
+
+
+class Traffic(NamedTuple):
+    """What was exchanged with other ranks."""
+
+    rounds: int
+    bytes: int
+    """Of this rank's own arrays: what a reduction takes from it, or it gives to a gathering."""
+    seconds: float
+    """In which this rank was in a collective, waiting for slower ranks included."""
+
+    def since(self, before: Traffic) -> Traffic:
+        """What came after `before`."""
+        return Traffic(self.rounds - before.rounds, self.bytes - before.bytes, self.seconds - before.seconds)
+
+
+class Ranks:
+    """The ranks of one training, of which this process is one.
+
+    Every method that exchanges something has to be called by all ranks, in the same order.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds after which a rank that does not answer is given up, with a RankError that names it: more than what the
+        slowest rollout, evaluation and save take together.
+
+    Raises
+    ------
+    ValueError
+        The variables that torchrun sets are not all there, or `timeout` is no positive number.
+
+    Attributes
+    ----------
+    rank, size : int
+        This process's number, and how many there are.
+    local_size : int
+        How many there are on this machine.
+    restarts : int
+        How often torchrun has started all of them anew, as one had failed.
+    run_id : str
+        torchrun's name of the job, the same after a restart; empty where something else started the ranks.
+    """
+
+    def __init__(self, timeout: float = TIMEOUT) -> None:
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 1e9:
+            raise ValueError(f"timeout: {timeout!r} given; want a positive number of seconds")
+        self._timeout = float(timeout)
+        limit = timedelta(seconds=self._timeout)
+        self._own_default = not dist.is_initialized()
+        if self._own_default:
+            missing = [name for name in _VARIABLES if not os.environ.get(name)]
+            if missing:
+                given = ", ".join(f"{name}={os.environ[name]}" for name in _VARIABLES if os.environ.get(name))
+                raise ValueError(
+                    f"ranks: {given or 'none of the variables'} given without {', '.join(missing)}; want torchrun, "
+                    "which sets them, e.g. torchrun --nproc-per-node=2 -m trpo_fast train ..."
+                )
+            store, self.rank, self.size = next(rendezvous("env://", timeout=limit))
+            self._store: Any = PrefixStore("trpo_fast", store)
+            dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=limit)
+            self._group: Any = dist.group.WORLD
+        else:
+            self.rank, self.size = dist.get_rank(), dist.get_world_size()
+            self._store = PrefixStore("trpo_fast", _get_default_store())
+            self._group = dist.new_group(backend="gloo", timeout=limit)
+        self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        self.restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+        self.run_id = os.environ.get("TORCHELASTIC_RUN_ID", "")
+        atexit.register(self.close)  # while what the connections need is still there
+        self._ended: str | None = None
+        self._rounds = self._bytes = 0
+        self._seconds = 0.0
+
+    @classmethod
+    def if_started(cls, timeout: float = TIMEOUT) -> Ranks | None:
+        """The ranks that torchrun started, or torch.distributed was initialized for; None in a process by itself.
+
+        ValueError where there is only a part of what torchrun sets: a rank that trained alone would not be noticed.
+        """
+        alone = not any(os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"))
+        return None if alone and not dist.is_initialized() else cls(timeout)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0, which writes and prints."""
+        return self.rank == 0
+
+    @property
+    def traffic(self) -> Traffic:
+        """All so far."""
+        return Traffic(self._rounds, self._bytes, self._seconds)
+
+    def add(self, array: NDArray[Any]) -> None:
+        """Replace `array` by the sum over all ranks, with the same bits on each.
+
+        Parameters
+        ----------
+        array : C-contiguous ndarray of float32, float64 or int64
+            The same shape and dtype on all ranks.
+        """
+        if self.size > 1 and array.size:
+            tensor = torch.from_numpy(array)
+            self._run(lambda: dist.all_reduce(tensor, group=self._group, async_op=True), array.nbytes)
+
+    def any(self, condition: bool) -> bool:
+        """Whether it is so on any rank."""
+        count = np.array([condition], np.int64)
+        self.add(count)
+        return bool(count[0])
+
+    def gather(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The arrays of all ranks, (size, ...), in the order of ranks; `array` as `add` takes it, or bytes."""
+        gathered = np.empty((self.size, *array.shape), array.dtype)
+        if self.size == 1 or not array.size:
+            gathered[...] = array
+            return gathered
+        given, rows = torch.from_numpy(array), [torch.from_numpy(row) for row in gathered.reshape(self.size, -1)]
+        self._run(lambda: dist.all_gather(rows, given.reshape(-1), group=self._group, async_op=True), array.nbytes)
+        return gathered
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """What each rank gave, which pickle has to take, in the order of ranks."""
+        if self.size == 1:
+            return [value]
+        data = np.frombuffer(pickle.dumps(value), np.uint8)
+        lengths = self.gather(np.array([len(data)], np.int64))[:, 0]
+        padded = np.zeros(lengths.max(), np.uint8)
+        padded[: len(data)] = data
+        return [pickle.loads(row[:length]) for row, length in zip(self.gather(padded), lengths, strict=True)]
+
+    def of_first(self, value: Any) -> Any:
+        """What rank 0 gave."""
+        return self.gather_objects(value if self.first else None)[0]
+
+    def copy_first(self, array: NDArray[Any]) -> None:
+        """Replace `array` by rank 0's."""
+        if self.size > 1 and array.size:
+            tensor = torch.from_numpy(array)
+            self._run(lambda: dist.broadcast(tensor, 0, group=self._group, async_op=True), array.nbytes)
+
+    def require_same(self, fields: Mapping[str, Any]) -> None:
+        """ValueError naming the first of `fields` that another rank has otherwise, and the rank; on every rank."""
+        told = {name: repr(value) for name, value in fields.items()}
+        every = self.gather_objects(told)
+        for rank, other in enumerate(every):
+            for name in {**every[0], **other}:
+                mine, its = every[0].get(name, "missing"), other.get(name, "missing")
+                if mine != its:
+                    raise ValueError(f"{name}: {mine} on rank 0, {its} on rank {rank}; want the same on every rank")
+
+    def require_equal_bits(self, what: str, arrays: Iterable[NDArray[Any]]) -> None:
+        """RankError naming a rank that has other bits in `arrays`, contiguous ones, than rank 0."""
+        checksum = 0
+        for array in arrays:
+            checksum = zlib.crc32(memoryview(np.ascontiguousarray(array)).cast("B"), checksum)
+        every = self.gather(np.array([checksum], np.int64))[:, 0]
+        parted = np.flatnonzero(every != every[0])
+        if len(parted):
+            raise RankError(
+                f"rank {parted[0]}: {what} are not those of rank 0, though all began with the same; want the same kind "
+                "of CPU and the same packages everywhere, and nothing that changes them on one rank alone"
+            )
+
+    @staticmethod
+    def words_of(error: BaseException) -> str:
+        """What other ranks are told of `error`."""
+        return f"{type(error).__name__}: {error}" if isinstance(error, Exception) else _INTERRUPTED
+
+    def leave(self, error: BaseException) -> None:
+        """End the group, as this rank is out of step with the others, who are told why; nothing more is exchanged."""
+        if self._ended is not None or self.size == 1:
+            return
+        self._ended = self.words_of(error)
+        with suppress(Exception):  # the machine that keeps it may be what is gone
+            self._store.set(f"ended/{self.rank}", self._ended)
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections: of others, who wait for this rank, the collectives fail at once."""
+        self._ended = self._ended or "closed"
+        group, self._group = self._group, None
+        if group is not None and dist.is_initialized():
+            with suppress(Exception):
+                dist.destroy_process_group(None if self._own_default else group)
+
+    def _run(self, start: Callable[[], Any], count: int) -> None:
+        """Wait for the collective that `start` begins; between pieces of the wait signals are heard."""
+        if self._ended is not None:
+            raise RankError(f"this group of ranks has ended: {self._ended}; want new processes to train on")
+        began = time.perf_counter()
+        try:
+            work = start()
+            while not _done(work):
+                if time.perf_counter() - began > self._timeout:
+                    raise RankError(self._who(f"no answer within {self._timeout:g} s"))
+        except RankError:
+            raise
+        except RuntimeError as error:
+            who = self._who(str(error).strip().splitlines()[0])
+            if who.endswith(_INTERRUPTED):
+                raise KeyboardInterrupt(who) from error
+            raise RankError(who) from error
+        finally:
+            self._seconds += time.perf_counter() - began
+        self._rounds += 1
+        self._bytes += count
+
+    def _who(self, what: str) -> str:
+        """Which ranks are the reason for a collective that failed here, as far as can be known."""
+        try:
+            self._store.set(f"noticed/{self.rank}", "")
+            silent = set(range(self.size)) - {self.rank}
+            until = time.monotonic() + _GRACE
+            while silent and time.monotonic() < until:
+                for rank in sorted(silent):
+                    if self._store.check([f"ended/{rank}"]):
+                        return f"rank {rank}: {self._store.get(f'ended/{rank}').decode()}"
+                silent -= {rank for rank in silent if self._store.check([f"noticed/{rank}"])}
+                time.sleep(0.02)
+        except Exception:  # the store is on a machine that is gone, too
+            return f"the connection to the other ranks has failed: {what}"
+        if not silent:
+            return f"a connection between ranks has failed: {what}"
+        names = ", ".join(map(str, sorted(silent)))
+        return f"rank {names}: {'its' if len(silent) == 1 else 'their'} process has ended or hangs ({what})"
+
+
+def share_of(ranks: Ranks | None, count: int, name: str = "num_envs") -> slice:
+    """Which of `count` things, equally shared out in the order of ranks, are this rank's; all where there are none.
+
+    ValueError, by `name`, where they cannot be shared out equally.
+    """
+    rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
+    if count % size:
+        raise ValueError(f"{name}: {count} given; want a multiple of {size}, the number of ranks: each has as many")
+    own = count // size
+    return slice(rank * own, (rank + 1) * own)
+
+
+def count_of(ranks: Ranks | None, own: int) -> int:
+    """How many things there are where each rank has `own` of them."""
+    return own if ranks is None else own * ranks.size
+
+
+def as_ranks(given: Any) -> Ranks | None:
+    """What the argument `ranks` means: "auto", `Ranks` or None."""
+    if isinstance(given, str) and given == "auto":
+        return Ranks.if_started()
+    if given is not None and not isinstance(given, Ranks):
+        raise TypeError(f"ranks: {given!r} given; want 'auto', Ranks(...) or None")
+    return given
+
+
+def _done(work: Any) -> bool:
+    """Whether `work` has ended, after waiting for it for a moment; what it failed with is raised."""
+    try:
+        work.wait(_CHUNK)
+    except RuntimeError:
+        if work.is_completed():
+            raise
+        return False
+    return True

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 from torch.distributed.rendezvous import rendezvous
-from numpy.typing import NDArray
 
 TIMEOUT = 1800.0  # seconds, torch's own
 _CHUNK = timedelta(seconds=0.5)  # of a wait, after each of which Python looks at signals
@@ -187,7 +187,7 @@ class Ranks:
         """RankError naming a rank that has other bits in `arrays`, contiguous ones, than rank 0."""
         checksum = 0
         for array in arrays:
-            checksum = zlib.crc32(memoryview(np.ascontiguousarray(array)).cast("B"), checksum)
+            checksum = zlib.crc32(array.tobytes(), checksum)
         every = self.gather(np.array([checksum], np.int64))[:, 0]
         parted = np.flatnonzero(every != every[0])
         if len(parted):

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 class StepInputs:
     """What a step is taken with, beside the engine, which is bound to `batch` at the current parameters."""
 
-    batch: Batch | None
+    batch: Batch
     """The samples, advantages normalized where the configuration says so; its arrays must not be written. Of several
-    ranks those of this one, None where it has none; the engine's numbers are of all."""
+    ranks those of this one, while what the engine computes is of all."""
     direction: DirectionSettings
     """Of the configuration."""
     step: StepSettings

@@ -23,7 +23,7 @@ class SummedOperator(CallableOperator):
     Attributes
     ----------
     local : Operator or None
-        This rank's own, which leaves out the samples of the others; None where it has none.
+        This rank's own, which leaves out the samples of the others; None where it has no row.
     """
 
     def __init__(self, local: Operator | None, ranks: Ranks, size: int, dtype: np.dtype[Any], weight: float) -> None:
@@ -67,7 +67,7 @@ class DistributedEngine:
     def __init__(self, engine: NativeEngine | AutogradEngine, ranks: Ranks) -> None:
         self.local, self.ranks = engine, ranks
         self.name, self.reason, self.size, self.dtype = engine.name, engine.reason, engine.size, engine.dtype
-        self._samples = self._total = 0
+        self._share = 1.0  # of all samples, this rank's
 
     def parameters(self) -> NDArray[Any]:
         """The live flat buffer of this rank's policy, (n,)."""
@@ -81,13 +81,12 @@ class DistributedEngine:
         """Make sure that the parameters are those that the policy has now; see `PolicyEngine.refresh`."""
         self.local.refresh()
 
-    def bind(self, batch: Batch | None, *, total: int | None = None, entropy_coefficient: float = 0.0) -> None:
+    def bind(self, batch: Batch, *, total: int | None = None, entropy_coefficient: float = 0.0) -> None:
         """Cache the forward pass of this rank's samples at the current parameters.
 
         Parameters
         ----------
-        batch : Batch or None
-            None where this rank has no samples.
+        batch : Batch
         total : int, optional
             Samples of all ranks; added up by default.
         entropy_coefficient : float
@@ -95,22 +94,18 @@ class DistributedEngine:
         Raises
         ------
         ValueError
-            As `bind` of the engine; no rank has a sample.
+            As `bind` of the engine.
         """
-        self._samples = 0 if batch is None else batch.samples
         if total is None:
-            count = np.array([self._samples], np.int64)
+            count = np.array([batch.samples], np.int64)
             self.ranks.add(count)
             total = int(count[0])
-        if total < 1:
-            raise ValueError("batch: no rank has a sample, wanted one at least")
-        self._total = total
-        if batch is not None:
-            self.local.bind(batch, total=total, entropy_coefficient=entropy_coefficient)
+        self.local.bind(batch, total=total, entropy_coefficient=entropy_coefficient)
+        self._share = batch.samples / total
 
     def surrogate_gradient(self) -> NDArray[Any]:
         """Gradient of the objective at theta_old, (n,)."""
-        gradient = self.local.surrogate_gradient() if self._samples else np.zeros(self.size, self.dtype)
+        gradient = self.local.surrogate_gradient()
         self.ranks.add(gradient)
         return gradient
 
@@ -120,14 +115,13 @@ class DistributedEngine:
         With `rows`, increasing numbers of this rank's rows, which may be none, the mean is over those of all ranks.
         """
         if rows is None:
-            local = self.local.fisher_operator() if self._samples else None
-            return SummedOperator(local, self.ranks, self.size, self.dtype, 1.0)
+            return SummedOperator(self.local.fisher_operator(), self.ranks, self.size, self.dtype, 1.0)
         count = np.array([len(rows)], np.int64)
         self.ranks.add(count)
         if not count[0]:
             raise ValueError("rows: none given on any rank, wanted one at least")
-        # The rank's own operator is a mean over its rows, times its share of all samples.
-        weight = len(rows) / int(count[0]) / (self._samples / self._total) if len(rows) else 1.0
+        # The rank's own operator is the mean over its rows, times its share of all samples.
+        weight = len(rows) / int(count[0]) / self._share
         local = self.local.fisher_operator(rows) if len(rows) else None
         return SummedOperator(local, self.ranks, self.size, self.dtype, weight)
 
@@ -137,18 +131,16 @@ class DistributedEngine:
         Raises
         ------
         ValueError
-            The engine is not native, or this rank has no sample.
+            The engine is not native.
         FloatingPointError
             A statistic that is not finite.
         """
         if not isinstance(self.local, NativeEngine):
             return self.local.preconditioner(kind, damping=damping, rows=rows)
-        if not self._samples:
-            raise ValueError("preconditioner: a rank without samples has none; wanted more steps, or fewer ranks")
         rows = None if rows is not None and not len(rows) else rows
         statistics = self.local.kronecker_statistics(rows)
-        share = self._samples / self._total
-        flat = np.concatenate([part.ravel() for A, G in statistics for part in (A * self.dtype.type(share), G)])
+        share = self.dtype.type(self._share)
+        flat = np.concatenate([part.ravel() for A, G in statistics for part in (A * share, G)])
         self.ranks.add(flat)
         summed, start = [], 0
         for A, G in statistics:
@@ -161,12 +153,12 @@ class DistributedEngine:
 
     def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
         """(improvement, KL) of the current parameters against theta_old over all samples."""
-        found = np.array(self.local.evaluate(kl_direction) if self._samples else (0.0, 0.0))
+        found = np.array(self.local.evaluate(kl_direction))
         self.ranks.add(found)
         return float(found[0]), float(found[1])
 
     def entropy(self) -> float:
         """Mean entropy over all samples at theta_old, in nats."""
-        found = np.array([self.local.entropy() * (self._samples / self._total) if self._samples else 0.0])
+        found = np.array([self.local.entropy() * self._share])
         self.ranks.add(found)
         return float(found[0])

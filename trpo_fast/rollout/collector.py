@@ -265,6 +265,12 @@ class Collector:
         rollout = self._fill(self._buffers[0])
         if rollout.steps == 0:  # one step, in which every environment only reset (NEXT_STEP)
             rollout = self._fill(self._buffers[0])
+        shares = rollout.valid.reshape(len(rollout.valid), -1, self._adapter.num_envs).any((0, 2))
+        if not shares.all():
+            raise ValueError(
+                f"steps_per_env: {self._steps_per_env} given; want more, or fewer ranks: no step of rank "
+                f"{np.flatnonzero(~shares)[0]} is a sample, as all its environments only reset"
+            )
         self._buffers.reverse()  # not after an interruption: the other buffer may still be learned from
         return rollout
 
@@ -286,7 +292,7 @@ class Collector:
         gae_lambda: float,
         normalize_advantages: bool,
         estimate: AdvantageFunction | None = None,
-    ) -> tuple[Batch | None, NDArray[Any], AdvantageStatistics]:
+    ) -> tuple[Batch, NDArray[Any], AdvantageStatistics]:
         """Estimate advantages and drop the dummy rows.
 
         Parameters
@@ -304,10 +310,10 @@ class Collector:
 
         Returns
         -------
-        (Batch or None, returns, AdvantageStatistics)
+        (Batch, returns, AdvantageStatistics)
             ``returns (B,)`` are advantages + values before normalization: the critic's targets, of scaled rewards. The
             batch's arrays are views of the rollout where no row is dropped. Of several ranks it has the samples of this
-            rank's copies, None where there is none; returns and statistics are of all.
+            rank's copies; returns and statistics are of all.
 
         Raises
         ------
@@ -358,12 +364,10 @@ class Collector:
             whole[keep] = kept_advantages
         return self._own_batch(rollout, whole.reshape(shape)), kept_returns, statistics
 
-    def _own_batch(self, rollout: Rollout, advantages: NDArray[Any]) -> Batch | None:
-        """The samples of this rank's copies, which are all where there is one; None where it has none."""
+    def _own_batch(self, rollout: Rollout, advantages: NDArray[Any]) -> Batch:
+        """The samples of this rank's copies, which are all where there is one."""
         own, masks = self._own, rollout.action_masks
         valid = rollout.valid[:, own].reshape(-1)
-        if not valid.any():
-            return None
         # Rows that are no samples stay in sequences; log-probabilities are those of the batch's one pass there.
         recurrent = self._engine.recurrent
         rows = slice(None) if recurrent or valid.all() else np.flatnonzero(valid)

@@ -7,6 +7,7 @@ three ranks and more not those of a sum in the order of the ranks.
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import pickle
 import time
@@ -28,6 +29,7 @@ _CHUNK = timedelta(seconds=0.5)  # of a wait, after each of which Python looks a
 _GRACE = 3.0  # seconds in which a rank has to say that it noticed a failure, too
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _INTERRUPTED = "interrupted"
+_MADE = itertools.count()  # groups of this process; all ranks make the same ones
 
 
 class RankError(RuntimeError):
@@ -91,12 +93,14 @@ class Ranks:
                     "which sets them, e.g. torchrun --nproc-per-node=2 -m trpo_fast train ..."
                 )
             store, self.rank, self.size = next(rendezvous("env://", timeout=limit))
-            self._store: Any = PrefixStore("trpo_fast", store)
+        else:
+            store, self.rank, self.size = _get_default_store(), dist.get_rank(), dist.get_world_size()
+        # A store outlives a group, and nothing is to be read of one before, which may have failed.
+        self._store: Any = PrefixStore(f"trpo_fast/{next(_MADE)}", store)
+        if self._own_default:
             dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=limit)
             self._group: Any = dist.group.WORLD
         else:
-            self.rank, self.size = dist.get_rank(), dist.get_world_size()
-            self._store = PrefixStore("trpo_fast", _get_default_store())
             self._group = dist.new_group(backend="gloo", timeout=limit)
         self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         self.restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))

@@ -39,8 +39,11 @@ def found(common_folder: Path) -> Callable[..., list[Any]]:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 kept = folder / "all"
                 if not kept.exists():
+                    kept.write_bytes(pickle.dumps("they failed, as the first test that asked for them says"))
                     kept.write_bytes(pickle.dumps(found_by(scenario, size, folder, given)))
             known[scenario, size] = pickle.loads(kept.read_bytes())
-        return known[scenario, size]
+        answer = known[scenario, size]
+        assert isinstance(answer, list), answer
+        return answer
 
     return ask

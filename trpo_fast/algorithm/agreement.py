@@ -24,14 +24,15 @@ def require_same_agents(ranks: Ranks, agent: TRPO, recipe: EnvironmentRecipe | N
         "torch": torch.__version__,
         "instruction set": instruction_set(),
         "seed": agent.seed,
-        **{f"config.{name}": value for name, value in agent.config.to_dict().items()},
+        # What of the settings follows from the environment comes behind it.
         "env": None if recipe is None else recipe.name,
+        "env_kwargs": None if recipe is None else dict(recipe.env_kwargs),
+        "wrappers": None if recipe is None else recipe.wrappers,
         "observation_space": str(agent.observation_space),
         "action_space": str(agent.action_space),
+        **{f"config.{name}": value for name, value in agent.config.to_dict().items()},
         "engine": agent.engine.name,
     }
-    if recipe is not None:
-        fields |= {"env_kwargs": dict(recipe.env_kwargs), "wrappers": recipe.wrappers}
     for name, part in network_states(agent).items():
         shapes = {key: (array.shape, str(array.dtype)) for key, array in part.get_state().items()}
         fields[name] = shapes

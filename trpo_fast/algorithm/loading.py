@@ -64,10 +64,8 @@ def load(
         assert recipe is not None
         recipe = recipe.resolved()
         given = is_vector_environment(recipe.source)
-        own = share_of(ranks, config.num_envs)
-        environments = recipe.make_like(
-            own.stop - own.start if given else 1, like=saved, seed=saved.seed, first=own.start
-        )
+        own = slice(0, 1) if given else share_of(ranks, config.num_envs)
+        environments = recipe.make_like(1, like=saved, seed=saved.seed, first=own.start)
         if not given and own.stop - own.start > 1:
             environments.close()  # it has the spaces; who only evaluates needs no copies to train in
             environments = None

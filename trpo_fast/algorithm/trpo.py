@@ -40,6 +40,7 @@ from trpo_fast.algorithm.training_environments import TrainingEnvironments
 from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.engines import AutogradEngine, DistributedEngine, NativeEngine, make_engine
 from trpo_fast.environments.base import Environments
+from trpo_fast.environments.foreign import is_vector_environment
 from trpo_fast.environments.masks import MaskFormat, warn_of_left_out_mask
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.recipe import EnvironmentRecipe
@@ -184,8 +185,9 @@ class TRPO:
             drawn = seed_or_drawn(seed)
             if seed is None and self.ranks is not None:
                 drawn = int(self.ranks.of_first(drawn))
-            own, seed = share_of(self.ranks, given.num_envs), drawn
-            obeys_masks = given.mask_in_observation == "obey"
+            seed, obeys_masks = drawn, given.mask_in_observation == "obey"
+            # Of a VectorEnv each rank has one of its own.
+            own = slice(0, 1) if is_vector_environment(recipe.source) else share_of(self.ranks, given.num_envs)
             environments = recipe.make(own.stop - own.start, seed=seed, obeys_masks=obeys_masks, first=own.start)
             env_id = recipe.source if isinstance(recipe.source, str) else None
             found = presets.preset_for(preset, env_id, environments.action_space, whole_config=config is not None)

@@ -64,7 +64,7 @@ class Ranks:
     Raises
     ------
     ValueError
-        The variables that torchrun sets are not all there, or `timeout` is no positive number.
+        The variables that torchrun sets are not all there, or hold something else; `timeout` is no positive number.
 
     Attributes
     ----------
@@ -79,9 +79,7 @@ class Ranks:
     """
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 1e9:
-            raise ValueError(f"timeout: {timeout!r} given; want a positive number of seconds")
-        self._timeout = float(timeout)
+        self._timeout = _checked_timeout(timeout)
         limit = timedelta(seconds=self._timeout)
         self._own_default = not dist.is_initialized()
         if self._own_default:
@@ -92,6 +90,9 @@ class Ranks:
                     f"ranks: {given or 'none of the variables'} given without {', '.join(missing)}; want torchrun, "
                     "which sets them, e.g. torchrun --nproc-per-node=2 -m trpo_fast train ..."
                 )
+            size = _whole("WORLD_SIZE", 1)
+            _whole("RANK", 0, size - 1)
+            _whole("MASTER_PORT", 0, 65535)
             store, self.rank, self.size = next(rendezvous("env://", timeout=limit))
         else:
             store, self.rank, self.size = _get_default_store(), dist.get_rank(), dist.get_world_size()
@@ -116,6 +117,7 @@ class Ranks:
 
         ValueError where there is only a part of what torchrun sets: a rank that trained alone would not be noticed.
         """
+        timeout = _checked_timeout(timeout)
         alone = not any(os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"))
         return None if alone and not dist.is_initialized() else cls(timeout)
 
@@ -262,6 +264,22 @@ class Ranks:
             return f"a connection between ranks has failed: {what}"
         names = ", ".join(map(str, sorted(silent)))
         return f"rank {names}: {'its' if len(silent) == 1 else 'their'} process has ended or hangs ({what})"
+
+
+def _checked_timeout(timeout: Any) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 1e9:
+        raise ValueError(f"timeout: {timeout!r} given; want a positive number of seconds")
+    return float(timeout)
+
+
+def _whole(name: str, least: int, most: int | None = None) -> int:
+    """The number that a variable holds."""
+    text = os.environ[name]
+    value = int(text) if text.isdecimal() else -1
+    if value < least or (most is not None and value > most):
+        numbers = f"{least} or more" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name}: {text!r} given; want a whole number, {numbers}, as torchrun sets it")
+    return value
 
 
 def share_of(ranks: Ranks | None, count: int, name: str = "num_envs") -> slice:

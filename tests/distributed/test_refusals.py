@@ -99,7 +99,7 @@ def test_a_part_of_what_torchrun_sets_is_refused(variables, words, monkeypatch, 
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=words):
         TRPO("CartPole-v1", num_envs=2)
-    assert main(["train", "CartPole-v1"]) == 2
+    assert main(["train", "CartPole-v1", "--timesteps", "1", "--eval-episodes", "0"]) == 2
     assert words in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
     TRPO("CartPole-v1", num_envs=2, ranks=None).close()  # on this one alone, whatever is set
@@ -112,9 +112,14 @@ def test_a_timeout_that_is_no_time_is_refused(timeout):
 
 
 @pytest.mark.parametrize("timeout", ["0", "-3", "nan", "soon"])
-def test_a_timeout_option_that_is_no_time_is_refused(timeout, capsys):
-    assert main(["train", "CartPole-v1", "--rank-timeout", timeout]) == 2
-    assert "--rank-timeout" in capsys.readouterr().err
+def test_a_timeout_option_that_is_no_time_is_refused_under_torchrun_or_not(timeout, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(["train", "CartPole-v1", "--timesteps", "1", "--eval-episodes", "0", "--rank-timeout", timeout])
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    assert "timeout: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ranks", [2, "all", True, object])

@@ -48,7 +48,7 @@ class Toy(gymnasium.Env[Any, Any]):
 
     def _disturb(self) -> None:
         Toy.steps_of_process += 1
-        rank, step, what = os.environ.get(VARIABLE, "-1:0:").split(":")
+        rank, step, what = (os.environ.get(VARIABLE) or "-1:0:").split(":")
         if os.environ.get("RANK") != rank or Toy.steps_of_process != int(step) or Path(what).exists():
             return
         Path(what).write_text(f"{os.getpid()}")

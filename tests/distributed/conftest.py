@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.distributed import training_scenarios
 from tests.distributed.launcher import found_by
 
 torch.set_num_threads(1)
@@ -45,5 +47,30 @@ def found(common_folder: Path) -> Callable[..., list[Any]]:
         answer = known[scenario, size]
         assert isinstance(answer, list), answer
         return answer
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory: Any) -> Callable[[str], tuple[Path, dict[str, Any]]]:
+    """``alone(name)``: a file saved on the way of a training in this process, and what came of it."""
+    folder = tmp_path_factory.mktemp("alone")
+
+    @functools.cache
+    def train(name: str) -> tuple[Path, dict[str, Any]]:
+        return folder / f"{name}.trpo", training_scenarios.train(name, None, folder / f"{name}.trpo")
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def of_ranks(found: Callable[..., list[Any]], alone: Callable[..., Any]) -> Callable[[int], list[Any]]:
+    """``of_ranks(size)``: what `scenarios.everything` found on each."""
+
+    def ask(size: int) -> list[Any]:
+        given = [alone(name)[0] for name in training_scenarios.SAVED]
+        if size == 3:
+            ask(2)  # whose files are gone on with
+        return found("scenarios:everything", size, given[0].parent)
 
     return ask

@@ -159,9 +159,8 @@ def _recurrent(ranks: Ranks) -> dict[str, Any]:
     return {"gradient": engine.surrogate_gradient(), "product": engine.fisher_operator() @ v}
 
 
-def everything(given: Any) -> dict[str, Any]:
+def everything(ranks: Ranks) -> dict[str, Any]:
     """All of these, by name."""
-    ranks = Ranks(timeout=120)
     found: dict[str, Any] = {f"{kind}, {name}": _of_case(ranks, kind, name) for kind, name in CASES}
     found |= {"preconditioned": _preconditioned(ranks), "bfloat16": _bfloat16(ranks), "overflow": _overflow(ranks)}
     if ranks.size <= recurrent.E:

@@ -1,5 +1,7 @@
 """The engine of sums on 1 to 4 ranks, whose parts of the batch differ in size, against float64 over the whole batch."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -19,12 +21,13 @@ pytestmark = pytest.mark.parametrize("size", SIZES)
 
 
 @pytest.fixture
-def of_ranks(found, size):
-    return found("engine_scenarios:everything", size)
+def engines(of_ranks, size):
+    """What they found on each rank."""
+    return [found["engines"] for found in of_ranks(size)]
 
 
 @pytest.mark.parametrize(("kind", "name"), scenarios.CASES)
-def test_sums_of_ranks_are_those_of_the_whole_batch(of_ranks, kind, name):
+def test_sums_engines_are_those_of_the_whole_batch(engines, kind, name):
     case = make_case(kind)
     oracle, theta, masks = case.oracle, case.theta, case.masks
     v = case.vector()
@@ -40,7 +43,7 @@ def test_sums_of_ranks_are_those_of_the_whole_batch(of_ranks, kind, name):
         whole[f"product of {chosen}"] = oracle.fisher_product(theta, case.observations[rows], v, masks=own_masks)
     case.move()
     scale = improvement_scale(case, case.theta, theta)
-    for found in of_ranks:
+    for found in engines:
         found = found[f"{kind}, {name}"]
         for what, expected in whole.items():
             assert relative_error(found[what], expected) < case.tolerance, what
@@ -59,38 +62,38 @@ def test_sums_of_ranks_are_those_of_the_whole_batch(of_ranks, kind, name):
 
 
 @pytest.mark.parametrize(("kind", "name"), scenarios.CASES)
-def test_a_step_is_that_of_one_engine_and_has_the_same_bits_on_every_rank(of_ranks, kind, name):
+def test_a_step_is_that_of_one_engine_and_has_the_same_bits_on_every_rank(engines, kind, name):
     backtracks = 0
     for step, settings in scenarios.steps_of(name).items():
         case = make_case(kind)
         engine = make_engine(case.policy, name)
         engine.bind(case.batch())
         report = trust_region_step(engine, **settings)
-        first, *told = of_ranks[0][f"{kind}, {name}"][f"step: {step}"]
+        first, *told = engines[0][f"{kind}, {name}"][f"step: {step}"]
         assert relative_error(first, engine.parameters()) < 1e-8, step
         assert told == [report.status.name, report.cg_iterations, report.backtracks]
         backtracks += report.backtracks
-        for other in of_ranks[1:]:
+        for other in engines[1:]:
             found, *others = other[f"{kind}, {name}"][f"step: {step}"]
             assert found.tobytes() == first.tobytes()
             assert others == told
     assert backtracks  # of "backtracked": several trials were compared
 
 
-def test_kfac_and_diagonal_are_those_of_all_ranks_statistics(of_ranks, size):
+def test_kfac_and_diagonal_are_those_of_all_ranks_statistics(engines, size):
     case = make_case("gaussian")
     theta, bounds = case.theta, scenarios.BOUNDS[size]
     k = case.oracle.outputs
     summed = None
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, last in itertools.pairwise(bounds):
         rows = np.arange(last - first)  # a rank's signs are drawn for its own row numbers
         signs = reference.sign_bits(library.philox, rows, k, SIGN_STREAM)
         cotangents = signs * np.exp(-theta[:k])
-        factors = reference.kronecker_factors(
-            case.oracle, theta, case.observations[first:last], cotangents, rows, rows
-        )
+        factors = reference.kronecker_factors(case.oracle, theta, case.observations[first:last], cotangents, rows, rows)
         weighted = [(len(rows) / scenarios.ROWS * A, len(rows) / scenarios.ROWS * G) for A, G in factors]
-        summed = weighted if summed is None else [(A + a, G + g) for (A, G), (a, g) in zip(summed, weighted, strict=True)]
+        summed = (
+            weighted if summed is None else [(A + a, G + g) for (A, G), (a, g) in zip(summed, weighted, strict=True)]
+        )
     v, damping = case.vector(), scenarios.DAMPING
     pieces = [np.full(k, 2.0)]
     for A, G in summed:
@@ -98,16 +101,16 @@ def test_kfac_and_diagonal_are_those_of_all_ranks_statistics(of_ranks, size):
         pieces += [block[:, :-1].ravel(), block[:, -1]]
     diagonal = v / (np.concatenate(pieces) + damping)
     kfac = reference.kronecker_solve(case.oracle, summed, 2.0, damping, FACTORED_DAMPING * damping, v)
-    for found in of_ranks:
+    for found in engines:
         found = found["preconditioned"]
         assert relative_error(found["kfac"], kfac) < 1e-9
         assert relative_error(found["diagonal"], diagonal) < 1e-10
-        assert found["kfac"].tobytes() == of_ranks[0]["preconditioned"]["kfac"].tobytes()
-        assert found["step"] == of_ranks[0]["preconditioned"]["step"]
+        assert found["kfac"].tobytes() == engines[0]["preconditioned"]["kfac"].tobytes()
+        assert found["step"] == engines[0]["preconditioned"]["step"]
         assert found["step"][0] == "SUCCESS"
 
 
-def test_products_of_bfloat16_numbers_are_added_up_too(of_ranks, portable_bfloat16):
+def test_products_of_bfloat16_numbers_are_added_up_too(engines, portable_bfloat16):
     case = make_case("gaussian", dtype="float32")
     engine = make_engine(case.policy, "native")
     engine.bind(case.batch())
@@ -118,31 +121,31 @@ def test_products_of_bfloat16_numbers_are_added_up_too(of_ranks, portable_bfloat
         prepare_fisher(operator, 10, precision="bfloat16")
         rounded = operator @ v
         assert 1e-4 < relative_error(rounded, exact) < 4e-3
-        for found in of_ranks:
+        for found in engines:
             # Where a rank has other weights for its rows, what is rounded is not the same to the bit.
             assert relative_error(found["bfloat16"][name], rounded) < {"all": 1e-5, "first": 4e-3}[name]
             assert 1e-4 < relative_error(found["bfloat16"][name], exact) < 4e-3
 
 
-def test_a_statistic_beyond_the_numbers_on_one_rank_is_told_on_every_rank(of_ranks):
-    for found in of_ranks:
+def test_a_statistic_beyond_the_numbers_on_one_rank_is_told_on_every_rank(engines):
+    for found in engines:
         assert found["overflow"] == ["kfac", "diagonal"]
 
 
-def test_recurrent_policies_add_up_over_sequences_with_rows_that_are_no_samples(of_ranks, size):
+def test_recurrent_policies_add_up_over_sequences_with_rows_that_are_no_samples(engines, size):
     if size > recurrent.E:
-        assert "recurrent" not in of_ranks[0]
+        assert "recurrent" not in engines[0]
         return
     policy, batch, v = scenarios.recurrent_case()
     gradient, product = recurrent.oracle(policy, batch, v)
-    for found in of_ranks:
+    for found in engines:
         assert relative_error(found["recurrent"]["gradient"], gradient) < 1e-10
         assert relative_error(found["recurrent"]["product"], product) < 1e-10
 
 
-def test_traffic_is_one_round_a_product_and_one_a_trial(of_ranks, size):
+def test_traffic_is_one_round_a_product_and_one_a_trial(engines, size):
     n = len(make_case().policy.flat)
-    for found in of_ranks:
+    for found in engines:
         expected = {
             "bind": (1, 8),
             "bind with total": (0, 0),

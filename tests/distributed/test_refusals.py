@@ -124,9 +124,9 @@ def test_a_timeout_option_that_is_no_time_is_refused_under_torchrun_or_not(timeo
 
 @pytest.mark.parametrize("ranks", [2, "all", True, object])
 def test_ranks_that_are_none_are_refused(ranks):
-    with pytest.raises(TypeError, match="^ranks: .* given; want 'auto', Ranks.* or None"):
+    with pytest.raises(TypeError, match=r"^ranks: .* given; want 'auto', Ranks.* or None"):
         TRPO("CartPole-v1", num_envs=2, ranks=ranks)
-    with pytest.raises(TypeError, match="^ranks: "):
+    with pytest.raises(TypeError, match=r"^ranks: "):
         TRPO.load("nowhere.trpo", ranks=ranks)
 
 

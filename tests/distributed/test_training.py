@@ -1,8 +1,5 @@
 """Whole trainings in float64 on 1 to 4 ranks, beside the same program in one process that knows of no ranks."""
 
-import functools
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -16,28 +13,10 @@ TOLERANCE = dict.fromkeys(scenarios.TRAININGS, 1e-9) | {"kfac": 1e-7}
 STATISTICS = ("observation_normalizer", "reward_scaler")
 
 
-@pytest.fixture(scope="session")
-def alone(tmp_path_factory):
-    """What comes of a training in this process."""
-    folder = tmp_path_factory.mktemp("alone")
-
-    @functools.cache
-    def train(name):
-        return folder / f"{name}.trpo", scenarios.train(name, None, folder / f"{name}.trpo")
-
-    return train
-
-
 @pytest.fixture
-def of_ranks(found, alone):
-    def ask(size):
-        for name in scenarios.SAVED:
-            file, _ = alone(name)
-        if size == 3:
-            ask(2)  # whose files are gone on with
-        return found("training_scenarios:everything", size, file.parent)
-
-    return ask
+def trainings(of_ranks):
+    """``trainings(size)``: what came of them on each rank."""
+    return lambda size: [found["trainings"] for found in of_ranks(size)]
 
 
 def assert_close(found, expected, tolerance):
@@ -52,9 +31,9 @@ def assert_close(found, expected, tolerance):
 
 @pytest.mark.filterwarnings("ignore:env")
 @pytest.mark.parametrize(("name", "size"), CASES)
-def test_a_training_is_that_of_one_process(of_ranks, alone, name, size):
+def test_a_training_is_that_of_one_process(trainings, alone, name, size):
     expected = alone(name)[1]
-    for found in of_ranks(size):
+    for found in trainings(size):
         found = found[name]
         assert_close(found, expected, TOLERANCE[name])
         for field, array in expected["first"].items():
@@ -71,8 +50,8 @@ def test_a_training_is_that_of_one_process(of_ranks, alone, name, size):
 
 
 @pytest.mark.parametrize(("name", "size"), [(name, size) for name, size in CASES if size > 1])
-def test_ranks_have_the_same_bits(of_ranks, name, size):
-    first, *others = (found[name] for found in of_ranks(size))
+def test_ranks_have_the_same_bits(trainings, name, size):
+    first, *others = (found[name] for found in trainings(size))
     for other in others:
         for part in ("policy", "critic", *STATISTICS):
             for one, its in zip(first.get(part, []), other.get(part, []), strict=True):
@@ -81,44 +60,44 @@ def test_ranks_have_the_same_bits(of_ranks, name, size):
         assert first["episodes"].tobytes() == other["episodes"].tobytes()
 
 
-def test_a_module_that_begins_at_random_begins_as_that_of_rank_0(of_ranks, alone):
+def test_a_module_that_begins_at_random_begins_as_that_of_rank_0(trainings, alone):
     expected = alone("own")[1]["policy"][0]
     scenarios.torch.manual_seed(101)
     other = scenarios.Own(3).bias.numpy()
-    for found in of_ranks(2):
+    for found in trainings(2):
         bias = found["own"]["policy"][0]
         np.testing.assert_array_equal(bias, expected)
         assert abs(bias - other).max() > 0.01
 
 
 @pytest.mark.parametrize("name", scenarios.SAVED)
-def test_a_checkpoint_of_two_ranks_goes_on_with_two_to_the_bit(of_ranks, name):
-    for found in of_ranks(2):
+def test_a_checkpoint_of_two_ranks_goes_on_with_two_to_the_bit(trainings, name):
+    for found in trainings(2):
         assert found[name]["inexact"] is None
         assert found[f"{name}, of two"]["digest"] == found[name]["digest"]
 
 
 @pytest.mark.parametrize("name", scenarios.SAVED)
-def test_a_checkpoint_of_two_ranks_goes_on_with_one_and_with_three(of_ranks, common_folder, name):
-    expected = of_ranks(2)[0][name]
-    file = common_folder / "training_scenarios-everything-2" / f"{name}.trpo"
+def test_a_checkpoint_of_two_ranks_goes_on_with_one_and_with_three(trainings, common_folder, name):
+    expected = trainings(2)[0][name]
+    file = common_folder / "scenarios-everything-2" / f"{name}.trpo"
     assert_close(scenarios.go_on(file, None), expected, TOLERANCE[name])
-    for found in of_ranks(3):
+    for found in trainings(3):
         assert_close(found[f"{name}, of two"], expected, TOLERANCE[name])
 
 
 @pytest.mark.parametrize("name", scenarios.SAVED)
-def test_a_checkpoint_of_one_process_goes_on_with_two_ranks(of_ranks, alone, name):
-    for found in of_ranks(2):
+def test_a_checkpoint_of_one_process_goes_on_with_two_ranks(trainings, alone, name):
+    for found in trainings(2):
         assert_close(found[f"{name}, of one"], alone(name)[1], TOLERANCE[name])
 
 
-def test_an_update_takes_as_many_rounds_as_it_has_products_and_trials(of_ranks):
-    for found in of_ranks(3):
+def test_an_update_takes_as_many_rounds_as_it_has_products_and_trials(trainings):
+    for found in trainings(3):
         for index, update in enumerate(found["sync"]["updates"]):
             rounds, _ = update["traffic"]
             # The rollout twice, entropy, gradient, products, trials; a checksum now and then, first of all.
             trials = update["counts"][1] + 1
             assert rounds == 2 + 2 + update["iterations"] + trials + (index == 0)
-    for found in of_ranks(1):
+    for found in trainings(1):
         assert found["sync"]["updates"][0]["traffic"] == (0, 0)

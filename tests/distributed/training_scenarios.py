@@ -150,9 +150,8 @@ def told(report: Any) -> dict[str, Any]:
     }
 
 
-def everything(given: Path) -> dict[str, Any]:
+def everything(ranks: Ranks, given: Path) -> dict[str, Any]:
     """All trainings; those that were saved are gone on with from files of one process and of two."""
-    ranks = Ranks(timeout=120)
     found = {}
     for name in TRAININGS:
         if name != "workers" or ranks.size == 2:
@@ -161,6 +160,6 @@ def everything(given: Path) -> dict[str, Any]:
         if ranks.size == 2:
             found[f"{name}, of one"] = go_on(given / f"{name}.trpo", ranks)
         if ranks.size in (2, 3):
-            of_two = Path("../training_scenarios-everything-2").resolve()
+            of_two = Path("../scenarios-everything-2").resolve()
             found[f"{name}, of two"] = go_on(of_two / f"{name}.trpo", ranks)
     return found

@@ -480,6 +480,8 @@ def _train(run: _Run) -> int:
         folder = run.folder
         steps = agent.total_timesteps - run.first
         say(f"trained  {steps:,} steps in {seconds:.1f} s ({steps / seconds:,.0f} steps/s)")
+        if agent.ranks is not None and agent.num_updates:
+            say(_exchanged(agent, seconds))
         say(f"model    {run.folder.shown(run.folder.model)}")
         done = [_evaluated(run), run.moved or _drawn(run), not run.moved]
         return 0 if all(done) else 1
@@ -494,6 +496,16 @@ def _train(run: _Run) -> int:
             prefix = "" if folder.is_new else f"--resume: {folder.path}: "
             raise CommandError(f"{prefix}{describe(error)}") from error
         return _failed(run, error)
+
+
+def _exchanged(agent: TRPO, seconds: float) -> str:
+    """What the ranks of a training of so many seconds told each other."""
+    assert agent.ranks is not None
+    found, updates = agent.ranks.traffic, agent.num_updates
+    return (
+        f"ranks    {agent.ranks.size}: {found.rounds / updates:.1f} rounds and {found.bytes / updates / 1e6:.2f} MB of "
+        f"each rank an update, {found.seconds / seconds:.1%} of the time in them, waiting for others included"
+    )
 
 
 def _evaluated(run: _Run) -> bool:

@@ -112,7 +112,7 @@ class Ranks:
 
         ValueError where there is only a part of what torchrun sets: a rank that trained alone would not be noticed.
         """
-        alone = not any(os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"))
+        alone = os.environ.get("WORLD_SIZE", "1") in ("", "1") and not os.environ.get("RANK")
         return None if alone and not dist.is_initialized() else cls(timeout)
 
     @property

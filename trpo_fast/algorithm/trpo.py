@@ -372,8 +372,9 @@ class TRPO:
         ----------
         callback : Callback, function of the agent, or a sequence of these, optional
             Called after every update, of several ranks by each of them, but for what writes or prints
-            (``Callback.of_first_rank``); what equals False ends the training, on all, None does not. To end at a goal, take
-            :class:`StopAtReturn`: before an episode has ended ``episode_return_mean`` is NaN, and ``nan < goal`` False.
+            (``Callback.of_first_rank``); what equals False ends the training, on all, None does not. To end at a goal,
+            take :class:`StopAtReturn`: before an episode has ended ``episode_return_mean`` is NaN, and ``nan < goal``
+            False.
         progress_bar : bool
             Show a bar with the return of recent episodes, the KL of the last update and steps per second.
         reset_num_timesteps : bool

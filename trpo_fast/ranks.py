@@ -10,10 +10,11 @@ import atexit
 import itertools
 import os
 import pickle
+import re
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -81,6 +82,7 @@ class Ranks:
     def __init__(self, timeout: float = TIMEOUT) -> None:
         self._timeout = _checked_timeout(timeout)
         limit = timedelta(seconds=self._timeout)
+        self.restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
         self._own_default = not dist.is_initialized()
         if self._own_default:
             missing = [name for name in _VARIABLES if not os.environ.get(name)]
@@ -93,18 +95,19 @@ class Ranks:
             size = _whole("WORLD_SIZE", 1)
             _whole("RANK", 0, size - 1)
             _whole("MASTER_PORT", 0, 65535)
-            store, self.rank, self.size = next(rendezvous("env://", timeout=limit))
-        else:
-            store, self.rank, self.size = _get_default_store(), dist.get_rank(), dist.get_world_size()
-        # A store outlives a group, and nothing is to be read of one before, which may have failed.
-        self._store: Any = PrefixStore(f"trpo_fast/{next(_MADE)}", store)
-        if self._own_default:
-            dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=limit)
+            try:
+                store, self.rank, self.size = next(rendezvous("env://", timeout=limit))
+                self._store: Any = PrefixStore(self._prefix(), store)
+                self._store.set(f"here/{self.rank}", "")
+                dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=limit)
+            except RuntimeError as error:
+                raise RankError(self._who_is_missing(error)) from error
             self._group: Any = dist.group.WORLD
         else:
+            self.rank, self.size = dist.get_rank(), dist.get_world_size()
+            self._store = PrefixStore(self._prefix(), _get_default_store())
             self._group = dist.new_group(backend="gloo", timeout=limit)
         self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        self.restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
         self.run_id = os.environ.get("TORCHELASTIC_RUN_ID", "")
         atexit.register(self.close)  # while what the connections need is still there
         self._ended: str | None = None
@@ -118,7 +121,7 @@ class Ranks:
         ValueError where there is only a part of what torchrun sets: a rank that trained alone would not be noticed.
         """
         timeout = _checked_timeout(timeout)
-        alone = not any(os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"))
+        alone = os.environ.get("WORLD_SIZE", "1") in ("", "1") and not os.environ.get("RANK")
         return None if alone and not dist.is_initialized() else cls(timeout)
 
     @property
@@ -224,6 +227,13 @@ class Ranks:
             with suppress(Exception):
                 dist.destroy_process_group(None if self._own_default else group)
 
+    def _prefix(self) -> str:
+        """Of this group's names in a store that outlives groups, and torchrun's also the processes that it restarts.
+
+        Addresses and failures of a group before are not to be taken for this one's.
+        """
+        return f"trpo_fast/{self.restarts}/{next(_MADE)}"
+
     def _run(self, start: Callable[[], Any], count: int) -> None:
         """Wait for the collective that `start` begins; between pieces of the wait signals are heard."""
         if self._ended is not None:
@@ -237,7 +247,7 @@ class Ranks:
         except RankError:
             raise
         except RuntimeError as error:
-            who = self._who(str(error).strip().splitlines()[0])
+            who = self._who(_line(error))
             if who.endswith(_INTERRUPTED):
                 raise KeyboardInterrupt(who) from error
             raise RankError(who) from error
@@ -245,6 +255,18 @@ class Ranks:
             self._seconds += time.perf_counter() - began
         self._rounds += 1
         self._bytes += count
+
+    def _who_is_missing(self, error: RuntimeError) -> str:
+        """Which ranks have not come, where they do not all meet."""
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        what = f"{_line(error)}; within {self._timeout:g} s at {address}"
+        try:
+            missing = [rank for rank in range(self.size) if not self._store.check([f"here/{rank}"])]
+        except Exception:  # where they were to meet nobody answers
+            return f"the ranks have not met: {what}"
+        if not missing:
+            return f"the ranks have met, but one does not answer: {what}"
+        return f"rank {', '.join(map(str, missing))}: not started, or hangs ({what})"
 
     def _who(self, what: str) -> str:
         """Which ranks are the reason for a collective that failed here, as far as can be known."""
@@ -299,6 +321,17 @@ def count_of(ranks: Ranks | None, own: int) -> int:
     return own if ranks is None else own * ranks.size
 
 
+@contextmanager
+def left_on_error(ranks: Ranks | None) -> Iterator[None]:
+    """Let `ranks` be left where the block raises, so that the others do not wait for this one."""
+    try:
+        yield
+    except BaseException as error:
+        if ranks is not None:
+            ranks.leave(error)
+        raise
+
+
 def as_ranks(given: Any) -> Ranks | None:
     """What the argument `ranks` means: "auto", `Ranks` or None."""
     if isinstance(given, str) and given == "auto":
@@ -306,6 +339,11 @@ def as_ranks(given: Any) -> Ranks | None:
     if given is not None and not isinstance(given, Ranks):
         raise TypeError(f"ranks: {given!r} given; want 'auto', Ranks(...) or None")
     return given
+
+
+def _line(error: BaseException) -> str:
+    """The first line of what `error` says, without the file of torch's that says it."""
+    return re.sub(r"^\[[^\]]*\] ", "", (str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def _done(work: Any) -> bool:

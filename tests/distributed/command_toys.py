@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ VARIABLE = "TRPO_FAST_TESTS_DISTURB"
 class Toy(gymnasium.Env[Any, Any]):
     """A push moves the point, whose distance from zero costs; episodes of 20 steps.
 
-    The variable says ``rank:step:what``: what the process of the rank does to itself, or which error it raises, at
-    that step of its copies, unless the file of that name is there already.
+    The variable says ``rank:step:what``: a signal that the process of the rank gets, or what else it does, at that
+    step of its copies since they were last seeded, unless the file of that name is there already.
     """
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
@@ -27,6 +28,8 @@ class Toy(gymnasium.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
+        if seed is not None:
+            Toy.steps_of_process = 0
         self.at, self.t = float(self.np_random.normal()), 0
         return self._look(), {}
 
@@ -54,10 +57,9 @@ class Toy(gymnasium.Env[Any, Any]):
         Path(what).write_text(f"{os.getpid()}")
         if what == "raise":
             raise OSError("the cable is out")
-        if what == "parent":
-            os.kill(os.getppid(), signal.SIGTERM)  # torchrun's
-        elif what == "keyboard":
-            os.kill(os.getppid(), signal.SIGINT)
+        if what in ("terminate", "interrupt"):  # torchrun, which tells its ranks
+            os.kill(os.getppid(), signal.SIGTERM if what == "terminate" else signal.SIGINT)
+            time.sleep(60)
         else:
             os.kill(os.getpid(), getattr(signal, what))
 

@@ -58,7 +58,7 @@ def test_a_killed_rank_is_started_anew_and_the_run_ends_with_the_same_bits(undis
 
 
 # Who gets it, and what: a rank that has the folder or not, or torchrun itself.
-STOPS = {"rank 1": "1:{}:SIGTERM", "rank 0": "0:{}:SIGINT", "torchrun": "1:{}:parent", "Ctrl-C": "0:{}:keyboard"}
+STOPS = {"rank 1": "1:{}:SIGTERM", "rank 0": "0:{}:SIGINT", "torchrun": "1:{}:terminate", "Ctrl-C": "0:{}:interrupt"}
 
 
 @pytest.mark.parametrize("who", STOPS)

@@ -39,6 +39,7 @@ from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.algorithm.training_environments import TrainingEnvironments
 from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.engines import AutogradEngine, DistributedEngine, NativeEngine, make_engine
+from trpo_fast.engines.distributed import parts_of
 from trpo_fast.environments.base import Environments
 from trpo_fast.environments.foreign import is_vector_environment
 from trpo_fast.environments.masks import MaskFormat, warn_of_left_out_mask
@@ -46,7 +47,7 @@ from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.spaces import action_structure, numeric_columns, resolved_action_map
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
-from trpo_fast.ranks import Ranks, as_ranks, count_of, share_of
+from trpo_fast.ranks import Ranks, as_ranks, count_of, left_on_error, share_of
 from trpo_fast.recurrence import checked_episode_starts
 from trpo_fast.rollout.advantages import AdvantageFunction
 from trpo_fast.rollout.collector import Collector
@@ -280,10 +281,12 @@ class TRPO:
                 obstacle = bfloat16_obstacle(dtype=self.engine.dtype)
             require_bfloat16("fisher_precision", obstacle)
         self.update_engine: NativeEngine | AutogradEngine | DistributedEngine = self.engine
-        if self.ranks is not None and self.ranks.size > 1:
+        if self.ranks is not None:
             agreement.require_same_agents(self.ranks, self, recipe)
             agreement.take_networks_of_first(self.ranks, self)
-            self.update_engine = DistributedEngine(self.engine, self.ranks)
+            self.update_engine = DistributedEngine(
+                self.engine, self.ranks, parts=parts_of(self.ranks, config.num_envs, self.engine)
+            )
         self.critic_trainer = CriticTrainer(self.networks.critic, config, seed, observation_shape=shape)
         raw = self.networks.raw
         columns = numeric_columns(observation_space) & ~raw
@@ -373,8 +376,10 @@ class TRPO:
         Parameters
         ----------
         callback : Callback, function of the agent, or a sequence of these, optional
-            Called after every update; what equals False ends the training, None does not. To end at a goal, take
-            :class:`StopAtReturn`: before an episode has ended ``episode_return_mean`` is NaN, and ``nan < goal`` False.
+            Called after every update, of several ranks by each of them, but for what writes or prints
+            (``Callback.of_first_rank``); what equals False ends the training, on all, None does not. To end at a goal,
+            take :class:`StopAtReturn`: before an episode has ended ``episode_return_mean`` is NaN, and ``nan < goal``
+            False.
         progress_bar : bool
             Show a bar with the return of recent episodes, the KL of the last update and steps per second.
         reset_num_timesteps : bool
@@ -395,11 +400,12 @@ class TRPO:
             The agent is learning already: called by a callback, or while another thread is here.
         """
         timesteps = training.checked_timesteps("total_timesteps", total_timesteps)
-        if self.ranks is not None:
-            asked = {"total_timesteps": timesteps, "horizon": horizon, "reset_num_timesteps": reset_num_timesteps}
-            self.ranks.require_same({**asked, "num_timesteps": self.num_timesteps})
-        callbacks = CallbackList([callback, ProgressBar() if progress_bar else None])
-        with training.alone(self):
+        first_rank = self.ranks is None or self.ranks.first
+        callbacks = CallbackList([callback, ProgressBar() if progress_bar else None], first_rank=first_rank)
+        with training.alone(self), left_on_error(self.ranks):
+            if self.ranks is not None:
+                asked = {"total_timesteps": timesteps, "horizon": horizon, "reset_num_timesteps": reset_num_timesteps}
+                self.ranks.require_same({**asked, "num_timesteps": self.num_timesteps})
             training.train(self, timesteps, callbacks, self._update, horizon=horizon, reset=reset_num_timesteps)
         return self
 
@@ -720,10 +726,13 @@ class TRPO:
         Raises ValueError, and writes nothing, where :meth:`load` could not take the file: ``path`` is a folder, or
         parameters have become another dtype or size, or are not finite. TypeError where ``path`` is no path.
 
+        Of several ranks the first one writes, with the environments of all, and the others may call it or not.
+
         Called by a callback of :meth:`learn`, it has the states of callbacks as they are then, of those that are still
         to be called of this update the ones before it: save in one that comes last (``Callback.runs_last``).
         """
-        checkpoint.save(self, path)
+        if self.ranks is None or self.ranks.first:
+            checkpoint.save(self, path)
 
     @classmethod
     def load(
@@ -805,12 +814,8 @@ class TRPO:
             ranks=group,
             settings=settings,
         )
-        try:
+        with left_on_error(group):
             return read_latest(path, read)
-        except BaseException as error:
-            if group is not None:
-                group.leave(error)
-            raise
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

@@ -41,7 +41,7 @@ from trpo_fast.cli.stopping import Stopped, say
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError, link_file, read_metadata
-from trpo_fast.ranks import RankError, Ranks
+from trpo_fast.ranks import RankError, Ranks, left_on_error
 from trpo_fast.run_models import checkpoint_name, progress_of
 from trpo_fast.settings import UnavailableError
 
@@ -54,12 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
         return follow(arguments, ranks, lambda: _agent(arguments, ranks)[0])
     arguments.resume = begun_before(arguments, ranks) or arguments.resume
     # What a kill may leave of a start, and whom a folder belongs to: docs/runs.md.
-    try:
+    with left_on_error(ranks):
         run = _resumed(arguments, ranks) if arguments.resume else _new(arguments, ranks)
-    except BaseException as error:
-        if ranks is not None:
-            ranks.leave(error)
-        raise
     try:
         return _train(run)
     except _NotSaved as error:
@@ -102,7 +98,7 @@ class _Run:
         folder.share_with(agent)
         self.timesteps: int = options["timesteps"]
         self.eval_episodes: int = options["eval_episodes"]
-        self.first = agent.total_timesteps
+        self.first, self.first_update = agent.total_timesteps, agent.num_updates
         self.checkpoints = CheckpointCallback(
             folder.checkpoints,
             options["checkpoint_every"],
@@ -480,6 +476,8 @@ def _train(run: _Run) -> int:
         folder = run.folder
         steps = agent.total_timesteps - run.first
         say(f"trained  {steps:,} steps in {seconds:.1f} s ({steps / seconds:,.0f} steps/s)")
+        if agent.ranks is not None and agent.num_updates > run.first_update:
+            say(_exchanged(agent, agent.num_updates - run.first_update, seconds))
         say(f"model    {run.folder.shown(run.folder.model)}")
         done = [_evaluated(run), run.moved or _drawn(run), not run.moved]
         return 0 if all(done) else 1
@@ -494,6 +492,16 @@ def _train(run: _Run) -> int:
             prefix = "" if folder.is_new else f"--resume: {folder.path}: "
             raise CommandError(f"{prefix}{describe(error)}") from error
         return _failed(run, error)
+
+
+def _exchanged(agent: TRPO, updates: int, seconds: float) -> str:
+    """What the ranks of a training told each other, in so many updates and seconds."""
+    assert agent.ranks is not None
+    found = agent.ranks.traffic
+    return (
+        f"ranks    {agent.ranks.size}: {found.rounds / updates:.1f} rounds and {found.bytes / updates / 1e6:.2f} MB of "
+        f"each rank an update, {found.seconds / seconds:.1%} of the time in them, waiting for others included"
+    )
 
 
 def _evaluated(run: _Run) -> bool:

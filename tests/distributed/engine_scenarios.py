@@ -20,6 +20,8 @@ ROWS = 131
 BOUNDS = {1: (0, 131), 2: (0, 40, 131), 3: (0, 40, 41, 131), 4: (0, 40, 41, 70, 131)}
 SOME = np.r_[3:39:2, 100:131:3]  # of which rank 1 has none, unless it is the last
 FIRST = np.arange(2, 37, 3)  # which rank 0 alone has
+PARTS = (0, 11, 22, 22, 40, 41, 55, 60, 61, 70, 92, 110, 131)  # of which one is empty
+IN_ORDER = ("gaussian", "masked product")
 ENTROPY_COEFFICIENT = 0.3
 DAMPING = 0.2
 STEPS: dict[str, dict[str, Any]] = {
@@ -105,6 +107,33 @@ def _of_case(ranks: Ranks, kind: str, name: str) -> dict[str, Any]:
     return found
 
 
+def _in_order(ranks: Ranks, kind: str) -> dict[str, Any]:
+    """With parts that are added in their order, as many of the whole batch for any number of ranks."""
+    case = make_case(kind)
+    count = (len(PARTS) - 1) // ranks.size
+    bounds = PARTS[ranks.rank * count : (ranks.rank + 1) * count + 1]
+    own = slice(bounds[0], bounds[-1])
+    engine = DistributedEngine(make_engine(case.policy, "native"), ranks, parts=count)
+    masks = None if case.masks is None else case.masks[own]
+    starts = [first - own.start for first in bounds[:-1]]
+    batch = Batch(*(array[own] for array in case.data), action_masks=masks, part_starts=starts)
+    engine.bind(batch, entropy_coefficient=ENTROPY_COEFFICIENT)
+    v = case.vector()
+    found: dict[str, Any] = {"gradient with entropy": engine.surrogate_gradient()}
+    before = ranks.traffic
+    found["product"] = engine.fisher_operator() @ v
+    traffic = ranks.traffic.since(before)[:2]
+    for chosen, rows in (("some", SOME), ("first", FIRST)):
+        found[f"product of {chosen}"] = engine.fisher_operator(own_rows(rows, own)) @ v
+    found["entropy"] = np.array(engine.entropy())
+    for preconditioner in ("kfac", "diagonal"):
+        found[preconditioner] = engine.preconditioner(preconditioner, damping=DAMPING) @ v
+    report = trust_region_step(engine, fisher_rows=own_rows(SOME, own), preconditioner="kfac", max_kl=0.1)
+    found["trial"] = np.array(engine.evaluate())
+    found["step"] = engine.parameters().copy()
+    return {"arrays": found, "status": report.status.name, "traffic": traffic}
+
+
 def _preconditioned(ranks: Ranks) -> dict[str, Any]:
     case = make_case("gaussian")
     bounds = BOUNDS[ranks.size]
@@ -163,6 +192,7 @@ def everything(ranks: Ranks) -> dict[str, Any]:
     """All of these, by name."""
     found: dict[str, Any] = {f"{kind}, {name}": _of_case(ranks, kind, name) for kind, name in CASES}
     found |= {"preconditioned": _preconditioned(ranks), "bfloat16": _bfloat16(ranks), "overflow": _overflow(ranks)}
+    found["in order"] = {kind: _in_order(ranks, kind) for kind in IN_ORDER}
     if ranks.size <= recurrent.E:
         found["recurrent"] = _recurrent(ranks)
     before = ranks.traffic

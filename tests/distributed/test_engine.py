@@ -80,6 +80,35 @@ def test_a_step_is_that_of_one_engine_and_has_the_same_bits_on_every_rank(engine
     assert backtracks  # of "backtracked": several trials were compared
 
 
+@pytest.mark.parametrize("kind", scenarios.IN_ORDER)
+def test_parts_that_are_added_in_order_give_the_same_bits_on_any_number_of_ranks(of_ranks, engines, size, kind):
+    case = make_case(kind)
+    oracle, theta, masks, v = case.oracle, case.theta, case.masks, case.vector()
+    expected = of_ranks(1)[0]["engines"]["in order"][kind]
+    arrays = expected["arrays"]
+    gradient = oracle.surrogate_gradient(
+        theta, *case.data, masks=masks, entropy_coefficient=scenarios.ENTROPY_COEFFICIENT
+    )
+    assert relative_error(arrays["gradient with entropy"], gradient) < case.tolerance
+    rows = scenarios.SOME
+    for name, chosen in (("product", slice(None)), ("product of some", rows), ("product of first", scenarios.FIRST)):
+        own_masks = None if masks is None else masks[chosen]
+        product = oracle.fisher_product(theta, case.observations[chosen], v, masks=own_masks)
+        assert relative_error(arrays[name], product) < case.tolerance, name
+    assert arrays["entropy"] == pytest.approx(oracle.entropy(theta, case.observations, masks), rel=case.tolerance)
+    assert expected["status"] == "SUCCESS"
+    trial = oracle.evaluate(
+        arrays["step"], theta, *case.data, masks=masks, entropy_coefficient=scenarios.ENTROPY_COEFFICIENT
+    )
+    np.testing.assert_allclose(arrays["trial"], trial, rtol=1e-9)
+    for found in engines:
+        found = found["in order"][kind]
+        for name, array in arrays.items():
+            assert found["arrays"][name].tobytes() == array.tobytes(), name
+        parts = (len(scenarios.PARTS) - 1) // size
+        assert found["traffic"] == ((1, 8 * parts * len(theta)) if size > 1 else (0, 0))
+
+
 def test_kfac_and_diagonal_are_those_of_all_ranks_statistics(engines, size):
     case = make_case("gaussian")
     theta, bounds = case.theta, scenarios.BOUNDS[size]

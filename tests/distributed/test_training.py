@@ -60,6 +60,15 @@ def test_ranks_have_the_same_bits(trainings, name, size):
         assert first["episodes"].tobytes() == other["episodes"].tobytes()
 
 
+@pytest.mark.parametrize(("name", "size"), [(name, size) for name in scenarios.ROWS_APART[:-1] for size in SIZES[1:]])
+def test_any_number_of_ranks_that_divides_the_parts_gives_the_same_bits(trainings, name, size):
+    expected, found = trainings(1)[0][name], trainings(size)[0][name]
+    for part in ("policy", "critic", *STATISTICS):
+        for one, its in zip(expected.get(part, []), found.get(part, []), strict=True):
+            assert one.tobytes() == its.tobytes(), part
+    assert expected["digest"] == found["digest"]
+
+
 def test_a_module_that_begins_at_random_begins_as_that_of_rank_0(trainings, alone):
     expected = alone("own")[1]["policy"][0]
     scenarios.torch.manual_seed(101)

@@ -60,6 +60,8 @@ class Toy(gymnasium.Env[Any, Any]):
         if what in ("terminate", "interrupt"):  # torchrun, which tells its ranks
             os.kill(os.getppid(), signal.SIGTERM if what == "terminate" else signal.SIGINT)
             time.sleep(60)
+        elif what == "hang":
+            time.sleep(3600)
         else:
             os.kill(os.getpid(), getattr(signal, what))
 

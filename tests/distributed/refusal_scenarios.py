@@ -153,6 +153,16 @@ def _drawn_seed(ranks: Ranks) -> int:
     return make(ranks, seed=None).seed
 
 
+def _other_copies(ranks: Ranks) -> int:
+    """A file of three environments, of which no two ranks have as many, goes on with those that they hand in."""
+    if ranks.first:
+        make(None, Walk, num_envs=3).save("three.trpo")
+    ranks.any(False)  # rank 0 has it by now
+    agent = TRPO.load("three.trpo", env=SyncVectorEnv([Walk] * 2), ranks=ranks)
+    agent.learn(UPDATE)
+    return agent.config.num_envs
+
+
 def _callback_stops(ranks: Ranks) -> int:
     agent = make(ranks)
     agent.learn(9 * UPDATE, lambda agent: ranks.rank == 0 or agent.num_updates < 2)
@@ -181,9 +191,9 @@ def everything(given: Any) -> dict[str, Any]:
         except BaseException as error:
             found[name] = type(error).__name__, str(error)
         ranks.close()
-    for name, does in (("drawn seed", _drawn_seed), ("callback stops", _callback_stops)):
+    for name, does in {"seed": _drawn_seed, "stops": _callback_stops, "copies": _other_copies}.items():
         ranks = Ranks(timeout=120)
-        found[name] = does(ranks)
+        found[f"after {name}"] = does(ranks)
         ranks.close()
     found["hung"] = _hung(Ranks(timeout=8))
     return found

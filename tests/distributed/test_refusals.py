@@ -67,16 +67,20 @@ def test_parameters_that_parted_are_found_and_the_rank_named(of_ranks):
 def test_a_rank_that_hangs_is_named_within_the_timeout(of_ranks):
     (kind, message), (late, said) = (found["hung"] for found in of_ranks)
     assert kind == "RankError"
-    assert re.fullmatch(r"rank 1: its process has ended or hangs \(no answer within 8 s\)", message), message
+    assert re.fullmatch(r"rank 1: its process has ended or hangs \(.+\)", message), message
     assert late == "RankError", said  # it was let go on, and is no longer waited for
 
 
 def test_a_seed_that_nobody_gave_is_the_same_everywhere(of_ranks):
-    assert of_ranks[0]["drawn seed"] == of_ranks[1]["drawn seed"]
+    assert of_ranks[0]["after seed"] == of_ranks[1]["after seed"]
 
 
 def test_a_callback_that_stops_on_one_rank_stops_all(of_ranks):
-    assert [found["callback stops"] for found in of_ranks] == [2, 2]
+    assert [found["after stops"] for found in of_ranks] == [2, 2]
+
+
+def test_environments_that_every_rank_hands_in_count_whatever_a_file_had(of_ranks):
+    assert [found["after copies"] for found in of_ranks] == [4, 4]
 
 
 PARTIAL = {

@@ -114,9 +114,9 @@ def test_kfac_and_diagonal_are_those_of_all_ranks_statistics(engines, size):
     theta, bounds = case.theta, scenarios.BOUNDS[size]
     k = case.oracle.outputs
     summed = None
-    for first, last in itertools.pairwise(bounds):
-        rows = np.arange(last - first)  # a rank's signs are drawn for its own row numbers
-        signs = reference.sign_bits(library.philox, rows, k, SIGN_STREAM)
+    for rank, (first, last) in enumerate(itertools.pairwise(bounds)):
+        rows = np.arange(last - first)  # signs are drawn for a rank's own row numbers, other ones on every rank
+        signs = reference.sign_bits(library.philox, rows, k, SIGN_STREAM, rank)
         cotangents = signs * np.exp(-theta[:k])
         factors = reference.kronecker_factors(case.oracle, theta, case.observations[first:last], cotangents, rows, rows)
         weighted = [(len(rows) / scenarios.ROWS * A, len(rows) / scenarios.ROWS * G) for A, G in factors]

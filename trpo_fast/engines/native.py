@@ -189,13 +189,13 @@ class NativeEngine(PolicyEngine):
         """
         return self._factors.preconditioner(kind, damping=damping, rows=rows, statistics=statistics)
 
-    def kronecker_statistics(self, rows: NDArray[np.int64] | None = None) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    def kronecker_statistics(self, signs: int = 0) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """What `preconditioner` is made from: of each layer A = E[a a'] and G = E[d d'].
 
-        A (inputs + 1, inputs + 1) is a mean over the bound batch; G (outputs, outputs) a sum over it divided by the
-        `total` of `bind`, as F is.
+        A (inputs + 1, inputs + 1) is a mean over a spread of the bound batch; G (outputs, outputs) a sum divided by the
+        `total` of `bind`, as F is. Parts of one batch want other `signs`, so that the noise of their G is independent.
         """
-        return self._factors.statistics(rows)
+        return self._factors.statistics(signs=signs)
 
     def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
         """(improvement, KL) of the current parameters against theta_old; not finite where they are.

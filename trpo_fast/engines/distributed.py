@@ -137,13 +137,17 @@ class DistributedEngine:
             count = np.array([batch.samples], np.int64)
             self.ranks.add(count)
             total = int(count[0])
-        whole = len(self._engines) == 1
         self._starts = [*batch.part_starts, len(batch)]
+        if not isinstance(self.local, NativeEngine):
+            self._shares = [batch.samples / total]
+            self.local.bind(batch, total=total, entropy_coefficient=entropy_coefficient)
+            return
+        self.local.require_served()
         for index, engine in enumerate(self._engines):
-            part = batch if whole else batch.part(index)
+            part = batch.part(index)
             self._shares[index] = 0.0 if part is None else part.samples / total
-            if part is not None:
-                engine.bind(part, total=total, entropy_coefficient=entropy_coefficient)
+            if part is not None and isinstance(engine, NativeEngine):
+                engine.bind_served(part, total, entropy_coefficient)
 
     def surrogate_gradient(self) -> NDArray[Any]:
         """Gradient of the objective at theta_old, (n,)."""

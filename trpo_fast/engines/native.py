@@ -121,10 +121,18 @@ class NativeEngine(PolicyEngine):
             log_std beyond what the dtype can square; a parameter that is not finite, or a policy changed since this
             engine was made so that it can no longer serve, both named.
         """
+        self.require_served()
+        self.bind_served(batch, total, entropy_coefficient)
+
+    def require_served(self) -> None:
+        """ValueError naming what was changed of the policy so that this engine can no longer serve it."""
         obstacle = obstacle_to_native(self._policy)
         if obstacle is not None:
             raise ValueError(f"policy: the native engine cannot serve it any longer: {obstacle}")
         self.refresh()
+
+    def bind_served(self, batch: Batch, total: int | None, entropy_coefficient: float) -> None:
+        """`bind` after `require_served`, which serves for all engines over one policy."""
         observations = as_rows("observations", batch.observations, self.dtype)
         actions = as_rows("actions", batch.actions, np.dtype(np.int64) if self._stores_integers else self.dtype)
         advantages = as_rows("advantages", batch.advantages, self.dtype)

@@ -2,13 +2,15 @@
 
     python -m bench.cost_model        # the tables of docs/scaling.md, by the figures of bench/results/scaling*.json
 
-Of a collective of k ranks over links of latency a (one way) and bandwidth b, each rank with m bytes (Thakur, Rabenseifner,
-Gropp, "Optimization of collective communication operations in MPICH", 2005):
+Of a collective of k ranks over links of latency a (one way) and bandwidth b, each rank with m bytes (Thakur,
+Rabenseifner, Gropp, "Optimization of collective communication operations in MPICH", 2005; that gloo's receivers say
+first that they are ready was found by bench.scaling_network):
 
-- reduction in a ring, as gloo does it: 2 (k - 1) (2 a + m / (k b)), as a message goes when its receiver has said that it
-  is ready; of fewer numbers than ranks have parts of, where receivers wait already: 2 (k - 1) (a + m / (k b));
+- reduction in a ring, as gloo does it: 2 (k - 1) (2 a + m / (k b)), as a message goes when its receiver has said that
+  it is ready; of one or two numbers, for which receivers wait already: 2 (k - 1) (a + m / (k b));
 - gathering in a ring, as gloo does it: (k - 1) (2 a + m / b);
-- reduction by halving and doubling, as MPI libraries do it, to receivers that wait: 2 ceil(log2 k) a + 2 (k - 1) m / (k b).
+- reduction by halving and doubling, as MPI libraries do it, to receivers that wait: 2 ceil(log2 k) a +
+  2 (k - 1) m / (k b).
 
 Additions of a reduction are left out: they are a memory's pace, where the wire is slower. So are ranks that are late:
 each collective waits for the slowest.

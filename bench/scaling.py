@@ -10,9 +10,9 @@ Alternating rounds of whole updates, medians of them and of the ratios of rounds
 - `--ranks` ranks under torchrun, each on a core of its own, 8 copies each. All have to have the same parameters;
 - the plain program with `overlap_critic=False`, where a phase's seconds are its own: bench.cost_model goes by them.
 
-With it what a rank exchanges in an update, by phase: rounds, bytes of its own, seconds in them, waiting for slower ranks
-included. And what the same bits for any number of ranks would cost: there the 16 partial sums of every reduced vector
-are gathered, each rank giving its part of them, and added in one order, in the place of a reduction by gloo.
+With it what a rank exchanges in an update, by phase: rounds, bytes of its own, seconds in them, waiting for slower
+ranks included. And what the same bits for any number of ranks would cost: there the 16 partial sums of every reduced
+vector are gathered, each rank giving its part of them, and added in one order, in the place of a reduction by gloo.
 """
 
 from __future__ import annotations
@@ -39,7 +39,22 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
 LARGE = [256, 256]  # hidden units of a policy whose vectors are 13 times as long
 
 
-class Side(Timed, Worker):
+class Asked(Worker):
+    """Rank 0, or the plain program, which answers requests."""
+
+    def do(self, request: str, **arguments: Any) -> Any:
+        """What comes of a request."""
+        self.ask({"do": request, **arguments})
+        return self.answer()
+
+    def end(self) -> None:
+        """Let it end by itself, and its ranks with it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+
+class Side(Timed, Asked):
     """The plain program, or `ranks` under torchrun."""
 
     def __init__(self, stack: ExitStack, ranks: int, **task: Any) -> None:
@@ -55,17 +70,6 @@ class Side(Timed, Worker):
         stack.callback(self.end)  # before it is killed: torchrun's ranks would go on alone
         self.rounds: list[dict[str, Any]] = []
         self.described = self.answer()
-
-    def end(self) -> None:
-        """Let it end by itself."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
-
-    def do(self, request: str, **arguments: Any) -> Any:
-        """What comes of a request."""
-        self.ask({"do": request, **arguments})
-        return self.answer()
 
     def round(self, updates: int) -> None:
         """A whole round."""
@@ -185,7 +189,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"  one rank by the plain program {result['one_rank_by_plain']:.3f} (goal 0.97)")
     print(f"  {arguments.ranks} ranks by one {result['ranks_by_one_rank']:.2f} (goal of two 1.6)")
     for phase, moved in result["traffic"].items():
-        print(f"  {phase:15} {moved['rounds']:6.2f} rounds {moved['bytes']:12,.0f} bytes {moved['seconds'] * 1e3:7.2f} ms")
+        print(
+            f"  {phase:15} {moved['rounds']:6.2f} rounds {moved['bytes']:12,.0f} bytes {moved['seconds'] * 1e3:7.2f} ms"
+        )
     for price in result["same_bits"]:
         print(f"  the same bits, {price['parameters']:,} parameters: {price['share']:.1%} of an update (goal 10%)")
     if not result["quiet"]:

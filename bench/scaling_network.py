@@ -3,9 +3,9 @@
     python -m bench.scaling_network [--ranks 2 3 4] [--rounds 3] [--updates 3] [--out FILE]         (Linux, as root)
 
 Each rank is in a network namespace of its own, whose sending `tc tbf` limits. They are joined by the kernel's bridge,
-or, where there is latency, by bench/relay.py in its place, as netem is not in every kernel. What a message costs without
-any limit is measured first, on both, and what an update takes; from these, the limit and the traffic bench.cost_model
-predicts each collective and the update. The namespaces are removed at the end.
+or, where there is latency, by bench/relay.py in its place, as netem is not in every kernel. What a message costs
+without any limit is measured first, on both, and what an update takes; from these, the limit and the traffic
+bench.cost_model predicts each collective and the update. The namespaces are removed at the end.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import cost_model
-from bench.builds import ROOT, Worker
+from bench.builds import ROOT
 from bench.cost_model import Link
 from bench.machine import describe, result_path, share_of_cores
-from bench.scaling import COPIES, ENVIRONMENT, SIDE
+from bench.scaling import COPIES, ENVIRONMENT, SIDE, Asked
 from trpo_fast.benchmarks import QUIET
 
 RELAY = Path(__file__).with_name("relay.py")
@@ -100,9 +100,9 @@ class Network:
                 words = ("rate", f"{limit.megabits}mbit", "burst", "4kb", "limit", "8mb")
                 _call(*qdisc, "add", "dev", "eth0", "root", "tbf", *words)
         if limit.milliseconds:
-            words = (sys.executable, str(RELAY), str(limit.milliseconds / 1e3), *self._ports)
+            program = (sys.executable, str(RELAY), str(limit.milliseconds / 1e3), *self._ports)
             relay = self._relay.enter_context(
-                subprocess.Popen([*self.inside(self.hub), *words], stdout=subprocess.PIPE, text=True)
+                subprocess.Popen([*self.inside(self.hub), *program], stdout=subprocess.PIPE, text=True)
             )
             self._relay.callback(relay.kill)
             assert relay.stdout is not None
@@ -111,7 +111,7 @@ class Network:
 
 
 @contextmanager
-def started(ranks: int, env: str) -> Iterator[tuple[Network, Any]]:
+def started(ranks: int, env: str) -> Iterator[tuple[Network, Asked]]:
     """The network, and what asks its ranks."""
     with ExitStack() as stack:
         network = Network(stack, ranks)
@@ -127,18 +127,15 @@ def started(ranks: int, env: str) -> Iterator[tuple[Network, Any]]:
                 )
                 stack.callback(process.kill)
             else:
-                side = Worker(stack, SIDE, ROOT, own, python=command, arguments=(task,))
+                side = Asked(stack, SIDE, ROOT, own, python=command, arguments=(task,))
+                stack.callback(side.end)
         yield network, side
 
 
 def measure(ranks: int, env: str, rounds: int, updates: int) -> dict[str, Any]:
     """What each limit makes of the collectives and of an update, measured and predicted."""
     with started(ranks, env) as (network, side):
-        described = side.answer()
-
-        def do(request: str, **arguments: Any) -> Any:
-            side.ask({"do": request, **arguments})
-            return side.answer()
+        described, do = side.answer(), side.do
 
         def figures(limit: Limit) -> dict[str, Any]:
             network.limit(limit)
@@ -214,7 +211,9 @@ def _call(*command: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, predict, print and write."""
-    parser = argparse.ArgumentParser(prog="python -m bench.scaling_network", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.scaling_network", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--env", default="HalfCheetah-v5")
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 3, 4])
     parser.add_argument("--rounds", type=int, default=3, help="of each limit (default 3)")

@@ -1,7 +1,7 @@
 """The tables of docs/scaling.md from bench/results: scaling*.json, scaling_network*.json, learning/large_batches.
 
-    python -m bench.scaling_report              # rewrite them
-    python -m bench.scaling_report --check      # exit code 1 where the page is not what the results make
+python -m bench.scaling_report              # rewrite them
+python -m bench.scaling_report --check      # exit code 1 where the page is not what the results make
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ LINKS = {
     "fabric, 2 us, 100 Gbit/s": Link(2e-6, 100e9 / 8),
 }
 RANKS = (8, 32, 100, 300, 1000)
+MOST = 100_000  # ranks that are looked at
 TRIALS = 1.5  # of the line search, for arms whose curves do not say
 
 
@@ -81,15 +82,21 @@ def measured(found: Sequence[Mapping[str, Any]]) -> list[str]:
         phases = {name: one for name, one in result["traffic"].items() if one["rounds"]}
         total = {key: sum(one[key] for one in phases.values()) for key in ("rounds", "bytes", "seconds")}
         rows = [
-            [name, f"{one['rounds']:.3g}", f"{one['bytes']:,.0f}", duration(one["seconds"]), f"{one['seconds'] / update:.1%}"]
+            [
+                name,
+                f"{one['rounds']:.3g}",
+                f"{one['bytes']:,.0f}",
+                duration(one["seconds"]),
+                f"{one['seconds'] / update:.1%}",
+            ]
             for name, one in {**phases, "all": total}.items()
         ]
         lines += [*table([f"an update of {ranks} ranks", "rounds", "bytes of a rank", "in them", "share"], rows), ""]
         local = update_of(result)
         alone, several = (update_seconds(local, Link(0.0, float("inf")), k) for k in (1, ranks))
         lines += [
-            f"Without any wire, {ranks} ranks could be {ranks * alone.total / several.total:.2f} times one: each fits the whole "
-            f"batch, {duration(several.critic)} in the place of {duration(alone.critic)}, and prepares it, "
+            f"Without any wire, {ranks} ranks could be {ranks * alone.total / several.total:.2f} times one: each fits "
+            f"the whole batch, {duration(several.critic)} in the place of {duration(alone.critic)}, and prepares it, "
             f"{duration(several.preparation)} in the place of {duration(alone.preparation)}.",
             "",
         ]
@@ -136,65 +143,80 @@ def update_of(result: Mapping[str, Any]) -> Update:
     )
 
 
-def _percent(update: Update, link: Link, **how: str) -> list[str]:
-    return [f"{efficiency(update, link, ranks, **how):.0%}" for ranks in RANKS]
-
-
 def cost_tables(found: Sequence[Mapping[str, Any]] | None = None) -> list[str]:
-    """Efficiency by number of ranks and network, for both ways to fit the critic, by what one update costs here."""
-    found = load(RESULTS, "scaling") if found is None else found
-    update = update_of(found[0])
-    few = update._replace(products=2.0, statistics=3 * update.parameters)
-    large = update._replace(samples=8 * update.samples)
+    """By what an update costs here: efficiency by ranks and network, where half of it is left, what saves rounds."""
+    update = update_of((load(RESULTS, "scaling") if found is None else found)[0])
     slow = update._replace(rollout=10 * update.rollout)
-    ways: dict[str, tuple[Update, dict[str, str]]] = {
-        "as built": (update, {}),
-        "fit by reduced gradients": (update, {"fit": "reduced"}),
-        "the same, halving and doubling": (update, {"fit": "reduced", "algorithm": "halving"}),
-        "the same, 2 products with K-FAC": (few, {"fit": "reduced", "algorithm": "halving"}),
-        "the same, 10 products, 8 times the samples": (large, {"fit": "reduced", "algorithm": "halving"}),
-        "as built, a simulator 10 times as slow": (slow, {}),
-        "fit by reduced gradients, that simulator": (slow, {"fit": "reduced"}),
+    ways = {  # fit, reductions
+        "as built": (update, "whole", "ring"),
+        "the critic by reduced gradients": (update, "reduced", "ring"),
+        "the same, by halving and doubling": (update, "reduced", "halving"),
+        "as built, a simulator 10 times as slow": (slow, "whole", "ring"),
+        "the critic by reduced gradients, that simulator": (slow, "reduced", "ring"),
     }
-    local = (
-        f"A rank takes, a sample, {duration(update.rollout)} for the rollout, {duration(update.product)} for a product, "
-        f"{duration(update.fit)} for the fit and {duration(update.preparation)} for the preparation; {update.samples:,} samples of "
-        f"{update.sample_bytes:.0f} bytes, P = {update.parameters:,}, {update.products:.0f} products."
-    )
-    lines = [local, ""]
+    lines = [
+        f"A rank takes, a sample, {duration(update.rollout)} for the rollout, {duration(update.product)} for a "
+        f"product, {duration(update.fit)} for the fit and {duration(update.preparation)} for the preparation; "
+        f"{update.samples:,} samples of {update.sample_bytes:.0f} bytes, P = {update.parameters:,}, "
+        f"{update.products:.0f} products.",
+        "",
+    ]
     for name, link in LINKS.items():
-        rows = [[way, *_percent(what, link, **how)] for way, (what, how) in ways.items()]
+        rows = [
+            [way, *(f"{efficiency(what, link, k, fit=fit, algorithm=algorithm):.0%}" for k in RANKS)]
+            for way, (what, fit, algorithm) in ways.items()
+        ]
         lines += [*table([name, *(f"{ranks:,} ranks" for ranks in RANKS)], rows), ""]
-    link = LINKS["Ethernet, 50 us, 10 Gbit/s"]
+    rows = [
+        [way, f"{rounds(what, fit=fit):.3g}", *(_largest(what, link, fit, algorithm) for link in LINKS.values())]
+        for way, (what, fit, algorithm) in ways.items()
+    ]
+    lines += ["The number of ranks up to which each is at least half as fast as one alone:", ""]
+    lines += [*table(["", "rounds an update", *LINKS], rows), ""]
+    kfac = update._replace(statistics=3 * update.parameters)  # of a layer of a inputs and b outputs, a^2 + b^2
+    savings = {
+        "10 products": update._replace(products=10.0),
+        "2 products with K-FAC": kfac._replace(products=2.0),
+        "1 product with K-FAC": kfac._replace(products=1.0),
+        "10 products, 8 times the samples": update._replace(products=10.0, samples=8 * update.samples),
+    }
+    many = 100
     rows = []
-    for way, (what, how) in ways.items():
-        of_way = rounds(what, **({"fit": how["fit"]} if "fit" in how else {}))
-        rows.append([way, f"{of_way:.3g}", *(_largest(what, one, how) for one in LINKS.values())])
-    head = ["", "rounds an update", *(f"{name}: half at" for name in LINKS)]
-    seconds = update_seconds(update, link, 100)
+    for name, what in savings.items():
+        millions = many * what.samples / 1e6
+        rows.append([name, f"{rounds(what):.3g}", f"{rounds(what) / millions:.3g}"])
+        for link in LINKS.values():
+            rows[-1].append(duration(update_seconds(what, link, many).reductions / millions))
+    head = [f"as built, {many} ranks", "rounds an update", "rounds a million samples"]
+    lines += ["What saves rounds, and seconds in reductions of a million samples of all ranks:", ""]
+    lines += [*table([*head, *LINKS], rows), ""]
+    seconds = update_seconds(update, LINKS["Ethernet, 50 us, 10 Gbit/s"], many)
     lines += [
-        "The number of ranks up to which each is at least half as fast as one alone:",
-        "",
-        *table(head, rows),
-        "",
-        f"As built, 100 ranks on Ethernet of 10 Gbit/s: {duration(seconds.total)} an update, of which rollout "
-        f"{duration(seconds.rollout)}, the critic's fit {duration(seconds.critic)}, preparation {duration(seconds.preparation)}, "
-        f"gathering {duration(seconds.gathering)}, reductions {duration(seconds.reductions)}.",
+        f"As built, {many} ranks on Ethernet of 10 Gbit/s: {duration(seconds.total)} an update, of which rollout "
+        f"{duration(seconds.rollout)}, the critic's fit {duration(seconds.critic)}, preparation "
+        f"{duration(seconds.preparation)}, gathering {duration(seconds.gathering)}, reductions "
+        f"{duration(seconds.reductions)}.",
         "",
     ]
     return lines
 
 
-def _largest(update: Update, link: Link, how: Mapping[str, str]) -> str:
+def _largest(update: Update, link: Link, fit: str, algorithm: str) -> str:
     """The most ranks of which each is at least half as fast as one alone."""
-    most = 1 << 20
-    low, high = 1, 2
-    while high < most and efficiency(update, link, high, **how) >= 0.5:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if efficiency(update, link, middle, **how) >= 0.5 else (low, middle)
-    return f"{low:,}" if low < most // 2 else "any"
+
+    def pays(ranks: int) -> bool:
+        return efficiency(update, link, ranks, fit=fit, algorithm=algorithm) >= 0.5
+
+    below = 1
+    while pays(2 * below):
+        below *= 2
+        if below > MOST:
+            return f"over {MOST:,}"
+    above = 2 * below
+    while above - below > 1:
+        middle = (below + above) // 2
+        below, above = (middle, above) if pays(middle) else (below, middle)
+    return f"{below:,}"
 
 
 def network(found: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -213,7 +235,13 @@ def network(found: Sequence[Mapping[str, Any]]) -> list[str]:
                 cells = (f"{duration(a)} / {duration(b)} ({b / a:.2f})" for a, b in pairs)
                 rows.append([ranks, one["limit"], *cells])
         n = next(iter(result["ranks"].values()))["agent"]["parameters"]
-        head = ["ranks", "limit of each link", f"reduction of {n:,} numbers", "gathering of 16 such vectors", "an update"]
+        head = [
+            "ranks",
+            "limit of each link",
+            f"reduction of {n:,} numbers",
+            "gathering of 16 such vectors",
+            "an update",
+        ]
         lines += [origin(result), "", "Predicted / measured (ratio):", "", *table(head, rows), ""]
     return lines
 

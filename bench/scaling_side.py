@@ -1,4 +1,4 @@
-"""A rank of what `bench.scaling` and `bench.scaling_network` measure, or the plain program: a round when it is asked to.
+"""A rank of what `bench.scaling` and `bench.scaling_network` measure, or the plain program: rounds on request.
 
 Run as a file, with what to be as JSON in its argument; under torchrun, or with the variables that it sets, it is one of
 several ranks. Rank 0 reads requests, a line each, and answers for all.
@@ -120,18 +120,23 @@ def rounds(env: str, **settings: Any) -> Iterator[dict[str, Any]]:
         assert ranks is not None
         parts = BLOCKS // ranks.size
         array, own = np.zeros(numbers, dtype), np.zeros((parts, numbers), dtype)
-        took: list[list[float]] = [[], []]
-        for _ in range(repeats):
-            began = time.perf_counter()
-            ranks.add(array)
-            added = time.perf_counter()
+
+        def gather() -> None:
             blocks = ranks.gather(own).reshape(-1, numbers)
             total = blocks[0].copy()
             for block in blocks[1:]:
                 total += block
-            for times, spent in zip(took, (added - began, time.perf_counter() - added), strict=True):
-                times.append(spent)
-        reduced, gathered = map(statistics.median, took)
+
+        def median(call: Callable[[], None]) -> float:
+            took = []
+            for _ in range(repeats):
+                began = time.perf_counter()
+                call()
+                took.append(time.perf_counter() - began)
+            return statistics.median(took)
+
+        # Not in turns: what a slow link has still to send of a large message delays the small one behind it.
+        reduced, gathered = median(lambda: ranks.add(array)), median(gather)
         return {"reduction": reduced, "gathering": gathered, "bytes": array.nbytes, "gathered_bytes": own.nbytes}
 
     requests: dict[str, Callable[..., dict[str, Any]]] = {"train": train, "collectives": collectives}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -90,9 +91,13 @@ class Ranks:
                     f"ranks: {given or 'none of the variables'} given without {', '.join(missing)}; want torchrun, "
                     "which sets them, e.g. torchrun --nproc-per-node=2 -m trpo_fast train ..."
                 )
-            store, self.rank, self.size = next(rendezvous("env://", timeout=limit))
-            self._store: Any = PrefixStore("trpo_fast", store)
-            dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=limit)
+            try:
+                store, self.rank, self.size = next(rendezvous("env://", timeout=limit))
+                self._store: Any = PrefixStore("trpo_fast", store)
+                self._store.set(f"here/{self.rank}", "")
+                dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=limit)
+            except RuntimeError as error:
+                raise RankError(self._who_is_missing(error)) from error
             self._group: Any = dist.group.WORLD
         else:
             self.rank, self.size = dist.get_rank(), dist.get_world_size()
@@ -112,7 +117,7 @@ class Ranks:
 
         ValueError where there is only a part of what torchrun sets: a rank that trained alone would not be noticed.
         """
-        alone = not any(os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"))
+        alone = os.environ.get("WORLD_SIZE", "1") in ("", "1") and not os.environ.get("RANK")
         return None if alone and not dist.is_initialized() else cls(timeout)
 
     @property
@@ -231,7 +236,7 @@ class Ranks:
         except RankError:
             raise
         except RuntimeError as error:
-            who = self._who(str(error).strip().splitlines()[0])
+            who = self._who(_line(error))
             if who.endswith(_INTERRUPTED):
                 raise KeyboardInterrupt(who) from error
             raise RankError(who) from error
@@ -239,6 +244,18 @@ class Ranks:
             self._seconds += time.perf_counter() - began
         self._rounds += 1
         self._bytes += count
+
+    def _who_is_missing(self, error: RuntimeError) -> str:
+        """Which ranks have not come, where they do not all meet."""
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        what = f"{_line(error)}; within {self._timeout:g} s at {address}"
+        try:
+            missing = [rank for rank in range(self.size) if not self._store.check([f"here/{rank}"])]
+        except Exception:  # where they were to meet nobody answers
+            return f"the ranks have not met: {what}"
+        if not missing:
+            return f"the ranks have met, but one does not answer: {what}"
+        return f"rank {', '.join(map(str, missing))}: not started, or hangs ({what})"
 
     def _who(self, what: str) -> str:
         """Which ranks are the reason for a collective that failed here, as far as can be known."""
@@ -284,6 +301,11 @@ def as_ranks(given: Any) -> Ranks | None:
     if given is not None and not isinstance(given, Ranks):
         raise TypeError(f"ranks: {given!r} given; want 'auto', Ranks(...) or None")
     return given
+
+
+def _line(error: BaseException) -> str:
+    """The first line of what `error` says, without the file of torch's that says it."""
+    return re.sub(r"^\[[^\]]*\] ", "", (str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def _done(work: Any) -> bool:

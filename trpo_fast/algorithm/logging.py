@@ -120,6 +120,8 @@ class RunLogger(Callback):
         farther, and neither a row nor a model as far as the agent is, which has begun.
     """
 
+    of_first_rank = True
+
     def __init__(self, folder: str | os.PathLike[str], tensorboard: bool | None = None) -> None:
         self.folder = checked_path("folder", folder).absolute()  # an environment may change the working folder
         self._with_events = False if tensorboard is False else _has_tensorboard(required=bool(tensorboard))

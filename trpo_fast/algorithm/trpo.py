@@ -371,8 +371,10 @@ class TRPO:
         Parameters
         ----------
         callback : Callback, function of the agent, or a sequence of these, optional
-            Called after every update; what equals False ends the training, None does not. To end at a goal, take
-            :class:`StopAtReturn`: before an episode has ended ``episode_return_mean`` is NaN, and ``nan < goal`` False.
+            Called after every update, of several ranks by each of them, but for what writes or prints
+            (``Callback.of_first_rank``); what equals False ends the training, on all, None does not. To end at a goal,
+            take :class:`StopAtReturn`: before an episode has ended ``episode_return_mean`` is NaN, and ``nan < goal``
+            False.
         progress_bar : bool
             Show a bar with the return of recent episodes, the KL of the last update and steps per second.
         reset_num_timesteps : bool
@@ -396,7 +398,8 @@ class TRPO:
         if self.ranks is not None:
             asked = {"total_timesteps": timesteps, "horizon": horizon, "reset_num_timesteps": reset_num_timesteps}
             self.ranks.require_same({**asked, "num_timesteps": self.num_timesteps})
-        callbacks = CallbackList([callback, ProgressBar() if progress_bar else None])
+        first_rank = self.ranks is None or self.ranks.first
+        callbacks = CallbackList([callback, ProgressBar() if progress_bar else None], first_rank=first_rank)
         with training.alone(self):
             training.train(self, timesteps, callbacks, self._update, horizon=horizon, reset=reset_num_timesteps)
         return self
@@ -718,10 +721,13 @@ class TRPO:
         Raises ValueError, and writes nothing, where :meth:`load` could not take the file: ``path`` is a folder, or
         parameters have become another dtype or size, or are not finite. TypeError where ``path`` is no path.
 
+        Of several ranks the first one writes, with the environments of all, and the others may call it or not.
+
         Called by a callback of :meth:`learn`, it has the states of callbacks as they are then, of those that are still
         to be called of this update the ones before it: save in one that comes last (``Callback.runs_last``).
         """
-        checkpoint.save(self, path)
+        if self.ranks is None or self.ranks.first:
+            checkpoint.save(self, path)
 
     @classmethod
     def load(

@@ -102,7 +102,7 @@ class _Run:
         folder.share_with(agent)
         self.timesteps: int = options["timesteps"]
         self.eval_episodes: int = options["eval_episodes"]
-        self.first = agent.total_timesteps
+        self.first, self.first_update = agent.total_timesteps, agent.num_updates
         self.checkpoints = CheckpointCallback(
             folder.checkpoints,
             options["checkpoint_every"],
@@ -480,8 +480,8 @@ def _train(run: _Run) -> int:
         folder = run.folder
         steps = agent.total_timesteps - run.first
         say(f"trained  {steps:,} steps in {seconds:.1f} s ({steps / seconds:,.0f} steps/s)")
-        if agent.ranks is not None and agent.num_updates:
-            say(_exchanged(agent, seconds))
+        if agent.ranks is not None and agent.num_updates > run.first_update:
+            say(_exchanged(agent, agent.num_updates - run.first_update, seconds))
         say(f"model    {run.folder.shown(run.folder.model)}")
         done = [_evaluated(run), run.moved or _drawn(run), not run.moved]
         return 0 if all(done) else 1
@@ -498,10 +498,10 @@ def _train(run: _Run) -> int:
         return _failed(run, error)
 
 
-def _exchanged(agent: TRPO, seconds: float) -> str:
-    """What the ranks of a training of so many seconds told each other."""
+def _exchanged(agent: TRPO, updates: int, seconds: float) -> str:
+    """What the ranks of a training told each other, in so many updates and seconds."""
     assert agent.ranks is not None
-    found, updates = agent.ranks.traffic, agent.num_updates
+    found = agent.ranks.traffic
     return (
         f"ranks    {agent.ranks.size}: {found.rounds / updates:.1f} rounds and {found.bytes / updates / 1e6:.2f} MB of "
         f"each rank an update, {found.seconds / seconds:.1%} of the time in them, waiting for others included"

@@ -13,12 +13,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bench.cost_model import Link, Update, efficiency, rounds, update_seconds
+from bench.cost_model import (
+    FLOAT,
+    Link,
+    Update,
+    efficiency,
+    gathering_seconds,
+    reduction_seconds,
+    rounds,
+    update_seconds,
+)
 from bench.learning import RESULTS as LEARNING
 from bench.learning import Arm, Study
 from bench.learning_report import seconds_to
 from bench.machine import kind_of
 from bench.report import MARKS, RESULTS, load, table
+from bench.scaling_side import BLOCKS
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.benchmarks import duration
 
@@ -120,7 +130,18 @@ def same_bits(found: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         head = ["hidden units", "n", "reduced", "16 sums gathered and added", "vectors an update", "added to an update"]
         lines += [origin(result), "", *table(head, rows), ""]
+        update, several = update_of(result), (2, 8, BLOCKS)
+        rows = [[name, *(f"{_added(update, link, k):.1%}" for k in several)] for name, link in LINKS.items()]
+        head = ["the wire's part of it, by the cost model", *(f"{k} ranks" for k in several)]
+        lines += [*table(head, rows), ""]
     return lines
+
+
+def _added(update: Update, link: Link, ranks: int) -> float:
+    """What gathering 16 partial sums of each vector in the place of reducing it adds, as a share of an update."""
+    size = FLOAT * update.parameters
+    each = gathering_seconds(link, ranks, BLOCKS / ranks * size) - reduction_seconds(link, ranks, size)
+    return (1 + update.products) * each / update_seconds(update, link, ranks).total
 
 
 def update_of(result: Mapping[str, Any]) -> Update:

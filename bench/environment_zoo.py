@@ -3,6 +3,7 @@
     python -m bench.environment_zoo --install          # makes the environments, 2 GB and half an hour
     python -m bench.environment_zoo                    # tries those that have no row yet
     python -m bench.environment_zoo --only minigrid --again
+    python -m bench.environment_zoo --only mobile-env --refusals   # what is said to environments that do not fit, alone
     python -m bench.environment_zoo --commands         # what --install would type
     python -m bench.environment_zoo --table            # the committed rows as docs/environments.md shows them
 
@@ -10,7 +11,7 @@ Every package is trained for 4,000 steps, evaluated, saved, loaded (the same pre
 goes on) and loaded to act without torch (the same actions), in a process with a time limit. Nothing is asked of the
 network then. The virtual environments see this Python's own packages, torch for example, and put before them what
 their package wants. Rows go to results/environment_zoo.json and .csv as they come, with the commit that they are of; an
-interrupted run goes on.
+interrupted run goes on. Refusals that were asked for again name the commit that said them.
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ class Trial:
         self.file = folder / "agent.trpo"
         self.row: dict[str, Any] = {}
 
-    def run(self) -> dict[str, Any]:
-        """Every stage that those before it allow: its outcome is "yes", or the error's words."""
+    def run(self, stages: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+        """Every one of `stages` that those before it allow: its outcome is "yes", or the error's words."""
         outcomes: dict[str, str] = {}
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            for name, needs in STAGES.items():
+            for name, needs in stages.items():
                 if any(outcomes.get(need) != "yes" for need in needs):
                     continue
                 try:
@@ -240,6 +241,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "refuse": (),
     "close": ("train",),
 }
+REFUSALS = {"refuse": STAGES["refuse"]}
 
 
 def require_same(expected: Sequence[Any], actions: Sequence[Any]) -> None:
@@ -295,6 +297,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--only", nargs="+", metavar="PACKAGE", help="these, not all")
     parser.add_argument("--again", action="store_true", help="try those that have a row, too")
+    parser.add_argument("--refusals", action="store_true", help="only what does not fit, of those that have a row")
     parser.add_argument("--install", action="store_true", help="make the virtual environments that are not there")
     parser.add_argument("--commands", action="store_true", help="print what --install would type, and stop")
     parser.add_argument("--table", action="store_true", help="print the rows as Markdown, and stop")
@@ -310,7 +313,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--only: no case {', '.join(sorted(unknown))}; there are {', '.join(c.package for c in CASES)}")
     chosen = [case for case in CASES if not arguments.only or case.package in arguments.only]
     if arguments.trial:
-        write_trial(next(case for case in CASES if case.package == arguments.trial), arguments.out)
+        case = next(case for case in CASES if case.package == arguments.trial)
+        write_trial(case, arguments.out, REFUSALS if arguments.refusals else STAGES)
     elif arguments.commands:
         for case in chosen:
             make, *pip = (shlex.join(command) for command in install_commands(case, arguments.place))
@@ -319,6 +323,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print("\n".join([make, link, *pip]))
     elif arguments.table:
         print(table(read_rows(arguments.out)))
+    elif arguments.refusals:
+        refuse_again(chosen, arguments.place, arguments.out, arguments.time_limit)
     elif arguments.install:
         for case in chosen:
             install(case, arguments.place)
@@ -375,7 +381,19 @@ def try_all(cases: Sequence[Case], place: Path, out: Path, *, again: bool, time_
         print(f"{case.package}: {result_of(row)}", flush=True)
 
 
-def run(case: Case, folder: Path, time_limit: float) -> dict[str, Any]:
+def refuse_again(cases: Sequence[Case], place: Path, out: Path, time_limit: float) -> None:
+    """Put what is said now into the rows of those cases that have refusals; all else in the file stays."""
+    document = json.loads(out.read_text(encoding="utf-8"))
+    for case in cases:
+        row = document["rows"].get(case.package, {})
+        if "refused" in row:
+            found = run(case, place / case.package, time_limit, "--refusals")
+            row |= {"refused": found["refused"], "refused_commit": source()}
+            print(f"{case.package}: {row['refused']}", flush=True)
+    out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def run(case: Case, folder: Path, time_limit: float, *options: str) -> dict[str, Any]:
     """One case in a process of its own, started in an empty folder, without a display."""
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
@@ -387,6 +405,7 @@ def run(case: Case, folder: Path, time_limit: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as work:
         out = Path(work, "row.json")
         command = [str(python_of(folder)), "-m", "bench.environment_zoo", "--trial", case.package, "--out", str(out)]
+        command += options
         with (folder / "log.txt").open("w", encoding="utf-8") as log:
             process = subprocess.Popen(
                 command,
@@ -416,7 +435,7 @@ def named(case: Case) -> dict[str, Any]:
     return {"field": case.field, "environment": env}
 
 
-def write_trial(case: Case, out: Path) -> None:
+def write_trial(case: Case, out: Path, stages: Mapping[str, tuple[str, ...]]) -> None:
     """In the process of one case: try it, and write its row."""
     row = {
         **named(case),
@@ -428,7 +447,7 @@ def write_trial(case: Case, out: Path) -> None:
         "versions": {name: version_of(name) for name in (case.package, *case.beside, "gymnasium", "numpy")},
     }
     with tempfile.TemporaryDirectory() as folder:
-        row |= Trial(case, Path(folder)).run()
+        row |= Trial(case, Path(folder)).run(stages)
     out.write_text(json.dumps(row), encoding="utf-8")
 
 

@@ -12,8 +12,8 @@ import pickle
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -292,6 +292,17 @@ def share_of(ranks: Ranks | None, count: int, name: str = "num_envs") -> slice:
 def count_of(ranks: Ranks | None, own: int) -> int:
     """How many things there are where each rank has `own` of them."""
     return own if ranks is None else own * ranks.size
+
+
+@contextmanager
+def left_on_error(ranks: Ranks | None) -> Iterator[None]:
+    """Let `ranks` be left where the block raises, so that the others do not wait for this one."""
+    try:
+        yield
+    except BaseException as error:
+        if ranks is not None:
+            ranks.leave(error)
+        raise
 
 
 def as_ranks(given: Any) -> Ranks | None:

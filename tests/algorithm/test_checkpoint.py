@@ -277,6 +277,14 @@ def test_damaged_names_of_own_networks_are_refused_when_loaded(saved_file, tmp_p
         TRPO.load(tmp_path / "bad.trpo")
 
 
+@pytest.mark.parametrize("value", [None, "text", [], {"policy": 3}, {"actor": {}}])
+def test_damaged_settings_of_own_networks_are_refused_when_loaded(saved_file, tmp_path, value):
+    tensors, metadata = saved_file
+    model_file.write(tmp_path / "bad.trpo", tensors, {**metadata, "own_settings": value})
+    with pytest.raises(model_file.ModelFileError, match=r"bad\.trpo: .*own_settings: .*; want an object"):
+        TRPO.load(tmp_path / "bad.trpo")
+
+
 @pytest.mark.parametrize("value", [None, "env_kwargs", ["vectorization"], [1], {}])
 def test_damaged_names_of_arguments_that_were_not_kept_are_refused_when_loaded(saved_file, tmp_path, value):
     tensors, metadata = saved_file

@@ -188,6 +188,36 @@ def test_loading_asks_for_the_modules_by_name(make_agent, tmp_path):
         TRPO.load(path, policy=OwnPolicy())
 
 
+def own_mlp(**options):
+    return lambda observations, actions, seed: MLPPolicy(observations, actions, (8,), seed=seed, **options)
+
+
+@pytest.mark.parametrize(("saved", "given"), [(True, False), (False, True)])
+def test_a_policy_that_squashes_and_one_that_does_not_are_not_taken_for_each_other(saved, given, make_agent, tmp_path):
+    path = tmp_path / "agent.trpo"
+    make_agent("Pendulum-v1", policy=own_mlp(squash=saved)).save(path)
+    with pytest.raises(ValueError, match=rf"^policy: a MLPPolicy of squash={given} given; want squash={saved}, with"):
+        TRPO.load(path, policy=own_mlp(squash=given))
+    assert TRPO.load(path, policy=own_mlp(squash=saved)).policy.squash == saved
+    arrays, metadata = model_file.read(path)
+    del metadata["own_settings"]  # as in files of earlier versions
+    model_file.write(path, arrays, metadata)
+    TRPO.load(path, policy=own_mlp(squash=given)).close()
+
+
+def test_the_activation_of_a_network_of_this_package_is_the_saved_one(make_agent, tmp_path):
+    path = tmp_path / "agent.trpo"
+
+    def critic(activation):
+        return lambda observations, actions, seed: MLPCritic(observations, (8,), activation)
+
+    make_agent("Pendulum-v1", policy=own_mlp(activation="relu"), critic=critic("relu")).save(path)
+    with pytest.raises(ValueError, match="policy: a MLPPolicy of activation='tanh' given; want activation='relu'"):
+        TRPO.load(path, policy=own_mlp(), critic=critic("relu"))
+    with pytest.raises(ValueError, match="critic: a MLPCritic of activation='tanh' given; want activation='relu'"):
+        TRPO.load(path, policy=own_mlp(activation="relu"), critic=critic("tanh"))
+
+
 class Returns(nn.Module):
     """`result` of a linear layer, whatever that is."""
 

@@ -1,16 +1,26 @@
 """What is said of a module that cannot serve, at the engines' and the agent's doors."""
 
 import re
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Categorical, Independent, Laplace, Normal, StudentT, VonMises
+from torch.distributions import (
+    Categorical,
+    Independent,
+    Laplace,
+    Normal,
+    StudentT,
+    TanhTransform,
+    TransformedDistribution,
+    VonMises,
+)
 
-from tests.engines.networks import DISTRIBUTIONS, FORMS, compiling, policy_of
+from tests.engines.networks import DISTRIBUTIONS, FORMS, Detached, Once, compiling, policy_of
 from trpo_fast import TRPO, fisher_matrix, make_engine, trust_region_step
-from trpo_fast.engines.checks import check_critic
+from trpo_fast.engines.checks import check_critic, check_policy
 from trpo_fast.policies import Product
 from trpo_fast.rollout.batch import Batch
 from trpo_fast.solvers import Status
@@ -122,6 +132,18 @@ def test_an_engine_without_a_check_before_it_refuses_a_wrong_product():
         operator @ np.ones(engine.size)
 
 
+@pytest.mark.parametrize("function", [Once, Detached])
+def test_a_function_that_all_outputs_pass_through_and_is_not_differentiated_is_refused(function):
+    message = rf"policy: its backward \({function.__name__}\) is not differentiated as it is computed"
+    normal = Headed(lambda y: Normal(function.apply(y), 1.0))
+    squashed = Headed(lambda y: TransformedDistribution(Normal(function.apply(y), 1.0), [TanhTransform()]))
+    for policy in (normal, squashed):
+        with pytest.raises(ValueError, match=message):
+            check_policy(policy, [torch.from_numpy(OBSERVATIONS).float()])
+    with pytest.raises(ValueError, match=message):
+        fisher_matrix(normal, OBSERVATIONS)
+
+
 class Valued(nn.Module):
     def __init__(self, function):
         super().__init__()
@@ -144,6 +166,61 @@ def test_a_critic_is_checked_too(function, message):
     with pytest.raises(ValueError, match=message):
         check_critic(Valued(function), [torch.from_numpy(OBSERVATIONS).float()])
     check_critic(Valued(torch.tanh), [torch.from_numpy(OBSERVATIONS).float()])
+
+
+def root_of_zero(y):
+    return y + (y - y.detach()).abs().sqrt()
+
+
+def norm_of_zeros(y):
+    return y + (y * 0.0).pow(2).sum(1, keepdim=True).sqrt()
+
+
+def what_a_where_leaves_out(y):
+    return y + torch.where(y.abs() > 100.0, (y * 0.0).sqrt(), 0.0)
+
+
+NOT_FINITE = (root_of_zero, norm_of_zeros, what_a_where_leaves_out)
+
+
+@pytest.mark.parametrize("function", NOT_FINITE)
+def test_derivatives_that_are_finite_for_no_row_are_refused(function):
+    rows = torch.from_numpy(OBSERVATIONS).float()
+    words = "its derivatives are not finite{} for any of the 12 rows of observations that were made up to try it"
+    with pytest.raises(ValueError, match="policy: " + words.format(r" \(Function '\w+Backward0' returned nan.*\)")):
+        check_policy(Headed(lambda y: Normal(function(y), 1.0)), [rows, -rows])
+    with pytest.raises(ValueError, match=r"policy: its derivatives are not finite \(Function '\w+Backward0' returned"):
+        check_policy(Headed(lambda y: TransformedDistribution(Normal(function(y), 1.0), [TanhTransform()])), [rows])
+    with pytest.raises(ValueError, match="critic: " + words.format("")):
+        check_critic(Valued(lambda v: function(v[:, None])[:, 0]), [rows, -rows])
+
+
+def test_derivatives_that_are_not_finite_for_some_rows_are_not_held_against_a_module():
+    rows = torch.from_numpy(OBSERVATIONS).float()
+    rows[:, 0] = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0, 0.0])
+
+    def rooted(y, x):
+        return y + 2.0 * (y * x[:, :1]).pow(2).sum(1, keepdim=True).sqrt()
+
+    class Rooted(nn.Module):
+        def __init__(self, detached=False, value=False):
+            super().__init__()
+            self.layer, self.detached, self.value = nn.Linear(4, 1), detached, value
+
+        def forward(self, observations):
+            y = self.layer(observations)
+            found = rooted(y, observations) * (y.detach() if self.detached else 1.0)
+            return found[:, 0] if self.value else Independent(Normal(found, 1.0), 1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_policy(Rooted(), [rows])
+    with pytest.warns(UserWarning, match="policy: its gradients are not the derivatives"):
+        check_policy(Rooted(detached=True), [rows])
+    check_critic(Rooted(value=True), [rows])
+    rows[:, 0] = 0.0
+    with pytest.raises(ValueError, match=r"policy: its derivatives are not finite .* any of the 6 rows"):
+        check_policy(Rooted(), [rows])
 
 
 class Gaussian(nn.Module):

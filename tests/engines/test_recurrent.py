@@ -7,6 +7,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from torch import nn
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 
+from tests.engines.networks import Once
 from trpo_fast.engines import fisher_matrix, make_engine
 from trpo_fast.engines.checks import check_recurrent
 from trpo_fast.policies.distributions import with_masks
@@ -307,6 +308,12 @@ class Slip(Fused):
             state = torch.zeros_like(state)
         found, after = super().forward(observations, state, episode_starts)
         logits = found.logits
+        if self.slip == "detached":
+            logits = logits * logits.detach()
+        if self.slip == "once":
+            logits = Once.apply(logits)
+        if self.slip == "not finite":
+            logits = logits + (logits - logits.detach()).abs().sqrt()
         if self.slip == "noise":
             logits = logits + torch.randn_like(logits)
         if self.slip == "order":
@@ -325,6 +332,8 @@ SLIPS = {
     "starts ignored": "is not forgotten",
     "noise": "two forward passes",
     "counts": "two forward passes",
+    "once": r"its backward \(Once\) is not differentiated as it is computed",
+    "not finite": r"derivatives are not finite \(.*\) for any of the 5 rows",
 }
 
 
@@ -334,6 +343,32 @@ def test_recurrent_modules_whose_sequences_are_not_their_steps_are_refused(slip)
         check_recurrent("policy", Slip(slip), [torch.randn(5, D)])
 
 
+def test_a_recurrent_module_that_detaches_is_warned_of():
+    with pytest.warns(UserWarning, match="policy: its gradients are not the derivatives of what it computes"):
+        check_recurrent("policy", Slip("detached"), [torch.randn(5, D)])
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda v: v.detach(), "nothing connects its values to its parameters"),
+        (lambda v: v + (v - v.detach()).sqrt(), "its derivatives are not finite for any of the 5 rows"),
+    ],
+)
+def test_a_recurrent_critic_without_a_gradient_is_refused(function, words):
+    critic = RecurrentCritic("gru", SEEN, units=6)
+    forward = critic.forward
+
+    def sloping(*arguments):
+        values, state = forward(*arguments)
+        return function(values), state
+
+    critic.forward = sloping
+    with pytest.raises(ValueError, match=f"critic: {words}"):
+        check_recurrent("critic", critic, [torch.randn(5, D)])
+
+
+@pytest.mark.filterwarnings("error")
 def test_recurrent_modules_that_are_right_pass_the_check():
     check_recurrent("policy", Slip(), [torch.randn(5, D)])
     for kind in ("gru", "lstm"):

@@ -25,6 +25,7 @@ from trpo_fast import model_file
 from trpo_fast.algorithm import hooks
 from trpo_fast.algorithm.config import COUNTER, SEED, TRPOConfig
 from trpo_fast.algorithm.critic import PendingFit
+from trpo_fast.algorithm.networks import settings_of
 from trpo_fast.algorithm.report import UpdateReport
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.spaces import (
@@ -303,6 +304,11 @@ def save(
         "environment": None if agent.recipe is None else agent.recipe.to_json(),
         "arguments_not_kept": [] if agent.recipe is None else agent.recipe.not_kept,
         "own_networks": agent.networks.own,
+        "own_settings": {
+            name: settings_of(getattr(agent.networks, name))
+            for name, own in agent.networks.own.items()
+            if own is not None
+        },
         "buffers": buffers,
         "own_hooks": agent.hooks.names,
         "trained_with_masks": agent.trained_with_masks,
@@ -352,6 +358,7 @@ class SavedAgent:
     observation_space: gym.Space[Any]
     action_space: gym.Space[Any]
     own_networks: dict[str, str | None]  # class of "policy" and of "critic" where the user gave them
+    own_settings: dict[str, dict[str, Any]]  # of these, where they are networks of this package
     own_hooks: dict[str, str | None]  # names of the functions that the user gave for "advantages" and "step"
     kind: str  # of the policy, "cnn" or "mlp": what "auto" may mean changes from one version to the next
     recipe: EnvironmentRecipe | None  # how the environments were made, where an id was given
@@ -385,6 +392,7 @@ def read(path: str | os.PathLike[str]) -> SavedAgent:
             space_from_json(metadata["observation_space"], most),
             space_from_json(metadata["action_space"], most),
             own,
+            _checked_settings(metadata.get("own_settings", {})),  # older files lack it
             _checked_hooks(metadata.get("own_hooks", {})),  # older files lack it
             "cnn" if is_cnn(arrays, metadata["config"]) else "mlp",
             None if metadata["environment"] is None else EnvironmentRecipe.from_json(metadata["environment"]),
@@ -493,6 +501,13 @@ def _checked_reason(begun_anew: Any) -> str | None:
     if isinstance(begun_anew, str | None):
         return begun_anew
     raise ValueError(f"begun_anew: {begun_anew!r} given; want a string, or null")
+
+
+def _checked_settings(settings: Any) -> dict[str, dict[str, Any]]:
+    known = isinstance(settings, dict) and settings.keys() <= {"policy", "critic"}
+    if known and all(isinstance(part, dict) for part in settings.values()):
+        return cast(dict[str, dict[str, Any]], settings)
+    raise ValueError(f"own_settings: {settings!r} given; want an object with policy and critic, objects of settings")
 
 
 def _checked_hooks(own: Any) -> dict[str, str | None]:

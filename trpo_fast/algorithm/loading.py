@@ -13,7 +13,7 @@ from trpo_fast import model_file
 from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.config import BUILT_BY, TRPOConfig
 from trpo_fast.algorithm.hooks import Hooks, StepFunction
-from trpo_fast.algorithm.networks import Network, check_given
+from trpo_fast.algorithm.networks import Network, check_given, check_same_settings
 from trpo_fast.environments.base import Environments
 from trpo_fast.environments.foreign import is_vector_environment
 from trpo_fast.environments.recipe import EnvironmentRecipe
@@ -92,6 +92,7 @@ def load(
                 kind=saved.kind,
                 hooks=hooks,
             )
+            check_same_settings(saved.own_settings, agent.networks)
             checkpoint.check_networks(agent, saved.snapshot)
         agent.trained_with_masks = saved.trained_with_masks
         with model_file.damage_named(path):

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
@@ -43,6 +43,8 @@ from trpo_fast.spaces import REACH, ActionLayout, Box, Leaf, leaves
 from trpo_fast.spaces.images import fits_bytes, flattened_images, has_images, input_parts, is_image
 
 CONVOLVING = (CNNPolicy, CNNCritic, MultiInputPolicy, MultiInputCritic)
+
+LAYERED = (MLPPolicy, MLPCritic, MultiInputPolicy, MultiInputCritic, RecurrentPolicy, RecurrentCritic)
 
 _PROBES = 5  # rows that a module of one's own is checked on
 
@@ -265,6 +267,25 @@ def check_given(own: dict[str, str | None], policy: Network | None, critic: Netw
         if own[name] is None and given is not None:
             what = type(given).__name__ if isinstance(given, nn.Module) else repr(given)
             raise ValueError(f"{name}: {what} given; want none, this agent was saved with the built-in {name}")
+
+
+def check_same_settings(saved: Mapping[str, Mapping[str, Any]], networks: Networks) -> None:
+    """ValueError where a module that is given computes something else with the parameters of the saved one."""
+    for name, settings in saved.items():
+        own = settings_of(getattr(networks, name))
+        for setting, value in settings.items():
+            if own.get(setting, value) != value:
+                raise ValueError(
+                    f"{name}: a {type(getattr(networks, name)).__name__} of {setting}={own[setting]!r} given; want "
+                    f"{setting}={value!r}, with which this agent was saved"
+                )
+
+
+def settings_of(module: nn.Module) -> dict[str, Any]:
+    """Arguments of a network of this package that the shapes of its parameters do not say; of others none."""
+    if not isinstance(module, LAYERED):
+        return {}
+    return {name: getattr(module, name) for name in ("activation", "squash") if hasattr(module, name)}
 
 
 def _both(policy: Any, critic: Any) -> tuple[tuple[str, Any], tuple[str, Any]]:

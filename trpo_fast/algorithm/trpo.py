@@ -45,7 +45,7 @@ from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.spaces import action_structure, numeric_columns, resolved_action_map
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
-from trpo_fast.ranks import Ranks, as_ranks, count_of, share_of
+from trpo_fast.ranks import Ranks, as_ranks, count_of, left_on_error, share_of
 from trpo_fast.recurrence import checked_episode_starts
 from trpo_fast.rollout.advantages import AdvantageFunction
 from trpo_fast.rollout.collector import Collector
@@ -395,12 +395,12 @@ class TRPO:
             The agent is learning already: called by a callback, or while another thread is here.
         """
         timesteps = training.checked_timesteps("total_timesteps", total_timesteps)
-        if self.ranks is not None:
-            asked = {"total_timesteps": timesteps, "horizon": horizon, "reset_num_timesteps": reset_num_timesteps}
-            self.ranks.require_same({**asked, "num_timesteps": self.num_timesteps})
         first_rank = self.ranks is None or self.ranks.first
         callbacks = CallbackList([callback, ProgressBar() if progress_bar else None], first_rank=first_rank)
-        with training.alone(self):
+        with training.alone(self), left_on_error(self.ranks):
+            if self.ranks is not None:
+                asked = {"total_timesteps": timesteps, "horizon": horizon, "reset_num_timesteps": reset_num_timesteps}
+                self.ranks.require_same({**asked, "num_timesteps": self.num_timesteps})
             training.train(self, timesteps, callbacks, self._update, horizon=horizon, reset=reset_num_timesteps)
         return self
 
@@ -809,12 +809,8 @@ class TRPO:
             ranks=group,
             settings=settings,
         )
-        try:
+        with left_on_error(group):
             return read_latest(path, read)
-        except BaseException as error:
-            if group is not None:
-                group.leave(error)
-            raise
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

@@ -41,7 +41,7 @@ from trpo_fast.cli.stopping import Stopped, say
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError, link_file, read_metadata
-from trpo_fast.ranks import RankError, Ranks
+from trpo_fast.ranks import RankError, Ranks, left_on_error
 from trpo_fast.run_models import checkpoint_name, progress_of
 from trpo_fast.settings import UnavailableError
 
@@ -54,12 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
         return follow(arguments, ranks, lambda: _agent(arguments, ranks)[0])
     arguments.resume = begun_before(arguments, ranks) or arguments.resume
     # What a kill may leave of a start, and whom a folder belongs to: docs/runs.md.
-    try:
+    with left_on_error(ranks):
         run = _resumed(arguments, ranks) if arguments.resume else _new(arguments, ranks)
-    except BaseException as error:
-        if ranks is not None:
-            ranks.leave(error)
-        raise
     try:
         return _train(run)
     except _NotSaved as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import scaling_report
+from bench import scaling_network, scaling_report
 from bench.cost_model import (
     Link,
     Update,
@@ -124,6 +124,38 @@ def test_fewer_products_save_as_many_rounds():
 def test_what_is_no_cost_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def network_base(link: Link, ranks: int) -> dict:
+    """What bench.scaling_network would measure without a limit, on a wire that is as the model says."""
+    of_vector, of_parts = 22832, 22832 * (16 // ranks)
+    return {
+        "scalars": {"reduction": reduction_seconds(link, ranks, 16)},
+        "vector": {
+            **{"bytes": of_vector, "reduction": reduction_seconds(link, ranks, of_vector)},
+            **{"gathered_bytes": of_parts, "gathering": gathering_seconds(link, ranks, of_parts)},
+        },
+        "update": 0.5,
+    }
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_a_link_is_known_by_what_its_messages_take(ranks):
+    link = Link(2e-4, 1e9)
+    # The two numbers that are reduced are carried, too: sixteen bytes beside a latency.
+    assert scaling_network.free_link(ranks, network_base(link, ranks)) == pytest.approx(link, rel=1e-3)
+
+
+def test_a_limit_adds_to_an_update_what_its_traffic_takes():
+    base = network_base(Link(1e-4, 1e9), 2)
+    traffic = {"rollout": [2.0, 200_000.0, 0.0], "products": [10.0, 228_320.0, 0.0], "checksum": [0.0, 0.0, 0.0]}
+    predict = scaling_network.predict
+    assert predict(2, scaling_network.Limit(None, 0.0), base, traffic)["update"] == pytest.approx(0.5)
+    # Two messages of a gathering and four of a reduction, a receiver's word included; each way at once.
+    slow = predict(2, scaling_network.Limit(None, 10.0), base, traffic)["update"]
+    assert slow == pytest.approx(0.5 + (2 * 2 + 10 * 4) * 0.01)
+    narrow = predict(2, scaling_network.Limit(8.0, 0.0), base, traffic)["update"]
+    assert narrow == pytest.approx(0.5 + (200_000 + 228_320) * (1e-6 - 1e-9), rel=1e-3)
 
 
 def test_the_most_ranks_are_the_last_that_are_half_as_fast():

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.engines.distributed import parts_of
 from trpo_fast.environments.base import Environments
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.wrappers import warn_of
@@ -144,6 +145,7 @@ class TrainingEnvironments:
             action_map=self._config.action_map,
             observation_dtype=np.uint8 if self._as_bytes else None,
             ranks=self._ranks,
+            learned_parts=parts_of(self._ranks, self._config.num_envs, self._engine) or 1,
         )
         collector.resume(self._state)
         normalizes, scales = self._normalizer is not None, self._scaler is not None

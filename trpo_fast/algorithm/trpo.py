@@ -39,6 +39,7 @@ from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.algorithm.training_environments import TrainingEnvironments
 from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.engines import AutogradEngine, DistributedEngine, NativeEngine, make_engine
+from trpo_fast.engines.distributed import parts_of
 from trpo_fast.environments.base import Environments
 from trpo_fast.environments.masks import MaskFormat, warn_of_left_out_mask
 from trpo_fast.environments.observations import ObservationLayout
@@ -278,10 +279,12 @@ class TRPO:
                 obstacle = bfloat16_obstacle(dtype=self.engine.dtype)
             require_bfloat16("fisher_precision", obstacle)
         self.update_engine: NativeEngine | AutogradEngine | DistributedEngine = self.engine
-        if self.ranks is not None and self.ranks.size > 1:
+        if self.ranks is not None:
             agreement.require_same_agents(self.ranks, self, recipe)
             agreement.take_networks_of_first(self.ranks, self)
-            self.update_engine = DistributedEngine(self.engine, self.ranks)
+            self.update_engine = DistributedEngine(
+                self.engine, self.ranks, parts=parts_of(self.ranks, config.num_envs, self.engine)
+            )
         self.critic_trainer = CriticTrainer(self.networks.critic, config, seed, observation_shape=shape)
         raw = self.networks.raw
         columns = numeric_columns(observation_space) & ~raw

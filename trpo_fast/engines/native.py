@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -138,6 +139,16 @@ class NativeEngine(PolicyEngine):
             action_masks=batch.action_masks,
             entropy_coefficient=entropy_coefficient,
         )
+
+    @property
+    def policy(self) -> MLPPolicy:
+        """The policy that this engine was made for."""
+        return self._policy
+
+    @property
+    def layers(self) -> list[tuple[int, int]]:
+        """Inputs and outputs of each layer."""
+        return list(pairwise(self._policy.widths))
 
     def surrogate_gradient(self) -> NDArray[Any]:
         """Gradient of the objective at theta_old, (n,)."""

@@ -166,6 +166,8 @@ class Collector:
         whose every value it holds, is a quarter of the memory. The engine's by default, and with a normalizer.
     ranks : Ranks, optional
         Of which each steps copies of its own, `adapter`'s: a rollout is that of all ranks, copies of rank 0 first.
+    learned_parts : int
+        Of several ranks, parts of equally many of this one's copies, in whose order its batches are.
     """
 
     def __init__(
@@ -180,6 +182,7 @@ class Collector:
         reward_scaler: RewardScaler | None = None,
         observation_dtype: DTypeLike | None = None,
         ranks: Ranks | None = None,
+        learned_parts: int = 1,
     ) -> None:
         if steps_per_env < 1:
             raise ValueError(f"steps_per_env must be at least 1, got {steps_per_env!r}")
@@ -187,7 +190,7 @@ class Collector:
             raise ValueError(f"seed must not be negative, got {seed!r}")
         normalizer = observation_normalizer
         self._adapter = adapter
-        self._ranks = None if ranks is None or ranks.size == 1 else ranks
+        self._ranks, self._learned_parts = ranks, learned_parts
         self._num_envs = adapter.num_envs * (1 if self._ranks is None else self._ranks.size)
         self._own = share_of(self._ranks, self._num_envs)
         # Where a policy's actions, to the bit, depend on what else is computed with them, all copies are one part.
@@ -366,32 +369,45 @@ class Collector:
 
     def _own_batch(self, rollout: Rollout, advantages: NDArray[Any]) -> Batch:
         """The samples of this rank's copies, which are all where there is one."""
-        own, masks = self._own, rollout.action_masks
-        valid = rollout.valid[:, own].reshape(-1)
-        # Rows that are no samples stay in sequences; log-probabilities are those of the batch's one pass there.
-        recurrent = self._engine.recurrent
-        rows = slice(None) if recurrent or valid.all() else np.flatnonzero(valid)
+        recurrent, masks, size = self._engine.recurrent, rollout.action_masks, rollout.valid.size
+        rows, starts = self._own_rows(rollout)
 
-        def part(array: NDArray[Any]) -> NDArray[Any]:
-            return array[:, own].reshape(valid.size, *array.shape[2:])[rows]
+        def own(array: NDArray[Any]) -> NDArray[Any]:
+            return array.reshape(size, *array.shape[2:])[rows]
 
         return Batch(
-            part(rollout.observations),
-            part(rollout.actions),
-            part(advantages),
-            None if recurrent else part(rollout.log_probs),
-            None if masks is None else part(masks),
-            rollout.sequences.of(own) if recurrent else None,
+            own(rollout.observations),
+            own(rollout.actions),
+            own(advantages),
+            None if recurrent else own(rollout.log_probs),
+            None if masks is None else own(masks),
+            rollout.sequences.of(self._own) if recurrent else None,
+            starts,
         )
+
+    def _own_rows(self, rollout: Rollout) -> tuple[slice | NDArray[np.int64], list[int]]:
+        """Rows, in (T E) order, that this rank learns from, part after part, and where in these each part begins."""
+        # Rows that are no samples stay in sequences; log-probabilities are those of the batch's one pass there.
+        counts = np.ones_like(rollout.valid) if self._engine.recurrent else rollout.valid
+        if self._ranks is None:
+            return (slice(None) if counts.all() else np.flatnonzero(counts)), [0]
+        every = np.arange(counts.size).reshape(counts.shape)
+        width = (self._own.stop - self._own.start) // self._learned_parts
+        firsts = range(self._own.start, self._own.stop, width)
+        parts = [every[:, first : first + width][counts[:, first : first + width]] for first in firsts]
+        starts = np.cumsum([0, *map(len, parts[:-1])]).tolist()
+        return np.concatenate(parts), starts
 
     def own_samples(self, rollout: Rollout, samples: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
         """Numbers, in this rank's batch, of those of `samples`, increasing numbers of all, that are its own."""
-        if samples is None or self._ranks is None:
+        rows, _ = self._own_rows(rollout)
+        if samples is None or self._ranks is None or isinstance(rows, slice):
             return samples
-        own = np.zeros(rollout.valid.shape, np.bool_)
-        own[:, self._own] = True
-        own = own[rollout.valid]
-        return (np.cumsum(own) - 1)[samples[own[samples]]]
+        rows = rows[rollout.valid.reshape(-1)[rows]]
+        number = np.full(rollout.valid.size, -1)
+        number[rows] = np.arange(len(rows))
+        chosen = number[np.flatnonzero(rollout.valid)[samples]]
+        return np.sort(chosen[chosen >= 0])
 
     @property
     def inexact(self) -> str | None:
@@ -556,7 +572,8 @@ class Collector:
         self._observations = self._episodes = None  # until all went well
         first_step = self._first_step = self._step
         state = self._state
-        if self._ranks is None:
+        alone = self._ranks is None or self._ranks.size == 1
+        if self._ranks is None or alone:
             acted = self._act(observations, buffer)
             here = acted.last
         else:
@@ -579,7 +596,7 @@ class Collector:
                 self._normalizer.merge(raw.reshape(-1, raw.shape[-1]) if rollout.valid.all() else raw[rollout.valid])
             except OverflowError as error:
                 raise _too_large("observation", raw, first_step, f"its normalization: {error}") from error
-        environments = acted.environments if self._ranks else self._state_of_environments(acted.environments)
+        environments = self._state_of_environments(acted.environments) if alone else acted.environments
         self._episodes = self._episodes_under_way(acted.last, environments)
         self._observations = here
         return rollout

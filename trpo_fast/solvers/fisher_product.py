@@ -76,7 +76,7 @@ def prepare_fisher(
     ----------
     operator : Operator
         Of ``engine.fisher_operator()``; one that is not compiled stays as it is. Of one that adds up the products of
-        several ranks it is `local`, this rank's own, that is prepared.
+        several it is these, its `parts`, that are prepared.
     products : int
     jacobians : {"auto", "always", "never"}
         "auto" asks `jacobians_pay`, with the caches that Linux tells of this machine's first processor; "always" is
@@ -95,7 +95,9 @@ def prepare_fisher(
     ValueError
         There are no bfloat16 products of this operator; UnavailableError where there are none on this machine.
     """
-    operator = getattr(operator, "local", operator)
+    parts = getattr(operator, "parts", None)
+    if parts is not None:
+        return max((prepare_fisher(part, products, jacobians, precision) for part in parts), default=("", ""))
     if precision == "bfloat16":
         require_bfloat16("fisher_precision", bfloat16_obstacle(operator))
     if not isinstance(operator, FisherOperator):

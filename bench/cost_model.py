@@ -8,7 +8,8 @@ first that they are ready was found by bench.scaling_network):
 
 - reduction in a ring, as gloo does it: 2 (k - 1) (2 a + m / (k b)), as a message goes when its receiver has said that
   it is ready; of one or two numbers, for which receivers wait already: 2 (k - 1) (a + m / (k b));
-- gathering in a ring, as gloo does it: (k - 1) (2 a + m / b);
+- gathering in a ring, as gloo does it: (k - 1) (2 a + m / b); "built" is this for the partial sums of up to 16 ranks,
+  which have 16 together and add them in one order, and the reduction in a ring for more;
 - reduction by halving and doubling, as MPI libraries do it, to receivers that wait: 2 ceil(log2 k) a +
   2 (k - 1) m / (k b).
 
@@ -23,9 +24,10 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-REDUCTIONS = ("ring", "halving")
+REDUCTIONS = ("built", "ring", "halving")
 FITS = ("whole", "reduced")
 FIXED_VECTORS, FIXED_SCALARS = 1, 2  # the gradient; the entropy, and whether a callback stops
+PARTS = 16  # of all ranks, whose sums are added in one order
 SCALAR_BYTES = 16  # improvement and KL
 FLOAT = 4  # bytes of a number
 
@@ -96,13 +98,15 @@ class Seconds(NamedTuple):
         return self.gathering + self.reductions + self.critic_reductions
 
 
-def reduction_seconds(link: Link, ranks: int, size: float, algorithm: str = "ring") -> float:
+def sum_seconds(link: Link, ranks: int, size: float, algorithm: str = "built") -> float:
     """Seconds of one sum over `ranks` of `size` bytes each.
 
     ValueError where `algorithm` is none of REDUCTIONS, or `ranks` less than 1.
     """
     _check("algorithm", algorithm, REDUCTIONS)
     _check_ranks(ranks)
+    if algorithm == "built" and ranks <= PARTS:
+        return gathering_seconds(link, ranks, math.ceil(PARTS / ranks) * size)
     carried = 2 * (ranks - 1) / ranks * size / link.bandwidth
     if algorithm == "halving":
         return 2 * math.ceil(math.log2(ranks)) * link.latency + carried
@@ -115,7 +119,7 @@ def gathering_seconds(link: Link, ranks: int, size: float) -> float:
     return (ranks - 1) * (2 * link.latency + size / link.bandwidth)
 
 
-def update_seconds(update: Update, link: Link, ranks: int, *, fit: str = "whole", algorithm: str = "ring") -> Seconds:
+def update_seconds(update: Update, link: Link, ranks: int, *, fit: str = "whole", algorithm: str = "built") -> Seconds:
     """Seconds of one update on `ranks`, which have `update.samples` each.
 
     Parameters
@@ -128,8 +132,8 @@ def update_seconds(update: Update, link: Link, ranks: int, *, fit: str = "whole"
         The rollout of all is gathered, and each rank prepares it and fits the critic to it, as it is built; or each
         rank keeps its own samples, and the critic's gradients are reduced: ``update.fit_steps`` times, beside a round
         of statistics.
-    algorithm : {"ring", "halving"}
-        Of reductions.
+    algorithm : {"built", "ring", "halving"}
+        Of sums.
 
     Raises
     ------
@@ -139,7 +143,7 @@ def update_seconds(update: Update, link: Link, ranks: int, *, fit: str = "whole"
     _check("fit", fit, FITS)
 
     def reduction(size: float) -> float:
-        return reduction_seconds(link, ranks, size, algorithm)
+        return sum_seconds(link, ranks, size, algorithm)
 
     of_all = update.samples * (ranks if fit == "whole" else 1)
     gathering = gathering_seconds(link, ranks, update.sample_bytes * update.samples) + gathering_seconds(link, ranks, 8)
@@ -164,7 +168,7 @@ def rounds(update: Update, *, fit: str = "whole") -> float:
     return own + (2 if fit == "whole" else 1 + update.fit_steps)
 
 
-def efficiency(update: Update, link: Link, ranks: int, *, fit: str = "whole", algorithm: str = "ring") -> float:
+def efficiency(update: Update, link: Link, ranks: int, *, fit: str = "whole", algorithm: str = "built") -> float:
     """Steps per second of `ranks`, as a share of so many that each train alone."""
     alone = update_seconds(update, link, 1).total
     return alone / update_seconds(update, link, ranks, fit=fit, algorithm=algorithm).total

@@ -22,9 +22,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import cost_model
 from bench.builds import ROOT
-from bench.cost_model import Link
+from bench.cost_model import Link, gathering_seconds, sum_seconds
 from bench.machine import describe, result_path, share_of_cores
 from bench.scaling import COPIES, ENVIRONMENT, SIDE, Asked
 from trpo_fast.benchmarks import QUIET
@@ -169,6 +168,11 @@ def measure(ranks: int, env: str, rounds: int, updates: int) -> dict[str, Any]:
         }
 
 
+def reduction_seconds(link: Link, ranks: int, size: float) -> float:
+    """As gloo does it."""
+    return sum_seconds(link, ranks, size, "ring")
+
+
 def predict(ranks: int, limit: Limit, base: dict[str, Any], traffic: dict[str, list[float]]) -> dict[str, float]:
     """Seconds of a reduced vector, of gathered ones, and of an update, from what they were without a limit."""
     free = free_link(ranks, base)
@@ -182,22 +186,23 @@ def predict(ranks: int, limit: Limit, base: dict[str, Any], traffic: dict[str, l
         for phase, (rounds, size, _) in traffic.items():
             if not rounds:
                 continue
-            of_one = cost_model.gathering_seconds if phase == "rollout" else cost_model.reduction_seconds
+            # All else is gathered: the rollout, and the sums of parts.
+            of_one = reduction_seconds if phase == "stop" else gathering_seconds
             total += rounds * of_one(link, ranks, size / rounds)
         return total
 
     vector = base["vector"]
     return {
-        "reduction": cost_model.reduction_seconds(link, ranks, vector["bytes"]),
-        "gathering": cost_model.gathering_seconds(link, ranks, vector["gathered_bytes"]),
+        "reduction": reduction_seconds(link, ranks, vector["bytes"]),
+        "gathering": gathering_seconds(link, ranks, vector["gathered_bytes"]),
         "update": base["update"] + wire(link) - wire(free),
     }
 
 
 def free_link(ranks: int, base: dict[str, Any]) -> Link:
     """Latency and bandwidth of the link without a limit, by what its reductions and gatherings took."""
-    latency = base["scalars"]["reduction"] / cost_model.reduction_seconds(Link(1.0, float("inf")), ranks, 16)
-    of_latency = cost_model.gathering_seconds(Link(latency, float("inf")), ranks, 0)
+    latency = base["scalars"]["reduction"] / reduction_seconds(Link(1.0, float("inf")), ranks, 16)
+    of_latency = gathering_seconds(Link(latency, float("inf")), ranks, 0)
     spent = base["vector"]["gathering"] - of_latency
     carried = (ranks - 1) * base["vector"]["gathered_bytes"]
     return Link(latency, carried / spent if spent > 0 else float("inf"))

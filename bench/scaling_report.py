@@ -13,22 +13,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bench.cost_model import (
-    FLOAT,
-    Link,
-    Update,
-    efficiency,
-    gathering_seconds,
-    reduction_seconds,
-    rounds,
-    update_seconds,
-)
+from bench.cost_model import PARTS, Link, Update, efficiency, rounds, update_seconds
 from bench.learning import RESULTS as LEARNING
 from bench.learning import Arm, Study
 from bench.learning_report import seconds_to
 from bench.machine import kind_of
 from bench.report import MARKS, RESULTS, load, table
-from bench.scaling_side import BLOCKS
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.benchmarks import duration
 
@@ -114,34 +104,35 @@ def measured(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def same_bits(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the same bits for any number of ranks would cost."""
+    """What the same bits for any number of ranks cost."""
     lines: list[str] = []
     for result in found:
         rows = [
             [
                 "-".join(map(str, price["hidden_sizes"])),
                 f"{price['parameters']:,}",
-                duration(price["seconds"]["vector"]["reduction"]),
-                duration(price["seconds"]["vector"]["gathering"]),
-                f"{price['rounds_an_update']['vector']:.3g}",
-                f"{price['share']:.1%} of {duration(price['update'])}",
+                *(
+                    " / ".join(duration(price[what][way]) for way in ("in order", "reduced"))
+                    for what in ("seconds", "solve")
+                ),
+                " / ".join(f"{price['bytes'][way] / 1e6:.2f} MB" for way in ("in order", "reduced")),
+                f"{price['share']:+.1%}",
             ]
             for price in result["same_bits"]
         ]
-        head = ["hidden units", "n", "reduced", "16 sums gathered and added", "vectors an update", "added to an update"]
+        head = ["hidden units", "n", "an update: in order / reduced", "its products", "bytes of a rank", "price"]
         lines += [origin(result), "", *table(head, rows), ""]
-        update, several = update_of(result), (2, 8, BLOCKS)
-        rows = [[name, *(f"{_added(update, link, k):.1%}" for k in several)] for name, link in LINKS.items()]
+        update, several = update_of(result), (2, 4, 8, PARTS)
+        rows = [[name, *(f"{_added(update, link, k):+.1%}" for k in several)] for name, link in LINKS.items()]
         head = ["the wire's part of it, by the cost model", *(f"{k} ranks" for k in several)]
         lines += [*table(head, rows), ""]
     return lines
 
 
 def _added(update: Update, link: Link, ranks: int) -> float:
-    """What gathering 16 partial sums of each vector in the place of reducing it adds, as a share of an update."""
-    size = FLOAT * update.parameters
-    each = gathering_seconds(link, ranks, BLOCKS / ranks * size) - reduction_seconds(link, ranks, size)
-    return (1 + update.products) * each / update_seconds(update, link, ranks).total
+    """What gathering the sums of parts in the place of reducing adds, as a share of an update."""
+    ordered, reduced = (update_seconds(update, link, ranks, algorithm=way).total for way in ("built", "ring"))
+    return ordered / reduced - 1
 
 
 def update_of(result: Mapping[str, Any]) -> Update:
@@ -169,11 +160,11 @@ def cost_tables(found: Sequence[Mapping[str, Any]] | None = None) -> list[str]:
     update = update_of((load(RESULTS, "scaling") if found is None else found)[0])
     slow = update._replace(rollout=10 * update.rollout)
     ways = {  # fit, reductions
-        "as built": (update, "whole", "ring"),
-        "the critic by reduced gradients": (update, "reduced", "ring"),
+        "as built": (update, "whole", "built"),
+        "the critic by reduced gradients": (update, "reduced", "built"),
         "the same, by halving and doubling": (update, "reduced", "halving"),
-        "as built, a simulator 10 times as slow": (slow, "whole", "ring"),
-        "the critic by reduced gradients, that simulator": (slow, "reduced", "ring"),
+        "as built, a simulator 10 times as slow": (slow, "whole", "built"),
+        "the critic by reduced gradients, that simulator": (slow, "reduced", "built"),
     }
     lines = [
         f"A rank takes, a sample, {duration(update.rollout)} for the rollout, {duration(update.product)} for a "

@@ -72,12 +72,20 @@ class Counted:
         return found
 
 
-def rounds(env: str, **settings: Any) -> Iterator[dict[str, Any]]:
-    """For every request what came of it; the first is there when the agent is."""
+def rounds(env: str, reduced: bool = False, **settings: Any) -> Iterator[dict[str, Any]]:
+    """For every request what came of it; the first is there when the agent is.
+
+    Where `reduced`, sums are gloo's, with other last bits for another number of ranks.
+    """
     import numpy as np
 
     import trpo_fast
+    from trpo_fast.algorithm import training_environments, trpo
     from trpo_fast.ranks import Ranks
+
+    if reduced:
+        for module in (trpo, training_environments):
+            module.__dict__["parts_of"] = lambda *_: None
 
     trpo_fast.set_num_threads(1)
     ranks = Ranks.if_started()
@@ -101,6 +109,8 @@ def rounds(env: str, **settings: Any) -> Iterator[dict[str, Any]]:
         for report in reports:  # now that no fit has to be waited for
             for name, spent in report.timings.items():
                 phases[name] = phases.get(name, 0.0) + spent / updates
+        if not any(report.status.name == "SUCCESS" and 0 < report.kl <= report.max_kl for report in reports):
+            raise AssertionError("no update changed the policy, so their time means nothing")
         traffic = {}
         if ranks is not None:
             traffic = counted.take([one.traffic for one in reports], ranks.traffic.since(ends[0]))

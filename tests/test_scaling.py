@@ -19,8 +19,8 @@ from bench.cost_model import (
     Update,
     efficiency,
     gathering_seconds,
-    reduction_seconds,
     rounds,
+    sum_seconds,
     update_seconds,
 )
 from bench.learning import Study
@@ -59,17 +59,24 @@ def ring(ranks: int, latency: float, seconds_a_part: float) -> float:
 def test_a_reduction_takes_what_its_hops_take(ranks):
     link, size = Link(3e-3, 1e6), 4800.0
     expected = ring(ranks, link.latency, size / ranks / link.bandwidth)
-    assert reduction_seconds(link, ranks, size) == pytest.approx(expected, rel=1e-12)
+    assert sum_seconds(link, ranks, size, "ring") == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(("ranks", "hops"), [(1, 0), (2, 1), (3, 2), (4, 2), (1000, 10)])
 def test_halving_takes_a_logarithm_of_latencies_each_way(ranks, hops):
-    assert reduction_seconds(Link(1.0, math.inf), ranks, 4800, "halving") == 2 * hops
+    assert sum_seconds(Link(1.0, math.inf), ranks, 4800, "halving") == 2 * hops
 
 
 def test_bandwidth_costs_both_ways_of_reducing_the_same():
     link = Link(0.0, 1e6)
-    assert reduction_seconds(link, 8, 4800, "ring") == reduction_seconds(link, 8, 4800, "halving")
+    assert sum_seconds(link, 8, 4800, "ring") == sum_seconds(link, 8, 4800, "halving")
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 16])
+def test_up_to_sixteen_ranks_the_sums_of_sixteen_parts_are_gathered(ranks):
+    link = Link(0.0, 1e6)
+    assert sum_seconds(link, ranks, 4800) == pytest.approx((16 - 16 / ranks) * 4800 / 1e6)
+    assert sum_seconds(link, 17, 4800) == sum_seconds(link, 17, 4800, "ring")
 
 
 def test_a_gathering_brings_every_rank_what_the_others_have():
@@ -98,12 +105,11 @@ def test_a_whole_fit_grows_with_the_ranks_and_a_reduced_one_does_not():
 
 @pytest.mark.parametrize("fit", ["whole", "reduced"])
 def test_rounds_are_those_that_the_seconds_are_made_of(fit):
-    # With bandwidth without end and vectors as small as scalars every reduction of k = 2 takes two latencies.
+    # With bandwidth without end every collective of k = 2 takes two latencies, the receiver's word included.
     small = UPDATE._replace(parameters=2, critic_parameters=2, statistics=2)
-    gatherings = 2 if fit == "whole" else 0
     seconds = update_seconds(small, Link(0.5, math.inf), 2, fit=fit)
     assert seconds.wire == pytest.approx(rounds(small, fit=fit))
-    assert seconds.gathering == (gatherings or 1)
+    assert seconds.gathering == (2 if fit == "whole" else 1)
 
 
 def test_fewer_products_save_as_many_rounds():
@@ -114,8 +120,8 @@ def test_fewer_products_save_as_many_rounds():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: reduction_seconds(FREE, 2, 8, "tree"), "algorithm: 'tree' given; want 'ring' or 'halving'"),
-        (lambda: reduction_seconds(FREE, 0, 8), "ranks: 0 given; want at least 1"),
+        (lambda: sum_seconds(FREE, 2, 8, "tree"), "algorithm: 'tree' given; want 'built' or 'ring' or 'halving'"),
+        (lambda: sum_seconds(FREE, 0, 8), "ranks: 0 given; want at least 1"),
         (lambda: gathering_seconds(FREE, -1, 8), "ranks: -1 given; want at least 1"),
         (lambda: update_seconds(UPDATE, FREE, 2, fit="half"), "fit: 'half' given; want 'whole' or 'reduced'"),
         (lambda: rounds(UPDATE, fit="half"), "fit: 'half' given; want 'whole' or 'reduced'"),
@@ -130,9 +136,9 @@ def network_base(link: Link, ranks: int) -> dict:
     """What bench.scaling_network would measure without a limit, on a wire that is as the model says."""
     of_vector, of_parts = 22832, 22832 * (16 // ranks)
     return {
-        "scalars": {"reduction": reduction_seconds(link, ranks, 16)},
+        "scalars": {"reduction": sum_seconds(link, ranks, 16, "ring")},
         "vector": {
-            **{"bytes": of_vector, "reduction": reduction_seconds(link, ranks, of_vector)},
+            **{"bytes": of_vector, "reduction": sum_seconds(link, ranks, of_vector, "ring")},
             **{"gathered_bytes": of_parts, "gathering": gathering_seconds(link, ranks, of_parts)},
         },
         "update": 0.5,
@@ -148,14 +154,14 @@ def test_a_link_is_known_by_what_its_messages_take(ranks):
 
 def test_a_limit_adds_to_an_update_what_its_traffic_takes():
     base = network_base(Link(1e-4, 1e9), 2)
-    traffic = {"rollout": [2.0, 200_000.0, 0.0], "products": [10.0, 228_320.0, 0.0], "checksum": [0.0, 0.0, 0.0]}
+    traffic = {"rollout": [2.0, 200_000.0, 0.0], "products": [10.0, 1_826_560.0, 0.0], "checksum": [0.0, 0.0, 0.0]}
     predict = scaling_network.predict
     assert predict(2, scaling_network.Limit(None, 0.0), base, traffic)["update"] == pytest.approx(0.5)
-    # Two messages of a gathering and four of a reduction, a receiver's word included; each way at once.
+    # Of each gathering two messages, a receiver's word included; each way at once.
     slow = predict(2, scaling_network.Limit(None, 10.0), base, traffic)["update"]
-    assert slow == pytest.approx(0.5 + (2 * 2 + 10 * 4) * 0.01)
+    assert slow == pytest.approx(0.5 + (2 * 2 + 10 * 2) * 0.01)
     narrow = predict(2, scaling_network.Limit(8.0, 0.0), base, traffic)["update"]
-    assert narrow == pytest.approx(0.5 + (200_000 + 228_320) * (1e-6 - 1e-9), rel=1e-3)
+    assert narrow == pytest.approx(0.5 + (200_000 + 1_826_560) * (1e-6 - 1e-9), rel=1e-3)
 
 
 def test_the_most_ranks_are_the_last_that_are_half_as_fast():

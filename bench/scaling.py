@@ -137,6 +137,7 @@ def price_of_same_bits(env: str, ranks: int, rounds: int, updates: int, hidden: 
             "parameters": n,
             "collectives": ordered.do("collectives", numbers=n, dtype="float32", repeats=50),
             "seconds": {name: side.median("seconds") for name, side in sides.items()},
+            "cpu": {name: side.median("cpu") for name, side in sides.items()},
             "solve": {
                 name: statistics.median(round["phases"]["solve"] for round in side.rounds)
                 for name, side in sides.items()

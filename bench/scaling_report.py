@@ -113,14 +113,22 @@ def same_bits(found: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"{price['parameters']:,}",
                 *(
                     " / ".join(duration(price[what][way]) for way in ("in order", "reduced"))
-                    for what in ("seconds", "solve")
+                    for what in ("seconds", "cpu", "solve")
                 ),
                 " / ".join(f"{price['bytes'][way] / 1e6:.2f} MB" for way in ("in order", "reduced")),
                 f"{price['share']:+.1%}",
             ]
             for price in result["same_bits"]
         ]
-        head = ["hidden units", "n", "an update: in order / reduced", "its products", "bytes of a rank", "price"]
+        head = [
+            "hidden units",
+            "n",
+            "an update: in order / reduced",
+            "processor time of a rank",
+            "products",
+            "bytes of a rank",
+            "price",
+        ]
         lines += [origin(result), "", *table(head, rows), ""]
         update, several = update_of(result), (2, 4, 8, PARTS)
         rows = [[name, *(f"{_added(update, link, k):+.1%}" for k in several)] for name, link in LINKS.items()]

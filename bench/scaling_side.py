@@ -102,9 +102,9 @@ def rounds(env: str, reduced: bool = False, **settings: Any) -> Iterator[dict[st
             reports.append(agent.last_update)
             ends.append(None if ranks is None else ranks.traffic)
 
-        began = time.perf_counter()
+        began, computed = time.perf_counter(), time.process_time()
         agent.learn(updates * per_update, note, reset_num_timesteps=False)
-        seconds = time.perf_counter() - began
+        seconds, computed = time.perf_counter() - began, time.process_time() - computed
         phases: dict[str, float] = {}
         for report in reports:  # now that no fit has to be waited for
             for name, spent in report.timings.items():
@@ -118,6 +118,7 @@ def rounds(env: str, reduced: bool = False, **settings: Any) -> Iterator[dict[st
             "updates": updates,
             "steps_per_second": updates * per_update / seconds,
             "seconds": seconds / updates,
+            "cpu": computed / updates,
             "phases": phases,
             "products": statistics.mean(report.cg_iterations for report in reports),
             "trials": statistics.mean(report.backtracks + 1 for report in reports),

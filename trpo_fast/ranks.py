@@ -172,12 +172,6 @@ class Ranks:
         """What rank 0 gave."""
         return self.gather_objects(value if self.first else None)[0]
 
-    def copy_first(self, array: NDArray[Any]) -> None:
-        """Replace `array` by rank 0's."""
-        if self.size > 1 and array.size:
-            tensor = torch.from_numpy(array)
-            self._run(lambda: dist.broadcast(tensor, 0, group=self._group, async_op=True), array.nbytes)
-
     def require_same(self, fields: Mapping[str, Any]) -> None:
         """ValueError naming the first of `fields` that another rank has otherwise, and the rank; on every rank."""
         told = {name: repr(value) for name, value in fields.items()}

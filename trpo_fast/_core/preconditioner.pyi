@@ -20,7 +20,9 @@ class KroneckerPreconditioner(Operator):
 
 class FisherFactors:
     def __init__(self, policy: PolicyKernel) -> None: ...
-    def statistics(self, rows: NDArray[Any] | None = None) -> list[tuple[NDArray[Any], NDArray[Any]]]: ...
+    def statistics(
+        self, rows: NDArray[Any] | None = None, signs: int = 0
+    ) -> list[tuple[NDArray[Any], NDArray[Any]]]: ...
     def preconditioner(
         self,
         kind: str,

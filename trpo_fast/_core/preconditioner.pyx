@@ -25,7 +25,7 @@ import numpy as np
 from trpo_fast._core.library import in_words
 
 from libc.math cimport INFINITY
-from libc.stdint cimport PTRDIFF_MAX, SIZE_MAX
+from libc.stdint cimport PTRDIFF_MAX, SIZE_MAX, int64_t
 from libc.string cimport memcpy, memset
 
 from trpo_fast._core.csrc cimport (
@@ -54,6 +54,7 @@ cdef enum:
     MOST_ROWS = 4096      # A is made from fewer than twice as many rows
     SCORE_STEP = 3        # of them, G takes every third ...
     FEW_ROWS = 1024       # ... unless there are fewer than these
+    MOST_SIGNS = 0x7FFFFFFF
     SIGN_STREAM = 2       # of the counter-based generator; acting has 0 and minibatches 1
     THREAD_OPERATIONS = 2000000  # multiply-adds for which waking other threads pays
 
@@ -276,7 +277,7 @@ cdef class FisherFactors:
             raise TypeError("FisherFactors: not initialized")
         return self.policy.require_batch()
 
-    cdef int compute(self, object rows, void *factors) except -1:
+    cdef int compute(self, object rows, void *factors, int64_t signs=0) except -1:
         # factors: plan.factor_items. The caller has claimed the policy.
         cdef trpo_kfac_sample sample
         cdef trpo_kfac_workspace parts
@@ -288,7 +289,7 @@ cdef class FisherFactors:
             checked_rows(rows, batch_rows)
             sampled = np.ascontiguousarray(rows[::len(rows) // MOST_ROWS | 1])
             part = FisherFactors(self.policy.subset(sampled, cache_bytes=SIZE_MAX))
-            return part.compute(None, factors)
+            return part.compute(None, factors, signs)
         memset(&sample, 0, sizeof(sample))
         sample.batch, sample.plan = &self.policy.batch, &self.plan
         sample.count = batch_rows
@@ -297,21 +298,25 @@ cdef class FisherFactors:
             sample.count = len(rows)
         sample.input_step = sample.count // MOST_ROWS | 1
         sample.score_step = sample.input_step * (SCORE_STEP if sample.count >= FEW_ROWS else 1)
-        sample.key.stream = SIGN_STREAM
+        sample.key.stream, sample.key.step = SIGN_STREAM, signs
         parts = trpo_kfac_workspace_for(&sample, self.policy.kernels.item_size, threads())
         trpo_kfac_place(&parts, self.memory.reserve(parts.bytes), &sample)
         with nogil:
             self.policy.kernels.kfac_statistics(&sample, factors)
         return 0
 
-    def statistics(self, rows=None):
-        """[(A, G), ...] of every layer, copies; A is (inputs + 1, inputs + 1), G (outputs, outputs)."""
+    def statistics(self, rows=None, signs=0):
+        """[(A, G), ...] of every layer, copies; A is (inputs + 1, inputs + 1), G (outputs, outputs).
+
+        Parts of one batch want other `signs`, numbers >= 0, so that the noise of their G is independent.
+        """
         self.require_batch()
+        cdef int64_t step = counter_of(signs, "signs", MOST_SIGNS)
         cdef Memory memory = Memory()
         cdef char *factors = <char *>memory.reserve(self.plan.factor_items * self.policy.kernels.item_size)
         self.policy.claim()
         try:
-            self.compute(rows, factors)
+            self.compute(rows, factors, step)
         finally:
             trpo_release(&self.policy.claimed)
         cdef int index

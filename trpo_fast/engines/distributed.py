@@ -137,17 +137,21 @@ class DistributedEngine:
             count = np.array([batch.samples], np.int64)
             self.ranks.add(count)
             total = int(count[0])
-        whole = len(self._engines) == 1
         self._starts = [*batch.part_starts, len(batch)]
+        if not isinstance(self.local, NativeEngine):
+            self._shares = [batch.samples / total]
+            self.local.bind(batch, total=total, entropy_coefficient=entropy_coefficient)
+            return
+        self.local.require_served()
         for index, engine in enumerate(self._engines):
-            part = batch if whole else batch.part(index)
+            part = batch.part(index)
             self._shares[index] = 0.0 if part is None else part.samples / total
-            if part is not None:
-                engine.bind(part, total=total, entropy_coefficient=entropy_coefficient)
+            if part is not None and isinstance(engine, NativeEngine):
+                engine.bind_served(part, total, entropy_coefficient)
 
     def surrogate_gradient(self) -> NDArray[Any]:
         """Gradient of the objective at theta_old, (n,)."""
-        return self._sum(lambda engine, _: engine.surrogate_gradient(), self.size, self.dtype)
+        return self._sum(lambda engine, *_: engine.surrogate_gradient(), self.size, self.dtype)
 
     def fisher_operator(self, rows: NDArray[np.int64] | None = None) -> SummedOperator:
         """The undamped Fisher matrix at theta_old.
@@ -191,8 +195,8 @@ class DistributedEngine:
         shapes = [shape for inputs, outputs in self.local.layers for shape in ((inputs + 1,) * 2, (outputs,) * 2)]
         sizes = [int(np.prod(shape)) for shape in shapes]
 
-        def of_part(engine: Any, share: float) -> NDArray[Any]:
-            found = engine.kronecker_statistics()
+        def of_part(engine: Any, share: float, number: int) -> NDArray[Any]:
+            found = engine.kronecker_statistics(number)
             return np.concatenate([part.ravel() for A, G in found for part in (A * self.dtype.type(share), G)])
 
         flat = self._sum(of_part, sum(sizes), self.dtype)
@@ -205,12 +209,12 @@ class DistributedEngine:
 
     def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
         """(improvement, KL) of the current parameters against theta_old over all samples."""
-        improvement, kl = self._sum(lambda engine, _: engine.evaluate(kl_direction), 2, np.dtype(np.float64))
+        improvement, kl = self._sum(lambda engine, *_: engine.evaluate(kl_direction), 2, np.dtype(np.float64))
         return float(improvement), float(kl)
 
     def entropy(self) -> float:
         """Mean entropy over all samples at theta_old, in nats."""
-        return float(self._sum(lambda engine, share: engine.entropy() * share, 1, np.dtype(np.float64))[0])
+        return float(self._sum(lambda engine, share, _: engine.entropy() * share, 1, np.dtype(np.float64))[0])
 
     def sum_of_parts(self, values: NDArray[Any]) -> NDArray[Any]:
         """(m,) the sum of ``values`` (parts, m) of all ranks, which are overwritten."""
@@ -224,9 +228,10 @@ class DistributedEngine:
     def _parts(self) -> list[tuple[NativeEngine | AutogradEngine, float]]:
         return list(zip(self._engines, self._shares, strict=True))
 
-    def _sum(self, of_part: Callable[[Any, float], Any], size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    def _sum(self, of_part: Callable[[Any, float, int], Any], size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         values = np.zeros((len(self._engines), size), dtype)
-        for row, (engine, share) in zip(values, self._parts, strict=True):
+        first = self.ranks.rank * len(self._engines)
+        for index, (engine, share) in enumerate(self._parts):
             if share:
-                row[:] = of_part(engine, share)
+                values[index] = of_part(engine, share, first + index)
         return self.sum_of_parts(values)

@@ -147,13 +147,12 @@ class Batch:
         rows = slice(self.part_starts[index], (*self.part_starts, len(self))[index + 1])
         if rows.start == rows.stop:
             return None
-        return Batch(
-            self.observations[rows],
-            self.actions[rows],
-            self.advantages[rows],
-            None if self.log_probs is None else self.log_probs[rows],
-            None if self.action_masks is None else self.action_masks[rows],
-        )
+        part = Batch.__new__(Batch)  # the whole has been checked
+        for name in ("observations", "actions", "advantages", "log_probs", "action_masks"):
+            array = getattr(self, name)
+            setattr(part, name, None if array is None else array[rows])
+        part.sequences, part.samples, part.part_starts = None, rows.stop - rows.start, (0,)
+        return part
 
     def __len__(self) -> int:
         """Return B."""

@@ -403,7 +403,6 @@ class Collector:
         rows, _ = self._own_rows(rollout)
         if samples is None or self._ranks is None or isinstance(rows, slice):
             return samples
-        rows = rows[rollout.valid.reshape(-1)[rows]]
         number = np.full(rollout.valid.size, -1)
         number[rows] = np.arange(len(rows))
         chosen = number[np.flatnonzero(rollout.valid)[samples]]

@@ -7,6 +7,7 @@ python -m bench.scaling_report --check      # exit code 1 where the page is not 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -74,10 +75,16 @@ def measured(found: Sequence[Mapping[str, Any]]) -> list[str]:
                     f"{copies}",
                     f"{figures['steps_per_second']:,.0f}",
                     duration(figures["seconds"]),
+                    duration(statistics.median(one["cpu"] for one in result["rounds"][name])),
                     ratio,
                 ]
             )
-        lines += [origin(result), "", *table(["", "copies", "steps/s", "an update", ""], rows), ""]
+        lines += [
+            origin(result),
+            "",
+            *table(["", "copies", "steps/s", "an update", "processor time of a rank", ""], rows),
+            "",
+        ]
         update = result["medians"][f"{ranks} ranks"]["seconds"]
         phases = {name: one for name, one in result["traffic"].items() if one["rounds"]}
         total = {key: sum(one[key] for one in phases.values()) for key in ("rounds", "bytes", "seconds")}

@@ -41,7 +41,7 @@ from trpo_fast.cli.stopping import Stopped, say
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError, link_file, read_metadata
-from trpo_fast.ranks import RankError, Ranks, left_on_error
+from trpo_fast.ranks import RankError, Ranks, Traffic, left_on_error
 from trpo_fast.run_models import checkpoint_name, progress_of
 from trpo_fast.settings import UnavailableError
 
@@ -461,6 +461,7 @@ def _train(run: _Run) -> int:
     began = time.perf_counter()
     # A signal is answered by what was saved from the moment on at which there is a run to go on with.
     tell(agent.ranks, max(0, run.timesteps - run.first))
+    before = None if agent.ranks is None else agent.ranks.traffic  # while agents were made ranks waited for others
     try:
         if run.first < run.timesteps:
             agent.learn(
@@ -476,8 +477,9 @@ def _train(run: _Run) -> int:
         folder = run.folder
         steps = agent.total_timesteps - run.first
         say(f"trained  {steps:,} steps in {seconds:.1f} s ({steps / seconds:,.0f} steps/s)")
-        if agent.ranks is not None and agent.num_updates > run.first_update:
-            say(_exchanged(agent, agent.num_updates - run.first_update, seconds))
+        if agent.ranks is not None and before is not None and agent.num_updates > run.first_update:
+            found, updates = agent.ranks.traffic.since(before), agent.num_updates - run.first_update
+            say(_exchanged(agent.ranks.size, found, updates, seconds))
         say(f"model    {run.folder.shown(run.folder.model)}")
         done = [_evaluated(run), run.moved or _drawn(run), not run.moved]
         return 0 if all(done) else 1
@@ -494,12 +496,10 @@ def _train(run: _Run) -> int:
         return _failed(run, error)
 
 
-def _exchanged(agent: TRPO, updates: int, seconds: float) -> str:
+def _exchanged(size: int, found: Traffic, updates: int, seconds: float) -> str:
     """What the ranks of a training told each other, in so many updates and seconds."""
-    assert agent.ranks is not None
-    found = agent.ranks.traffic
     return (
-        f"ranks    {agent.ranks.size}: {found.rounds / updates:.1f} rounds and {found.bytes / updates / 1e6:.2f} MB of "
+        f"ranks    {size}: {found.rounds / updates:.1f} rounds and {found.bytes / updates / 1e6:.2f} MB of "
         f"each rank an update, {found.seconds / seconds:.1%} of the time in them, waiting for others included"
     )
 

@@ -29,7 +29,7 @@ TIMEOUT = 1800.0  # seconds, torch's own
 _CHUNK = timedelta(seconds=0.5)  # of a wait, after each of which Python looks at signals
 _GRACE = 3.0  # seconds in which a rank has to say that it noticed a failure, too
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_INTERRUPTED = "interrupted"
+_STOPPED = "stopped"
 _MADE = itertools.count()  # groups of this process; all ranks make the same ones
 
 
@@ -71,8 +71,6 @@ class Ranks:
     ----------
     rank, size : int
         This process's number, and how many there are.
-    local_size : int
-        How many there are on this machine.
     restarts : int
         How often torchrun has started all of them anew, as one had failed.
     run_id : str
@@ -97,17 +95,18 @@ class Ranks:
             _whole("MASTER_PORT", 0, 65535)
             try:
                 store, self.rank, self.size = next(rendezvous("env://", timeout=limit))
+                self._job: Any = PrefixStore("trpo_fast_job", store)
                 self._store: Any = PrefixStore(self._prefix(), store)
-                self._store.set(f"here/{self.rank}", "")
+                self._meet()
                 dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=limit)
             except RuntimeError as error:
                 raise RankError(self._who_is_missing(error)) from error
             self._group: Any = dist.group.WORLD
         else:
             self.rank, self.size = dist.get_rank(), dist.get_world_size()
+            self._job = PrefixStore("trpo_fast_job", _get_default_store())
             self._store = PrefixStore(self._prefix(), _get_default_store())
             self._group = dist.new_group(backend="gloo", timeout=limit)
-        self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         self.run_id = os.environ.get("TORCHELASTIC_RUN_ID", "")
         atexit.register(self.close)  # while what the connections need is still there
         self._ended: str | None = None
@@ -135,7 +134,7 @@ class Ranks:
         return Traffic(self._rounds, self._bytes, self._seconds)
 
     def add(self, array: NDArray[Any]) -> None:
-        """Replace `array` by the sum over all ranks, with the same bits on each.
+        """Replace `array` by the sum over all ranks, with the same bits on each (an all-reduce).
 
         Parameters
         ----------
@@ -153,7 +152,7 @@ class Ranks:
         return bool(count[0])
 
     def gather(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The arrays of all ranks, (size, ...), in the order of ranks; `array` as `add` takes it, or bytes."""
+        """The arrays of all ranks, (size, ...), in their order (an all-gather); `array` as `add` takes it, or bytes."""
         gathered = np.empty((self.size, *array.shape), array.dtype)
         if self.size == 1 or not array.size:
             gathered[...] = array
@@ -173,8 +172,19 @@ class Ranks:
         return [pickle.loads(row[:length]) for row, length in zip(self.gather(padded), lengths, strict=True)]
 
     def of_first(self, value: Any) -> Any:
-        """What rank 0 gave."""
-        return self.gather_objects(value if self.first else None)[0]
+        """What rank 0 gave (a broadcast)."""
+        if self.size == 1:
+            return value
+        data = np.frombuffer(bytearray(pickle.dumps(value)), np.uint8) if self.first else np.empty(0, np.uint8)
+        length = np.array([len(data)], np.int64)
+        self._broadcast(length)
+        data = data if self.first else np.empty(int(length[0]), np.uint8)
+        self._broadcast(data)
+        return value if self.first else pickle.loads(data.tobytes())
+
+    def _broadcast(self, array: NDArray[Any]) -> None:
+        tensor = torch.from_numpy(array)
+        self._run(lambda: dist.broadcast(tensor, 0, group=self._group, async_op=True), array.nbytes)
 
     def require_same(self, fields: Mapping[str, Any]) -> None:
         """ValueError naming the first of `fields` that another rank has otherwise, and the rank; on every rank."""
@@ -195,31 +205,79 @@ class Ranks:
         parted = np.flatnonzero(every != every[0])
         if len(parted):
             raise RankError(
-                f"rank {parted[0]}: {what} are not those of rank 0, though all began with the same; want the same kind "
-                "of CPU and the same packages everywhere, and nothing that changes them on one rank alone"
+                f"rank {parted[0]}: {what} are not those of rank 0; want the same kind of CPU and the same packages "
+                "everywhere, and nothing that changes them on one rank alone"
             )
-
-    @staticmethod
-    def words_of(error: BaseException) -> str:
-        """What other ranks are told of `error`."""
-        return f"{type(error).__name__}: {error}" if isinstance(error, Exception) else _INTERRUPTED
 
     def leave(self, error: BaseException) -> None:
         """End the group, as this rank is out of step with the others, who are told why; nothing more is exchanged."""
         if self._ended is not None or self.size == 1:
             return
-        self._ended = self.words_of(error)
+        kind = "error" if isinstance(error, Exception) else _STOPPED
+        words = "stopped" if kind == _STOPPED else f"{type(error).__name__}: {error}"
         with suppress(Exception):  # the machine that keeps it may be what is gone
-            self._store.set(f"ended/{self.rank}", self._ended)
+            self._store.compare_set("ended", "", f"{kind} rank {self.rank}: {words}")
         self.close()
 
     def close(self) -> None:
         """Close the connections: of others, who wait for this rank, the collectives fail at once."""
-        self._ended = self._ended or "closed"
+        self._ended = self._ended or "it was left"
         group, self._group = self._group, None
         if group is not None and dist.is_initialized():
             with suppress(Exception):
                 dist.destroy_process_group(None if self._own_default else group)
+
+    def remember(self, name: str, value: str) -> None:
+        """Keep a word where the ranks met, which torchrun does beyond a restart."""
+        self._job.set(name, value)
+
+    def remembered(self, name: str) -> str | None:
+        """What `remember` kept, also before a restart; None where there is nothing."""
+        return self._job.get(name).decode() if self._job.check([name]) else None
+
+    def _run(self, start: Callable[[], Any], count: int) -> None:
+        """Wait for the collective that `start` begins; between pieces of the wait signals are heard."""
+        if self._ended is not None:
+            raise RankError(f"this group of ranks has ended: {self._ended}; want new processes to train on")
+        began, work, failed = time.perf_counter(), None, None
+        try:
+            work = start()
+            while failed is None and not _done(work):
+                if time.perf_counter() - began > self._timeout:
+                    failed = f"no answer within {self._timeout:g} s"
+        except RuntimeError as error:
+            failed = _line(error)
+            error.__traceback__ = None  # it holds the work, and that the connections
+        finally:
+            self._seconds += time.perf_counter() - began
+        if failed is not None:
+            del work
+            raise self._lost(failed)
+        self._rounds += 1
+        self._bytes += count
+
+    def _lost(self, what: str) -> BaseException:
+        """Why a collective failed here, as far as can be known; the connections are closed, so that all notice."""
+        size = self.size
+        try:
+            self._store.set(f"noticed/{self.rank}", "")
+            self._store.add("noticed", 1)
+            self.close()
+            until = time.monotonic() + _GRACE
+            while time.monotonic() < until and self._store.add("noticed", 0) < size:
+                if self._store.check(["ended"]):
+                    kind, _, words = self._store.get("ended").decode().partition(" ")
+                    return KeyboardInterrupt(words) if kind == _STOPPED else RankError(words)
+                time.sleep(0.05)
+            silent = [rank for rank in range(size) if not self._store.check([f"noticed/{rank}"])]
+        except Exception:  # the store is on a machine that is gone, too
+            self.close()
+            return RankError(f"the connection to the other ranks has failed: {what}")
+        if not silent:
+            return RankError(f"a connection between ranks has failed: {what}")
+        names = ", ".join(map(str, silent))
+        whose = "its process has" if len(silent) == 1 else "their processes have"
+        return RankError(f"rank {names}: {whose} ended, hangs or is busy ({what})")
 
     def _prefix(self) -> str:
         """Of this group's names in a store that outlives groups, and torchrun's also the processes that it restarts.
@@ -228,27 +286,16 @@ class Ranks:
         """
         return f"trpo_fast/{self.restarts}/{next(_MADE)}"
 
-    def _run(self, start: Callable[[], Any], count: int) -> None:
-        """Wait for the collective that `start` begins; between pieces of the wait signals are heard."""
-        if self._ended is not None:
-            raise RankError(f"this group of ranks has ended: {self._ended}; want new processes to train on")
-        began = time.perf_counter()
-        try:
-            work = start()
-            while not _done(work):
-                if time.perf_counter() - began > self._timeout:
-                    raise RankError(self._who(f"no answer within {self._timeout:g} s"))
-        except RankError:
-            raise
-        except RuntimeError as error:
-            who = self._who(_line(error))
-            if who.endswith(_INTERRUPTED):
-                raise KeyboardInterrupt(who) from error
-            raise RankError(who) from error
-        finally:
-            self._seconds += time.perf_counter() - began
-        self._rounds += 1
-        self._bytes += count
+    def _meet(self) -> None:
+        """Wait until all are here; between pieces of the wait signals are heard."""
+        self._store.set(f"here/{self.rank}", "")
+        until = time.monotonic() + self._timeout
+        if self._store.add("here", 1) == self.size:
+            self._store.set("all", "")
+        while not self._store.check(["all"]):
+            if time.monotonic() > until:
+                raise RuntimeError("not all ranks have come")
+            time.sleep(0.02)
 
     def _who_is_missing(self, error: RuntimeError) -> str:
         """Which ranks have not come, where they do not all meet."""
@@ -261,25 +308,6 @@ class Ranks:
         if not missing:
             return f"the ranks have met, but one does not answer: {what}"
         return f"rank {', '.join(map(str, missing))}: not started, or hangs ({what})"
-
-    def _who(self, what: str) -> str:
-        """Which ranks are the reason for a collective that failed here, as far as can be known."""
-        try:
-            self._store.set(f"noticed/{self.rank}", "")
-            silent = set(range(self.size)) - {self.rank}
-            until = time.monotonic() + _GRACE
-            while silent and time.monotonic() < until:
-                for rank in sorted(silent):
-                    if self._store.check([f"ended/{rank}"]):
-                        return f"rank {rank}: {self._store.get(f'ended/{rank}').decode()}"
-                silent -= {rank for rank in silent if self._store.check([f"noticed/{rank}"])}
-                time.sleep(0.02)
-        except Exception:  # the store is on a machine that is gone, too
-            return f"the connection to the other ranks has failed: {what}"
-        if not silent:
-            return f"a connection between ranks has failed: {what}"
-        names = ", ".join(map(str, sorted(silent)))
-        return f"rank {names}: {'its' if len(silent) == 1 else 'their'} process has ended or hangs ({what})"
 
 
 def _checked_timeout(timeout: Any) -> float:
@@ -336,8 +364,9 @@ def as_ranks(given: Any) -> Ranks | None:
 
 
 def _line(error: BaseException) -> str:
-    """The first line of what `error` says, without the file of torch's that says it."""
-    return re.sub(r"^\[[^\]]*\] ", "", (str(error).strip().splitlines() or [type(error).__name__])[0])
+    """The first sentence of what `error` says, without the file of torch's that says it."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.split(r"\. (?=[A-Z])", re.sub(r"^\[[^\]]*\] ", "", first))[0]
 
 
 def _done(work: Any) -> bool:
@@ -345,7 +374,7 @@ def _done(work: Any) -> bool:
     try:
         work.wait(_CHUNK)
     except RuntimeError:
-        if work.is_completed():
-            raise
-        return False
+        if not work.is_completed():
+            return False
+        work.wait()  # it may have ended well since
     return True

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from trpo_fast._core.library import instruction_set
-from trpo_fast.algorithm.checkpoint import network_states, versions
+from trpo_fast.algorithm.checkpoint import capture, network_states, versions
+from trpo_fast.algorithm.hooks import name_of
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
+    from trpo_fast.environments.base import Environments
     from trpo_fast.environments.recipe import EnvironmentRecipe
     from trpo_fast.ranks import Ranks
 
@@ -26,8 +30,8 @@ def require_same_agents(ranks: Ranks, agent: TRPO, recipe: EnvironmentRecipe | N
         "seed": agent.seed,
         # What of the settings follows from the environment comes behind it.
         "env": None if recipe is None else recipe.name,
-        "env_kwargs": None if recipe is None else dict(recipe.env_kwargs),
-        "wrappers": None if recipe is None else recipe.wrappers,
+        "env_kwargs": None if recipe is None else _told(recipe.env_kwargs),
+        "wrappers": None if recipe is None else _told(recipe.wrappers),
         "observation_space": str(agent.observation_space),
         "action_space": str(agent.action_space),
         **{f"config.{name}": value for name, value in agent.config.to_dict().items()},
@@ -38,6 +42,31 @@ def require_same_agents(ranks: Ranks, agent: TRPO, recipe: EnvironmentRecipe | N
         fields[name] = shapes
     fields |= {name: function for name, function in agent.hooks.names.items()}
     ranks.require_same(fields)
+
+
+def _told(value: Any) -> Any:
+    """What can be compared between processes: functions by their names, other objects by their types."""
+    if isinstance(value, Mapping):
+        return {str(key): _told(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_told(one) for one in value]
+    if isinstance(value, set | frozenset):
+        return sorted(repr(_told(one)) for one in value)
+    if value is None or isinstance(value, bool | int | float | str | np.generic):
+        return value
+    return name_of(value)
+
+
+def require_same_environments(ranks: Ranks, environments: Environments) -> None:
+    """ValueError where they are stepped in another way on another rank: other calls would wait for each other."""
+    kind = type(environments).__name__, environments.autoreset_mode.name
+    ranks.require_same({"vectorization": kind})
+
+
+def require_in_step(ranks: Ranks, agent: TRPO) -> None:
+    """RankError naming a rank whose parameters, moments or statistics have other bits than those of rank 0."""
+    arrays = capture(agent).arrays
+    ranks.require_equal_bits("parameters or statistics", [arrays[name] for name in sorted(arrays)])
 
 
 def take_networks_of_first(ranks: Ranks, agent: TRPO) -> None:

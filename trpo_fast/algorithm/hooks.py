@@ -82,7 +82,7 @@ class Hooks:
         """Of each, where it is not the built-in one; for files."""
         missing = self.missing or {}
         functions = {"advantages": self.advantages, "step": self.step}
-        return {name: missing.get(name) if f is None else _name_of(f) for name, f in functions.items()}
+        return {name: missing.get(name) if f is None else name_of(f) for name, f in functions.items()}
 
     def require(self) -> None:
         """ValueError naming what the saved agent was trained with and this one lacks."""
@@ -179,7 +179,8 @@ _RULES: Mapping[Any, Callable[[str, Any], Any]] = {
 }
 
 
-def _name_of(function: Any) -> str:
+def name_of(function: Any) -> str:
+    """Module and name of a function, or of the type of anything else."""
     while isinstance(function, partial):
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)

@@ -11,6 +11,7 @@ import torch
 
 from trpo_fast import model_file
 from trpo_fast.algorithm import checkpoint
+from trpo_fast.algorithm.agreement import require_same_agents
 from trpo_fast.algorithm.config import BUILT_BY, TRPOConfig
 from trpo_fast.algorithm.hooks import Hooks, StepFunction
 from trpo_fast.algorithm.networks import Network, check_given, check_same_settings
@@ -20,6 +21,7 @@ from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.registry import import_modules
 from trpo_fast.ranks import Ranks, count_of, share_of
 from trpo_fast.rollout.advantages import AdvantageFunction
+from trpo_fast.run_models import read_latest
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
@@ -92,6 +94,8 @@ def load(
             )
             check_same_settings(saved.own_settings, agent.networks)
             checkpoint.check_networks(agent, saved.snapshot)
+        if ranks is not None:  # which says nothing about the file
+            require_same_agents(ranks, agent, recipe)
         agent.trained_with_masks = saved.trained_with_masks
         with model_file.damage_named(path):
             checkpoint.check(agent, saved.snapshot)
@@ -108,6 +112,16 @@ def load(
             environments.close()
         raise
     return agent
+
+
+def latest_in(path: Any) -> str | None:
+    """The file that a folder means; None for a file."""
+
+    def sound(file: Path) -> str:
+        checkpoint.read(file)
+        return str(file)
+
+    return read_latest(path, sound) if model_file.checked_path("path", path).is_dir() else None
 
 
 def check_num_envs(given: Any, environments: Environments, ranks: Ranks | None = None) -> None:

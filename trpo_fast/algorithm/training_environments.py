@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from trpo_fast.algorithm.agreement import require_same_environments
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.engines.distributed import parts_of
 from trpo_fast.environments.base import Environments
@@ -184,9 +185,15 @@ class TrainingEnvironments:
     def begin(self) -> Collector:
         """`ready` for a training that begins: what has ended since the last one, as Ctrl-C in a terminal ends the
         worker processes of an `AsyncVectorEnv`, is made anew."""
-        if self.environments is not None and self.environments.has_ended:
+        gone = self.environments is not None and self.environments.has_ended
+        if self._ranks is not None:  # all take up their episodes again where one has to
+            gone = self._ranks.any(gone or self.environments is None)
+        if gone:
             self.close()
-        return self.ready()
+        collector = self.ready()
+        if self._ranks is not None and self.environments is not None:
+            require_same_environments(self._ranks, self.environments)
+        return collector
 
     def apart(self, env: Any, count: int) -> Environments:
         """Environments for an evaluation; one copy where several in a process would be one simulator, and a warning.

@@ -101,9 +101,9 @@ class TRPO:
         distribution of batch shape (B,), the critic's values of shape (B,). Observations have the shape of a Box, and
         are flat rows for any other space. A string as `policy` is the configuration's field.
     ranks : "auto", Ranks or None
-        Train on several processes: "auto", on those that torchrun started, where it did; None, on this one alone. Each
-        makes the same agent, with the same arguments, and calls the same methods; ``num_envs`` counts the environments
-        of all. See docs/scaling.md.
+        Train on several processes: "auto", on those that torchrun started, where it did; None, on this one alone, as
+        for what one of several ranks does that the others do not. Each makes the same agent, with the same arguments,
+        and calls the same methods; ``num_envs`` counts the environments of all. See docs/scaling.md.
     advantages : callable, optional
         ``advantages(inputs) -> (advantages, returns)`` in place of GAE: of an :class:`AdvantageInputs`, two arrays
         (T, E); called once an update, before advantages are normalized. See docs/building.md.
@@ -184,7 +184,8 @@ class TRPO:
         environments: Environments | None = None
         try:
             drawn = seed_or_drawn(seed)
-            if seed is None and self.ranks is not None:
+            if self.ranks is not None:
+                self.ranks.require_same({"seed": seed})
                 drawn = int(self.ranks.of_first(drawn))
             seed, obeys_masks = drawn, given.mask_in_observation == "obey"
             # Of a VectorEnv each rank has one of its own.
@@ -215,6 +216,9 @@ class TRPO:
                     preset=None if found is None else found.name,
                     hooks=hooks,
                 )
+                if self.ranks is not None:
+                    agreement.require_same_agents(self.ranks, self, recipe)
+                    agreement.take_networks_of_first(self.ranks, self)
                 check_settings(config, self.networks, environments.observation_space)
                 if policy is None:
                     warn_of_unreached_sides(self.action_space, self.config)
@@ -282,8 +286,6 @@ class TRPO:
             require_bfloat16("fisher_precision", obstacle)
         self.update_engine: NativeEngine | AutogradEngine | DistributedEngine = self.engine
         if self.ranks is not None:
-            agreement.require_same_agents(self.ranks, self, recipe)
-            agreement.take_networks_of_first(self.ranks, self)
             self.update_engine = DistributedEngine(
                 self.engine, self.ranks, parts=parts_of(self.ranks, config.num_envs, self.engine)
             )
@@ -406,6 +408,7 @@ class TRPO:
             if self.ranks is not None:
                 asked = {"total_timesteps": timesteps, "horizon": horizon, "reset_num_timesteps": reset_num_timesteps}
                 self.ranks.require_same({**asked, "num_timesteps": self.num_timesteps})
+                agreement.require_in_step(self.ranks, self)
             training.train(self, timesteps, callbacks, self._update, horizon=horizon, reset=reset_num_timesteps)
         return self
 
@@ -424,7 +427,8 @@ class TRPO:
         clock.lap("rollout")
         critic.wait()
         clock.lap("critic_wait")
-        self._require_in_step()
+        if self.ranks is not None and self.num_updates % UPDATES_BETWEEN_CHECKSUMS == 0:
+            agreement.require_in_step(self.ranks, self)
 
         # 2. Advantages and returns, from the value function.
         sequences = rollout.critic_sequences if critic.recurrent else None
@@ -474,12 +478,6 @@ class TRPO:
             fit.outcome,
             None if self.ranks is None or before is None else self.ranks.traffic.since(before),
         )
-
-    def _require_in_step(self) -> None:
-        """RankError where ranks that began with the same parameters have others now; looked at now and then."""
-        if self.ranks is not None and self.num_updates % UPDATES_BETWEEN_CHECKSUMS == 0:
-            arrays = [self.engine.parameters(), self.critic_trainer.parameters()]
-            self.ranks.require_equal_bits("the parameters", arrays)
 
     def _bound_log_std(self) -> None:
         """Keep the standard deviation of a built-in Gaussian policy within the setting, whatever the step left."""
@@ -780,7 +778,8 @@ class TRPO:
             Functions to learn on with. Where the file names one, it has to be given again, or another, before
             :meth:`learn`; acting needs none.
         ranks : as in the constructor
-            Every rank reads the file, which may be of another number of ranks, or of none.
+            Every rank reads the file, which may be of another number of ranks, or of none; None for what one rank does
+            alone.
         settings
             Fields of the configuration to learn on with; not those that networks and statistics were built by.
 
@@ -815,6 +814,9 @@ class TRPO:
             settings=settings,
         )
         with left_on_error(group):
+            if group is not None:  # of a folder every rank reads the file that rank 0 would
+                chosen = loading.latest_in(path) if group.first else None
+                path = group.of_first(chosen) or path
             return read_latest(path, read)
 
     def __reduce__(self) -> NoReturn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import traceback
 import warnings
@@ -11,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from trpo_fast._core import library
 from trpo_fast.algorithm.trpo import TRPO
-from trpo_fast.cli.environments import loaded
-from trpo_fast.cli.errors import CommandError, describe, is_of_an_answer, user_errors
+from trpo_fast.cli.environments import loaded, require_workers
+from trpo_fast.cli.errors import CommandError, describe, errors_of, is_of_an_answer, user_errors
 from trpo_fast.cli.stopping import Stopped, say
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.ranks import RankError, Ranks
@@ -25,30 +27,37 @@ def started_ranks(arguments: argparse.Namespace) -> Ranks | None:
         return Ranks.if_started() if arguments.rank_timeout is None else Ranks.if_started(arguments.rank_timeout)
 
 
-def described(ranks: Ranks | None) -> dict[str, Any]:
-    """What config.json says of them; after a restart the run is found by it."""
-    return {} if ranks is None else {"ranks": {"size": ranks.size, "run_id": ranks.run_id}}
+def begun_before(ranks: Ranks | None) -> str | None:
+    """The folder of the run to go on with after torchrun has started all ranks anew; None where there is none."""
+    return ranks.remembered("folder") if ranks is not None and ranks.restarts else None
 
 
-def begun_before(arguments: argparse.Namespace, ranks: Ranks | None) -> str | None:
-    """The folder of the run to go on with after torchrun has started all ranks anew; None where there is none yet."""
-    if ranks is None or not ranks.restarts or arguments.resume:
-        return None
-    folders = [Path(arguments.out)] if arguments.out else sorted(Path("runs").glob("*"))
-    for folder in folders:
-        try:
-            content = json.loads((folder / "config.json").read_text())
-        except (OSError, ValueError):
-            continue
-        if isinstance(content, dict) and content.get("ranks", {}).get("run_id") == ranks.run_id:
-            return str(folder)
-    return None
+def remember(ranks: Ranks | None, folder: Path) -> None:
+    """Let a restart find the run, which has begun."""
+    if ranks is not None:
+        ranks.remember("folder", str(folder))
 
 
 def tell(ranks: Ranks | None, value: Any) -> None:
-    """Tell the other ranks what the next thing is: the file to go on from, the timesteps to train for."""
+    """Tell the other ranks what the next thing is: the file to go on from and the threads, then the timesteps."""
     if ranks is not None:
         ranks.of_first(value)
+
+
+def set_threads(count: int | None) -> None:
+    """Threads of the compiled core and of torch."""
+    if count is not None:
+        with errors_of("--threads"):
+            library.set_num_threads(count)
+        torch.set_num_threads(count)
+
+
+def step_as_asked(agent: TRPO, arguments: argparse.Namespace) -> None:
+    """Step a resumed run's environments as the options say, which changes no bit."""
+    if agent.recipe is not None:
+        require_workers(arguments.vectorization or agent.recipe.vectorization, arguments.num_workers)
+        with user_errors():
+            agent.recipe = agent.recipe.with_changes(None, None, None, arguments.vectorization, arguments.num_workers)
 
 
 def follow(arguments: argparse.Namespace, ranks: Ranks, make: Callable[[], TRPO]) -> int:
@@ -62,19 +71,24 @@ def follow(arguments: argparse.Namespace, ranks: Ranks, make: Callable[[], TRPO]
     warnings.simplefilter("ignore")  # rank 0 says them
     agent = None
     try:
-        file = ranks.of_first(None)
+        file, threads = ranks.of_first(None)
+        set_threads(threads)
         agent = make() if file is None else loaded(Path(file), arguments, quiet=True, ranks=ranks)
+        if file is not None:
+            step_as_asked(agent, arguments)
         timesteps = ranks.of_first(None)
         if timesteps:
             agent.learn(timesteps, reset_num_timesteps=False)
         return 0
     except KeyboardInterrupt as interrupt:
         return interrupt.code if isinstance(interrupt, Stopped) else 130
-    except RankError:
-        return 1  # the rank that it names tells more
+    except RankError as error:
+        if str(error).startswith("rank 0"):  # another that it names tells more
+            say(f"trpo-fast train: rank {ranks.rank}: {error}", sys.stderr)
+        return 1
     except Exception as error:
         ranks.leave(error)
-        own = isinstance(error, CommandError | OSError | SimulatorError) or is_of_an_answer(error)
+        own = isinstance(error, CommandError | OSError | SimulatorError | ValueError) or is_of_an_answer(error)
         if not own:
             traceback.print_exception(error)
         say(f"trpo-fast train: error on rank {ranks.rank}: {describe(error)}", sys.stderr)

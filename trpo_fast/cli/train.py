@@ -33,9 +33,9 @@ from trpo_fast.cli.environments import (
     require_workers,
     show,
 )
-from trpo_fast.cli.errors import CommandError, describe, errors_of, is_of_an_answer, user_errors
+from trpo_fast.cli.errors import CommandError, describe, is_of_an_answer, user_errors
 from trpo_fast.cli.evaluate import unfinished
-from trpo_fast.cli.ranks import begun_before, described, follow, started_ranks, tell
+from trpo_fast.cli.ranks import begun_before, follow, remember, set_threads, started_ranks, step_as_asked, tell
 from trpo_fast.cli.run_folder import RUN_OPTIONS, RunFolder, claimed_by_name, latest_of
 from trpo_fast.cli.stopping import Stopped, say
 from trpo_fast.environments.checks import SimulatorError
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     ranks = started_ranks(arguments)
     if ranks is not None and not ranks.first:
         return follow(arguments, ranks, lambda: _agent(arguments, ranks)[0])
-    arguments.resume = begun_before(arguments, ranks) or arguments.resume
+    arguments.resume = begun_before(ranks) or arguments.resume
     # What a kill may leave of a start, and whom a folder belongs to: docs/runs.md.
     with left_on_error(ranks):
         run = _resumed(arguments, ranks) if arguments.resume else _new(arguments, ranks)
@@ -127,6 +127,7 @@ class _Run:
             self.folder.prepare()
         self.folder.write_config(self._content)
         self.begun = True
+        remember(self.agent.ranks, self.folder.place)
 
     def move(self) -> None:
         """Take a new folder in the place of the one that was renamed or removed, or beside what is in its place."""
@@ -175,7 +176,7 @@ def _new(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
     folder = RunFolder(arguments.out or _default_folder(arguments.env, arguments.seed or 0))
     if arguments.out:
         folder.refuse_if_used()  # before the seconds that an agent may take
-    tell(ranks, None)
+    tell(ranks, (None, arguments.threads))
     agent, seed = _agent(arguments, ranks)
     try:
         if arguments.out:
@@ -192,7 +193,6 @@ def _new(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
             "resume": _how_it_resumes(agent),
             "versions": checkpoint.versions(),
             **_machine(agent),
-            **described(ranks),
         }
         return _Run(agent, folder, options, config_json)
     except BaseException:
@@ -204,7 +204,7 @@ def _new(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
 def _agent(arguments: argparse.Namespace, ranks: Ranks | None) -> tuple[TRPO, int]:
     """A new agent as the options say, and its seed."""
     seed = 0 if arguments.seed is None else arguments.seed
-    _set_threads(arguments.threads)
+    set_threads(arguments.threads)
     settings, saved = _read_settings(arguments.config)
     overrides = config_overrides(arguments)
     if isinstance(settings, TRPOConfig) and isinstance(saved, dict) and saved.get("id") != arguments.env:
@@ -233,14 +233,6 @@ def _agent(arguments: argparse.Namespace, ranks: Ranks | None) -> tuple[TRPO, in
 def _given(arguments: argparse.Namespace) -> dict[str, int | None]:
     """Those of RUN_OPTIONS that were given."""
     return {name: value for name in RUN_OPTIONS if (value := getattr(arguments, name)) is not None}
-
-
-def _set_threads(count: int | None) -> None:
-    if count is None:
-        return
-    with errors_of("--threads"):
-        library.set_num_threads(count)
-    torch.set_num_threads(count)
 
 
 def _machine(agent: TRPO) -> dict[str, Any]:
@@ -294,13 +286,14 @@ def _resumed(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
     agent = None
     try:
         content, options = folder.read_config(), folder.options() | _given(arguments)
-        _set_threads(options["threads"])
+        set_threads(options["threads"])
         try:
             latest, agent = latest_of(arguments.resume, lambda file: (file, loaded(file, arguments)))
             if ranks is not None:  # which file can be read is seen by rank 0 alone, before all read it
                 agent.close()
-                tell(ranks, str(latest.absolute()))
-                agent = loaded(latest, arguments, quiet=True, ranks=ranks)
+                tell(ranks, (str(latest.absolute()), options["threads"]))
+                with user_errors():
+                    agent = loaded(latest, arguments, quiet=True, ranks=ranks)
         except CommandError as error:
             if not isinstance(error.__cause__, UnavailableError):
                 raise
@@ -311,14 +304,9 @@ def _resumed(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
             ) from error
         _refuse_edited(folder, content, read_metadata(latest))
         _refuse_differing(arguments, agent, folder, content)
+        step_as_asked(agent, arguments)
         if agent.recipe is not None:
-            require_workers(arguments.vectorization or agent.recipe.vectorization, arguments.num_workers)
-            with user_errors():
-                agent.recipe = agent.recipe.with_changes(
-                    None, None, None, arguments.vectorization, arguments.num_workers
-                )
             content |= {"environment": agent.recipe.to_json()}
-        content |= described(ranks)
         run = _Run(agent, folder, options, content)
         if agent.total_timesteps >= run.timesteps and _has_ended(folder, agent):
             raise CommandError(

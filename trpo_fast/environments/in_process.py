@@ -58,6 +58,10 @@ class InProcessEnvironments(Environments):
         final = (self._finals[written], np.array(written, np.int64)) if written else None
         return StepResult(self._rows, self._rewards, self._terminated, self._truncated, final)
 
+    def expect_masks(self) -> None:
+        """See :class:`Environments`."""
+        self.action_masks = self.copies.expect_masks()
+
     @property
     def inexact(self) -> str | None:
         """Why the copies cannot be put back to the bit."""

@@ -175,6 +175,11 @@ class WorkerEnvironments(Environments):
         self.action_masks = self._masks if has_masks else None
         return self._rows
 
+    def expect_masks(self) -> None:
+        """See :class:`Environments`."""
+        self._processes.ask(MASKS, dict.fromkeys(range(len(self.parts))))
+        self.action_masks = self._masks
+
     @property
     def inexact(self) -> str | None:
         """Why the copies cannot be put back to the bit."""

@@ -400,9 +400,10 @@ class Collector:
 
     def own_samples(self, rollout: Rollout, samples: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
         """Numbers, in this rank's batch, of those of `samples`, increasing numbers of all, that are its own."""
-        rows, _ = self._own_rows(rollout)
-        if samples is None or self._ranks is None or isinstance(rows, slice):
+        if samples is None or self._ranks is None:
             return samples
+        rows, _ = self._own_rows(rollout)
+        assert not isinstance(rows, slice)
         number = np.full(rollout.valid.size, -1)
         number[rows] = np.arange(len(rows))
         chosen = number[np.flatnonzero(rollout.valid)[samples]]
@@ -478,6 +479,10 @@ class Collector:
             seed = int(entropy.generate_state(1)[0]) % (2**31 - self._num_envs)
             self._resets += 1
             self._observations = self._adapter.reset(seed + self._own.start)
+            if self._ranks is not None:
+                masked = self._adapter.action_masks is not None
+                if self._ranks.any(masked) and not masked:
+                    self._adapter.expect_masks()
             if self._adapter.action_masks is None:
                 warn_of_unheeded_mask(self._adapter.observation_space, self._adapter.action_space)
             self._was_done[...] = False
@@ -517,7 +522,7 @@ class Collector:
                 state = np.array(_array_of(episodes, "policy_state", (shape[0], items)), self._dtype)
             sums = None if self._scaler is None else _array_of(episodes, "running_sums", shape[:1])
             environments = episodes.get("environments")
-            if self._ranks is not None:
+            if self._ranks is not None and self._ranks.size > 1:
                 environments = _part_of(environments, self._own, self._num_envs, self._ranks)
             observations = np.ascontiguousarray(observations[self._own])
             self._adapter.set_state(environments, observations)  # type: ignore[arg-type]
@@ -858,6 +863,8 @@ def _part_of(environments: Any, own: slice, count: int, ranks: Ranks) -> State:
         if len(states) != ranks.size:
             raise ValueError(f"saved of a vector environment on each of {len(states)} ranks; these are {ranks.size}")
         return dict(states[ranks.rank])
+    if isinstance(environments, dict) and "vector" in environments:
+        raise ValueError(f"saved of one vector environment, which {ranks.size} ranks cannot share")
     return {"copies": copies_in(environments, count)[own]}
 
 

@@ -32,7 +32,13 @@ def exchange(ranks: Ranks, own: Mapping[str, NDArray[Any]], every: Mapping[str, 
     """
     said = pickle.dumps(extra, protocol=5)
     fixed = sum(array.nbytes for array in own.values())
-    lengths = ranks.gather(np.array([len(said)], np.int64))[:, 0]
+    lengths, sizes = ranks.gather(np.array([len(said), fixed], np.int64)).T
+    if (sizes != fixed).any():
+        other = int(np.flatnonzero(sizes != fixed)[0])
+        raise ValueError(
+            f"env: a rollout has {sizes[other]:,} bytes on rank {other}, {fixed:,} on rank {ranks.rank}; want the same "
+            "environments on every rank, with action masks on all or on none"
+        )
     data = np.empty(fixed + int(lengths.max()), np.uint8)
     start = 0
     for array in own.values():

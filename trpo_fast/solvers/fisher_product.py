@@ -68,7 +68,7 @@ def jacobians_pay(widths: Sequence[int], rows: int, item_size: int, products: in
 
 
 def prepare_fisher(
-    operator: Operator, products: int, jacobians: str = "auto", precision: str = "float32"
+    operator: Operator, products: int, jacobians: str = "auto", precision: str = "float32", rows: int = 0
 ) -> tuple[str, str]:
     """Tell a Fisher operator that about `products` products are to come, so that it may do work for all of them first.
 
@@ -81,6 +81,8 @@ def prepare_fisher(
     jacobians : {"auto", "always", "never"}
         "auto" asks `jacobians_pay`, with the caches that Linux tells of this machine's first processor; "always" is
         wherever `operator.jacobian_bytes` is not 0.
+    rows : int
+        Samples that a product passes, where the operator's are a part of them.
     precision : {"float32", "bfloat16"}
         "bfloat16" rounds what products multiply, and then there are no Jacobians to cache.
 
@@ -97,7 +99,9 @@ def prepare_fisher(
     """
     parts = getattr(operator, "parts", None)
     if parts is not None:
-        return max((prepare_fisher(part, products, jacobians, precision) for part in parts), default=("", ""))
+        every = sum(part.rows for part in parts if isinstance(part, FisherOperator))
+        found = [prepare_fisher(part, products, jacobians, precision, every) for part in parts]
+        return max(found, default=("", ""))
     if precision == "bfloat16":
         require_bfloat16("fisher_precision", bfloat16_obstacle(operator))
     if not isinstance(operator, FisherOperator):
@@ -106,7 +110,7 @@ def prepare_fisher(
         operator.use_bfloat16()
     if jacobians != "never" and operator.product == "weights" and operator.jacobian_bytes:
         pay = jacobians == "always" or jacobians_pay(
-            operator.widths, operator.rows, operator.dtype.itemsize, products, *_cache_sizes()
+            operator.widths, max(rows, operator.rows), operator.dtype.itemsize, products, *_cache_sizes()
         )
         if pay:
             operator.cache_jacobians()

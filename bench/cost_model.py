@@ -24,10 +24,12 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from trpo_fast.engines.distributed import MOST_PARTS
+
 REDUCTIONS = ("built", "ring", "halving")
 FITS = ("whole", "reduced")
 FIXED_VECTORS, FIXED_SCALARS = 1, 2  # the gradient; the entropy, and whether a callback stops
-PARTS = 16  # of all ranks, whose sums are added in one order
+PARTS = MOST_PARTS  # of all ranks, whose sums are added in one order
 SCALAR_BYTES = 16  # improvement and KL
 FLOAT = 4  # bytes of a number
 

@@ -172,7 +172,8 @@ def update_of(result: Mapping[str, Any]) -> Update:
 
 def cost_tables(found: Sequence[Mapping[str, Any]] | None = None) -> list[str]:
     """By what an update costs here: efficiency by ranks and network, where half of it is left, what saves rounds."""
-    update = update_of((load(RESULTS, "scaling") if found is None else found)[0])
+    result = (load(RESULTS, "scaling") if found is None else found)[0]
+    update = update_of(result)
     slow = update._replace(rollout=10 * update.rollout)
     ways = {  # fit, reductions
         "as built": (update, "whole", "built"),
@@ -182,6 +183,8 @@ def cost_tables(found: Sequence[Mapping[str, Any]] | None = None) -> list[str]:
         "the critic by reduced gradients, that simulator": (slow, "reduced", "built"),
     }
     lines = [
+        origin(result),
+        "",
         f"A rank takes, a sample, {duration(update.rollout)} for the rollout, {duration(update.product)} for a "
         f"product, {duration(update.fit)} for the fit and {duration(update.preparation)} for the preparation; "
         f"{update.samples:,} samples of {update.sample_bytes:.0f} bytes, P = {update.parameters:,}, "
@@ -269,7 +272,7 @@ def network(found: Sequence[Mapping[str, Any]]) -> list[str]:
             "gathering of 16 such vectors",
             "an update",
         ]
-        lines += [origin(result), "", "Predicted / measured (ratio):", "", *table(head, rows), ""]
+        lines += [origin(result), "", "Predicted / measured (measured by predicted):", "", *table(head, rows), ""]
     return lines
 
 

@@ -15,8 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-BLOCKS = 16  # partial sums that threads add in one order
-
 
 def pin(own: int) -> None:
     """To the core of this number; before there are threads, which stay where they were born."""
@@ -81,6 +79,7 @@ def rounds(env: str, reduced: bool = False, **settings: Any) -> Iterator[dict[st
 
     import trpo_fast
     from trpo_fast.algorithm import training_environments, trpo
+    from trpo_fast.engines.distributed import MOST_PARTS
     from trpo_fast.ranks import Ranks
 
     if reduced:
@@ -129,14 +128,11 @@ def rounds(env: str, reduced: bool = False, **settings: Any) -> Iterator[dict[st
     def collectives(numbers: int, dtype: str, repeats: int) -> dict[str, Any]:
         """Median seconds of a reduction, and of partial sums gathered and added in their order in its place."""
         assert ranks is not None
-        parts = BLOCKS // ranks.size
+        parts = MOST_PARTS // ranks.size
         array, own = np.zeros(numbers, dtype), np.zeros((parts, numbers), dtype)
 
         def gather() -> None:
-            blocks = ranks.gather(own).reshape(-1, numbers)
-            total = blocks[0].copy()
-            for block in blocks[1:]:
-                total += block
+            ranks.gather(own).reshape(-1, numbers).sum(0, dtype=np.float64).astype(dtype)
 
         def median(call: Callable[[], None]) -> float:
             took = []

@@ -80,7 +80,7 @@ class Ranks:
     def __init__(self, timeout: float = TIMEOUT) -> None:
         self._timeout = _checked_timeout(timeout)
         limit = timedelta(seconds=self._timeout)
-        self.restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+        self.restarts = _whole("TORCHELASTIC_RESTART_COUNT", 0)
         self._own_default = not dist.is_initialized()
         if self._own_default:
             missing = [name for name in _VARIABLES if not os.environ.get(name)]
@@ -213,8 +213,9 @@ class Ranks:
         """End the group, as this rank is out of step with the others, who are told why; nothing more is exchanged."""
         if self._ended is not None or self.size == 1:
             return
-        kind = "error" if isinstance(error, Exception) else _STOPPED
+        kind = _STOPPED if isinstance(error, KeyboardInterrupt) else "error"
         words = "stopped" if kind == _STOPPED else f"{type(error).__name__}: {error}"
+        self._ended = words
         with suppress(Exception):  # the machine that keeps it may be what is gone
             self._store.compare_set("ended", "", f"{kind} rank {self.rank}: {words}")
         self.close()
@@ -262,6 +263,7 @@ class Ranks:
         try:
             self._store.set(f"noticed/{self.rank}", "")
             self._store.add("noticed", 1)
+            self._ended = what
             self.close()
             until = time.monotonic() + _GRACE
             while time.monotonic() < until and self._store.add("noticed", 0) < size:
@@ -318,7 +320,7 @@ def _checked_timeout(timeout: Any) -> float:
 
 def _whole(name: str, least: int, most: int | None = None) -> int:
     """The number that a variable holds."""
-    text = os.environ[name]
+    text = os.environ.get(name, "0")
     value = int(text) if text.isdecimal() else -1
     if value < least or (most is not None and value > most):
         numbers = f"{least} or more" if most is None else f"from {least} to {most}"

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
@@ -130,6 +132,10 @@ def _interrupted(ranks: Ranks) -> None:
 ATTEMPTS: dict[str, Callable[[Ranks], Any]] = {
     "settings": lambda ranks: make(ranks, gamma=0.9 if ranks.rank else 0.99),
     "seed": lambda ranks: make(ranks, seed=5 + ranks.rank),
+    "one seed": lambda ranks: make(ranks, seed=5 if ranks.rank else None),
+    "stepping": lambda ranks: make(ranks, "CartPole-v1", vectorization="vector" if ranks.rank else "sync").learn(
+        UPDATE
+    ),
     "environment": lambda ranks: make(ranks, "Pendulum-v1" if ranks.rank else "CartPole-v1"),
     "env_kwargs": lambda ranks: make(ranks, env_kwargs={"max_episode_steps": 50 + ranks.rank}),
     "network": lambda ranks: make(ranks, hidden_sizes=(4 + ranks.rank,)),
@@ -163,6 +169,44 @@ def _other_copies(ranks: Ranks) -> int:
     return agent.config.num_envs
 
 
+class Masked(gym.Wrapper):
+    """Says what is allowed on rank 1 alone."""
+
+    says = False
+
+    def reset(self, **options: Any) -> Any:
+        observation, info = super().reset(**options)
+        return observation, self._with_mask(info)
+
+    def step(self, action: Any) -> Any:
+        *rest, info = super().step(action)
+        return *rest, self._with_mask(info)
+
+    def _with_mask(self, info: Any) -> Any:
+        return {**info, "action_mask": np.array([1, 0], np.int8)} if self.says else info
+
+
+def _masks_of_one(ranks: Ranks) -> tuple[bool, list[int]]:
+    Masked.says = bool(ranks.rank)
+    agent = make(ranks, lambda: Masked(gym.make("CartPole-v1")))
+    actions: list[int] = []
+    agent.learn(2 * UPDATE, lambda agent: actions.append(int(agent.collector._buffers[1].actions[:, -1].max())))
+    return agent.trained_with_masks, actions
+
+
+def _closed_on_one(ranks: Ranks) -> bytes:
+    agent = make(ranks)
+    agent.learn(UPDATE)
+    if ranks.rank:
+        agent.close()
+    agent.learn(UPDATE, reset_num_timesteps=False)
+    return agent.engine.parameters().tobytes()
+
+
+def _functions_as_wrappers(ranks: Ranks) -> bool:
+    return make(ranks, wrappers=[lambda env: env]).ranks is ranks
+
+
 def _callback_stops(ranks: Ranks) -> int:
     agent = make(ranks)
     agent.learn(9 * UPDATE, lambda agent: ranks.rank == 0 or agent.num_updates < 2)
@@ -191,7 +235,15 @@ def everything(given: Any) -> dict[str, Any]:
         except BaseException as error:
             found[name] = type(error).__name__, str(error)
         ranks.close()
-    for name, does in {"seed": _drawn_seed, "stops": _callback_stops, "copies": _other_copies}.items():
+    fine = {
+        "seed": _drawn_seed,
+        "stops": _callback_stops,
+        "copies": _other_copies,
+        "masks": _masks_of_one,
+        "closed": _closed_on_one,
+        "functions": _functions_as_wrappers,
+    }
+    for name, does in fine.items():
         ranks = Ranks(timeout=120)
         found[f"after {name}"] = does(ranks)
         ranks.close()

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from trpo_fast import TRPO
+from trpo_fast import ranks as ranks_module
 from trpo_fast.cli.main import main
 from trpo_fast.ranks import RankError, Ranks, share_of
 
@@ -21,6 +22,8 @@ DIFFERING = {
     "env_kwargs": r"env_kwargs: \{'max_episode_steps': 50\} on rank 0, \{'max_episode_steps': 51\} on rank 1",
     "network": r"config\.hidden_sizes: [(\[]4,?[)\]] on rank 0, [(\[]5,?[)\]] on rank 1",
     "function": r"advantages: .* on rank 0, .* on rank 1; want the same",
+    "one seed": r"seed: None on rank 0, 5 on rank 1",
+    "stepping": r"vectorization: \('InProcessEnvironments', .*\) on rank 0, \('VectorAdapter', .*\) on rank 1",
     "version": r"numpy: '[0-9.]+' on rank 0, '1\.0' on rank 1",
     "build": r"torch: '.+' on rank 0, '2\.0\.0\+cu118' on rank 1",
     "no multiple": r"num_envs: 3 given; want a multiple of 2, the number of ranks",
@@ -43,7 +46,7 @@ FAILING = {
     "broken": ("OSError", "the cable is out", "RankError", "^rank 1: OSError: the cable is out$"),
     "callback raises": ("KeyError", "callback", "RankError", "^rank 1: KeyError: 'callback'$"),
     "used up": ("RankError", "^this group of ranks has ended: OSError: .*; want new processes", "RankError", "ended"),
-    "interrupted": ("KeyboardInterrupt", "", "KeyboardInterrupt", "^rank 1: interrupted$"),
+    "interrupted": ("KeyboardInterrupt", "", "KeyboardInterrupt", "^rank 1: stopped$"),
 }
 
 
@@ -61,13 +64,13 @@ def test_parameters_that_parted_are_found_and_the_rank_named(of_ranks):
     for found in of_ranks:
         kind, message = found["parted"]
         assert kind == "RankError"
-        assert message.startswith("rank 1: the parameters are not those of rank 0")
+        assert message.startswith("rank 1: parameters or statistics are not those of rank 0")
 
 
 def test_a_rank_that_hangs_is_named_within_the_timeout(of_ranks):
     (kind, message), (late, said) = (found["hung"] for found in of_ranks)
     assert kind == "RankError"
-    assert re.fullmatch(r"rank 1: its process has ended or hangs \(.+\)", message), message
+    assert re.fullmatch(r"rank 1: its process has ended, hangs or is busy \(.+\)", message), message
     assert late == "RankError", said  # it was let go on, and is no longer waited for
 
 
@@ -77,6 +80,40 @@ def test_a_seed_that_nobody_gave_is_the_same_everywhere(of_ranks):
 
 def test_a_callback_that_stops_on_one_rank_stops_all(of_ranks):
     assert [found["after stops"] for found in of_ranks] == [2, 2]
+
+
+def test_masks_that_one_ranks_environments_have_are_obeyed_there(of_ranks):
+    for found in of_ranks:
+        trained_with_masks, actions = found["after masks"]
+        assert trained_with_masks
+        assert actions == [0, 0]  # of rank 1's copies, which forbid the other
+
+
+def test_an_agent_that_was_closed_on_one_rank_learns_on_with_the_others(of_ranks):
+    assert of_ranks[0]["after closed"] == of_ranks[1]["after closed"]
+
+
+def test_functions_are_the_same_wrappers_where_they_have_one_name(of_ranks):
+    assert [found["after functions"] for found in of_ranks] == [True, True]
+
+
+@pytest.mark.parametrize(("completed", "fails"), [(False, False), (True, False), (True, True)])
+def test_a_collective_may_end_between_two_pieces_of_a_wait(completed, fails):
+    class Work:
+        def wait(self, *limit):
+            if limit:
+                raise RuntimeError("Operation timed out!")
+            if fails:
+                raise RuntimeError("connection closed")
+
+        def is_completed(self):
+            return completed
+
+    if fails:
+        with pytest.raises(RuntimeError, match="connection closed"):
+            ranks_module._done(Work())
+    else:
+        assert ranks_module._done(Work()) is completed
 
 
 def test_environments_that_every_rank_hands_in_count_whatever_a_file_had(of_ranks):

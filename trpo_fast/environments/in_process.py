@@ -23,12 +23,14 @@ class InProcessEnvironments(Environments):
         Each makes one environment.
     obeys_masks : bool
         As of :class:`Environments`.
+    first : int
+        Number, among all of a training, of the first copy, for what is said of one.
     """
 
     narrow_acting = True
 
-    def __init__(self, makers: Sequence[Callable[[], Any]], *, obeys_masks: bool = False) -> None:
-        self.copies = Copies(makers, obeys_masks=obeys_masks)
+    def __init__(self, makers: Sequence[Callable[[], Any]], *, obeys_masks: bool = False, first: int = 0) -> None:
+        self.copies = Copies(makers, first, obeys_masks=obeys_masks)
         try:
             super().__init__(self.copies.observation_space, self.copies.action_space, len(makers))
         except BaseException:

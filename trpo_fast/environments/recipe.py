@@ -353,7 +353,7 @@ class EnvironmentRecipe:
         if self.vectorization in ("workers", "async"):
             workers = len(makers) if self.vectorization == "async" else self.num_workers
             return WorkerEnvironments(makers, workers, seed, obeys_masks=obeys_masks, first=first)
-        return InProcessEnvironments(makers, obeys_masks=obeys_masks)
+        return InProcessEnvironments(makers, obeys_masks=obeys_masks, first=first)
 
     def _vector_again(self) -> Callable[[int], VectorEnv[Any, Any, Any]] | None:
         """How to make more of a user's VectorEnv; None when wrappers or an unknown class would be lost on the way."""

@@ -126,3 +126,7 @@ def test_signature_starts_as_documented(name):
 
 def test_version_is_that_of_the_installed_distribution():
     assert trpo_fast.__version__ == version("trpo-fast")
+
+
+def test_plotting_loads_neither_torch_nor_gymnasium():
+    assert not loaded_after("import trpo_fast.cli.plot") & {"torch", "gymnasium", "matplotlib"}

@@ -47,7 +47,8 @@ SIGNATURES = {
 
 HEAVY = {"torch", "gymnasium", "scipy", "jax", "safetensors", "matplotlib", "tqdm", "tensorboard", "stable_baselines3"}
 CALLBACKS = ("Callback", "CheckpointCallback", "EvaluationCallback", "ProgressBar", "RunLogger", "StopAtReturn")
-NEED_TORCH = ("TRPO", "EvaluationResult", "MLPPolicy", "MLPCritic", "make_engine", "fisher_matrix", *CALLBACKS)
+RANKS = ("DistributedEngine", "RankError", "Ranks")
+NEED_TORCH = ("TRPO", "EvaluationResult", "MLPPolicy", "MLPCritic", "make_engine", "fisher_matrix", *CALLBACKS, *RANKS)
 
 
 def loaded_after(statement: str) -> set[str]:

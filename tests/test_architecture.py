@@ -28,6 +28,7 @@ FLOORS = {
     "solvers": 2,
     "model_file": 2,
     "run_models": 2,
+    "progress": 2,
     "folder_lock": 2,
     "normalizers": 2,
     "recurrence": 2,

@@ -288,7 +288,7 @@ def as_callback(callback: CallbackLike) -> Callback:
         return CallbackList([])
     if isinstance(callback, Callback):
         return callback
-    if isinstance(callback, Sequence):
+    if isinstance(callback, Sequence) and not isinstance(callback, str | bytes):
         return CallbackList(callback)
     if callable(callback):
         return _FunctionCallback(callback)

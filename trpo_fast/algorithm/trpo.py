@@ -151,7 +151,7 @@ class TRPO:
     def __init__(
         self,
         env: Any,
-        *,
+        *others: Any,
         num_envs: int | None = None,
         vectorization: str | None = None,
         env_kwargs: Mapping[str, Any] | None = None,
@@ -168,6 +168,11 @@ class TRPO:
         ranks: Ranks | str | None = "auto",
         **overrides: Any,
     ) -> None:
+        if others:
+            raise TypeError(
+                f"env: {env!r} and {', '.join(map(repr, others))} given; want the environment alone, and all else by "
+                "name, as in TRPO('CartPole-v1', policy='mlp')"
+            )
         if isinstance(policy, str):
             overrides["policy"], policy = policy, None
         if config is not None and not isinstance(config, TRPOConfig):

@@ -20,7 +20,7 @@ from trpo_fast._core import library
 from trpo_fast.algorithm import checkpoint, presets
 from trpo_fast.algorithm.callbacks import Callback, CheckpointCallback
 from trpo_fast.algorithm.config import CHECKPOINT_SECONDS, TRPOConfig
-from trpo_fast.algorithm.logging import RunLogger, read_progress
+from trpo_fast.algorithm.logging import RunLogger
 from trpo_fast.algorithm.memory import LackOfMemory
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import plot
@@ -41,6 +41,7 @@ from trpo_fast.cli.stopping import Stopped, say
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError, link_file, read_metadata
+from trpo_fast.progress import read_progress
 from trpo_fast.ranks import RankError, Ranks, Traffic, left_on_error
 from trpo_fast.run_models import checkpoint_name, progress_of
 from trpo_fast.settings import UnavailableError

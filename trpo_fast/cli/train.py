@@ -194,6 +194,7 @@ def _new(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
             "resume": _how_it_resumes(agent),
             "versions": checkpoint.versions(),
             **_machine(agent),
+            **({} if ranks is None else {"ranks": ranks.size}),
         }
         return _Run(agent, folder, options, config_json)
     except BaseException:
@@ -306,6 +307,8 @@ def _resumed(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
         _refuse_edited(folder, content, read_metadata(latest))
         _refuse_differing(arguments, agent, folder, content)
         step_as_asked(agent, arguments)
+        content.pop("ranks", None)
+        content |= {} if ranks is None else {"ranks": ranks.size}
         if agent.recipe is not None:
             content |= {"environment": agent.recipe.to_json()}
         run = _Run(agent, folder, options, content)

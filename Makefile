@@ -28,7 +28,7 @@ SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) se
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help train test bench report lint format asan tsan valgrind aarch64 outside instructions instructions-update wheel \
+.PHONY: help train test bench scaling report lint format asan tsan valgrind aarch64 outside instructions instructions-update wheel \
 	check-wheel clean
 
 help:
@@ -36,6 +36,7 @@ help:
 	@echo 'make test     the tests'
 	@echo 'make bench    the benchmarks beside scipy, torch and sb3-contrib; BENCH_ARGS=--grid for all sizes'
 	@echo 'make bench AGAINST=8f97cf5   this build beside that revision; BENCH_ARGS="--only F" for rows with F in their name'
+	@echo 'make scaling  two ranks under torchrun beside one and the plain program, and the tables of docs/scaling.md'
 	@echo 'make report   tables and picture of README.md and docs/benchmarks.md from bench/results'
 	@echo 'make lint     ruff, mypy, cython-lint, clang-format; changes nothing'
 	@echo 'make format   ruff, clang-format, docs/configuration.md and docs/networks.md, in place'
@@ -56,6 +57,10 @@ test: $(STAMPS)/core $(STAMPS)/extras-test
 
 bench: $(STAMPS)/core $(STAMPS)/extras-bench
 	$(BIN)/python -m $(if $(AGAINST),bench.side_by_side --against $(AGAINST),pytest bench) $(BENCH_ARGS) $(PYTEST_ARGS)
+
+scaling: $(STAMPS)/core $(STAMPS)/extras-bench
+	$(BIN)/python -m bench.scaling $(BENCH_ARGS)
+	$(BIN)/python -m bench.scaling_report
 
 report: $(STAMPS)/core $(STAMPS)/extras-bench
 	$(BIN)/python -m bench.report

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,15 +54,25 @@ def _is_checkout(against: str) -> bool:
 
 
 class Worker:
-    """A process that runs a file of this folder with the package of `checkout`, and answers lines of JSON with such."""
+    """A process that runs a file of this folder with the package of `checkout`, and answers lines of JSON with such.
+
+    Its command is `python`, by default this interpreter, the file, and `arguments`.
+    """
 
     def __init__(
-        self, stack: ExitStack, file: Path, checkout: Path, environment: Mapping[str, str] | None = None
+        self,
+        stack: ExitStack,
+        file: Path,
+        checkout: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        python: Sequence[str] = (sys.executable, "-P"),
+        arguments: Sequence[str] = (),
     ) -> None:
         self._file = file
         self._process = stack.enter_context(
             subprocess.Popen(
-                [sys.executable, "-P", str(file)],
+                [*python, str(file), *arguments],
                 env={**os.environ, **(environment or {}), "PYTHONPATH": str(checkout)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -109,10 +109,11 @@ def _table_of(study: Study, rows: Sequence[dict[str, str]]) -> list[str]:
     return table(["arm", *tasks, "all, normalized"], lines)
 
 
-def seconds_to(goal: float, curves: Sequence[Sequence[dict[str, str]]]) -> tuple[float, bool]:
+def seconds_to(goal: float, curves: Sequence[Sequence[dict[str, str]]], of: str = "seconds") -> tuple[float, bool]:
     """Seconds until the training return of several runs passes `goal`, and whether it does: else those they took.
 
     Returns and seconds are averaged over the runs at equal timesteps. No episode has ended where the return is empty.
+    `of` is another column in the place of the seconds.
     """
     ended = [[row for row in curve if row["return"]] for curve in curves]
     steps = [[float(row["timesteps"]) for row in curve] for curve in ended]
@@ -123,7 +124,7 @@ def seconds_to(goal: float, curves: Sequence[Sequence[dict[str, str]]]) -> tuple
         return averaged
 
     passed = np.flatnonzero(mean("return") >= goal)
-    seconds = mean("seconds")
+    seconds = mean(of)
     return float(seconds[passed[0] if len(passed) else -1]), len(passed) > 0
 
 

@@ -43,7 +43,7 @@ class Results:
     """Of one folder, by family."""
 
     def __init__(self, folder: Path) -> None:
-        self.files = {family: _load(folder, family) for family in FAMILIES}
+        self.files = {family: load(folder, family) for family in FAMILIES}
         machines = [result["machine"] for several in self.files.values() for result in several]
         kinds = dict.fromkeys(kind_of(machine) for machine in machines)
         short = {kind: _short(next(m for m in machines if kind_of(m) == kind)) for kind in kinds}
@@ -65,7 +65,8 @@ class Results:
         return self.headings[kind_of(result["machine"])]
 
 
-def _load(folder: Path, family: str) -> list[dict[str, Any]]:
+def load(folder: Path, family: str) -> list[dict[str, Any]]:
+    """The results of a family, one for each kind of CPU."""
     paths = [path for path in folder.glob(f"{family}*.json") if re.fullmatch(rf"{family}(-.*)?", path.stem)]
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(paths, key=lambda path: path.stem)]
 

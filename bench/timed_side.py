@@ -205,7 +205,7 @@ def act(case: Case) -> Work:
                     answer["clipped"][...] = clipped
 
     else:
-        written = {"observations": normalized, "actions": actions, "log_probs": log_probs}
+        written: dict[str, Any] = {"observations": normalized, "actions": actions, "log_probs": log_probs}
         written |= {name: np.zeros((ACTS, rows), kind) for name, kind in OUTCOMES.items()}
 
         def work() -> None:

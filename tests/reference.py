@@ -570,12 +570,12 @@ def fit_values(
     return theta, m, v, adam_step, loss
 
 
-def sign_bits(philox, rows, count, stream):
+def sign_bits(philox, rows, count, stream, step=0):
     """+-1 of (len(rows), count): bit j of a row's 128-bit draws, from the generator alone."""
     signs = np.empty((len(rows), count))
     for index, row in enumerate(rows):
         for j in range(count):
-            words = philox((0, 0), (j // 128, int(row), 0, stream << 24))
+            words = philox((0, 0), (j // 128, int(row), step, stream << 24))
             signs[index, j] = 1.0 if words[j % 128 // 32] >> (j % 32) & 1 else -1.0
     return signs
 

@@ -97,6 +97,12 @@ def test_python_in_the_page_on_recurrent_policies_runs(block):
     exec(compile(block, "docs/recurrent.md", "exec"), {})
 
 
+@pytest.mark.parametrize("block", blocks("docs/scaling.md"), ids=["training", "engine"])
+def test_python_in_the_page_on_scaling_runs(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block.replace("20_000", "4_096"), "scaling.md", "exec"), {})
+
+
 @pytest.mark.parametrize("block", blocks("README.md"), ids=lambda b: b.splitlines()[0][:40])
 def test_python_in_the_readme_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

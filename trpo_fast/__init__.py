@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from .algorithm.hooks import StepInputs
     from .algorithm.logging import RunLogger
     from .algorithm.trpo import TRPO
-    from .engines import fisher_matrix, make_engine
+    from .engines import DistributedEngine, fisher_matrix, make_engine
     from .policies import MLPCritic, MLPPolicy
+    from .ranks import RankError, Ranks
     from .rollout.advantages import AdvantageInputs
     from .rollout.batch import Batch
     from .solvers import (
@@ -72,6 +73,9 @@ _HOMES = {
     "AdvantageInputs": "rollout.advantages",
     "StepInputs": "algorithm.hooks",
     "Batch": "rollout.batch",
+    "DistributedEngine": "engines",
+    "RankError": "ranks",
+    "Ranks": "ranks",
     "make_engine": "engines",
     "fisher_matrix": "engines",
     "KroneckerPreconditioner": "_core.preconditioner",
@@ -100,6 +104,7 @@ __all__ = [
     "CheckpointCallback",
     "Direction",
     "DirectionSettings",
+    "DistributedEngine",
     "EvaluationCallback",
     "EvaluationResult",
     "KroneckerPreconditioner",
@@ -107,6 +112,8 @@ __all__ = [
     "MLPCritic",
     "MLPPolicy",
     "ProgressBar",
+    "RankError",
+    "Ranks",
     "RunLogger",
     "Status",
     "StepInputs",

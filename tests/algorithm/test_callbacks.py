@@ -20,8 +20,9 @@ from trpo_fast.algorithm.callbacks import (
     StopAtReturn,
     as_callback,
 )
-from trpo_fast.algorithm.logging import RunLogger, read_progress
+from trpo_fast.algorithm.logging import RunLogger
 from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.progress import read_progress
 from trpo_fast.run_models import checkpoint_name
 
 STEPS = 3 * 64

@@ -13,8 +13,9 @@ from torch.distributions import Independent, Normal
 
 from tests.algorithm.images import OwnPolicy
 from trpo_fast.algorithm import logging
-from trpo_fast.algorithm.logging import COLUMNS, RunLogger, read_progress
+from trpo_fast.algorithm.logging import COLUMNS, RunLogger
 from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.progress import read_progress
 
 STEPS = 3 * 64
 SB3_NAMES = {

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from trpo_fast.algorithm.logging import read_progress
 from trpo_fast.model_file import read, read_metadata
+from trpo_fast.progress import read_progress
 
 WALK = """
 import gymnasium

@@ -21,7 +21,7 @@ from tests.cli.fork_server import Ended, ForkServer
 from tests.cli.moments import counted, workers_of
 from tests.environments.pids import gone, wait_until
 from trpo_fast import model_file
-from trpo_fast.algorithm.logging import read_progress
+from trpo_fast.progress import read_progress
 
 # Of each stage, in every way of training; the first update's are calls behind its rollout.
 KILLS = {"save": 4, "rollout": 3, "evaluation": 2, "warm-up": 1, "first rollout": 1, "first update": 1}

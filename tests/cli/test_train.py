@@ -15,11 +15,11 @@ from trpo_fast import model_file
 from trpo_fast._core import library
 from trpo_fast.algorithm import logging
 from trpo_fast.algorithm.callbacks import CheckpointCallback
-from trpo_fast.algorithm.logging import read_progress
 from trpo_fast.algorithm.training_environments import TrainingEnvironments
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import plot
 from trpo_fast.cli.run_folder import RunFolder
+from trpo_fast.progress import read_progress
 from trpo_fast.run_models import checkpoint_name
 
 UPDATE = 2 * 32

@@ -103,6 +103,21 @@ def test_a_seed_fixes_the_weights_and_leaves_torchs_generator_alone():
     assert (first.flat.numpy != MLPPolicy(OBSERVATIONS, CONTINUOUS, seed=8).flat.numpy).any()
 
 
+@pytest.mark.parametrize("width", [64, 300])
+def test_a_seed_fixes_every_bit_of_the_weights_for_any_number_of_threads(width):
+    space = spaces.Box(-1.0, 1.0, (24,))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            found.append(MLPCritic(space, hidden_sizes=(width, width), dtype="float64", seed=3).state_dict())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(found[0][name], other[name]) for name in other)
+
+
 def test_without_a_seed_torchs_generator_decides():
     torch.manual_seed(0)
     first = MLPPolicy(OBSERVATIONS, DISCRETE)

@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -20,7 +20,14 @@ class KroneckerPreconditioner(Operator):
 
 class FisherFactors:
     def __init__(self, policy: PolicyKernel) -> None: ...
-    def statistics(self, rows: NDArray[Any] | None = None) -> list[tuple[NDArray[Any], NDArray[Any]]]: ...
+    def statistics(
+        self, rows: NDArray[Any] | None = None, signs: int = 0
+    ) -> list[tuple[NDArray[Any], NDArray[Any]]]: ...
     def preconditioner(
-        self, kind: str, *, damping: float, rows: NDArray[Any] | None = None
+        self,
+        kind: str,
+        *,
+        damping: float,
+        rows: NDArray[Any] | None = None,
+        statistics: Sequence[tuple[NDArray[Any], NDArray[Any]]] | None = None,
     ) -> KroneckerPreconditioner: ...

@@ -25,7 +25,7 @@ import numpy as np
 from trpo_fast._core.library import in_words
 
 from libc.math cimport INFINITY
-from libc.stdint cimport PTRDIFF_MAX, SIZE_MAX
+from libc.stdint cimport PTRDIFF_MAX, SIZE_MAX, int64_t
 from libc.string cimport memcpy, memset
 
 from trpo_fast._core.csrc cimport (
@@ -54,6 +54,7 @@ cdef enum:
     MOST_ROWS = 4096      # A is made from fewer than twice as many rows
     SCORE_STEP = 3        # of them, G takes every third ...
     FEW_ROWS = 1024       # ... unless there are fewer than these
+    MOST_SIGNS = 0x7FFFFFFF
     SIGN_STREAM = 2       # of the counter-based generator; acting has 0 and minibatches 1
     THREAD_OPERATIONS = 2000000  # multiply-adds for which waking other threads pays
 
@@ -149,8 +150,8 @@ cdef class KroneckerPreconditioner(Operator):
         self.reserve()
         for index, (A, G, _, _) in enumerate(blocks):
             layer = &self.plan.layer[index]
-            self.copy_in(A, layer.A, layer.input_pad)
-            self.copy_in(G, layer.G, layer.output_pad)
+            copy_square(A, "A", self.dtype, len(A), self.factors, layer.A, layer.input_pad)
+            copy_square(G, "G", self.dtype, len(G), self.factors, layer.G, layer.output_pad)
         memset(self.inverse_diagonal, 0, n * self.kernels.item_size)
         if diagonal is not None:
             data_of(diagonal, "diagonal", code, 1, n, -1, False)
@@ -170,13 +171,6 @@ cdef class KroneckerPreconditioner(Operator):
         cdef char *base = <char *>self.memory.reserve(parts.bytes)
         self.factors, self.inverse_diagonal = base + parts.factors.offset, base + parts.diagonal.offset
         self.work = base + parts.work.offset
-        return 0
-
-    cdef int copy_in(self, object matrix, size_t at, size_t pad) except -1:
-        cdef size_t n = len(matrix), item = self.kernels.item_size, i
-        cdef const char *items = <const char *>data_of(matrix, "matrix", code_of(self.dtype), 2, n, n, False)
-        for i in range(n):
-            memcpy(<char *>self.factors + (at + i * pad) * item, items + i * n * item, n * item)
         return 0
 
     cdef int finish(self, double damping) except -1:
@@ -239,6 +233,17 @@ cdef int check_square(object matrix, str name, object dtype) except -1:
     return 0
 
 
+cdef int copy_square(
+    object matrix, str name, object dtype, size_t n, void *factors, size_t at, size_t pad
+) except -1:
+    # Into `factors`, whose rows are `pad` apart.
+    cdef size_t item = dtype.itemsize, i
+    cdef const char *items = <const char *>data_of(matrix, name, code_of(dtype), 2, n, n, False)
+    for i in range(n):
+        memcpy(<char *>factors + (at + i * pad) * item, items + i * n * item, n * item)
+    return 0
+
+
 cdef class FisherFactors:
     """K-FAC statistics of a policy's bound batch; owns the memory that making them takes.
 
@@ -272,7 +277,7 @@ cdef class FisherFactors:
             raise TypeError("FisherFactors: not initialized")
         return self.policy.require_batch()
 
-    cdef int compute(self, object rows, void *factors) except -1:
+    cdef int compute(self, object rows, void *factors, int64_t signs=0) except -1:
         # factors: plan.factor_items. The caller has claimed the policy.
         cdef trpo_kfac_sample sample
         cdef trpo_kfac_workspace parts
@@ -284,7 +289,7 @@ cdef class FisherFactors:
             checked_rows(rows, batch_rows)
             sampled = np.ascontiguousarray(rows[::len(rows) // MOST_ROWS | 1])
             part = FisherFactors(self.policy.subset(sampled, cache_bytes=SIZE_MAX))
-            return part.compute(None, factors)
+            return part.compute(None, factors, signs)
         memset(&sample, 0, sizeof(sample))
         sample.batch, sample.plan = &self.policy.batch, &self.plan
         sample.count = batch_rows
@@ -293,21 +298,25 @@ cdef class FisherFactors:
             sample.count = len(rows)
         sample.input_step = sample.count // MOST_ROWS | 1
         sample.score_step = sample.input_step * (SCORE_STEP if sample.count >= FEW_ROWS else 1)
-        sample.key.stream = SIGN_STREAM
+        sample.key.stream, sample.key.step = SIGN_STREAM, signs
         parts = trpo_kfac_workspace_for(&sample, self.policy.kernels.item_size, threads())
         trpo_kfac_place(&parts, self.memory.reserve(parts.bytes), &sample)
         with nogil:
             self.policy.kernels.kfac_statistics(&sample, factors)
         return 0
 
-    def statistics(self, rows=None):
-        """[(A, G), ...] of every layer, copies; A is (inputs + 1, inputs + 1), G (outputs, outputs)."""
+    def statistics(self, rows=None, signs=0):
+        """[(A, G), ...] of every layer, copies; A is (inputs + 1, inputs + 1), G (outputs, outputs).
+
+        Parts of one batch want other `signs`, numbers >= 0, so that the noise of their G is independent.
+        """
         self.require_batch()
+        cdef int64_t step = counter_of(signs, "signs", MOST_SIGNS)
         cdef Memory memory = Memory()
         cdef char *factors = <char *>memory.reserve(self.plan.factor_items * self.policy.kernels.item_size)
         self.policy.claim()
         try:
-            self.compute(rows, factors)
+            self.compute(rows, factors, step)
         finally:
             trpo_release(&self.policy.claimed)
         cdef int index
@@ -329,7 +338,7 @@ cdef class FisherFactors:
             memcpy(items + i * n * item, factors + (at + i * pad) * item, n * item)
         return matrix
 
-    def preconditioner(self, kind, *, damping, rows=None):
+    def preconditioner(self, kind, *, damping, rows=None, statistics=None):
         """Of about ``(F + damping I)^-1`` for the bound batch; raises RuntimeError when used after the next bind.
 
         Parameters
@@ -341,6 +350,9 @@ cdef class FisherFactors:
             ``>= 0``.
         rows : int64 (S,), optional
             Row indices of the bound batch that the statistics are made from, increasing; default: all.
+        statistics : sequence of (A, G), optional
+            As `statistics` returns them, of a batch of which the bound one is a part; they are used in place of its
+            own, and log_std's part is that of the whole.
         """
         self.require_batch()
         if kind not in ("kfac", "diagonal"):
@@ -351,7 +363,9 @@ cdef class FisherFactors:
         cdef Memory memory
         cdef void *factors
         cdef Py_ssize_t i
-        cdef double log_std = 2.0 * policy.batch.problem.rows / policy.batch.problem.total
+        cdef double log_std = 2.0
+        if statistics is None:
+            log_std *= policy.batch.problem.rows / policy.batch.problem.total
         M.setup(policy.size, policy.dtype)
         if kind == "kfac":
             M.plan = self.plan
@@ -361,11 +375,14 @@ cdef class FisherFactors:
         if kind == "diagonal":
             memory = Memory()
             factors = memory.reserve(self.plan.factor_items * policy.kernels.item_size)
-        policy.claim()
-        try:
-            self.compute(rows, factors)
-        finally:
-            trpo_release(&policy.claimed)
+        if statistics is None:
+            policy.claim()
+            try:
+                self.compute(rows, factors)
+            finally:
+                trpo_release(&policy.claimed)
+        else:
+            self.take(statistics, factors)
         memset(M.inverse_diagonal, 0, M.size * policy.kernels.item_size)
         if kind == "diagonal":
             policy.kernels.kronecker_diagonal(&self.plan, factors, M.inverse_diagonal)
@@ -376,3 +393,18 @@ cdef class FisherFactors:
                 (<double *>M.inverse_diagonal)[i] = log_std
         M.finish(shift)
         return M
+
+    cdef int take(self, object statistics, void *factors) except -1:
+        # factors: plan.factor_items, written.
+        cdef int index
+        cdef trpo_kronecker_layer *layer
+        if len(statistics) != self.plan.layers:
+            raise ValueError(f"statistics: wanted one (A, G) for each of {self.plan.layers} layers")
+        memset(factors, 0, self.plan.factor_items * self.policy.kernels.item_size)
+        for index, (A, G) in enumerate(statistics):
+            layer = &self.plan.layer[index]
+            for what, matrix, n, at, pad in (
+                ("A", A, layer.input_size, layer.A, layer.input_pad), ("G", G, layer.outputs, layer.G, layer.output_pad)
+            ):
+                copy_square(matrix, f"statistics[{index}]: {what}", self.policy.dtype, n, factors, at, pad)
+        return 0

@@ -58,6 +58,8 @@ cdef class Recorder:
         The observations as they came.
     action_masks : bool ndarray (T, E, K), optional, written
         What was allowed.
+    first_row : int, optional
+        Row of the noise of the first of the copies `own`; by default its number.
 
     Raises
     ------
@@ -72,7 +74,7 @@ cdef class Recorder:
     cdef const void *rows_data
     cdef const void *outcome_data[3]
     cdef bint rows_double
-    cdef Py_ssize_t steps, copies, first, count, inputs, components, masks_a_row, first_step
+    cdef Py_ssize_t steps, copies, first, first_row, count, inputs, components, masks_a_row, first_step
     cdef size_t item, raw_item, action_item
     cdef char *observations
     cdef char *actions
@@ -90,7 +92,7 @@ cdef class Recorder:
 
     def __init__(
         self, Actor actor not None, own, *, first_step, env_action_dtype, observations, actions, log_probs, rewards,
-        terminated, truncated, raw=None, action_masks=None
+        terminated, truncated, raw=None, action_masks=None, first_row=None
     ):
         cdef PolicyKernel policy = actor.policy
         cdef Extent extents[16]
@@ -110,6 +112,7 @@ cdef class Recorder:
         if step != 1 or self.count < 1:
             raise ValueError(f"own: wanted some of {self.copies} copies in a row, got {own}")
         self.first_step = counter_of(first_step, "first_step", INT64_MAX)
+        self.first_row = self.first if first_row is None else counter_of(first_row, "first_row", INT64_MAX)
         self.inputs, self.components = policy.plan.widths[0], policy.layout.components
         self.flat = policy.distribution == "categorical"
         self.item = self.action_item = policy.kernels.item_size
@@ -211,7 +214,7 @@ cdef class Recorder:
                 self.raw + at * self.inputs * self.raw_item, self.rows_data, self.count * self.inputs * self.raw_item
             )
         self.actor.run(
-            self.count, self.rows_data, self.rows_double, <const uint8_t *>masks, self.first, self.first_step + t,
+            self.count, self.rows_data, self.rows_double, <const uint8_t *>masks, self.first_row, self.first_step + t,
             False,
             self.observations + at * self.inputs * self.item,
             self.actions + at * self.components * self.action_item,

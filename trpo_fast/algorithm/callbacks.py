@@ -56,6 +56,10 @@ class Callback:
     runs_last = False
     """Whether it is called after those of a list that do not say so, whatever their order."""
 
+    of_first_rank = False
+    """Whether, of several ranks, the first one alone calls it, as it writes or prints; what ends the training on one
+    ends it on all."""
+
     @property
     def run_folder(self) -> Path | None:
         """A folder that is this training's alone while it lasts, if there is one; made and locked before the start.
@@ -109,7 +113,7 @@ class CallbackList(Callback):
     those that run last (:class:`CheckpointCallback`).
     """
 
-    def __init__(self, callbacks: Sequence[CallbackLike]) -> None:
+    def __init__(self, callbacks: Sequence[CallbackLike], *, first_rank: bool = True) -> None:
         self.callbacks: list[Callback] = []
         self._started: list[Callback] = []
         self._folders = ExitStack()
@@ -120,6 +124,8 @@ class CallbackList(Callback):
         self._when_all_have_run: list[Callable[[], None]] = []
         for callback in map(as_callback, callbacks):
             self.callbacks += callback.callbacks if isinstance(callback, CallbackList) else [callback]
+        if not first_rank:
+            self.callbacks = [callback for callback in self.callbacks if not callback.of_first_rank]
         self.callbacks.sort(key=lambda callback: callback.runs_last)
 
     def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
@@ -282,7 +288,7 @@ def as_callback(callback: CallbackLike) -> Callback:
         return CallbackList([])
     if isinstance(callback, Callback):
         return callback
-    if isinstance(callback, Sequence):
+    if isinstance(callback, Sequence) and not isinstance(callback, str | bytes):
         return CallbackList(callback)
     if callable(callback):
         return _FunctionCallback(callback)
@@ -341,7 +347,7 @@ class CheckpointCallback(Callback):
         `reset_on_checkpoint` cuts episodes: what is learned may not depend on time.
     """
 
-    runs_last = True
+    runs_last = of_first_rank = True
 
     def __init__(
         self,
@@ -611,6 +617,8 @@ class EvaluationCallback(Callback):
     `RunLogger` does its log.
     """
 
+    of_first_rank = True
+
     def __init__(
         self,
         every: int,
@@ -746,6 +754,8 @@ class EvaluationCallback(Callback):
 
 class ProgressBar(Callback):
     """A tqdm bar of timesteps with the return of recent episodes, the KL of the last update and steps per second."""
+
+    of_first_rank = True
 
     def __init__(self) -> None:
         self._bar: Any = None

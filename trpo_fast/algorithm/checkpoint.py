@@ -134,14 +134,18 @@ class _Counters:
 def parts_of(agent: TRPO) -> dict[str, Stateful]:
     """What training goes on from, by name; besides these the collector, which may not be there yet."""
     named: dict[str, Stateful | None] = {
-        "policy": _Networks(agent.policy),
-        "critic": _Networks(agent.critic_trainer.critic),  # without waiting for a fit
+        **network_states(agent),
         "adam": agent.critic_trainer,
         "observation_normalizer": agent.observation_normalizer,
         "reward_scaler": agent.reward_scaler,
         "": _Counters(agent),
     }
     return {name: part for name, part in named.items() if part is not None}
+
+
+def network_states(agent: TRPO) -> dict[str, Stateful]:
+    """Both networks, the critic without waiting for a fit."""
+    return {"policy": _Networks(agent.networks.policy), "critic": _Networks(agent.networks.critic)}
 
 
 def capture(agent: TRPO) -> Snapshot:

@@ -462,12 +462,36 @@ def seed_or_drawn(seed: Any) -> int:
     return secrets.randbelow(2**31) if seed is None else int(checked("seed", seed, SEED))
 
 
+_OTHERS = {
+    "n_steps": "steps_per_env, the steps of each environment in a rollout",
+    "n_envs": "num_envs",
+    "batch_size": "steps_per_env times num_envs, or critic_batch_size, the minibatches of the critic's fit",
+    "learning_rate": "max_kl for the policy, whose step has no learning rate, or critic_learning_rate",
+    "n_critic_updates": "critic_epochs",
+    "target_kl": "max_kl",
+    "cg_max_steps": "cg_iterations",
+    "cg_damping": "damping",
+    "line_search_shrinking_factor": "backtrack_factor",
+    "line_search_max_iter": "max_backtracks",
+    "sub_sampling_factor": "fisher_subsample, its inverse",
+    "normalize_advantage": "normalize_advantages",
+    "ent_coef": "entropy_coefficient",
+    "vf_coef": "it left out: the critic has parameters, and a fit, of its own",
+    "policy_kwargs": "hidden_sizes, activation, log_std_init and the like by themselves",
+    "use_sde": "trpo_fast.sb3.TRPO, which has it",
+    "verbose": "learn(..., progress_bar=True), or learn(..., callback=RunLogger(folder))",
+    "tensorboard_log": "learn(..., callback=RunLogger(folder)), which writes TensorBoard's events, too",
+}
+"""What fields of other libraries' TRPO are called here."""
+
+
 def check_field_names(names: Iterable[str]) -> None:
     """Raise TypeError for the first name that is no field of :class:`TRPOConfig`."""
     known = [entry.name for entry in dataclasses.fields(TRPOConfig)]
     for name in names:
         if name not in known:
-            raise TypeError(f"{name!r} is no field of TRPOConfig; {names_near(name, known, 'the fields are')}")
+            near = f"want {_OTHERS[name]}" if name in _OTHERS else names_near(name, known, "the fields are")
+            raise TypeError(f"{name!r} is no field of TRPOConfig; {near}")
 
 
 document(TRPOConfig)

@@ -191,7 +191,7 @@ class CriticTrainer:
         Of a recurrent critic ``observations`` are those of the rollout that follows the one before.
         """
         self.wait()
-        return self._kernel.values(self._parameters(), self._readable(observations))
+        return self._kernel.values(self.parameters(), self._readable(observations))
 
     def start(self, observations: Any, returns: NDArray[Any], learning_rate: float | None = None) -> PendingFit:
         """Begin (or, without overlap, perform) one fit to ``returns`` (B,) at ``observations``, (B, D) or sequences.
@@ -202,7 +202,7 @@ class CriticTrainer:
         if self._trained != _trained(self.critic):
             self._make_kernel()
         observations = self._readable(observations)
-        parameters = self._parameters().copy()
+        parameters = self.parameters().copy()
         first_moment, second_moment = self._first_moment.copy(), self._second_moment.copy()
         adam_step, first_epoch = self._adam_step, self._epochs
         config, kernel, seed = self._config, self._kernel, self._seed
@@ -260,7 +260,7 @@ class CriticTrainer:
         except Exception:
             self._pending = None
             raise
-        self._parameters()[:] = fit.parameters
+        self.parameters()[:] = fit.parameters
         self._flat.bump_versions()
         self._first_moment, self._second_moment = fit.first_moment, fit.second_moment
         self._adam_step = fit.adam_step
@@ -342,10 +342,10 @@ class CriticTrainer:
     def _readable(self, observations: Any) -> Any:
         """The bytes of images, which torch converts as it goes, as floats for compiled kernels."""
         if isinstance(self._kernel, ValueKernel) and observations.dtype == np.uint8:
-            return observations.astype(self._parameters().dtype)
+            return observations.astype(self.parameters().dtype)
         return observations
 
-    def _parameters(self) -> NDArray[Any]:
+    def parameters(self) -> NDArray[Any]:
         """The critic's live flat buffer, after looking for what was written to the module behind it."""
         if not self._flat.is_intact():
             self._flat.restore()

@@ -24,7 +24,7 @@ from trpo_fast.solvers.status import Status
 from trpo_fast.solvers.trust_region import TrustRegionReport, trust_region_step
 
 if TYPE_CHECKING:
-    from trpo_fast.engines.base import PolicyEngine
+    from trpo_fast.engines import AutogradEngine, DistributedEngine, NativeEngine
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,8 @@ class StepInputs:
     """What a step is taken with, beside the engine, which is bound to `batch` at the current parameters."""
 
     batch: Batch
-    """The samples, advantages normalized where the configuration says so; its arrays must not be written."""
+    """The samples, advantages normalized where the configuration says so; its arrays must not be written. Of several
+    ranks those of this one, while what the engine computes is of all."""
     direction: DirectionSettings
     """Of the configuration."""
     step: StepSettings
@@ -81,7 +82,7 @@ class Hooks:
         """Of each, where it is not the built-in one; for files."""
         missing = self.missing or {}
         functions = {"advantages": self.advantages, "step": self.step}
-        return {name: missing.get(name) if f is None else _name_of(f) for name, f in functions.items()}
+        return {name: missing.get(name) if f is None else name_of(f) for name, f in functions.items()}
 
     def require(self) -> None:
         """ValueError naming what the saved agent was trained with and this one lacks."""
@@ -91,7 +92,9 @@ class Hooks:
                 f"TRPO.load(path, {name}=...) with it, or with another, to learn on"
             )
 
-    def take_step(self, engine: PolicyEngine, inputs: StepInputs) -> TrustRegionReport:
+    def take_step(
+        self, engine: NativeEngine | AutogradEngine | DistributedEngine, inputs: StepInputs
+    ) -> TrustRegionReport:
         """The step of one update.
 
         Raises
@@ -176,7 +179,8 @@ _RULES: Mapping[Any, Callable[[str, Any], Any]] = {
 }
 
 
-def _name_of(function: Any) -> str:
+def name_of(function: Any) -> str:
+    """Module and name of a function, or of the type of anything else."""
     while isinstance(function, partial):
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)

@@ -11,6 +11,7 @@ import torch
 
 from trpo_fast import model_file
 from trpo_fast.algorithm import checkpoint
+from trpo_fast.algorithm.agreement import require_same_agents
 from trpo_fast.algorithm.config import BUILT_BY, TRPOConfig
 from trpo_fast.algorithm.hooks import Hooks, StepFunction
 from trpo_fast.algorithm.networks import Network, check_given, check_same_settings
@@ -18,7 +19,9 @@ from trpo_fast.environments.base import Environments
 from trpo_fast.environments.foreign import is_vector_environment
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.registry import import_modules
+from trpo_fast.ranks import Ranks, count_of, share_of
 from trpo_fast.rollout.advantages import AdvantageFunction
+from trpo_fast.run_models import read_latest
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
@@ -39,6 +42,7 @@ def load(
     num_workers: int | None,
     advantages: AdvantageFunction | None,
     step: StepFunction | None,
+    ranks: Ranks | None,
     settings: Mapping[str, Any],
 ) -> TRPO:
     """The agent in the file at ``path``, as :meth:`TRPO.load` says."""
@@ -62,15 +66,17 @@ def load(
         assert recipe is not None
         recipe = recipe.resolved()
         given = is_vector_environment(recipe.source)
-        environments = recipe.make_like(config.num_envs if given else 1, like=saved, seed=saved.seed)
-        if not given and config.num_envs > 1:
+        own = slice(0, 1) if given else share_of(ranks, config.num_envs)
+        environments = recipe.make_like(1, like=saved, seed=saved.seed, first=own.start)
+        if not given and own.stop - own.start > 1:
             environments.close()  # it has the spaces; who only evaluates needs no copies to train in
             environments = None
     agent = kind.__new__(kind)
+    agent.ranks = ranks
     try:
         if environments is not None:
-            check_num_envs(settings.get("num_envs"), environments)
-            config = config.replace(num_envs=environments.num_envs)
+            check_num_envs(settings.get("num_envs"), environments, ranks)
+            config = config.replace(num_envs=count_of(ranks, environments.num_envs))
         check_given(saved.own_networks, policy, critic)
         # What comes of modules and settings of the user's says nothing about the file.
         from_file = policy is None and critic is None and not settings
@@ -88,6 +94,8 @@ def load(
             )
             check_same_settings(saved.own_settings, agent.networks)
             checkpoint.check_networks(agent, saved.snapshot)
+        if ranks is not None:  # which says nothing about the file
+            require_same_agents(ranks, agent, recipe)
         agent.trained_with_masks = saved.trained_with_masks
         with model_file.damage_named(path):
             checkpoint.check(agent, saved.snapshot)
@@ -106,10 +114,21 @@ def load(
     return agent
 
 
-def check_num_envs(given: Any, environments: Environments) -> None:
+def latest_in(path: Any) -> str | None:
+    """The file that a folder means; None for a file."""
+
+    def sound(file: Path) -> str:
+        checkpoint.read(file)
+        return str(file)
+
+    return read_latest(path, sound) if model_file.checked_path("path", path).is_dir() else None
+
+
+def check_num_envs(given: Any, environments: Environments, ranks: Ranks | None = None) -> None:
     """ValueError where another number of environments is asked for than there are."""
-    if given not in (None, environments.num_envs):
-        raise ValueError(f"num_envs: {given} given; want it left out or {environments.num_envs}, the VectorEnv's own")
+    count = count_of(ranks, environments.num_envs)
+    if given not in (None, count):
+        raise ValueError(f"num_envs: {given} given; want it left out or {count}, the VectorEnv's own")
 
 
 def _changeable(settings: Mapping[str, Any], saved: TRPOConfig) -> Mapping[str, Any]:

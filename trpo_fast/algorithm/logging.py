@@ -23,6 +23,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from trpo_fast.algorithm.callbacks import Callback, refuse_farther, refuse_others, require_writable, set_aside
 from trpo_fast.algorithm.report import TIMINGS, UpdateReport
 from trpo_fast.model_file import checked_path, replace_file
+from trpo_fast.progress import read_progress
+from trpo_fast.ranks import Traffic
 from trpo_fast.run_models import newest_first
 
 if TYPE_CHECKING:
@@ -55,9 +57,8 @@ COLUMNS = (
     "train/learning_rate",  # the critic's
     "train/value_loss",
     *(f"timings/{name}" for name in TIMINGS),
+    *(f"ranks/{name}" for name in Traffic._fields),  # of an update, where several ranks train
 )
-
-_NEEDED = ("time/total_timesteps", "time/time_elapsed", "rollout/ep_rew_mean")  # by going on, and by curves
 
 
 class _Tail(NamedTuple):
@@ -117,6 +118,8 @@ class RunLogger(Callback):
         the agent's timesteps where it says something else than the agent knows of that moment; or rows that are
         farther, and neither a row nor a model as far as the agent is, which has begun.
     """
+
+    of_first_rank = True
 
     def __init__(self, folder: str | os.PathLike[str], tensorboard: bool | None = None) -> None:
         self.folder = checked_path("folder", folder).absolute()  # an environment may change the working folder
@@ -268,6 +271,7 @@ class RunLogger(Callback):
             "train/explained_variance": report.explained_variance,
             "train/max_kl": report.max_kl,
             "train/learning_rate": report.critic_learning_rate,
+            **({} if report.traffic is None else _named("ranks", report.traffic._asdict())),
         }
 
     def _complete(self, agent: TRPO) -> None:
@@ -290,8 +294,7 @@ class RunLogger(Callback):
             return
         row, report = position.unfinished
         if report.fit.exception() is None:  # a failed fit is learn's to report
-            timings = {f"timings/{name}": seconds for name, seconds in report.timings.items()}
-            row = {**row, "train/value_loss": report.value_loss, **timings}
+            row = {**row, "train/value_loss": report.value_loss, **_named("timings", report.timings)}
         known = {name: value for name, value in row.items() if math.isfinite(value)}
         line, event = _line(known), b"" if self._events is None else _event(known)
         rows = position.rows._replace(waiting=position.rows.waiting + line)
@@ -321,6 +324,10 @@ class RunLogger(Callback):
                 warnings.warn(
                     f"{self.folder}: {what} not written: {error.strerror or error}; the training goes on", stacklevel=4
                 )
+
+
+def _named(group: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{group}/{name}": value for name, value in values.items()}
 
 
 def _moment(agent: TRPO) -> dict[str, float]:
@@ -399,35 +406,6 @@ def _records(events: Iterable[Any]) -> bytes:
     for event in events:
         RecordWriter(content).write(event.SerializeToString())
     return content.getvalue()
-
-
-def read_progress(path: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """Rows of a ``progress.csv``, values as text, empty where there was none.
-
-    FileNotFoundError where it is missing; ValueError, naming it, where it is not what RunLogger writes; TypeError where
-    ``path`` is none.
-    """
-    path = checked_path("path", path)
-    content = path.read_bytes()
-    # A killed run may leave half a row, which has no end, and a power cut zeros.
-    complete = content.rstrip(b"\0")
-    complete = complete[: complete.rfind(b"\n") + 1]
-    try:
-        if content and not complete:
-            raise ValueError("no complete line")
-        reader = csv.DictReader(io.StringIO(complete.decode(), newline=""))
-        rows = list(reader)
-        missing = [name for name in _NEEDED if name not in reader.fieldnames] if reader.fieldnames else []
-        if missing:
-            raise ValueError(f"no column {', '.join(missing)}")
-        rows = [row for row in rows if None not in row.values()]  # as earlier versions left a row on a full disk
-        for row in rows:
-            int(row["time/total_timesteps"])
-            for name in _NEEDED[1:]:
-                float(row[name] or "nan")
-    except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}; want the columns of trpo-fast train") from error
-    return rows
 
 
 def _until(rows: Iterable[dict[str, str]], timesteps: int) -> list[dict[str, str]]:

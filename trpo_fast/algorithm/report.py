@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trpo_fast.algorithm.critic import FitOutcome
+from trpo_fast.ranks import Traffic
 from trpo_fast.solvers.status import Status
 from trpo_fast.solvers.trust_region import TrustRegionReport
 
@@ -52,6 +53,7 @@ class UpdateReport:
     explained_variance: float  # of the returns, by the critic before its fit; nan where the returns are constant
     seconds: Mapping[str, float]  # the timings that were known when the update ended
     fit: Future[FitOutcome]
+    traffic: Traffic | None = None  # with other ranks, of a training on several
 
     @property
     def status(self) -> Status:

@@ -90,10 +90,13 @@ def train(
             with lack_of_memory_named(agent.config):
                 update(agent.training_environments.ready())
             before = None
-            if not callbacks.on_update(agent):
+            goes_on = callbacks.on_update(agent)
+            if not goes_on if agent.ranks is None else agent.ranks.any(not goes_on):
                 break
         agent.critic_trainer.wait()
     except BaseException as error:
+        if agent.ranks is not None:
+            agent.ranks.leave(error)
         with _noted_on(error, "putting the agent back"):
             if before is not None:
                 # What raised may be one of the environments, which its episode would make raise again.

@@ -10,11 +10,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from trpo_fast.algorithm.agreement import require_same_environments
 from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.engines.distributed import parts_of
 from trpo_fast.environments.base import Environments
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.wrappers import warn_of
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
+from trpo_fast.ranks import Ranks, share_of
 from trpo_fast.rollout.collector import Collector
 from trpo_fast.state import State
 
@@ -30,6 +33,8 @@ class TrainingEnvironments:
         Of the agent, resolved.
     as_bytes : bool
         Keep images as uint8 in the rollout.
+    ranks : Ranks, optional
+        Among which the config's copies are shared out.
 
     The others are those of :class:`Collector`; the spaces are the agent's, which environments made later must have.
 
@@ -52,6 +57,7 @@ class TrainingEnvironments:
         reward_scaler: RewardScaler | None,
         *,
         as_bytes: bool,
+        ranks: Ranks | None = None,
     ) -> None:
         self.recipe = recipe
         self.observation_space, self.action_space = observation_space, action_space
@@ -60,6 +66,7 @@ class TrainingEnvironments:
         self._config, self._seed, self._engine = config, seed, engine
         self._normalizer, self._scaler = observation_normalizer, reward_scaler
         self._as_bytes = as_bytes
+        self._ranks = ranks
         self._state: State = {"step": 0, "resets": 0, "episodes": None}  # of the collector while there is none
         self._warned_of_spaces = False  # that copies draw from one space
         self._known_inexact: str | None = None  # of a collector before
@@ -138,6 +145,8 @@ class TrainingEnvironments:
             reward_scaler=self._scaler,
             action_map=self._config.action_map,
             observation_dtype=np.uint8 if self._as_bytes else None,
+            ranks=self._ranks,
+            learned_parts=parts_of(self._ranks, self._config.num_envs, self._engine) or 1,
         )
         collector.resume(self._state)
         normalizes, scales = self._normalizer is not None, self._scaler is not None
@@ -157,7 +166,9 @@ class TrainingEnvironments:
             self.close()
         if self.collector is None:
             # A VectorEnv that a user handed in is still open, and serves again.
-            environments = self._known_recipe().make_like(self._config.num_envs, like=self, seed=self._seed)
+            own = share_of(self._ranks, self._config.num_envs)
+            count = own.stop - own.start
+            environments = self._known_recipe().make_like(count, like=self, seed=self._seed, first=own.start)
             try:
                 self.attach(environments)
             except BaseException:
@@ -174,9 +185,15 @@ class TrainingEnvironments:
     def begin(self) -> Collector:
         """`ready` for a training that begins: what has ended since the last one, as Ctrl-C in a terminal ends the
         worker processes of an `AsyncVectorEnv`, is made anew."""
-        if self.environments is not None and self.environments.has_ended:
+        gone = self.environments is not None and self.environments.has_ended
+        if self._ranks is not None:  # all take up their episodes again where one has to
+            gone = self._ranks.any(gone or self.environments is None)
+        if gone:
             self.close()
-        return self.ready()
+        collector = self.ready()
+        if self._ranks is not None and self.environments is not None:
+            require_same_environments(self._ranks, self.environments)
+        return collector
 
     def apart(self, env: Any, count: int) -> Environments:
         """Environments for an evaluation; one copy where several in a process would be one simulator, and a warning.

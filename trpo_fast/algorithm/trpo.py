@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trpo_fast._core.library import permutation
-from trpo_fast.algorithm import checkpoint, evaluation, loading, presets, training
+from trpo_fast.algorithm import agreement, checkpoint, evaluation, loading, presets, training
 from trpo_fast.algorithm.acting import Player
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
 from trpo_fast.algorithm.config import EPISODES_REMEMBERED, TRPOConfig, seed_or_drawn
@@ -38,13 +38,16 @@ from trpo_fast.algorithm.report import Stopwatch, UpdateReport
 from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.algorithm.training_environments import TrainingEnvironments
 from trpo_fast.deploy import PREDICTION_STREAM
-from trpo_fast.engines import make_engine
+from trpo_fast.engines import AutogradEngine, DistributedEngine, NativeEngine, make_engine
+from trpo_fast.engines.distributed import parts_of
 from trpo_fast.environments.base import Environments
+from trpo_fast.environments.foreign import is_vector_environment
 from trpo_fast.environments.masks import MaskFormat, warn_of_left_out_mask
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.spaces import action_structure, numeric_columns, resolved_action_map
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
+from trpo_fast.ranks import Ranks, as_ranks, count_of, left_on_error, share_of
 from trpo_fast.recurrence import checked_episode_starts
 from trpo_fast.rollout.advantages import AdvantageFunction
 from trpo_fast.rollout.collector import Collector
@@ -56,6 +59,8 @@ from trpo_fast.state import State
 INITIALIZATION_STREAM = 3
 # 4 is evaluation.EVALUATION_STREAM, 5 PREDICTION_STREAM; 7 the environments' global generators', 8 the callbacks'.
 FISHER_STREAM = 6
+
+UPDATES_BETWEEN_CHECKSUMS = 10  # of several ranks' parameters
 
 
 class TRPO:
@@ -95,6 +100,10 @@ class TRPO:
         Networks of your own, see docs/custom_policies.md: the policy's ``forward(observations)`` returns a torch
         distribution of batch shape (B,), the critic's values of shape (B,). Observations have the shape of a Box, and
         are flat rows for any other space. A string as `policy` is the configuration's field.
+    ranks : "auto", Ranks or None
+        Train on several processes: "auto", on those that torchrun started, where it did; None, on this one alone, as
+        for what one of several ranks does that the others do not. Each makes the same agent, with the same arguments,
+        and calls the same methods; ``num_envs`` counts the environments of all. See docs/scaling.md.
     advantages : callable, optional
         ``advantages(inputs) -> (advantages, returns)`` in place of GAE: of an :class:`AdvantageInputs`, two arrays
         (T, E); called once an update, before advantages are normalized. See docs/building.md.
@@ -126,6 +135,9 @@ class TRPO:
         ``engine.reason`` says why it is this one.
     hooks : Hooks
         The functions given as `advantages` and `step`.
+    ranks : Ranks or None
+    update_engine : NativeEngine, AutogradEngine or DistributedEngine
+        What updates are computed by: `engine`, or the sums of all ranks'.
 
     Raises
     ------
@@ -139,7 +151,7 @@ class TRPO:
     def __init__(
         self,
         env: Any,
-        *,
+        *others: Any,
         num_envs: int | None = None,
         vectorization: str | None = None,
         env_kwargs: Mapping[str, Any] | None = None,
@@ -153,8 +165,14 @@ class TRPO:
         preset: str | None = presets.AUTO,
         advantages: AdvantageFunction | None = None,
         step: StepFunction | None = None,
+        ranks: Ranks | str | None = "auto",
         **overrides: Any,
     ) -> None:
+        if others:
+            raise TypeError(
+                f"env: {env!r} and {', '.join(map(repr, others))} given; want the environment alone, and all else by "
+                "name, as in TRPO('CartPole-v1', policy='mlp')"
+            )
         if isinstance(policy, str):
             overrides["policy"], policy = policy, None
         if config is not None and not isinstance(config, TRPOConfig):
@@ -167,9 +185,17 @@ class TRPO:
         ).resolved()
         given = (config or TRPOConfig()).replace(**overrides)
         presets.require_known(preset)
-        seed = seed_or_drawn(seed)
-        environments = recipe.make(given.num_envs, seed=seed, obeys_masks=given.mask_in_observation == "obey")
+        self.ranks = as_ranks(ranks)
+        environments: Environments | None = None
         try:
+            drawn = seed_or_drawn(seed)
+            if self.ranks is not None:
+                self.ranks.require_same({"seed": seed})
+                drawn = int(self.ranks.of_first(drawn))
+            seed, obeys_masks = drawn, given.mask_in_observation == "obey"
+            # Of a VectorEnv each rank has one of its own.
+            own = slice(0, 1) if is_vector_environment(recipe.source) else share_of(self.ranks, given.num_envs)
+            environments = recipe.make(own.stop - own.start, seed=seed, obeys_masks=obeys_masks, first=own.start)
             env_id = recipe.source if isinstance(recipe.source, str) else None
             found = presets.preset_for(preset, env_id, environments.action_space, whole_config=config is not None)
             config = given if found is None else TRPOConfig().replace(**{**found.settings, **overrides})
@@ -177,12 +203,12 @@ class TRPO:
                 warnings.warn(
                     f"{', '.join(environments.left_out)}: text, which no network here reads; left out", stacklevel=2
                 )
-            loading.check_num_envs(num_envs, environments)
+            loading.check_num_envs(num_envs, environments, self.ranks)
             if given.mask_in_observation == "obey":
                 warn_of_left_out_mask(
                     environments.observation_space, environments.action_space, left_out=environments.mask_left_out
                 )
-            config = config.replace(num_envs=environments.num_envs)
+            config = config.replace(num_envs=count_of(self.ranks, environments.num_envs))
             with lack_of_memory_named(config):
                 self._build(
                     config,
@@ -195,12 +221,18 @@ class TRPO:
                     preset=None if found is None else found.name,
                     hooks=hooks,
                 )
+                if self.ranks is not None:
+                    agreement.require_same_agents(self.ranks, self, recipe)
+                    agreement.take_networks_of_first(self.ranks, self)
                 check_settings(config, self.networks, environments.observation_space)
                 if policy is None:
                     warn_of_unreached_sides(self.action_space, self.config)
                 self.training_environments.attach(environments)
-        except BaseException:
-            environments.close()
+        except BaseException as error:
+            if environments is not None:
+                environments.close()
+            if self.ranks is not None:
+                self.ranks.leave(error)
             raise
 
     def _build(
@@ -257,6 +289,11 @@ class TRPO:
             if self.engine.name == "native":
                 obstacle = bfloat16_obstacle(dtype=self.engine.dtype)
             require_bfloat16("fisher_precision", obstacle)
+        self.update_engine: NativeEngine | AutogradEngine | DistributedEngine = self.engine
+        if self.ranks is not None:
+            self.update_engine = DistributedEngine(
+                self.engine, self.ranks, parts=parts_of(self.ranks, config.num_envs, self.engine)
+            )
         self.critic_trainer = CriticTrainer(self.networks.critic, config, seed, observation_shape=shape)
         raw = self.networks.raw
         columns = numeric_columns(observation_space) & ~raw
@@ -278,6 +315,7 @@ class TRPO:
             self.observation_normalizer,
             self.reward_scaler,
             as_bytes=self.networks.bytes and self.observation_normalizer is None and self.engine.name == "autograd",
+            ranks=self.ranks,
         )
         self.callbacks_under_way: CallbackList | None = None  # while learn is
         self._callback_states: State = {}  # of the latest training, by name
@@ -345,8 +383,10 @@ class TRPO:
         Parameters
         ----------
         callback : Callback, function of the agent, or a sequence of these, optional
-            Called after every update; what equals False ends the training, None does not. To end at a goal, take
-            :class:`StopAtReturn`: before an episode has ended ``episode_return_mean`` is NaN, and ``nan < goal`` False.
+            Called after every update, of several ranks by each of them, but for what writes or prints
+            (``Callback.of_first_rank``); what equals False ends the training, on all, None does not. To end at a goal,
+            take :class:`StopAtReturn`: before an episode has ended ``episode_return_mean`` is NaN, and ``nan < goal``
+            False.
         progress_bar : bool
             Show a bar with the return of recent episodes, the KL of the last update and steps per second.
         reset_num_timesteps : bool
@@ -367,15 +407,21 @@ class TRPO:
             The agent is learning already: called by a callback, or while another thread is here.
         """
         timesteps = training.checked_timesteps("total_timesteps", total_timesteps)
-        callbacks = CallbackList([callback, ProgressBar() if progress_bar else None])
-        with training.alone(self):
+        first_rank = self.ranks is None or self.ranks.first
+        callbacks = CallbackList([callback, ProgressBar() if progress_bar else None], first_rank=first_rank)
+        with training.alone(self), left_on_error(self.ranks):
+            if self.ranks is not None:
+                asked = {"total_timesteps": timesteps, "horizon": horizon, "reset_num_timesteps": reset_num_timesteps}
+                self.ranks.require_same({**asked, "num_timesteps": self.num_timesteps})
+                agreement.require_in_step(self.ranks, self)
             training.train(self, timesteps, callbacks, self._update, horizon=horizon, reset=reset_num_timesteps)
         return self
 
     def _update(self, collector: Collector) -> None:
         """One update, in the order of docs/algorithm.md."""
-        config, engine, critic = self.config, self.engine, self.critic_trainer
+        config, engine, critic = self.config, self.update_engine, self.critic_trainer
         clock = Stopwatch()
+        before = None if self.ranks is None else self.ranks.traffic
 
         # 1. Trajectories of the current policy. The critic may still be learning from the batch before.
         cuts = self.training_environments.cuts
@@ -386,6 +432,8 @@ class TRPO:
         clock.lap("rollout")
         critic.wait()
         clock.lap("critic_wait")
+        if self.ranks is not None and self.num_updates % UPDATES_BETWEEN_CHECKSUMS == 0:
+            agreement.require_in_step(self.ranks, self)
 
         # 2. Advantages and returns, from the value function.
         sequences = rollout.critic_sequences if critic.recurrent else None
@@ -405,17 +453,18 @@ class TRPO:
         settings = self._step_settings
         if config.max_kl_schedule != "constant":
             settings = settings.replace(max_kl=config.max_kl * SCHEDULES[config.max_kl_schedule](progress))
-        engine.bind(batch, entropy_coefficient=config.entropy_coefficient)
+        engine.bind(batch, total=rollout.steps, entropy_coefficient=config.entropy_coefficient)
         entropy = engine.entropy()
         clock.lap("gradient")
-        inputs = StepInputs(batch, self._direction_settings, settings, self._fisher_rows(batch.samples))
+        rows = collector.own_samples(rollout, self._fisher_rows(rollout.steps))
+        inputs = StepInputs(batch, self._direction_settings, settings, rows)
         step = self.hooks.take_step(engine, inputs)
         self._bound_log_std()
         clock.add(step.timings)
 
         # 6. Value function: least squares on the returns, here or beside the next rollout.
         learning_rate = config.critic_learning_rate * SCHEDULES[config.critic_learning_rate_schedule](progress)
-        observations = sequences or (rollout.samples if engine.recurrent else batch.observations)
+        observations = rollout.samples if sequences is None else sequences
         fit = critic.start(observations, returns, learning_rate)
 
         self.num_timesteps += rollout.steps
@@ -425,13 +474,14 @@ class TRPO:
         self.recent_episodes.extend(episodes)
         self.last_update = UpdateReport(
             step,
-            batch.samples,
+            rollout.steps,
             settings.max_kl,
             learning_rate,
             entropy,
             statistics.explained_variance,
             clock.seconds,
             fit.outcome,
+            None if self.ranks is None or before is None else self.ranks.traffic.since(before),
         )
 
     def _bound_log_std(self) -> None:
@@ -679,10 +729,13 @@ class TRPO:
         Raises ValueError, and writes nothing, where :meth:`load` could not take the file: ``path`` is a folder, or
         parameters have become another dtype or size, or are not finite. TypeError where ``path`` is no path.
 
+        Of several ranks the first one writes, with the environments of all, and the others may call it or not.
+
         Called by a callback of :meth:`learn`, it has the states of callbacks as they are then, of those that are still
         to be called of this update the ones before it: save in one that comes last (``Callback.runs_last``).
         """
-        checkpoint.save(self, path)
+        if self.ranks is None or self.ranks.first:
+            checkpoint.save(self, path)
 
     @classmethod
     def load(
@@ -700,6 +753,7 @@ class TRPO:
         num_workers: int | None = None,
         advantages: AdvantageFunction | None = None,
         step: StepFunction | None = None,
+        ranks: Ranks | str | None = "auto",
         **settings: Any,
     ) -> TRPO:
         """An agent as it was saved.
@@ -728,6 +782,9 @@ class TRPO:
         advantages, step : as in the constructor, optional
             Functions to learn on with. Where the file names one, it has to be given again, or another, before
             :meth:`learn`; acting needs none.
+        ranks : as in the constructor
+            Every rank reads the file, which may be of another number of ranks, or of none; None for what one rank does
+            alone.
         settings
             Fields of the configuration to learn on with; not those that networks and statistics were built by.
 
@@ -743,6 +800,7 @@ class TRPO:
             a setting that cannot be another one, or does not fit the rest; an environment is to be made for which the
             file names code that is not trusted (also later, when it is needed: acting needs none).
         """
+        group = as_ranks(ranks)
         read = partial(
             loading.load,
             cls,
@@ -757,9 +815,14 @@ class TRPO:
             num_workers=num_workers,
             advantages=advantages,
             step=step,
+            ranks=group,
             settings=settings,
         )
-        return read_latest(path, read)
+        with left_on_error(group):
+            if group is not None:  # of a folder every rank reads the file that rank 0 would
+                chosen = loading.latest_in(path) if group.first else None
+                path = group.of_first(chosen) or path
+            return read_latest(path, read)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

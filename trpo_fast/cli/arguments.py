@@ -109,6 +109,12 @@ def _add_train(commands: Any) -> None:
     )
     train.add_argument("--threads", type=_count, metavar="N", help="threads of the compiled core and of torch")
     train.add_argument(
+        "--rank-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="under torchrun: after which a rank that does not answer is given up (default 1800)",
+    )
+    train.add_argument(
         "--checkpoint-every",
         type=_count,
         metavar="N",

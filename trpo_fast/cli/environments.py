@@ -12,6 +12,7 @@ from typing import Any
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli.errors import CommandError
 from trpo_fast.environments.recipe import EnvironmentRecipe
+from trpo_fast.ranks import Ranks
 
 
 def import_from_here() -> None:
@@ -22,17 +23,25 @@ def import_from_here() -> None:
 
 
 def loaded(
-    path: Path, arguments: argparse.Namespace, env_kwargs: Any = None, wrappers: Any = None, **settings: Any
+    path: Path,
+    arguments: argparse.Namespace,
+    env_kwargs: Any = None,
+    wrappers: Any = None,
+    *,
+    quiet: bool = False,
+    ranks: Ranks | None = None,
+    **settings: Any,
 ) -> TRPO:
     """The agent in `path`, whose environment can be made: what is known of it has been printed to stderr.
 
     `env_kwargs` and `wrappers`, as a person gives them, and `settings` take the place of the file's. ValueError where
     the file names code that ``--import`` and ``--trust`` do not allow, or no environment that they could be of.
     """
-    agent = TRPO.load(path, imports=arguments.imports, trust_environment=arguments.trust, **settings)
+    agent = TRPO.load(path, imports=arguments.imports, trust_environment=arguments.trust, ranks=ranks, **settings)
     if agent.recipe is not None:
         agent.recipe = agent.recipe.with_changes(None, env_kwargs, wrappers)
-        show(agent.recipe)
+        if not quiet:
+            show(agent.recipe)
         agent.recipe.require_trust()
     elif env_kwargs is not None or wrappers is not None:
         name, value = ("--wrapper", wrappers) if env_kwargs is None else ("--env-kwargs", env_kwargs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from trpo_fast.algorithm.evaluation import EvaluationResult
 from trpo_fast.algorithm.trpo import TRPO
@@ -20,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     def made(path: Path) -> tuple[Path, TRPO]:
         # No step is taken, so that any CPU will do.
-        any_cpu = {"fisher_precision": "float32", "critic_precision": "float32"}
+        any_cpu: dict[str, Any] = {"fisher_precision": "float32", "critic_precision": "float32"}
         return path, loaded(path, arguments, arguments.env_kwargs, arguments.wrapper, **any_cpu)
 
     with user_errors(SimulatorError):

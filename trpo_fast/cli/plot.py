@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trpo_fast import statistics
-from trpo_fast.algorithm.logging import read_progress
 from trpo_fast.cli.arguments import SAME_BITS
 from trpo_fast.cli.errors import CommandError, describe
 from trpo_fast.cli.run_folder import RunFolder
+from trpo_fast.progress import read_progress
 
 RESAMPLES = 2_000  # for every point of a curve; its band is wider than their error
 

@@ -20,7 +20,7 @@ from trpo_fast._core import library
 from trpo_fast.algorithm import checkpoint, presets
 from trpo_fast.algorithm.callbacks import Callback, CheckpointCallback
 from trpo_fast.algorithm.config import CHECKPOINT_SECONDS, TRPOConfig
-from trpo_fast.algorithm.logging import RunLogger, read_progress
+from trpo_fast.algorithm.logging import RunLogger
 from trpo_fast.algorithm.memory import LackOfMemory
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import plot
@@ -33,13 +33,16 @@ from trpo_fast.cli.environments import (
     require_workers,
     show,
 )
-from trpo_fast.cli.errors import CommandError, describe, errors_of, is_of_an_answer, user_errors
+from trpo_fast.cli.errors import CommandError, describe, is_of_an_answer, user_errors
 from trpo_fast.cli.evaluate import unfinished
+from trpo_fast.cli.ranks import begun_before, follow, remember, set_threads, started_ranks, step_as_asked, tell
 from trpo_fast.cli.run_folder import RUN_OPTIONS, RunFolder, claimed_by_name, latest_of
 from trpo_fast.cli.stopping import Stopped, say
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError, link_file, read_metadata
+from trpo_fast.progress import read_progress
+from trpo_fast.ranks import RankError, Ranks, Traffic, left_on_error
 from trpo_fast.run_models import checkpoint_name, progress_of
 from trpo_fast.settings import UnavailableError
 
@@ -47,8 +50,13 @@ from trpo_fast.settings import UnavailableError
 def run(arguments: argparse.Namespace) -> int:
     """Train, evaluate, draw the curve."""
     import_from_here()
+    ranks = started_ranks(arguments)
+    if ranks is not None and not ranks.first:
+        return follow(arguments, ranks, lambda: _agent(arguments, ranks)[0])
+    arguments.resume = begun_before(ranks) or arguments.resume
     # What a kill may leave of a start, and whom a folder belongs to: docs/runs.md.
-    run = _resumed(arguments) if arguments.resume else _new(arguments)
+    with left_on_error(ranks):
+        run = _resumed(arguments, ranks) if arguments.resume else _new(arguments, ranks)
     try:
         return _train(run)
     except _NotSaved as error:
@@ -91,7 +99,7 @@ class _Run:
         folder.share_with(agent)
         self.timesteps: int = options["timesteps"]
         self.eval_episodes: int = options["eval_episodes"]
-        self.first = agent.total_timesteps
+        self.first, self.first_update = agent.total_timesteps, agent.num_updates
         self.checkpoints = CheckpointCallback(
             folder.checkpoints,
             options["checkpoint_every"],
@@ -120,6 +128,7 @@ class _Run:
             self.folder.prepare()
         self.folder.write_config(self._content)
         self.begun = True
+        remember(self.agent.ranks, self.folder.place)
 
     def move(self) -> None:
         """Take a new folder in the place of the one that was renamed or removed, or beside what is in its place."""
@@ -161,15 +170,43 @@ class _Begin(Callback):
             say(f"--reset-on-checkpoint {period}: nothing is cut, these environments are put back to the bit as it is")
 
 
-def _new(arguments: argparse.Namespace) -> _Run:
+def _new(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
     if arguments.env is None:
         raise CommandError("ENV: none given; want an environment id, e.g. trpo-fast train CartPole-v1, or --resume RUN")
-    seed = 0 if arguments.seed is None else arguments.seed
     options = {name: default for name, (_, default) in RUN_OPTIONS.items()} | _given(arguments)
-    _set_threads(options["threads"])
-    folder = RunFolder(arguments.out or _default_folder(arguments.env, seed))
+    folder = RunFolder(arguments.out or _default_folder(arguments.env, arguments.seed or 0))
     if arguments.out:
         folder.refuse_if_used()  # before the seconds that an agent may take
+    tell(ranks, (None, arguments.threads))
+    agent, seed = _agent(arguments, ranks)
+    try:
+        if arguments.out:
+            folder.claim_new()
+        else:
+            folder = claimed_by_name(folder)
+        # The first checkpoint before config.json, which makes a run of the folder: a run can always go on.
+        _saved(agent, folder, folder.checkpoints / checkpoint_name(0))
+        config_json = {
+            "environment": agent.recipe.to_json() if agent.recipe else None,
+            "seed": seed,
+            "preset": agent.preset,
+            "config": agent.config.to_dict(),
+            "resume": _how_it_resumes(agent),
+            "versions": checkpoint.versions(),
+            **_machine(agent),
+            **({} if ranks is None else {"ranks": ranks.size}),
+        }
+        return _Run(agent, folder, options, config_json)
+    except BaseException:
+        folder.discard()
+        agent.close()
+        raise
+
+
+def _agent(arguments: argparse.Namespace, ranks: Ranks | None) -> tuple[TRPO, int]:
+    """A new agent as the options say, and its seed."""
+    seed = 0 if arguments.seed is None else arguments.seed
+    set_threads(arguments.threads)
     settings, saved = _read_settings(arguments.config)
     overrides = config_overrides(arguments)
     if isinstance(settings, TRPOConfig) and isinstance(saved, dict) and saved.get("id") != arguments.env:
@@ -189,42 +226,15 @@ def _new(arguments: argparse.Namespace) -> _Run:
             seed=seed,
             config=config,
             preset=preset,
+            ranks=ranks,
             **({} if isinstance(settings, TRPOConfig) else {**settings, **overrides}),
         )
-    try:
-        if arguments.out:
-            folder.claim_new()
-        else:
-            folder = claimed_by_name(folder)
-        # The first checkpoint before config.json, which makes a run of the folder: a run can always go on.
-        _saved(agent, folder, folder.checkpoints / checkpoint_name(0))
-        config_json = {
-            "environment": agent.recipe.to_json() if agent.recipe else None,
-            "seed": seed,
-            "preset": agent.preset,
-            "config": agent.config.to_dict(),
-            "resume": _how_it_resumes(agent),
-            "versions": checkpoint.versions(),
-            **_machine(agent),
-        }
-        return _Run(agent, folder, options, config_json)
-    except BaseException:
-        folder.discard()
-        agent.close()
-        raise
+    return agent, seed
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, int | None]:
     """Those of RUN_OPTIONS that were given."""
     return {name: value for name in RUN_OPTIONS if (value := getattr(arguments, name)) is not None}
-
-
-def _set_threads(count: int | None) -> None:
-    if count is None:
-        return
-    with errors_of("--threads"):
-        library.set_num_threads(count)
-    torch.set_num_threads(count)
 
 
 def _machine(agent: TRPO) -> dict[str, Any]:
@@ -272,15 +282,20 @@ def _recipe(arguments: argparse.Namespace, saved: Any) -> EnvironmentRecipe:
         )
 
 
-def _resumed(arguments: argparse.Namespace) -> _Run:
+def _resumed(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
     folder = RunFolder(arguments.resume)
     folder.claim_old()
     agent = None
     try:
         content, options = folder.read_config(), folder.options() | _given(arguments)
-        _set_threads(options["threads"])
+        set_threads(options["threads"])
         try:
             latest, agent = latest_of(arguments.resume, lambda file: (file, loaded(file, arguments)))
+            if ranks is not None:  # which file can be read is seen by rank 0 alone, before all read it
+                agent.close()
+                tell(ranks, (str(latest.absolute()), options["threads"]))
+                with user_errors():
+                    agent = loaded(latest, arguments, quiet=True, ranks=ranks)
         except CommandError as error:
             if not isinstance(error.__cause__, UnavailableError):
                 raise
@@ -291,12 +306,10 @@ def _resumed(arguments: argparse.Namespace) -> _Run:
             ) from error
         _refuse_edited(folder, content, read_metadata(latest))
         _refuse_differing(arguments, agent, folder, content)
+        step_as_asked(agent, arguments)
+        content.pop("ranks", None)
+        content |= {} if ranks is None else {"ranks": ranks.size}
         if agent.recipe is not None:
-            require_workers(arguments.vectorization or agent.recipe.vectorization, arguments.num_workers)
-            with user_errors():
-                agent.recipe = agent.recipe.with_changes(
-                    None, None, None, arguments.vectorization, arguments.num_workers
-                )
             content |= {"environment": agent.recipe.to_json()}
         run = _Run(agent, folder, options, content)
         if agent.total_timesteps >= run.timesteps and _has_ended(folder, agent):
@@ -439,6 +452,8 @@ def _train(run: _Run) -> int:
     say(f"{env}: {run.timesteps:,} steps{preset}, {agent.engine.name} engine, {folder.path}")
     began = time.perf_counter()
     # A signal is answered by what was saved from the moment on at which there is a run to go on with.
+    tell(agent.ranks, max(0, run.timesteps - run.first))
+    before = None if agent.ranks is None else agent.ranks.traffic  # while agents were made ranks waited for others
     try:
         if run.first < run.timesteps:
             agent.learn(
@@ -454,6 +469,9 @@ def _train(run: _Run) -> int:
         folder = run.folder
         steps = agent.total_timesteps - run.first
         say(f"trained  {steps:,} steps in {seconds:.1f} s ({steps / seconds:,.0f} steps/s)")
+        if agent.ranks is not None and before is not None and agent.num_updates > run.first_update:
+            found, updates = agent.ranks.traffic.since(before), agent.num_updates - run.first_update
+            say(_exchanged(agent.ranks.size, found, updates, seconds))
         say(f"model    {run.folder.shown(run.folder.model)}")
         done = [_evaluated(run), run.moved or _drawn(run), not run.moved]
         return 0 if all(done) else 1
@@ -468,6 +486,14 @@ def _train(run: _Run) -> int:
             prefix = "" if folder.is_new else f"--resume: {folder.path}: "
             raise CommandError(f"{prefix}{describe(error)}") from error
         return _failed(run, error)
+
+
+def _exchanged(size: int, found: Traffic, updates: int, seconds: float) -> str:
+    """What the ranks of a training told each other, in so many updates and seconds."""
+    return (
+        f"ranks    {size}: {found.rounds / updates:.1f} rounds and {found.bytes / updates / 1e6:.2f} MB of "
+        f"each rank an update, {found.seconds / seconds:.1%} of the time in them, waiting for others included"
+    )
 
 
 def _evaluated(run: _Run) -> bool:
@@ -546,7 +572,8 @@ def _failed(run: _Run, error: Exception) -> int:
 
 def _report(error: Exception) -> None:
     """Print an error: a line where it is the user's to mend, and no line of ours at fault, else all of it."""
-    if isinstance(error, CommandError | OSError | LackOfMemory | SimulatorError) or is_of_an_answer(error):
+    in_a_line = CommandError | OSError | LackOfMemory | SimulatorError | RankError
+    if isinstance(error, in_a_line) or is_of_an_answer(error):
         # What a worker noted has its traceback.
         notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
         say(f"\ntrpo-fast train: error: {describe(error)}{notes}", sys.stderr)

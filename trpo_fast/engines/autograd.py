@@ -125,8 +125,8 @@ class AutogradEngine(PolicyEngine):
         TypeError
             The policy returns something else than a torch distribution.
         """
-        if total is not None and not len(batch.observations) <= as_double(total, "total") < math.inf:
-            raise ValueError(f"total: got {total}, wanted at least the {len(batch.observations)} rows of this batch")
+        if total is not None and not batch.samples <= as_double(total, "total") < math.inf:
+            raise ValueError(f"total: got {total}, wanted at least the {batch.samples} samples of this batch")
         if not math.isfinite(as_double(entropy_coefficient, "entropy_coefficient")):
             raise ValueError(f"entropy_coefficient: got {entropy_coefficient}, wanted a finite number")
         check_deterministic("policy", self._policy)

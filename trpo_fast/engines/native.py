@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,10 +121,18 @@ class NativeEngine(PolicyEngine):
             log_std beyond what the dtype can square; a parameter that is not finite, or a policy changed since this
             engine was made so that it can no longer serve, both named.
         """
+        self.require_served()
+        self.bind_served(batch, total, entropy_coefficient)
+
+    def require_served(self) -> None:
+        """ValueError naming what was changed of the policy so that this engine can no longer serve it."""
         obstacle = obstacle_to_native(self._policy)
         if obstacle is not None:
             raise ValueError(f"policy: the native engine cannot serve it any longer: {obstacle}")
         self.refresh()
+
+    def bind_served(self, batch: Batch, total: int | None, entropy_coefficient: float) -> None:
+        """`bind` after `require_served`, which serves for all engines over one policy."""
         observations = as_rows("observations", batch.observations, self.dtype)
         actions = as_rows("actions", batch.actions, np.dtype(np.int64) if self._stores_integers else self.dtype)
         advantages = as_rows("advantages", batch.advantages, self.dtype)
@@ -138,6 +148,16 @@ class NativeEngine(PolicyEngine):
             entropy_coefficient=entropy_coefficient,
         )
 
+    @property
+    def policy(self) -> MLPPolicy:
+        """The policy that this engine was made for."""
+        return self._policy
+
+    @property
+    def layers(self) -> list[tuple[int, int]]:
+        """Inputs and outputs of each layer."""
+        return list(pairwise(self._policy.widths))
+
     def surrogate_gradient(self) -> NDArray[Any]:
         """Gradient of the objective at theta_old, (n,)."""
         return self._kernel.surrogate_gradient()
@@ -149,7 +169,14 @@ class NativeEngine(PolicyEngine):
         """
         return self._kernel.fisher_operator(rows)
 
-    def preconditioner(self, kind: str, *, damping: float, rows: NDArray[np.int64] | None = None) -> Operator:
+    def preconditioner(
+        self,
+        kind: str,
+        *,
+        damping: float,
+        rows: NDArray[np.int64] | None = None,
+        statistics: Sequence[tuple[NDArray[Any], NDArray[Any]]] | None = None,
+    ) -> Operator:
         """An approximation of (F + damping I)^-1 at theta_old; using it after another `bind` raises RuntimeError.
 
         Parameters
@@ -160,13 +187,23 @@ class NativeEngine(PolicyEngine):
             As in the solve, >= 0.
         rows : int64 (S,), optional
             Indices of the bound rows that the statistics are made from, increasing; default: a spread over all.
+        statistics : sequence of (A, G), optional
+            Those of a batch of which the bound one is a part, in place of its own; see `kronecker_statistics`.
 
         Raises
         ------
         FloatingPointError
             A statistic that is not finite.
         """
-        return self._factors.preconditioner(kind, damping=damping, rows=rows)
+        return self._factors.preconditioner(kind, damping=damping, rows=rows, statistics=statistics)
+
+    def kronecker_statistics(self, signs: int = 0) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """What `preconditioner` is made from: of each layer A = E[a a'] and G = E[d d'].
+
+        A (inputs + 1, inputs + 1) is a mean over a spread of the bound batch; G (outputs, outputs) a sum divided by the
+        `total` of `bind`, as F is. Parts of one batch want other `signs`, so that the noise of their G is independent.
+        """
+        return self._factors.statistics(signs=signs)
 
     def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
         """(improvement, KL) of the current parameters against theta_old; not finite where they are.

@@ -26,6 +26,8 @@ class ActorPlan:
     """(n,) the policy's own, live."""
     options: Mapping[str, Any]
     """Arguments of `Actor`; statistics among them are live."""
+    first_copy: int = 0
+    """Number, among all of the training, of the first copy that is acted for: the row of its noise."""
 
     def make(self) -> Actor:
         """An actor on these arrays."""

@@ -122,6 +122,11 @@ class Environments(ABC):
         Copies that raise are named in a UserWarning, and all others closed, too.
         """
 
+    def expect_masks(self) -> None:
+        """Take masks from infos from now on, as copies elsewhere have some, after a reset without; all is allowed
+        until then."""
+        raise ValueError("action_masks: none on this rank, others have some; want the same environments everywhere")
+
     @property
     def begun_by_others(self) -> bool:
         """Whether somebody else has begun new episodes in these copies since `reset` did."""

@@ -23,12 +23,14 @@ class InProcessEnvironments(Environments):
         Each makes one environment.
     obeys_masks : bool
         As of :class:`Environments`.
+    first : int
+        Number, among all of a training, of the first copy, for what is said of one.
     """
 
     narrow_acting = True
 
-    def __init__(self, makers: Sequence[Callable[[], Any]], *, obeys_masks: bool = False) -> None:
-        self.copies = Copies(makers, obeys_masks=obeys_masks)
+    def __init__(self, makers: Sequence[Callable[[], Any]], *, obeys_masks: bool = False, first: int = 0) -> None:
+        self.copies = Copies(makers, first, obeys_masks=obeys_masks)
         try:
             super().__init__(self.copies.observation_space, self.copies.action_space, len(makers))
         except BaseException:
@@ -57,6 +59,10 @@ class InProcessEnvironments(Environments):
         self.action_masks = self.copies.masks
         final = (self._finals[written], np.array(written, np.int64)) if written else None
         return StepResult(self._rows, self._rewards, self._terminated, self._truncated, final)
+
+    def expect_masks(self) -> None:
+        """See :class:`Environments`."""
+        self.action_masks = self.copies.expect_masks()
 
     @property
     def inexact(self) -> str | None:

@@ -188,11 +188,13 @@ class EnvironmentRecipe:
         """ValueError where a file names code of this recipe that no person has named: see `trust`."""
         require_trust(self.code, self.trusted)
 
-    def make(self, num_envs: int, *, seed: int | None = None, obeys_masks: bool = False) -> Environments:
+    def make(
+        self, num_envs: int, *, seed: int | None = None, obeys_masks: bool = False, first: int = 0
+    ) -> Environments:
         """`num_envs` copies; a VectorEnv itself, which has its own number.
 
-        `seed` is for constructors that draw from global generators, where copies have some of their own, in workers.
-        `obeys_masks` is as of :class:`Environments`.
+        `seed` is for constructors that draw from global generators, where copies have some of their own, in workers,
+        and `first` the number of the first copy there. `obeys_masks` is as of :class:`Environments`.
 
         Raises
         ------
@@ -204,7 +206,7 @@ class EnvironmentRecipe:
         """
         if is_vector_environment(self.source):
             return VectorAdapter(self.source, again=self._vector_again(), owned=False, obeys_masks=obeys_masks)
-        return self._make_copies(_checked_number("num_envs", num_envs), seed, obeys_masks)
+        return self._make_copies(_checked_number("num_envs", num_envs), seed, obeys_masks, first)
 
     def make_again(self, num_envs: int, like: Any, *, seed: int | None = None) -> Environments:
         """New copies for what was trained on others.
@@ -233,9 +235,10 @@ class EnvironmentRecipe:
         adapter = VectorAdapter(again(num_envs), again=again, obeys_masks=_obeys_masks(like))
         return _required(adapter, like, self.name)
 
-    def make_like(self, num_envs: int, like: Any, *, seed: int | None = None) -> Environments:
+    def make_like(self, num_envs: int, like: Any, *, seed: int | None = None, first: int = 0) -> Environments:
         """`make`; ValueError where the spaces are not those of `like`, in the same order of columns."""
-        return _required(self.make(num_envs, seed=seed, obeys_masks=_obeys_masks(like)), like, self.name)
+        made = self.make(num_envs, seed=seed, obeys_masks=_obeys_masks(like), first=first)
+        return _required(made, like, self.name)
 
     @property
     def reason_against_making_again(self) -> str | None:
@@ -316,11 +319,11 @@ class EnvironmentRecipe:
         import_modules(self.modules)
         return find_spec(self.source)
 
-    def _make_copies(self, num_envs: int, seed: int | None, obeys_masks: bool) -> Environments:
+    def _make_copies(self, num_envs: int, seed: int | None, obeys_masks: bool, first: int) -> Environments:
         env, kwargs = self.source, dict(self.env_kwargs)
         self.require_trust()
         if not isinstance(env, str):
-            return self._stepped([self._maker()] * num_envs, seed, obeys_masks)
+            return self._stepped([self._maker()] * num_envs, seed, obeys_masks, first)
         if self.vectorization == "envpool":
             import_modules(self.modules)
             return VectorAdapter(make_pool(env, num_envs, kwargs), obeys_masks=obeys_masks)
@@ -338,17 +341,19 @@ class EnvironmentRecipe:
                 return VectorAdapter(again(num_envs), again=again, obeys_masks=obeys_masks)
         recipe = self.resolved()
         arguments_for(recipe.wrappers or (), kwargs, entry_point)
-        return self._stepped([recipe._maker()] * num_envs, seed, obeys_masks)
+        return self._stepped([recipe._maker()] * num_envs, seed, obeys_masks, first)
 
     def _maker(self) -> Callable[[], Any]:
         """Makes one copy, here or in another process."""
         return functools.partial(make_copy, self.source, dict(self.env_kwargs), self.wrappers or (), self.modules)
 
-    def _stepped(self, makers: list[Callable[[], Any]], seed: int | None, obeys_masks: bool) -> Environments:
+    def _stepped(
+        self, makers: list[Callable[[], Any]], seed: int | None, obeys_masks: bool, first: int
+    ) -> Environments:
         if self.vectorization in ("workers", "async"):
             workers = len(makers) if self.vectorization == "async" else self.num_workers
-            return WorkerEnvironments(makers, workers, seed, obeys_masks=obeys_masks)
-        return InProcessEnvironments(makers, obeys_masks=obeys_masks)
+            return WorkerEnvironments(makers, workers, seed, obeys_masks=obeys_masks, first=first)
+        return InProcessEnvironments(makers, obeys_masks=obeys_masks, first=first)
 
     def _vector_again(self) -> Callable[[int], VectorEnv[Any, Any, Any]] | None:
         """How to make more of a user's VectorEnv; None when wrappers or an unknown class would be lost on the way."""

@@ -241,7 +241,15 @@ class _Worker:
         own = slice(self._first, self._first + self._count)
         recorded = {name: arrays[name] for name in RECORDED}
         actions = shared["actions"].dtype
-        recorder = Recorder(plan.make(), own, first_step=first_step, env_action_dtype=actions, **recorded, **masks)
+        recorder = Recorder(
+            plan.make(),
+            own,
+            first_step=first_step,
+            first_row=plan.first_copy + self._first,
+            env_action_dtype=actions,
+            **recorded,
+            **masks,
+        )
         kept_finals = arrays["finals"][:, own]
         found: list[tuple[int, list[int]]] = []
         t = 0

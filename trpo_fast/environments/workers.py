@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -83,11 +84,14 @@ class WorkerEnvironments(Environments):
     makers : sequence of callables
         Each makes one environment; cloudpickle has to take them.
     num_workers : int, optional
-        Processes, as many as copies at most; by default the cores that affinity and control groups grant.
+        Processes, as many as copies at most; by default the cores that affinity and control groups grant, shared
+        out among the ranks of one machine.
     seed : int, optional
         Of the generators that a constructor which draws from global ones finds there.
     obeys_masks : bool
         As of :class:`Environments`.
+    first : int
+        Number, among all of a training, of the first copy, for those generators.
 
     Raises
     ------
@@ -106,13 +110,15 @@ class WorkerEnvironments(Environments):
         seed: int | None = None,
         *,
         obeys_masks: bool = False,
+        first: int = 0,
     ) -> None:
         if num_workers is not None and num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, got {num_workers}")
-        workers = min(len(makers), usable_cores() if num_workers is None else num_workers)
+        workers = min(len(makers), _cores_of_this_rank() if num_workers is None else num_workers)
         bounds = [len(makers) * i // workers for i in range(workers + 1)]
         parts = tuple(map(slice, bounds[:-1], bounds[1:]))
-        self._makers = [functools.partial(made_with_own, make_one, seed, i) for i, make_one in enumerate(makers)]
+        numbered = enumerate(makers, first)
+        self._makers = [functools.partial(made_with_own, make_one, seed, i) for i, make_one in numbered]
         self._obeys_masks = obeys_masks
         self._processes = WorkerProcesses(parts)
         self._dispose = weakref.finalize(self, self._processes.dispose)  # called at the interpreter's end, too
@@ -168,6 +174,11 @@ class WorkerEnvironments(Environments):
             processes.ask(MASKS, dict.fromkeys(without))
         self.action_masks = self._masks if has_masks else None
         return self._rows
+
+    def expect_masks(self) -> None:
+        """See :class:`Environments`."""
+        self._processes.ask(MASKS, dict.fromkeys(range(len(self.parts))))
+        self.action_masks = self._masks
 
     @property
     def inexact(self) -> str | None:
@@ -344,6 +355,12 @@ class WorkerEnvironments(Environments):
             "actions": (self.action_shape, self.action_dtype.str),
             "masks": ((self.num_envs, masks), "?"),
         }
+
+
+def _cores_of_this_rank() -> int:
+    """Cores that affinity and control groups grant, shared out among the ranks that torchrun started here."""
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, usable_cores() // max(1, int(ranks) if ranks.isdecimal() else 1))
 
 
 def _in_one(states: Sequence[list[State] | None]) -> State | None:

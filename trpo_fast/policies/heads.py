@@ -108,12 +108,20 @@ def initialize_orthogonally(
     layer: nn.Linear | nn.Conv2d, gain: float, generator: torch.Generator | None = None
 ) -> None:
     """Orthogonal weights of gain `gain`, zero biases; a seed gives the same up to rounding in both precisions."""
-    weight = torch.empty(layer.weight.shape, dtype=torch.float64)
-    nn.init.orthogonal_(weight, gain, generator=generator)
     with torch.no_grad():
-        layer.weight.copy_(weight)
+        layer.weight.copy_(orthogonal(layer.weight.shape, gain, generator))
         if layer.bias is not None:
             layer.bias.zero_()
+
+
+def orthogonal(shape: Sequence[int], gain: float, generator: torch.Generator | None = None) -> Tensor:
+    """A float64 matrix of `shape`, the axes behind the first as one, with orthogonal rows or columns of norm `gain`."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the last bits of a factorization depend on their number
+    try:
+        return nn.init.orthogonal_(torch.empty(*shape, dtype=torch.float64), gain, generator=generator)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def checked_dtype(dtype: torch.dtype | str) -> torch.dtype:

@@ -15,7 +15,7 @@ from trpo_fast.environments.spaces import action_layout, check_observation_space
 from trpo_fast.recurrence import CELLS
 from trpo_fast.solvers.validation import require_count
 
-from .heads import ActsOver, checked_dtype, seeded_generator
+from .heads import ActsOver, checked_dtype, orthogonal, seeded_generator
 from .mlp import checked_activation, checked_widths, dense_layers, through
 from .sequences import run_cell
 
@@ -245,8 +245,7 @@ def _initialize(cell: nn.GRUCell | nn.LSTMCell, generator: torch.Generator | Non
     with torch.no_grad():
         for weight in (cell.weight_ih, cell.weight_hh):
             for gate in weight.split(size):
-                drawn = torch.empty(gate.shape, dtype=torch.float64)
-                gate.copy_(nn.init.orthogonal_(drawn, 1.0, generator=generator))
+                gate.copy_(orthogonal(gate.shape, 1.0, generator))
         cell.bias_ih.zero_()
         cell.bias_hh.zero_()
         if isinstance(cell, nn.LSTMCell):

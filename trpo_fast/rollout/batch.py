@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,14 @@ class Sequences:
     def rows(self) -> NDArray[np.int64] | None:
         """Rows that are samples; None where all are."""
         return None if self.valid.all() else np.flatnonzero(self.valid)
+
+    def of(self, sequences: slice) -> Sequences:
+        """Those of some of the E sequences."""
+        return Sequences(
+            np.ascontiguousarray(self.starts[:, sequences]),
+            np.ascontiguousarray(self.valid[:, sequences]),
+            self.state[sequences],
+        )
 
 
 class CriticSequences(NamedTuple):
@@ -59,6 +69,8 @@ class Batch:
         True where an action is allowed.
     sequences : Sequences, optional
         For a recurrent policy, and for no other: how the B rows follow each other, and which of them are samples.
+    part_starts : sequence of int
+        Rows at which parts begin that a `DistributedEngine` adds up in order; the first is 0.
 
     Attributes
     ----------
@@ -73,7 +85,16 @@ class Batch:
         A shape that does not fit, no samples, an entry that is not finite, a tensor that is not on the CPU.
     """
 
-    __slots__ = ("action_masks", "actions", "advantages", "log_probs", "observations", "samples", "sequences")
+    __slots__ = (
+        "action_masks",
+        "actions",
+        "advantages",
+        "log_probs",
+        "observations",
+        "part_starts",
+        "samples",
+        "sequences",
+    )
 
     observations: NDArray[Any]
     actions: NDArray[Any]
@@ -89,6 +110,7 @@ class Batch:
         log_probs: Any = None,
         action_masks: Any = None,
         sequences: Sequences | None = None,
+        part_starts: Iterable[int] = (0,),
     ) -> None:
         rows = _array("observations", observations, "fB")
         if rows.ndim < 2 or len(rows) == 0:
@@ -115,6 +137,22 @@ class Batch:
                 f"sequences must be of {size} rows, samples among them, got starts {sequences.starts.shape}, valid "
                 f"{sequences.valid.shape} with {self.samples} samples, state {sequences.state.shape}"
             )
+
+        self.part_starts = tuple(map(int, part_starts))
+        if self.part_starts[:1] != (0,) or any(a > b for a, b in pairwise((*self.part_starts, size))):
+            raise ValueError(f"part_starts must be rows from 0 to {size}, not falling, got {self.part_starts}")
+
+    def part(self, index: int) -> Batch | None:
+        """The rows of one part, without a copy; None where it has none."""
+        rows = slice(self.part_starts[index], (*self.part_starts, len(self))[index + 1])
+        if rows.start == rows.stop:
+            return None
+        part = Batch.__new__(Batch)  # the whole has been checked
+        for name in ("observations", "actions", "advantages", "log_probs", "action_masks"):
+            array = getattr(self, name)
+            setattr(part, name, None if array is None else array[rows])
+        part.sequences, part.samples, part.part_starts = None, rows.stop - rows.start, (0,)
+        return part
 
     def __len__(self) -> int:
         """Return B."""

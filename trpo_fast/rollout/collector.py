@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,10 +19,13 @@ from numpy.typing import DTypeLike, NDArray
 from trpo_fast._core.rollout import discounted_returns, normalize_advantages
 from trpo_fast.environments.acting import RolledOut
 from trpo_fast.environments.base import Environments
+from trpo_fast.environments.copies import copies_in
 from trpo_fast.environments.masks import warn_of_unheeded_mask
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
+from trpo_fast.ranks import Ranks, share_of
 from trpo_fast.rollout.advantages import AdvantageFunction, AdvantageInputs, estimated_by
 from trpo_fast.rollout.batch import Batch, CriticSequences, Sequences
+from trpo_fast.rollout.exchange import exchange
 from trpo_fast.rollout.recording import make_recorder
 from trpo_fast.state import State
 
@@ -95,20 +98,40 @@ class AdvantageStatistics(NamedTuple):
 
 class _Buffer:
     def __init__(
-        self, steps: int, adapter: Environments, dtype: np.dtype[Any], observation_dtype: np.dtype[Any]
+        self,
+        steps: int,
+        num_envs: int,
+        adapter: Environments,
+        dtype: np.dtype[Any],
+        observation_dtype: np.dtype[Any],
     ) -> None:
-        rows = (steps, adapter.num_envs)
-        size = steps * adapter.num_envs
+        rows = (steps, num_envs)
+        size = steps * num_envs
         # Room for every step to be truncated; memory that is never written is never really allocated.
-        self.inputs = np.empty((2 * size + adapter.num_envs, adapter.observation_size), observation_dtype)
+        self.inputs = np.empty((2 * size + num_envs, adapter.observation_size), observation_dtype)
         self.observations = self.inputs[:size].reshape(*rows, adapter.observation_size)
         continuous = adapter.action_dtype.kind == "f"
-        self.actions = np.empty((steps, *adapter.action_shape), dtype if continuous else np.int64)
+        self.actions = np.empty((*rows, *adapter.action_shape[1:]), dtype if continuous else np.int64)
         self.log_probs = np.empty(rows, dtype)
         self.rewards = np.empty(rows)
         self.terminated = np.empty(rows, np.bool_)
         self.truncated = np.empty(rows, np.bool_)
         self.action_masks: NDArray[np.bool_] | None = None  # until the environments are found to have some
+
+    @property
+    def stepped(self) -> dict[str, NDArray[Any]]:
+        """By name, the arrays that every step writes a row of."""
+        names = ("observations", "actions", "log_probs", "rewards", "terminated", "truncated", "action_masks")
+        return {name: array for name in names if (array := getattr(self, name)) is not None}
+
+
+class _Acted(NamedTuple):
+    """What a rollout left beside what is in its buffer."""
+
+    finals: list[_Final]
+    last: NDArray[Any]  # (E, D) observations after the last step
+    raw: NDArray[Any] | None  # (T, E, D) as they came, where they count
+    environments: State | None  # where they stand, if that is known
 
 
 class Collector:
@@ -141,6 +164,10 @@ class Collector:
     observation_dtype : dtype, optional
         As what observations are kept and given to the policy and the critic, which must take it: uint8 for images,
         whose every value it holds, is a quarter of the memory. The engine's by default, and with a normalizer.
+    ranks : Ranks, optional
+        Of which each steps copies of its own, `adapter`'s: a rollout is that of all ranks, copies of rank 0 first.
+    learned_parts : int
+        Of several ranks, parts of equally many of this one's copies, in whose order its batches are.
     """
 
     def __init__(
@@ -154,6 +181,8 @@ class Collector:
         observation_normalizer: ObservationNormalizer | None = None,
         reward_scaler: RewardScaler | None = None,
         observation_dtype: DTypeLike | None = None,
+        ranks: Ranks | None = None,
+        learned_parts: int = 1,
     ) -> None:
         if steps_per_env < 1:
             raise ValueError(f"steps_per_env must be at least 1, got {steps_per_env!r}")
@@ -161,6 +190,9 @@ class Collector:
             raise ValueError(f"seed must not be negative, got {seed!r}")
         normalizer = observation_normalizer
         self._adapter = adapter
+        self._ranks, self._learned_parts = ranks, learned_parts
+        self._num_envs = adapter.num_envs * (1 if self._ranks is None else self._ranks.size)
+        self._own = share_of(self._ranks, self._num_envs)
         # Where a policy's actions, to the bit, depend on what else is computed with them, all copies are one part.
         self._parts = adapter.parts if engine.rows_independent else (slice(0, adapter.num_envs),)
         self._normalizer = normalizer
@@ -184,9 +216,11 @@ class Collector:
         }
         self._actor = engine.actor(adapter.action_space, **acting)
         same = self._observation_dtype == self._dtype
-        self._plan = engine.actor_plan(adapter.action_space, **acting) if same else None
+        plan = engine.actor_plan(adapter.action_space, **acting) if same else None
+        self._plan = None if plan is None else replace(plan, first_copy=self._own.start)
         self._steps_per_env = steps_per_env
         self._buffers = self._make_buffers()
+        self._acted_in: _Buffer | None = None  # this rank's own part, where there are several
         self._step = 0  # of every environment, over the whole training: the counter of the acting noise
         self._first_step = 0  # of the rollout under way
         self._resets = 0
@@ -197,11 +231,11 @@ class Collector:
         self.begun_anew: str | None = None
         self.was_cut = False
         self._said_begun = False  # that others use the environments, too
-        self._was_done = np.zeros(adapter.num_envs, np.bool_)
-        self._starts = np.ones(adapter.num_envs, np.bool_)  # which copies start an episode with the next step
-        self._state = np.empty((adapter.num_envs, 0), self._dtype)  # of a recurrent policy, before the next step
-        self._episode_return = np.zeros(adapter.num_envs)
-        self._episode_length = np.zeros(adapter.num_envs)
+        self._was_done = np.zeros(self._num_envs, np.bool_)
+        self._starts = np.ones(self._num_envs, np.bool_)  # which copies start an episode with the next step
+        self._state = np.empty((self._num_envs, 0), self._dtype)  # of a recurrent policy, before the next step
+        self._episode_return = np.zeros(self._num_envs)
+        self._episode_length = np.zeros(self._num_envs)
 
     @property
     def under_way(self) -> bool:
@@ -234,6 +268,12 @@ class Collector:
         rollout = self._fill(self._buffers[0])
         if rollout.steps == 0:  # one step, in which every environment only reset (NEXT_STEP)
             rollout = self._fill(self._buffers[0])
+        shares = rollout.valid.reshape(len(rollout.valid), -1, self._adapter.num_envs).any((0, 2))
+        if not shares.all():
+            raise ValueError(
+                f"steps_per_env: {self._steps_per_env} given; want more, or fewer ranks: no step of rank "
+                f"{np.flatnonzero(~shares)[0]} is a sample, as all its environments only reset"
+            )
         self._buffers.reverse()  # not after an interruption: the other buffer may still be learned from
         return rollout
 
@@ -275,7 +315,8 @@ class Collector:
         -------
         (Batch, returns, AdvantageStatistics)
             ``returns (B,)`` are advantages + values before normalization: the critic's targets, of scaled rewards. The
-            batch's arrays are views of the rollout where no row is dropped.
+            batch's arrays are views of the rollout where no row is dropped. Of several ranks it has the samples of this
+            rank's copies; returns and statistics are of all.
 
         Raises
         ------
@@ -320,27 +361,53 @@ class Collector:
         keep = slice(None) if rollout.steps == size else np.flatnonzero(rollout.valid)
         kept_advantages, kept_returns = advantages.reshape(-1)[keep], returns.reshape(-1)[keep]
         statistics = _statistics(kept_advantages, kept_returns, here[keep], normalize_advantages)
-        if self._engine.recurrent:
-            # Rows that are no samples stay, in sequences; log-probabilities are those of the batch's one pass.
+        whole = kept_advantages
+        if rollout.steps != size:
             whole = np.zeros(size, self._dtype)
             whole[keep] = kept_advantages
-            masks = rollout.action_masks
-            batch = Batch(
-                rollout.observations.reshape(size, -1),
-                rollout.actions.reshape(size, *rollout.actions.shape[2:]),
-                whole,
-                action_masks=None if masks is None else masks.reshape(size, -1),
-                sequences=rollout.sequences,
-            )
-            return batch, kept_returns, statistics
-        batch = Batch(
-            rollout.observations.reshape(size, -1)[keep],
-            rollout.actions.reshape(size, *rollout.actions.shape[2:])[keep],
-            kept_advantages,
-            rollout.log_probs.reshape(-1)[keep],
-            None if rollout.action_masks is None else rollout.action_masks.reshape(size, -1)[keep],
+        return self._own_batch(rollout, whole.reshape(shape)), kept_returns, statistics
+
+    def _own_batch(self, rollout: Rollout, advantages: NDArray[Any]) -> Batch:
+        """The samples of this rank's copies, which are all where there is one."""
+        recurrent, masks, size = self._engine.recurrent, rollout.action_masks, rollout.valid.size
+        rows, starts = self._own_rows(rollout)
+
+        def own(array: NDArray[Any]) -> NDArray[Any]:
+            return array.reshape(size, *array.shape[2:])[rows]
+
+        return Batch(
+            own(rollout.observations),
+            own(rollout.actions),
+            own(advantages),
+            None if recurrent else own(rollout.log_probs),
+            None if masks is None else own(masks),
+            rollout.sequences.of(self._own) if recurrent else None,
+            starts,
         )
-        return batch, kept_returns, statistics
+
+    def _own_rows(self, rollout: Rollout) -> tuple[slice | NDArray[np.int64], list[int]]:
+        """Rows, in (T E) order, that this rank learns from, part after part, and where in these each part begins."""
+        # Rows that are no samples stay in sequences; log-probabilities are those of the batch's one pass there.
+        counts = np.ones_like(rollout.valid) if self._engine.recurrent else rollout.valid
+        if self._ranks is None:
+            return (slice(None) if counts.all() else np.flatnonzero(counts)), [0]
+        every = np.arange(counts.size).reshape(counts.shape)
+        width = (self._own.stop - self._own.start) // self._learned_parts
+        firsts = range(self._own.start, self._own.stop, width)
+        parts = [every[:, first : first + width][counts[:, first : first + width]] for first in firsts]
+        starts = np.cumsum([0, *map(len, parts[:-1])]).tolist()
+        return np.concatenate(parts), starts
+
+    def own_samples(self, rollout: Rollout, samples: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+        """Numbers, in this rank's batch, of those of `samples`, increasing numbers of all, that are its own."""
+        if samples is None or self._ranks is None:
+            return samples
+        rows, _ = self._own_rows(rollout)
+        assert not isinstance(rows, slice)
+        number = np.full(rollout.valid.size, -1)
+        number[rows] = np.arange(len(rows))
+        chosen = number[np.flatnonzero(rollout.valid)[samples]]
+        return np.sort(chosen[chosen >= 0])
 
     @property
     def inexact(self) -> str | None:
@@ -387,10 +454,10 @@ class Collector:
         return [self._make_buffer(self._steps_per_env) for _ in range(2)]
 
     def _make_buffer(self, steps: int) -> _Buffer:
-        return _Buffer(steps, self._adapter, self._dtype, self._observation_dtype)
+        return _Buffer(steps, self._num_envs, self._adapter, self._dtype, self._observation_dtype)
 
     def _begin(self) -> NDArray[Any]:
-        if self._observations is not None and self._adapter.begun_by_others:
+        if self._observations is not None and self._begun_by_others():
             self._observations = self._episodes = None
             if not self._said_begun:
                 self._said_begun = True
@@ -409,21 +476,31 @@ class Collector:
             self.was_cut = False
             entropy = np.random.SeedSequence((self._seed, _ENVIRONMENT_STREAM, self._resets))
             # Copies get seed, seed + 1, ...: stay clear of the 32-bit limit that some simulators have.
-            seed = int(entropy.generate_state(1)[0]) % (2**31 - self._adapter.num_envs)
+            seed = int(entropy.generate_state(1)[0]) % (2**31 - self._num_envs)
             self._resets += 1
-            self._observations = self._adapter.reset(seed)
+            self._observations = self._adapter.reset(seed + self._own.start)
+            if self._ranks is not None:
+                masked = self._adapter.action_masks is not None
+                if self._ranks.any(masked) and not masked:
+                    self._adapter.expect_masks()
             if self._adapter.action_masks is None:
                 warn_of_unheeded_mask(self._adapter.observation_space, self._adapter.action_space)
             self._was_done[...] = False
             self._starts[...] = True
             if self._engine.recurrent:
                 self._actor.begin(self._adapter.num_envs)
-                self._state = self._actor.state
+                self._state = np.resize(self._actor.state, (self._num_envs, self._actor.state.shape[1]))
             self._episode_return[...] = 0.0
             self._episode_length[...] = 0.0
             if self._scaler is not None:
                 self._scaler.restart()
         return self._observations
+
+    def _begun_by_others(self) -> bool:
+        begun = self._adapter.begun_by_others
+        if self._ranks is None or type(self._adapter).begun_by_others is Environments.begun_by_others:
+            return begun
+        return self._ranks.any(begun)
 
     def _taken_up(self, episodes: State) -> NDArray[Any] | None:
         """The last observations of episodes that the environments are put back into; None, said why, where not."""
@@ -431,7 +508,8 @@ class Collector:
         if "starts" in episodes or self._engine.recurrent:  # older files lack it
             own["starts"] = self._starts = np.array(self._starts)
         own |= {"returns": self._episode_return, "lengths": self._episode_length}
-        shape = (self._adapter.num_envs, self._adapter.observation_size)
+        shape = (self._num_envs, self._adapter.observation_size)
+        failure: ValueError | None = None
         try:
             if self._inexact is not None:
                 raise ValueError(self._inexact)
@@ -439,14 +517,23 @@ class Collector:
             kept = {name: _array_of(episodes, name, shape[:1]) for name in own}
             state = self._state
             if self._engine.recurrent:
-                self._actor.begin(shape[0])
-                state = np.array(_array_of(episodes, "policy_state", self._actor.state.shape), self._dtype)
+                self._actor.begin(self._adapter.num_envs)
+                items = self._actor.state.shape[1]
+                state = np.array(_array_of(episodes, "policy_state", (shape[0], items)), self._dtype)
             sums = None if self._scaler is None else _array_of(episodes, "running_sums", shape[:1])
-            self._adapter.set_state(episodes.get("environments"), observations)  # type: ignore[arg-type]
+            environments = episodes.get("environments")
+            if self._ranks is not None and self._ranks.size > 1:
+                environments = _part_of(environments, self._own, self._num_envs, self._ranks)
+            observations = np.ascontiguousarray(observations[self._own])
+            self._adapter.set_state(environments, observations)  # type: ignore[arg-type]
         except ValueError as error:
+            failure = error
+        if self._ranks is not None and self._ranks.any(failure is not None):
+            failure = failure or ValueError("another rank cannot go on with its own")
+        if failure is not None:
             if self._inexact is None:
-                self.begun_anew = f"{error}, so that new episodes began"
-            warnings.warn(f"env: new episodes begin, as those under way are not gone on with: {error}", stacklevel=2)
+                self.begun_anew = f"{failure}, so that new episodes began"
+            warnings.warn(f"env: new episodes begin, as those under way are not gone on with: {failure}", stacklevel=2)
             return None
         self._state = state
         for name, array in own.items():
@@ -455,16 +542,22 @@ class Collector:
             self._scaler.running_sums = sums
         return observations
 
-    def _episodes_under_way(self, last: NDArray[Any], environments: State | None) -> State | None:
-        """What `_taken_up` needs; taken now, as only now nothing steps the environments, whose state may be known."""
+    def _state_of_environments(self, known: State | None) -> State | None:
+        """Where the environments stand; taken now, as only now nothing steps them. None where it cannot be known."""
         if self._inexact is not None:
             return None
-        environments = self._adapter.get_state() if environments is None else environments
+        state = self._adapter.get_state() if known is None else known
+        if state is None:
+            self._now_inexact(self._adapter.inexact)
+        return state
+
+    def _now_inexact(self, reason: str | None) -> None:
+        self._inexact = reason
+        warnings.warn(f"env: from a file a training goes on statistically, with new episodes: {reason}", stacklevel=3)
+
+    def _episodes_under_way(self, last: NDArray[Any], environments: State | None) -> State | None:
+        """What `_taken_up` needs."""
         if environments is None:
-            self._inexact = self._adapter.inexact
-            warnings.warn(
-                f"env: from a file a training goes on statistically, with new episodes: {self._inexact}", stacklevel=2
-            )
             return None
         return {
             **({"policy_state": self._state} if self._engine.recurrent else {}),
@@ -481,22 +574,21 @@ class Collector:
         self._engine.refresh()  # the policy may have been edited since the last rollout
         observations = self._begin()
         self._observations = self._episodes = None  # until all went well
-        masks = self._adapter.action_masks
-        if masks is not None and buffer.action_masks is None:
-            buffer.action_masks = np.empty((len(buffer.rewards), *masks.shape), np.bool_)
         first_step = self._first_step = self._step
         state = self._state
-        acted = None
-        if self._plan is not None:
-            exact = self._inexact is None
-            acted = self._adapter.roll_out(self._plan, first_step, len(buffer.rewards), with_state=exact)
-        if acted is not None:
-            finals, last, raw = self._take(acted, buffer)
+        alone = self._ranks is None or self._ranks.size == 1
+        if self._ranks is None or alone:
+            acted = self._act(observations, buffer)
+            here = acted.last
         else:
-            finals, last, raw = self._step_through(observations, buffer)
-        finals.sort(key=lambda final: (final[0], final[2][0]))
+            own = self._own_buffer(len(buffer.rewards))
+            acted = self._act(observations, own)
+            here = acted.last
+            acted = self._with_others(acted, own, buffer, self._ranks)
+        acted.finals.sort(key=lambda final: (final[0], final[2][0]))
 
-        rollout = self._close_rollout(buffer, last, finals, first_step, state)
+        rollout = self._close_rollout(buffer, acted.last, acted.finals, first_step, state)
+        raw = acted.raw
         if self._scaler is not None:
             try:
                 self._scaler.merge(rollout.rewards, rollout.terminated | rollout.truncated, rollout.valid)
@@ -508,9 +600,51 @@ class Collector:
                 self._normalizer.merge(raw.reshape(-1, raw.shape[-1]) if rollout.valid.all() else raw[rollout.valid])
             except OverflowError as error:
                 raise _too_large("observation", raw, first_step, f"its normalization: {error}") from error
-        self._episodes = self._episodes_under_way(last, None if acted is None else acted.state)
-        self._observations = last
+        environments = self._state_of_environments(acted.environments) if alone else acted.environments
+        self._episodes = self._episodes_under_way(acted.last, environments)
+        self._observations = here
         return rollout
+
+    def _own_buffer(self, steps: int) -> _Buffer:
+        """What this rank's own copies are recorded in."""
+        if self._acted_in is None or len(self._acted_in.rewards) != steps:
+            num_envs = self._adapter.num_envs
+            self._acted_in = _Buffer(steps, num_envs, self._adapter, self._dtype, self._observation_dtype)
+        return self._acted_in
+
+    def _act(self, observations: NDArray[Any], buffer: _Buffer) -> _Acted:
+        """Step this process's copies as often as `buffer` has rows."""
+        steps, masks = len(buffer.rewards), self._adapter.action_masks
+        if masks is not None and buffer.action_masks is None:
+            buffer.action_masks = np.empty((steps, *masks.shape), np.bool_)
+        rolled_out = None
+        if self._plan is not None:
+            exact = self._inexact is None
+            rolled_out = self._adapter.roll_out(self._plan, self._first_step, steps, with_state=exact)
+        if rolled_out is not None:
+            return _Acted(*self._take(rolled_out, buffer), rolled_out.state)
+        return _Acted(*self._step_through(observations, buffer), None)
+
+    def _with_others(self, acted: _Acted, own: _Buffer, buffer: _Buffer, ranks: Ranks) -> _Acted:
+        """What all ranks' copies left, and in `buffer` their steps, out of what this one's have in `own`."""
+        environments = self._state_of_environments(acted.environments)
+        finals = [(t, rows, copies + self._own.start) for t, rows, copies in acted.finals]
+        mine, every = own.stepped, buffer.stepped
+        if own.action_masks is not None and buffer.action_masks is None:
+            steps, _, items = own.action_masks.shape
+            every["action_masks"] = buffer.action_masks = np.empty((steps, self._num_envs, items), np.bool_)
+        raw = None
+        if acted.raw is not None:
+            raw = np.empty((len(acted.raw), self._num_envs, acted.raw.shape[2]), acted.raw.dtype)
+            mine, every = {**mine, "raw": acted.raw}, {**every, "raw": raw}
+        told = exchange(ranks, mine, every, (finals, acted.last, self._state, environments, self._inexact))
+        all_finals, lasts, states, of_environments, reasons = zip(*told, strict=True)
+        if self._engine.recurrent:
+            self._state = np.concatenate(states)
+        if self._inexact is None and any(reasons):
+            self._now_inexact(next(filter(None, reasons)))
+        together = None if self._inexact is not None else _in_one(of_environments)
+        return _Acted([final for part in all_finals for final in part], np.concatenate(lasts), raw, together)
 
     def _step_through(
         self, observations: NDArray[Any], buffer: _Buffer
@@ -537,7 +671,7 @@ class Collector:
         adapter, own, (recorder,) = self._adapter, self._parts[0], recorders
         finals: list[_Final] = []
         seen = observations
-        recurrent, starts, was_done = self._engine.recurrent, self._starts, self._was_done
+        recurrent, starts, was_done = self._engine.recurrent, self._starts[self._own], self._was_done[self._own]
         for t in range(len(buffer.rewards)):
             if recurrent:
                 self._actor.episode_starts = starts
@@ -609,11 +743,12 @@ class Collector:
 
     def _recorder(self, buffer: _Buffer, own: slice, raw: NDArray[Any] | None) -> Any:
         if self._engine.recurrent:
-            self._actor.state = self._state
+            self._actor.state = self._state[self._own]
         return make_recorder(
             self._actor,
             own,
             first_step=self._first_step,
+            first_row=self._own.start + own.start,
             env_action_dtype=self._adapter.action_dtype,
             observations=buffer.observations,
             actions=buffer.actions,
@@ -629,12 +764,13 @@ class Collector:
         self, observations: NDArray[Any], actions: NDArray[Any], own: slice, step: int, error: Any
     ) -> ValueError:
         """What to raise where the actor found a row of the copies `own` that it cannot act on."""
+        first = self._own.start + own.start
         bad = _not_finite(observations, self._as_seen(observations))
         if len(bad):
-            return self._error("observation", own.start + bad[0], step, observations[bad[0]])
+            return self._error("observation", first + bad[0], step, observations[bad[0]])
         bad = _not_finite(actions.reshape(len(actions), -1))
         if len(bad):
-            return self._error("action", own.start + bad[0], step, actions[bad[0]])
+            return self._error("action", first + bad[0], step, actions[bad[0]])
         return ValueError(f"action at step {step} cannot be drawn: {error}")
 
     def _close_rollout(
@@ -646,7 +782,7 @@ class Collector:
         state: NDArray[Any],
     ) -> Rollout:
         """Validate what was collected, add up episodes, add the other observations whose values are needed."""
-        num_envs = self._adapter.num_envs
+        num_envs = self._num_envs
         size = buffer.rewards.size
         done = buffer.terminated | buffer.truncated
         valid = np.ones_like(done)
@@ -718,6 +854,25 @@ class Collector:
         return ValueError(
             f"{what} of environment {int(environment)} at step {int(step)} must be finite{too_large}, got {value}"
         )
+
+
+def _part_of(environments: Any, own: slice, count: int, ranks: Ranks) -> State:
+    """What this rank's copies go on from, in the state of all; ValueError where it cannot be shared out so."""
+    if isinstance(environments, dict) and "ranks" in environments:
+        states = environments["ranks"]
+        if len(states) != ranks.size:
+            raise ValueError(f"saved of a vector environment on each of {len(states)} ranks; these are {ranks.size}")
+        return dict(states[ranks.rank])
+    if isinstance(environments, dict) and "vector" in environments:
+        raise ValueError(f"saved of one vector environment, which {ranks.size} ranks cannot share")
+    return {"copies": copies_in(environments, count)[own]}
+
+
+def _in_one(states: tuple[State, ...]) -> State:
+    """State of all ranks' copies from those of each rank's."""
+    if all("copies" in state for state in states):
+        return {"copies": [copy for state in states for copy in state["copies"]]}
+    return {"ranks": list(states)}
 
 
 def _array_of(episodes: State, name: str, shape: tuple[int, ...]) -> NDArray[Any]:

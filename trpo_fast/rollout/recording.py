@@ -29,7 +29,9 @@ class SlicingRecorder:
         truncated: NDArray[Any],
         raw: NDArray[Any] | None = None,
         action_masks: NDArray[Any] | None = None,
+        first_row: int | None = None,
     ) -> None:
+        self._first_row = own.start if first_row is None else first_row
         self._actor, self._own, self._first_step, self._env_dtype = actor, own, first_step, env_action_dtype
         self._observations, self._actions, self._log_probs = observations, actions, log_probs
         self._rewards, self._terminated, self._truncated = rewards, terminated, truncated
@@ -47,7 +49,7 @@ class SlicingRecorder:
             masked["action_masks"] = self._masks[here]
         # New memory at every step, as environments may keep their last action.
         env_actions = np.empty(actions.shape, self._env_dtype)
-        step, first = self._first_step + t, self._own.start
+        step, first = self._first_step + t, self._first_row
         self._actor.act(observations, step, normalized, actions, log_probs, env_actions, first_row=first, **masked)
         return env_actions
 

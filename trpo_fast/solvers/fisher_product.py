@@ -68,18 +68,21 @@ def jacobians_pay(widths: Sequence[int], rows: int, item_size: int, products: in
 
 
 def prepare_fisher(
-    operator: Operator, products: int, jacobians: str = "auto", precision: str = "float32"
+    operator: Operator, products: int, jacobians: str = "auto", precision: str = "float32", rows: int = 0
 ) -> tuple[str, str]:
     """Tell a Fisher operator that about `products` products are to come, so that it may do work for all of them first.
 
     Parameters
     ----------
     operator : Operator
-        Of ``engine.fisher_operator()``; one that is not compiled stays as it is.
+        Of ``engine.fisher_operator()``; one that is not compiled stays as it is. Of one that adds up the products of
+        several it is these, its `parts`, that are prepared.
     products : int
     jacobians : {"auto", "always", "never"}
         "auto" asks `jacobians_pay`, with the caches that Linux tells of this machine's first processor; "always" is
         wherever `operator.jacobian_bytes` is not 0.
+    rows : int
+        Samples that a product passes, where the operator's are a part of them.
     precision : {"float32", "bfloat16"}
         "bfloat16" rounds what products multiply, and then there are no Jacobians to cache.
 
@@ -94,6 +97,11 @@ def prepare_fisher(
     ValueError
         There are no bfloat16 products of this operator; UnavailableError where there are none on this machine.
     """
+    parts = getattr(operator, "parts", None)
+    if parts is not None:
+        every = sum(part.rows for part in parts if isinstance(part, FisherOperator))
+        found = [prepare_fisher(part, products, jacobians, precision, every) for part in parts]
+        return max(found, default=("", ""))
     if precision == "bfloat16":
         require_bfloat16("fisher_precision", bfloat16_obstacle(operator))
     if not isinstance(operator, FisherOperator):
@@ -102,7 +110,7 @@ def prepare_fisher(
         operator.use_bfloat16()
     if jacobians != "never" and operator.product == "weights" and operator.jacobian_bytes:
         pay = jacobians == "always" or jacobians_pay(
-            operator.widths, operator.rows, operator.dtype.itemsize, products, *_cache_sizes()
+            operator.widths, max(rows, operator.rows), operator.dtype.itemsize, products, *_cache_sizes()
         )
         if pay:
             operator.cache_jacobians()

@@ -211,6 +211,10 @@ class ObservationLayout:
 
     def finite_rows(self, observation: Any) -> tuple[NDArray[np.float64], bool]:
         """`flatten_any`; ValueError names the first entry that is not finite, too."""
+        if _is_of_reset(self.space, observation):
+            raise ValueError(
+                "observation: an observation and an info given, as env.reset() returns; want the first of the two"
+            )
         rows, single = self.flatten_any(observation)
         finite = np.isfinite(rows)
         if not finite.all():
@@ -218,6 +222,11 @@ class ObservationLayout:
             where = "" if single else f"row {row}, "
             raise ValueError(f"observation: {where}column {column} is {rows[row, column]}; want finite numbers")
         return rows, single
+
+
+def _is_of_reset(space: Space, observation: Any) -> bool:
+    pair = isinstance(observation, tuple) and len(observation) == 2 and isinstance(observation[1], Mapping)
+    return pair and not isinstance(space, Tuple)
 
 
 def _paths(space: Space) -> Iterator[tuple[Any, ...]]:

@@ -1,0 +1,15 @@
+"""Everything that tests ask of one number of ranks, so that their processes are started once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.distributed import engine_scenarios, training_scenarios
+from trpo_fast.ranks import Ranks
+
+
+def everything(given: Path) -> dict[str, Any]:
+    """What engines of sums found, and trainings; `given` is where one process saved its own."""
+    ranks = Ranks(timeout=120)
+    return {"engines": engine_scenarios.everything(ranks), "trainings": training_scenarios.everything(ranks, given)}

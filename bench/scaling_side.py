@@ -37,7 +37,6 @@ class Counted:
             (engine, "surrogate_gradient", "gradient"),
             (engine, "preconditioner", "preconditioner"),
             (engine, "evaluate", "trials"),
-            (agent, "_require_in_step", "checksum"),
         ):
             setattr(owner, method, self._counting(phase, getattr(owner, method)))
 
@@ -58,7 +57,7 @@ class Counted:
     def take(self, of_updates: Sequence[Any], since_first: Any) -> dict[str, list[float]]:
         """Of an update, and begin anew; `since_first`: all since the first one ended.
 
-        The products are what an update exchanges beside the phases that are known.
+        The products are what an update exchanges beside the phases that are known, with a checksum now and then.
         """
         updates = len(of_updates)
         known = list(self.phases.values())

@@ -19,15 +19,18 @@ if TYPE_CHECKING:
 
 
 MOST_PARTS = 16
+# Parameters up to which the sums of parts are gathered: beyond, that takes more than a tenth of an update.
+MOST_ORDERED = 2**15
 
 
 def parts_of(ranks: Ranks | None, num_envs: int, engine: NativeEngine | AutogradEngine) -> int | None:
     """How many `parts` a rank of a training has; None where sums are reduced.
 
     The whole training has as many as the largest divisor of the number of environments up to 16, however many ranks
-    there are, so that these have to divide that; and a policy has to act to the same bits in any company.
+    there are, so that these have to divide that; a policy has to act to the same bits in any company, and to be small
+    enough that gathering is cheap.
     """
-    if ranks is None or not isinstance(engine, NativeEngine):
+    if ranks is None or not isinstance(engine, NativeEngine) or engine.size > MOST_ORDERED:
         return None
     whole = max(count for count in range(1, MOST_PARTS + 1) if num_envs % count == 0)
     return None if whole % ranks.size else whole // ranks.size

@@ -73,8 +73,6 @@ class Ranks:
         This process's number, and how many there are.
     restarts : int
         How often torchrun has started all of them anew, as one had failed.
-    run_id : str
-        torchrun's name of the job, the same after a restart; empty where something else started the ranks.
     """
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
@@ -107,7 +105,6 @@ class Ranks:
             self._job = PrefixStore("trpo_fast_job", _get_default_store())
             self._store = PrefixStore(self._prefix(), _get_default_store())
             self._group = dist.new_group(backend="gloo", timeout=limit)
-        self.run_id = os.environ.get("TORCHELASTIC_RUN_ID", "")
         atexit.register(self.close)  # while what the connections need is still there
         self._ended: str | None = None
         self._rounds = self._bytes = 0

@@ -180,6 +180,14 @@ class Study:
         """The rows of a task's updates, of all arms and seeds."""
         return _read(self.folder / "curves" / f"{task}.csv")
 
+    def curves_by_seed(self, arm: Arm, task: str) -> dict[str, list[dict[str, str]]]:
+        """Rows of an arm's curves, for each seed."""
+        found: dict[str, list[dict[str, str]]] = {}
+        for row in self.curves(task):
+            if row["arm"] == arm.name:
+                found.setdefault(row["seed"], []).append(row)
+        return found
+
     def check(self, arms: Iterable[Arm], made_with: Mapping[str, Mapping[str, Any]]) -> None:
         """SystemExit naming what differs, where an arm has rows that were made with something else."""
         have = {row["arm"] for row in self.runs()}

@@ -136,10 +136,7 @@ def _times_of(study: Study) -> list[str]:
     for arm in study.arms:
         cells = []
         for task, goal in study.goals.items():
-            curves: dict[str, list[dict[str, str]]] = {}
-            for row in study.curves(task):
-                if row["arm"] == arm.name:
-                    curves.setdefault(row["seed"], []).append(row)
+            curves = study.curves_by_seed(arm, task)
             if not curves:
                 cells.append("")
                 continue

@@ -6,6 +6,7 @@ Every benchmark that writes figures writes `describe()` with them, so that two C
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Mapping
@@ -76,6 +77,16 @@ def caches_of(machine: Mapping[str, Any]) -> str:
             text = f"{size:.3g} KiB" if size < 1024 else f"{size / 1024:.3g} MiB"
             shown.append(f"L{cache['level']}{'d' if cache['type'] == 'Data' else ''} {text}")
     return ", ".join(shown)
+
+
+def write_figures(out: Path, result: Mapping[str, Any]) -> None:
+    """Write the JSON file of a benchmark; `quiet` and `cpu_share` say whether its figures may be quoted."""
+    if not result["quiet"]:
+        share = result["cpu_share"]
+        print(f"  NOT TO BE QUOTED: the machine was busy, this had {share:.0%} of its cores")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"  written to {os.path.relpath(out)}")
 
 
 def result_path(name: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -19,7 +18,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecNormalize
 
 import trpo_fast
-from bench.machine import describe, result_path, share_of_cores
+from bench.machine import describe, result_path, share_of_cores, write_figures
 from trpo_fast.benchmarks import QUIET
 
 # sb3-contrib's tuned settings for HalfCheetah.
@@ -130,8 +129,6 @@ def write(
     out: Path, module: str, argv: Sequence[str] | None, counted: dict[str, list[Any]], cpu_share: float, **more: Any
 ) -> None:
     """The JSON file: how, where, `more`, and every round."""
-    if cpu_share < QUIET:
-        print(f"  NOT TO BE QUOTED: the machine was busy, this process got {cpu_share:.0%} of its cores")
     result = {
         "command": " ".join([f"python -m {module}", *(sys.argv[1:] if argv is None else argv)]),
         "machine": describe(),
@@ -141,6 +138,4 @@ def write(
         "medians": {name: median._asdict() for name, median in medians(counted).items()},
         "rounds": {name: [one._asdict() for one in rounds] for name, rounds in counted.items()},
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"  written to {os.path.relpath(out)}")
+    write_figures(out, result)

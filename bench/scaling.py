@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.builds import ROOT, Worker
-from bench.machine import describe, result_path, share_of_cores
+from bench.machine import describe, result_path, share_of_cores, write_figures
 from bench.stepping import Timed, ratio
 from trpo_fast.benchmarks import QUIET
 
@@ -188,12 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     for price in result["same_bits"]:
         print(f"  the same bits, {price['parameters']:,} parameters: {price['share']:.1%} of an update (goal 10%)")
-    if not result["quiet"]:
-        print(f"  NOT TO BE QUOTED: the machine was busy, this had {share:.0%} of its cores")
-    out = arguments.out or result_path("scaling")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"  written to {os.path.relpath(out)}")
+    write_figures(arguments.out or result_path("scaling"), result)
     return 0
 
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from bench.builds import ROOT
 from bench.cost_model import Link, gathering_seconds, sum_seconds
-from bench.machine import describe, result_path, share_of_cores
+from bench.machine import describe, result_path, share_of_cores, write_figures
 from bench.scaling import COPIES, ENVIRONMENT, SIDE, Asked
 from trpo_fast.benchmarks import QUIET
 
@@ -251,12 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "env": arguments.env,
         "ranks": found,
     }
-    if not result["quiet"]:
-        print(f"  NOT TO BE QUOTED: the machine was busy, this had {share:.0%} of its cores")
-    out = arguments.out or result_path("scaling_network")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"  written to {os.path.relpath(out)}")
+    write_figures(arguments.out or result_path("scaling_network"), result)
     return 0
 
 

@@ -293,10 +293,7 @@ def large_batches(study: Study) -> list[str]:
         nothing = Update(0, 0, products, TRIALS, samples, 0, 0, 0, 0, 0, 0, 0, statistics=int(preconditioned))
         cells = []
         for task, goal in study.goals.items():
-            curves: dict[str, list[dict[str, str]]] = {}
-            for row in study.curves(task):
-                if row["arm"] == arm.name:
-                    curves.setdefault(row["seed"], []).append(row)
+            curves = study.curves_by_seed(arm, task)
             if not curves:
                 cells += ["", "", ""]
                 continue

@@ -25,8 +25,6 @@ an error.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import signal
 import statistics
 import sys
@@ -37,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.builds import BEFORE, ROOT, Worker, checkout, revision
-from bench.machine import describe, share_of_cores
+from bench.machine import describe, share_of_cores, write_figures
 from trpo_fast._core.library import usable_cores
 from trpo_fast.benchmarks import QUIET
 
@@ -279,13 +277,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         result["many_copies"] = {"env": arguments.env[0], "copies": MANY, **many}
     shares.append(share_of_cores(usable_cores()))
     share = statistics.median(shares)
-    if share < QUIET:
-        print(f"  NOT TO BE QUOTED: the machine was busy, this had {share:.0%} of its cores")
     result |= {"cpu_share": share, "quiet": share >= QUIET}
-    out = arguments.out or (RESULT.with_name("stepping_glue.json") if arguments.glue else RESULT)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"  written to {os.path.relpath(out)}")
+    write_figures(arguments.out or (RESULT.with_name("stepping_glue.json") if arguments.glue else RESULT), result)
     return 0
 
 

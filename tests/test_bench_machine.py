@@ -164,7 +164,8 @@ def test_every_file_of_figures_says_on_which_cpu_it_was_made(path):
 
 def test_every_benchmark_that_writes_json_describes_the_machine():
     folder = Path(bench_machine.__file__).parent
-    writing = [path for path in folder.glob("*.py") if re.search(r"\.write_text\(json\.dumps", path.read_text())]
+    writes = re.compile(r"\.write_text\(json\.dumps|\bwrite_figures\(")
+    writing = [path for path in folder.glob("*.py") if writes.search(path.read_text())]
     assert {path.stem for path in writing} >= {"rounds", "stepping", "side_by_side", "conftest"}
     for path in writing:
         if path.stem != "peer_learning":  # a folder's label

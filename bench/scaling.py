@@ -4,10 +4,9 @@
 
 Alternating rounds of whole updates, medians of them and of the ratios of rounds that followed each other:
 
-- the plain program, 8 copies, on one core;
+- the plain program, 8 copies, on one core, where the critic is fitted between rollouts: a phase's seconds are its own;
 - one rank under torchrun, the same 8 copies on the same core;
-- `--ranks` ranks under torchrun, each on a core of its own, 8 copies each. All have to have the same parameters;
-- the plain program with `overlap_critic=False`, where a phase's seconds are its own: bench.cost_model goes by them.
+- `--ranks` ranks under torchrun, each on a core of its own, 8 copies each. All have to have the same parameters.
 
 With it what a rank exchanges in an update, by phase: rounds, bytes of its own, seconds in them, waiting for slower
 ranks included. And what the same bits for any number of ranks cost: for these the sums of 16 parts of the samples are
@@ -95,9 +94,8 @@ def compare(env: str, ranks: int, rounds: int, updates: int) -> dict[str, Any]:
             "plain program": Side(stack, 0, env=env),
             "one rank": Side(stack, 1, env=env),
             f"{ranks} ranks": Side(stack, ranks, env=env),
-            "no overlap": Side(stack, 0, env=env, overlap_critic=False),
         }
-        plain, one, several, _ = sides.values()
+        plain, one, several = sides.values()
         for i in range(rounds):
             # Who comes first has the caches of another: they take turns.
             for side in list(sides.values()) if i % 2 == 0 else list(sides.values())[::-1]:

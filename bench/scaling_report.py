@@ -71,7 +71,7 @@ def measured(found: Sequence[Mapping[str, Any]]) -> list[str]:
             copies = agent["num_envs"] if name == f"{ranks} ranks" else each
             rows.append(
                 [
-                    {"no overlap": "plain program, fit not beside the rollout"}.get(name, name),
+                    name,
                     f"{copies}",
                     f"{figures['steps_per_second']:,.0f}",
                     duration(figures["seconds"]),
@@ -151,8 +151,8 @@ def _added(update: Update, link: Link, ranks: int) -> float:
 
 
 def update_of(result: Mapping[str, Any]) -> Update:
-    """What the cost model goes by: a rank's update, by the phases of the plain program whose fit is not beside them."""
-    figures, ranks, agent = result["medians"]["no overlap"], result["ranks"], result["agent"]
+    """What the cost model goes by: a rank's update, by the phases of the plain program."""
+    figures, ranks, agent = result["medians"]["plain program"], result["ranks"], result["agent"]
     phases, samples = figures["phases"], agent["num_envs"] * agent["steps_per_env"] // ranks
     return Update(
         parameters=agent["parameters"],

@@ -21,6 +21,12 @@ SMALL: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a critic be fitted beside the rollout on machines with one core, too."""
+    monkeypatch.setattr("trpo_fast.algorithm.critic.usable_cores", lambda: 2)
+
+
 @pytest.fixture
 def make_agent() -> Iterator[Callable[..., TRPO]]:
     """``make_agent(env="Pendulum-v1", **overrides)``: a small agent with seed 3, closed when the test ends."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from trpo_fast.algorithm.callbacks import Callback
 from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.algorithm.critic import PendingFit
 from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.environments.in_process import InProcessEnvironments
@@ -54,6 +55,15 @@ def test_overlapped_critic_fit_gives_the_same_bits(make_agent, bits):
         agent.learn(4 * STEPS)
     assert bits(agents[0]) == bits(agents[1])
     assert agents[0].last_update.value_loss == agents[1].last_update.value_loss
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_critic_is_fitted_beside_the_rollout_where_there_are_two_cores(make_agent, monkeypatch, cores):
+    monkeypatch.setattr("trpo_fast.algorithm.critic.usable_cores", lambda: cores)
+    beside = []
+    monkeypatch.setattr(PendingFit, "run_beside", lambda fit, compute: beside.append(fit) or fit.run_here(compute))
+    make_agent().learn(2 * STEPS)
+    assert len(beside) == (2 if cores > 1 else 0)
 
 
 def test_reading_the_critic_in_a_callback_changes_no_bit(make_agent, bits):
@@ -290,6 +300,7 @@ import os, time
 import numpy as np
 from trpo_fast.algorithm.callbacks import Callback
 from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.algorithm.critic import PendingFit
 from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.algorithm.trpo import TRPO
 agent = TRPO("Pendulum-v1", seed=0, num_envs=1, steps_per_env=64, warm_up_steps=0, critic_epochs=100_000_000)

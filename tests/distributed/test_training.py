@@ -1,5 +1,8 @@
 """Whole trainings in float64 on 1 to 4 ranks, beside the same program in one process that knows of no ranks."""
 
+import os
+import sys
+
 import numpy as np
 import pytest
 
@@ -110,3 +113,11 @@ def test_an_update_takes_as_many_rounds_as_it_has_products_and_trials(trainings)
             assert rounds == 2 + 2 + update["iterations"] + trials + (index == 0)
     for found in trainings(1):
         assert found["sync"]["updates"][0]["traffic"] == (0, 0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="wants /proc, and Linux's scheduling policies")
+def test_threads_that_receive_do_not_preempt_what_computes(of_ranks):
+    for found in of_ranks(2):
+        policies = found["schedulers"]
+        assert policies.pop("gloo_tcp_loop") == {os.SCHED_BATCH}
+        assert set().union(*policies.values()) == {os.SCHED_OTHER}

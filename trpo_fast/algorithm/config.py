@@ -328,7 +328,8 @@ class TRPOConfig:
     overlap_critic: bool = setting(
         True,
         FLAG,
-        "fit the critic of the last batch in a second thread while the next rollout steps; the same bits as without",
+        "with two cores or more, fit the critic of the last batch in a second thread while the next rollout steps; the "
+        "same bits as without",
         why="the fit has nothing to do with stepping, so its time is hidden where a second core is free",
     )
     # Evaluation

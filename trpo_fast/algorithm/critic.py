@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trpo_fast._core.critic import ValueKernel
+from trpo_fast._core.library import usable_cores
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.engines.value import FailedFits, SequenceValueKernel, make_value_kernel
 from trpo_fast.policies.flat import flat_parameters
@@ -194,9 +195,10 @@ class CriticTrainer:
         return self._kernel.values(self.parameters(), self._readable(observations))
 
     def start(self, observations: Any, returns: NDArray[Any], learning_rate: float | None = None) -> PendingFit:
-        """Begin (or, without overlap, perform) one fit to ``returns`` (B,) at ``observations``, (B, D) or sequences.
+        """Begin one fit to ``returns`` (B,) at ``observations``, (B, D) or sequences.
 
-        Both arrays must stay as they are until the fit is done. `learning_rate` is the config's where it is not given.
+        Both arrays must stay as they are until the fit is done, which without overlap, or on one core, it is on return.
+        `learning_rate` is the config's where it is not given.
         """
         self.wait()
         if self._trained != _trained(self.critic):
@@ -236,7 +238,8 @@ class CriticTrainer:
             return CriticFit(parameters, first_moment, second_moment, step, loss, time.perf_counter() - began, error)
 
         fit = PendingFit()
-        if config.overlap_critic:
+        # On one core a thread beside takes turns with the rollout, which costs a twentieth of both.
+        if config.overlap_critic and usable_cores() > 1:
             self._pending = fit  # before it runs: whatever interrupts this finds something to stop
             fit.run_beside(compute)
         else:

@@ -47,14 +47,16 @@ class SummedOperator(CallableOperator):
 
     def __init__(self, parts: Sequence[Operator | None], weights: Sequence[float], engine: DistributedEngine) -> None:
         size, dtype = engine.size, engine.dtype
+        products = np.zeros((len(parts), size), dtype)  # for all products: the first touch of a page is dear
 
         def product(v: NDArray[Any]) -> NDArray[Any]:
-            products = np.zeros((len(parts), size), dtype)
             for part, weight, out in zip(parts, weights, products, strict=True):
-                if part is not None:
-                    part.matvec(v, out)
-                    if weight != 1.0:
-                        out *= weight
+                if part is None:
+                    out.fill(0)  # of a sum that was put here
+                    continue
+                part.matvec(v, out)
+                if weight != 1.0:
+                    out *= weight
             return engine.sum_of_parts(products)
 
         super().__init__(product, size, dtype, "the sum over ranks")
@@ -105,6 +107,7 @@ class DistributedEngine:
             self._engines += [NativeEngine(engine.policy) for _ in range(1, parts or 1)]
         self._shares: list[float] = [1.0] * len(self._engines)  # of all samples, those of each part
         self._starts: list[int] = [0]
+        self._gathered = np.empty((0, 0))  # the last sums' parts of all ranks, most often of this shape again
 
     def parameters(self) -> NDArray[Any]:
         """The live flat buffer of this rank's policy, (n,)."""
@@ -220,11 +223,13 @@ class DistributedEngine:
         return float(self._sum(lambda engine, share, _: engine.entropy() * share, 1, np.dtype(np.float64))[0])
 
     def sum_of_parts(self, values: NDArray[Any]) -> NDArray[Any]:
-        """(m,) the sum of ``values`` (parts, m) of all ranks, which are overwritten."""
+        """(m,) the sum of ``values`` (parts, m) of all ranks, which may be overwritten; it may lie in their place."""
         if not self._in_order:
             self.ranks.add(values)
             return values[0]
-        every = self.ranks.gather(values).reshape(-1, values.shape[1])
+        if self._gathered.shape[1:] != values.shape or self._gathered.dtype != values.dtype:
+            self._gathered = np.empty((self.ranks.size, *values.shape), values.dtype)
+        every = self.ranks.gather(values, self._gathered).reshape(-1, values.shape[1])
         return every.sum(0, dtype=np.float64).astype(values.dtype)
 
     @property

@@ -41,7 +41,8 @@ def render() -> str:
         parts.append(
             f"\n### `{entry.name}` = `{entry.default!r}`\n\n"
             f"{_sentence(meta['meaning'])} Accepts {meta['rule'].want}.\\\n"
-            f"*Why {entry.default!r}:* {_sentence(meta['why'], capital=False)}\n"
+            f"*Why {entry.default!r}:* {_sentence(meta['why'], capital=False)}"
+            + (f"\\\n*Tuning tries* {meta['search'].described}.\n" if meta["search"] else "\n")
         )
     return "".join(parts)
 

@@ -92,7 +92,7 @@ def rendered(preset: Preset, head: str) -> str:
 
 
 def _toml(value: Any) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return f"[{', '.join(map(_toml, value))}]"
     return "inf" if value == math.inf else json.dumps(value)  # JSON's strings, numbers and booleans are TOML's
 
@@ -116,7 +116,7 @@ def named(preset: str, plain: str | None = None) -> Preset:
     if not preset.endswith(SUFFIX):
         return all_presets()[preset]
     found = read_presets(preset)
-    if plain in found:
+    if plain is not None and plain in found:
         return found[plain]
     if len(found) > 1:
         raise ValueError(f"preset: {preset} given, which has none for {plain}; it is for {', '.join(found)}")

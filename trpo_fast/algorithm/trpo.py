@@ -700,6 +700,7 @@ class TRPO:
         *,
         env: Any = None,
         max_steps: int | None = None,
+        progress_bar: bool = False,
     ) -> EvaluationResult:
         """Play whole episodes in environments of their own; the training is not touched, statistics stay frozen.
 
@@ -717,6 +718,8 @@ class TRPO:
             Steps after which an episode that has not ended is left; the config's ``evaluation_max_steps`` by default.
             Such episodes count with their return until then, are False in ``result.finished``, and are said in a
             UserWarning.
+        progress_bar : bool
+            Show a bar of episodes where stderr is a terminal.
 
         Raises
         ------
@@ -724,7 +727,7 @@ class TRPO:
             The environments have other spaces than the agent, the training's cannot be made again, or ``env`` is the
             VectorEnv of the training in the middle of its episodes.
         """
-        return evaluation.evaluate(self, episodes, deterministic, seed, env, max_steps)
+        return evaluation.evaluate(self, episodes, deterministic, seed, env, max_steps, progress_bar)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole agent, all that training needs to go on included, to a safetensors file (atomically).

@@ -1,20 +1,27 @@
-"""Options of every command; each field of TRPOConfig is an option of ``train``, made from its own declaration."""
+"""Options of every command; each field of TRPOConfig is an option of ``train`` and ``tune``, made from its declaration.
+
+Every help says the default and the reason for it.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import difflib
-import json
-from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
+import sys
 from typing import Any, NoReturn
 
 import trpo_fast
 from trpo_fast.algorithm.config import CHECKPOINT_SECONDS, CHECKPOINTS_KEPT, TRPOConfig
+from trpo_fast.cli import other_words, values
+from trpo_fast.cli.errors import EXIT_CODES
+from trpo_fast.cli.values import option_of
 
+_PROGRAM = "trpo-fast"
 TIMESTEPS = 1_000_000
 EVAL_EPISODES = 20
+TUNE_TIMESTEPS = 100_000
+TUNE_TRIALS = 50
 # Those of EnvironmentRecipe, whose module needs Gymnasium.
 VECTORIZATIONS = ("sync", "workers", "async", "vector", "envpool")
 SAME_BITS = VECTORIZATIONS[:3]  # copies of one environment each, wherever they step
@@ -30,13 +37,21 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **{**options, "allow_abbrev": False})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does; what no option is called is refused by the names that are near."""
+        """As argparse does; what no option is called is refused by what it is called here, or the names near."""
+        given = sys.argv[1:] if args is None else list(args)
+        of_command = self.prog != _PROGRAM
+        if not of_command and given and given[0] in other_words.COMMANDS:
+            self.error(f"{given[0]}: no such command; want {other_words.COMMANDS[given[0]]}")
+        for name, sizes in other_words.separate_sizes(given) if of_command else ():
+            self.error(f"{name}: {' '.join(sizes)} given; want them with commas: {name} {','.join(sizes)}")
         known, unknown = super().parse_known_args(args, namespace)
-        options = [text.partition("=")[0] for text in unknown if text.startswith("--") and text != "--"]
+        options = [text.partition("=")[0] for text in unknown if text.startswith("-") and text.strip("-")]
         if options:
             names = [name for name in self._option_string_actions if name.startswith("--")]
             near = difflib.get_close_matches(options[0], names, n=3)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            if options[0] in other_words.OPTIONS:
+                hint = f"; want {other_words.OPTIONS[options[0]]}"
             self.error(f"{options[0]}: no such option{hint}")
         return known, unknown
 
@@ -47,17 +62,23 @@ class _Parser(argparse.ArgumentParser):
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser; ``arguments.module`` names the module of :mod:`trpo_fast.cli` whose ``run`` does the work."""
-    description = "Trust Region Policy Optimization with a compiled core."
-    parser = _Parser(prog="trpo-fast", description=description)
+    codes = "; ".join(f"{code}: {meaning}" for code, meaning in EXIT_CODES.items())
+    parser = _Parser(
+        prog=_PROGRAM,
+        description="Trust Region Policy Optimization with a compiled core.",
+        epilog=f"Exit codes: {codes}.",
+    )
     parser.add_argument("--version", action="version", version=f"trpo-fast {trpo_fast.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_eval(commands)
+    _add_tune(commands)
     _add_plot(commands)
     _add_export(commands)
     _add_bench(commands)
-    info = commands.add_parser("info", help="versions, instruction set and threads of this installation")
-    info.set_defaults(module="info")
+    _add_envs(commands)
+    _add_presets(commands)
+    _add_info(commands)
     return parser
 
 
@@ -72,152 +93,333 @@ def _add_train(commands: Any) -> None:
     train.add_argument(
         "env",
         nargs="?",
-        type=_text,
+        type=values.text,
         metavar="ENV",
-        help="environment id, e.g. CartPole-v1, or ale_py:ALE/Pong-v5 after its module",
+        help="environment id, e.g. CartPole-v1, or ale_py:ALE/Pong-v5 after its module; trpo-fast envs lists them",
     )
     _add_environment(train)
     _add_trust(train)
     train.add_argument(
-        "--timesteps", type=_count, metavar="N", help=f"steps of the whole run, resumed or not (default {TIMESTEPS:,})"
+        "--timesteps",
+        type=values.count,
+        metavar="N",
+        help=f"steps of the whole run, resumed or not (default {TIMESTEPS:,}: what MuJoCo's tasks are published at)",
     )
     train.add_argument(
-        "--seed", type=_seed, metavar="S", help="decides everything random but global generators (default 0)"
+        "--seed",
+        type=values.seed,
+        metavar="S",
+        help="decides everything random but global generators (default 0, so that a command is a result)",
     )
     train.add_argument(
-        "--out", type=_text, metavar="DIR", help="the run's folder, new or empty (default runs/ENV-seedS-DATE-TIME)"
+        "--out",
+        type=values.text,
+        metavar="DIR",
+        help="the run's folder, new or empty (default runs/ENV-seedS-DATE-TIME, so that no run meets another)",
     )
-    train.add_argument("--vectorization", choices=VECTORIZATIONS, help="how environments step together (default sync)")
     train.add_argument(
-        "--num-workers", type=_count, metavar="N", help="processes of vectorization workers (default the cores)"
+        "--vectorization",
+        choices=VECTORIZATIONS,
+        help="how environments step together (default sync, which serves every environment)",
     )
     train.add_argument(
-        "--config", type=_text, metavar="FILE", help="JSON file of settings, or a run's config.json; options win"
+        "--num-workers",
+        type=values.count,
+        metavar="N",
+        help="processes of vectorization workers (default the cores, which more would share)",
+    )
+    train.add_argument(
+        "--config",
+        type=values.text,
+        metavar="FILE",
+        help="JSON file of settings, or a run's config.json; options win (default none: the defaults below)",
     )
     train.add_argument(
         "--preset",
-        type=_text,
+        type=values.text,
         metavar="NAME",
-        help="settings that an environment is known to need: by default those of its id, if there are some; those of "
-        "another id; or none, the defaults. Options and settings of --config win; a run's config.json says them all",
+        help="settings that an environment is known to need: those of another id; a file that trpo-fast tune has "
+        "written, *.toml; or none, the defaults. Options and settings of --config win; a run's config.json says them "
+        "all (default those of its id, if there are some, as the defaults were measured to fall short there)",
     )
     train.add_argument(
         "--resume",
-        type=_text,
+        type=values.text,
         metavar="RUN",
-        help="go on with this run, from its latest checkpoint, with its options; new ones win",
+        help="go on with this run, from its latest checkpoint, with its options; new ones win (default a new run)",
     )
-    train.add_argument("--threads", type=_count, metavar="N", help="threads of the compiled core and of torch")
+    train.add_argument(
+        "--threads",
+        type=values.count,
+        metavar="N",
+        help="threads of the compiled core and of torch (default the cores that this process may use: the bits of the "
+        "compiled core are the same with any number)",
+    )
     train.add_argument(
         "--rank-timeout",
         type=float,
         metavar="SECONDS",
-        help="under torchrun: after which a rank that does not answer is given up (default 1800)",
+        help="under torchrun: after which a rank that does not answer is given up (default 1800, longer than any "
+        "update should take)",
     )
     train.add_argument(
         "--checkpoint-every",
-        type=_count,
+        type=values.count,
         metavar="N",
-        help=f"steps between checkpoints, besides those that are saved so that a kill costs {CHECKPOINT_SECONDS:g} "
-        "seconds at most",
+        help="steps between checkpoints (default none besides those that are saved so that a kill costs "
+        f"{CHECKPOINT_SECONDS:g} seconds at most)",
     )
     train.add_argument(
         "--keep-checkpoints",
-        type=_count_or_zero,
+        type=values.count_or_zero,
         metavar="N",
-        help=f"the latest that stay, and the best (default {CHECKPOINTS_KEPT}; 0: all)",
+        help=f"the latest that stay, and the best; 0: all (default {CHECKPOINTS_KEPT}, should the last be damaged)",
     )
     train.add_argument(
         "--eval-episodes",
-        type=_count_or_zero,
+        type=values.count_or_zero,
         metavar="N",
-        help=f"played at the end (default {EVAL_EPISODES}; 0: none)",
+        help=f"played at the end; 0: none (default {EVAL_EPISODES}, enough for a mean within a fifth of their spread)",
     )
-    settings = train.add_argument_group("settings", "fields of TRPOConfig, whose documentation gives the reasons")
+    _add_output(
+        train, json="one JSON line at the end: run, timesteps, seconds, return, ...", quiet="nothing but errors"
+    )
+    _add_settings(train)
+
+
+def _add_settings(command: argparse.ArgumentParser, what: str = "fields of TRPOConfig") -> None:
+    settings = command.add_argument_group("settings", f"{what}; docs/configuration.md has them, too")
     for entry in dataclasses.fields(TRPOConfig):
-        text = f"{entry.metadata['meaning']} (default {_show(entry.default)})"
+        meta = entry.metadata
+        text = f"{meta['meaning']} (default {values.shown(entry.default)}: {meta['why']})"
         settings.add_argument(
             option_of(entry.name),
             dest=f"config_{entry.name}",
             default=argparse.SUPPRESS,
-            type=_field_parser(entry),
+            type=values.field_parser(entry),
             metavar="VALUE",
             help=text.replace("%", "%%"),
         )
 
 
+def _add_output(command: argparse.ArgumentParser, *, json: str | None = None, quiet: str | None = None) -> None:
+    """Options of what is printed; `json` and `quiet` say what they leave, None for a command that has no use for it."""
+    if json is not None:
+        command.add_argument(
+            "--json", action="store_true", help=f"{json}; stdout has nothing else (default lines for people)"
+        )
+    if quiet is not None:
+        command.add_argument("--quiet", action="store_true", help=f"print {quiet} (default all that is of use)")
+    command.add_argument(
+        "--debug",
+        action="store_true",
+        help="show the traceback of an error, also of an environment's (default one line, as the rest is of use to who "
+        "mends the code alone)",
+    )
+
+
 def _add_environment(command: argparse.ArgumentParser, instead: str = "") -> None:
     """How every copy is made; `instead` says of what the options take the place."""
+    usual = "the run's" if instead else "none, its own defaults"
     command.add_argument(
         "--env-kwargs",
-        type=_json_object,
+        type=values.json_object,
         metavar="JSON",
-        help=f"arguments of the environment{instead}, e.g. '{{\"gravity\": 9.8}}'",
+        help=f"arguments of the environment{instead}, e.g. '{{\"gravity\": 9.8}}' (default {usual})",
     )
     command.add_argument(
         "--wrapper",
         action="append",
-        type=_text,
+        type=values.text,
         metavar="MODULE:CALLABLE",
         help=f"wrap every environment in it{instead}, again for more, the first innermost; or by name: atari (84 x 84 "
-        "gray, four frames: the default of ids of ale-py that show images), int-actions (Python's integers), "
-        "mask-in-observation (a Dict's action mask is obeyed, and not observed), none",
+        "gray, four frames: the default of ids of ale-py that show images, as it is everybody's there), int-actions "
+        "(Python's integers), mask-in-observation (a Dict's action mask is obeyed, and not observed), none",
     )
 
 
-def _add_trust(command: argparse.ArgumentParser) -> None:
+def _add_import(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--import",
         dest="imports",
         action="append",
-        type=_text,
+        type=values.text,
         default=[],
         metavar="MODULE",
-        help="import a module that registers environments, again for more; MODULE:FUNCTION is called, too",
+        help="import a module that registers environments, again for more; MODULE:FUNCTION is called, too (default "
+        "none: no code runs that nobody named)",
     )
+
+
+def _add_trust(command: argparse.ArgumentParser) -> None:
+    _add_import(command)
     command.add_argument(
-        "--trust", action="store_true", help="import whatever the file names, instead of asking for --import"
+        "--trust",
+        action="store_true",
+        help="import whatever the file names, instead of asking for --import (default not, as a file may be anyone's)",
     )
 
 
 def _add_eval(commands: Any) -> None:
     evaluate = commands.add_parser("eval", help="play episodes with a trained agent")
     evaluate.set_defaults(module="evaluate")
-    evaluate.add_argument("run", type=_text, metavar="RUN", help="folder of a run, or a model file")
-    evaluate.add_argument("--episodes", type=_count, default=10, metavar="N", help="(default 10)")
-    evaluate.add_argument("--seed", type=_seed, metavar="S", help="of environments and noise (default the agent's)")
+    evaluate.add_argument("run", type=values.text, metavar="RUN", help="folder of a run, or a model file")
     evaluate.add_argument(
-        "--max-steps", type=_count, metavar="N", help="leave an episode after N steps (default evaluation_max_steps)"
+        "--episodes", type=values.count, default=10, metavar="N", help="how many (default 10, for a first look)"
     )
-    evaluate.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
-    evaluate.add_argument("--json", action="store_true", help="one JSON line: mean, std, episodes, ...")
+    evaluate.add_argument(
+        "--seed",
+        type=values.seed,
+        metavar="S",
+        help="of environments and noise (default the agent's; its episodes are others than those of the training)",
+    )
+    evaluate.add_argument(
+        "--max-steps",
+        type=values.count,
+        metavar="N",
+        help="leave an episode after N steps (default evaluation_max_steps of the agent, as some never end)",
+    )
+    evaluate.add_argument(
+        "--stochastic",
+        action="store_true",
+        help="sample actions (default the likeliest ones, which score higher in most tasks)",
+    )
+    _add_output(evaluate, json="one JSON line: mean, std, episodes, ...", quiet="the mean alone")
     _add_environment(evaluate, " instead of the run's")
     _add_trust(evaluate)
+
+
+def _add_tune(commands: Any) -> None:
+    tune = commands.add_parser(
+        "tune",
+        help="search for better settings",
+        description="Search for better settings with Optuna: each trial trains and evaluates agents, those that fall "
+        "behind are pruned, and the best becomes a preset, for train --preset FILE. The same command goes on with a "
+        "study that was stopped or killed; several commands may work on one study (docs/tuning.md).",
+    )
+    tune.set_defaults(module="tune")
+    tune.add_argument("env", type=values.text, metavar="ENV", help="environment id, as for train")
+    _add_environment(tune)
+    _add_import(tune)
+    tune.add_argument(
+        "--trials",
+        type=values.count,
+        default=TUNE_TRIALS,
+        metavar="N",
+        help=f"of the whole study, gone on with or not (default {TUNE_TRIALS}: ten drawn at random, then by what was "
+        "found)",
+    )
+    tune.add_argument(
+        "--timesteps",
+        type=values.count,
+        default=TUNE_TIMESTEPS,
+        metavar="T",
+        help=f"of each seed of a trial (default {TUNE_TIMESTEPS:,}: whether a setting is good shows early, if not how "
+        "good)",
+    )
+    tune.add_argument(
+        "--study",
+        type=values.text,
+        metavar="FILE",
+        help="a sqlite database, new or one to go on with (default runs/tune-ENV-DATE-TIME.db, a new one)",
+    )
+    tune.add_argument(
+        "--seeds",
+        type=values.count,
+        default=1,
+        metavar="K",
+        help="trainings of a trial, whose interquartile mean is its score (default 1, the cheapest; 3 are less led by "
+        "luck)",
+    )
+    tune.add_argument(
+        "--seed",
+        type=values.seed,
+        default=0,
+        metavar="S",
+        help="of the search and of the first training, the others follow (default 0, so that a command is a result)",
+    )
+    tune.add_argument(
+        "--eval-episodes",
+        type=values.count,
+        default=EVAL_EPISODES,
+        metavar="N",
+        help=f"deterministic ones that each final policy plays for its score (default {EVAL_EPISODES}, as of train)",
+    )
+    tune.add_argument(
+        "--search",
+        type=values.text,
+        metavar="NAMES",
+        help="settings to search, with commas, e.g. max_kl,gamma (default all that declare what to try, but for those "
+        "given below)",
+    )
+    tune.add_argument(
+        "--workers",
+        type=values.count,
+        default=1,
+        metavar="N",
+        help="processes that each carry out trials (default 1, whose study is the same every time)",
+    )
+    tune.add_argument(
+        "--threads",
+        type=values.count,
+        metavar="N",
+        help="of the compiled core and of torch in each process (default the cores by the workers, so that none wait)",
+    )
+    tune.add_argument(
+        "--no-pruning",
+        action="store_true",
+        help="train every trial to its end (default those whose training return is below the median of the others, at "
+        "the same number of timesteps, end there, as half the time is theirs)",
+    )
+    tune.add_argument(
+        "--out",
+        type=values.text,
+        metavar="FILE",
+        help="the preset, *.toml (default the study's name with that suffix, beside it)",
+    )
+    tune.add_argument(
+        "--plan-only", action="store_true", help="print what it would cost, and begin nothing (default it begins)"
+    )
+    _add_output(tune, json="one JSON line at the end: study, trials, best, preset", quiet="nothing but errors")
+    _add_settings(tune, "fields of TRPOConfig: a value that is given is that of all trials, and is not searched")
 
 
 def _add_plot(commands: Any) -> None:
     plot = commands.add_parser("plot", help="draw learning curves")
     plot.set_defaults(module="plot")
-    plot.add_argument("runs", nargs="+", type=_text, metavar="RUN", help="folders of runs, one curve each")
+    plot.add_argument("runs", nargs="+", type=values.text, metavar="RUN", help="folders of runs, one curve each")
     plot.add_argument(
         "--group",
         choices=("seed",),
         help="seed: one curve for the runs that differ in nothing but their seed, the interquartile mean with a 95%% "
-        "bootstrap interval",
+        "bootstrap interval (default a curve for each run, which hides nothing)",
     )
     plot.add_argument(
-        "--out", type=_text, metavar="PNG", help="(default RUN/curve.png; curves.png here for several runs)"
+        "--out",
+        type=values.text,
+        metavar="PNG",
+        help="(default RUN/curve.png; curves.png here for several runs, which have no folder in common)",
     )
+    _add_output(plot)
 
 
 def _add_export(commands: Any) -> None:
     export = commands.add_parser("export", help="write a trained policy for other runtimes")
     export.set_defaults(module="export")
-    export.add_argument("run", type=_text, metavar="RUN", help="folder of a run, or a model file")
-    export.add_argument("--format", choices=("onnx",), required=True, help="onnx: docs/deployment.md has its contents")
+    export.add_argument("run", type=values.text, metavar="RUN", help="folder of a run, or a model file")
     export.add_argument(
-        "--out", type=_text, metavar="FILE", help="(default the model file's name with the suffix .onnx)"
+        "--format",
+        choices=("onnx",),
+        required=True,
+        help="onnx: docs/deployment.md has its contents (no default: others may come)",
     )
+    export.add_argument(
+        "--out",
+        type=values.text,
+        metavar="FILE",
+        help="(default the model file's name with the suffix .onnx, so that the two stay together)",
+    )
+    _add_output(export)
 
 
 def _add_bench(commands: Any) -> None:
@@ -228,16 +430,78 @@ def _add_bench(commands: Any) -> None:
         "Every answer is compared with float64 NumPy first. Minutes; seconds with --quick.",
     )
     bench.set_defaults(module="bench")
-    bench.add_argument("what", nargs="?", choices=("cg", "fisher", "update", "rollout", "all"), default="all")
-    bench.add_argument("--threads", type=_count, metavar="N", help="measure on N threads alone (default 1 and all)")
-    bench.add_argument("--dtype", choices=("float32", "float64"), help="(default both)")
-    bench.add_argument("--quick", action="store_true", help="a few small cases: whether it works, not how fast")
-    bench.add_argument("--json", action="store_true", help="one JSON object; its fields: docs/benchmarks.md")
+    bench.add_argument(
+        "what",
+        nargs="?",
+        choices=("cg", "fisher", "update", "rollout", "all"),
+        default="all",
+        help="one part (default all)",
+    )
+    bench.add_argument(
+        "--threads",
+        type=values.count,
+        metavar="N",
+        help="measure on N threads alone (default 1 and all, which says what more threads are of use for)",
+    )
+    bench.add_argument(
+        "--dtype", choices=("float32", "float64"), help="(default both, as a policy may be of either precision)"
+    )
+    bench.add_argument(
+        "--quick",
+        action="store_true",
+        help="a few small cases: whether it works, not how fast (default every case, as often as its spread asks for)",
+    )
+    _add_output(
+        bench,
+        json="one JSON object; its fields: docs/benchmarks.md",
+        quiet="nothing: the exit code says whether every answer was right",
+    )
 
 
-def option_of(field_name: str) -> str:
-    """The option of ``train`` that sets a field of TRPOConfig."""
-    return "--" + field_name.replace("_", "-")
+def _add_envs(commands: Any) -> None:
+    envs = commands.add_parser(
+        "envs",
+        help="what can be trained here, and what is missing for the rest",
+        description="List registered environments whose id has WORD in it: what can be trained here, and what has to "
+        "be installed for the rest. The list of installed packages is kept until one of them changes.",
+    )
+    envs.set_defaults(module="envs")
+    envs.add_argument(
+        "word", nargs="?", type=values.text, metavar="WORD", help="a part of an id, in any case (default all)"
+    )
+    _add_import(envs)
+    envs.add_argument(
+        "--check",
+        action="store_true",
+        help="make each one that is listed, say its spaces, and why where it cannot be made or trained (default what "
+        "their registration says, as hundreds take minutes)",
+    )
+    envs.add_argument(
+        "--refresh",
+        action="store_true",
+        help="make the list anew (default the one that was made with the packages that are installed)",
+    )
+    _add_output(envs, json="one JSON list", quiet="the ids alone that can be trained here")
+
+
+def _add_presets(commands: Any) -> None:
+    presets = commands.add_parser(
+        "presets",
+        help="settings that some environments are trained with in place of the defaults",
+        description="List the presets: settings that an environment is trained with in place of the defaults, and "
+        "their evidence.",
+    )
+    presets.set_defaults(module="presets")
+    presets.add_argument(
+        "env", nargs="?", type=values.text, metavar="ENV", help="an environment's id, or a file *.toml (default all)"
+    )
+    _add_output(presets, json="one JSON list", quiet="their names alone")
+
+
+def _add_info(commands: Any) -> None:
+    info = commands.add_parser("info", help="versions, instruction set and threads of this installation")
+    info.set_defaults(module="info")
+    _add_output(info, json="one JSON object")
 
 
 def config_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -245,84 +509,3 @@ def config_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     given = vars(arguments)
     names = [entry.name for entry in dataclasses.fields(TRPOConfig)]
     return {name: given[f"config_{name}"] for name in names if f"config_{name}" in given}
-
-
-def _field_parser(entry: dataclasses.Field[Any]) -> Callable[[str], Any]:
-    rule = entry.metadata["rule"]
-
-    def parse(text: str) -> Any:
-        try:
-            return rule.convert(_from_text(text, entry))
-        except (TypeError, ValueError):
-            raise argparse.ArgumentTypeError(f"{text!r} given; want {_want(entry)}") from None
-
-    return parse
-
-
-def _from_text(text: str, entry: dataclasses.Field[Any]) -> Any:
-    default: Any = entry.default
-    if text.lower() == "none" and ("None" in str(entry.type) or "like" in entry.metadata):
-        return None
-    if "like" in entry.metadata:
-        default = entry.metadata["like"]
-    if isinstance(default, bool):
-        return {"true": True, "false": False}[text.lower()] if text.lower() in ("true", "false") else text
-    if isinstance(default, tuple):
-        return tuple(int(size) for size in text.split(",") if size.strip())
-    return text if default is None else type(default)(text)
-
-
-def _want(entry: dataclasses.Field[Any]) -> str:
-    if isinstance(entry.default, bool):
-        return "true or false"
-    if isinstance(entry.default, tuple):
-        return "integers >= 1 with commas between them, at most 2**24 each, e.g. 64,64"
-    return str(entry.metadata["rule"].want)
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text!r} given; want a JSON object, e.g. '{{\"gravity\": 9.8}}'")
-    return value
-
-
-def _show(default: Any) -> str:
-    if default is None or isinstance(default, bool):
-        return str(default).lower()
-    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
-def _text(text: str) -> str:
-    """A name or path; an empty one, of a variable that is not set, would be taken for none given."""
-    if not text:
-        raise argparse.ArgumentTypeError("'' given; want it with a value, or left out")
-    return text
-
-
-def _whole_number(text: str, least: int) -> int:
-    try:
-        value = Decimal(text)  # so that 1e6 is understood, and 1e30 is what it says
-    except InvalidOperation:
-        value = Decimal("nan")
-    if not (value.is_finite() and least <= value < 2**63 and value == int(value)):
-        raise argparse.ArgumentTypeError(f"{text!r} given; want an integer >= {least}, below 2**63")
-    return int(value)
-
-
-def _count(text: str) -> int:
-    return _whole_number(text, 1)
-
-
-def _count_or_zero(text: str) -> int:
-    return _whole_number(text, 0)
-
-
-def _seed(text: str) -> int:
-    value = _whole_number(text, 0)
-    if value >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} given; want an integer from 0 to 2**32 - 1")
-    return value

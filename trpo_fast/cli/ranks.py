@@ -16,7 +16,8 @@ from trpo_fast._core import library
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli.environments import loaded, require_workers
 from trpo_fast.cli.errors import CommandError, describe, errors_of, is_of_an_answer, user_errors
-from trpo_fast.cli.stopping import Stopped, say
+from trpo_fast.cli.output import say
+from trpo_fast.cli.stopping import Stopped
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.ranks import RankError, Ranks
 

@@ -20,11 +20,12 @@ from trpo_fast._core import library
 from trpo_fast.algorithm import checkpoint, presets
 from trpo_fast.algorithm.callbacks import Callback, CheckpointCallback
 from trpo_fast.algorithm.config import CHECKPOINT_SECONDS, TRPOConfig
+from trpo_fast.algorithm.evaluation import EvaluationResult
 from trpo_fast.algorithm.logging import RunLogger
 from trpo_fast.algorithm.memory import LackOfMemory
 from trpo_fast.algorithm.trpo import TRPO
-from trpo_fast.cli import plot
-from trpo_fast.cli.arguments import SAME_BITS, config_overrides, option_of
+from trpo_fast.cli import output, plot
+from trpo_fast.cli.arguments import SAME_BITS, config_overrides
 from trpo_fast.cli.environments import (
     import_from_here,
     import_options,
@@ -33,17 +34,19 @@ from trpo_fast.cli.environments import (
     require_workers,
     show,
 )
-from trpo_fast.cli.errors import CommandError, describe, is_of_an_answer, user_errors
+from trpo_fast.cli.errors import CommandError, describe, in_short, is_of_an_answer, is_of_environment, user_errors
 from trpo_fast.cli.evaluate import unfinished
+from trpo_fast.cli.output import say
 from trpo_fast.cli.ranks import begun_before, follow, remember, set_threads, started_ranks, step_as_asked, tell
 from trpo_fast.cli.run_folder import RUN_OPTIONS, RunFolder, claimed_by_name, latest_of
-from trpo_fast.cli.stopping import Stopped, say
+from trpo_fast.cli.stopping import Stopped
+from trpo_fast.cli.values import option_of
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError, link_file, read_metadata
 from trpo_fast.progress import read_progress
 from trpo_fast.ranks import RankError, Ranks, Traffic, left_on_error
-from trpo_fast.run_models import checkpoint_name, progress_of
+from trpo_fast.run_models import checkpoint_name, progress_of, run_folder_of
 from trpo_fast.settings import UnavailableError
 
 
@@ -58,9 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
     with left_on_error(ranks):
         run = _resumed(arguments, ranks) if arguments.resume else _new(arguments, ranks)
     try:
-        return _train(run)
-    except _NotSaved as error:
-        return _lost(run, error)
+        try:
+            code = _train(run)
+        except _NotSaved as error:
+            code = _lost(run, error)
+        if arguments.json:
+            output.answer(_summary(run, code))
+        return code
     finally:
         if not run.begun:
             run.folder.discard()
@@ -83,6 +90,8 @@ class _Run:
         RUN_OPTIONS, of which ``timesteps`` is the agent's total.
     config
         What config.json says of it besides.
+    debug
+        Whether an error shows its traceback.
 
     Attributes
     ----------
@@ -92,10 +101,22 @@ class _Run:
         Whether the end of the training is in its files.
     moved : bool
         Whether these are in another folder, as the one that the run began in was renamed or removed.
+    seconds : float
+        That the training took.
+    result : EvaluationResult or None
+        Of the episodes at the end.
     """
 
-    def __init__(self, agent: TRPO, folder: RunFolder, options: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        self.agent, self.folder = agent, folder
+    def __init__(
+        self,
+        agent: TRPO,
+        folder: RunFolder,
+        options: Mapping[str, Any],
+        config: Mapping[str, Any],
+        *,
+        debug: bool = False,
+    ) -> None:
+        self.agent, self.folder, self.debug = agent, folder, debug
         folder.share_with(agent)
         self.timesteps: int = options["timesteps"]
         self.eval_episodes: int = options["eval_episodes"]
@@ -109,6 +130,8 @@ class _Run:
         )
         self.log = RunLogger(folder.place)
         self.begun = self.saved = self.moved = False
+        self.seconds = 0.0
+        self.result: EvaluationResult | None = None
         self._content = {**config, **options}
 
     @property
@@ -196,7 +219,7 @@ def _new(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
             **_machine(agent),
             **({} if ranks is None else {"ranks": ranks.size}),
         }
-        return _Run(agent, folder, options, config_json)
+        return _Run(agent, folder, options, config_json, debug=arguments.debug)
     except BaseException:
         folder.discard()
         agent.close()
@@ -284,6 +307,9 @@ def _recipe(arguments: argparse.Namespace, saved: Any) -> EnvironmentRecipe:
 
 def _resumed(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
     folder = RunFolder(arguments.resume)
+    if folder.place.is_file():
+        of_run = run_folder_of(folder.path.parent)
+        raise CommandError(f"--resume: {folder.path} given, a file; want the folder of its run, --resume {of_run}")
     folder.claim_old()
     agent = None
     try:
@@ -311,7 +337,7 @@ def _resumed(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
         content |= {} if ranks is None else {"ranks": ranks.size}
         if agent.recipe is not None:
             content |= {"environment": agent.recipe.to_json()}
-        run = _Run(agent, folder, options, content)
+        run = _Run(agent, folder, options, content, debug=arguments.debug)
         if agent.total_timesteps >= run.timesteps and _has_ended(folder, agent):
             raise CommandError(
                 f"--resume: {folder.path} has {agent.total_timesteps:,} of {run.timesteps:,} timesteps; want more "
@@ -462,12 +488,12 @@ def _train(run: _Run) -> int:
             agent.learn(
                 run.timesteps - run.first,
                 callback=[_Begin(run), run.log, run.checkpoints],
-                progress_bar=True,
+                progress_bar=not output.is_quiet(),
                 reset_num_timesteps=False,
             )
         else:
             run.begin()
-        seconds = time.perf_counter() - began
+        seconds = run.seconds = time.perf_counter() - began
         _save(run)
         folder = run.folder
         steps = agent.total_timesteps - run.first
@@ -491,6 +517,27 @@ def _train(run: _Run) -> int:
         return _failed(run, error)
 
 
+def _summary(run: _Run, code: int) -> dict[str, Any]:
+    """For --json."""
+    agent, result = run.agent, run.result
+    evaluated = None
+    if result is not None:
+        numbers = {"mean": result.mean, "std": result.std, "unfinished": result.unfinished}
+        evaluated = {**numbers, "episodes": run.eval_episodes, "deterministic": True}
+    return {
+        "env": agent.recipe.name if agent.recipe else None,
+        "seed": agent.seed,
+        "run": str(run.folder.path),
+        "model": str(run.folder.shown(run.folder.model)) if run.saved else None,
+        "num_timesteps": agent.total_timesteps,
+        "timesteps": run.timesteps,
+        "seconds": round(run.seconds, 3),
+        "training_return": agent.episode_return_mean,
+        "evaluation": evaluated,
+        "exit_code": code,
+    }
+
+
 def _exchanged(size: int, found: Traffic, updates: int, seconds: float) -> str:
     """What the ranks of a training told each other, in so many updates and seconds."""
     return (
@@ -505,9 +552,9 @@ def _evaluated(run: _Run) -> bool:
     if not episodes:
         return True
     try:
-        result = agent.evaluate(episodes)
+        result = run.result = agent.evaluate(episodes, progress_bar=output.shows_progress())
     except Exception as error:
-        _report(error)
+        _report(error, run.debug)
         say(f"return   not known; once the reason is mended: {_command('eval', run)} --episodes {episodes}")
         return False
     left = unfinished(result, agent.config.evaluation_max_steps)
@@ -526,7 +573,7 @@ def _drawn(run: _Run) -> bool:
     except plot.MatplotlibMissing as missing:
         say(f"curve    not drawn: {missing}; then: {again}")
     except Exception as error:
-        _report(error)
+        _report(error, run.debug)
         say(f"curve    not drawn; once the reason is mended: {again}")
         return False
     else:
@@ -558,7 +605,7 @@ def _stopped(run: _Run, interrupt: KeyboardInterrupt) -> int:
 
 def _failed(run: _Run, error: Exception) -> int:
     """Report, save, say how to go on; the exit code."""
-    _report(error)
+    _report(error, run.debug)
     if not run.begun:
         how = "nothing is kept" if run.folder.is_new else f"{run.folder.path} is as it was"
         say(f"\nfailed before the training began: {how}")
@@ -573,14 +620,18 @@ def _failed(run: _Run, error: Exception) -> int:
     return 1
 
 
-def _report(error: Exception) -> None:
+def _report(error: Exception, debug: bool) -> None:
     """Print an error: a line where it is the user's to mend, and no line of ours at fault, else all of it."""
+    if debug:
+        traceback.print_exception(error)
     in_a_line = CommandError | OSError | LackOfMemory | SimulatorError | RankError
     if isinstance(error, in_a_line) or is_of_an_answer(error):
         # What a worker noted has its traceback.
         notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
         say(f"\ntrpo-fast train: error: {describe(error)}{notes}", sys.stderr)
-    else:
+    elif is_of_environment(error) and not debug:
+        say(f"\ntrpo-fast train: error: {in_short(error)}", sys.stderr)
+    elif not debug:
         traceback.print_exception(error)
 
 

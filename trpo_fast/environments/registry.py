@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import gymnasium
@@ -37,6 +37,16 @@ _FAMILIES = {
     "(highway|merge|roundabout|parking|intersection|racetrack|u-turn)-": ("highway_env", "pip install highway-env"),
     "mo-": ("mo_gymnasium", "pip install mo-gymnasium"),
 }
+
+
+def families() -> Iterator[tuple[str, str, str]]:
+    """(how ids begin, the module that registers them, the command that installs it) of packages that are known."""
+    for start, (module, command) in _FAMILIES.items():
+        yield re.sub(r"\([^()]*\([^()]*\)[^()]*\)|\([^()]*\)", _first_choice, start) + "*", module, command
+
+
+def _first_choice(group: re.Match[str]) -> str:
+    return f"{{{re.sub(r'[()]', '', group[0]).replace('|', ',')}}}"
 
 
 def import_modules(modules: Iterable[str]) -> None:
@@ -97,7 +107,7 @@ def missing_simulator(id: str, like: str | None = None) -> str:
     spec = gymnasium.registry.get(id) or gymnasium.registry.get(like or "")
     home = f"{id}/{spec.entry_point if spec else ''}"
     for family, (module, command) in _SIMULATORS.items():
-        if re.search(rf"(^|[./]){family}[./]", home) and not _is_installed(module):
+        if re.search(rf"(^|[./]){family}[./]", home) and not is_installed(module):
             return f" {module} is not installed: {command}"
     return ""
 
@@ -107,7 +117,7 @@ def _unregistered(id: str) -> str:
     given, _, name = id.rpartition(":")
     module, command = next((home for start, home in _FAMILIES.items() if re.match(start, name)), ("", ""))
     if not given:
-        if module and not _is_installed(module):
+        if module and not is_installed(module):
             return "" if module == "ale_py" else f" {module} is not installed: {command}"  # `hint` has said it
         module = module or packages.naming(name) or ""
     call = None if _has_registered(given or module) else _call_of(given or module)
@@ -141,5 +151,6 @@ def _registers(name: str, value: Any) -> bool:
     return callable(value) and re.fullmatch(r"register(_\w*)?envs?(ironments)?|register_all", name) is not None
 
 
-def _is_installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
+    """Whether its package can be found; it is not imported."""
     return importlib.util.find_spec(module.partition(".")[0]) is not None

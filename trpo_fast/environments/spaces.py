@@ -48,6 +48,14 @@ def action_words(space: Space[Any]) -> str:
     return f"Box{space.shape}" if isinstance(space, Box) else str(space)
 
 
+def has_gaussian(space: Space[Any]) -> bool:
+    """Whether actions of this space, or of a part of it, are drawn from a Gaussian."""
+    if isinstance(space, Dict | Tuple):
+        parts = space.spaces.values() if isinstance(space, Dict) else space.spaces
+        return any(map(has_gaussian, parts))
+    return isinstance(space, Box)
+
+
 def without_text(space: Space[Any], name: str = "observation") -> tuple[Space[Any], tuple[str, ...]]:
     """`space` without the parts of a Dict whose values are strings, and what these are called.
 

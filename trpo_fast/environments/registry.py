@@ -115,6 +115,8 @@ def missing_simulator(id: str, like: str | None = None) -> str:
 def _unregistered(id: str) -> str:
     """What to type for an id that nothing has registered, where an installed package would."""
     given, _, name = id.rpartition(":")
+    if of_gym := _of_gym(name):
+        return of_gym
     module, command = next((home for start, home in _FAMILIES.items() if re.match(start, name)), ("", ""))
     if not given:
         if module and not is_installed(module):
@@ -126,6 +128,19 @@ def _unregistered(id: str) -> str:
             f" Importing {given or module} registers nothing of this name; want imports=[{call!r}] (--import {call})."
         )
     return f" {module} is installed, but was not imported; want {f'{module}:{name}'!r}." if module and not given else ""
+
+
+def _of_gym(name: str) -> str:
+    """What to type for an id of gym, Gymnasium's predecessor, that is registered there; nothing for any other."""
+    registry = getattr(sys.modules.get("gym"), "envs", None)
+    known = getattr(registry, "registry", {})
+    if name not in (known if isinstance(known, dict) else getattr(known, "env_specs", {})):
+        return ""
+    return (
+        f" {name!r} is registered in gym, Gymnasium's predecessor: pip install 'shimmy[gym-v26]'; want "
+        f"""'GymV26Environment-v0' with env_kwargs={{"env_id": {name!r}}}, or 'GymV21Environment-v0' where its reset takes """
+        "no seed."
+    )
 
 
 def _has_registered(module: str) -> bool:

@@ -54,7 +54,7 @@ def space_for(names: Iterable[str] | None, fixed: Iterable[str], kinds: Iterable
                 why = "has a value given, too" if name in fixed else f"is for {declared_space()[name].of} agents alone"
                 raise ValueError(f"search: {name!r} given, which {why}; want one of the two, or another setting")
     if not wanted:
-        raise ValueError("search: every setting has a value given; want one of them left out")
+        raise ValueError("search: no setting is left to search; want at least one without a value given")
     return {name: left[name] for name in left if name in wanted}
 
 

@@ -95,14 +95,16 @@ class Study:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        if plan.path.exists():  # what is another's gets no file beside it
+            _require_own(plan)
         self._locks = _Locks(plan.path)
         self._storage: Any = None
         try:
             with self._locks.alone():
-                if plan.path.exists():
-                    _require_own(plan)
-                else:
+                if not plan.path.exists():
                     _make(plan)
+                else:
+                    _require_own(plan)  # another process may just have made it
             self._storage = _storage(plan.path)
             self._study = optuna.load_study(study_name=NAME, storage=self._storage, pruner=self._pruner())
         except BaseException:

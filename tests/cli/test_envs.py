@@ -27,7 +27,8 @@ def test_ids_are_listed_with_what_is_missing_for_the_rest(command):
         assert found["{MiniGrid,BabyAI}-*"]["missing"] == "minigrid is not installed: pip install minigrid"
     if importlib.util.find_spec("gymnasium_robotics") is None:
         (robots,) = (id for id in found if "AdroitHand" in id)
-        assert robots == "{Fetch,HandReach,HandManipulate,AdroitHand,FrankaKitchen,AntMaze_,PointMaze_}*"
+        assert robots == "{Fetch,Hand{Reach,Manipulate},AdroitHand,FrankaKitchen,{Ant,Point}Maze_}*"
+        assert robots in command("envs", "fetchreach-v4").out
 
 
 def test_a_word_finds_ids_in_any_case(command):

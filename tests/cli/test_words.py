@@ -38,7 +38,7 @@ def test_no_word_of_ours_is_taken_for_one_of_theirs():
         (["train", "--hidden-sizes", "64", "64", "CartPole-v1"], "--hidden-sizes: 64 64 given; want them with commas"),
         (
             ["train", "CartPole-v1", "--critic-hidden-sizes", "64", "32"],
-            "want them with commas: --critic-hidden-sizes 6",
+            "want them with commas: --critic-hidden-sizes",
         ),
         (["tune", "CartPole-v1", "--n-trials", "5"], "--n-trials: no such option; want --trials "),
         (["tune", "CartPole-v1", "--n-jobs", "5"], "--n-jobs: no such option; want --workers "),

@@ -109,30 +109,30 @@ def _add_train(commands: Any) -> None:
         "--seed",
         type=values.seed,
         metavar="S",
-        help="decides everything random but global generators (default 0, so that a command is a result)",
+        help="decides everything random but global generators (default 0: a command is a result)",
     )
     train.add_argument(
         "--out",
         type=values.text,
         metavar="DIR",
-        help="the run's folder, new or empty (default runs/ENV-seedS-DATE-TIME, so that no run meets another)",
+        help="the run's folder, new or empty (default runs/ENV-seedS-DATE-TIME: no run meets another)",
     )
     train.add_argument(
         "--vectorization",
         choices=VECTORIZATIONS,
-        help="how environments step together (default sync, which serves every environment)",
+        help="how environments step together (default sync: it serves every environment)",
     )
     train.add_argument(
         "--num-workers",
         type=values.count,
         metavar="N",
-        help="processes of vectorization workers (default the cores, which more would share)",
+        help="processes of vectorization workers (default the cores: more would share them)",
     )
     train.add_argument(
         "--config",
         type=values.text,
         metavar="FILE",
-        help="JSON file of settings, or a run's config.json; options win (default none: the defaults below)",
+        help="JSON file of settings, or a run's config.json; options win (default none: what is not given is as below)",
     )
     train.add_argument(
         "--preset",
@@ -140,13 +140,13 @@ def _add_train(commands: Any) -> None:
         metavar="NAME",
         help="settings that an environment is known to need: those of another id; a file that trpo-fast tune has "
         "written, *.toml; or none, the defaults. Options and settings of --config win; a run's config.json says them "
-        "all (default those of its id, if there are some, as the defaults were measured to fall short there)",
+        "all (default those of its id, if there are some: the defaults were measured to fall short there)",
     )
     train.add_argument(
         "--resume",
         type=values.text,
         metavar="RUN",
-        help="go on with this run, from its latest checkpoint, with its options; new ones win (default a new run)",
+        help="go on with this run, from its latest checkpoint, with its options; new ones win (default none: anew)",
     )
     train.add_argument(
         "--threads",
@@ -159,27 +159,27 @@ def _add_train(commands: Any) -> None:
         "--rank-timeout",
         type=float,
         metavar="SECONDS",
-        help="under torchrun: after which a rank that does not answer is given up (default 1800, longer than any "
-        "update should take)",
+        help="under torchrun: after which a rank that does not answer is given up (default 1800: longer than "
+        "any update should take)",
     )
     train.add_argument(
         "--checkpoint-every",
         type=values.count,
         metavar="N",
-        help="steps between checkpoints (default none besides those that are saved so that a kill costs "
-        f"{CHECKPOINT_SECONDS:g} seconds at most)",
+        help="steps between checkpoints (default none: there are those that are saved so that a kill "
+        f"costs {CHECKPOINT_SECONDS:g} seconds at most)",
     )
     train.add_argument(
         "--keep-checkpoints",
         type=values.count_or_zero,
         metavar="N",
-        help=f"the latest that stay, and the best; 0: all (default {CHECKPOINTS_KEPT}, should the last be damaged)",
+        help=f"the latest that stay, and the best; 0: all (default {CHECKPOINTS_KEPT}: the last may be damaged)",
     )
     train.add_argument(
         "--eval-episodes",
         type=values.count_or_zero,
         metavar="N",
-        help=f"played at the end; 0: none (default {EVAL_EPISODES}, enough for a mean within a fifth of their spread)",
+        help=f"played at the end; 0: none (default {EVAL_EPISODES}: their mean is known to a fifth of their spread)",
     )
     _add_output(
         train, json="one JSON line at the end: run, timesteps, seconds, return, ...", quiet="nothing but errors"
@@ -206,21 +206,22 @@ def _add_output(command: argparse.ArgumentParser, *, json: str | None = None, qu
     """Options of what is printed; `json` and `quiet` say what they leave, None for a command that has no use for it."""
     if json is not None:
         command.add_argument(
-            "--json", action="store_true", help=f"{json}; stdout has nothing else (default lines for people)"
+            "--json", action="store_true", help=f"{json}; stdout has nothing else (default off: lines for people)"
         )
     if quiet is not None:
-        command.add_argument("--quiet", action="store_true", help=f"print {quiet} (default all that is of use)")
+        command.add_argument("--quiet", action="store_true", help=f"print {quiet} (default off: all that is of use)")
     command.add_argument(
         "--debug",
         action="store_true",
-        help="show the traceback of an error, also of an environment's (default one line, as the rest is of use to who "
-        "mends the code alone)",
+        help="show the traceback of an error, also of an environment's (default off: the rest is of use to who mends "
+        "the code alone)",
     )
 
 
 def _add_environment(command: argparse.ArgumentParser, instead: str = "") -> None:
     """How every copy is made; `instead` says of what the options take the place."""
-    usual = "the run's" if instead else "none, its own defaults"
+    worn = "the run's" if instead else "none"
+    usual = "the run's: what it was trained in" if instead else "none: its own defaults"
     command.add_argument(
         "--env-kwargs",
         type=values.json_object,
@@ -233,8 +234,8 @@ def _add_environment(command: argparse.ArgumentParser, instead: str = "") -> Non
         type=values.text,
         metavar="MODULE:CALLABLE",
         help=f"wrap every environment in it{instead}, again for more, the first innermost; or by name: atari (84 x 84 "
-        "gray, four frames: the default of ids of ale-py that show images, as it is everybody's there), int-actions "
-        "(Python's integers), mask-in-observation (a Dict's action mask is obeyed, and not observed), none",
+        "gray, four frames), int-actions (Python's integers), mask-in-observation (a Dict's action mask is obeyed, and "
+        f"not observed), none (default {worn}: atari, for ids of ale-py that show images, is what everybody has there)",
     )
 
 
@@ -256,7 +257,7 @@ def _add_trust(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--trust",
         action="store_true",
-        help="import whatever the file names, instead of asking for --import (default not, as a file may be anyone's)",
+        help="import whatever the file names, instead of asking for --import (default off: a file may be anyone's)",
     )
 
 
@@ -265,24 +266,24 @@ def _add_eval(commands: Any) -> None:
     evaluate.set_defaults(module="evaluate")
     evaluate.add_argument("run", type=values.text, metavar="RUN", help="folder of a run, or a model file")
     evaluate.add_argument(
-        "--episodes", type=values.count, default=10, metavar="N", help="how many (default 10, for a first look)"
+        "--episodes", type=values.count, default=10, metavar="N", help="how many (default 10: a first look)"
     )
     evaluate.add_argument(
         "--seed",
         type=values.seed,
         metavar="S",
-        help="of environments and noise (default the agent's; its episodes are others than those of the training)",
+        help="of environments and noise (default the agent's: its episodes are others than the training's)",
     )
     evaluate.add_argument(
         "--max-steps",
         type=values.count,
         metavar="N",
-        help="leave an episode after N steps (default evaluation_max_steps of the agent, as some never end)",
+        help="leave an episode after N steps (default the agent's evaluation_max_steps: some never end)",
     )
     evaluate.add_argument(
         "--stochastic",
         action="store_true",
-        help="sample actions (default the likeliest ones, which score higher in most tasks)",
+        help="sample actions (default off: the likeliest ones score higher in most tasks)",
     )
     _add_output(evaluate, json="one JSON line: mean, std, episodes, ...", quiet="the mean alone")
     _add_environment(evaluate, " instead of the run's")
@@ -321,64 +322,64 @@ def _add_tune(commands: Any) -> None:
         "--study",
         type=values.text,
         metavar="FILE",
-        help="a sqlite database, new or one to go on with (default runs/tune-ENV-DATE-TIME.db, a new one)",
+        help="a sqlite database, new or one to go on with (default runs/tune-ENV-DATE-TIME.db: a new one)",
     )
     tune.add_argument(
         "--seeds",
         type=values.count,
         default=1,
         metavar="K",
-        help="trainings of a trial, whose interquartile mean is its score (default 1, the cheapest; 3 are less led by "
-        "luck)",
+        help="trainings of a trial, whose interquartile mean is its score (default 1: the cheapest; 3 are less "
+        "led by luck)",
     )
     tune.add_argument(
         "--seed",
         type=values.seed,
         default=0,
         metavar="S",
-        help="of the search and of the first training, the others follow (default 0, so that a command is a result)",
+        help="of the search and of the first training, the others follow (default 0: a command is a result)",
     )
     tune.add_argument(
         "--eval-episodes",
         type=values.count,
         default=EVAL_EPISODES,
         metavar="N",
-        help=f"deterministic ones that each final policy plays for its score (default {EVAL_EPISODES}, as of train)",
+        help=f"deterministic ones that each final policy plays for its score (default {EVAL_EPISODES}: as of train)",
     )
     tune.add_argument(
         "--search",
         type=values.text,
         metavar="NAMES",
-        help="settings to search, with commas, e.g. max_kl,gamma (default all that declare what to try, but for those "
-        "given below)",
+        help="settings to search, with commas, e.g. max_kl,gamma (default all that declare what to try: "
+        "those given below are not searched)",
     )
     tune.add_argument(
         "--workers",
         type=values.count,
         default=1,
         metavar="N",
-        help="processes that each carry out trials (default 1, whose study is the same every time)",
+        help="processes that each carry out trials (default 1: its study is the same every time)",
     )
     tune.add_argument(
         "--threads",
         type=values.count,
         metavar="N",
-        help="of the compiled core and of torch in each process (default the cores by the workers, so that none wait)",
+        help="of the compiled core and of torch in each process (default the cores by the workers: none wait)",
     )
     tune.add_argument(
         "--no-pruning",
         action="store_true",
-        help="train every trial to its end (default those whose training return is below the median of the others, at "
-        "the same number of timesteps, end there, as half the time is theirs)",
+        help="train every trial to its end (default off: those whose training return is below the median of the "
+        "others, at the same number of timesteps, end there)",
     )
     tune.add_argument(
         "--out",
         type=values.text,
         metavar="FILE",
-        help="the preset, *.toml (default the study's name with that suffix, beside it)",
+        help="the preset, *.toml (default the study's name with that suffix: they stay together)",
     )
     tune.add_argument(
-        "--plan-only", action="store_true", help="print what it would cost, and begin nothing (default it begins)"
+        "--plan-only", action="store_true", help="print what it would cost, and begin nothing (default off: it begins)"
     )
     _add_output(tune, json="one JSON line at the end: study, trials, best, preset", quiet="nothing but errors")
     _add_settings(tune, "fields of TRPOConfig: a value that is given is that of all trials, and is not searched")
@@ -392,13 +393,13 @@ def _add_plot(commands: Any) -> None:
         "--group",
         choices=("seed",),
         help="seed: one curve for the runs that differ in nothing but their seed, the interquartile mean with a 95%% "
-        "bootstrap interval (default a curve for each run, which hides nothing)",
+        "bootstrap interval (default none: a curve for each run)",
     )
     plot.add_argument(
         "--out",
         type=values.text,
         metavar="PNG",
-        help="(default RUN/curve.png; curves.png here for several runs, which have no folder in common)",
+        help="(default RUN/curve.png; curves.png here for several runs: they have no folder in common)",
     )
     _add_output(plot)
 
@@ -411,13 +412,13 @@ def _add_export(commands: Any) -> None:
         "--format",
         choices=("onnx",),
         required=True,
-        help="onnx: docs/deployment.md has its contents (no default: others may come)",
+        help="onnx: docs/deployment.md has its contents (default none: others may come)",
     )
     export.add_argument(
         "--out",
         type=values.text,
         metavar="FILE",
-        help="(default the model file's name with the suffix .onnx, so that the two stay together)",
+        help="(default the model file's name with the suffix .onnx: the two stay together)",
     )
     _add_output(export)
 
@@ -441,15 +442,13 @@ def _add_bench(commands: Any) -> None:
         "--threads",
         type=values.count,
         metavar="N",
-        help="measure on N threads alone (default 1 and all, which says what more threads are of use for)",
+        help="measure on N threads alone (default 1 and all: what more threads are of use for)",
     )
-    bench.add_argument(
-        "--dtype", choices=("float32", "float64"), help="(default both, as a policy may be of either precision)"
-    )
+    bench.add_argument("--dtype", choices=("float32", "float64"), help="(default both: a policy may be of either)")
     bench.add_argument(
         "--quick",
         action="store_true",
-        help="a few small cases: whether it works, not how fast (default every case, as often as its spread asks for)",
+        help="a few small cases: whether it works, not how fast (default off: every case, for its figures)",
     )
     _add_output(
         bench,
@@ -473,13 +472,13 @@ def _add_envs(commands: Any) -> None:
     envs.add_argument(
         "--check",
         action="store_true",
-        help="make each one that is listed, say its spaces, and why where it cannot be made or trained (default what "
-        "their registration says, as hundreds take minutes)",
+        help="make each one that is listed, say its spaces, and why where it cannot be made or trained (default off: "
+        "their registration tells, and hundreds take minutes)",
     )
     envs.add_argument(
         "--refresh",
         action="store_true",
-        help="make the list anew (default the one that was made with the packages that are installed)",
+        help="make the list anew (default off: it holds until a package is installed or removed)",
     )
     _add_output(envs, json="one JSON list", quiet="the ids alone that can be trained here")
 

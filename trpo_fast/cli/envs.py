@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,12 +24,13 @@ from trpo_fast.cli import output
 from trpo_fast.cli.errors import CommandError
 
 Found = dict[str, Any]
+_KEPT = ("id", "family", "missing", "newer")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """List ids, those first that can be trained; exit code 1 where there is none of WORD."""
     word = (arguments.word or "").lower()
-    found = [one for one in _all(arguments) if word in one["id"].lower()]
+    found = [one for one in _all(arguments) if word in one["id"].lower() or _would_be_of(one.pop("family", None), word)]
     if arguments.check:
         ids = [one["id"] for one in found if one["missing"] is None]
         checked = {one["id"]: one for one in output.progress(_checked(ids, arguments.imports), "making", len(ids))}
@@ -50,6 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return 1
     return 0
+
+
+def _would_be_of(family: str | None, word: str) -> bool:
+    """Whether ids of a package that is not installed begin so."""
+    return family is not None and word != "" and re.match(family, word, re.IGNORECASE) is not None
 
 
 def _print(found: Sequence[Found]) -> None:
@@ -75,7 +82,7 @@ def _all(arguments: argparse.Namespace) -> list[Found]:
         with suppress(OSError, ValueError, KeyError, TypeError):
             kept = json.loads(path.read_text(encoding="utf-8"))
             if kept["key"] == key:
-                return [{name: one[name] for name in ("id", "missing", "newer")} for one in kept["found"]]
+                return [{name: one[name] for name in _KEPT if name in one} for one in kept["found"]]
     found = list(_asked({"imports": []}))
     with suppress(OSError):  # without a home it is asked every time
         path.parent.mkdir(parents=True, exist_ok=True)

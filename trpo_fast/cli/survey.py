@@ -25,24 +25,27 @@ from trpo_fast.environments.registry import (
     missing_simulator,
 )
 
+_BRACES = str.maketrans("(|)", "{,}")  # a pattern as shells write it
+
 
 def listed(imports: list[str]) -> Iterator[dict[str, Any]]:
     """Every id that is registered, then those that known packages which are installed register when imported.
 
     Each has ``id``, as ``train`` takes it, ``missing``, why it cannot be made or None, and ``newer``, an id or None.
-    Families of packages that are not installed have a pattern as ``id``.
+    Of packages that are not installed there is one for all their ids, ``family`` the pattern that these begin with.
     """
     import_modules(imports)
     known: set[str] = set()
     yield from _new(known, "")
     for pattern, module, command in families():
+        of_all = {"id": pattern.translate(_BRACES) + "*", "family": pattern, "newer": None}
         if not is_installed(module):
-            yield {"id": pattern, "missing": f"{module} is not installed: {command}", "newer": None}
+            yield {**of_all, "missing": f"{module} is not installed: {command}"}
             continue
         try:
             import_modules([module])
         except ValueError as error:
-            yield {"id": pattern, "missing": str(error), "newer": None}
+            yield {**of_all, "missing": str(error)}
         else:
             yield from _new(known, f"{module}:")
 

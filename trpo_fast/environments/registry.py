@@ -40,13 +40,9 @@ _FAMILIES = {
 
 
 def families() -> Iterator[tuple[str, str, str]]:
-    """(how ids begin, the module that registers them, the command that installs it) of packages that are known."""
+    """(pattern of how ids begin, the module that registers them, the command that installs it) of known packages."""
     for start, (module, command) in _FAMILIES.items():
-        yield re.sub(r"\([^()]*\([^()]*\)[^()]*\)|\([^()]*\)", _first_choice, start) + "*", module, command
-
-
-def _first_choice(group: re.Match[str]) -> str:
-    return f"{{{re.sub(r'[()]', '', group[0]).replace('|', ',')}}}"
+        yield start, module, command
 
 
 def import_modules(modules: Iterable[str]) -> None:
@@ -138,8 +134,8 @@ def _of_gym(name: str) -> str:
         return ""
     return (
         f" {name!r} is registered in gym, Gymnasium's predecessor: pip install 'shimmy[gym-v26]'; want "
-        f"""'GymV26Environment-v0' with env_kwargs={{"env_id": {name!r}}}, or 'GymV21Environment-v0' where its reset takes """
-        "no seed."
+        f"""'GymV26Environment-v0' with env_kwargs={{"env_id": {name!r}}}, or 'GymV21Environment-v0' where its """
+        "reset takes no seed."
     )
 
 

@@ -68,12 +68,15 @@ def test_the_file_of_a_model_in_the_place_of_its_run_is_answered_by_the_run(comm
         assert f"--resume: {file} given, a file; want the folder of its run, --resume runs/a\n" in result.err
 
 
-def test_an_id_of_old_gym_is_answered_by_shimmy(command, monkeypatch):
+def test_an_id_of_old_gym_is_answered_by_shimmy(command, monkeypatch, tmp_path):
     old = types.ModuleType("gym")
     old.envs = types.SimpleNamespace(registry={"OldLander-v0": object()})
     monkeypatch.setitem(sys.modules, "gym", old)
     result = command("train", "OldLander-v0")
     assert result.code == 2
-    assert "registered in gym, Gymnasium's predecessor: pip install 'shimmy[gym-v26]'; want" in result.err
-    assert "'GymV26Environment-v0' with env_kwargs={\"env_id\": 'OldLander-v0'}" in result.err
-    assert "gym, Gym" not in command("train", "OtherLander-v0").err
+    said = "is of gym, Gymnasium's predecessor: pip install 'shimmy[gym-v26]'; want 'shimmy:GymV26Environment-v0' with"
+    assert said in result.err and 'env_kwargs={"env_id": "OldLander-v0"}' in result.err
+    assert said not in command("train", "OtherLander-v0").err
+    monkeypatch.setitem(sys.modules, "gym", None)
+    (tmp_path / "old_package.py").write_text("import gym")
+    assert said in command("train", "old_package:OtherLander-v0").err

@@ -30,7 +30,8 @@ _KEPT = ("id", "family", "missing", "newer")
 def run(arguments: argparse.Namespace) -> int:
     """List ids, those first that can be trained; exit code 1 where there is none of WORD."""
     word = (arguments.word or "").lower()
-    found = [one for one in _all(arguments) if word in one["id"].lower() or _would_be_of(one.pop("family", None), word)]
+    everything = [(one, one.pop("family", None)) for one in _all(arguments)]
+    found = [one for one, family in everything if word in one["id"].lower() or _would_be_of(family, word)]
     if arguments.check:
         ids = [one["id"] for one in found if one["missing"] is None]
         checked = {one["id"]: one for one in output.progress(_checked(ids, arguments.imports), "making", len(ids))}

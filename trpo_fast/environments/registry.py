@@ -72,7 +72,9 @@ def find_spec(id: str) -> EnvSpec:
             importlib.import_module(module)
         return gymnasium.spec(name)
     except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:  # the last two for a bad module name
-        raise ValueError(f"env: no environment {id!r} is registered. {error}{hint(id)}{_unregistered(id)}") from error
+        raise ValueError(
+            f"env: no environment {id!r} is registered. {error}{hint(id)}{_unregistered(id, error)}"
+        ) from error
     except Exception as error:
         raise ValueError(
             f"env: {module}, which {id!r} names, cannot be imported: {packages.described(error)}"
@@ -108,10 +110,10 @@ def missing_simulator(id: str, like: str | None = None) -> str:
     return ""
 
 
-def _unregistered(id: str) -> str:
+def _unregistered(id: str, error: BaseException) -> str:
     """What to type for an id that nothing has registered, where an installed package would."""
     given, _, name = id.rpartition(":")
-    if of_gym := _of_gym(name):
+    if of_gym := _of_gym(name, error):
         return of_gym
     module, command = next((home for start, home in _FAMILIES.items() if re.match(start, name)), ("", ""))
     if not given:
@@ -126,16 +128,15 @@ def _unregistered(id: str) -> str:
     return f" {module} is installed, but was not imported; want {f'{module}:{name}'!r}." if module and not given else ""
 
 
-def _of_gym(name: str) -> str:
-    """What to type for an id of gym, Gymnasium's predecessor, that is registered there; nothing for any other."""
-    registry = getattr(sys.modules.get("gym"), "envs", None)
-    known = getattr(registry, "registry", {})
-    if name not in (known if isinstance(known, dict) else getattr(known, "env_specs", {})):
+def _of_gym(name: str, error: BaseException) -> str:
+    """What to type for an id of gym, Gymnasium's predecessor, that is registered there, or is to be; else nothing."""
+    registry = getattr(getattr(sys.modules.get("gym"), "envs", None), "registry", {})
+    known = getattr(registry, "env_specs", registry)  # before its version 0.26
+    if getattr(error, "name", None) != "gym" and name not in known:
         return ""
     return (
-        f" {name!r} is registered in gym, Gymnasium's predecessor: pip install 'shimmy[gym-v26]'; want "
-        f"""'GymV26Environment-v0' with env_kwargs={{"env_id": {name!r}}}, or 'GymV21Environment-v0' where its """
-        "reset takes no seed."
+        f" {name!r} is of gym, Gymnasium's predecessor: pip install 'shimmy[gym-v26]'; want 'shimmy:GymV26Environment-v0' "
+        f"""with env_kwargs={{"env_id": "{name}"}}, or 'shimmy:GymV21Environment-v0' where its reset takes no seed."""
     )
 
 

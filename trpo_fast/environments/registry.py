@@ -136,8 +136,8 @@ def _of_gym(name: str, error: BaseException) -> str:
         return ""
     return (
         f" {name!r} is of gym, Gymnasium's predecessor: pip install 'shimmy[gym-v26]'; want "
-        f"""'shimmy:GymV26Environment-v0' with env_kwargs={{"env_id": "{name}"}}, or 'shimmy:GymV21Environment-v0' where """
-        "its reset takes no seed."
+        f"""'shimmy:GymV26Environment-v0' with env_kwargs={{"env_id": "{name}"}}, or 'shimmy:GymV21Environment-v0' """
+        "where its reset takes no seed."
     )
 
 

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signals = Signals()
     try:
         arguments = make_parser().parse_args(argv)
-        name, debug = f"trpo-fast {arguments.command}", arguments.debug
+        name, debug = f"trpo-fast {arguments.command}", getattr(arguments, "debug", False)
         # Without it an ending interpreter spends up to a second on collecting what torch and matplotlib leave behind.
         atexit.register(gc.freeze)
         json, quiet = (bool(getattr(arguments, option, False)) for option in ("json", "quiet"))

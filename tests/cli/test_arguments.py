@@ -4,7 +4,8 @@ import re
 import pytest
 
 from trpo_fast.algorithm.config import TRPOConfig
-from trpo_fast.cli.arguments import VECTORIZATIONS, config_overrides, make_parser
+from trpo_fast.cli.arguments import VECTORIZATIONS, make_parser
+from trpo_fast.cli.options import config_overrides
 from trpo_fast.cli.values import option_of
 from trpo_fast.environments import recipe
 

@@ -6,18 +6,14 @@ Every help says the default and the reason for it.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import difflib
-import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import trpo_fast
-from trpo_fast.algorithm.config import CHECKPOINT_SECONDS, CHECKPOINTS_KEPT, TRPOConfig
-from trpo_fast.cli import other_words, values
+from trpo_fast.algorithm.config import CHECKPOINT_SECONDS, CHECKPOINTS_KEPT
+from trpo_fast.cli import values
 from trpo_fast.cli.errors import EXIT_CODES
-from trpo_fast.cli.values import option_of
+from trpo_fast.cli.options import PROGRAM, Parser, add_environment, add_import, add_output, add_settings, add_trust
 
-_PROGRAM = "trpo-fast"
 TIMESTEPS = 1_000_000
 EVAL_EPISODES = 20
 TUNE_TIMESTEPS = 100_000
@@ -27,44 +23,11 @@ VECTORIZATIONS = ("sync", "workers", "async", "vector", "envpool")
 SAME_BITS = VECTORIZATIONS[:3]  # copies of one environment each, wherever they step
 
 
-class _Parser(argparse.ArgumentParser):
-    """Answers a mistake with one line, not with the usage of every option; options have their whole names.
-
-    As an abbreviation --steps would mean --steps-per-env, when --timesteps was meant.
-    """
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **{**options, "allow_abbrev": False})
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does; what no option is called is refused by what it is called here, or the names near."""
-        given = sys.argv[1:] if args is None else list(args)
-        of_command = self.prog != _PROGRAM
-        if not of_command and given and given[0] in other_words.COMMANDS:
-            self.error(f"{given[0]}: no such command; want {other_words.COMMANDS[given[0]]}")
-        for name, sizes in other_words.separate_sizes(given) if of_command else ():
-            self.error(f"{name}: {' '.join(sizes)} given; want them with commas: {name} {','.join(sizes)}")
-        known, unknown = super().parse_known_args(args, namespace)
-        options = [text.partition("=")[0] for text in unknown if text.startswith("-") and text.strip("-")]
-        if options:
-            names = [name for name in self._option_string_actions if name.startswith("--")]
-            near = difflib.get_close_matches(options[0], names, n=3)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            if options[0] in other_words.OPTIONS:
-                hint = f"; want {other_words.OPTIONS[options[0]]}"
-            self.error(f"{options[0]}: no such option{hint}")
-        return known, unknown
-
-    def error(self, message: str) -> NoReturn:
-        """Exit code 2."""
-        self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help shows all options)\n")
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The parser; ``arguments.module`` names the module of :mod:`trpo_fast.cli` whose ``run`` does the work."""
     codes = "; ".join(f"{code}: {meaning}" for code, meaning in EXIT_CODES.items())
-    parser = _Parser(
-        prog=_PROGRAM,
+    parser = Parser(
+        prog=PROGRAM,
         description="Trust Region Policy Optimization with a compiled core.",
         epilog=f"Exit codes: {codes}.",
     )
@@ -97,8 +60,8 @@ def _add_train(commands: Any) -> None:
         metavar="ENV",
         help="environment id, e.g. CartPole-v1, or ale_py:ALE/Pong-v5 after its module; trpo-fast envs lists them",
     )
-    _add_environment(train)
-    _add_trust(train)
+    add_environment(train)
+    add_trust(train)
     train.add_argument(
         "--timesteps",
         type=values.count,
@@ -181,84 +144,8 @@ def _add_train(commands: Any) -> None:
         metavar="N",
         help=f"played at the end; 0: none (default {EVAL_EPISODES}: their mean is known to a fifth of their spread)",
     )
-    _add_output(
-        train, json="one JSON line at the end: run, timesteps, seconds, return, ...", quiet="nothing but errors"
-    )
-    _add_settings(train)
-
-
-def _add_settings(command: argparse.ArgumentParser, what: str = "fields of TRPOConfig") -> None:
-    settings = command.add_argument_group("settings", f"{what}; docs/configuration.md has them, too")
-    for entry in dataclasses.fields(TRPOConfig):
-        meta = entry.metadata
-        text = f"{meta['meaning']} (default {values.shown(entry.default)}: {meta['why']})"
-        settings.add_argument(
-            option_of(entry.name),
-            dest=f"config_{entry.name}",
-            default=argparse.SUPPRESS,
-            type=values.field_parser(entry),
-            metavar="VALUE",
-            help=text.replace("%", "%%"),
-        )
-
-
-def _add_output(command: argparse.ArgumentParser, *, json: str | None = None, quiet: str | None = None) -> None:
-    """Options of what is printed; `json` and `quiet` say what they leave, None for a command that has no use for it."""
-    if json is not None:
-        command.add_argument(
-            "--json", action="store_true", help=f"{json}; stdout has nothing else (default off: lines for people)"
-        )
-    if quiet is not None:
-        command.add_argument("--quiet", action="store_true", help=f"print {quiet} (default off: all that is of use)")
-    command.add_argument(
-        "--debug",
-        action="store_true",
-        help="show the traceback of an error, also of an environment's (default off: the rest is of use to who mends "
-        "the code alone)",
-    )
-
-
-def _add_environment(command: argparse.ArgumentParser, instead: str = "") -> None:
-    """How every copy is made; `instead` says of what the options take the place."""
-    worn = "the run's" if instead else "none"
-    usual = "the run's: what it was trained in" if instead else "none: its own defaults"
-    command.add_argument(
-        "--env-kwargs",
-        type=values.json_object,
-        metavar="JSON",
-        help=f"arguments of the environment{instead}, e.g. '{{\"gravity\": 9.8}}' (default {usual})",
-    )
-    command.add_argument(
-        "--wrapper",
-        action="append",
-        type=values.text,
-        metavar="MODULE:CALLABLE",
-        help=f"wrap every environment in it{instead}, again for more, the first innermost; or by name: atari (84 x 84 "
-        "gray, four frames), int-actions (Python's integers), mask-in-observation (a Dict's action mask is obeyed, and "
-        f"not observed), none (default {worn}: atari, for ids of ale-py that show images, is what everybody has there)",
-    )
-
-
-def _add_import(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        type=values.text,
-        default=[],
-        metavar="MODULE",
-        help="import a module that registers environments, again for more; MODULE:FUNCTION is called, too (default "
-        "none: no code runs that nobody named)",
-    )
-
-
-def _add_trust(command: argparse.ArgumentParser) -> None:
-    _add_import(command)
-    command.add_argument(
-        "--trust",
-        action="store_true",
-        help="import whatever the file names, instead of asking for --import (default off: a file may be anyone's)",
-    )
+    add_output(train, json="one JSON line at the end: run, timesteps, seconds, return, ...", quiet="nothing but errors")
+    add_settings(train)
 
 
 def _add_eval(commands: Any) -> None:
@@ -285,9 +172,9 @@ def _add_eval(commands: Any) -> None:
         action="store_true",
         help="sample actions (default off: the likeliest ones score higher in most tasks)",
     )
-    _add_output(evaluate, json="one JSON line: mean, std, episodes, ...", quiet="the mean alone")
-    _add_environment(evaluate, " instead of the run's")
-    _add_trust(evaluate)
+    add_output(evaluate, json="one JSON line: mean, std, episodes, ...", quiet="the mean alone")
+    add_environment(evaluate, " instead of the run's")
+    add_trust(evaluate)
 
 
 def _add_tune(commands: Any) -> None:
@@ -300,8 +187,8 @@ def _add_tune(commands: Any) -> None:
     )
     tune.set_defaults(module="tune")
     tune.add_argument("env", type=values.text, metavar="ENV", help="environment id, as for train")
-    _add_environment(tune)
-    _add_import(tune)
+    add_environment(tune)
+    add_import(tune)
     tune.add_argument(
         "--trials",
         type=values.count,
@@ -381,8 +268,8 @@ def _add_tune(commands: Any) -> None:
     tune.add_argument(
         "--plan-only", action="store_true", help="print what it would cost, and begin nothing (default off: it begins)"
     )
-    _add_output(tune, json="one JSON line at the end: study, trials, best, preset", quiet="nothing but errors")
-    _add_settings(tune, "fields of TRPOConfig: a value that is given is that of all trials, and is not searched")
+    add_output(tune, json="one JSON line at the end: study, trials, best, preset", quiet="nothing but errors")
+    add_settings(tune, "fields of TRPOConfig: a value that is given is that of all trials, and is not searched")
 
 
 def _add_plot(commands: Any) -> None:
@@ -401,7 +288,7 @@ def _add_plot(commands: Any) -> None:
         metavar="PNG",
         help="(default RUN/curve.png; curves.png here for several runs: they have no folder in common)",
     )
-    _add_output(plot)
+    add_output(plot)
 
 
 def _add_export(commands: Any) -> None:
@@ -420,7 +307,7 @@ def _add_export(commands: Any) -> None:
         metavar="FILE",
         help="(default the model file's name with the suffix .onnx: the two stay together)",
     )
-    _add_output(export)
+    add_output(export)
 
 
 def _add_bench(commands: Any) -> None:
@@ -450,7 +337,7 @@ def _add_bench(commands: Any) -> None:
         action="store_true",
         help="a few small cases: whether it works, not how fast (default off: every case, for its figures)",
     )
-    _add_output(
+    add_output(
         bench,
         json="one JSON object; its fields: docs/benchmarks.md",
         quiet="nothing: the exit code says whether every answer was right",
@@ -468,7 +355,7 @@ def _add_envs(commands: Any) -> None:
     envs.add_argument(
         "word", nargs="?", type=values.text, metavar="WORD", help="a part of an id, in any case (default all)"
     )
-    _add_import(envs)
+    add_import(envs)
     envs.add_argument(
         "--check",
         action="store_true",
@@ -480,7 +367,7 @@ def _add_envs(commands: Any) -> None:
         action="store_true",
         help="make the list anew (default off: it holds until a package is installed or removed)",
     )
-    _add_output(envs, json="one JSON list", quiet="the ids alone that can be trained here")
+    add_output(envs, json="one JSON list", quiet="the ids alone that can be trained here")
 
 
 def _add_presets(commands: Any) -> None:
@@ -494,17 +381,10 @@ def _add_presets(commands: Any) -> None:
     presets.add_argument(
         "env", nargs="?", type=values.text, metavar="ENV", help="an environment's id, or a file *.toml (default all)"
     )
-    _add_output(presets, json="one JSON list", quiet="their names alone")
+    add_output(presets, json="one JSON list", quiet="their names alone")
 
 
 def _add_info(commands: Any) -> None:
     info = commands.add_parser("info", help="versions, instruction set and threads of this installation")
     info.set_defaults(module="info")
-    _add_output(info, json="one JSON object")
-
-
-def config_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Fields of TRPOConfig that options were given for."""
-    given = vars(arguments)
-    names = [entry.name for entry in dataclasses.fields(TRPOConfig)]
-    return {name: given[f"config_{name}"] for name in names if f"config_{name}" in given}
+    add_output(info, json="one JSON object")

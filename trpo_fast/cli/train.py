@@ -25,7 +25,7 @@ from trpo_fast.algorithm.logging import RunLogger
 from trpo_fast.algorithm.memory import LackOfMemory
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import output, plot
-from trpo_fast.cli.arguments import SAME_BITS, config_overrides
+from trpo_fast.cli.arguments import SAME_BITS
 from trpo_fast.cli.environments import (
     import_from_here,
     import_options,
@@ -36,6 +36,7 @@ from trpo_fast.cli.environments import (
 )
 from trpo_fast.cli.errors import CommandError, describe, in_short, is_of_an_answer, is_of_environment, user_errors
 from trpo_fast.cli.evaluate import unfinished
+from trpo_fast.cli.options import config_overrides
 from trpo_fast.cli.output import say
 from trpo_fast.cli.ranks import begun_before, follow, remember, set_threads, started_ranks, step_as_asked, tell
 from trpo_fast.cli.run_folder import RUN_OPTIONS, RunFolder, claimed_by_name, latest_of

@@ -16,9 +16,9 @@ from trpo_fast._core import library
 from trpo_fast.algorithm import presets
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.cli import output
-from trpo_fast.cli.arguments import config_overrides
 from trpo_fast.cli.environments import import_from_here
 from trpo_fast.cli.errors import CommandError, user_errors
+from trpo_fast.cli.options import config_overrides
 from trpo_fast.cli.output import say
 from trpo_fast.cli.ranks import set_threads
 from trpo_fast.cli.stopping import Signals, Stopped

@@ -167,8 +167,13 @@ def _with_workers(plan: Plan, arguments: argparse.Namespace, threads: int, annou
         for number in range(arguments.workers)
     ]
     try:
-        for worker in workers:
-            worker.start()
+        # Ctrl-C is the command's, which ends them: in the middle of an import they would answer it with tracebacks.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for worker in workers:
+                worker.start()
+        finally:
+            signal.signal(signal.SIGINT, before)
         while any(worker.is_alive() for worker in workers):
             for worker in workers:
                 worker.join(0.5 / len(workers))

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from numpy.random import SeedSequence
 
@@ -32,11 +32,12 @@ from trpo_fast.tuning.trial import Task, scored
 
 try:
     import optuna
-    from optuna.trial import FrozenTrial as Trial
-    from optuna.trial import TrialState as State
+    from optuna.trial import FrozenTrial, TrialState
 except ImportError as missing:
     raise ImportError("tuning needs optuna: pip install 'trpo-fast[tune]'") from missing
 
+Trial: TypeAlias = FrozenTrial
+State: TypeAlias = TrialState
 NAME = "trpo-fast tune"
 STARTUP_TRIALS = 5  # that end before any is pruned
 WARM_UP = 0.25  # part of a training before which none is pruned

@@ -27,6 +27,7 @@ trpo-fast train Hopper-v5 --max-kl 0.01
 ```
 
 An id may have a [preset](learning.md#presets): a setting that is given wins, a whole configuration leaves it out.
+What `trpo-fast tune` tries is declared with a setting, too ([tuning.md](tuning.md)).
 A value that cannot work raises `ValueError` with the field, the value and what is wanted.
 This page is made by `docs/generate_configuration.py` from the declarations in `trpo_fast/algorithm/config.py` and
 `trpo_fast/solvers/settings.py`.

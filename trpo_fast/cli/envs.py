@@ -42,7 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         output.answer(found)
     elif arguments.quiet:
-        print(*(one["id"] for one in found if one["missing"] is None), sep="\n")
+        for one in found:
+            if one["missing"] is None:
+                output.say(one["id"], sys.stdout)
     else:
         _print(found)
     if not found:
@@ -61,7 +63,7 @@ def _would_be_of(family: str | None, word: str) -> bool:
 
 
 def _print(found: Sequence[Found]) -> None:
-    width = max((len(one["id"]) for one in found), default=0)
+    width = max((len(one["id"]) for one in found if one["missing"] is None), default=0)
     for one in found:
         notes = [f"{one['newer']} is newer"] if one["newer"] and not one["missing"] else []
         notes += ["has a preset"] if one["preset"] else []
@@ -69,7 +71,7 @@ def _print(found: Sequence[Found]) -> None:
             spaces = " ".join(f"{one['observations']} -> {one['actions']}".split())
             notes.append(f"{spaces}; {one['policy']}, {one['engine']} engine")
         said = f"missing: {one['missing']}" if one["missing"] else "; ".join(notes)
-        print(f"{one['id']:<{width}}  {said}".rstrip())
+        output.say(f"{one['id']:<{width}}  {said}".rstrip(), sys.stdout)
     count = sum(one["missing"] is None for one in found)
     output.say(f"{count} can be trained here, {len(found) - count} cannot", sys.stderr)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
         }
         output.answer(line)
     elif arguments.quiet:
-        print(result.mean)
+        output.say(str(result.mean), sys.stdout)
     else:
         how = "stochastic" if arguments.stochastic else "deterministic"
         episodes = f"{arguments.episodes} {how} episodes{unfinished(result, limit)}"
-        print(f"{env}: {result.mean:.1f} +- {result.std:.1f} over {episodes} ({path})")
+        output.say(f"{env}: {result.mean:.1f} +- {result.std:.1f} over {episodes} ({path})")
     return 0
 
 

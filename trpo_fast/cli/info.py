@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import sys
 
 from trpo_fast._core import library
 from trpo_fast.cli import output
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         output.answer(lines)
         return 0
     for name, value in lines.items():
-        print(f"{name:<18} {value}")
+        output.say(f"{name:<18} {value}", sys.stdout)
     return 0
 
 

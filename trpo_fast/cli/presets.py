@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import textwrap
 
 from trpo_fast.algorithm import presets
@@ -29,10 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
         output.answer([{key: getattr(preset, key) for key in keys} for preset in found.values()])
         return 0
     for preset in found.values():
-        print(preset.name)
+        output.say(preset.name, sys.stdout)
         if arguments.quiet:
             continue
         options = " ".join(f"{option_of(name)} {shown(value)}" for name, value in preset.settings.items())
         for line in (f"settings: {options}", f"actions:  {preset.actions}", f"evidence: {preset.evidence}"):
-            print(textwrap.fill(line, 110, initial_indent="  ", subsequent_indent="            "))
+            said = textwrap.fill(line, 110, initial_indent="  ", subsequent_indent="            ")
+            output.say(said, sys.stdout)
     return 0

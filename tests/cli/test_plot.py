@@ -37,9 +37,12 @@ def test_groups_are_named_by_the_settings_in_which_they_differ(command, make_run
         make_run(f"a{seed}", seed, 1.0)
         make_run(f"b{seed}", seed, 2.0, gamma=0.9)
     result = command("plot", "a0", "b0", "a1", "b1", "a2", "b2", "--group", "seed")
-    first, second, _ = result.out.splitlines()
+    first, second, improvement, _ = result.out.splitlines()
     assert first.startswith("Hopper-v5, gamma 0.99: 1 at") and "interval 1 to 1" in first
     assert second.startswith("Hopper-v5, gamma 0.9: 2 at") and "interval 2 to 2" in second
+    assert improvement == (
+        "gamma 0.99 beats gamma 0.9 with probability 0.00, 95% interval 0.00 to 0.00 (Hopper-v5 at 2,000 timesteps)"
+    )
 
 
 def test_runs_that_step_their_copies_elsewhere_to_the_same_bits_are_of_one_group(command, make_run, tmp_path):

@@ -122,7 +122,8 @@ def _fall(log: Log) -> str | None:
     smooth = np.median(np.lib.stride_tricks.sliding_window_view(returns, FEWEST_ROWS), axis=1)
     first, last, best = smooth[0], smooth[-1], smooth.max()
     noise = np.median(np.abs(np.diff(returns)))
-    if best - first < 0.25 * abs(first) or best - last < max(0.5 * (best - first), 8 * noise):
+    has_risen, has_fallen = best > first + 0.25 * abs(first), best - last > max(0.5 * (best - first), 8 * noise)
+    if not (has_risen and has_fallen):
         return None
     return f"The mean return rose from {first:,.4g} to {best:,.4g} and is {last:,.4g} now."
 
@@ -155,7 +156,7 @@ def _backtracks(log: Log) -> str | None:
 def _short_steps(log: Log) -> str | None:
     part = (log["train/kl_divergence_loss"] / log["train/max_kl"])[log.accepted]
     part = part[~np.isnan(part)]
-    is_large = np.median(log["train/max_kl"]) >= LARGE_KL  # more than a policy can be away from another
+    is_large = (log["train/max_kl"] >= LARGE_KL).any()  # more than a policy can be away from another
     if len(part) < FEWEST_ROWS or np.median(part) >= 0.2 or _backtracks(log) or is_large:
         return None
     return f"Half of the accepted steps have a KL below {np.median(part):.2g} of max_kl, without being cut."
@@ -205,7 +206,7 @@ def _late_fit(log: Log) -> tuple[float, str] | None:
         return None
     late, loss = np.median(variance[len(variance) // 2 :]), np.median(losses[len(losses) // 2 :])
     # Where all returns are alike, as CartPole's are in the end, little is left to explain.
-    if loss < 0.1 * losses[: max(3, len(losses) // 4)].max():
+    if loss < 0.1 * np.median(losses[1 : 2 * FEWEST_ROWS]):  # the first is of rewards that had no scale yet
         return None
     return float(late), f"The critic explained {late:.2g} of the variance of the returns (median of the second half)."
 

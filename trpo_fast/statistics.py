@@ -22,7 +22,7 @@ RESAMPLES = 10_000
 
 
 class Estimate(NamedTuple):
-    """An interquartile mean, or a probability, with its interval; both are scalars, or have one item for each point of a curve."""
+    """An interquartile mean, or a probability, with its interval: scalars, or an item for each point of a curve."""
 
     value: NDArray[np.float64]
     interval: tuple[NDArray[np.float64], NDArray[np.float64]] | None  # None: fewer than FEWEST_SEEDS seeds

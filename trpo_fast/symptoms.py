@@ -260,7 +260,8 @@ SYMPTOMS: Sequence[Symptom] = (
         _failed,
         "An exception ended it: of the environment, or because an observation or reward was not finite.",
         (
-            "Mend what the message names; rewards and observations that are NaN or infinite come from a division by 0, a "
+            "Mend what the message names; rewards and observations that are NaN or infinite come from a division by 0, "
+            "a "
             "logarithm of 0, or a simulation that blew up: look at the environment's step at that moment.",
             "Then go on with trpo-fast train --resume RUN; where the rewards themselves were wrong, begin anew.",
         ),
@@ -277,7 +278,8 @@ SYMPTOMS: Sequence[Symptom] = (
     Symptom(
         "Every episode returns the same",
         _same_returns,
-        "The policy has never met a reward that tells one action from another: it is too rare for random actions to find, "
+        "The policy has never met a reward that tells one action from another: it is too rare for random actions to "
+        "find, "
         "or the environment does not give it.",
         (
             "Play a random episode and print its rewards: is there any that depends on the action?",
@@ -288,7 +290,8 @@ SYMPTOMS: Sequence[Symptom] = (
     Symptom(
         "The return does not rise",
         _no_rise,
-        "The updates do not improve what is measured. Other symptoms here may say why; else the batches are too noisy, the "
+        "The updates do not improve what is measured. Other symptoms here may say why; else the batches are too noisy, "
+        "the "
         "observation does not say what is needed, or the reward is not what the actions decide.",
         (
             "A larger batch: twice the steps_per_env or num_envs.",
@@ -309,7 +312,8 @@ SYMPTOMS: Sequence[Symptom] = (
     Symptom(
         "The line search ends outside the trust region",
         _rejected(Status.KL_VIOLATED, 0.2, "Even the shortest trial had a KL above max_kl"),
-        "The quadratic model of the KL holds for shorter steps only than those that were tried; such updates change nothing.",
+        "The quadratic model of the KL holds for shorter steps only than those that were tried; such updates change "
+        "nothing.",
         (
             "A smaller max_kl, where the model is better.",
             "More max_backtracks: 10 of backtrack_factor 0.8 reach a tenth of the step, 0 tries the full step alone.",
@@ -319,7 +323,8 @@ SYMPTOMS: Sequence[Symptom] = (
     Symptom(
         "The line search finds no improvement",
         _rejected(Status.NO_IMPROVEMENT, 0.2, "No trial improved the surrogate objective"),
-        "The direction does not point uphill: a solve that stopped too early, advantages that are noise, or a trust region "
+        "The direction does not point uphill: a solve that stopped too early, advantages that are noise, or a trust "
+        "region "
         "beyond which the gradient says nothing.",
         (
             "A larger batch, or fewer parameters.",
@@ -339,7 +344,8 @@ SYMPTOMS: Sequence[Symptom] = (
     Symptom(
         "Numbers of an update were not finite",
         _rejected(Status.NON_FINITE, 0.0, "An infinity or NaN appeared"),
-        "Observations or rewards of enormous size, or a policy of your own whose derivatives are not finite; such updates "
+        "Observations or rewards of enormous size, or a policy of your own whose derivatives are not finite; such "
+        "updates "
         "change nothing.",
         (
             "normalize_observations and scale_rewards, with observation_clip and reward_clip of 10.",
@@ -356,7 +362,8 @@ SYMPTOMS: Sequence[Symptom] = (
     Symptom(
         "The direction has no curvature",
         _rejected(Status.NO_CURVATURE, 0.1, "The direction has no length"),
-        "The distribution does not change along the direction: saturated units, a squashed Gaussian on its sides, or so much "
+        "The distribution does not change along the direction: saturated units, a squashed Gaussian on its sides, or "
+        "so much "
         "damping that the solve rounds it away.",
         (
             "Less damping: 0.1, the default.",
@@ -415,14 +422,16 @@ SYMPTOMS: Sequence[Symptom] = (
     Symptom(
         "Damping outweighs the curvature",
         _swamped,
-        "F + damping I is nearly a multiple of I: the direction is the plain gradient, and what the Fisher matrix knows is "
+        "F + damping I is nearly a multiple of I: the direction is the plain gradient, and what the Fisher matrix "
+        "knows is "
         "lost.",
         ("Less damping: 0.1, the default, or less.",),
     ),
     Symptom(
         "The critic is worse than the mean",
         _worse_than_mean,
-        "Explained variance below 0: the values are further from the returns than their mean is, so that advantages are "
+        "Explained variance below 0: the values are further from the returns than their mean is, so that advantages "
+        "are "
         "noisier than without a critic.",
         (
             "A smaller critic_learning_rate where its loss jumps (1e-3), more critic_epochs where it falls slowly.",

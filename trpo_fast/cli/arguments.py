@@ -223,8 +223,8 @@ def _add_report(commands: Any) -> None:
     report = commands.add_parser(
         "report",
         help="say how a training went, what looks wrong and what to try",
-        description="Say how a training went: return, KL, line search, solve, critic, exploration and times, in a page and in "
-        "words; what looks wrong, why that may be, and what to try. docs/report.md explains each.",
+        description="Say how a training went: return, KL, line search, solve, critic, exploration and times, in a page "
+        "and in words; what looks wrong, why that may be, and what to try. docs/report.md explains each.",
     )
     report.set_defaults(module="report")
     report.add_argument("run", type=_text, metavar="RUN", help="folder of a run, under way or ended")
@@ -254,7 +254,8 @@ def _add_record(commands: Any) -> None:
         "--fps",
         type=_count,
         metavar="N",
-        help=f"pictures a second at most; steps between are left out, so that the film has the task's speed (default {FPS})",
+        help="pictures a second at most; steps between are left out, so that the film has the task's speed "
+        f"(default {FPS})",
     )
     _add_environment(record, " instead of the run's")
     _add_trust(record)

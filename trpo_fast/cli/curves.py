@@ -89,7 +89,9 @@ class Improvement(NamedTuple):
     @property
     def summary(self) -> str:
         """All of it in a line."""
-        return f"{self.better} beats {self.than} with probability {self.found.value:.2f}, {self.interval} ({self.where})"
+        return (
+            f"{self.better} beats {self.than} with probability {self.found.value:.2f}, {self.interval} ({self.where})"
+        )
 
 
 def read_runs(paths: Sequence[str]) -> list[Run]:
@@ -186,7 +188,7 @@ class Groups:
                     f"{seed}; want one of them"
                 )
             found.setdefault(key, []).append(run)
-        self.groups = [Group(*json.loads(key), group) for key, group in found.items()]
+        self.groups = [Group(settings, recipe, found[key]) for key in found for settings, recipe in [json.loads(key)]]
         self.lowest: dict[str, float] = {}
         for run in runs:
             known = run.returns[~np.isnan(run.returns)]

@@ -1,4 +1,4 @@
-"""Pictures and pages of commands: figures of matplotlib by the suffix of a file, and HTML that needs nothing beside it."""
+"""Pictures and pages of commands: figures of matplotlib as a file's suffix says, and HTML that needs nothing else."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         pages.save_picture(_figure(curves, what), out)
     if arguments.group:
-        for line in (*curves, *improvements):
-            print(line.summary)
+        for summary in [curve.summary for curve in curves] + [found.summary for found in improvements]:
+            print(summary)
     print(out)
     return 0
 
@@ -102,7 +102,14 @@ def _page(runs: Sequence[Run], curves: Sequence[Curve], improvements: Sequence[I
             pages.table(
                 ("setting", "seeds", "timesteps", "interquartile mean", "95% interval", ""),
                 [
-                    (c.label, str(c.seeds), f"{c.steps[-1]:,.0f}", f"{c.returns[-1]:,.4g}", c.interval_at_end, "; ".join(c.notes))
+                    (
+                        c.label,
+                        str(c.seeds),
+                        f"{c.steps[-1]:,.0f}",
+                        f"{c.returns[-1]:,.4g}",
+                        c.interval_at_end,
+                        "; ".join(c.notes),
+                    )
                     for c in grouped
                 ],
             ),
@@ -110,7 +117,8 @@ def _page(runs: Sequence[Run], curves: Sequence[Curve], improvements: Sequence[I
     if improvements:
         parts += [
             "<h2>Probability of improvement</h2>",
-            "<p>How probably a run of the first setting returns more than one of the second (Agarwal et al., 2021).</p>",
+            "<p>How probably a run of the first setting returns more than one of the second (Agarwal et al., "
+            "2021).</p>",
             pages.table(
                 ("setting", "against", "probability", "", "environments"),
                 [(i.better, i.than, f"{i.found.value:.2f}", i.interval, i.where) for i in improvements],

@@ -270,7 +270,9 @@ class Mp4:
         even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")  # as H.264 wants it
         if self._encoder is None:
             size = even.shape[1], even.shape[0]
-            self._encoder = self._write_frames(str(self._path), size, fps=rate, macro_block_size=2, ffmpeg_log_level="error")
+            self._encoder = self._write_frames(
+                str(self._path), size, fps=rate, macro_block_size=2, ffmpeg_log_level="error"
+            )
             self._encoder.send(None)
         self._encoder.send(np.ascontiguousarray(even))
 

@@ -53,28 +53,44 @@ PANELS = (
     Panel(
         "KL against its bound",
         {"train/kl_divergence_loss": "KL", "train/max_kl": "max_kl"},
-        "KL of the accepted step, or of the last trial. Healthy steps use half of the bound or more, and never exceed it.",
+        "KL of the accepted step, or of the last trial. Healthy steps use half of the bound or more, and never exceed "
+        "it.",
     ),
     Panel(
         "Improvement",
         {"train/policy_objective": "surrogate", "train/predicted_objective": "promised by the gradient"},
         "What the surrogate gained, beside what the gradient promised for that step.",
     ),
-    Panel("Backtracks", {"train/backtracks": "backtracks"}, "How often the line search shortened the step: 0 or 1 mostly.", from_zero=True),
+    Panel(
+        "Backtracks",
+        {"train/backtracks": "backtracks"},
+        "How often the line search shortened the step: 0 or 1 mostly.",
+        from_zero=True,
+    ),
     Panel(
         "Residual of the solve",
         {"train/cg_residual": "residual"},
         "||g - A x|| / ||g||. A truncated solve is an ascent direction, too: 0.3 to 0.8 is usual.",
         is_log=True,
     ),
-    Panel("Products of the solve", {"train/cg_iterations": "iterations"}, "Iterations of conjugate gradient, a product each.", from_zero=True),
+    Panel(
+        "Products of the solve",
+        {"train/cg_iterations": "iterations"},
+        "Iterations of conjugate gradient, a product each.",
+        from_zero=True,
+    ),
     Panel(
         "Explained variance",
         {"train/explained_variance": "explained variance"},
         "Of the returns, by the critic before its fit: 1 is all of it, 0 what their mean does. Cut off at -1.",
         lowest=-1.05,
     ),
-    Panel("Critic's loss", {"train/value_loss": "loss"}, "Mean squared error of the last epoch, scaled rewards.", is_log=True),
+    Panel(
+        "Critic's loss",
+        {"train/value_loss": "loss"},
+        "Mean squared error of the last epoch, scaled rewards.",
+        is_log=True,
+    ),
     Panel(
         "Standard deviation of the actions",
         {"train/std": "std"},
@@ -136,25 +152,38 @@ def _facts(log: Log) -> Iterator[tuple[str, str]]:
         )
     if log.accepted.any():
         part = (log["train/kl_divergence_loss"] / log["train/max_kl"])[log.accepted]
-        yield "KL", f"{np.nanmedian(part):.2g} of max_kl, which is {_last(log, 'train/max_kl'):.2g} (median of accepted steps)"
+        yield (
+            "KL",
+            f"{np.nanmedian(part):.2g} of max_kl, which is {_last(log, 'train/max_kl'):.2g} (median of accepted steps)",
+        )
     endings = _endings(log)
     if endings:
         accepted = endings.pop(Status.SUCCESS.name, 0)
         others = ", ".join(f"{name} {count}" for name, count in endings.items())
-        yield "line search", (
-            f"{accepted:,} of {log.rows:,} updates accepted, {_median(log, 'train/backtracks'):.0f} backtracks (median)"
-            + (f"; rejected: {others}" if others else "")
+        yield (
+            "line search",
+            (
+                f"{accepted:,} of {log.rows:,} updates accepted, {_median(log, 'train/backtracks'):.0f} backtracks "
+                f"(median)" + (f"; rejected: {others}" if others else "")
+            ),
         )
     if len(log.known("train/cg_residual")):
-        yield "solve", (
-            f"residual {_median(log, 'train/cg_residual'):.2g} after {_median(log, 'train/cg_iterations'):.0f} products "
-            "(medians)"
+        yield (
+            "solve",
+            (
+                f"residual {_median(log, 'train/cg_residual'):.2g} after {_median(log, 'train/cg_iterations'):.0f} "
+                f"products "
+                "(medians)"
+            ),
         )
     variance = log.known("train/explained_variance")
     if len(variance):
-        yield "critic", (
-            f"explained variance {np.median(variance[len(variance) // 2 :]):.2g} (median of the second half), "
-            f"loss {_last(log, 'train/value_loss'):.2g}"
+        yield (
+            "critic",
+            (
+                f"explained variance {np.median(variance[len(variance) // 2 :]):.2g} (median of the second half), "
+                f"loss {_last(log, 'train/value_loss'):.2g}"
+            ),
         )
     entropies, deviations = -log.known("train/entropy_loss"), log.known("train/std")
     if len(entropies):
@@ -164,7 +193,10 @@ def _facts(log: Log) -> Iterator[tuple[str, str]]:
     if seconds:
         whole = sum(seconds.values())
         parts = ", ".join(f"{name} {part / whole:.0%}" for name, part in seconds.items() if part / whole >= 0.005)
-        yield "time", f"{whole:,.0f} s of updates: {parts}; the critic's fit {np.nansum(log['timings/critic_fit']):,.0f} s"
+        yield (
+            "time",
+            f"{whole:,.0f} s of updates: {parts}; the critic's fit {np.nansum(log['timings/critic_fit']):,.0f} s",
+        )
 
 
 def _last(log: Log, name: str) -> float:
@@ -236,7 +268,14 @@ def _page(
         parts.append(_figure(_bars(endings, "updates"), "How updates ended", caption, "endings"))
     if seconds:
         both = {**seconds, "critic's fit": float(np.nansum(log["timings/critic_fit"]))}
-        parts.append(_figure(_bars(both, "seconds"), "Time", "Of all updates, by phase; the critic's fit may run beside the rollout.", "time"))
+        parts.append(
+            _figure(
+                _bars(both, "seconds"),
+                "Time",
+                "Of all updates, by phase; the critic's fit may run beside the rollout.",
+                "time",
+            )
+        )
     parts.append("</div>")
     settings = _settings(content)
     if settings:

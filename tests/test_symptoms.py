@@ -1,10 +1,13 @@
 """Symptoms of trainings that were made to fail, and none of one that learns."""
 
+import dataclasses
+import re
+
 import gymnasium as gym
 import numpy as np
 import pytest
 
-from trpo_fast import TRPO, RunLogger, Status
+from trpo_fast import TRPO, RunLogger, Status, TRPOConfig
 from trpo_fast.progress import as_columns, read_progress
 from trpo_fast.symptoms import SYMPTOMS, Log, diagnose
 
@@ -109,6 +112,17 @@ def test_every_symptom_is_tested_and_says_what_to_try():
     assert {symptom.name for symptom in SYMPTOMS} == {*FAILING, *MADE_UP}
     assert len(SYMPTOMS) == len({symptom.name for symptom in SYMPTOMS})
     assert all(symptom.cause and symptom.cures for symptom in SYMPTOMS)
+
+
+def test_every_setting_that_a_cure_names_is_one():
+    settings = {field.name for field in dataclasses.fields(TRPOConfig)} | {
+        "max_episode_steps",
+        "trpo_fast",
+        "make_engine",
+    }
+    texts = [text for symptom in SYMPTOMS for text in (symptom.cause, *symptom.cures)]
+    named = {name for text in texts for name in re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", text)}
+    assert len(named) > 20 and named <= settings
 
 
 def test_a_critic_that_has_nothing_left_to_explain_is_no_symptom():

@@ -296,7 +296,7 @@ SYMPTOMS: Sequence[Symptom] = (
         (
             "A larger batch: twice the steps_per_env or num_envs.",
             "Another seed: what fails on one may learn on the others.",
-            "Where the observation hides something, a recurrent policy (network gru) or stacked frames.",
+            "Where the observation hides something, a recurrent policy (policy gru) or stacked frames.",
         ),
     ),
     Symptom(
@@ -445,7 +445,7 @@ SYMPTOMS: Sequence[Symptom] = (
         "Explained variance about 0: what is observed does not tell how much will be won, or the critic hardly learns.",
         (
             "critic_learning_rate 1e-3 and critic_epochs as by default.",
-            "Where the observation hides something, a recurrent policy (network gru) or stacked frames.",
+            "Where the observation hides something, a recurrent policy (policy gru) or stacked frames.",
             "A gamma nearer to 1 where rewards come late, nearer to 0.9 where they come at once.",
         ),
     ),

@@ -72,25 +72,25 @@ def _figure(curves: Sequence[Curve], what: str) -> Any:
 
             axes.set_prop_cycle(color=matplotlib.colormaps["turbo"](np.linspace(0, 1, len(own))))
         for curve in own:
-            (line,) = axes.plot(curve.steps, curve.returns, label=_named(curve, alone))
+            (line,) = axes.plot(curve.steps, curve.returns, label=_named(curve))
             if curve.interval is not None:
                 axes.fill_between(curve.steps, *curve.interval, color=line.get_color(), alpha=0.2, lw=0)
         pages.finish_axes(axes)
         axes.set_ylabel(what if alone else "return")
         axes.set_title(environment)
         if len(curves) > 1:
-            legend = axes.legend(fontsize="medium" if alone and len(own) < 5 else "x-small")
+            is_short = alone and len(own) < 5 and max(len(_named(curve)) for curve in own) < 40
+            legend = axes.legend(fontsize="medium" if is_short else "x-small")
             legend.set_in_layout(False)  # long names are not to press the panels
     return figure
 
 
-def _named(curve: Curve, alone: bool) -> str:
-    """The label of a line, with how many seeds it is of, and without the environment where the panel has it."""
+def _named(curve: Curve) -> str:
+    """The label of a line: its settings, and how many seeds it is of; the panel's title has the environment."""
     if curve.seeds is None:
         return curve.label
     words = [curve.label, curve.of_seeds, *([] if curve.interval is not None else ["no interval"])]
-    label = ", ".join(words)
-    return label if alone else label.removeprefix(f"{curve.environment}, ")
+    return ", ".join(words).removeprefix(f"{curve.environment}, ")
 
 
 def _page(runs: Sequence[Run], curves: Sequence[Curve], improvements: Sequence[Improvement], what: str) -> bytes:

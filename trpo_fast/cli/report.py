@@ -70,7 +70,7 @@ PANELS = (
     Panel(
         "Residual of the solve",
         {"train/cg_residual": "residual"},
-        "||g - A x|| / ||g||. A truncated solve is an ascent direction, too: 0.3 to 0.8 is usual.",
+        "||g - A x|| / ||g||. A truncated solve is an ascent direction, too: 0.2 to 0.9 is usual of MuJoCo's.",
         is_log=True,
     ),
     Panel(
@@ -150,12 +150,11 @@ def _facts(log: Log) -> Iterator[tuple[str, str]]:
             "return",
             f"{returns[0]:,.4g} at first, {returns.max():,.4g} at best, {returns[-1]:,.4g} now (mean of 100 episodes)",
         )
-    if log.accepted.any():
-        part = (log["train/kl_divergence_loss"] / log["train/max_kl"])[log.accepted]
-        yield (
-            "KL",
-            f"{np.nanmedian(part):.2g} of max_kl, which is {_last(log, 'train/max_kl'):.2g} (median of accepted steps)",
-        )
+    part = (log["train/kl_divergence_loss"] / log["train/max_kl"])[log.accepted]
+    part = part[~np.isnan(part)]
+    if len(part):
+        bound = f"{_last(log, 'train/max_kl'):.2g}"
+        yield "KL", f"{np.median(part):.2g} of max_kl (median of the accepted steps), which is {bound} now"
     endings = _endings(log)
     if endings:
         accepted = endings.pop(Status.SUCCESS.name, 0)
@@ -223,11 +222,11 @@ def _seconds(log: Log) -> dict[str, float]:
 
 
 def _as_text(title: str, facts: Sequence[tuple[str, str]], findings: Sequence[Finding]) -> str:
-    lines = [title, *(f"{name:<12} {words}" for name, words in facts), ""]
+    lines = [title, *(line for name, words in facts for line in _wrapped(f"{name:<12} ", words)), ""]
     if not findings:
         return "\n".join([*lines, WELL])
     for number, (symptom, words) in enumerate(findings, start=1):
-        lines += [f"{number}. {symptom.name}. {words}", *_wrapped("   why: ", symptom.cause)]
+        lines += [*_wrapped(f"{number}. ", f"{symptom.name}. {words}"), *_wrapped("   why: ", symptom.cause)]
         lines += [line for cure in symptom.cures for line in _wrapped("   try: ", cure)]
     return "\n".join(lines)
 

@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
     said = html.escape(run("report", "failing"))
     photograph(Path("failing", "report.html"), images / "report.png", 1100, 1750)
     Path("terminal.html").write_text(f'<body style="{TERMINAL}"><pre>$ trpo-fast report failing\n{said}</pre>')
-    photograph(Path("terminal.html"), images / "terminal.png", 900, 480)
+    photograph(Path("terminal.html"), images / "terminal.png", 900, 520)
     return 0
 
 

@@ -20,7 +20,7 @@ class Painted(gym.Env):
     observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
     action_space = gym.spaces.Discrete(2)
 
-    def __init__(self, render_mode=None, length=9, breaks=False):
+    def __init__(self, render_mode=None, length=9, breaks=99):
         self.render_mode, self.length, self.breaks, self.steps = render_mode, length, breaks, 0
 
     def reset(self, *, seed=None, options=None):
@@ -34,7 +34,7 @@ class Painted(gym.Env):
         return observed, float(action) + float(observed[0]), False, self.steps == self.length, {}
 
     def render(self):
-        if self.breaks:
+        if self.steps >= self.breaks:
             raise OSError("no paint")
         return np.full((31, 41, 3), 20 * self.steps, np.uint8)  # odd sides
 
@@ -96,9 +96,18 @@ def test_an_mp4_is_encoded(command, trained, tmp_path):
     assert frames == 6
 
 
+def test_a_film_that_breaks_off_leaves_nothing(command, trained, tmp_path):
+    pytest.importorskip("imageio_ffmpeg")
+    trained()
+    before = set(tmp_path.rglob("*"))
+    result = command("record", "run", "--trust", "--out", "x.mp4", "--env-kwargs", '{"breaks": 4}')
+    assert result.code == 2 and "no paint" in result.err
+    assert {path for path in set(tmp_path.rglob("*")) - before if "__pycache__" not in str(path)} == set()
+
+
 def test_what_cannot_be_filmed_is_named(command, trained, monkeypatch):
     trained()
-    result = command("record", "run", "--trust", "--env-kwargs", '{"breaks": true}')
+    result = command("record", "run", "--trust", "--env-kwargs", '{"breaks": 0}')
     assert result.code == 2 and "env: no picture can be drawn: no paint" in result.err
     result = command("record", "run", "--trust", "--out", "x.avi")
     assert result.code == 2 and "--out: x.avi given; want a name that ends in .gif or .mp4" in result.err

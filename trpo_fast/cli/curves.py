@@ -83,15 +83,14 @@ class Improvement(NamedTuple):
     def interval(self) -> str:
         """The interval in words."""
         if self.found.interval is None:
-            return f"no interval, which needs {statistics.FEWEST_SEEDS} seeds of each"
-        return f"95% interval {self.found.interval[0]:.2f} to {self.found.interval[1]:.2f}"
+            return f"none, which needs {statistics.FEWEST_SEEDS} seeds of each"
+        return f"{self.found.interval[0]:.2f} to {self.found.interval[1]:.2f}"
 
     @property
     def summary(self) -> str:
         """All of it in a line."""
-        return (
-            f"{self.better} beats {self.than} with probability {self.found.value:.2f}, {self.interval} ({self.where})"
-        )
+        found = f"probability {self.found.value:.2f}, 95% interval {self.interval}"
+        return f"{self.better} beats {self.than} with {found} ({self.where})"
 
 
 def read_runs(paths: Sequence[str]) -> list[Run]:

@@ -40,22 +40,29 @@ class MatplotlibMissing(CommandError):
         super().__init__("curves need matplotlib: pip install 'trpo-fast[plot]'")
 
 
-def new_figure(width: float, height: float, margins: tuple[float, float, float, float] | None = None) -> Any:
-    """A matplotlib Figure of so many inches; MatplotlibMissing where there is no matplotlib.
+def new_figure(
+    width: float, height: float, margins: tuple[float, float, float, float], across: int = 1, down: int = 1
+) -> Any:
+    """A matplotlib Figure for panels of so many inches each; MatplotlibMissing where there is no matplotlib.
 
-    ``margins`` are inches on the left, on the right, below and above one panel; None finds out what is needed, which
-    takes four times as long.
+    ``margins`` are inches on the left, on the right, below and above the axes of each panel: to find out what is needed
+    takes matplotlib four times as long as to draw.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise MatplotlibMissing from None
-    # A figure of its own, without pyplot: no window system, and nothing left open.
-    if margins is None:
-        return Figure(figsize=(width, height), layout="constrained")
     left, right, bottom, top = margins
-    figure = Figure(figsize=(width, height))
-    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
+    # A figure of its own, without pyplot: no window system, and nothing left open.
+    figure = Figure(figsize=(width * across, height * down))
+    figure.subplots_adjust(
+        left=left / width / across,
+        right=1 - right / width / across,
+        bottom=bottom / height / down,
+        top=1 - top / height / down,
+        wspace=(left + right) / (width - left - right),
+        hspace=(bottom + top) / (height - bottom - top),
+    )
     return figure
 
 

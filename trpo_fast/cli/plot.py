@@ -63,7 +63,8 @@ def _figure(curves: Sequence[Curve], what: str) -> Any:
     across = min(WIDEST, len(environments))
     down = math.ceil(len(environments) / across)
     alone = len(environments) == 1
-    figure = pages.new_figure(7, 4.5, (0.85, 0.2, 0.55, 0.35)) if alone else pages.new_figure(5 * across, 3.6 * down)
+    margins = (0.85, 0.2, 0.55, 0.35)
+    figure = pages.new_figure(*((7, 4.5) if alone else (5, 3.6)), margins, across, down)
     for number, environment in enumerate(environments, start=1):
         axes = figure.add_subplot(down, across, number)
         own = [curve for curve in curves if curve.environment == environment]
@@ -80,8 +81,7 @@ def _figure(curves: Sequence[Curve], what: str) -> Any:
         axes.set_title(environment)
         if len(curves) > 1:
             is_short = alone and len(own) < 5 and max(len(_named(curve)) for curve in own) < 40
-            legend = axes.legend(fontsize="medium" if is_short else "x-small")
-            legend.set_in_layout(False)  # long names are not to press the panels
+            axes.legend(fontsize="medium" if is_short else "x-small")
     return figure
 
 
@@ -120,7 +120,7 @@ def _page(runs: Sequence[Run], curves: Sequence[Curve], improvements: Sequence[I
             "<p>How probably a run of the first setting returns more than one of the second (Agarwal et al., "
             "2021).</p>",
             pages.table(
-                ("setting", "against", "probability", "", "environments"),
+                ("setting", "against", "probability", "95% interval", "environments"),
                 [(i.better, i.than, f"{i.found.value:.2f}", i.interval, i.where) for i in improvements],
             ),
         ]

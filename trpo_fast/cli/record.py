@@ -70,14 +70,15 @@ def run(arguments: argparse.Namespace) -> int:
                 limit,
                 copies=1,
             )
+            film.finish()
         except Exception:
             if film.error is not None:  # which has become one of the simulator's on its way
                 raise film.error from None
             raise
         finally:
+            film.close()
             env.close()
     agent.close()
-    film.finish()
     how = "stochastic" if arguments.stochastic else "deterministic"
     returns = ", ".join(f"{value:,.1f}" for value in result.returns)
     print(f"{agent.recipe.id}: return {returns} in {how} play{unfinished(result, limit)} ({path})")
@@ -209,14 +210,17 @@ class Film:
 
     def finish(self) -> None:
         """Put the file in its place; CommandError where it cannot be written."""
-        self._bar.close()
         try:
             self._reel.write(self._begun, self.rate)
             os.replace(self._begun, self.out)
         except OSError as error:
             raise CommandError(f"--out: {self.out} cannot be written: {describe(error)}") from error
-        finally:
-            self._begun.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Leave nothing but what was finished."""
+        self._bar.close()
+        self._reel.close()
+        self._begun.unlink(missing_ok=True)
 
 
 class Reel(Protocol):
@@ -227,6 +231,9 @@ class Reel(Protocol):
 
     def write(self, path: Path, rate: float) -> None:
         """Have all of them in a file."""
+
+    def close(self) -> None:
+        """End what encodes, also before all is written."""
 
 
 class Gif:
@@ -251,6 +258,9 @@ class Gif:
         # A GIF counts hundredths of a second, and browsers play less than two as ten.
         duration = 10 * max(2, round(100 / rate))
         first.save(path, save_all=True, append_images=others, duration=duration, loop=0, optimize=False)
+
+    def close(self) -> None:
+        """Nothing runs."""
 
 
 class Mp4:
@@ -278,5 +288,9 @@ class Mp4:
 
     def write(self, path: Path, rate: float) -> None:
         """Wait for the end of it."""
+        self.close()
+
+    def close(self) -> None:
+        """End the encoder."""
         if self._encoder is not None:
             self._encoder.close()

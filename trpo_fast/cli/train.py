@@ -561,8 +561,9 @@ def _failed(run: _Run, error: Exception) -> int:
         how = "nothing is kept" if run.folder.is_new else f"{run.folder.path} is as it was"
         say(f"\nfailed before the training began: {how}")
         return 1
-    with contextlib.suppress(OSError):  # of a disk that is full; it has been printed
-        run.folder.error.write_text(describe(error) + "\n")
+    if run.folder.is_in_place:
+        with contextlib.suppress(OSError):  # of a disk that is full; it has been printed
+            run.folder.error.write_text(describe(error) + "\n")
     _save(run)
     # Before an update, nothing has shown yet that this environment can be trained on at all.
     steps = run.agent.total_timesteps

@@ -18,6 +18,7 @@ TIMESTEPS = 1_000_000
 EVAL_EPISODES = 20
 TUNE_TIMESTEPS = 100_000
 TUNE_TRIALS = 50
+FPS = 25
 # Those of EnvironmentRecipe, whose module needs Gymnasium.
 VECTORIZATIONS = ("sync", "workers", "async", "vector", "envpool")
 SAME_BITS = VECTORIZATIONS[:3]  # copies of one environment each, wherever they step
@@ -37,6 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_eval(commands)
     _add_tune(commands)
     _add_plot(commands)
+    _add_report(commands)
+    _add_record(commands)
     _add_export(commands)
     _add_bench(commands)
     _add_envs(commands)
@@ -275,20 +278,89 @@ def _add_tune(commands: Any) -> None:
 def _add_plot(commands: Any) -> None:
     plot = commands.add_parser("plot", help="draw learning curves")
     plot.set_defaults(module="plot")
-    plot.add_argument("runs", nargs="+", type=values.text, metavar="RUN", help="folders of runs, one curve each")
+    plot.add_argument(
+        "runs",
+        nargs="+",
+        type=values.text,
+        metavar="RUN",
+        help="folders of runs, one curve each, or folders of such folders",
+    )
     plot.add_argument(
         "--group",
         choices=("seed",),
         help="seed: one curve for the runs that differ in nothing but their seed, the interquartile mean with a 95%% "
-        "bootstrap interval (default none: a curve for each run)",
+        "bootstrap interval, and how probably each setting does better than each other "
+        "(default none: a curve for each run)",
     )
     plot.add_argument(
         "--out",
         type=values.text,
-        metavar="PNG",
-        help="(default RUN/curve.png; curves.png here for several runs: they have no folder in common)",
+        metavar="FILE",
+        help="picture, .png, .svg or .pdf, or page with tables, .html (default RUN/curve.png; curves.png here for "
+        "several runs: they have no folder in common)",
     )
     add_output(plot)
+
+
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report",
+        help="say how a training went, what looks wrong and what to try",
+        description="Say how a training went: return, KL, line search, solve, critic, exploration and times, in a page "
+        "and in words; what looks wrong, why that may be, and what to try. docs/report.md explains each.",
+    )
+    report.set_defaults(module="report")
+    report.add_argument("run", type=values.text, metavar="RUN", help="folder of a run, under way or ended")
+    report.add_argument(
+        "--out", type=values.text, metavar="HTML", help="the page (default RUN/report.html: it stays with the run)"
+    )
+    report.add_argument(
+        "--text",
+        action="store_true",
+        help="print the words alone (default off: the page has them, and needs matplotlib)",
+    )
+    add_output(report, json="one JSON line in place of the words")
+
+
+def _add_record(commands: Any) -> None:
+    record = commands.add_parser(
+        "record",
+        help="film episodes of a trained agent, without a display",
+        description="Film episodes that eval would play, without a display: a GIF, or an MP4 with the record extra.",
+    )
+    record.set_defaults(module="record")
+    record.add_argument("run", type=values.text, metavar="RUN", help="folder of a run, or a model file")
+    record.add_argument(
+        "--out",
+        type=values.text,
+        metavar="FILE",
+        help="film, .gif or .mp4 (default episode.gif beside the model file: they stay together)",
+    )
+    record.add_argument(
+        "--episodes", type=values.count, default=1, metavar="N", help="one after the other (default 1: a film is large)"
+    )
+    record.add_argument(
+        "--seed", type=values.seed, metavar="S", help="of environment and noise (default the agent's: what eval plays)"
+    )
+    record.add_argument(
+        "--max-steps",
+        type=values.count,
+        metavar="N",
+        help="leave an episode after N steps (default evaluation_max_steps of the agent: some never end)",
+    )
+    record.add_argument(
+        "--stochastic", action="store_true", help="sample actions (default off: the likeliest, as eval)"
+    )
+    record.add_argument(
+        "--fps",
+        type=values.count,
+        metavar="N",
+        help="pictures a second at most; steps between are left out, so that the film has the task's speed "
+        f"(default {FPS}: as films have)",
+    )
+    add_environment(record, " instead of the run's")
+    add_trust(record)
+    add_output(record)
 
 
 def _add_export(commands: Any) -> None:

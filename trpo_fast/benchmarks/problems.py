@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,12 @@ class PolicyProblem:
     widths: tuple[int, ...] = CHEETAH
     batch: int = 2_048
     dtype: str = "float32"
+    distribution: ClassVar[str] = "gaussian"
+
+    @property
+    def masks(self) -> NDArray[np.bool_] | None:
+        """(B, choices), the choices that are allowed; None: all."""
+        return None
 
     def _draw(self, seed: int, *shape: int) -> Vector:
         return np.random.default_rng(seed).standard_normal(shape).astype(self.dtype)

@@ -39,7 +39,7 @@ def render() -> str:
     for entry in dataclasses.fields(TRPOConfig):
         meta = entry.metadata
         parts.append(
-            f"\n### `{entry.name}` = `{entry.default!r}`\n\n"
+            f"\n## `{entry.name}` = `{entry.default!r}`\n\n"
             f"{_sentence(meta['meaning'])} Accepts {meta['rule'].want}.\\\n"
             f"*Why {entry.default!r}:* {_sentence(meta['why'], capital=False)}\n"
         )

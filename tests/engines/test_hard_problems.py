@@ -1,4 +1,4 @@
-"""What trust-region steps go wrong on (trpo_fast/benchmarks/hard_problems.py), on both engines, judged by the oracle."""
+"""What steps go wrong on (trpo_fast/benchmarks/hard_problems.py), on both engines, judged by the oracle."""
 
 import numpy as np
 import pytest

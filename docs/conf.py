@@ -47,11 +47,11 @@ html_copy_source = False
 html_show_sourcelink = False
 
 # The packages whose every public name the reference describes; a name that is also at the top stands there alone.
-PACKAGES = ("algorithm", "policies", "engines", "solvers", "spaces", "sb3")
+PACKAGES = ("algorithm", "benchmarks", "policies", "engines", "solvers", "spaces", "sb3")
 PUBLIC = ("trpo_fast", *(f"trpo_fast.{name}" for name in PACKAGES))
 
 
-class NotebookParser(MystParser):  # type: ignore[misc]
+class NotebookParser(MystParser):
     """Reads a notebook as the Markdown that it would be: cells of text, and of code with what they printed."""
 
     supported = ("notebook",)

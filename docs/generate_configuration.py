@@ -18,6 +18,8 @@ HEAD = """\
 Every setting of the algorithm is a field of `TRPOConfig`. The same names serve everywhere:
 
 ```python
+from trpo_fast import TRPO, TRPOConfig
+
 TRPO("Hopper-v5", max_kl=0.01)  # one setting
 TRPO("Hopper-v5", config=TRPOConfig(max_kl=0.01))  # or a whole configuration
 ```

@@ -41,7 +41,7 @@ class PolicyProblem:
 
     @property
     def masks(self) -> NDArray[np.bool_] | None:
-        """(B, choices), the choices that are allowed; None: all."""
+        """The choices that are allowed, ``(B, choices)``; None: all."""
         return None
 
     def _draw(self, seed: int, *shape: int) -> Vector:
@@ -105,7 +105,7 @@ class PolicyProblem:
 
     @property
     def size(self) -> int:
-        """n, the number of the policy's parameters."""
+        """The number n of the policy's parameters."""
         return self.widths[-1] + sum(outputs * (inputs + 1) for inputs, outputs in pairwise(self.widths))
 
     @property

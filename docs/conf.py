@@ -22,7 +22,7 @@ project = "trpo_fast"
 author = "trpo_fast authors"
 version = release = trpo_fast.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 source_suffix = {".md": "markdown", ".ipynb": "notebook"}
 root_doc = "index"
 nitpicky = False

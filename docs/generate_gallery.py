@@ -102,6 +102,8 @@ PIECES = (
         300_000,
         "trpo-fast train Reacher-v5 --timesteps 3e5",
         "The defaults as they were then.",
+        "images/reacher.png",
+        "A seed after 300,000 timesteps, every fourth step of an episode of return -5.",
     ),
     Piece(
         "Pusher-v5",

@@ -49,4 +49,4 @@ def test_the_reference_has_a_page_for_every_package_and_names_each_but_what_the_
         for name in module.__all__:
             value = getattr(module, name)
             described = inspect.isclass(value) or inspect.isroutine(value)
-            assert described or f".. py:data:: {package}.{name}\n" in pages, f"{package}.{name}"
+            assert described or f".. py:data:: {name}\n" in pages, f"{package}.{name}"

@@ -46,9 +46,13 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 
-# The packages whose every public name the reference describes; a name that is also at the top stands there alone.
-PACKAGES = ("algorithm", "benchmarks", "policies", "engines", "solvers", "spaces", "sb3")
-PUBLIC = ("trpo_fast", *(f"trpo_fast.{name}" for name in PACKAGES))
+REPOSITORY = Path(__file__).resolve().parent.parent
+# Packages whose every public name the reference describes; a name that is also at the top stands there alone.
+PUBLIC = [
+    ".".join(path.parent.relative_to(REPOSITORY).parts)
+    for path in sorted((REPOSITORY / "trpo_fast").rglob("__init__.py"))
+    if "\n__all__ = " in path.read_text(encoding="utf-8")
+]
 
 
 class NotebookParser(MystParser):
@@ -69,7 +73,6 @@ def _markdown(cell: dict[str, Any]) -> str:
     return f"```python\n{source}\n```" + (f"\n\n```text\n{printed}```" if printed else "")
 
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 INCLUDED = re.compile(
     r"<!-- site: (\S+) -->.*?<!-- end -->", re.S
 )  # another page's text in the place of what is between

@@ -89,7 +89,7 @@ def blocks(page: str, language: str = "python") -> list[str]:
 
 def shorter(code: str) -> str:
     """An example without its long training."""
-    return re.sub(r"\.learn\([\d_]+", ".learn(4_096", code)
+    return re.sub(r"\.learn\([\d_]+", ".learn(2_048", code)
 
 
 # Pages whose examples are held to more than that they run, below.

@@ -45,6 +45,7 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
+html_show_copyright = False
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Packages whose every public name the reference describes; a name that is also at the top stands there alone.
@@ -99,6 +100,16 @@ def _references(app: Sphinx, what: str, name: str, obj: object, options: object,
     """References of a docstring as a list: their numbers begin again in each, which a page cannot have."""
     text = re.sub(r"\[(\d)\]_", r"[\1]", re.sub(r"^( *)\.\. \[(\d)\] ", r"\1-  [\2] ", "\n".join(lines), flags=re.M))
     lines[:] = text.split("\n")
+
+
+def _names_of_the_top(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Say of a package which of its names are described at the top."""
+    both = [own for own in getattr(obj, "__all__", ()) if own in trpo_fast.__all__] if what == "module" else []
+    if both and name != "trpo_fast":
+        lines += [
+            "Also here, and described at the top: " + ", ".join(f":obj:`~trpo_fast.{own}`" for own in both) + ".",
+            "",
+        ]
 
 
 def _types(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
@@ -166,5 +177,6 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", _read)
     app.connect("autodoc-skip-member", _skip)
     app.connect("autodoc-process-docstring", _references, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", _names_of_the_top)
     app.connect("autodoc-process-docstring", _types, priority=600)  # after it
     app.connect("build-finished", _check)

@@ -18,6 +18,8 @@ HEAD = """\
 Every setting of the algorithm is a field of `TRPOConfig`. The same names serve everywhere:
 
 ```python
+from trpo_fast import TRPO, TRPOConfig
+
 TRPO("Hopper-v5", max_kl=0.01)  # one setting
 TRPO("Hopper-v5", config=TRPOConfig(max_kl=0.01))  # or a whole configuration
 ```
@@ -40,7 +42,7 @@ def render() -> str:
     for entry in dataclasses.fields(TRPOConfig):
         meta = entry.metadata
         parts.append(
-            f"\n### `{entry.name}` = `{entry.default!r}`\n\n"
+            f"\n## `{entry.name}` = `{entry.default!r}`\n\n"
             f"{_sentence(meta['meaning'])} Accepts {meta['rule'].want}.\\\n"
             f"*Why {entry.default!r}:* {_sentence(meta['why'], capital=False)}"
             + (f"\\\n*Tuning tries* {meta['search'].described}.\n" if meta["search"] else "\n")

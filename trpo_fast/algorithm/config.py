@@ -436,7 +436,7 @@ class TRPOConfig:
         return _part_of(self, StepSettings)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able mapping of every field; :meth:`from_dict` is its inverse. (JSON has no infinity: ``"inf"``.)"""
+        """Return all fields as JSON has them, infinity as ``"inf"``; :meth:`from_dict` is the inverse."""
         values = dataclasses.asdict(self)
         return {name: _to_json(value) for name, value in values.items()}
 

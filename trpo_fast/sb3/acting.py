@@ -15,11 +15,11 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
 from trpo_fast._core.acting import ActorCritic, gaussian_actions
 
-from .networks import CompiledNetworks
+from .networks import CompiledActing, CompiledNetworks, CompiledTrunk, Observations
 
 
 @contextmanager
-def compiled_acting(policy: ActorCriticPolicy, networks: CompiledNetworks | None) -> Iterator[None]:
+def compiled_acting(policy: ActorCriticPolicy, networks: CompiledActing | None) -> Iterator[None]:
     """While it lasts, ``policy(observations)`` computes with `networks`, unless gradients are recorded.
 
     Actions, values and log-probabilities are Stable-Baselines3's up to rounding, of the same shapes and dtypes, and
@@ -30,7 +30,7 @@ def compiled_acting(policy: ActorCriticPolicy, networks: CompiledNetworks | None
     Parameters
     ----------
     policy : ActorCriticPolicy
-    networks : CompiledNetworks, optional
+    networks : CompiledActing, optional
         Of `policy`, refreshed; None leaves all as it is.
     """
     # The attribute that nn.Module.compile sets: calls go there, copies and pickles leave it out. Where it is taken, the
@@ -101,7 +101,7 @@ class _LateBernoulli(_Late, Bernoulli):
 class _CompiledCall:
     """``policy(observations, deterministic)``: actions (B, *shape), values (B, 1), log-probabilities (B,)."""
 
-    def __init__(self, policy: ActorCriticPolicy, networks: CompiledNetworks) -> None:
+    def __init__(self, policy: ActorCriticPolicy, networks: CompiledActing) -> None:
         self._policy = policy
         self._networks = networks
         self._shape = cast(tuple[int, ...], policy.action_space.shape)
@@ -115,13 +115,14 @@ class _CompiledCall:
             "categorical": self._categorical,
             "multicategorical": self._categorical,
             "bernoulli": self._bernoulli,
-        }[networks.actor.distribution]
+            "state_dependent": self._state_dependent,
+        }[networks.distribution]
 
-    def __call__(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, obs: Observations, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         networks = self._networks
         serves = (
             not torch.is_grad_enabled()
-            and not obs.requires_grad
+            and not any(part.requires_grad for part in (obs.values() if isinstance(obs, dict) else (obs,)))
             and networks.actor_parameters is self._parameters  # another, once they are refreshed within the rollout
             and networks.is_current()
         )
@@ -145,11 +146,9 @@ class _CompiledCall:
 
     def _categorical(self, outputs: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:
         parts = []
-        several = torch.from_numpy(outputs).split(self._networks.choices, dim=1)
+        several = torch.from_numpy(outputs).split(cast(CompiledNetworks, self._networks).choices, dim=1)
         late: list[Any] = [_LateCategorical(logits) for logits in several]
-        self._policy.action_dist.distribution = (
-            late if self._networks.actor.distribution == "multicategorical" else late[0]
-        )
+        self._policy.action_dist.distribution = late if self._networks.distribution == "multicategorical" else late[0]
         for logits in several:
             log_p = logits.log_softmax(1)
             p = log_p.softmax(1)
@@ -157,6 +156,12 @@ class _CompiledCall:
             parts.append((action, log_p.gather(1, action)))
         actions, log_probs = (torch.cat(columns, 1) for columns in zip(*parts, strict=True))
         return actions.reshape(-1, *self._shape), log_probs.sum(1)
+
+    def _state_dependent(self, outputs: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:
+        latent = cast(CompiledTrunk, self._networks).activation(torch.from_numpy(outputs))
+        distribution = self._policy._get_action_dist_from_latent(latent)
+        actions = distribution.get_actions(deterministic)
+        return actions.reshape(-1, *self._shape), distribution.log_prob(actions)
 
     def _bernoulli(self, outputs: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:
         logits = torch.from_numpy(outputs)

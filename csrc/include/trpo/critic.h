@@ -26,6 +26,7 @@ typedef struct {
     const void *observations; /* REAL, rows x widths[0] */
     const void *returns;      /* REAL, rows */
     double learning_rate, beta1, beta2, epsilon;
+    double weight_decay; /* AdamW's: a step begins with the parameters times 1 - learning_rate weight_decay */
     int threads; /* 1..TRPO_MAX_THREADS, that there is room for; results do not depend on it */
     int blocks;  /* partial sums that there is room for */
     /* work */

@@ -146,13 +146,14 @@ def test_dictionaries(channels_last):
     )
     extractor = {"features_extractor_kwargs": {"cnn_output_dim": 8}}
     model = learn("MultiInputPolicy", VecFrameStack(env, n_stack=2), policy_kwargs={"net_arch": [8]} | extractor)
-    assert "CombinedExtractor" in model.update_reason
+    assert "extractors.img is a NatureCNN" in model.update_reason
     evaluate_policy(model, model.get_env(), n_eval_episodes=1, warn=False)
 
 
 def test_dictionaries_are_normalized():
     env = DummyVecEnv([lambda: Toy(spaces.Dict({"a": spaces.Box(-1, 1, (3,))}), spaces.Discrete(2))])
-    learn("MultiInputPolicy", VecNormalize(env, norm_obs_keys=["a"]))
+    model = learn("MultiInputPolicy", VecNormalize(env, norm_obs_keys=["a"]))
+    assert (model.update_engine, model.critic_engine) == ("compiled", "compiled")
 
 
 class Regularized(BaseFeaturesExtractor):

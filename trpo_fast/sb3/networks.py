@@ -244,6 +244,8 @@ class CompiledTrunk(CompiledActing):
     ----------
     activation : torch.nn.Module
         That of the last hidden layer.
+    head : torch.nn.Linear
+        From there to the means.
 
     Raises
     ------
@@ -255,7 +257,9 @@ class CompiledTrunk(CompiledActing):
 
     def refresh(self) -> None:
         """As of `CompiledNetworks`."""
-        trunk, critic, self.activation = _read_trunk(self.policy)
+        trunk, head, critic, self.activation = _read_trunk(self.policy)
+        _check_parameters(self.policy, head)
+        self.head = cast(nn.Linear, head.layers[0])
         self._take_critic(critic)
         self._take_actor(trunk, "categorical", None)  # any that has no parameter of its own
 
@@ -309,8 +313,8 @@ def _read(policy: BasePolicy) -> _Networks:
     return _Networks(actor, _critic_of(policy), distribution, nvec)
 
 
-def _read_trunk(policy: BasePolicy) -> tuple[_Network, _Network, nn.Module]:
-    """Hidden layers of the actor, critic, and the last hidden activation, of a `policy` that explores by gSDE."""
+def _read_trunk(policy: BasePolicy) -> tuple[_Network, _Network, _Network, nn.Module]:
+    """Hidden layers of the actor, its last, critic, and last hidden activation, of a `policy` that explores by gSDE."""
     policy = _checked(policy, _METHODS)
     if type(policy.action_dist) is not StateDependentNoiseDistribution:
         raise _ObstacleError("it does not explore by gSDE (use_sde=False)")
@@ -320,7 +324,11 @@ def _read_trunk(policy: BasePolicy) -> tuple[_Network, _Network, nn.Module]:
         raise _ObstacleError(f"{hidden} has no layer")
     _check_limits(hidden, layers)
     *_, last = policy.get_submodule(hidden).children()
-    return _Network(layers, activation, _keys(policy)), _critic_of(policy), last
+    _check_type("action_net", policy.action_net, nn.Linear)
+    head = [cast(nn.Linear, policy.action_net)]
+    _check_limits("action_net", head)
+    trunk = _Network(layers, activation, _keys(policy))
+    return trunk, _Network(head, activation, (), policy.log_std), _critic_of(policy), last
 
 
 def is_perceptron(policy: BasePolicy) -> bool:

@@ -392,6 +392,17 @@ def test_a_graph_that_acts_otherwise_is_not_written(tmp_path, monkeypatch):
     assert (tmp_path / "model.onnx").read_text() == "old"
 
 
+def test_a_graph_that_onnxruntime_does_not_take_is_not_written(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("an opset under development")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    random_agent().save(tmp_path / "model.trpo")
+    with pytest.raises(RuntimeError, match="does not take the graph; nothing was written: an opset under development"):
+        export_onnx(tmp_path / "model.trpo")
+    assert not (tmp_path / "model.onnx").exists()
+
+
 @pytest.mark.parametrize("space", [Discrete(3), MultiBinary(2)], ids=str)
 def test_a_graph_that_chooses_otherwise_is_not_written(tmp_path, monkeypatch, space):
     random_agent(PLAIN, space).save(tmp_path / "model.trpo")

@@ -453,7 +453,7 @@ def _check_type(place: str, module: nn.Module, wanted: type[nn.Module]) -> None:
         raise _ObstacleError(f"{place} is a {type(module).__name__}, not a {wanted.__name__}")
 
 
-def _check_parameters(policy: ActorCriticPolicy, network: _Network) -> None:
+def _check_parameters(policy: BasePolicy, network: _Network) -> None:
     owners: dict[int, list[str]] = {}
     for name, parameter in policy.named_parameters(remove_duplicate=False):
         owners.setdefault(parameter.data_ptr(), []).append(name)

@@ -1,6 +1,7 @@
 """The drop-in beside the class it replaces, in one process: ``train()``, ``learn()``, and where the rest of it goes.
 
     python -m bench.compare_dropin [--env HalfCheetah-v5] [--rounds 9] [--updates 3] [--threads 1] [--out FILE]
+    python -m bench.compare_dropin --case NAME ...      one of bench.dropin_cases in its place
 
 ``trpo_fast.sb3.TRPO`` and ``sb3_contrib.TRPO`` are made with the same arguments, sb3-contrib's tuned settings for
 HalfCheetah: 2 environments x 1,024 steps, 25 CG iterations, 20 critic epochs with minibatches of 128, VecNormalize.
@@ -25,6 +26,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecNormalize
 
 import trpo_fast.sb3
+from bench import dropin_cases
 from bench.machine import describe
 from bench.rounds import (
     ENVIRONMENTS,
@@ -134,7 +136,15 @@ def _watched(function: Callable[..., Any], spent: Counter[str], part: str) -> Ca
 
 def main(argv: list[str] | None = None) -> int:
     """Print the ratios and the parts, and write every round as JSON."""
-    arguments = parse(parser_for("bench.compare_dropin", __doc__), argv)
+    parser = parser_for("bench.compare_dropin", __doc__)
+    parser.add_argument("--case", choices=dropin_cases.CASES, help="sb3-contrib's defaults with a kind of policy")
+    arguments = parse(parser, argv)
+    if arguments.case is not None:
+        counted, cpu_share = dropin_cases.compare(
+            *(arguments.case, arguments.env, arguments.rounds, arguments.updates, arguments.threads, arguments.seed)
+        )
+        write(arguments.out, "bench.compare_dropin", argv, counted, cpu_share, case=arguments.case)
+        return 0
     sides = [
         Side(name, kind, arguments.env, arguments.seed)
         for name, kind in (("trpo_fast.sb3", trpo_fast.sb3.TRPO), ("sb3-contrib", sb3_contrib.TRPO))

@@ -54,7 +54,9 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
         parser.error("want --rounds of at least 7 and --updates of at least 2")
     if arguments.out is None:
         several = f"-{arguments.threads}-threads" if arguments.threads > 1 else ""
-        arguments.out = result_path(parser.prog.rpartition(".")[2] + several)
+        case = getattr(arguments, "case", None)
+        name = parser.prog.rpartition(".")[2] if case is None else f"dropin_{case}"
+        arguments.out = result_path(name + several)
     torch.set_num_threads(arguments.threads)
     trpo_fast.set_num_threads(arguments.threads)
     return arguments

@@ -39,6 +39,7 @@ FLOORS = {
     "saved_state": 2,
     "deploy": 2,
     "onnx_export": 2,
+    "onnx_graph": 2,
     "threadpool": 2,
     "starting": 2,
     "state": 2,
@@ -62,7 +63,7 @@ FLOORS = {
 # threadpoolctl is optional: registered with where it is installed.
 LOW_FLOOR_PACKAGES = {"numpy", "safetensors", "threadpoolctl", "trpo_fast"}
 # What one of them needs besides, from an extra.
-EXTRA_PACKAGES = {"onnx_export": {"onnx", "onnxruntime"}}
+EXTRA_PACKAGES = {"onnx_export": {"onnxruntime"}, "onnx_graph": {"onnx"}}
 
 SOURCES = sorted(p for pattern in ("*.py", "*.pyi", "*.pyx", "*.pxd") for p in PACKAGE.rglob(pattern))
 CYTHON_IMPORT = re.compile(

@@ -287,6 +287,14 @@ static void F(critic_adam)(void *job_, int task, int thread) {
     if (part == 0) F(adam)(job, plan->forward_weight[last], plan->padded[last] + plan->padded[last + 1]);
 }
 
+/* What AdamW (Loshchilov & Hutter 2019) does before a step of Adam. */
+static void F(critic_decay)(const trpo_critic_fit *fit) {
+    const size_t items = trpo_critic_state_items(fit->network);
+    const REAL keep = (REAL)(1 - fit->learning_rate * fit->weight_decay);
+    REAL *theta = (REAL *)fit->state[0];
+    for (size_t i = 0; i < items; i++) theta[i] *= keep;
+}
+
 /* block: critic_block, or another that gives a minibatch's gradient. */
 INLINE trpo_adam_outcome F(critic_step_by)(const trpo_critic_fit *fit, size_t count, const int64_t *order, int64_t step,
                                            double *squares, void (*block)(void *job, int task, int thread)) {
@@ -316,6 +324,7 @@ INLINE trpo_adam_outcome F(critic_step_by)(const trpo_critic_fit *fit, size_t co
     trpo_parallel(job.blocks, threads, block, &job);
     *squares = 0;
     for (int i = 0; i < job.blocks; i++) *squares += fit->squares[i];
+    if (fit->weight_decay != 0) F(critic_decay)(fit);
     trpo_parallel(job.parts, threads, F(critic_adam), &job);
     return job.lost_parameter ? TRPO_ADAM_PARAMETER : (job.lost_moment ? TRPO_ADAM_SECOND_MOMENT : TRPO_ADAM_FINITE);
 }

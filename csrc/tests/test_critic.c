@@ -161,12 +161,13 @@ static void narrow(const trpo_kernels *k) {
     }
 }
 
-/* A linear model, R = -1/2 and no parameter yet: the gradient is the first row's observation. */
-static void adam(const trpo_kernels *k) {
+/* Adam and AdamW on a linear model, R = -1/2 and no parameter yet: the gradient is the first row's observation. */
+static void adam_with(const trpo_kernels *k, double weight_decay) {
     enum { N = 37 };
     const size_t widths[] = {N, 1};
     problem p;
     set_up(&p, k, 1, widths, TRPO_TANH, 1);
+    p.fit.weight_decay = weight_decay;
     double expected[N + 1] = {0}, em[N + 1] = {0}, ev[N + 1] = {0};
     for (size_t i = 0; i <= N; i++) set_item(k, p.parameters, i, 0);
     set_item(k, p.returns, 0, -0.5);
@@ -181,7 +182,8 @@ static void adam(const trpo_kernels *k) {
             const double g = 2 * error * (i < N ? item(k, p.observations, i) : 1);
             em[i] = 0.9 * em[i] + 0.1 * g;
             ev[i] = 0.999 * ev[i] + 0.001 * g * g;
-            expected[i] -= 1e-2 * em[i] / (1 - pow(0.9, step)) / (sqrt(ev[i] / (1 - pow(0.999, step))) + 1e-8);
+            expected[i] = expected[i] * (1 - 1e-2 * weight_decay) -
+                          1e-2 * em[i] / (1 - pow(0.9, step)) / (sqrt(ev[i] / (1 - pow(0.999, step))) + 1e-8);
         }
     }
     void *theta = malloc((N + 1) * k->item_size);
@@ -200,6 +202,11 @@ static void adam(const trpo_kernels *k) {
     }
     free(theta);
     tear_down(&p);
+}
+
+static void adam(const trpo_kernels *k) {
+    adam_with(k, 0);
+    adam_with(k, 0.5);
 }
 
 static void advantages(const trpo_kernels *k) {

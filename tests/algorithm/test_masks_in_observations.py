@@ -156,7 +156,8 @@ def test_a_part_that_is_called_so_and_is_no_mask_stays_an_input_with_one_warning
 
 def test_an_onnx_graph_has_no_input_for_it(tmp_path):
     pytest.importorskip("onnx")
-    from trpo_fast.onnx_export import export_onnx, onnx_model
+    from trpo_fast.onnx_export import export_onnx
+    from trpo_fast.onnx_graph import onnx_model
     from trpo_fast.saved_policy import read_policy
 
     trained().save(tmp_path / "model.trpo")

@@ -29,8 +29,12 @@ def test_export_writes_beside_the_model_what_plays_as_the_agent(command, trained
 
 def test_export_takes_a_model_file_and_replaces_what_was_there(command, trained, tmp_path):
     (tmp_path / "policy.onnx").write_text("old")
-    assert command("export", "run/model.trpo", "--format", "onnx", "--out", "policy.onnx").code == 0
-    onnx.checker.check_model(onnx.load(tmp_path / "policy.onnx"))
+    options = ("--out", "policy.onnx", "--precision", "float32", "--opset", "15")
+    assert command("export", "run/model.trpo", "--format", "onnx", *options).code == 0
+    model = onnx.load(tmp_path / "policy.onnx")
+    onnx.checker.check_model(model)
+    assert model.opset_import[0].version == 15
+    assert all(constant.data_type != onnx.TensorProto.DOUBLE for constant in model.graph.initializer)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["policy.onnx", "run"]
 
 
@@ -50,6 +54,7 @@ def test_a_checkpoint_serves_where_the_run_has_no_model_yet(command, trained):
         (("notes.txt", "--format", "onnx"), "notes.txt is truncated, or not a model file"),
         (("run", "--format", "onnx", "--out", "none/policy.onnx"), "cannot write none/policy.onnx: folder none does"),
         (("run", "--format", "onnx", "--out", "run"), "out: the folder run given; want the name of a file"),
+        (("run", "--format", "onnx", "--opset", "3"), "opset: 3 given; want 12 to"),
         (("own.trpo", "--format", "onnx"), "own.trpo: its policy is a module of its own"),
     ],
 )

@@ -61,6 +61,9 @@ def rollout(model, seed=5, callback=None):
 def assert_the_same_rollout(ours, theirs):
     for name in BUFFERS:
         one, other = getattr(ours.rollout_buffer, name), getattr(theirs.rollout_buffer, name)
+        if isinstance(other, dict):
+            assert list(one) == list(other)
+            one, other = (np.concatenate([a.ravel() for a in both.values()]) for both in (one, other))
         assert (one.dtype, one.shape) == (other.dtype, other.shape), name
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4, err_msg=name)
 
@@ -113,6 +116,49 @@ def test_other_observations_are_seen_as_sb3_sees_them(observations, no_torch_for
     theirs = make(sb3_contrib.TRPO, observations)
     rollout(theirs)
     assert_the_same_rollout(ours, theirs)
+
+
+PARTS = spaces.Dict(
+    {
+        "z": spaces.Box(-1.0, 1.0, (3,), np.float32),
+        "b": spaces.Box(-1.0, 1.0, (2, 2), np.float64),
+        "c": spaces.Discrete(3),
+        "a": spaces.MultiBinary(2),
+    }
+)
+ACTING = {
+    "dict": {"policy": "MultiInputPolicy", "observation_space": PARTS},
+    "dict, extractors apart": {
+        "policy": "MultiInputPolicy",
+        "observation_space": PARTS,
+        "policy_kwargs": {"share_features_extractor": False},
+    },
+    "gSDE": {"use_sde": True, "policy_kwargs": {"net_arch": {"pi": [16, 12], "vf": [8]}}},
+    "gSDE, often": {"use_sde": True, "sde_sample_freq": 3},
+    "gSDE, squashed": {"use_sde": True, "policy_kwargs": {"squash_output": True, "activation_fn": nn.ReLU}},
+    "gSDE, expln": {"use_sde": True, "policy_kwargs": {"use_expln": True, "full_std": False}},
+    "gSDE, dict": {"use_sde": True, "policy": "MultiInputPolicy", "observation_space": PARTS},
+}
+
+
+@pytest.mark.parametrize("case", ACTING)
+def test_dicts_and_gsde_act_compiled_as_sb3_does(case, no_torch_forward, monkeypatch):
+    ours, theirs = two(**ACTING[case])
+    rollout(ours)
+    generator = torch.get_rng_state()
+    monkeypatch.undo()
+    rollout(theirs)
+    assert_the_same_rollout(ours, theirs)
+    assert torch.equal(generator, torch.get_rng_state())
+    one, other = (model.policy.action_dist.distribution for model in (ours, theirs))
+    torch.testing.assert_close(one.stddev, other.stddev, rtol=1e-4, atol=1e-5)
+
+
+def test_gsde_without_a_hidden_layer_acts_in_torch():
+    ours, theirs = two(use_sde=True, policy_kwargs={"net_arch": []})
+    for model in (ours, theirs):
+        rollout(model)
+    np.testing.assert_array_equal(ours.rollout_buffer.actions, theirs.rollout_buffer.actions)
 
 
 @pytest.mark.parametrize("actions", SPACES)
@@ -375,7 +421,7 @@ def test_torchs_default_device_does_not_matter():
 
 
 def test_a_policy_that_cannot_be_compiled_acts_in_torch():
-    ours, theirs = two(use_sde=True)
+    ours, theirs = two(policy_kwargs={"activation_fn": nn.Mish})
     for model in (ours, theirs):
         rollout(model)
     for name in BUFFERS:

@@ -208,7 +208,14 @@ def mix_activations(policy):
 
 
 IMAGE = spaces.Box(0, 255, (3, 36, 36), np.uint8)
-DICT = spaces.Dict({"a": BOX, "b": spaces.Discrete(3)})
+DICT = spaces.Dict({"a": BOX, "image": IMAGE})
+
+
+def reorder(policy):
+    extractors = policy.vf_features_extractor.extractors
+    extractors.update({"a": extractors.pop("a")})
+
+
 OBSTACLES = {
     "OwnForward has its own forward": lambda: make_policy(policy_class=OwnForward),
     "OwnValues has its own predict_values": lambda: make_policy(policy_class=OwnValues),
@@ -219,8 +226,14 @@ OBSTACLES = {
     "pi_features_extractor is a NatureCNN": lambda: make_policy(
         observation_space=IMAGE, policy_class=ActorCriticCnnPolicy
     ),
-    "pi_features_extractor is a CombinedExtractor": lambda: make_policy(
+    "pi_features_extractor.extractors.image is a NatureCNN": lambda: make_policy(
         observation_space=DICT, policy_class=MultiInputActorCriticPolicy
+    ),
+    "vf_features_extractor has its keys in another order": lambda: changed(
+        reorder,
+        observation_space=spaces.Dict({"a": BOX, "b": BOX}),
+        policy_class=MultiInputActorCriticPolicy,
+        share_features_extractor=False,
     ),
     "pi_features_extractor is a OwnFlatten": lambda: make_policy(features_extractor_class=OwnFlatten),
     "use_sde=True": lambda: make_policy(use_sde=True),

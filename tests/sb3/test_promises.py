@@ -1,6 +1,7 @@
 """What the tests of sb3-contrib and Stable-Baselines3 promise of TRPO and of on-policy algorithms, kept by ours."""
 
 import inspect
+import re
 
 import gymnasium as gym
 import numpy as np
@@ -146,13 +147,38 @@ def test_dictionaries(channels_last):
     )
     extractor = {"features_extractor_kwargs": {"cnn_output_dim": 8}}
     model = learn("MultiInputPolicy", VecFrameStack(env, n_stack=2), policy_kwargs={"net_arch": [8]} | extractor)
-    assert "CombinedExtractor" in model.update_reason
+    assert "extractors.img is a NatureCNN" in model.update_reason
     evaluate_policy(model, model.get_env(), n_eval_episodes=1, warn=False)
 
 
 def test_dictionaries_are_normalized():
     env = DummyVecEnv([lambda: Toy(spaces.Dict({"a": spaces.Box(-1, 1, (3,))}), spaces.Discrete(2))])
-    learn("MultiInputPolicy", VecNormalize(env, norm_obs_keys=["a"]))
+    model = learn("MultiInputPolicy", VecNormalize(env, norm_obs_keys=["a"]))
+    assert (model.update_engine, model.critic_engine) == ("compiled", "compiled")
+
+
+@pytest.mark.parametrize(
+    ("policy", "observations", "settings", "says"),
+    [
+        ("MlpPolicy", spaces.Box(-1, 1, (3,)), {}, "device: meta given .* want device='cpu'"),
+        ("MlpPolicy", spaces.Box(-1, 1, (3,)), {"use_sde": True}, "device: meta given .* want device='cpu'"),
+        ("MultiInputPolicy", spaces.Dict({"a": spaces.Discrete(3)}), {}, "device: meta given .* want device='cpu'"),
+        ("MlpPolicy", spaces.Box(-1, 1, (3,)), {"policy_kwargs": {"activation_fn": nn.Mish}}, "run TRPO on the GPU"),
+        ("CnnPolicy", IMAGES, {}, None),
+    ],
+    ids=["mlp", "gSDE", "dict", "no kernel", "images"],
+)
+def test_a_perceptron_that_goes_to_a_gpu_is_told_once_of_the_cpu(
+    monkeypatch, recwarn, policy, observations, settings, says
+):
+    """The GPU is torch's meta device: it has shapes and no numbers."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("stable_baselines3.common.base_class.get_device", lambda _: torch.device("meta"))
+    env = DummyVecEnv([lambda: Toy(observations, spaces.Box(-1, 1, (2,)))])
+    TRPO(policy, env, **SMALL | {"device": "auto"} | settings)
+    told = [str(warning.message) for warning in recwarn if "device" in str(warning.message)]
+    assert len(told) == (says is not None)
+    assert says is None or re.search(says, told[0])
 
 
 class Regularized(BaseFeaturesExtractor):

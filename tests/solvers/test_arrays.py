@@ -148,7 +148,7 @@ def test_whatever_multiplies_serves_every_right_hand_side(kind, name):
     right = b if name is None else array_of(name, b)
 
     class Own:
-        shape = matrix.shape
+        shape, dtype = matrix.shape, matrix.dtype
 
         def __matmul__(self, v):
             assert type(v) is np.ndarray
@@ -167,6 +167,51 @@ def test_whatever_multiplies_serves_every_right_hand_side(kind, name):
     result = conjugate_gradient(A, right, max_iter=100, preconditioner=A, damping=0.1)
     np.testing.assert_allclose(np.asarray(result.x), np.linalg.solve(matrix + 0.1 * np.eye(40), b), rtol=1e-8)
     assert type(result.x) is type(right)
+
+
+class OfTensors:
+    """As torch's libraries have them, linear_operator for one."""
+
+    def __init__(self, matrix):
+        self.matrix, self.shape, self.dtype, self.device = matrix, matrix.shape, matrix.dtype, matrix.device
+
+    def __matmul__(self, v):
+        assert v.dtype == self.dtype
+        return self.matrix @ v
+
+
+class OfTensorsAlone(OfTensors):
+    """One that does not say of what it is."""
+
+    def __init__(self, matrix):
+        super().__init__(matrix)
+        del self.dtype, self.device
+
+    def __matmul__(self, v):
+        return self.matrix @ v
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta:UserWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["coo", "csr", "integers", "with a graph", "operator", "operator without a dtype"])
+def test_what_multiplies_tensors_alone_is_given_tensors(kind, dtype):
+    matrix, b = problem()
+    tensor = torch.from_numpy(matrix)
+    A = {
+        "coo": tensor.to_sparse(),
+        "csr": tensor.float().to_sparse_csr(),
+        "integers": (tensor * 100).round().long().to_sparse(),
+        "with a graph": OfTensors(tensor.clone().requires_grad_()),
+        "operator": OfTensors(tensor.float()),
+        "operator without a dtype": OfTensorsAlone(tensor.to(dtype)),
+    }[kind]
+    if kind == "integers":
+        matrix = np.round(matrix * 100)
+    right = torch.from_numpy(b).to(dtype)
+    for rhs in [right] if kind == "operator without a dtype" else [right, right.numpy()]:
+        result = conjugate_gradient(A, rhs, max_iter=100, preconditioner=A)
+        assert type(result.x) is type(rhs) and result.x.dtype == rhs.dtype
+        np.testing.assert_allclose(np.asarray(result.x), np.linalg.solve(matrix, b), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("graph", [False, True])
@@ -237,7 +282,13 @@ class Homeless(Elsewhere):
         ({"b": "b"}, TypeError, "b: wanted an ndarray, tensor or JAX array of float32 or float64, got str"),
         ({"A": torch.ones(2, 3)}, ValueError, r"A: .*square.*\(2, 3\)"),
         ({"A": torch.eye(3, dtype=torch.complex64)}, TypeError, "A: wanted real numbers, got a matrix of complex64"),
-        ({"A": torch.eye(3).to_sparse()}, TypeError, "A: .*[Ss]parse"),
+        (
+            {"A": torch.eye(3, dtype=torch.complex64).to_sparse()},
+            TypeError,
+            "A: a sparse tensor of torch.complex64 given",
+        ),
+        ({"A": torch.eye(4).to_sparse()}, ValueError, r"A: wanted shape \(3, 3\), got .*4"),
+        ({"A": OfTensors(torch.eye(3, device="meta"))}, TypeError, "A: one on meta given; want one on the CPU"),
         ({"A": torch.eye(3, device="meta")}, TypeError, "A: .*on meta"),
         ({"A": scipy.sparse.eye_array(4)}, ValueError, r"A: wanted shape \(3, 3\), got \(4, 4\)"),
         ({"A": 1j * scipy.sparse.eye_array(3)}, TypeError, "A: .*complex128"),

@@ -3,7 +3,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-def fit_error(returns: NDArray[Any], learning_rate: float, *, second_moment: bool) -> FloatingPointError: ...
+class NonFiniteError(FloatingPointError, ValueError): ...
+
+def fit_error(returns: NDArray[Any], learning_rate: float, *, second_moment: bool) -> NonFiniteError: ...
 
 class ValueKernel:
     def __init__(self, widths: Sequence[int], activation: str, dtype: Any) -> None: ...
@@ -33,6 +35,7 @@ class ValueKernel:
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
         seed: int | None = None,
         stream: int | None = None,
         first_epoch: int | None = None,

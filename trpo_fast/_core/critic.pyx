@@ -94,18 +94,25 @@ cdef tuple fit_arrays = (
 )
 
 
+class NonFiniteError(FloatingPointError, ValueError):
+    """A training met a number that is not finite: an outcome of arithmetic, and of the values that it was given.
+
+    Searches for settings take a ValueError for a trial that failed, and go on.
+    """
+
+
 def fit_error(returns, learning_rate, *, second_moment):
-    """FloatingPointError of a fit that would not have stayed finite.
+    """NonFiniteError of a fit that would not have stayed finite.
 
     `second_moment`: Adam's v is what would not, and not a loss or a parameter.
     """
     largest = f"returns of up to {np.abs(returns).max():g} in size"
     if second_moment:
-        return FloatingPointError(
+        return NonFiniteError(
             f"the value fit met a gradient whose square is infinite in {returns.dtype}, and so would be Adam's second "
             f"moment for good ({largest})"
         )
-    return FloatingPointError(
+    return NonFiniteError(
         f"the value fit met a loss or a parameter that is not finite (learning_rate={learning_rate}, {largest})"
     )
 
@@ -172,8 +179,8 @@ cdef class ValueKernel:
 
     def fit(
         self, parameters, first_moment, second_moment, observations, returns, *, adam_step, epochs, batch_size,
-        learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, seed=None, stream=None, first_epoch=None, order=None,
-        losses=None, stop=None, threads=None, bfloat16=False
+        learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0, seed=None, stream=None,
+        first_epoch=None, order=None, losses=None, stop=None, threads=None, bfloat16=False
     ):
         """Minibatch Adam on ``mean (V(s) - R)^2``: all epochs, without the GIL.
 
@@ -188,6 +195,8 @@ cdef class ValueKernel:
         returns : ndarray (B,)
         adam_step : int
             Adam steps taken so far.
+        weight_decay : float
+            AdamW's (Loshchilov & Hutter 2019): a step begins with phi times ``1 - learning_rate weight_decay``.
         order : ndarray (epochs, B) int64, optional
             The rows that each epoch meets, one after the other; then seed, stream and first_epoch are not wanted.
         losses : ndarray (epochs, ceil(B / batch_size)) float64, optional, written
@@ -211,7 +220,7 @@ cdef class ValueKernel:
         ------
         TypeError, ValueError
             `bfloat16` with a kernel of float64, or where this machine has no such products; an argument, by name.
-        FloatingPointError
+        NonFiniteError
             A parameter, or an item of Adam's v, would have become non-finite: the message says which.
             KeyboardInterrupt lands between minibatches, in the main thread. Either way, and where `stop` ended it, the
             three arrays are as they were before the call.
@@ -237,6 +246,7 @@ cdef class ValueKernel:
         core.learning_rate = number_of(learning_rate, "learning_rate")
         core.beta1, core.beta2 = number_of(beta1, "beta1"), number_of(beta2, "beta2")
         core.epsilon = number_of(epsilon, "epsilon")
+        core.weight_decay = number_of(weight_decay, "weight_decay")
         f.adam_step = counter_of(adam_step, "adam_step", INT64_MAX // 2)  # which every minibatch adds one to
         cdef int most = usable_threads()
         if threads is not None:
@@ -253,6 +263,8 @@ cdef class ValueKernel:
             raise ValueError(f"beta1, beta2: wanted numbers in [0, 1), got {beta1!r} and {beta2!r}")
         if not (core.epsilon > 0 and isfinite(core.epsilon)):
             raise ValueError(f"epsilon: wanted a finite number > 0, got {epsilon!r}")
+        if not (core.weight_decay >= 0 and isfinite(core.weight_decay)):
+            raise ValueError(f"weight_decay: {weight_decay!r} given; want a finite number >= 0")
         if [order is None] * 3 != [key_part is not None for key_part in (seed, stream, first_epoch)]:
             raise TypeError("order: wanted it, or seed, stream and first_epoch, but not both")
         core.observations = data_of(observations, "observations", self.code, 2, -1, self.widths[0], False)

@@ -222,7 +222,7 @@ cdef extern from "trpo/critic.h" nogil:
         const trpo_mlp *network
         const void *observations
         const void *returns
-        double learning_rate, beta1, beta2, epsilon
+        double learning_rate, beta1, beta2, epsilon, weight_decay
         int threads
         trpo_critic_bfloat16 bfloat16
     ctypedef struct trpo_critic_workspace:

@@ -379,6 +379,20 @@ def _add_export(commands: Any) -> None:
         metavar="FILE",
         help="(default the model file's name with the suffix .onnx: the two stay together)",
     )
+    export.add_argument(
+        "--precision",
+        choices=("float64", "float32"),
+        default="float64",
+        help="of what surrounds the network; float32: nothing in the graph is float64, for runtimes of small devices "
+        "(default %(default)s: as the agent computes)",
+    )
+    export.add_argument(
+        "--opset",
+        type=values.count,
+        metavar="N",
+        default=13,
+        help="version of ONNX's operators, 12 or newer (default %(default)s: every runtime in use knows it)",
+    )
     add_output(export)
 
 

@@ -12,8 +12,9 @@ from trpo_fast.onnx_export import export_onnx
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the policy for other runtimes; the file's name on stdout."""
+    options = {"precision": arguments.precision, "opset": arguments.opset}
     with user_errors(RuntimeError):
-        written = latest_of(arguments.run, lambda path: export_onnx(path, arguments.out))
+        written = latest_of(arguments.run, lambda path: export_onnx(path, arguments.out, **options))
     print(written.path)
     if written.difference is None:
         print("trpo-fast export: not compared with the policy in onnxruntime", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, SupportsIndex, cast
@@ -9,17 +10,20 @@ from typing import Any, ClassVar, SupportsIndex, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
 from trpo_fast._core.acting import ActorCritic, gaussian_actions
 
-from .networks import CompiledNetworks
+from .networks import CompiledActing, CompiledNetworks, CompiledTrunk, Observations
+
+_HALF_LOG_TAU = np.float32(math.log(2 * math.pi) / 2)
 
 
 @contextmanager
-def compiled_acting(policy: ActorCriticPolicy, networks: CompiledNetworks | None) -> Iterator[None]:
+def compiled_acting(policy: ActorCriticPolicy, networks: CompiledActing | None) -> Iterator[None]:
     """While it lasts, ``policy(observations)`` computes with `networks`, unless gradients are recorded.
 
     Actions, values and log-probabilities are Stable-Baselines3's up to rounding, of the same shapes and dtypes, and
@@ -30,7 +34,7 @@ def compiled_acting(policy: ActorCriticPolicy, networks: CompiledNetworks | None
     Parameters
     ----------
     policy : ActorCriticPolicy
-    networks : CompiledNetworks, optional
+    networks : CompiledActing, optional
         Of `policy`, refreshed; None leaves all as it is.
     """
     # The attribute that nn.Module.compile sets: calls go there, copies and pickles leave it out. Where it is taken, the
@@ -98,10 +102,53 @@ class _LateBernoulli(_Late, Bernoulli):
     make = _LateCategorical.make
 
 
+class _Exploration:
+    """gSDE behind the hidden layers, in NumPy: torch's calls would take longer than all the rest of acting."""
+
+    def __init__(self, policy: ActorCriticPolicy, networks: CompiledTrunk) -> None:
+        self._policy = policy
+        self._distribution = cast(StateDependentNoiseDistribution, policy.action_dist)
+        self._activation = networks.activation
+        # Live, like the networks' buffers.
+        self._weight, self._bias = networks.head.weight.detach().numpy().T, networks.head.bias.detach().numpy()
+        self._log_std = policy.log_std.detach().numpy()
+        self._known_log_std = self._log_std * np.nan
+        self._variance = self._log_std
+
+    def __call__(self, outputs: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:
+        """Actions (B, A) and log-probabilities (B,)."""
+        known = self._distribution
+        latent = self._activation(torch.from_numpy(outputs))
+        if known.bijector is not None:
+            distribution = self._policy._get_action_dist_from_latent(latent)
+            actions = distribution.get_actions(deterministic)
+            return actions, distribution.log_prob(actions)
+        if not np.array_equal(self._known_log_std, self._log_std):
+            self._known_log_std = self._log_std.copy()
+            self._variance = known.get_std(self._policy.log_std).square().numpy()
+        known._latent_sde = latent
+        features = latent.numpy()
+        means = features @ self._weight + self._bias
+        variance = np.square(features) @ self._variance + np.float32(known.epsilon)
+        noise = np.zeros_like(means) if deterministic else self._noise(features)
+        actions = means + noise
+        log_std = np.log(variance) / 2
+        log_probs = (np.square(actions - means) / (-2 * variance) - log_std).sum(1) - means.shape[1] * _HALF_LOG_TAU
+        known.distribution = _LateNormal(means, log_std)
+        return torch.from_numpy(actions), torch.from_numpy(log_probs.astype(np.float32, copy=False))
+
+    def _noise(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As `StateDependentNoiseDistribution.get_noise`: one matrix for each row, or one for all of them."""
+        matrices = self._distribution.exploration_matrices
+        if len(features) == 1 or len(features) != len(matrices):
+            return cast("NDArray[np.float32]", features @ self._distribution.exploration_mat.detach().numpy())
+        return cast("NDArray[np.float32]", np.matmul(features[:, np.newaxis], matrices.detach().numpy())[:, 0])
+
+
 class _CompiledCall:
     """``policy(observations, deterministic)``: actions (B, *shape), values (B, 1), log-probabilities (B,)."""
 
-    def __init__(self, policy: ActorCriticPolicy, networks: CompiledNetworks) -> None:
+    def __init__(self, policy: ActorCriticPolicy, networks: CompiledActing) -> None:
         self._policy = policy
         self._networks = networks
         self._shape = cast(tuple[int, ...], policy.action_space.shape)
@@ -115,13 +162,15 @@ class _CompiledCall:
             "categorical": self._categorical,
             "multicategorical": self._categorical,
             "bernoulli": self._bernoulli,
-        }[networks.actor.distribution]
+            "state_dependent": self._state_dependent,
+        }[networks.distribution]
+        self._explore = _Exploration(policy, networks) if isinstance(networks, CompiledTrunk) else None
 
-    def __call__(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, obs: Observations, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         networks = self._networks
         serves = (
             not torch.is_grad_enabled()
-            and not obs.requires_grad
+            and not any(part.requires_grad for part in (obs.values() if isinstance(obs, dict) else (obs,)))
             and networks.actor_parameters is self._parameters  # another, once they are refreshed within the rollout
             and networks.is_current()
         )
@@ -145,11 +194,9 @@ class _CompiledCall:
 
     def _categorical(self, outputs: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:
         parts = []
-        several = torch.from_numpy(outputs).split(self._networks.choices, dim=1)
+        several = torch.from_numpy(outputs).split(cast(CompiledNetworks, self._networks).choices, dim=1)
         late: list[Any] = [_LateCategorical(logits) for logits in several]
-        self._policy.action_dist.distribution = (
-            late if self._networks.actor.distribution == "multicategorical" else late[0]
-        )
+        self._policy.action_dist.distribution = late if self._networks.distribution == "multicategorical" else late[0]
         for logits in several:
             log_p = logits.log_softmax(1)
             p = log_p.softmax(1)
@@ -157,6 +204,11 @@ class _CompiledCall:
             parts.append((action, log_p.gather(1, action)))
         actions, log_probs = (torch.cat(columns, 1) for columns in zip(*parts, strict=True))
         return actions.reshape(-1, *self._shape), log_probs.sum(1)
+
+    def _state_dependent(self, outputs: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:
+        assert self._explore is not None
+        actions, log_probs = self._explore(outputs, deterministic)
+        return actions.reshape(-1, *self._shape), log_probs
 
     def _bernoulli(self, outputs: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:
         logits = torch.from_numpy(outputs)

@@ -18,8 +18,8 @@ from trpo_fast.engines.binding import check_deterministic
 from trpo_fast.policies.distributions import MultiCategorical
 from trpo_fast.rollout.batch import Batch
 
-from .networks import has_hook
-from .update import Observations, Samples
+from .networks import Observations, has_hook
+from .update import Samples
 
 
 class AutogradActor:

@@ -8,7 +8,7 @@ from stable_baselines3.common.policies import BasePolicy
 
 from trpo_fast.engines.value import FailedFits
 
-from .networks import CompiledCritic, CompiledNetworks
+from .networks import CompiledActing, CompiledCritic, CompiledNetworks, CompiledTrunk
 
 Kernels = TypeVar("Kernels", bound=CompiledCritic)
 
@@ -37,6 +37,7 @@ class Backend:
         self.failed_fits = FailedFits()
         self._networks: CompiledNetworks | str | None = None
         self._critic: CompiledCritic | str | None = None
+        self._trunk: CompiledTrunk | str | None = None
 
     def __reduce__(self) -> tuple[type[Backend], tuple[()]]:
         """A copy, or what a pickle gives, is a new one."""
@@ -46,6 +47,14 @@ class Backend:
         """The kernels of `policy` over the parameters that it has now, or why they cannot serve."""
         self._networks = _refreshed(CompiledNetworks, self._networks, policy)
         return self._networks
+
+    def acting(self, policy: BasePolicy) -> CompiledActing | None:
+        """The kernels that `policy` can act with; None where it has to by itself."""
+        networks = self.networks(policy)
+        if not isinstance(networks, str):
+            return networks
+        self._trunk = _refreshed(CompiledTrunk, self._trunk, policy)
+        return None if isinstance(self._trunk, str) else self._trunk
 
     def critic(self, policy: BasePolicy) -> CompiledCritic | str:
         """The kernel of the value function alone, for policies whose actor has none, or why it cannot serve."""

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from trpo_fast._core.critic import fit_error
@@ -21,7 +21,7 @@ from trpo_fast._core.critic import fit_error
 from .networks import CompiledCritic
 
 # Of an Adam's group, what the kernel does not do.
-_UNSERVED = ("amsgrad", "weight_decay", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay")
+_UNSERVED = ("amsgrad", "maximize", "capturable", "differentiable", "fused")
 # Of a rollout buffer, what decides which minibatches there are and what is in them.
 _BUFFER_METHODS = ("get", "_get_samples", "swap_and_flatten", "to_torch")
 
@@ -68,12 +68,13 @@ def _is_finite(state: dict[str, Any] | None) -> bool:
 
 def obstacle_to_compiled_fit(kernels: CompiledCritic, optimizer: Optimizer, buffer: RolloutBuffer) -> str | None:
     """Why `fit_compiled` would not be what `fit_by_torch` is, naming the culprit; None where it is."""
+    kind = DictRolloutBuffer if isinstance(buffer, DictRolloutBuffer) else RolloutBuffer
     for method in _BUFFER_METHODS:
-        standard = getattr(RolloutBuffer, method, None)
+        standard = getattr(kind, method, None)
         if getattr(type(buffer), method, None) is not standard or method in vars(buffer):
             return f"{type(buffer).__name__} has its own {method}"
-    if type(optimizer) is not Adam:
-        return f"the optimizer is {type(optimizer).__name__}, not Adam"
+    if type(optimizer) not in (Adam, AdamW):
+        return f"the optimizer is {type(optimizer).__name__}, not Adam or AdamW"
     if "step" in vars(optimizer) or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         return "the optimizer has a hook on its step"
     if _global_optimizer_pre_hooks or _global_optimizer_post_hooks:
@@ -84,10 +85,14 @@ def obstacle_to_compiled_fit(kernels: CompiledCritic, optimizer: Optimizer, buff
     for setting in _UNSERVED:
         if group.get(setting):
             return f"the optimizer has {setting}={group[setting]}"
-    numbers = {"lr": group["lr"], "beta1": group["betas"][0], "beta2": group["betas"][1], "eps": group["eps"]}
+    numbers = {name: group[name] for name in ("lr", "eps", "weight_decay")}
+    numbers |= {"beta1": group["betas"][0], "beta2": group["betas"][1]}
     for setting, value in numbers.items():
         if not isinstance(value, float | int):
             return f"the optimizer has {setting}={value!r}, not a number"
+    # torch before 2.7 has no such setting: AdamW is a class of its own.
+    if group["weight_decay"] and not group.get("decoupled_weight_decay", type(optimizer) is AdamW):
+        return f"the optimizer has weight_decay={group['weight_decay']} and is not AdamW"
     if not group["eps"] > 0:
         return f"the optimizer has eps={group['eps']}"
     steps = {float(optimizer.state[p]["step"]) if optimizer.state.get(p) else None for p in kernels.critic_tensors}
@@ -123,7 +128,10 @@ def fit_compiled(
     tensors = kernels.critic_tensors
     group = _group(optimizer, tensors)
     assert group is not None
-    observations = kernels.rows(torch.as_tensor(buffer.observations, device="cpu"))
+    given: Any = buffer.observations
+    observations = kernels.rows(
+        {key: _on_cpu(array) for key, array in given.items()} if isinstance(given, dict) else _on_cpu(given)
+    )
     returns = np.ascontiguousarray(buffer.returns.reshape(-1), np.float32)
     count = len(returns)
     batch_size = count if batch_size is None else min(batch_size, count)
@@ -145,12 +153,17 @@ def fit_compiled(
         beta1=group["betas"][0],
         beta2=group["betas"][1],
         epsilon=group["eps"],
+        weight_decay=group["weight_decay"],
         order=order,
         losses=losses,
     )
     kernels.bump_versions()
     _write_state(optimizer, tensors, step, first_moment, second_moment)
     return losses
+
+
+def _on_cpu(array: Any) -> Tensor:
+    return torch.as_tensor(array, device="cpu")
 
 
 def _group(optimizer: Optimizer, tensors: Sequence[Tensor]) -> dict[str, Any] | None:

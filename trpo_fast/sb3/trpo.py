@@ -16,11 +16,13 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.utils import explained_variance
 from torch import nn
 
+from trpo_fast._core.critic import NonFiniteError
+
 from .acting import compiled_acting
 from .autograd import AutogradActor
 from .backend import Backend
 from .critic import fit_by_torch, fit_compiled, obstacle_to_compiled_fit
-from .networks import CompiledNetworks
+from .networks import CompiledNetworks, is_perceptron
 from .update import BoundActor, CompiledActor, PolicyStep, Samples, update_policy
 
 # What sb3-contrib's train() calls: a subclass that overrides one of these means something by it.
@@ -98,9 +100,19 @@ class TRPO(sb3_contrib.TRPO):
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """Stable-Baselines3's own, with a policy that acts with compiled networks where it can."""
-        networks = self._backend.networks(self.policy)
-        with compiled_acting(self.policy, None if isinstance(networks, str) else networks):
+        with compiled_acting(self.policy, self._backend.acting(self.policy)):
             return super().collect_rollouts(*args, **kwargs)
+
+    def _maybe_recommend_cpu(self, *args: Any, **kwargs: Any) -> None:
+        """Stable-Baselines3's own knows neither kernels nor what of a Dict is flat."""
+        if self.device.type == "cpu" or not is_perceptron(self.policy):
+            super()._maybe_recommend_cpu(*args, **kwargs)
+            return
+        warnings.warn(
+            f"device: {self.device} given for a policy that is a multilayer perceptron; want device='cpu', where it "
+            "acts and is updated by compiled kernels, several times faster than on a GPU",
+            stacklevel=2,
+        )
 
     def train(self) -> None:
         """Update policy and value function with the rollout buffer.
@@ -108,9 +120,9 @@ class TRPO(sb3_contrib.TRPO):
         Raises
         ------
         FloatingPointError
-            An advantage or a return is not finite, and nothing was changed; or the third fit of the value function in a
-            row would not have stayed finite. The fits before it are warnings, and value function and optimizer are what
-            they were before each.
+            And ValueError, which searches for settings take for a trial that failed: an advantage or a return is not
+            finite, and no parameter was changed; or the third fit of the value function in a row would not have stayed
+            finite. The fits before it are warnings, and value function and optimizer are what they were before each.
         """
         obstacle = self._obstacle()
         if obstacle is not None:
@@ -123,28 +135,34 @@ class TRPO(sb3_contrib.TRPO):
         networks = self._backend.networks(self.policy)
 
         steps, objectives = [], []
-        # sb3-contrib's buffer yields one batch here, a buffer of one's own may yield several.
-        for data in self.rollout_buffer.get(batch_size=None):
-            samples = self._samples(data)
-            try:
+        before = [(parameter, parameter.detach().clone()) for parameter in self.policy.parameters()]
+        try:
+            # sb3-contrib's buffer yields one batch here, a buffer of one's own may yield several.
+            for data in self.rollout_buffer.get(batch_size=None):
+                samples = self._samples(data)
                 actor = self._bind(networks, samples)
-            except _UnservedError as obstacle:
-                np.random.set_state(generators[0])
-                torch.set_rng_state(generators[1])
-                self._train_as_sb3_contrib(str(obstacle))
-                return
-            step = update_policy(
-                actor,
-                kl_divisor=1 if self.paper_kl else actor.averaged_over,
-                max_kl=self.target_kl,
-                damping=self.cg_damping,
-                cg_max_steps=self.cg_max_steps,
-                shrinking_factor=self.line_search_shrinking_factor,
-                max_trials=self.line_search_max_iter,
-                device=self.policy.device,
-            )
-            steps.append(step)
-            objectives.append(float(samples.advantages.double().mean()) + step.improvement)
+                step = update_policy(
+                    actor,
+                    kl_divisor=1 if self.paper_kl else actor.averaged_over,
+                    max_kl=self.target_kl,
+                    damping=self.cg_damping,
+                    cg_max_steps=self.cg_max_steps,
+                    shrinking_factor=self.line_search_shrinking_factor,
+                    max_trials=self.line_search_max_iter,
+                    device=self.policy.device,
+                )
+                steps.append(step)
+                objectives.append(float(samples.advantages.double().mean()) + step.improvement)
+        except BaseException as error:  # of a batch after the first, too
+            with torch.no_grad():
+                for parameter, values in before:
+                    parameter.copy_(values)
+            if not isinstance(error, _UnservedError):
+                raise
+            np.random.set_state(generators[0])
+            torch.set_rng_state(generators[1])
+            self._train_as_sb3_contrib(str(error))
+            return
 
         self.last_step = steps[-1]
         losses = self._fit_critic(networks, actor.tensors)
@@ -191,7 +209,7 @@ class TRPO(sb3_contrib.TRPO):
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         for name, values in (("advantages", advantages), ("returns", data.returns)):
             if not values.isfinite().all():
-                raise FloatingPointError(f"rollout_buffer: wanted {name} that are finite numbers")
+                raise NonFiniteError(f"rollout_buffer: {name} that are not finite given; want finite numbers")
         return Samples(observations, actions, data.old_log_prob[every], advantages)
 
     def _bind(self, networks: CompiledNetworks | str, samples: Samples) -> BoundActor:

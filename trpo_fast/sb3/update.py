@@ -14,13 +14,11 @@ from trpo_fast._core.operator import Operator
 from trpo_fast.solvers import Direction, Status, StepSettings, conjugate_gradient, step_length, try_step
 from trpo_fast.solvers.trust_region import can_keep
 
-from .networks import CompiledNetworks
+from .networks import CompiledNetworks, Observations
 
 # sb3-contrib's conjugate_gradient_solver: scale of its random start, and what it compares r'r with.
 _START_SCALE = 1e-4
 _RESIDUAL_TOLERANCE = 1e-10
-
-Observations = torch.Tensor | dict[str, torch.Tensor]
 
 
 class Samples(NamedTuple):
@@ -79,7 +77,6 @@ class CompiledActor:
         self.tensors = networks.actor_tensors
         self._networks = networks
         self._kernel = networks.actor
-        assert isinstance(samples.observations, torch.Tensor)
         self._kernel.bind(
             networks.actor_parameters,
             networks.rows(samples.observations),

@@ -50,6 +50,33 @@ def as_numpy(value: Any, name: str) -> Any:
         raise TypeError(f"{name}: wanted an array that NumPy can read, got one of {value.dtype}: {error}") from error
 
 
+def is_sparse(value: Any) -> bool:
+    """Whether `value` is a torch tensor that is not dense, of any of its layouts."""
+    return is_tensor(value) and value.layout is not sys.modules["torch"].strided
+
+
+def sparse_as(value: Any, dtype: Any, name: str) -> Any:
+    """A sparse tensor with numbers of the NumPy `dtype`, without its graph; the TypeError begins with `name`."""
+    if value.is_complex():
+        raise TypeError(f"{name}: a sparse tensor of {value.dtype} given; want real numbers")
+    return value.detach().to(getattr(sys.modules["torch"], str(dtype)))
+
+
+def taker(operator: Any, make: Callable[[NDArray[Any]], Any] | None, name: str) -> Callable[[NDArray[Any]], Any] | None:
+    """What turns an ndarray into what the object `operator` multiplies; None where it takes it as it is.
+
+    That is a tensor of its dtype where that is torch's; an ndarray where it is NumPy's; and what `make` makes where it
+    has none. TypeError, which begins with `name`, where it is not on the CPU.
+    """
+    dtype, torch = getattr(operator, "dtype", None), sys.modules.get("torch")
+    if torch is None or not isinstance(dtype, torch.dtype):
+        return make if dtype is None else None
+    device = getattr(operator, "device", None)
+    if device is not None and torch.device(device).type != "cpu":
+        raise TypeError(f"{name}: one on {device} given; want one on the CPU")
+    return lambda v: torch.from_numpy(v).to(dtype)
+
+
 def maker(like: Any, name: str) -> Callable[[NDArray[Any]], Any] | None:
     """What turns an ndarray into an array of the library of `like`, which `as_numpy` could read; None for NumPy's own.
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from .._core import cg
 from .._core.operator import CallableOperator, DenseOperator, Operator
-from .arrays import as_numpy, in_kind, maker
+from .arrays import as_numpy, in_kind, is_sparse, maker, sparse_as, taker
 from .status import Status
 from .validation import require_bool, require_count, require_number
 
@@ -34,26 +34,29 @@ def as_operator(
 ) -> Operator:
     """`A` as a compiled operator of `size` and `dtype`.
 
-    A callable is given what `make` makes of an ndarray, see `arrays.maker`; everything else multiplies ndarrays.
+    A callable is given what `make` makes of an ndarray, see `arrays.maker`, an object what `arrays.taker` says.
     """
+    if is_sparse(A):
+        A = sparse_as(A, dtype, name)
     if isinstance(A, Operator):
         operator = A
-    elif isinstance(matrix := as_numpy(A, name), np.ndarray):
+    elif not is_sparse(A) and isinstance(matrix := as_numpy(A, name), np.ndarray):
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ValueError(f"{name}: wanted a square matrix, got shape {matrix.shape}")
         if not np.can_cast(matrix.dtype, dtype, "same_kind"):
             raise TypeError(f"{name}: wanted real numbers, got a matrix of {matrix.dtype}")
         operator = DenseOperator(np.ascontiguousarray(matrix, dtype=dtype))
     elif hasattr(A, "shape") and (hasattr(A, "matvec") or hasattr(A, "__matmul__")):
-        # scipy's LinearOperator and its sparse arrays, without importing scipy
+        # The LinearOperators and sparse arrays of scipy, torch and others, without importing them
         if tuple(A.shape) != (size, size):
             raise ValueError(f"{name}: wanted shape ({size}, {size}), got {tuple(A.shape)}")
-        operator = CallableOperator(A.matvec if hasattr(A, "matvec") else A.__matmul__, size, dtype, name)
+        multiply = A.matvec if hasattr(A, "matvec") else A.__matmul__
+        operator = CallableOperator(in_kind(multiply, taker(A, make, name), name), size, dtype, name)
     elif callable(A):
         operator = CallableOperator(in_kind(A, make, name), size, dtype, name)
     else:
         raise TypeError(
-            f"{name}: wanted a callable v -> A v, a dense or sparse array, a scipy LinearOperator or an Operator, "
+            f"{name}: wanted a callable v -> A v, a dense or sparse array, a LinearOperator or an Operator, "
             f"got {type(A).__name__}"
         )
     if operator.size != size:
@@ -89,9 +92,10 @@ def conjugate_gradient(
 
     Parameters
     ----------
-    A : callable, dense array, scipy LinearOperator or sparse array, or Operator
+    A : callable, dense or sparse array or tensor, LinearOperator, or Operator
         A callable maps ``v`` of shape ``(n,)`` to ``A @ v``. It is given an array of its own, of b's library, and may
-        return one of any.
+        return one of any. So is an object with ``shape`` and ``matvec`` or ``@`` that has no ``dtype``; one that has is
+        given that library's: tensors where it is torch's, as linear_operator's are, else ndarrays, as scipy's are.
     b : ndarray, CPU tensor of torch, or JAX array; float32 or float64, shape (n,)
         Right-hand side; not modified. Its dtype is the dtype of the solve. A tensor is read where it lies, and so is
         the array of any library that speaks the array API and DLPack. No gradient flows through the solve.

@@ -26,8 +26,9 @@ typedef struct {
     const void *observations; /* REAL, rows x widths[0] */
     const void *returns;      /* REAL, rows */
     double learning_rate, beta1, beta2, epsilon;
-    int threads; /* 1..TRPO_MAX_THREADS, that there is room for; results do not depend on it */
-    int blocks;  /* partial sums that there is room for */
+    double weight_decay; /* AdamW's: a step begins with the parameters times 1 - learning_rate weight_decay */
+    int threads;         /* 1..TRPO_MAX_THREADS, that there is room for; results do not depend on it */
+    int blocks;          /* partial sums that there is room for */
     /* work */
     void *state[3];                /* trpo_critic_state_items each: parameters, Adam's m and v */
     void *sums;                    /* blocks * trpo_critic_state_items: the gradient */

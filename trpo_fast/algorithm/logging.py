@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from trpo_fast.algorithm.callbacks import Callback, refuse_farther, refuse_others, require_writable, set_aside
+from trpo_fast.algorithm.events import Callback
+from trpo_fast.algorithm.run_files import refuse_farther, refuse_others, require_writable, set_aside
 from trpo_fast.algorithm.report import TIMINGS, UpdateReport
 from trpo_fast.model_file import checked_path, replace_file
 from trpo_fast.progress import read_progress

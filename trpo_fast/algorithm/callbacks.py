@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
 from trpo_fast.algorithm.checkpointing import CheckpointCallback
-from trpo_fast.algorithm.config import FINITE, RECENT_EPISODES
+from trpo_fast.algorithm.config import FINITE, POSITIVE_INTEGER, RECENT_EPISODES
 from trpo_fast.algorithm.evaluating import EvaluationCallback
 from trpo_fast.algorithm.events import Callback, CallbackLike, CallbackList, as_callback
 from trpo_fast.settings import checked
@@ -21,6 +23,7 @@ __all__ = [
     "CallbackList",
     "CheckpointCallback",
     "EvaluationCallback",
+    "EveryNTimesteps",
     "ProgressBar",
     "StopAtReturn",
     "as_callback",
@@ -42,6 +45,49 @@ class StopAtReturn(Callback):
         """False when the goal is reached."""
         returns = [value for value, _ in agent.recent_episodes][-self.episodes :]
         return len(returns) < self.episodes or sum(returns) / len(returns) < self.value
+
+
+_PASSED_ON = (
+    *("runs_last", "runs_behind", "of_first_rank", "infos"),
+    *("check_training_start", "on_rollout_end", "on_evaluation", "on_new_best", "on_training_end"),
+    *("get_state", "set_state"),
+)
+
+
+class EveryNTimesteps(Callback):
+    """Calls another callback's `on_update` after the first update behind every multiple of ``every`` timesteps alone.
+
+    Rollouts are whole, and partly stepped elsewhere: between two updates there is nothing to call. Timesteps are those
+    of the agent's life, so that a training that goes on does so where it would have. All other events, and the state,
+    are the callback's own.
+    """
+
+    def __init__(self, every: int, callback: Callback | Callable[[Any], Any]) -> None:
+        self.every: int = checked("every", every, POSITIVE_INTEGER)
+        self.callback = as_callback(callback)
+        for name in _PASSED_ON:
+            setattr(self, name, getattr(self.callback, name))
+        self._due = 0
+
+    @property
+    def run_folder(self) -> Path | None:
+        """That of the callback."""
+        return self.callback.run_folder
+
+    def on_training_start(self, agent: TRPO, total_timesteps: int) -> Any:
+        """Plan the first call at the next multiple."""
+        self._plan(agent)
+        return self.callback.on_training_start(agent, total_timesteps)
+
+    def on_update(self, agent: TRPO) -> Any:
+        """What the callback answers, when it is due."""
+        if agent.total_timesteps < self._due:
+            return None
+        self._plan(agent)
+        return self.callback.on_update(agent)
+
+    def _plan(self, agent: TRPO) -> None:
+        self._due = (agent.total_timesteps // self.every + 1) * self.every
 
 
 class ProgressBar(Callback):

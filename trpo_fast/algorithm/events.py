@@ -48,6 +48,14 @@ class Callback:
     """Names of what the environments' infos are asked for, "is_success" for example: numbers, in `Rollout.infos`.
     Looked at when a training starts; of several ranks those that callbacks of the first one ask for."""
 
+    @property
+    def run_folder(self) -> Path | None:
+        """A folder that is this training's alone while it lasts, if there is one; made and locked before the start.
+
+        ValueError where another training has it.
+        """
+        return None
+
     def check_training_start(self, agent: TRPO, total_timesteps: int) -> None:
         """Raise what stands against the training, and change nothing; of all callbacks before the first starts."""
 
@@ -76,7 +84,7 @@ class Callback:
         return None
 
     def on_evaluation(self, agent: TRPO, result: EvaluationResult) -> Any:
-        """After an evaluation of an :class:`EvaluationCallback`, of several ranks on the first; False ends the training."""
+        """After an evaluation by an :class:`EvaluationCallback`, of several ranks on the first; False ends it all."""
 
     def on_new_best(self, agent: TRPO, result: EvaluationResult) -> Any:
         """After `on_evaluation` of all callbacks, where the mean is the highest so far; False ends the training.

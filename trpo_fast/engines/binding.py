@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import Any
 
@@ -33,10 +32,7 @@ def checked_parameters(flat: FlatBuffer, expected: NDArray[Any] | None) -> NDArr
         raise ValueError(
             "policy: its parameters changed dtype, size or memory since the engine was made; make another engine"
         )
-    # A sum of squares is finite where all are; where it is not it may have overflown.
-    with np.errstate(over="ignore", invalid="ignore"):
-        square = np.dot(buffer, buffer)
-    if not math.isfinite(square) and not np.isfinite(buffer).all():
+    if not flat.is_finite():
         index = int(np.flatnonzero(~np.isfinite(buffer))[0])
         raise ValueError(f"policy: parameter {flat.name_at(index)!r} contains {buffer[index]}, wanted finite numbers")
     return buffer

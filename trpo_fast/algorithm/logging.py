@@ -17,12 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trpo_fast.algorithm.config import EPISODES_REMEMBERED
+from trpo_fast.algorithm.config import EPISODES_REMEMBERED, LOG
 from trpo_fast.algorithm.events import Callback
 from trpo_fast.algorithm.report import TIMINGS, UpdateReport
 from trpo_fast.algorithm.run_files import refuse_farther, refuse_others, require_writable, set_aside
 from trpo_fast.algorithm.sinks import (
-    FILES,
     CsvSink,
     FileSink,
     JsonLinesSink,
@@ -31,13 +30,13 @@ from trpo_fast.algorithm.sinks import (
     Tail,
     TensorBoardSink,
     WandbSink,
-    checked_sinks,
     has_tensorboard,
 )
 from trpo_fast.model_file import checked_path
 from trpo_fast.progress import read_progress
 from trpo_fast.ranks import Traffic
 from trpo_fast.run_models import newest_first
+from trpo_fast.settings import checked
 from trpo_fast.state import State
 
 if TYPE_CHECKING:
@@ -201,10 +200,12 @@ class RunLogger(Callback):
     ) -> None:
         if log is not None and tensorboard is not None:
             raise ValueError(f"tensorboard: {tensorboard!r} given with log={log!r}; want 'tensorboard' in log, or not")
-        names = ("csv", *(["tensorboard"] if tensorboard is not False else [])) if log is None else checked_sinks(log)
-        if folder is None and not {*names}.isdisjoint(FILES):
-            wanted = ", ".join(name for name in names if name in FILES)
-            raise ValueError(f"folder: None given; want a path, for {wanted}")
+        names = (
+            ("csv", *(["tensorboard"] if tensorboard is not False else [])) if log is None else checked("log", log, LOG)
+        )
+        of_files = [name for name in names if name in ("csv", "jsonl", "tensorboard")]
+        if folder is None and of_files:
+            raise ValueError(f"folder: None given; want a path, for {', '.join(of_files)}")
         # An environment may change the working folder.
         self.folder = None if folder is None else checked_path("folder", folder).absolute()
         self._files: list[FileSink] = [] if self.folder is None else [CsvSink(COLUMNS)]
@@ -293,7 +294,6 @@ class RunLogger(Callback):
             agent.logger.set_state({**agent.logger.get_state(), **late})
         self._first_timestep = done
         self._first_elapsed = float(kept[-1]["time/time_elapsed"] or 0.0) if kept else 0.0
-        self._began = time.perf_counter()
         self._warned = False
         self._off = []
         try:
@@ -305,6 +305,7 @@ class RunLogger(Callback):
                 self._position = replace(self._position, tails=tails)
             for live in self._live:
                 live.begin(agent, self.folder, resumed)
+            self._began = time.perf_counter()
             self._write_waiting()
         except BaseException:  # a callback that was not started is not ended either
             self._close()

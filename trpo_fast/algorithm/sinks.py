@@ -19,7 +19,6 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from tqdm.auto import tqdm
 
 from trpo_fast.model_file import replace_file
-from trpo_fast.settings import names_near
 from trpo_fast.state import State
 
 if TYPE_CHECKING:
@@ -339,17 +338,3 @@ class WandbSink(LiveSink):
         run, self._run = self._run, None
         if run is not None and self._own:
             run.finish()
-
-
-SINKS = ("csv", "jsonl", "tensorboard", "wandb", "table")
-FILES = ("csv", "jsonl", "tensorboard")
-
-
-def checked_sinks(names: Any) -> tuple[str, ...]:
-    """Names of sinks, of a sequence or with commas in between, each once; ValueError names one that is none."""
-    found = names.split(",") if isinstance(names, str) else list(names)
-    found = [name.strip() if isinstance(name, str) else name for name in found]
-    for name in found:
-        if name not in SINKS:
-            raise ValueError(f"log: {name!r} given; {names_near(str(name), SINKS, 'want some of')}")
-    return tuple(dict.fromkeys(found))

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 import trpo_fast
-from trpo_fast.algorithm.config import CHECKPOINT_SECONDS, CHECKPOINTS_KEPT, TRPOConfig
+from trpo_fast.algorithm.config import CHECKPOINT_SECONDS, CHECKPOINTS_KEPT, LOG, TRPOConfig
 
 TIMESTEPS = 1_000_000
 EVAL_EPISODES = 20
@@ -132,6 +132,13 @@ def _add_train(commands: Any) -> None:
         type=_count_or_zero,
         metavar="N",
         help=f"played at the end (default {EVAL_EPISODES}; 0: none)",
+    )
+    train.add_argument(
+        "--log",
+        type=_sinks,
+        metavar="NAMES",
+        help=f"where rows of numbers go: {LOG.want}; csv in any case (default csv, and tensorboard where it is "
+        "installed)",
     )
     settings = train.add_argument_group("settings", "fields of TRPOConfig, whose documentation gives the reasons")
     for entry in dataclasses.fields(TRPOConfig):
@@ -301,6 +308,13 @@ def _text(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("'' given; want it with a value, or left out")
     return text
+
+
+def _sinks(text: str) -> Any:
+    try:
+        return LOG.convert(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} given; want {LOG.want}") from None
 
 
 def _whole_number(text: str, least: int) -> int:

@@ -86,8 +86,10 @@ def test_python_in_the_page_on_building_runs_and_is_right(block, tmp_path, monke
     exec(compile(block, "building.md", "exec"), {})
 
 
-@pytest.mark.parametrize("block", blocks("docs/runs.md"), ids=lambda b: b.splitlines()[0][:40])
-def test_python_in_the_page_on_runs_runs(block, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "block", blocks("docs/runs.md") + blocks("docs/callbacks.md"), ids=lambda b: b.splitlines()[0][:40]
+)
+def test_python_in_the_pages_on_runs_and_callbacks_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "runs.md", "exec"), {"__name__": "runs"})
 

@@ -244,3 +244,17 @@ def test_a_callback_of_every_n_timesteps_is_called_at_the_first_update_behind_ea
     agent.learn(6 * STEPS, callback=callback(), reset_num_timesteps=False)
     assert found == [3 * STEPS, 5 * STEPS, 7 * STEPS]
     assert make_agent().learn(5 * STEPS, callback=EveryNTimesteps(STEPS, lambda agent: False)).num_updates == 1
+
+
+def test_an_evaluation_that_is_made_again_behind_its_own_best_file_is_a_new_best_again(make_agent, tmp_path):
+    def callback():
+        return EvaluationCallback(2 * STEPS, best_path=tmp_path / "best.trpo")
+
+    agent = with_means(make_agent(), 5.0)
+    agent.learn(STEPS, callback=callback())
+    agent.save(tmp_path / "m.trpo")
+    agent.learn(STEPS, callback=callback(), reset_num_timesteps=False)  # as if it were killed then
+    again, hears = with_means(TRPO.load(tmp_path / "m.trpo"), 5.0), Hears()
+    again.learn(STEPS, callback=[callback(), hears], reset_num_timesteps=False)
+    assert hears.calls == [5.0, "best", "update"] and again.callback_states == agent.callback_states
+    again.close()

@@ -115,8 +115,8 @@ class EvaluationCallback(Callback):
 
     def get_state(self) -> State:
         """When the next evaluation is due, the best mean, and for how many evaluations it has been that."""
-        found = {} if self._best == -math.inf else {"best": self._best, "without_better": self._without_better}
-        return {"every": self.every, "due": self._due, **found}
+        best = None if self._best == -math.inf else self._best
+        return {"every": self.every, "due": self._due, "best": best, "without_better": self._without_better}
 
     def set_state(self, state: State) -> None:
         """Go on with the plan of before, where `every` is the same."""
@@ -162,8 +162,9 @@ class EvaluationCallback(Callback):
                     stacklevel=2,
                 )
         resumed, self._resumed = self._resumed, {}
-        if "best" in resumed:  # a file may be from after that
-            self._best, self._without_better = resumed["best"], resumed["without_better"]
+        if "best" in resumed:  # the file may be from after that
+            self._best = -math.inf if resumed["best"] is None else resumed["best"]
+            self._without_better = resumed["without_better"]
         self._due = resumed["due"] if resumed.get("every") == self.every else self._after(agent)
         if self._at_start and agent.total_timesteps == 0:
             self._due = 0

@@ -133,7 +133,8 @@ class TRPOConfig:
     warm_up_steps: int = setting(
         256,
         COUNT,
-        "steps of each environment before the first rollout, only to start the running statistics",
+        "steps of each environment before the first rollout, only to start the running statistics; no more than the "
+        "training asks for, up to its horizon",
         why="covers whole episodes, so the first reward scale is not that of an episode's beginning: with 32, one of "
         "nine Pendulum-v1 runs never recovered from it; they train nothing and count as no timestep",
     )

@@ -39,7 +39,7 @@ help:
 	@echo 'make scaling  two ranks under torchrun beside one and the plain program, and the tables of docs/scaling.md'
 	@echo 'make report   tables and picture of README.md and docs/benchmarks.md from bench/results'
 	@echo 'make lint     ruff, mypy, cython-lint, clang-format; changes nothing'
-	@echo 'make format   ruff, clang-format, docs/configuration.md and docs/networks.md, in place'
+	@echo 'make format   ruff, clang-format, docs/configuration.md, networks.md and report.md, in place'
 	@echo 'make asan     the C tests under the address and undefined-behaviour sanitizers'
 	@echo 'make tsan     the C tests under the thread sanitizer'
 	@echo 'make valgrind aarch64   the C tests under memcheck; cross-compiled, under qemu-user'
@@ -78,6 +78,7 @@ format: $(STAMPS)/extras-dev
 	$(BIN)/clang-format -i $(C_FILES)
 	$(BIN)/python docs/generate_configuration.py
 	$(BIN)/python docs/generate_networks.py
+	$(BIN)/python docs/generate_report.py
 
 asan:
 	$(MAKE) -j $(JOBS) -C csrc/tests

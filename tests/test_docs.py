@@ -31,6 +31,11 @@ def test_the_page_of_networks_is_the_table_that_the_tests_run():
     assert page["PAGE"].read_text(encoding="utf-8") == page["render"]()
 
 
+def test_the_page_of_the_report_has_the_symptoms_that_the_command_knows():
+    page = runpy.run_path(str(ROOT / "docs" / "generate_report.py"))
+    assert page["PAGE"].read_text(encoding="utf-8") == page["render"](), "run `make format`"
+
+
 @pytest.mark.parametrize("path", report.PAGES, ids=lambda path: path.name)
 def test_benchmark_tables_are_those_that_the_results_make(path):
     page = path.read_text(encoding="utf-8")

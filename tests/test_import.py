@@ -133,5 +133,19 @@ def test_version_is_that_of_the_installed_distribution():
     assert trpo_fast.__version__ == version("trpo-fast")
 
 
-def test_plotting_loads_neither_torch_nor_gymnasium():
-    assert not loaded_after("import trpo_fast.cli.plot") & {"torch", "gymnasium", "matplotlib"}
+@pytest.mark.parametrize(
+    "command", ["plot a a --out a.svg", "plot a --group seed --out a.html", "report a --out report.html"]
+)
+def test_plots_and_reports_load_neither_torch_nor_gymnasium(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.json").write_text('{"environment": {"id": "Hopper-v5"}, "seed": 0, "config": {}}')
+    header = "time/total_timesteps,time/time_elapsed,rollout/ep_rew_mean,train/status\n"
+    (tmp_path / "a" / "progress.csv").write_text(header + "1000,1.0,5.0,0\n2000,2.0,6.0,0\n")
+    loaded = loaded_after(f"from trpo_fast.cli.main import main; assert main({command.split()}) == 0")
+    assert "matplotlib" in loaded and not loaded & {"torch", "gymnasium", "pandas"}
+
+
+def test_what_draws_is_loaded_when_something_is_drawn():
+    modules = "trpo_fast.cli.plot, trpo_fast.cli.report"
+    assert not loaded_after(f"import {modules}") & {"torch", "gymnasium", "matplotlib"}

@@ -5,7 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from trpo_fast.statistics import estimate, interquartile_mean, lowest_for_nan, normalized, on_one_grid
+from trpo_fast.statistics import (
+    estimate,
+    interquartile_mean,
+    lowest_for_nan,
+    normalized,
+    on_one_grid,
+    probability_of_improvement,
+)
 
 
 def test_interquartile_mean_of_a_multiple_of_four_is_the_mean_of_the_middle_half():
@@ -108,3 +115,35 @@ def test_curves_meet_on_the_steps_that_all_of_them_have():
 def test_curves_without_a_step_in_common_are_refused():
     with pytest.raises(ValueError, match="curves: one begins at step 50, another ends at 20; want some steps in all"):
         on_one_grid([([0, 10, 20], [0, 10, 20]), ([50, 60], [1, 3])])
+
+
+def test_probability_of_improvement_counts_every_pair_and_ties_by_half():
+    one, other = [1.0, 2.0, 5.0], [2.0, 0.0, 3.0, 5.0]
+    wins = [(x > y) + (x == y) / 2 for x in one for y in other]
+    found = probability_of_improvement([(one, other)])
+    assert found.value == pytest.approx(np.mean(wins), rel=1e-14)
+    assert probability_of_improvement([(other, one)]).value == pytest.approx(1 - np.mean(wins), rel=1e-14)
+    # Of two tasks it is the mean, however many seeds either has.
+    assert probability_of_improvement([(one, other), ([1.0], [0.0])]).value == pytest.approx((np.mean(wins) + 1) / 2)
+
+
+def test_interval_of_the_probability_of_improvement_is_that_of_every_possible_resample():
+    one, other = np.array([1.0, 3.0, 6.0]), np.array([0.0, 2.0, 4.0])
+    every = [
+        np.mean(np.sign(one[list(a)][:, None] - other[list(b)][None, :]) / 2 + 0.5)
+        for a in itertools.product(range(3), repeat=3)
+        for b in itertools.product(range(3), repeat=3)
+    ]
+    low, high = np.quantile(every, [0.025, 0.975], method="inverted_cdf")
+    found = probability_of_improvement([(one, other)], resamples=40_000)
+    # As above: the distribution has steps of a ninth.
+    assert found.interval == (pytest.approx(low), pytest.approx(high))
+
+
+def test_a_probability_of_fewer_than_three_seeds_has_no_interval():
+    assert probability_of_improvement([([1.0, 2.0], [0.0] * 5)]).interval is None
+    for bad in ([], [([], [1.0])]):
+        with pytest.raises(ValueError, match="scores: none given"):
+            probability_of_improvement(bad)
+    with pytest.raises(ValueError, match="scores: NaN given"):
+        probability_of_improvement([([np.nan], [1.0])])

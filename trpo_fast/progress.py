@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trpo_fast.model_file import checked_path
 
@@ -38,3 +42,17 @@ def read_progress(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     except (csv.Error, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}; want the columns of trpo-fast train") from error
     return rows
+
+
+def as_columns(rows: Iterable[Mapping[str, str]]) -> dict[str, NDArray[np.float64]]:
+    """The numbers of `read_progress` by column, a row each; NaN where there was none, or a text that is no number."""
+    rows = list(rows)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: np.array([_number(row.get(name)) for row in rows], np.float64) for name in names}
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return float("nan")

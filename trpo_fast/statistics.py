@@ -22,7 +22,7 @@ RESAMPLES = 10_000
 
 
 class Estimate(NamedTuple):
-    """An interquartile mean with its interval; both are scalars, or have one item for each point of a curve."""
+    """An interquartile mean, or a probability, with its interval: scalars, or an item for each point of a curve."""
 
     value: NDArray[np.float64]
     interval: tuple[NDArray[np.float64], NDArray[np.float64]] | None  # None: fewer than FEWEST_SEEDS seeds
@@ -78,6 +78,44 @@ def estimate(
         means = means.reshape(resamples, *value.shape)
     tail = 50 * (1 - confidence)
     low, high = np.percentile(means, [tail, 100 - tail], axis=0)
+    return Estimate(value, (np.asarray(low), np.asarray(high)))
+
+
+def probability_of_improvement(
+    tasks: Sequence[tuple[ArrayLike, ArrayLike]], *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """Probability that a run of one kind scores higher than one of another, a tie counting half; mean over tasks.
+
+    Parameters
+    ----------
+    tasks : sequence of (scores, scores), each array_like of shape (seeds,)
+        Of each task the scores of either kind, whose numbers of seeds may differ. No unit is needed: within a task
+        scores are compared alone. The percentile interval is that of the bootstrap that draws whole seeds, each kind's
+        of each task from its own.
+    seed : int
+        Of the draws: the same scores give the same interval.
+
+    Raises
+    ------
+    ValueError
+        There is no task, one has no score of a kind, or a score is NaN (:func:`lowest_for_nan`).
+    """
+    pairs = [(np.asarray(one, np.float64), np.asarray(other, np.float64)) for one, other in tasks]
+    if not pairs or not all(map(len, (scores for pair in pairs for scores in pair))):
+        raise ValueError("scores: none given; want at least one of each kind for each task")
+    if any(np.isnan(scores).any() for pair in pairs for scores in pair):
+        raise ValueError("scores: NaN given; want numbers, see lowest_for_nan")
+    better = [(1.0 + np.sign(one[:, None] - other[None, :])) / 2 for one, other in pairs]
+    value = np.asarray(np.mean([table.mean() for table in better]))
+    if min(len(scores) for pair in pairs for scores in pair) < FEWEST_SEEDS:
+        return Estimate(value, None)
+    generator = np.random.default_rng(seed)
+    means = np.zeros(resamples)
+    for table in better:  # of drawn seeds the mean is that of the table weighted by how often each was drawn
+        rows, columns = (generator.multinomial(n, np.full(n, 1 / n), size=resamples) / n for n in table.shape)
+        means += np.einsum("ri,ij,rj->r", rows, table, columns, optimize=True) / len(better)
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(means, [tail, 100 - tail])
     return Estimate(value, (np.asarray(low), np.asarray(high)))
 
 

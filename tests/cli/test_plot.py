@@ -1,6 +1,7 @@
 """Curves of several seeds; what ``trpo-fast plot`` does for single runs is in test_commands."""
 
 import json
+import re
 
 import pytest
 
@@ -37,9 +38,12 @@ def test_groups_are_named_by_the_settings_in_which_they_differ(command, make_run
         make_run(f"a{seed}", seed, 1.0)
         make_run(f"b{seed}", seed, 2.0, gamma=0.9)
     result = command("plot", "a0", "b0", "a1", "b1", "a2", "b2", "--group", "seed")
-    first, second, _ = result.out.splitlines()
+    first, second, improvement, _ = result.out.splitlines()
     assert first.startswith("Hopper-v5, gamma 0.99: 1 at") and "interval 1 to 1" in first
     assert second.startswith("Hopper-v5, gamma 0.9: 2 at") and "interval 2 to 2" in second
+    assert improvement == (
+        "gamma 0.99 beats gamma 0.9 with probability 0.00, 95% interval 0.00 to 0.00 (Hopper-v5 at 2,000 timesteps)"
+    )
 
 
 def test_runs_that_step_their_copies_elsewhere_to_the_same_bits_are_of_one_group(command, make_run, tmp_path):
@@ -111,3 +115,57 @@ def test_the_folder_of_a_logger_alone_is_drawn(command, make_run, tmp_path):
     (tmp_path / "a" / "config.json").unlink()
     assert command("plot", "a").code == 0
     assert (tmp_path / "a" / "curve.png").exists()
+
+
+@pytest.mark.parametrize(("suffix", "begins"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")])
+def test_the_suffix_says_what_the_picture_is(command, make_run, tmp_path, suffix, begins):
+    make_run("a", 0, 1.0)
+    assert command("plot", "a", "--out", f"x{suffix}").out == f"x{suffix}\n"
+    assert (tmp_path / f"x{suffix}").read_bytes().startswith(begins)
+
+
+def test_another_suffix_is_refused_before_anything_is_read(command):
+    result = command("plot", "nothing", "--out", "x.jpg")
+    assert result.code == 2
+    assert "--out: x.jpg given; want a name that ends in .png, .svg, .pdf or .html" in result.err
+
+
+def test_a_page_has_the_picture_and_the_tables_in_it_and_loads_nothing(command, make_run, tmp_path):
+    for seed in range(3):
+        make_run(f"a{seed}", seed, 1.0)
+        make_run(f"b{seed}", seed, 2.0, gamma="<0.9>")
+    command("plot", "a0", "a1", "a2", "b0", "b1", "b2", "--group", "seed", "--out", "x.html")
+    page = (tmp_path / "x.html").read_text()
+    assert page.count("<svg") == 1 and "Probability of improvement" in page
+    assert "<td>gamma 0.99</td><td>gamma &lt;0.9&gt;</td><td>0.00</td><td>0.00 to 0.00</td>" in page
+    assert not re.search(r"<(script|link|img|iframe|image)|@import|url\((?!#)|src=|href=\"(?!#)", page)
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_a_folder_of_runs_stands_for_the_runs_in_it(command, make_run, tmp_path):
+    (tmp_path / "runs" / "deep").mkdir(parents=True)
+    for seed, name in enumerate(("runs/a", "runs/b", "runs/deep/c")):
+        make_run(name, seed, 1.0)
+    make_run("runs/begun", 5, 1.0)
+    (tmp_path / "runs/begun/progress.csv").write_text(HEADER + "500,0.5,\n")
+    result = command("plot", "runs", "--group", "seed")
+    assert "mean of 3 seeds" in result.out and "runs/begun has no finished episode: left out" in result.err
+    (tmp_path / "empty").mkdir()
+    result = command("plot", "empty")
+    assert result.code == 2
+    assert "run: empty given; want a run's folder with progress.csv, or a folder of such" in result.err
+
+
+def test_improvement_is_over_the_environments_that_two_settings_have_in_common(command, make_run):
+    for seed in range(3):
+        make_run(f"a{seed}", seed, 1.0)
+        make_run(f"b{seed}", seed, 2.0, gamma=0.9)
+        make_run(f"c{seed}", seed, 7.0, env="Ant-v5")
+        make_run(f"d{seed}", seed, 3.0, env="Ant-v5", gamma=0.9)
+        make_run(f"e{seed}", seed, 3.0, env="Walker2d-v5", gamma=0.5)
+    result = command("plot", ".", "--group", "seed")
+    assert [line for line in result.out.splitlines() if "beats" in line] == [
+        "gamma 0.99 beats gamma 0.9 with probability 0.50, 95% interval 0.50 to 0.50 (Hopper-v5 at 2,000 timesteps, "
+        "Ant-v5 at 2,000 timesteps)"
+    ]

@@ -41,9 +41,16 @@ class EvaluationResult(NamedTuple):
 
 
 def evaluate(
-    agent: TRPO, episodes: Any, deterministic: bool, seed: int | None, env: Any, max_steps: Any
+    agent: TRPO,
+    episodes: Any,
+    deterministic: bool,
+    seed: int | None,
+    env: Any,
+    max_steps: Any,
+    *,
+    copies: int | None = None,
 ) -> EvaluationResult:
-    """As :meth:`TRPO.evaluate` says."""
+    """As :meth:`TRPO.evaluate` says; in at most so many copies as the training has, or in ``copies``."""
     episodes = checked("episodes", episodes, POSITIVE_INTEGER)
     limit = agent.config.evaluation_max_steps if max_steps is None else max_steps
     limit = checked("max_steps", limit, POSITIVE_INTEGER)
@@ -51,7 +58,7 @@ def evaluate(
     training = agent.training_environments
     if training.steps_in(env):
         raise ValueError(OWN_ENVIRONMENT)
-    environments = training.apart(env, min(episodes, agent.num_envs))
+    environments = training.apart(env, copies or min(episodes, agent.num_envs))
     try:
         player = agent.make_player(seed, EVALUATION_STREAM, narrow=environments.narrow_acting)
         # Not the seed itself: the training's environments may have been seeded with it.

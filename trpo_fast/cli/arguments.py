@@ -15,6 +15,7 @@ from trpo_fast.algorithm.config import CHECKPOINT_SECONDS, CHECKPOINTS_KEPT, LOG
 
 TIMESTEPS = 1_000_000
 EVAL_EPISODES = 20
+FPS = 25
 # Those of EnvironmentRecipe, whose module needs Gymnasium.
 VECTORIZATIONS = ("sync", "workers", "async", "vector", "envpool")
 SAME_BITS = VECTORIZATIONS[:3]  # copies of one environment each, wherever they step
@@ -54,6 +55,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_eval(commands)
     _add_plot(commands)
+    _add_report(commands)
+    _add_record(commands)
     _add_export(commands)
     _add_bench(commands)
     info = commands.add_parser("info", help="versions, instruction set and threads of this installation")
@@ -205,16 +208,64 @@ def _add_eval(commands: Any) -> None:
 def _add_plot(commands: Any) -> None:
     plot = commands.add_parser("plot", help="draw learning curves")
     plot.set_defaults(module="plot")
-    plot.add_argument("runs", nargs="+", type=_text, metavar="RUN", help="folders of runs, one curve each")
+    plot.add_argument(
+        "runs", nargs="+", type=_text, metavar="RUN", help="folders of runs, one curve each, or folders of such folders"
+    )
     plot.add_argument(
         "--group",
         choices=("seed",),
         help="seed: one curve for the runs that differ in nothing but their seed, the interquartile mean with a 95%% "
-        "bootstrap interval",
+        "bootstrap interval, and how probably each setting does better than each other",
     )
     plot.add_argument(
-        "--out", type=_text, metavar="PNG", help="(default RUN/curve.png; curves.png here for several runs)"
+        "--out",
+        type=_text,
+        metavar="FILE",
+        help="picture, .png, .svg or .pdf, or page with tables, .html (default RUN/curve.png; curves.png here for "
+        "several runs)",
     )
+
+
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report",
+        help="say how a training went, what looks wrong and what to try",
+        description="Say how a training went: return, KL, line search, solve, critic, exploration and times, in a page "
+        "and in words; what looks wrong, why that may be, and what to try. docs/report.md explains each.",
+    )
+    report.set_defaults(module="report")
+    report.add_argument("run", type=_text, metavar="RUN", help="folder of a run, under way or ended")
+    report.add_argument("--out", type=_text, metavar="HTML", help="the page (default RUN/report.html)")
+    report.add_argument("--text", action="store_true", help="print the words alone, without a page (and matplotlib)")
+    report.add_argument("--json", action="store_true", help="one JSON line in place of the words")
+
+
+def _add_record(commands: Any) -> None:
+    record = commands.add_parser(
+        "record",
+        help="film episodes of a trained agent, without a display",
+        description="Film episodes that eval would play, without a display: a GIF, or an MP4 with the record extra.",
+    )
+    record.set_defaults(module="record")
+    record.add_argument("run", type=_text, metavar="RUN", help="folder of a run, or a model file")
+    record.add_argument(
+        "--out", type=_text, metavar="FILE", help="film, .gif or .mp4 (default episode.gif beside the model file)"
+    )
+    record.add_argument("--episodes", type=_count, default=1, metavar="N", help="one after the other (default 1)")
+    record.add_argument("--seed", type=_seed, metavar="S", help="of environment and noise (default the agent's)")
+    record.add_argument(
+        "--max-steps", type=_count, metavar="N", help="leave an episode after N steps (default evaluation_max_steps)"
+    )
+    record.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
+    record.add_argument(
+        "--fps",
+        type=_count,
+        metavar="N",
+        help="pictures a second at most; steps between are left out, so that the film has the task's speed "
+        f"(default {FPS})",
+    )
+    _add_environment(record, " instead of the run's")
+    _add_trust(record)
 
 
 def _add_export(commands: Any) -> None:

@@ -1,4 +1,4 @@
-"""Where the command line begins: ``trpo-fast train``, ``eval``, ``plot``, ``export``, ``bench`` and ``info``."""
+"""Where the command line begins: ``trpo-fast train``, ``eval``, ``plot``, ``report`` and the others."""
 
 from __future__ import annotations
 

@@ -51,6 +51,7 @@ class RunFolder:
         self.checkpoints = self.place / CHECKPOINTS
         self.model = self.place / MODEL
         self.curve = self.place / "curve.png"
+        self.error = self.place / "error.txt"  # what ended the training, where that failed
         self._lock: FolderLock | None = None
         self._made = False
         self._new = False
@@ -140,7 +141,15 @@ class RunFolder:
         if not self._new or not self.is_in_place:
             self.release()
             return
-        names = ("config.json", "config.json.new", "progress.csv", "progress.csv.new", "progress.jsonl", MODEL)
+        names = (
+            "config.json",
+            "config.json.new",
+            "progress.csv",
+            "progress.csv.new",
+            "progress.jsonl",
+            "error.txt",
+            MODEL,
+        )
         with suppress(OSError):
             model_file.remove_unfinished(self.checkpoints)
             first = self.checkpoints / checkpoint_name(0)

@@ -128,6 +128,7 @@ class _Run:
         if not self.folder.is_new:
             self.folder.prepare()
         self.folder.write_config(self._content)
+        self.folder.error.unlink(missing_ok=True)
         self.begun = True
         remember(self.agent.ranks, self.folder.place)
 
@@ -520,7 +521,7 @@ def _drawn(run: _Run) -> bool:
         say(f"curve    not drawn: {run.folder.path} was renamed or removed")
         return False
     try:
-        plot.draw([run.folder], run.folder.curve)
+        plot.draw(run.folder, run.folder.curve)
     except plot.MatplotlibMissing as missing:
         say(f"curve    not drawn: {missing}; then: {again}")
     except Exception as error:
@@ -561,6 +562,9 @@ def _failed(run: _Run, error: Exception) -> int:
         how = "nothing is kept" if run.folder.is_new else f"{run.folder.path} is as it was"
         say(f"\nfailed before the training began: {how}")
         return 1
+    if run.folder.is_in_place:
+        with contextlib.suppress(OSError):  # of a disk that is full; it has been printed
+            run.folder.error.write_text(describe(error) + "\n")
     _save(run)
     # Before an update, nothing has shown yet that this environment can be trained on at all.
     steps = run.agent.total_timesteps

@@ -168,8 +168,10 @@ def test_python_in_the_page_on_building_runs_and_is_right(block, tmp_path, monke
     exec(compile(block, "building.md", "exec"), {})
 
 
-@pytest.mark.parametrize("block", blocks("docs/runs.md"), ids=lambda b: b.splitlines()[0][:40])
-def test_python_in_the_page_on_runs_runs(block, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "block", blocks("docs/runs.md") + blocks("docs/callbacks.md"), ids=lambda b: b.splitlines()[0][:40]
+)
+def test_python_in_the_pages_on_runs_and_callbacks_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "runs.md", "exec"), {"__name__": "runs"})
 
@@ -202,7 +204,7 @@ def test_the_example_of_a_cloned_policy_runs():
     _, block = blocks("docs/custom_policies.md")
     names = {"TRPO": partial(TRPO, preset=None, seed=1), "torch": torch, "actions": torch.full((500, 1), 0.5)}
     names["demonstrations"] = np.random.default_rng(0).normal(2.0, 3.0, (500, 3)).astype(np.float32)
-    shorter = block.replace("Hopper-v5", "Pendulum-v1").replace("1_000_000", "1")
+    shorter = block.replace("Hopper-v5", "Pendulum-v1").replace("1_000_000", "2_048")
     exec(compile(shorter, "custom_policies.md", "exec"), names)
     agent = names["agent"]
     assert agent.num_updates == 1

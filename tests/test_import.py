@@ -46,7 +46,10 @@ SIGNATURES = {
 }
 
 HEAVY = {"torch", "gymnasium", "scipy", "jax", "safetensors", "matplotlib", "tqdm", "tensorboard", "stable_baselines3"}
-CALLBACKS = ("Callback", "CheckpointCallback", "EvaluationCallback", "ProgressBar", "RunLogger", "StopAtReturn")
+CALLBACKS = (
+    *("Callback", "CheckpointCallback", "EvaluationCallback", "EveryNTimesteps", "ProgressBar", "RunLogger"),
+    "StopAtReturn",
+)
 RANKS = ("DistributedEngine", "RankError", "Ranks")
 NEED_TORCH = ("TRPO", "EvaluationResult", "MLPPolicy", "MLPCritic", "make_engine", "fisher_matrix", *CALLBACKS, *RANKS)
 

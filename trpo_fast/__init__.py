@@ -26,7 +26,14 @@ from .threadpool import register_with_threadpoolctl as _register_with_threadpool
 
 if TYPE_CHECKING:
     from ._core.preconditioner import KroneckerPreconditioner
-    from .algorithm.callbacks import Callback, CheckpointCallback, EvaluationCallback, ProgressBar, StopAtReturn
+    from .algorithm.callbacks import (
+        Callback,
+        CheckpointCallback,
+        EvaluationCallback,
+        EveryNTimesteps,
+        ProgressBar,
+        StopAtReturn,
+    )
     from .algorithm.config import TRPOConfig
     from .algorithm.evaluation import EvaluationResult
     from .algorithm.hooks import StepInputs
@@ -65,6 +72,7 @@ _HOMES = {
     "Callback": "algorithm.callbacks",
     "CheckpointCallback": "algorithm.callbacks",
     "EvaluationCallback": "algorithm.callbacks",
+    "EveryNTimesteps": "algorithm.callbacks",
     "ProgressBar": "algorithm.callbacks",
     "StopAtReturn": "algorithm.callbacks",
     "RunLogger": "algorithm.logging",
@@ -107,6 +115,7 @@ __all__ = [
     "DistributedEngine",
     "EvaluationCallback",
     "EvaluationResult",
+    "EveryNTimesteps",
     "KroneckerPreconditioner",
     "LineSearchResult",
     "MLPCritic",

@@ -20,12 +20,17 @@ from trpo_fast.algorithm.callbacks import (
     StopAtReturn,
     as_callback,
 )
+from trpo_fast.algorithm.evaluation import EvaluationResult
 from trpo_fast.algorithm.logging import RunLogger
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.progress import read_progress
 from trpo_fast.run_models import checkpoint_name
 
 STEPS = 3 * 64
+
+
+def evaluated(mean):
+    return EvaluationResult(mean, 0.0, np.array([mean]), np.array([1]), np.array([True]))
 
 
 class Recorder(Callback):
@@ -323,7 +328,7 @@ def test_nothing_is_written_or_removed_in_a_folder_that_took_the_name_of_the_tra
 
     def training(seed):
         agent = make_agent(seed=seed)
-        agent.evaluate = lambda **_: SimpleNamespace(mean=float(agent.num_timesteps))
+        agent.evaluate = lambda **_: evaluated(float(agent.num_timesteps))
         return agent
 
     def rename(agent):
@@ -525,7 +530,7 @@ def test_an_evaluation_that_was_interrupted_is_made_up_for_when_the_training_goe
             if agent.num_timesteps == interrupt_at:
                 raise KeyboardInterrupt
             found.append((agent.num_timesteps, arguments["seed"]))
-            return SimpleNamespace(mean=0.0)
+            return evaluated(0.0)
 
         agent.evaluate = evaluate
         try:
@@ -549,14 +554,14 @@ def test_an_evaluation_that_was_interrupted_is_made_up_for_when_the_training_goe
 def test_evaluations_of_another_interval_are_planned_anew(make_agent):
     agent = make_agent().learn(STEPS, callback=EvaluationCallback(9 * STEPS))
     found = []
-    agent.evaluate = lambda **_: found.append(agent.num_timesteps) or SimpleNamespace(mean=0.0)
+    agent.evaluate = lambda **_: found.append(agent.num_timesteps) or evaluated(0.0)
     agent.learn(2 * STEPS, callback=EvaluationCallback(2 * STEPS), reset_num_timesteps=False)
     assert found == [2 * STEPS]
 
 
 def test_no_seed_of_an_evaluation_is_that_of_another_stream(make_agent):
     agent, found = make_agent(), []
-    agent.evaluate = lambda **arguments: found.append(arguments["seed"]) or SimpleNamespace(mean=0.0)
+    agent.evaluate = lambda **arguments: found.append(arguments["seed"]) or evaluated(0.0)
     agent.learn(8 * STEPS, callback=EvaluationCallback(STEPS))
     others = {int(np.random.SeedSequence([agent.seed, stream]).generate_state(1)[0]) for stream in range(10)}
     assert len(found) == 8 and not others & set(found)
@@ -641,7 +646,7 @@ def test_evaluations_without_a_seed_vary_and_do_so_again(make_agent):
     def seeds():
         callback, found = EvaluationCallback(STEPS, episodes=1), []
         agent = make_agent()
-        agent.evaluate = lambda **arguments: found.append(arguments["seed"]) or SimpleNamespace(mean=0.0)
+        agent.evaluate = lambda **arguments: found.append(arguments["seed"]) or evaluated(0.0)
         agent.learn(3 * STEPS, callback=callback)
         return found
 
@@ -653,7 +658,7 @@ def test_the_best_model_of_evaluations_outlives_the_process(make_agent, tmp_path
     best = tmp_path / "new" / "folder" / "best.trpo"
 
     def learn(agent, mean):
-        agent.evaluate = lambda **_: SimpleNamespace(mean=mean)
+        agent.evaluate = lambda **_: evaluated(mean)
         agent.learn(STEPS, callback=EvaluationCallback(STEPS, best_path=best), reset_num_timesteps=False)
 
     agent = make_agent()

@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributions import Independent, Normal
 
 from tests.algorithm.images import OwnPolicy
-from trpo_fast.algorithm import logging
+from trpo_fast.algorithm import logging, sinks
 from trpo_fast.algorithm.logging import COLUMNS, RunLogger
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.progress import read_progress
@@ -71,7 +71,7 @@ def test_rows_that_find_no_room_until_the_end_are_written_behind_it_or_by_the_ne
             return getattr(self._file, name)
 
     def wrap(agent):
-        logger._file = Full(logger._file)
+        logger._files[0].file = Full(logger._files[0].file)
 
     def written():
         return [int(row["time/total_timesteps"]) for row in read_progress(tmp_path / "progress.csv")]
@@ -184,7 +184,7 @@ def test_rows_that_find_the_disk_full_wait_and_are_written_once_there_is_room(ma
 
     def wrap(agent):
         if agent.num_updates == 1:
-            logger._file = Full(logger._file)
+            logger._files[0].file = Full(logger._files[0].file)
 
     agent = make_agent(overlap_critic=False)
     with pytest.warns(UserWarning, match=r"rows of progress\.csv wait.*No space left on device; the training goes on"):
@@ -298,7 +298,7 @@ def interrupted(agent, line):
     left = [line]
 
     def trace(frame, event, _):
-        if frame.f_code.co_filename != logging.__file__ or frame.f_code.co_name not in WRITING:
+        if frame.f_code.co_filename not in (logging.__file__, sinks.__file__) or frame.f_code.co_name not in WRITING:
             return None
         if event == "line" and agent.num_updates == 2:
             left[0] -= 1
@@ -348,16 +348,16 @@ def test_events_are_written_without_a_thread_that_would_have_to_be_waited_for(ma
 
 
 def test_rows_that_find_no_room_until_the_end_are_written_when_that_is_asked_for(make_agent, tmp_path, monkeypatch):
-    logger, put = RunLogger(tmp_path, tensorboard=False), logging._Tail.put
+    logger, put = RunLogger(tmp_path, tensorboard=False), sinks.Tail.put
 
     def full(tail, file):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(logging._Tail, "put", full)
+    monkeypatch.setattr(sinks.Tail, "put", full)
     with pytest.warns(UserWarning, match=r"rows of progress\.csv wait.*No space left"):
         make_agent().learn(2 * STEPS, callback=logger)
     assert read_progress(tmp_path / "progress.csv") == []
-    monkeypatch.setattr(logging._Tail, "put", put)
+    monkeypatch.setattr(sinks.Tail, "put", put)
     path, own = tmp_path / "progress.csv", tmp_path / "own.csv"
     path.rename(own)
     path.write_text("another run's")

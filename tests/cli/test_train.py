@@ -814,3 +814,14 @@ def test_a_device_that_is_not_here_is_refused_by_name(command, tmp_path):
     (line,) = result.err.splitlines()
     assert "device: 'cuda' given; want 'auto' or 'cpu': torch finds no CUDA device here" in line
     assert not (tmp_path / "runs").exists()
+
+
+def test_rows_go_where_log_says_and_a_resumed_run_remembers(command, small, tmp_path):
+    refused = command("train", "CartPole-v1", "--log", "csv,excel", "--out", "run")
+    assert refused.code == 2 and "'csv,excel' given; want some of csv, jsonl" in refused.err
+    result = command("train", "CartPole-v1", "--timesteps", "64", "--log", "jsonl,table", "--out", "run", *small)
+    assert result.code == 0 and "| rollout/" in result.out, result.err
+    assert command("train", "--resume", "run", "--timesteps", "128").code == 0
+    lines = (tmp_path / "run" / "progress.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["time/total_timesteps"] for line in lines]
+    assert steps == [64, 128] and not list((tmp_path / "run").glob("events*"))

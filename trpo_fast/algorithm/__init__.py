@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .callbacks import Callback, CheckpointCallback, EvaluationCallback, ProgressBar, StopAtReturn
+    from .callbacks import Callback, CheckpointCallback, EvaluationCallback, EveryNTimesteps, ProgressBar, StopAtReturn
     from .config import TRPOConfig
     from .evaluation import EvaluationResult
     from .logging import RunLogger
@@ -19,6 +19,7 @@ _HOMES = {
     "CheckpointCallback": "callbacks",
     "EvaluationCallback": "callbacks",
     "EvaluationResult": "evaluation",
+    "EveryNTimesteps": "callbacks",
     "ProgressBar": "callbacks",
     "RunLogger": "logging",
     "StopAtReturn": "callbacks",
@@ -33,6 +34,7 @@ __all__ = [
     "CheckpointCallback",
     "EvaluationCallback",
     "EvaluationResult",
+    "EveryNTimesteps",
     "ProgressBar",
     "RunLogger",
     "StopAtReturn",

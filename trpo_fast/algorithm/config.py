@@ -60,6 +60,17 @@ RECENT_EPISODES = integer(
 )
 CHECKPOINT_SECONDS = 60.0  # the most training that a killed process loses; two updates, where they take longer
 CHECKPOINTS_KEPT = 3
+LOG_SINKS = ("csv", "jsonl", "tensorboard", "wandb", "table")
+
+
+def _sinks(value: Any) -> tuple[str, ...]:
+    names = [name.strip() for name in (value.split(",") if isinstance(value, str) else value)]
+    if not names or not {*names} <= {*LOG_SINKS}:
+        raise ValueError
+    return tuple(dict.fromkeys(names))
+
+
+LOG = Rule(f"some of {', '.join(LOG_SINKS)}, with commas between them", _sinks)
 SEED = integer("an integer from 0 to 2**32 - 1", 0, 2**32 - 1)
 COUNTER = integer("an integer from 0 to 2**63 - 1", 0, 2**63 - 1)
 # Far beyond what is of use, and small enough that a product of two, in bytes, is a number that memory can refuse.
@@ -129,7 +140,8 @@ class TRPOConfig:
     warm_up_steps: int = setting(
         256,
         COUNT,
-        "steps of each environment before the first rollout, only to start the running statistics",
+        "steps of each environment before the first rollout, only to start the running statistics; no more than the "
+        "training asks for, up to its horizon",
         why="covers whole episodes, so the first reward scale is not that of an episode's beginning: with 32, one of "
         "nine Pendulum-v1 runs never recovered from it; they train nothing and count as no timestep",
     )

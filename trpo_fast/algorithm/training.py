@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,13 @@ from trpo_fast.algorithm.critic import FIT_PATIENCE
 from trpo_fast.algorithm.memory import lack_of_memory_named
 from trpo_fast.rollout.collector import Collector
 from trpo_fast.settings import checked
+from trpo_fast.state import State
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
+
+
+_UNASKED = 1_024  # timesteps that nobody is surprised by
 
 
 def checked_timesteps(name: str, value: Any) -> int:
@@ -34,6 +39,24 @@ def checked_horizon(given: Any, end: int, before: int) -> int:
     if horizon < end:
         raise ValueError(f"horizon: {horizon:,} given; want at least {end:,}, where this training ends")
     return horizon
+
+
+def warm_up_steps(agent: TRPO) -> int:
+    """Of each environment before the first rollout: the setting's, and never more than the training asks for."""
+    config = agent.config
+    return min(config.warm_up_steps, -(-agent.horizon // config.num_envs))
+
+
+def warn_of_whole_rollouts(agent: TRPO, timesteps: int) -> None:
+    """A UserWarning where hardly anything was asked for, and far more is stepped."""
+    config, rollout = agent.config, agent.config.num_envs * agent.config.steps_per_env
+    if timesteps < rollout and rollout - timesteps >= _UNASKED:
+        warm_up = "" if agent.num_updates else ", behind a warm-up of at most as many as asked for (warm_up_steps)"
+        warnings.warn(
+            f"learn: {timesteps:,} timesteps asked for, {rollout:,} are taken: rollouts are whole, num_envs "
+            f"{config.num_envs} x steps_per_env {config.steps_per_env}{warm_up}",
+            stacklevel=3,
+        )
 
 
 @contextmanager
@@ -76,22 +99,26 @@ def train(
     if reset:
         agent.earlier_timesteps, agent.num_timesteps = agent.total_timesteps, 0
     agent.horizon = until
+    recorded: State = {}
     before: checkpoint.Snapshot | None = None  # the update under way; outside one the agent is whole
     agent.callbacks_under_way, begun = callbacks, False
     try:
-        callbacks.on_training_start(agent, end)
+        names = callbacks.infos if agent.ranks is None else agent.ranks.of_first(callbacks.infos)
+        agent.training_environments.ask(names)
+        goes_on = callbacks.on_training_start(agent, end)
         begun = True
-        before = checkpoint.capture(agent)
-        if agent.num_updates == 0 and agent.config.warm_up_steps:
+        if _is_over(agent, goes_on):
+            end = agent.num_timesteps
+        before, recorded = checkpoint.capture(agent), agent.logger.get_state()
+        if agent.num_updates == 0 and agent.config.warm_up_steps and agent.num_timesteps < end:
             with lack_of_memory_named(agent.config):
-                collector.warm_up(agent.config.warm_up_steps)
+                collector.warm_up(warm_up_steps(agent))
         while agent.num_timesteps < end:
-            before = before or checkpoint.capture(agent)
+            before, recorded = before or checkpoint.capture(agent), agent.logger.get_state()
             with lack_of_memory_named(agent.config):
                 update(agent.training_environments.ready())
             before = None
-            goes_on = callbacks.on_update(agent)
-            if not goes_on if agent.ranks is None else agent.ranks.any(not goes_on):
+            if _is_over(agent, callbacks.on_update(agent)):
                 break
         agent.critic_trainer.wait()
     except BaseException as error:
@@ -101,6 +128,7 @@ def train(
             if before is not None:
                 # What raised may be one of the environments, which its episode would make raise again.
                 checkpoint.put_back(agent, before, new_episodes=isinstance(error, Exception))
+                agent.logger.set_state(recorded)
             if not isinstance(error, Exception):  # Ctrl-C or an exit: someone waits for the end
                 agent.critic_trainer.finish_within(getattr(error, "patience", FIT_PATIENCE))
         with _noted_on(error, "on_training_end"):
@@ -114,6 +142,11 @@ def train(
             agent.callback_states = callbacks.get_state()
         else:  # refused by a callback: as if it had not been called
             agent.earlier_timesteps, agent.num_timesteps, agent.horizon = counted
+
+
+def _is_over(agent: TRPO, goes_on: bool) -> bool:
+    """Whether a callback has ended the training, of this rank or of another."""
+    return not goes_on if agent.ranks is None else agent.ranks.any(not goes_on)
 
 
 @contextmanager

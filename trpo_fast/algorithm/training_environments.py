@@ -4,6 +4,7 @@ closed, made again; and others like them, to evaluate in."""
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from trpo_fast.algorithm.agreement import require_same_environments
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.engines.distributed import parts_of
 from trpo_fast.environments.base import Environments
+from trpo_fast.environments.infos import MOST
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.wrappers import warn_of
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
@@ -70,6 +72,7 @@ class TrainingEnvironments:
         self._state: State = {"step": 0, "resets": 0, "episodes": None}  # of the collector while there is none
         self._warned_of_spaces = False  # that copies draw from one space
         self._known_inexact: str | None = None  # of a collector before
+        self._asked: tuple[str, ...] = ()
 
     def get_state(self) -> State:
         """What the collector goes on from; see :class:`Collector`."""
@@ -83,6 +86,17 @@ class TrainingEnvironments:
         """Leave out of the state the episodes under way, which are not those of these environments, for this reason."""
         if self._state["episodes"] is not None:
             self._state = {**self._state, "episodes": None, "begun_anew": f"{reason}, so that new episodes began"}
+
+    def ask(self, names: Sequence[str]) -> None:
+        """Have what infos have under these names in the rollouts from now on.
+
+        ValueError where there are too many, or something is no name.
+        """
+        if len(names) > MOST or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"infos: {list(names)!r} given; want {MOST} names at most, strings")
+        self._asked = tuple(names)
+        if self.environments is not None:
+            self.environments.ask(self._asked)
 
     def put_back(self, state: State, *, new_episodes: bool) -> None:
         """Undo what was done since `state`, see :meth:`Collector.put_back`.
@@ -149,6 +163,7 @@ class TrainingEnvironments:
             learned_parts=parts_of(self._ranks, self._config.num_envs, self._engine) or 1,
         )
         collector.resume(self._state)
+        environments.ask(self._asked)
         normalizes, scales = self._normalizer is not None, self._scaler is not None
         warn_of(environments.wrappings, normalizes=normalizes, scales=scales, are_kept=collector.inexact is None)
         self.environments, self.collector = environments, collector  # both or, after an error, neither

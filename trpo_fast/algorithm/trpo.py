@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import gymnasium as gym
 import numpy as np
@@ -32,25 +31,24 @@ from trpo_fast.algorithm.config import EPISODES_REMEMBERED, TRPOConfig, seed_or_
 from trpo_fast.algorithm.critic import FIT_PATIENCE, CriticTrainer
 from trpo_fast.algorithm.evaluation import EvaluationResult
 from trpo_fast.algorithm.hooks import Hooks, StepFunction, StepInputs
+from trpo_fast.algorithm.inference import Inference
+from trpo_fast.algorithm.logging import Logger
 from trpo_fast.algorithm.memory import lack_of_memory_named
 from trpo_fast.algorithm.networks import Network, check_settings, make_networks, warn_of_unreached_sides
 from trpo_fast.algorithm.report import Stopwatch, UpdateReport
-from trpo_fast.algorithm.schedules import SCHEDULES
+from trpo_fast.algorithm.schedules import Schedule, checked_schedules, scheduled
 from trpo_fast.algorithm.training_environments import TrainingEnvironments
-from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.engines import AutogradEngine, DistributedEngine, NativeEngine, make_engine
 from trpo_fast.engines.distributed import parts_of
 from trpo_fast.environments.base import Environments
 from trpo_fast.environments.foreign import is_vector_environment
-from trpo_fast.environments.masks import MaskFormat, warn_of_left_out_mask
-from trpo_fast.environments.observations import ObservationLayout
+from trpo_fast.environments.masks import warn_of_left_out_mask
 from trpo_fast.environments.recipe import EnvironmentRecipe
-from trpo_fast.environments.spaces import action_structure, action_words, numeric_columns, resolved_action_map
+from trpo_fast.environments.spaces import action_words, numeric_columns, resolved_action_map
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.ranks import Ranks, as_ranks, count_of, left_on_error, share_of
-from trpo_fast.recurrence import checked_episode_starts
 from trpo_fast.rollout.advantages import AdvantageFunction
-from trpo_fast.rollout.collector import Collector
+from trpo_fast.rollout.collector import Collector, Rollout
 from trpo_fast.run_models import read_latest
 from trpo_fast.solvers.fisher_product import bfloat16_obstacle, require_bfloat16
 from trpo_fast.state import State
@@ -137,6 +135,9 @@ class TRPO:
         ``engine.reason`` says why it is this one.
     hooks : Hooks
         The functions given as `advantages` and `step`.
+    logger : Logger
+        ``agent.logger.record(name, value)`` has a number written with the next row of the log, see
+        :class:`~trpo_fast.RunLogger`.
     ranks : Ranks or None
     update_engine : NativeEngine, AutogradEngine or DistributedEngine
         What updates are computed by: `engine`, or the sums of all ranks'.
@@ -321,17 +322,15 @@ class TRPO:
             ranks=self.ranks,
         )
         self.callbacks_under_way: CallbackList | None = None  # while learn is
+        self._schedules: Mapping[str, Schedule] = {}  # of the latest call of learn
         self._callback_states: State = {}  # of the latest training, by name
-        self._observation_layout = ObservationLayout(observation_space)
-        self._mask_format = MaskFormat(action_space)
-        self._action_structure = action_structure(action_space)
-        self._player = self.make_player(seed, PREDICTION_STREAM)
-        self._predicting = threading.Lock()  # the player's arrays, and the counter
+        self.logger = Logger()
         self.held_by: dict[str, tuple[int, object]] = {}  # the call of learn that is under way, see `training.alone`
         self.num_predictions = 0
         self.trained_with_masks = False
         self.warned_of_recipe = False  # that files do not say how the environment is made
-        self._warned_of_masks = False  # that `predict` was called without
+        self._in_rollout_event = False
+        self._inference = Inference(self)
 
     @property
     def recipe(self) -> EnvironmentRecipe | None:
@@ -372,6 +371,7 @@ class TRPO:
         reset_num_timesteps: bool = True,
         *,
         horizon: float | None = None,
+        schedules: Mapping[str, Schedule] | None = None,
     ) -> TRPO:
         """Train for at least ``total_timesteps`` more timesteps: whole rollouts, so up to one rollout more.
 
@@ -400,10 +400,17 @@ class TRPO:
             Timesteps, counted as ``num_timesteps`` is, at which schedules of settings end. Give that of the whole
             training where it is made of several calls; it is kept, and saved. By default where this call ends, or the
             horizon of before, where that is later and timesteps go on.
+        schedules : mapping of str to callable, optional
+            ``schedules={"max_kl": lambda progress: 0.02 * (1 - progress)}``: the value of "max_kl",
+            "critic_learning_rate" or "entropy_coefficient" in each update of this call, in place of the config's and
+            its schedule, from the part of the horizon that is done, in [0, 1). (Stable-Baselines3's functions get what
+            remains, 1 - progress.) As callbacks they are of this call alone: no file has them, and who goes on gives
+            them again; of several ranks each gives the same. The log has ``train/max_kl`` and ``train/learning_rate``.
 
         Raises
         ------
         ValueError
+            An unknown name in ``schedules``, one whose config has a schedule of its own, or a value that cannot be;
             ``horizon`` is before the end of this call; or the agent was loaded without a function, `advantages` or
             `step`, that it was trained with.
         RuntimeError
@@ -412,7 +419,10 @@ class TRPO:
         timesteps = training.checked_timesteps("total_timesteps", total_timesteps)
         first_rank = self.ranks is None or self.ranks.first
         callbacks = CallbackList([callback, ProgressBar() if progress_bar else None], first_rank=first_rank)
+        given = checked_schedules(schedules, self.config)
+        training.warn_of_whole_rollouts(self, timesteps)
         with training.alone(self), left_on_error(self.ranks):
+            self._schedules = given
             if self.ranks is not None:
                 asked = {"total_timesteps": timesteps, "horizon": horizon, "reset_num_timesteps": reset_num_timesteps}
                 self.ranks.require_same({**asked, "num_timesteps": self.num_timesteps})
@@ -433,6 +443,7 @@ class TRPO:
         if cuts and (self.num_updates + 1) % cuts == 0:
             collector.cut(rollout)
         clock.lap("rollout")
+        self._tell_of(rollout)
         critic.wait()
         clock.lap("critic_wait")
         if self.ranks is not None and self.num_updates % UPDATES_BETWEEN_CHECKSUMS == 0:
@@ -452,11 +463,9 @@ class TRPO:
 
         # 3. Gradient g of the surrogate.  4. Direction x = (F + lambda I)^-1 g.
         # 5. The longest step along x that improves the surrogate inside the trust region.
-        progress = self.num_timesteps / self.horizon
-        settings = self._step_settings
-        if config.max_kl_schedule != "constant":
-            settings = settings.replace(max_kl=config.max_kl * SCHEDULES[config.max_kl_schedule](progress))
-        engine.bind(batch, total=rollout.steps, entropy_coefficient=config.entropy_coefficient)
+        now = scheduled(config, self._schedules, self.num_timesteps / self.horizon)
+        settings = self._step_settings.replace(max_kl=now["max_kl"])
+        engine.bind(batch, total=rollout.steps, entropy_coefficient=now["entropy_coefficient"])
         entropy = engine.entropy()
         clock.lap("gradient")
         rows = collector.own_samples(rollout, self._fisher_rows(rollout.steps))
@@ -466,9 +475,8 @@ class TRPO:
         clock.add(step.timings)
 
         # 6. Value function: least squares on the returns, here or beside the next rollout.
-        learning_rate = config.critic_learning_rate * SCHEDULES[config.critic_learning_rate_schedule](progress)
         observations = rollout.samples if sequences is None else sequences
-        fit = critic.start(observations, returns, learning_rate)
+        fit = critic.start(observations, returns, now["critic_learning_rate"])
 
         self.num_timesteps += rollout.steps
         self.num_updates += 1
@@ -479,13 +487,23 @@ class TRPO:
             step,
             rollout.steps,
             settings.max_kl,
-            learning_rate,
+            now["critic_learning_rate"],
             entropy,
             statistics.explained_variance,
             clock.seconds,
             fit.outcome,
             None if self.ranks is None or before is None else self.ranks.traffic.since(before),
         )
+
+    def _tell_of(self, rollout: Rollout) -> None:
+        """Let the callbacks have a look at a rollout."""
+        if self.callbacks_under_way is None:
+            return
+        self._in_rollout_event = True
+        try:
+            self.callbacks_under_way.on_rollout_end(self, rollout.read_only())
+        finally:
+            self._in_rollout_event = False
 
     def _bound_log_std(self) -> None:
         """Keep the standard deviation of a built-in Gaussian policy within the setting, whatever the step left."""
@@ -565,7 +583,7 @@ class TRPO:
             raise ValueError(
                 "observations: given, but this agent keeps no statistics of them, by its settings or space"
             )
-        rows, _ = self._observation_layout.finite_rows(observations)
+        rows, _ = self._inference.layout.finite_rows(observations)
         self.observation_normalizer.merge(rows)
 
     @property
@@ -664,33 +682,55 @@ class TRPO:
             space a tuple or dict of these, nested as it is; several are arrays in one such structure.
         state : ndarray, shape (n, S), or what was given
         """
-        rows, single = self._observation_layout.finite_rows(observation)
-        masks = self._mask_format.rows_for(action_masks, observation, self._observation_layout.space, len(rows), single)
-        if masks is None and self.trained_with_masks and not self._warned_of_masks:
-            self._warned_of_masks = True
-            warnings.warn(
-                "predict: action_masks: none given, but this agent was trained with masks: its actions may be "
-                "forbidden ones; want action_masks=..., what action_masks() or info['action_mask'] of the env has",
-                stacklevel=2,
-            )
-        with self._predicting:
-            try:
-                actions = self._player.act(
-                    *(rows, self.num_predictions),
-                    deterministic=deterministic,
-                    action_masks=masks,
-                    state=state if self.engine.recurrent else None,
-                    episode_starts=checked_episode_starts(episode_start, len(rows)) if self.engine.recurrent else None,
-                )
-            except ValueError as error:
-                if not isinstance(error.__cause__, FloatingPointError):
-                    raise
-                what = "observation: it, or the action that comes of it, is beyond"
-                raise ValueError(f"{what} {self.config.dtype}; want smaller numbers") from error
-            self.num_predictions += 1
-            after = self._player.state if self.engine.recurrent else state
-        structure = self._action_structure
-        return (structure.each(actions)[0] if single else structure.batch(actions)), after
+        return self._inference.predict(observation, state, episode_start, deterministic, action_masks)
+
+    def values(self, observations: Any) -> Any:
+        """What the critic takes the discounted return to be from each observation on, in the environment's unit.
+
+        The critic itself knows scaled rewards, so that its values are divided by the reward scale of this moment. Waits
+        for a fit in progress.
+
+        Parameters
+        ----------
+        observations : as for :meth:`predict`
+            Several, or one. Normalization is done here.
+
+        Returns
+        -------
+        float64 ndarray, shape (n,), or a float64 for one observation
+
+        Raises
+        ------
+        ValueError, TypeError
+            They do not fit the space, or are not finite; or the critic is recurrent, and an observation alone has no
+            value.
+        """
+        return self._inference.values(observations)
+
+    def log_probs(self, observations: Any, actions: Any, action_masks: Any = None) -> Any:
+        """Log-probability, or log-density, of each action under the policy as it is.
+
+        Of a Box it is the density of the policy's own number, which an affine map is undone for; an action at a side,
+        where draws beyond it are clipped to, counts as that very number.
+
+        Parameters
+        ----------
+        observations, action_masks : as for :meth:`predict`
+            Several observations, or one.
+        actions : as the environment, or a vector environment with n copies, takes them
+            What :meth:`predict` returns for these observations.
+
+        Returns
+        -------
+        float64 ndarray, shape (n,), or a float64 for one observation
+            -inf for an action that a mask forbids, or the smallest number that the policy's dtype has.
+
+        Raises
+        ------
+        ValueError, TypeError
+            What does not fit the spaces, named; or the policy is recurrent, so that it hangs on what was before.
+        """
+        return self._inference.log_probs(observations, actions, action_masks)
 
     def evaluate(
         self,
@@ -740,6 +780,11 @@ class TRPO:
         Called by a callback of :meth:`learn`, it has the states of callbacks as they are then, of those that are still
         to be called of this update the ones before it: save in one that comes last (``Callback.runs_last``).
         """
+        if self._in_rollout_event:
+            raise RuntimeError(
+                "save: called in on_rollout_end, between a rollout and its update, where nothing can be gone on from; "
+                "want it in on_update"
+            )
         if self.ranks is None or self.ranks.first:
             checkpoint.save(self, path)
 
@@ -841,10 +886,17 @@ class TRPO:
         policy = f"{type(self.policy).__name__} ({self.engine.name} engine, {self.engine.size:,} parameters)"
         return f"TRPO({env}, {policy}, num_envs={self.config.num_envs}, seed={self.seed}, {self.num_timesteps:,} steps)"
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close the training environments, and end the critic's fit: it gets 0.3 s, then it is abandoned.
 
-        The agent can still act, be saved, and learn on, for which new environments are made.
+        The agent can still act, be saved, and learn on, for which new environments are made. Called at the end of a
+        ``with TRPO(...) as agent`` block.
         """
         self.critic_trainer.finish_within(FIT_PATIENCE)
         self.training_environments.close()

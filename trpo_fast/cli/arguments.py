@@ -9,7 +9,7 @@ import argparse
 from typing import Any
 
 import trpo_fast
-from trpo_fast.algorithm.config import CHECKPOINT_SECONDS, CHECKPOINTS_KEPT
+from trpo_fast.algorithm.config import CHECKPOINT_SECONDS, CHECKPOINTS_KEPT, LOG
 from trpo_fast.cli import values
 from trpo_fast.cli.errors import EXIT_CODES
 from trpo_fast.cli.options import PROGRAM, Parser, add_environment, add_import, add_output, add_settings, add_trust
@@ -146,6 +146,13 @@ def _add_train(commands: Any) -> None:
         type=values.count_or_zero,
         metavar="N",
         help=f"played at the end; 0: none (default {EVAL_EPISODES}: their mean is known to a fifth of their spread)",
+    )
+    train.add_argument(
+        "--log",
+        type=values.sinks,
+        metavar="NAMES",
+        help=f"where rows of numbers go: {LOG.want}; csv in any case (default csv, and tensorboard where it is "
+        "installed: both cost next to nothing)",
     )
     add_output(train, json="one JSON line at the end: run, timesteps, seconds, return, ...", quiet="nothing but errors")
     add_settings(train)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trpo_fast import folder_lock, model_file
-from trpo_fast.algorithm.config import CHECKPOINTS_KEPT, POSITIVE_INTEGER
+from trpo_fast.algorithm.config import CHECKPOINTS_KEPT, LOG, POSITIVE_INTEGER
 from trpo_fast.cli.arguments import EVAL_EPISODES, TIMESTEPS
 from trpo_fast.cli.errors import CommandError, user_errors
 from trpo_fast.folder_lock import FolderInUse, FolderLock
@@ -21,12 +21,13 @@ from trpo_fast.settings import COUNT, Rule, checked
 
 Read = TypeVar("Read")
 
-RUN_OPTIONS: Mapping[str, tuple[Rule, int | None]] = {
+RUN_OPTIONS: Mapping[str, tuple[Rule, Any]] = {
     "timesteps": (POSITIVE_INTEGER, TIMESTEPS),
     "checkpoint_every": (POSITIVE_INTEGER, None),
     "keep_checkpoints": (COUNT, CHECKPOINTS_KEPT),
     "eval_episodes": (COUNT, EVAL_EPISODES),
     "threads": (POSITIVE_INTEGER, None),
+    "log": (LOG, None),
 }
 """Options of ``train`` that ``config.json`` keeps beside the settings, and that may change on resume: rule, default."""
 
@@ -140,7 +141,15 @@ class RunFolder:
         if not self._new or not self.is_in_place:
             self.release()
             return
-        names = ("config.json", "config.json.new", "progress.csv", "progress.csv.new", "error.txt", MODEL)
+        names = (
+            "config.json",
+            "config.json.new",
+            "progress.csv",
+            "progress.csv.new",
+            "progress.jsonl",
+            "error.txt",
+            MODEL,
+        )
         with suppress(OSError):
             model_file.remove_unfinished(self.checkpoints)
             first = self.checkpoints / checkpoint_name(0)
@@ -209,7 +218,7 @@ class RunFolder:
             raise CommandError(f"{self.shown(self.config)} is damaged: a JSON object is wanted")
         return content
 
-    def options(self) -> dict[str, int | None]:
+    def options(self) -> dict[str, Any]:
         """Each of RUN_OPTIONS as ``config.json`` has it; CommandError for no number.
 
         The default where it does not have it, as it is older; but for the timesteps, which every one has.

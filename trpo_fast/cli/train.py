@@ -133,7 +133,8 @@ class _Run:
             keep=options["keep_checkpoints"],
             best=True,
         )
-        self.log = RunLogger(folder.place)
+        with user_errors():
+            self.log = RunLogger(folder.place, log=options["log"])
         self.begun = self.saved = self.moved = False
         self.seconds = 0.0
         self.result: EvaluationResult | None = None
@@ -261,7 +262,7 @@ def _agent(arguments: argparse.Namespace, ranks: Ranks | None) -> tuple[TRPO, in
     return agent, seed
 
 
-def _given(arguments: argparse.Namespace) -> dict[str, int | None]:
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """Those of RUN_OPTIONS that were given."""
     return {name: value for name in RUN_OPTIONS if (value := getattr(arguments, name)) is not None}
 

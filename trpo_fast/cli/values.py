@@ -9,6 +9,8 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from trpo_fast.algorithm.config import LOG
+
 
 def option_of(field_name: str) -> str:
     """The option of ``train`` that sets a field of TRPOConfig."""
@@ -47,6 +49,14 @@ def _want(entry: dataclasses.Field[Any]) -> str:
     if isinstance(entry.default, tuple):
         return "integers >= 1 with commas between them, at most 2**24 each, e.g. 64,64"
     return str(entry.metadata["rule"].want)
+
+
+def sinks(text: str) -> Any:
+    """Names of where rows go."""
+    try:
+        return LOG.convert(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} given; want {LOG.want}") from None
 
 
 def json_object(text: str) -> dict[str, Any]:

@@ -51,6 +51,8 @@ class RolledOut(NamedTuple):
     """(E, D) observations after the last step."""
     finals: list[tuple[int, NDArray[Any], NDArray[np.int64]]]
     """Step, rows and copies of the final observations of episodes that were truncated and not terminated."""
+    infos: NDArray[np.float64]
+    """(T, E, K) what was asked for, see `Environments.infos`."""
     state: State | None
     """What `get_state` has after the last step, where it was asked for."""
     failure: tuple[int, slice, str] | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -64,6 +65,8 @@ class Environments(ABC):
     action_shape : tuple
         Of one step's actions: ``(E,)`` for Discrete, ``(E, A)`` for other spaces; of a Tuple or Dict all parts one
         after the other, choices counted from 0.
+    asked : tuple of str
+        The names that `ask` was given.
     wrappings : list of Wrapping
         What each copy is wrapped in, as far as that is known.
     left_out : tuple of str
@@ -106,6 +109,19 @@ class Environments(ABC):
         self.action_masks: NDArray[np.bool_] | None = None
         self.wrappings: list[Wrapping] = []
         self.parts: tuple[slice, ...] = (slice(0, num_envs),)
+        self.asked: tuple[str, ...] = ()
+
+    def ask(self, names: Sequence[str]) -> None:
+        """Keep what infos have under these names, numbers, in `infos` from now on; `MOST` names at most."""
+        self.asked = tuple(names)
+
+    @property
+    def infos(self) -> NDArray[np.float64]:
+        """(E, K) of the latest step, under the K names asked for, NaN where there is no number; not to be written.
+
+        Of a step that ended an episode it is that episode's.
+        """
+        return np.full((self.num_envs, len(self.asked)), np.nan)
 
     @abstractmethod
     def reset(self, seed: int | None = None) -> NDArray[Any]:

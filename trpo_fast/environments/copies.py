@@ -30,6 +30,7 @@ from trpo_fast.environments.checks import (
 )
 from trpo_fast.environments.closing import close_each, warn_of_failed_closes
 from trpo_fast.environments.generators import GlobalState, Own, Watched, seed_both
+from trpo_fast.environments.infos import number_of
 from trpo_fast.environments.masks import MaskFormat, without_mask
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.spaces import action_layout, action_structure, check_action_space, without_text
@@ -79,6 +80,9 @@ class Copies:
         observation where its mask is left out, else from ``info["action_mask"]``; the first reset decides.
     mask_source : {"method", "observation", "info", None}
         Where they come from.
+    infos : float64 ndarray (n, K)
+        What the latest step's infos have under the K names that were asked for; NaN where that is no number. Of a step
+        that ended an episode it is that episode's.
     """
 
     def __init__(
@@ -135,6 +139,22 @@ class Copies:
         self._actions_differ = stored.shape != self._action_shape or as_stored != self._action_dtype
         self._structure = action_structure(self.action_space) if stored.parts else None
         self._written: list[int] = []
+        self._asked: tuple[str, ...] = ()
+        self._last_infos: dict[int, Any] = {}  # by copy, of episodes that ended in the latest step
+        self.infos = np.empty((len(self.envs), 0))
+
+    def ask(self, names: Sequence[str]) -> None:
+        """Keep numbers of these names in `infos` from now on."""
+        self._asked = tuple(names)
+        self.infos = np.full((len(self.envs), len(self._asked)), np.nan)
+
+    def _take_infos(self) -> None:
+        self.infos.fill(np.nan)
+        for i, info in enumerate(self._loop.infos):
+            info = self._last_infos.get(i, info)
+            for k, name in enumerate(self._asked if isinstance(info, dict) else ()):
+                self.infos[i, k] = number_of(info.get(name))
+        self._last_infos.clear()
 
     def bind(
         self,
@@ -225,6 +245,8 @@ class Copies:
             except (TypeError, ValueError) as error:
                 error.add_note(f"step {self._steps} after the reset")
                 raise
+        if self._asked:
+            self._take_infos()
         if self._find_mask is not None:
             self._take_masks(loop.observations, loop.infos)
         elif self._mask_format.size and any(loop.infos):  # which most environments leave empty
@@ -244,6 +266,8 @@ class Copies:
             if not terminated:
                 self.layout.flatten_each([observation], self._finals[i : i + 1], "step", index)
                 self._written.append(i)
+            if self._asked:
+                self._last_infos[i] = info
             observation, info = checked_reset(self._called[i].reset(), index, self.layout)
         loop.infos[i] = info
         if self.layout.is_plain:

@@ -60,6 +60,16 @@ class InProcessEnvironments(Environments):
         final = (self._finals[written], np.array(written, np.int64)) if written else None
         return StepResult(self._rows, self._rewards, self._terminated, self._truncated, final)
 
+    def ask(self, names: Sequence[str]) -> None:
+        """See :class:`Environments`."""
+        super().ask(names)
+        self.copies.ask(names)
+
+    @property
+    def infos(self) -> NDArray[np.float64]:
+        """See :class:`Environments`."""
+        return self.copies.infos
+
     def expect_masks(self) -> None:
         """See :class:`Environments`."""
         self.action_masks = self.copies.expect_masks()

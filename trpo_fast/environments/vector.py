@@ -20,6 +20,7 @@ from trpo_fast.environments import exact, foreign
 from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.checks import late_mask, require_same_spaces
 from trpo_fast.environments.closing import close_each, warn_of_failed_closes
+from trpo_fast.environments.infos import column_of
 from trpo_fast.environments.masks import without_mask
 from trpo_fast.environments.spaces import action_structure
 from trpo_fast.environments.worker_process import PATIENCE, WorkerError, how_it_ended
@@ -89,6 +90,7 @@ class VectorAdapter(Environments):
         self._name = name
         self._mask_source: Callable[[Any, dict[str, Any]], tuple[Any, Any]] | None = None
         self._steps = 0  # since the reset, for errors
+        self._infos = np.empty((self.num_envs, 0))
         self._env = env
         self._again = again
         self._owned = owned
@@ -152,10 +154,25 @@ class VectorAdapter(Environments):
             self._take_masks(*masks, None if self._same_step else terminated | truncated)
         elif "action_mask" in infos and self._mask_format is not None:
             raise late_mask()
+        if self.asked:
+            self._take_infos(infos, terminated | truncated)
         final = None
         if self._same_step and np.count_nonzero(truncated):
             final = self._final_observations(np.flatnonzero(truncated & ~terminated), infos)
         return StepResult(self._flat(observations, "step"), rewards, terminated, truncated, final)
+
+    def _take_infos(self, infos: Any, ended: NDArray[np.bool_]) -> None:
+        self._infos = np.empty((self.num_envs, len(self.asked)))
+        for k, name in enumerate(self.asked):
+            column = column_of(infos, name, self.num_envs)
+            if self._same_step and ended.any():  # what stands there is of the next episode's start
+                column[ended] = column_of(infos.get("final_info"), name, self.num_envs)[ended]
+            self._infos[:, k] = column
+
+    @property
+    def infos(self) -> NDArray[np.float64]:
+        """See :class:`Environments`."""
+        return self._infos
 
     @property
     def inexact(self) -> str | None:

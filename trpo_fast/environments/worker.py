@@ -32,7 +32,7 @@ from trpo_fast.environments.shared_state import shared_state
 from trpo_fast.state import State
 
 # Commands, and answers to them. All but STEP, and what says that one is done, are followed by a pickle.
-STEP, RESET, ATTACH, MASKS, SHARED, ROLL_OUT = b"s", b"r", b"a", b"m", b"h", b"o"
+STEP, RESET, ATTACH, MASKS, SHARED, ROLL_OUT, ASK = b"s", b"r", b"a", b"m", b"h", b"o", b"i"
 INEXACT, GET_STATE, SET_STATE = b"x", b"g", b"p"
 DONE, DONE_WITH_FINALS, VALUE, ERROR = b"d", b"f", b"v", b"e"
 CLOSED = b"c"
@@ -42,7 +42,7 @@ Layout = Mapping[str, tuple[tuple[int, ...], str]]
 """Shapes and dtypes of arrays by name."""
 
 WRITTEN = ("rows", "rewards", "terminated", "truncated", "finals")
-"""Arrays that a worker's copies write, as `Copies.bind` takes them; it reads "actions" and writes "masks" besides."""
+"""Arrays that a worker's copies write, as `Copies.bind` takes them; others are "actions", "masks" and "infos"."""
 
 RECORDED = ("observations", "actions", "log_probs", "rewards", "terminated", "truncated", "raw")
 """Arrays of a rollout that are written at every step; "masks" besides where the copies have some."""
@@ -183,6 +183,7 @@ class _Worker:
                     written = copies.step(actions.copy())  # environments may keep their actions
                     if copies.masks is not None:
                         masks[...] = copies.masks
+                    shared["infos"][:, : copies.infos.shape[1]] = copies.infos
                     answer = DONE_WITH_FINALS if written else DONE
                 else:
                     data = pickle.loads(read_data(commands))
@@ -192,6 +193,8 @@ class _Worker:
                         value = copies.mask_source
                     elif code == MASKS:  # other copies have some
                         copies.expect_masks()
+                    elif code == ASK:
+                        copies.ask(data)
                     elif code == GET_STATE:
                         value = copies.get_state()
                     elif code == SET_STATE:
@@ -252,6 +255,7 @@ class _Worker:
         )
         kept_finals = arrays["finals"][:, own]
         found: list[tuple[int, list[int]]] = []
+        asked = copies.infos.shape[1] > 0
         t = 0
         while t < steps[0]:  # which falls where a rollout is given up
             try:
@@ -265,6 +269,8 @@ class _Worker:
             except BaseException as error:
                 return Share(t, found, raised=self._pickled(error))
             recorder.record(t, *outcomes)
+            if asked:
+                arrays["infos"][t, own] = copies.infos
             if written:
                 kept_finals[t, written] = finals[written]
                 found.append((t, written))

@@ -36,10 +36,12 @@ from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.checks import require_same_spaces
 from trpo_fast.environments.copies import copies_in, seeds_from
 from trpo_fast.environments.generators import made_with_own
+from trpo_fast.environments.infos import MOST
 from trpo_fast.environments.mujoco_warnings import take_as_said
 from trpo_fast.environments.processes import WorkerProcesses, error_in
 from trpo_fast.environments.shared_state import SharedState
 from trpo_fast.environments.worker import (
+    ASK,
     GET_STATE,
     INEXACT,
     MASKS,
@@ -137,6 +139,7 @@ class WorkerEnvironments(Environments):
             raise
         self._rows, self._finals, self._rewards = arrays["rows"], arrays["finals"], arrays["rewards"]
         self._terminated, self._truncated, self._masks = arrays["terminated"], arrays["truncated"], arrays["masks"]
+        self._infos, self._told = arrays["infos"], self.asked
         self._rollout_layout: dict[str, tuple[tuple[int, ...], str]] = {}
         self._rollout: dict[str, NDArray[Any]] = {}
         self._actions = [arrays["actions"][own] for own in parts]
@@ -181,6 +184,17 @@ class WorkerEnvironments(Environments):
         self.action_masks = self._masks
 
     @property
+    def infos(self) -> NDArray[np.float64]:
+        """See :class:`Environments`."""
+        return self._infos[:, : len(self.asked)]
+
+    def _tell_names(self) -> None:
+        """Let the workers know what infos are asked for, between two steps of all."""
+        if self._told != self.asked:
+            self._processes.ask(ASK, dict.fromkeys(range(len(self.parts)), self.asked))
+            self._told = self.asked
+
+    @property
     def inexact(self) -> str | None:
         """Why the copies cannot be put back to the bit."""
         return next(filter(None, self._processes.ask(INEXACT, dict.fromkeys(range(len(self.parts)))).values()), None)
@@ -206,6 +220,7 @@ class WorkerEnvironments(Environments):
             processes.end()
             require_same_spaces(self._start(self.parts)[0], self, whose="env", wanted_by="as at first")
             processes.attach(self._layout_of_memory)
+            self._told = ()
         return processes
 
     def step(self, actions: NDArray[Any]) -> StepResult:
@@ -218,6 +233,7 @@ class WorkerEnvironments(Environments):
 
     def send(self, part: int, actions: NDArray[Any]) -> None:
         """Let a worker begin a step of its copies with `actions`, their rows, which are copied."""
+        self._tell_names()
         self._actions[part][...] = actions
         self._processes.begin_step(part)
 
@@ -241,6 +257,7 @@ class WorkerEnvironments(Environments):
             return None
         if layout != self._rollout_layout:
             self._rollout_layout, self._rollout = layout, self._processes.share_rollouts(layout)
+        self._tell_names()
         arrays, processes = self._rollout, self._processes
         arrays["steps"][0] = steps
         done: dict[int, Share] = {}
@@ -292,6 +309,7 @@ class WorkerEnvironments(Environments):
             action_masks=None if self.action_masks is None else arrays["masks"],
             last=self._rows,
             finals=[(t, arrays["finals"][t, indices], indices) for t, indices in copies],
+            infos=arrays["infos"],
             state=_in_one([share.states for share in shares]),
             failure=None if failure is None else (failure[0], self.parts[failure[2]], failure[3]),
         )
@@ -337,6 +355,7 @@ class WorkerEnvironments(Environments):
             "rewards": (each, "d"),
             "terminated": (each, "?"),
             "truncated": (each, "?"),
+            "infos": ((*each, len(self.asked)), "d"),
             "masks": ((*each, masks), "?"),
             "finals": (rows, self.observation_dtype.str),  # memory that is never written is never really allocated
             "steps": ((1,), "q"),
@@ -354,6 +373,7 @@ class WorkerEnvironments(Environments):
             "truncated": flags,
             "actions": (self.action_shape, self.action_dtype.str),
             "masks": ((self.num_envs, masks), "?"),
+            "infos": ((self.num_envs, MOST), "d"),
         }
 
 

@@ -7,9 +7,12 @@ sees every change without a copy. ``deepcopy``, ``.double()`` or assigning a par
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -34,6 +37,7 @@ class FlatBuffer(ABC):
         self._tensor = torch.empty(0, device="cpu")  # whatever torch's default device is
         self._array: NDArray[Any] = self._tensor.numpy()
         self._names: tuple[str, ...] = ()
+        self._tiny: NDArray[Any] = np.empty(0)
         self.restore()
 
     @property
@@ -56,6 +60,14 @@ class FlatBuffer(ABC):
 
     def __len__(self) -> int:
         return self._tensor.numel()
+
+    def is_finite(self) -> bool:
+        """Whether all parameters are, in half the time of ``np.isfinite``."""
+        array = self.numpy
+        if self._tiny.shape != array.shape or self._tiny.dtype != array.dtype:
+            self._tiny = np.full_like(array, 1e-30 if array.dtype == np.float32 else 1e-290)
+        # The sum of any finite ones, made so small, is finite, too.
+        return math.isfinite(array.dot(self._tiny))
 
     def name_at(self, index: int) -> str:
         """Name of the parameter that item `index` of the buffer belongs to."""
@@ -100,13 +112,42 @@ class FlatParameters(FlatBuffer):
     """
 
     _address = 0  # of what the array shows
+    _parts: list[dict[str, Any]] | None = None  # of all modules: what is in them, and their parameters
+    _ids: list[int]
+    _own: list[Tensor]
+    _places: list[int]
+
+    def is_as_seen(self) -> bool:
+        """Whether modules and parameters are those that `is_intact` saw last, and lie there; a fifth of its time.
+
+        False says nothing.
+        """
+        return (
+            self._parts is not None
+            and self._tensor.data_ptr() == self._address
+            and list(map(id, chain.from_iterable(map(dict.values, self._parts)))) == self._ids
+            and list(map(Tensor.data_ptr, self._own)) == self._places
+            and all(map(Tensor.is_contiguous, self._own))
+        )
+
+    def _look(self) -> None:
+        """Note what `is_as_seen` compares with."""
+        self._parts = [held for part in self._module.modules() for held in (part._modules, part._parameters)]
+        self._ids = list(map(id, chain.from_iterable(map(dict.values, self._parts))))
+        self._own = list(self._module.parameters())
+        self._places = list(map(Tensor.data_ptr, self._own))
 
     def is_intact(self) -> bool:
         """Whether every parameter of the module still is a view of its place in the buffer, and the array one of it."""
+        if self.is_as_seen():
+            return True
         named = list(self._module.named_parameters())
-        return tuple(name for name, _ in named) == self._names and _lies_at(
+        intact = tuple(name for name, _ in named) == self._names and _lies_at(
             [parameter for _, parameter in named], self._address, self._tensor.dtype, len(self)
         )
+        if intact:
+            self._look()
+        return intact
 
     def restore(self) -> None:
         """Make every parameter a view of the buffer again, with the values that the module has now.

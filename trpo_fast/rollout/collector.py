@@ -8,8 +8,8 @@ stays as it is until `collect` was called twice more.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,9 +69,21 @@ class Rollout:
     episode_lengths: NDArray[np.int64]
     action_masks: NDArray[np.bool_] | None
     """(T, E, K) what was allowed; None where the environments have no masks."""
+    ended: NDArray[np.bool_]
+    """(T, E) True where an episode ended, by itself: `episode_returns` are theirs, in this order."""
+    infos: Mapping[str, NDArray[np.float64]]
+    """(T, E) by name, what the infos of the steps have that callbacks ask for (`Callback.infos`), NaN where there is no
+    number; where an episode ended its own last one."""
     sequences: Sequences
     """Which steps start an episode, which are samples, and where a recurrent policy began: its state is (E, 0) of any
     other."""
+
+    def read_only(self) -> Rollout:
+        """The same rollout, of arrays that cannot be written."""
+        found: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        sealed = {name: _sealed(value) for name, value in found.items() if isinstance(value, np.ndarray)}
+        infos = {name: _sealed(array) for name, array in self.infos.items()}
+        return Rollout(**{**found, **sealed, "infos": infos})
 
     @property
     def samples(self) -> NDArray[Any]:
@@ -87,6 +99,12 @@ class Rollout:
         return CriticSequences(
             self.value_inputs[:size], self.value_inputs[size:], self.final_rows, self.sequences.starts, self.valid
         )
+
+
+def _sealed(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 class AdvantageStatistics(NamedTuple):
@@ -117,11 +135,12 @@ class _Buffer:
         self.terminated = np.empty(rows, np.bool_)
         self.truncated = np.empty(rows, np.bool_)
         self.action_masks: NDArray[np.bool_] | None = None  # until the environments are found to have some
+        self.infos: NDArray[np.float64] | None = None  # (T, E, K), where some are asked for
 
     @property
     def stepped(self) -> dict[str, NDArray[Any]]:
         """By name, the arrays that every step writes a row of."""
-        names = ("observations", "actions", "log_probs", "rewards", "terminated", "truncated", "action_masks")
+        names = ("observations", "actions", "log_probs", "rewards", "terminated", "truncated", "action_masks", "infos")
         return {name: array for name in names if (array := getattr(self, name)) is not None}
 
 
@@ -617,6 +636,7 @@ class Collector:
         steps, masks = len(buffer.rewards), self._adapter.action_masks
         if masks is not None and buffer.action_masks is None:
             buffer.action_masks = np.empty((steps, *masks.shape), np.bool_)
+        self._make_infos(buffer)
         rolled_out = None
         if self._plan is not None:
             exact = self._inexact is None
@@ -625,10 +645,19 @@ class Collector:
             return _Acted(*self._take(rolled_out, buffer), rolled_out.state)
         return _Acted(*self._step_through(observations, buffer), None)
 
+    def _make_infos(self, buffer: _Buffer) -> None:
+        """Room in `buffer` for the infos that are asked for."""
+        asked = len(self._adapter.asked)
+        if not asked:
+            buffer.infos = None
+        elif buffer.infos is None or buffer.infos.shape[2] != asked:
+            buffer.infos = np.empty((*buffer.rewards.shape, asked))
+
     def _with_others(self, acted: _Acted, own: _Buffer, buffer: _Buffer, ranks: Ranks) -> _Acted:
         """What all ranks' copies left, and in `buffer` their steps, out of what this one's have in `own`."""
         environments = self._state_of_environments(acted.environments)
         finals = [(t, rows, copies + self._own.start) for t, rows, copies in acted.finals]
+        self._make_infos(buffer)
         mine, every = own.stepped, buffer.stepped
         if own.action_masks is not None and buffer.action_masks is None:
             steps, _, items = own.action_masks.shape
@@ -681,6 +710,8 @@ class Collector:
                 raise self._acting_error(seen, buffer.actions[t, own], own, self._step, error) from error
             seen, rewards, terminated, truncated, final = adapter.step(env_actions)
             recorder.record(t, rewards, terminated, truncated)
+            if buffer.infos is not None:
+                buffer.infos[t] = adapter.infos
             if recurrent:
                 starts, was_done = self._next_starts(was_done, terminated | truncated)
             if final is not None:
@@ -718,6 +749,8 @@ class Collector:
                 part = adapter.next_part()
                 seen, rewards, terminated, truncated, final = adapter.receive(part)
                 recorders[part].record(stepped[part], rewards, terminated, truncated)
+                if buffer.infos is not None:
+                    buffer.infos[stepped[part], parts[part]] = adapter.infos[parts[part]]
                 if final is not None:
                     finals.append((stepped[part], *final))
                 stepped[part] += 1
@@ -731,9 +764,8 @@ class Collector:
 
     def _take(self, acted: RolledOut, buffer: _Buffer) -> tuple[list[_Final], NDArray[Any], NDArray[Any] | None]:
         """As `_step_through`, of what was acted where the environments are."""
-        for name in ("observations", "actions", "log_probs", "rewards", "terminated", "truncated", "action_masks"):
-            if getattr(buffer, name) is not None:
-                getattr(buffer, name)[...] = getattr(acted, name)
+        for name, array in buffer.stepped.items():
+            array[...] = getattr(acted, name)
         self._step += len(buffer.rewards)
         if acted.failure is not None:
             t, own, words = acted.failure
@@ -813,7 +845,7 @@ class Collector:
                 raise self._error("observation", indices[bad[0]], first_step + t + 1, rows[bad[0]])
         final_rows = [t * num_envs + indices for t, _, indices in finals]
 
-        ended = done & valid
+        ended, asked = done & valid, self._adapter.asked
         returns = _running_sums(buffer.rewards, done, valid, self._episode_return)
         lengths = _running_sums(np.ones_like(buffer.rewards), done, valid, self._episode_length)
         return Rollout(
@@ -832,6 +864,8 @@ class Collector:
             episode_returns=returns[ended],
             episode_lengths=lengths[ended].astype(np.int64),
             action_masks=buffer.action_masks,
+            ended=ended,
+            infos={} if buffer.infos is None else {name: buffer.infos[..., k] for k, name in enumerate(asked)},
             sequences=Sequences(starts, valid, state),
         )
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .descriptions import Box, Discrete, Leaf, MultiDiscrete, Space, leaves, named_leaves, nested
+from .descriptions import Box, Discrete, Leaf, MultiDiscrete, Space, leaves, named_leaves, nested, values_of
 
 ACTION_MAPS = ("auto", "affine", "clip")
 """How a Gaussian action becomes one of a Box: see `resolved_action_map`."""
@@ -137,6 +137,7 @@ class ActionStructure:
 
     Attributes
     ----------
+    space : Space
     is_nested : bool
         A Tuple or Dict.
     row_dtype : numpy.dtype
@@ -144,7 +145,7 @@ class ActionStructure:
     """
 
     def __init__(self, space: Space) -> None:
-        self._space = space
+        self.space = space
         layout = action_layout(space)
         wide = np.float64 if layout.parts or (isinstance(space, Box) and space.dtype == np.float64) else np.float32
         self.row_dtype: np.dtype[Any] = np.dtype(np.int64 if layout.low is None else wide)
@@ -158,12 +159,38 @@ class ActionStructure:
 
         `rows` (N, K), or (N,), are as `trpo_fast._core.acting.Actor` writes ``env_actions``, of `row_dtype`.
         """
-        return nested(self._space, iter(self._arrays(rows)))
+        return nested(self.space, iter(self._arrays(rows)))
 
     def each(self, rows: NDArray[Any]) -> list[Any]:
         """The same actions, one by one, as single environments take them: those of a Discrete are NumPy integers."""
         arrays = self._arrays(rows)
-        return [nested(self._space, (_item(array, i) for array in arrays)) for i in range(len(rows))]
+        return [nested(self.space, (_item(array, i) for array in arrays)) for i in range(len(rows))]
+
+    def rows(self, actions: Any, count: int | None) -> NDArray[Any]:
+        """Actions as the environment takes them, one (None) or `count` of a batch, as rows (N, K) of the policy's.
+
+        Choices are counted from 0, in int64, or in float64 beside numbers of a Box, which stay the environment's.
+        ValueError, about "actions", where they are not of the space.
+        """
+        several = 1 if count is None else count
+        columns = []
+        named = zip(self._leaves, self._parts, values_of(self.space, actions, "actions"), strict=True)
+        for leaf, part, (value, name) in named:
+            array, wanted = np.asarray(value), (() if count is None else (count,)) + leaf.shape
+            if array.shape != wanted:
+                raise ValueError(f"{name}: shape {array.shape} given; want {wanted}, an action for each observation")
+            rows = array.reshape(several, math.prod(leaf.shape))
+            if part.low is not None:
+                inside = array.dtype.kind in "fiub" and np.isfinite(array).all()
+            else:
+                inside = array.dtype.kind in "iub"
+                rows = rows.astype(np.int64) - part.start if inside else rows
+                sizes = np.array(part.nvec or (2,) * rows.shape[1], np.int64)
+                inside = inside and bool(((rows >= 0) & (rows < sizes)).all())
+            if not inside:
+                raise ValueError(f"{name}: {value!r} given; want actions of {leaf}")
+            columns.append(rows if part.low is None else rows.astype(np.float64))
+        return np.concatenate(columns, axis=1)
 
     def _arrays(self, rows: NDArray[Any]) -> list[NDArray[Any]]:
         if not self.is_nested:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -330,3 +330,26 @@ def _bounds_from_json(described: Any, shape: tuple[int, ...], dtype: np.dtype[An
 
 def _short(bounds: NDArray[Any]) -> str:
     return str(bounds.flat[0] if bounds.size and (bounds == bounds.flat[0]).all() else bounds)
+
+
+def values_of(space: Space, observation: Any, name: str) -> Iterator[tuple[Any, str]]:
+    """The value of each leaf of `space` in what is nested as it is, and what to call it where the whole is `name`.
+
+    ValueError where it is not nested so; the values themselves are not looked at.
+    """
+    if isinstance(space, Dict):
+        if not isinstance(observation, Mapping) or not observation.keys() >= space.spaces.keys():
+            keys = sorted(map(str, observation)) if isinstance(observation, Mapping) else type(observation).__name__
+            raise ValueError(f"{name}: {keys} given; want a dict with {', '.join(map(str, space.spaces))}")
+        for key, part in space.spaces.items():
+            yield from values_of(part, observation[key], f"{name}[{key!r}]")
+    elif isinstance(space, Tuple):
+        if not isinstance(observation, tuple) or len(observation) != len(space.spaces):
+            given = f"a {type(observation).__name__}" + (
+                f" of {len(observation)} items" if isinstance(observation, Sequence) else ""
+            )
+            raise ValueError(f"{name}: {given} given; want a tuple of {len(space.spaces)} items")
+        for index, part in enumerate(space.spaces):
+            yield from values_of(part, observation[index], f"{name}[{index}]")
+    else:
+        yield observation, name

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .descriptions import Box, Dict, Discrete, Leaf, MultiDiscrete, Space, Tuple, flat_size, leaves
+from .descriptions import Box, Dict, Discrete, Leaf, MultiDiscrete, Space, Tuple, flat_size, leaves, values_of
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class ObservationLayout:
         """
         if self.is_plain:
             return iter(((self.parts[0], observation, name),))
-        return zip(self.parts, *zip(*_values(self.space, observation, name), strict=True), strict=True)
+        return zip(self.parts, *zip(*values_of(self.space, observation, name), strict=True), strict=True)
 
     def flatten(self, observations: Any, count: int, out: NDArray[Any], call: str) -> None:
         """Write a batch of `count` observations, which `call` returned, into `out` (count, D); ValueError names it."""
@@ -240,22 +240,3 @@ def _paths(space: Space) -> Iterator[tuple[Any, ...]]:
         yield ()
     for key, part in parts:
         yield from ((key, *rest) for rest in _paths(part))
-
-
-def _values(space: Space, observation: Any, name: str) -> Iterator[tuple[Any, str]]:
-    if isinstance(space, Dict):
-        if not isinstance(observation, Mapping) or not observation.keys() >= space.spaces.keys():
-            keys = sorted(map(str, observation)) if isinstance(observation, Mapping) else type(observation).__name__
-            raise ValueError(f"{name}: {keys} given; want a dict with {', '.join(map(str, space.spaces))}")
-        for key, part in space.spaces.items():
-            yield from _values(part, observation[key], f"{name}[{key!r}]")
-    elif isinstance(space, Tuple):
-        if not isinstance(observation, tuple) or len(observation) != len(space.spaces):
-            given = f"a {type(observation).__name__}" + (
-                f" of {len(observation)} items" if isinstance(observation, Sequence) else ""
-            )
-            raise ValueError(f"{name}: {given} given; want a tuple of {len(space.spaces)} items")
-        for index, part in enumerate(space.spaces):
-            yield from _values(part, observation[index], f"{name}[{index}]")
-    else:
-        yield observation, name

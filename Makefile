@@ -28,12 +28,13 @@ SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) se
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help train test bench scaling report lint format asan tsan valgrind aarch64 outside instructions instructions-update wheel \
+.PHONY: help train test docs bench scaling report lint format asan tsan valgrind aarch64 outside instructions instructions-update wheel \
 	check-wheel clean
 
 help:
 	@echo 'make train    train ENV=$(ENV) for STEPS=$(STEPS) and evaluate the result'
 	@echo 'make test     the tests'
+	@echo 'make docs     the documentation as a site, into build/site; warnings and dead links are errors'
 	@echo 'make bench    the benchmarks beside scipy, torch and sb3-contrib; BENCH_ARGS=--grid for all sizes'
 	@echo 'make bench AGAINST=8f97cf5   this build beside that revision; BENCH_ARGS="--only F" for rows with F in their name'
 	@echo 'make scaling  two ranks under torchrun beside one and the plain program, and the tables of docs/scaling.md'
@@ -54,6 +55,10 @@ train: $(STAMPS)/core $(STAMPS)/extras-mujoco,plot,tensorboard
 
 test: $(STAMPS)/core $(STAMPS)/extras-test
 	$(BIN)/python -m pytest -p no:benchmark --numprocesses auto --maxprocesses 4 $(PYTEST_ARGS)
+
+docs: $(STAMPS)/core $(STAMPS)/extras-docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs build/site
+	@echo 'build/site/index.html'
 
 bench: $(STAMPS)/core $(STAMPS)/extras-bench
 	$(BIN)/python -m $(if $(AGAINST),bench.side_by_side --against $(AGAINST),pytest bench) $(BENCH_ARGS) $(PYTEST_ARGS)

@@ -7,6 +7,9 @@ import pytest
 from bench.baselines import OFFERS
 from bench.checks import ExactPolicy, critic_loss, fitted_critic_loss
 from bench.problems import CHEETAH, PolicyProblem, UpdateSettings
+from trpo_fast.benchmarks import HARD_PROBLEMS
+from trpo_fast.benchmarks.cases import NumpyEngine
+from trpo_fast.solvers import trust_region_step
 
 SETTINGS = UpdateSettings()
 PROBLEM = PolicyProblem(CHEETAH, 2_048)
@@ -48,3 +51,16 @@ def test_critic_fit(benchmark, record, library, exact_loss):
     assert critic_loss(PROBLEM, fit.result().critic) == pytest.approx(exact_loss, rel=0.1)
     benchmark.pedantic(fit.run, setup=fit.reset, rounds=9)
     record(CRITIC_FLOPS)
+
+
+@pytest.mark.parametrize("name", HARD_PROBLEMS)
+def test_step_on_a_hard_problem(benchmark, name):
+    benchmark.group = "a step on a hard problem"
+    problem = HARD_PROBLEMS[name]()
+    engine = NumpyEngine(problem)
+
+    def step():
+        engine.bind()
+        return trust_region_step(engine, max_kl=0.01, damping=problem.damping)
+
+    assert benchmark(step).status == problem.status

@@ -18,6 +18,8 @@ HEAD = """\
 Every setting of the algorithm is a field of `TRPOConfig`. The same names serve everywhere:
 
 ```python
+from trpo_fast import TRPO, TRPOConfig
+
 TRPO("Hopper-v5", max_kl=0.01)  # one setting
 TRPO("Hopper-v5", config=TRPOConfig(max_kl=0.01))  # or a whole configuration
 ```
@@ -27,6 +29,7 @@ trpo-fast train Hopper-v5 --max-kl 0.01
 ```
 
 An id may have a [preset](learning.md#presets): a setting that is given wins, a whole configuration leaves it out.
+What `trpo-fast tune` tries is declared with a setting, too ([tuning.md](tuning.md)).
 A value that cannot work raises `ValueError` with the field, the value and what is wanted.
 This page is made by `docs/generate_configuration.py` from the declarations in `trpo_fast/algorithm/config.py` and
 `trpo_fast/solvers/settings.py`.
@@ -39,9 +42,10 @@ def render() -> str:
     for entry in dataclasses.fields(TRPOConfig):
         meta = entry.metadata
         parts.append(
-            f"\n### `{entry.name}` = `{entry.default!r}`\n\n"
+            f"\n## `{entry.name}` = `{entry.default!r}`\n\n"
             f"{_sentence(meta['meaning'])} Accepts {meta['rule'].want}.\\\n"
-            f"*Why {entry.default!r}:* {_sentence(meta['why'], capital=False)}\n"
+            f"*Why {entry.default!r}:* {_sentence(meta['why'], capital=False)}"
+            + (f"\\\n*Tuning tries* {meta['search'].described}.\n" if meta["search"] else "\n")
         )
     return "".join(parts)
 

@@ -53,6 +53,7 @@ FLOORS = {
     "ranks": 3,
     "rollout": 3,
     "algorithm": 4,
+    "tuning": 5,
     "sb3": 5,
     "cli": 6,
     "__main__": 6,

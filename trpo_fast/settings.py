@@ -104,9 +104,47 @@ COUNT = integer("an integer >= 0, below 2**31", 0, 2**31 - 1)
 POSITIVE_COUNT = integer("an integer >= 1, below 2**31", 1, 2**31 - 1)
 
 
-def setting(default: Any, rule: Rule, meaning: str, *, why: str) -> Any:
-    """A dataclass field: `meaning` and `why`, the reason for `default`, are parts of sentences without their stops."""
-    return field(default=default, metadata={"rule": rule, "meaning": meaning, "why": why})
+@dataclass(frozen=True)
+class Search:
+    """What a search for better values tries: numbers from `low` to `high`, or one of `choices`."""
+
+    low: float = math.nan
+    high: float = math.nan
+    logarithmic: bool = False
+    """Whether numbers are drawn evenly in their logarithm."""
+    choices: tuple[Any, ...] = ()
+    of: str = "all"
+    """The agents for which the setting does something: "all", those of "gaussian" actions, "recurrent" ones."""
+
+    @property
+    def described(self) -> str:
+        """In words."""
+        if self.choices:
+            return f"one of {', '.join(map(repr, self.choices))}"
+        return f"{self.low:g} to {self.high:g}{', by its logarithm' if self.logarithmic else ''}"
+
+
+def log_range(low: float, high: float) -> Search:
+    """Numbers from `low` to `high`, drawn evenly in their logarithm."""
+    return Search(low, high, logarithmic=True)
+
+
+def linear_range(low: float, high: float, *, of: str = "all") -> Search:
+    """Numbers from `low` to `high`, drawn evenly; `of` is as in :class:`Search`."""
+    return Search(low, high, of=of)
+
+
+def one_of(*choices: Any, of: str = "all") -> Search:
+    """One of `choices`; `of` is as in :class:`Search`."""
+    return Search(choices=choices, of=of)
+
+
+def setting(default: Any, rule: Rule, meaning: str, *, why: str, search: Search | None = None) -> Any:
+    """A dataclass field: `meaning` and `why`, the reason for `default`, are parts of sentences without their stops.
+
+    `search` is what ``trpo-fast tune`` tries; None where it leaves the setting alone.
+    """
+    return field(default=default, metadata={"rule": rule, "meaning": meaning, "why": why, "search": search})
 
 
 def declared(kind: type[Any], name: str) -> Any:

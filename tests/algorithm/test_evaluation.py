@@ -1,3 +1,4 @@
+import sys
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -168,3 +169,17 @@ def test_cliff_walking_trained_for_2048_steps_is_evaluated_and_says_what_did_not
 def test_bad_limit_is_refused_by_name(make_agent, value):
     with pytest.raises(ValueError, match=f"max_steps: {value} given; want an integer >= 1"):
         make_agent().evaluate(max_steps=value)
+
+
+def test_a_bar_of_episodes_is_shown_where_it_is_asked_for_and_somebody_watches(capsys, monkeypatch):
+    agent = TRPO("CartPole-v1", num_envs=2, seed=0)
+    plain = agent.evaluate(3)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    agent.evaluate(3, progress_bar=True)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    shown = agent.evaluate(3, progress_bar=True)
+    assert "evaluating:" in capsys.readouterr().err
+    assert (shown.returns == plain.returns).all()
+    agent.close()

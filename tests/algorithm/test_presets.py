@@ -5,6 +5,7 @@ from gymnasium import spaces
 from trpo_fast import TRPO, TRPOConfig
 from trpo_fast.algorithm import presets
 from trpo_fast.algorithm.config import check_field_names
+from trpo_fast.environments.spaces import action_words
 
 DECAYING = {"max_kl_schedule": "linear", "critic_learning_rate_schedule": "linear"}
 
@@ -32,7 +33,7 @@ def test_every_preset_is_for_the_actions_that_its_environment_has(preset):
     except gymnasium.error.DependencyNotInstalled as missing:
         pytest.skip(f"{preset.name}: {missing}")
     with env:
-        assert presets.describe_actions(env.action_space) == preset.actions
+        assert action_words(env.action_space) == preset.actions
 
 
 def test_an_id_takes_its_preset_and_the_agent_says_so():
@@ -103,7 +104,7 @@ def test_a_file_keeps_the_settings_themselves(tmp_path):
     [
         ("CartPole-v1", {"preset": "CartPole-v2"}, "preset: 'CartPole-v2' given.*did you mean CartPole-v1"),
         ("CartPole-v1", {"preset": "nothing like it"}, "preset: 'nothing like it' given.*there are CartPole-v1"),
-        ("CartPole-v1", {"preset": 3}, "preset: 3 given; want 'auto', None .--preset none. or the name"),
+        ("CartPole-v1", {"preset": 3}, "preset: 3 given; want 'auto', None .--preset none., a file of trpo-fast tune"),
         ("CartPole-v0", {"preset": "CartPole-v1"}, "given for CartPole-v0, another version"),
         ("Pendulum-v1", {"preset": "CartPole-v1"}, r"for actions Discrete\(2\); the environment has Box\(1,\)"),
         ("CartPole-v1", {"preset": "CartPole-v1", "config": TRPOConfig()}, "given with a config"),
@@ -113,3 +114,44 @@ def test_a_file_keeps_the_settings_themselves(tmp_path):
 def test_a_preset_that_does_not_fit_is_refused_by_name(env, given, message):
     with pytest.raises(ValueError, match=message):
         TRPO(env, **given)
+
+
+TUNED = presets.Preset(
+    "CartPole-v1",
+    "Discrete(2)",
+    {"max_kl": 1e-05, "hidden_sizes": (8, 8), "observation_clip": float("inf"), "scale_rewards": False},
+    'of 3 trials, "quoted"',
+)
+
+
+def test_a_written_preset_is_read_as_it_was_and_an_agent_takes_it(tmp_path):
+    path = tmp_path / "tuned.toml"
+    path.write_text(presets.rendered(TUNED, "made by hand"))
+    assert presets.read_presets(path) == {"CartPole-v1": TUNED}
+    agent = TRPO("CartPole-v1", preset=str(path), num_envs=2, scale_rewards=True)
+    agent.close()
+    config = agent.config
+    assert agent.preset == str(path)
+    assert (config.max_kl, config.hidden_sizes, config.observation_clip) == (1e-05, (8, 8), float("inf"))
+    assert config.scale_rewards is True and config.max_kl_schedule == "constant"  # not the package's preset
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("no toml", "preset: .*p.toml: .*line 1"),
+        ("", "p.toml is empty; want a table of actions"),
+        ("a = 1", "p.toml: a: 1 given; want a table of actions, settings, evidence"),
+        ("[a]\nactions='x'\nsettings={}", r"p.toml: a: \['actions', 'settings'\] given; want a table"),
+        ("[a]\nactions='x'\nsettings=1\nevidence=''", "a: settings: 1 given; want a dict"),
+        ("[a]\nactions='x'\nsettings={gamm=1}\nevidence=''", "'gamm' is no field of TRPOConfig; did you mean gamma"),
+        ("[a]\nactions='x'\nsettings={gamma=2}\nevidence=''", "gamma: 2 given; want a number in"),
+        ("[a]\nactions='x'\nsettings={num_envs=2}\nevidence=''", "num_envs given; want it left out"),
+        ("[a]\nactions='x'\nsettings={}\nevidence=''", "'a' given, which is for actions x; the environment has Dis"),
+    ],
+)
+def test_a_file_that_is_no_preset_for_this_environment_is_refused_by_name(tmp_path, text, message):
+    path = tmp_path / "p.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        TRPO("CartPole-v1", preset=str(path))

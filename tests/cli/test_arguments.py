@@ -4,7 +4,9 @@ import re
 import pytest
 
 from trpo_fast.algorithm.config import TRPOConfig
-from trpo_fast.cli.arguments import VECTORIZATIONS, config_overrides, make_parser, option_of
+from trpo_fast.cli.arguments import VECTORIZATIONS, make_parser
+from trpo_fast.cli.options import config_overrides
+from trpo_fast.cli.values import option_of
 from trpo_fast.environments import recipe
 
 TEXTS = {
@@ -57,13 +59,15 @@ def test_options_left_out_override_nothing():
     assert config_overrides(make_parser().parse_args(["train", "CartPole-v1"])) == {}
 
 
-def test_help_shows_every_field_with_its_default(command):
+def test_help_shows_every_field_with_its_default_and_the_reason(command):
     result = command("train", "--help")
     assert result.code == 0
     text = re.sub(r"\s+", " ", result.out)
     for entry in dataclasses.fields(TRPOConfig):
         assert option_of(entry.name) + " " in text
-    assert "(default 64,64)" in text and "(default true)" in text
+        # A hyphen may end a line of its own.
+        assert entry.metadata["why"].replace(" ", "") in text.replace(" ", "")
+    assert "(default 64,64: " in text and "(default true: " in text
 
 
 @pytest.mark.parametrize(

@@ -264,12 +264,12 @@ def test_an_answer_against_the_contract_is_said_without_a_traceback(
     assert "Traceback" not in result.err
 
 
-def test_what_an_environment_itself_raises_keeps_its_traceback(command, small, rambles, monkeypatch):
+def test_what_an_environment_itself_raises_is_a_line_that_says_where(command, small, rambles, monkeypatch):
     def step(self, action):
         raise ValueError("out of fuel")
 
     monkeypatch.setattr("tests.rollout.toys.Walk.step", step)
     result = command("train", f"{NAME}:Rambling-v0", "--timesteps", "64", "--out", "run", *small)
     assert result.code == 1
-    assert "Traceback" in result.err and "ValueError: out of fuel" in result.err
-    assert "environment 0, step 1 after the reset" in result.err
+    assert "Traceback" not in result.err and "ValueError: out of fuel at " in result.err
+    assert "test_environments.py:" in result.err and " in step (environment 0, step 1 after the reset" in result.err

@@ -686,7 +686,7 @@ def test_failure_while_training_saves_and_says_how_to_go_on(command, small, tmp_
 def test_what_fails_after_the_training_is_said_with_the_command_for_it_and_the_rest_is_there(
     command, small, tmp_path, monkeypatch, where, said
 ):
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(TRPO if where == "evaluate" else plot, where, fail)
@@ -724,11 +724,11 @@ def test_a_training_that_fails_before_it_begins_does_not_say_that_it_was_saved(
 
 @pytest.mark.parametrize("moment", ["save", "evaluate", "draw"])
 def test_a_signal_after_the_last_update_leaves_a_model_and_says_so(command, small, tmp_path, monkeypatch, moment):
-    def signalled(*arguments):
+    def signalled(*arguments, **options):
         monkeypatch.undo()
         monkeypatch.chdir(tmp_path)
         os.kill(os.getpid(), signal.SIGTERM)
-        return original(*arguments)
+        return original(*arguments, **options)
 
     place = {"save": CheckpointCallback, "evaluate": TRPO, "draw": plot}[moment]
     original = getattr(place, moment)

@@ -23,12 +23,16 @@ from trpo_fast.settings import (
     POSITIVE,
     POSITIVE_COUNT,
     Rule,
+    Search,
     checked,
     choice,
     declared,
     document,
     integer,
+    linear_range,
+    log_range,
     names_near,
+    one_of,
     real,
     setting,
 )
@@ -75,6 +79,7 @@ def _by_network(
     *,
     why: str,
     recurrent: Any = None,
+    search: Search | None = None,
 ) -> Any:
     """A setting whose default, None, is `mlp`, or what `cnn`, `described` in words, makes of the configuration.
 
@@ -89,6 +94,7 @@ def _by_network(
         "meaning": f"{meaning}; None: {mlp}, and where the {network} is the built-in CNN {described}"
         + ("" if recurrent is None else f", where it is a built-in recurrent one {recurrent}"),
         "why": why,
+        "search": search,
         "by_network": (
             network,
             {"mlp": lambda _: mlp, "cnn": cnn, "recurrent": lambda _: mlp if recurrent is None else recurrent},
@@ -118,6 +124,7 @@ class TRPOConfig:
         _SIZE,
         "steps of each environment per update (rollout length)",
         why="8 x 256 = 2,048 samples an update, the batch of the published MuJoCo settings for on-policy methods",
+        search=one_of(64, 128, 256, 512),
     )
     warm_up_steps: int = setting(
         256,
@@ -142,6 +149,7 @@ class TRPOConfig:
         _SCHEDULE,
         "how max_kl falls over the training: from its value to 0 linearly or as half a cosine wave, or not at all",
         why="the trust region already adapts each step to the policy; a decay is for a last polish",
+        search=one_of("constant", "linear"),
     )
     kl_direction: str = declared(StepSettings, "kl_direction")
     damping: float = declared(DirectionSettings, "damping")
@@ -172,14 +180,22 @@ class TRPOConfig:
         NOT_NEGATIVE,
         "weight of the policy's mean entropy (nats) in the objective",
         why="the bound on the KL already slows the loss of entropy; raise it where exploration ends too early",
+        search=one_of(0.0, 1e-4, 1e-3, 1e-2),
     )
     # Advantages
-    gamma: float = setting(0.99, _FRACTION, "discount factor", why="the usual horizon of about 100 steps")
+    gamma: float = setting(
+        0.99,
+        _FRACTION,
+        "discount factor",
+        why="the usual horizon of about 100 steps",
+        search=one_of(0.9, 0.95, 0.98, 0.99, 0.995, 0.999),
+    )
     gae_lambda: float = setting(
         0.95,
         _FRACTION,
         "lambda of generalized advantage estimation",
         why="the middle of the range that the GAE paper found best (0.92 to 0.98)",
+        search=one_of(0.8, 0.9, 0.92, 0.95, 0.98, 1.0),
     )
     normalize_advantages: bool = setting(
         True,
@@ -211,6 +227,7 @@ class TRPOConfig:
         _SIZE,
         "units of the cell of a gru or lstm, policy and critic",
         why="as wide as the hidden layers; it keeps what an episode needs to be told apart",
+        search=one_of(32, 64, 128, of="recurrent"),
     )
     recurrent_critic: bool = setting(
         True,
@@ -223,18 +240,21 @@ class TRPOConfig:
         _SIZES,
         "hidden layers of the policy, where it is an MLP or has one behind its convolutions or its cell",
         why="the network of the published MuJoCo results",
+        search=one_of((32, 32), (64, 64), (128, 128), (256, 256)),
     )
     critic_hidden_sizes: tuple[int, ...] = setting(
         (64, 64),
         _SIZES,
         "hidden layers of the value function, where it is an MLP or has one behind its convolutions",
         why="as the policy's",
+        search=one_of((32, 32), (64, 64), (128, 128), (256, 256)),
     )
     activation: str = setting(
         "tanh",
         choice("tanh", "relu", "elu", "leaky_relu", "sigmoid", "silu", "gelu", "softplus"),
         "activation of every hidden layer of MLPs, policy and critic",
         why="smooth, so the quadratic model of the KL holds over a whole step",
+        search=one_of("tanh", "relu", "silu"),
     )
     log_std_init: float = setting(
         -1.0,
@@ -243,6 +263,7 @@ class TRPOConfig:
         why="with a standard deviation of 1 most draws leave a box of [-1, 1] or shake it from side to side: Ant-v5 "
         "learns nothing, and HalfCheetah-v5 ends a third lower (docs/learning.md). Where only large actions find "
         "anything, as for Pendulum-v1, 0 is better",
+        search=linear_range(-2.0, 0.5, of="gaussian"),
     )
     log_std_limit: float = setting(
         20.0,
@@ -289,6 +310,7 @@ class TRPOConfig:
         FLAG,
         "rewards are divided by the running standard deviation of the discounted return",
         why="one critic learning rate then fits every task; reported returns stay in the environment's unit",
+        search=one_of(True, False),
     )
     reward_clip: float = setting(
         10.0, _CLIP, "largest magnitude of a scaled reward", why="as observation_clip: only outliers are cut"
@@ -304,9 +326,14 @@ class TRPOConfig:
         recurrent=10,
         why="the published settings for MuJoCo, hidden behind the next rollout by overlap_critic, which 20 passes of a "
         "CNN are too long for; 4 learned MinAtar's Breakout as well (docs/images.md)",
+        search=one_of(None, 5, 10, 40),
     )
     critic_batch_size: int = setting(
-        128, _SIZE, "samples of one Adam step", why="as critic_epochs: 16 steps an epoch at 2,048 samples"
+        128,
+        _SIZE,
+        "samples of one Adam step",
+        why="as critic_epochs: 16 steps an epoch at 2,048 samples",
+        search=one_of(64, 128, 256, 512),
     )
     critic_precision: str = setting(
         "float32",
@@ -317,13 +344,18 @@ class TRPOConfig:
         why="as fisher_precision: other numbers than those that the published returns were learned with",
     )
     critic_learning_rate: float = setting(
-        1e-3, POSITIVE, "step size of Adam", why="Adam's default, right for returns of unit scale (scale_rewards)"
+        1e-3,
+        POSITIVE,
+        "step size of Adam",
+        why="Adam's default, right for returns of unit scale (scale_rewards)",
+        search=log_range(1e-4, 1e-2),
     )
     critic_learning_rate_schedule: str = setting(
         "constant",
         _SCHEDULE,
         "how critic_learning_rate falls over the training: to 0 linearly or as half a cosine wave, or not at all",
         why="the critic follows a policy that never stops moving",
+        search=one_of("constant", "linear"),
     )
     overlap_critic: bool = setting(
         True,
@@ -404,7 +436,7 @@ class TRPOConfig:
         return _part_of(self, StepSettings)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able mapping of every field; :meth:`from_dict` is its inverse. (JSON has no infinity: ``"inf"``.)"""
+        """Return all fields as JSON has them, infinity as ``"inf"``; :meth:`from_dict` is the inverse."""
         values = dataclasses.asdict(self)
         return {name: _to_json(value) for name, value in values.items()}
 

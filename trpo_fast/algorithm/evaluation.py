@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from trpo_fast.algorithm.acting import Player
 from trpo_fast.algorithm.config import POSITIVE_INTEGER, seed_or_drawn
@@ -47,6 +49,7 @@ def evaluate(
     seed: int | None,
     env: Any,
     max_steps: Any,
+    progress_bar: bool = False,
     *,
     copies: int | None = None,
 ) -> EvaluationResult:
@@ -65,7 +68,16 @@ def evaluate(
         first = int(np.random.SeedSequence([seed, EVALUATION_STREAM]).generate_state(1)[0])
         # Copies get first, first + 1, ...: stay clear of the 32-bit limit that some simulators have.
         first %= 2**31 - environments.num_envs
-        result = play_episodes(environments, player, episodes, deterministic=deterministic, seed=first, max_steps=limit)
+        # None: where stderr is a terminal.
+        hidden = None if progress_bar else True
+        with tqdm(total=episodes, desc="evaluating", unit="episode", leave=False, disable=hidden) as bar:
+            result = play_episodes(
+                *(environments, player, episodes),
+                deterministic=deterministic,
+                seed=first,
+                max_steps=limit,
+                on_episode=bar.update,
+            )
     finally:
         environments.close()
     if result.unfinished:
@@ -78,9 +90,16 @@ def evaluate(
 
 
 def play_episodes(
-    environments: Environments, player: Player, episodes: int, *, deterministic: bool, seed: int, max_steps: int
+    environments: Environments,
+    player: Player,
+    episodes: int,
+    *,
+    deterministic: bool,
+    seed: int,
+    max_steps: int,
+    on_episode: Callable[[], object] = lambda: None,
 ) -> EvaluationResult:
-    """Play ``episodes`` episodes and stop.
+    """Play ``episodes`` episodes and stop; `on_episode` is called after each.
 
     Every environment has a quota fixed beforehand: taking the first episodes to finish would take too many short ones.
     An episode that has not ended after ``max_steps`` steps is left there. Its environment cannot be reset without the
@@ -96,7 +115,9 @@ def play_episodes(
     first = seed
     step = 0
     while missing.any():
-        step = _play_until_left(environments, player, played, missing, first, step, deterministic, max_steps)
+        step = _play_until_left(
+            environments, player, played, missing, first, step, deterministic, max_steps, on_episode
+        )
         first = (first + count) % (2**31 - count)  # seeds that no environment has had
     all_returns, all_lengths, finished = map(np.array, zip(*(one for group in played for one in group), strict=True))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -118,6 +139,7 @@ def _play_until_left(
     step: int,
     deterministic: bool,
     max_steps: int,
+    on_episode: Callable[[], object],
 ) -> int:
     """Play from a reset until every environment has its quota, or is left in an episode that does not end.
 
@@ -165,6 +187,7 @@ def _play_until_left(
             if plays[i]:
                 played[i].append((float(returns[i]), int(lengths[i]), bool(ended[i])))
                 missing[i] -= 1
+                on_episode()
             returns[i], lengths[i] = 0.0, 0
         plays &= (missing > 0) & ~left
         starts = ended

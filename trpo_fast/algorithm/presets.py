@@ -1,19 +1,26 @@
-"""Settings for some environments by their id, each with its evidence: trpo_fast/presets.toml."""
+"""Settings for some environments by their id, each with its evidence: trpo_fast/presets.toml, or a file of one's own.
+
+Neither torch nor Gymnasium is needed to read them.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib.resources
+import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from gymnasium import spaces
-
+from trpo_fast.algorithm.config import TRPOConfig, check_field_names
 from trpo_fast.settings import names_near
 
 AUTO = "auto"
+SUFFIX = ".toml"
+"""What the name of a preset ends with that is a file."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Preset:
     name: str
     """The environment's id, version included."""
     actions: str
-    """Its action space as `describe_actions` has it; for another one the settings mean something else."""
+    """Its action space as `action_words` has it; for another one the settings mean something else."""
     settings: Mapping[str, Any]
     """Fields of TRPOConfig."""
     evidence: str
@@ -37,43 +44,97 @@ class Preset:
 
 @functools.cache
 def all_presets() -> Mapping[str, Preset]:
-    """All there are, by name."""
-    text = importlib.resources.files("trpo_fast").joinpath("presets.toml").read_text(encoding="utf-8")
-    entries = tomllib.loads(text)
-    return {
-        name: Preset(name, entry["actions"], entry["settings"], " ".join(entry["evidence"].split()))
-        for name, entry in entries.items()
-    }
+    """All that this package has, by name."""
+    return _parsed(importlib.resources.files("trpo_fast").joinpath("presets.toml").read_text(encoding="utf-8"))
 
 
-def describe_actions(space: spaces.Space[Any]) -> str:
-    """Kind and size of an action space, e.g. ``"Discrete(2)"`` or ``"Box(6,)"``; bounds do not count."""
-    if isinstance(space, spaces.Box):
-        return f"Box{space.shape}"
-    return str(space)
+def read_presets(path: str | Path) -> Mapping[str, Preset]:
+    """Those of a file, by name; ValueError, naming it, where it is not one of presets, OSError where it is unreadable.
+
+    It is TOML: a table for each environment's id, with ``actions``, ``settings`` and ``evidence``.
+    """
+    try:
+        found = _parsed(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError, TypeError) as error:
+        raise ValueError(f"preset: {path}: {error}") from error
+    if not found:
+        raise ValueError(f"preset: {path} is empty; want a table of actions, settings and evidence for an environment")
+    return found
+
+
+def _parsed(text: str) -> Mapping[str, Preset]:
+    wanted = {"actions": str, "settings": dict, "evidence": str}
+    found = {}
+    for name, entry in tomllib.loads(text).items():
+        if not isinstance(entry, dict) or entry.keys() != wanted.keys():
+            keys = sorted(entry) if isinstance(entry, dict) else entry
+            raise ValueError(f"{name}: {keys!r} given; want a table of {', '.join(wanted)}")
+        for key, kind in wanted.items():
+            if not isinstance(entry[key], kind):
+                raise ValueError(f"{name}: {key}: {entry[key]!r} given; want a {kind.__name__}")
+        settings = entry["settings"]
+        check_field_names(settings)
+        if "num_envs" in settings:
+            raise ValueError(f"{name}: settings: num_envs given; want it left out: environments are made before")
+        made = TRPOConfig(**settings)
+        settings = {key: getattr(made, key) for key in settings}
+        found[name] = Preset(name, entry["actions"], settings, " ".join(entry["evidence"].split()))
+    return found
+
+
+def rendered(preset: Preset, head: str) -> str:
+    """A file of one preset under a line of comment; settings that are None, which TOML has not, are left out."""
+    settings = ", ".join(f"{key} = {_toml(value)}" for key, value in preset.settings.items() if value is not None)
+    return (
+        f"# {head}\n[{_toml(preset.name)}]\nactions = {_toml(preset.actions)}\n"
+        f"settings = {{ {settings} }}\nevidence = {_toml(preset.evidence)}\n"
+    )
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return "inf" if value == math.inf else json.dumps(value)  # JSON's strings, numbers and booleans are TOML's
 
 
 def require_known(preset: Any) -> None:
-    """ValueError for what is neither "auto", nor None, nor the name of one; near ones are named."""
+    """ValueError for what is neither "auto", nor None, nor the name of one, nor a file; near names are named."""
     if preset in (None, AUTO) or (isinstance(preset, str) and preset in all_presets()):
         return
+    if isinstance(preset, str) and preset.endswith(SUFFIX):
+        read_presets(preset)
+        return
     hint = names_near(str(preset), all_presets(), "there are")
-    raise ValueError(f"preset: {preset!r} given; want {AUTO!r}, None (--preset none) or the name of one: {hint}")
+    raise ValueError(
+        f"preset: {preset!r} given; want {AUTO!r}, None (--preset none), a file of trpo-fast tune (*{SUFFIX}) or the "
+        f"name of one: {hint}"
+    )
 
 
-def preset_for(
-    preset: str | None, env_id: str | None, action_space: spaces.Space[Any], *, whole_config: bool
-) -> Preset | None:
+def named(preset: str, plain: str | None = None) -> Preset:
+    """The one that is called so, or of a file that of the environment `plain`, or the only one."""
+    if not preset.endswith(SUFFIX):
+        return all_presets()[preset]
+    found = read_presets(preset)
+    if plain is not None and plain in found:
+        return found[plain]
+    if len(found) > 1:
+        raise ValueError(f"preset: {preset} given, which has none for {plain}; it is for {', '.join(found)}")
+    return next(iter(found.values()))
+
+
+def preset_for(preset: str | None, env_id: str | None, actions: str, *, whole_config: bool) -> Preset | None:
     """The preset to train with, or None.
 
     Parameters
     ----------
     preset : str or None
         "auto": that of `env_id`, where there is one for these actions and nothing is said by a whole configuration; or
-        the name of one, which `require_known` lets pass.
+        the name of one, or its file, which `require_known` lets pass.
     env_id : str or None
         None for what is not made by its id.
-    action_space : gymnasium.spaces.Space
+    actions : str
+        The environment's action space, as `action_words` has it.
     whole_config : bool
         Whether every setting has been given already.
 
@@ -85,22 +146,26 @@ def preset_for(
     """
     if preset is None:
         return None
-    plain = None if env_id is None else env_id.rpartition(":")[2]  # without the module that registers it
-    actions = describe_actions(action_space)
+    plain = plain_id(env_id)
     if preset == AUTO:
         auto = None if whole_config or plain is None else all_presets().get(plain)
         return auto if auto is not None and auto.actions == actions else None
     if whole_config:
         raise ValueError(f"preset: {preset!r} given with a config, which says every setting; want one of the two")
-    if plain is not None and plain != preset and _unversioned(plain) == _unversioned(preset):
-        raise ValueError(f"preset: {preset!r} given for {plain}, another version; want preset=None, --preset none")
-    found = all_presets()[preset]
+    found = named(preset, plain)
+    if plain is not None and plain != found.name and _unversioned(plain) == _unversioned(found.name):
+        raise ValueError(f"preset: {found.name!r} given for {plain}, another version; want preset=None, --preset none")
     if found.actions != actions:
         raise ValueError(
-            f"preset: {preset!r} given, which is for actions {found.actions}; the environment has {actions}; want "
+            f"preset: {found.name!r} given, which is for actions {found.actions}; the environment has {actions}; want "
             "preset=None, --preset none"
         )
     return found
+
+
+def plain_id(env_id: str | None) -> str | None:
+    """An id without the module that registers it."""
+    return None if env_id is None else env_id.rpartition(":")[2]
 
 
 def _unversioned(env_id: str) -> str:

@@ -97,7 +97,7 @@ class UpdateReport:
 
     @property
     def gradient_norm(self) -> float:
-        """``||g||``."""
+        """The norm of the gradient, ``||g||``."""
         return self.step.gradient_norm
 
     @property

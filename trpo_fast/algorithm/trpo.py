@@ -45,7 +45,7 @@ from trpo_fast.environments.foreign import is_vector_environment
 from trpo_fast.environments.masks import MaskFormat, warn_of_left_out_mask
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.recipe import EnvironmentRecipe
-from trpo_fast.environments.spaces import action_structure, numeric_columns, resolved_action_map
+from trpo_fast.environments.spaces import action_structure, action_words, numeric_columns, resolved_action_map
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.ranks import Ranks, as_ranks, count_of, left_on_error, share_of
 from trpo_fast.recurrence import checked_episode_starts
@@ -94,8 +94,9 @@ class TRPO:
         Settings; ``overrides`` are fields changed on top, as in ``TRPO("CartPole-v1", gamma=0.98)``.
     preset : str, optional
         Settings that an environment is known to need in place of the defaults, in ``trpo_fast/presets.toml``: "auto",
-        those of the id, where there are some and no `config` is given; the name of one, for a callable or a VectorEnv
-        whose actions are alike; None, the defaults. What is given explicitly wins.
+        those of the id, where there are some and no `config` is given; the name of one, or a file that ``trpo-fast
+        tune`` has written (``"hopper.toml"``), for a callable or a VectorEnv whose actions are alike; None, the
+        defaults. What is given explicitly wins.
     policy, critic : torch.nn.Module, or callable (observation_space, action_space, seed) -> module, optional
         Networks of your own, see docs/custom_policies.md: the policy's ``forward(observations)`` returns a torch
         distribution of batch shape (B,), the critic's values of shape (B,). Observations have the shape of a Box, and
@@ -120,7 +121,8 @@ class TRPO:
         Value function; looking at it waits for a fit in progress.
     config : TRPOConfig
     preset : str or None
-        Name of the preset that `config` was made with; None after a load, as a file keeps the settings themselves.
+        Name, or file, of the preset that `config` was made with; None after a load, as a file of an agent keeps the
+        settings themselves.
     num_timesteps : int
         Transitions learned from, since :meth:`learn` last counted from 0.
     total_timesteps : int
@@ -197,7 +199,8 @@ class TRPO:
             own = slice(0, 1) if is_vector_environment(recipe.source) else share_of(self.ranks, given.num_envs)
             environments = recipe.make(own.stop - own.start, seed=seed, obeys_masks=obeys_masks, first=own.start)
             env_id = recipe.source if isinstance(recipe.source, str) else None
-            found = presets.preset_for(preset, env_id, environments.action_space, whole_config=config is not None)
+            actions = action_words(environments.action_space)
+            found = presets.preset_for(preset, env_id, actions, whole_config=config is not None)
             config = given if found is None else TRPOConfig().replace(**{**found.settings, **overrides})
             if environments.left_out:
                 warnings.warn(
@@ -218,7 +221,7 @@ class TRPO:
                     recipe,
                     policy=policy,
                     critic=critic,
-                    preset=None if found is None else found.name,
+                    preset=None if found is None else found.name if preset == presets.AUTO else preset,
                     hooks=hooks,
                 )
                 if self.ranks is not None:
@@ -697,6 +700,7 @@ class TRPO:
         *,
         env: Any = None,
         max_steps: int | None = None,
+        progress_bar: bool = False,
     ) -> EvaluationResult:
         """Play whole episodes in environments of their own; the training is not touched, statistics stay frozen.
 
@@ -714,6 +718,8 @@ class TRPO:
             Steps after which an episode that has not ended is left; the config's ``evaluation_max_steps`` by default.
             Such episodes count with their return until then, are False in ``result.finished``, and are said in a
             UserWarning.
+        progress_bar : bool
+            Show a bar of episodes where stderr is a terminal.
 
         Raises
         ------
@@ -721,7 +727,7 @@ class TRPO:
             The environments have other spaces than the agent, the training's cannot be made again, or ``env`` is the
             VectorEnv of the training in the middle of its episodes.
         """
-        return evaluation.evaluate(self, episodes, deterministic, seed, env, max_steps)
+        return evaluation.evaluate(self, episodes, deterministic, seed, env, max_steps, progress_bar)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole agent, all that training needs to go on included, to a safetensors file (atomically).

@@ -16,6 +16,7 @@ Operations and bytes are those that the mathematics needs, so that figures of di
 """
 
 from .cases import KINDS, Case, make_cases
+from .hard_problems import HARD_PROBLEMS, HardProblem
 from .limits import QUIET, Peak, Timing, measure_bandwidth, measure_peak, multiply_add_limits, timed
 from .machine import describe_machine
 from .measuring import SCHEMA, Figure, Limit, Report, measure, run
@@ -27,6 +28,7 @@ __all__ = [
     "BATCHES",
     "CHEETAH",
     "DTYPES",
+    "HARD_PROBLEMS",
     "HUMANOID",
     "KINDS",
     "QUIET",
@@ -35,6 +37,7 @@ __all__ = [
     "Case",
     "ExactPolicy",
     "Figure",
+    "HardProblem",
     "Limit",
     "Peak",
     "PolicyProblem",

@@ -136,33 +136,39 @@ def _diagonal_cg_case(size: int, dtype: str, iterations: int = 10) -> Case:
     )
 
 
-class _NumpyEngine:
+class NumpyEngine:
     """What `trust_region_step` calls, over a bound kernel and without torch."""
 
     def __init__(self, problem: PolicyProblem) -> None:
         self._problem = problem
-        self._kernel = PolicyKernel(problem.widths, "tanh", "gaussian", problem.dtype)
+        self._kernel = PolicyKernel(problem.widths, "tanh", problem.distribution, problem.dtype)
         self._theta = problem.parameters.copy()
 
     def bind(self) -> None:
         """At the problem's theta_old."""
         problem = self._problem
         self._theta[:] = problem.parameters
-        self._kernel.bind(self._theta, problem.observations, problem.actions, problem.advantages)
+        self._kernel.bind(
+            self._theta, problem.observations, problem.actions, problem.advantages, action_masks=problem.masks
+        )
 
     def parameters(self) -> Vector:
+        """The trial parameters, which may be written to."""
         return self._theta
 
     def parameters_changed(self) -> None:
-        pass
+        """Nothing is cached of them."""
 
     def surrogate_gradient(self) -> Vector:
+        """g at theta_old."""
         return self._kernel.surrogate_gradient()
 
     def fisher_operator(self) -> Operator:
+        """F at theta_old."""
         return self._kernel.fisher_operator()
 
     def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
+        """Improvement and KL of the trial parameters."""
         return self._kernel.evaluate(self._theta, kl_direction)
 
 
@@ -170,7 +176,7 @@ def _step_case(problem: PolicyProblem, iterations: int = 10, max_kl: float = 0.0
     """Bind, gradient, solve and line search."""
 
     def make() -> Callable[[], Any]:
-        engine = _NumpyEngine(problem)
+        engine = NumpyEngine(problem)
 
         def step() -> Any:
             engine.bind()

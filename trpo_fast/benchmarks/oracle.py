@@ -71,7 +71,7 @@ class ExactPolicy:
         return np.concatenate([(a * (z**2 - 1)).sum(0), _pullback(self._layers, values, a * z / sigma)])
 
     def evaluate(self, theta: Vector) -> tuple[float, float]:
-        """(improvement, KL(new || old)) of trial parameters."""
+        """Improvement and KL(new || old) of trial parameters."""
         problem, (log_std, layers) = self._problem, self._split(theta)
         observations = problem.observations.astype(np.float64)
         old, new = (forward(some, observations)[-1] for some in (self._layers, layers))
@@ -86,7 +86,7 @@ class ExactPolicy:
 
 
 def exact_solution(product: Callable[[Vector], Vector], b: Vector, iterations: int, damping: float = 0.0) -> Vector:
-    """x after so many iterations of conjugate gradient from zero, every residual kept orthogonal to all before."""
+    """The x after so many iterations of conjugate gradient from zero, every residual kept orthogonal to all before."""
     b = b.astype(np.float64)
     x, r, p = np.zeros_like(b), b.copy(), b.copy()
     earlier: list[Vector] = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,12 @@ class PolicyProblem:
     widths: tuple[int, ...] = CHEETAH
     batch: int = 2_048
     dtype: str = "float32"
+    distribution: ClassVar[str] = "gaussian"
+
+    @property
+    def masks(self) -> NDArray[np.bool_] | None:
+        """The choices that are allowed, ``(B, choices)``; None: all."""
+        return None
 
     def _draw(self, seed: int, *shape: int) -> Vector:
         return np.random.default_rng(seed).standard_normal(shape).astype(self.dtype)
@@ -99,7 +105,7 @@ class PolicyProblem:
 
     @property
     def size(self) -> int:
-        """n, the number of the policy's parameters."""
+        """The number n of the policy's parameters."""
         return self.widths[-1] + sum(outputs * (inputs + 1) for inputs, outputs in pairwise(self.widths))
 
     @property

@@ -16,7 +16,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None:
         with errors_of("--threads"):
             library.set_num_threads(arguments.threads)
-    if not arguments.json:
+    silent = arguments.json or arguments.quiet
+    if not silent:
         machine = benchmarks.describe_machine(measure=False)
         print(f"{machine['cpu']}, {machine['instruction_set']}, threads in use: {machine['threads']}")
         print(benchmarks.header())
@@ -27,14 +28,14 @@ def run(arguments: argparse.Namespace) -> int:
                 threads=None if arguments.threads is None else [arguments.threads],
                 dtypes=benchmarks.DTYPES if arguments.dtype is None else [arguments.dtype],
                 quick=arguments.quick,
-                progress=None if arguments.json else lambda one: print(benchmarks.line(one), flush=True),
+                progress=None if silent else lambda one: print(benchmarks.line(one), flush=True),
             )
         except benchmarks.WrongAnswer as error:
             print(f"trpo-fast bench: {error}", file=sys.stderr)
             return 1
     if arguments.json:
         print(json.dumps(report.as_dict() | {"command": _command(arguments)}, indent=2))
-    elif not all(figure.quiet for figure in report.figures):
+    elif not silent and not all(figure.quiet for figure in report.figures):
         print("BUSY: other work had the processor meanwhile; such a figure means little")
     return 0
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast import statistics
+from trpo_fast.cli import output
 from trpo_fast.cli.arguments import SAME_BITS
 from trpo_fast.cli.errors import CommandError, describe
 from trpo_fast.cli.pages import names_of
@@ -108,7 +109,8 @@ def read_runs(paths: Sequence[str]) -> list[Run]:
             raise CommandError(f"run: {path} given; want a run's folder with progress.csv, or a folder of such")
         found += [(RunFolder(run), False) for run in inside]
     names = names_of([folder.path for folder, _ in found])
-    runs = [_read(folder, name) for (folder, _), name in zip(found, names, strict=True)]
+    with_names = zip(found, names, strict=True)
+    runs = [_read(folder, name) for (folder, _), name in output.progress(with_names, "run", len(found))]
     kept = [run for run, (_, is_named) in zip(runs, found, strict=True) if is_named or len(run.returns)]
     if not kept:
         raise CommandError(f"run: no run in {', '.join(paths)} has a finished episode; want runs with a return to draw")

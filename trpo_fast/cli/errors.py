@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+EXIT_CODES: Mapping[int, str] = {
+    0: "done",
+    1: "failed on the way; of train what was done is saved",
+    2: "cannot be done as asked: the message names what to change",
+    129: "ended by SIGHUP",
+    130: "ended by Ctrl-C (SIGINT)",
+    143: "ended by SIGTERM",
+}
+"""What every command ends with; what a signal ends goes on with the same command, or as it says."""
 _ROOMS = ("trpo_fast.environments", "trpo_fast.spaces", "trpo_fast.rollout")
 """Where the answers of environments are looked at."""
 
@@ -28,6 +38,24 @@ def is_of_an_answer(error: Exception) -> bool:
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     module = frame.f_globals.get("__name__", "")
     return any(module == room or module.startswith(f"{room}.") for room in _ROOMS)
+
+
+def is_of_environment(error: BaseException) -> bool:
+    """Whether it came out of an environment: the notes of `trpo_fast.environments` say of which."""
+    return any(re.match(r"environment \d+, ", note) for note in getattr(error, "__notes__", ()))
+
+
+def in_short(error: BaseException) -> str:
+    """An environment's own exception: its kind and words, where it was raised, and in which environment."""
+    notes = list(getattr(error, "__notes__", ()))
+    of_worker = [note for note in notes if "Traceback" in note]
+    if of_worker:
+        places = re.findall(r'File "(.*)", line (\d+), in (.*)', of_worker[-1])
+    else:
+        places = [tuple(map(str, frame[:3])) for frame in traceback.extract_tb(error.__traceback__)]
+    where = " at {}:{} in {}".format(*places[-1]) if places else ""
+    said = "; ".join(note for note in notes if note not in of_worker)
+    return f"{type(error).__name__}: {error}{where} ({said or 'in a worker'}); --debug shows the traceback"
 
 
 @contextmanager

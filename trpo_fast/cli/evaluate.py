@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from trpo_fast.algorithm.evaluation import EvaluationResult
 from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.cli import output
 from trpo_fast.cli.environments import import_from_here, loaded
 from trpo_fast.cli.errors import user_errors
 from trpo_fast.cli.run_folder import latest_of
@@ -22,13 +23,17 @@ def run(arguments: argparse.Namespace) -> int:
     def made(path: Path) -> tuple[Path, TRPO]:
         # No step is taken, so that any CPU will do.
         any_cpu: dict[str, Any] = {"fisher_precision": "float32", "critic_precision": "float32"}
-        return path, loaded(path, arguments, arguments.env_kwargs, arguments.wrapper, **any_cpu)
+        return path, loaded(path, arguments, arguments.env_kwargs, arguments.wrapper, quiet=arguments.quiet, **any_cpu)
 
     with user_errors(SimulatorError):
         path, agent = latest_of(arguments.run, made)
         limit = arguments.max_steps or agent.config.evaluation_max_steps
         result = agent.evaluate(
-            arguments.episodes, deterministic=not arguments.stochastic, seed=arguments.seed, max_steps=limit
+            arguments.episodes,
+            deterministic=not arguments.stochastic,
+            seed=arguments.seed,
+            max_steps=limit,
+            progress_bar=output.shows_progress(),
         )
     agent.close()
     env = agent.recipe.id if agent.recipe else None
@@ -48,11 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
             "num_timesteps": agent.num_timesteps,
             "model": str(path),
         }
-        print(json.dumps(line))
+        output.answer(line)
+    elif arguments.quiet:
+        output.say(str(result.mean), sys.stdout)
     else:
         how = "stochastic" if arguments.stochastic else "deterministic"
         episodes = f"{arguments.episodes} {how} episodes{unfinished(result, limit)}"
-        print(f"{env}: {result.mean:.1f} +- {result.std:.1f} over {episodes} ({path})")
+        output.say(f"{env}: {result.mean:.1f} +- {result.std:.1f} over {episodes} ({path})")
     return 0
 
 

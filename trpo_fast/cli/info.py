@@ -6,11 +6,13 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import sys
 
 from trpo_fast._core import library
+from trpo_fast.cli import output
 
 _PACKAGES = (
-    *("numpy", "torch", "gymnasium", "safetensors", "tqdm", "mujoco", "tensorboard", "matplotlib"),
+    *("numpy", "torch", "gymnasium", "safetensors", "tqdm", "mujoco", "tensorboard", "matplotlib", "optuna"),
     *("stable-baselines3", "sb3-contrib", "onnx", "onnxruntime", "scipy", "jax"),
 )
 
@@ -29,8 +31,11 @@ def run(arguments: argparse.Namespace) -> int:
         "threads": f"{library.get_num_threads()} ({', '.join(_limits())})",
     }
     lines |= {package: _version(package) for package in _PACKAGES}
+    if arguments.json:
+        output.answer(lines)
+        return 0
     for name, value in lines.items():
-        print(f"{name:<18} {value}")
+        output.say(f"{name:<18} {value}", sys.stdout)
     return 0
 
 

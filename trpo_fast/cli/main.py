@@ -1,4 +1,4 @@
-"""Where the command line begins: ``trpo-fast train``, ``eval``, ``plot``, ``report`` and the others."""
+"""Where the command line begins: ``trpo-fast COMMAND``; :mod:`trpo_fast.cli.arguments` has the commands."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gc
 import importlib
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,44 +17,45 @@ from trpo_fast import starting
 
 starting.begin()
 
+from trpo_fast.cli import output  # noqa: E402
 from trpo_fast.cli.arguments import make_parser  # noqa: E402
-from trpo_fast.cli.errors import CommandError, describe  # noqa: E402
-from trpo_fast.cli.stopping import Signals, Stopped, say  # noqa: E402
+from trpo_fast.cli.errors import CommandError, describe, in_short, is_of_environment  # noqa: E402
+from trpo_fast.cli.output import say  # noqa: E402
+from trpo_fast.cli.stopping import Signals, Stopped  # noqa: E402
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code.
-
-    0, 1 (failed on the way), 2 (cannot be done as asked), or 128 and the number of the signal that ended it: 130 for
-    Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
-    """
-    name = "trpo-fast"
+    """Run one command; the exit code, one of `EXIT_CODES`."""
+    name, debug = "trpo-fast", False
     signals = Signals()
     try:
         arguments = make_parser().parse_args(argv)
-        name = f"trpo-fast {arguments.command}"
+        name, debug = f"trpo-fast {arguments.command}", getattr(arguments, "debug", False)
         # Without it an ending interpreter spends up to a second on collecting what torch and matplotlib leave behind.
         atexit.register(gc.freeze)
-        with _own_warnings_in_a_line():
+        json, quiet = (bool(getattr(arguments, option, False)) for option in ("json", "quiet"))
+        with _own_warnings_in_a_line(), output.mode(json=json, quiet=quiet):
             command = _command(arguments.module)
             with signals:
                 return int(command.run(arguments))
-    except CommandError as error:
-        say(f"{name}: error: {error}", sys.stderr)
-        return 2
-    except OSError as error:
+    except (CommandError, OSError) as error:
+        if debug:
+            traceback.print_exception(error)
         say(f"{name}: error: {describe(error)}", sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         stopped = interrupt if isinstance(interrupt, Stopped) else Stopped(signal.SIGINT)
         say(f"{name}: {stopped.word}", sys.stderr)
         return stopped.code
-    except Exception:
-        if signals.stopped is None:
+    except Exception as error:
+        if signals.stopped is not None:
+            # What the signal interrupted may well have turned it into an exception of its own.
+            say(f"{name}: {signals.stopped.word}", sys.stderr)
+            return signals.stopped.code
+        if debug or not is_of_environment(error):
             raise
-        # What the signal interrupted may well have turned it into an exception of its own.
-        say(f"{name}: {signals.stopped.word}", sys.stderr)
-        return signals.stopped.code
+        say(f"{name}: error: {in_short(error)}", sys.stderr)
+        return 1
     finally:
         starting.end()
 

@@ -15,8 +15,9 @@ import torch
 from trpo_fast._core import library
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli.environments import loaded, require_workers
-from trpo_fast.cli.errors import CommandError, describe, errors_of, is_of_an_answer, user_errors
-from trpo_fast.cli.stopping import Stopped, say
+from trpo_fast.cli.errors import CommandError, describe, errors_of, is_of_an_answer, is_of_environment, user_errors
+from trpo_fast.cli.output import say
+from trpo_fast.cli.stopping import Stopped
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.ranks import RankError, Ranks
 
@@ -89,7 +90,7 @@ def follow(arguments: argparse.Namespace, ranks: Ranks, make: Callable[[], TRPO]
     except Exception as error:
         ranks.leave(error)
         own = isinstance(error, CommandError | OSError | SimulatorError | ValueError) or is_of_an_answer(error)
-        if not own:
+        if arguments.debug or not (own or is_of_environment(error)):
             traceback.print_exception(error)
         say(f"trpo-fast train: error on rank {ranks.rank}: {describe(error)}", sys.stderr)
         return 1

@@ -8,8 +8,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any
 
 from trpo_fast import starting
 
@@ -96,16 +95,6 @@ class Signals:
 def _interrupt_soon(number: int) -> None:
     time.sleep(1e-3)
     signal.pthread_kill(threading.main_thread().ident or 0, number)  # which ends a wait in C, too
-
-
-def say(line: str, stream: TextIO | None = None) -> None:
-    """Print a line at once; nobody may be reading any more, a closed terminal for example."""
-    stream = sys.stdout if stream is None else stream
-    try:
-        print(line, file=stream, flush=True)
-    except OSError:
-        with suppress(OSError, ValueError):  # what waits in the buffer is not to fail again when the interpreter ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _leave(number: int, frame: object) -> None:

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import shlex
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from trpo_fast._core import library
 from trpo_fast.algorithm import checkpoint, presets
 from trpo_fast.algorithm.callbacks import Callback, CheckpointCallback
 from trpo_fast.algorithm.config import CHECKPOINT_SECONDS, TRPOConfig
+from trpo_fast.algorithm.evaluation import EvaluationResult
 from trpo_fast.algorithm.logging import RunLogger
 from trpo_fast.algorithm.memory import LackOfMemory
 from trpo_fast.algorithm.trpo import TRPO
-from trpo_fast.cli import plot
-from trpo_fast.cli.arguments import SAME_BITS, config_overrides, option_of
+from trpo_fast.cli import output, plot
 from trpo_fast.cli.environments import (
     import_from_here,
     import_options,
@@ -33,17 +29,29 @@ from trpo_fast.cli.environments import (
     require_workers,
     show,
 )
-from trpo_fast.cli.errors import CommandError, describe, is_of_an_answer, user_errors
+from trpo_fast.cli.errors import CommandError, describe, in_short, is_of_an_answer, is_of_environment, user_errors
 from trpo_fast.cli.evaluate import unfinished
+from trpo_fast.cli.options import config_overrides
+from trpo_fast.cli.output import say
 from trpo_fast.cli.ranks import begun_before, follow, remember, set_threads, started_ranks, step_as_asked, tell
+from trpo_fast.cli.resuming import (
+    has_ended,
+    machine,
+    read_settings,
+    refuse_differing,
+    refuse_edited,
+    say_differing_machine,
+    say_missing_rows,
+)
 from trpo_fast.cli.run_folder import RUN_OPTIONS, RunFolder, claimed_by_name, latest_of
-from trpo_fast.cli.stopping import Stopped, say
+from trpo_fast.cli.stopping import Stopped
+from trpo_fast.cli.values import option_of
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.environments.recipe import EnvironmentRecipe
-from trpo_fast.model_file import ModelFileError, link_file, read_metadata
+from trpo_fast.model_file import link_file, read_metadata
 from trpo_fast.progress import read_progress
 from trpo_fast.ranks import RankError, Ranks, Traffic, left_on_error
-from trpo_fast.run_models import checkpoint_name, progress_of
+from trpo_fast.run_models import checkpoint_name, progress_of, run_folder_of
 from trpo_fast.settings import UnavailableError
 
 
@@ -58,9 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
     with left_on_error(ranks):
         run = _resumed(arguments, ranks) if arguments.resume else _new(arguments, ranks)
     try:
-        return _train(run)
-    except _NotSaved as error:
-        return _lost(run, error)
+        try:
+            code = _train(run)
+        except _NotSaved as error:
+            code = _lost(run, error)
+        if arguments.json:
+            output.answer(_summary(run, code))
+        return code
     finally:
         if not run.begun:
             run.folder.discard()
@@ -83,6 +95,8 @@ class _Run:
         RUN_OPTIONS, of which ``timesteps`` is the agent's total.
     config
         What config.json says of it besides.
+    debug
+        Whether an error shows its traceback.
 
     Attributes
     ----------
@@ -92,10 +106,22 @@ class _Run:
         Whether the end of the training is in its files.
     moved : bool
         Whether these are in another folder, as the one that the run began in was renamed or removed.
+    seconds : float
+        That the training took.
+    result : EvaluationResult or None
+        Of the episodes at the end.
     """
 
-    def __init__(self, agent: TRPO, folder: RunFolder, options: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        self.agent, self.folder = agent, folder
+    def __init__(
+        self,
+        agent: TRPO,
+        folder: RunFolder,
+        options: Mapping[str, Any],
+        config: Mapping[str, Any],
+        *,
+        debug: bool = False,
+    ) -> None:
+        self.agent, self.folder, self.debug = agent, folder, debug
         folder.share_with(agent)
         self.timesteps: int = options["timesteps"]
         self.eval_episodes: int = options["eval_episodes"]
@@ -109,6 +135,8 @@ class _Run:
         )
         self.log = RunLogger(folder.place)
         self.begun = self.saved = self.moved = False
+        self.seconds = 0.0
+        self.result: EvaluationResult | None = None
         self._content = {**config, **options}
 
     @property
@@ -194,10 +222,10 @@ def _new(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
             "config": agent.config.to_dict(),
             "resume": _how_it_resumes(agent),
             "versions": checkpoint.versions(),
-            **_machine(agent),
+            **machine(agent),
             **({} if ranks is None else {"ranks": ranks.size}),
         }
-        return _Run(agent, folder, options, config_json)
+        return _Run(agent, folder, options, config_json, debug=arguments.debug)
     except BaseException:
         folder.discard()
         agent.close()
@@ -208,7 +236,7 @@ def _agent(arguments: argparse.Namespace, ranks: Ranks | None) -> tuple[TRPO, in
     """A new agent as the options say, and its seed."""
     seed = 0 if arguments.seed is None else arguments.seed
     set_threads(arguments.threads)
-    settings, saved = _read_settings(arguments.config)
+    settings, saved = read_settings(arguments.config)
     overrides = config_overrides(arguments)
     if isinstance(settings, TRPOConfig) and isinstance(saved, dict) and saved.get("id") != arguments.env:
         settings = settings.replace(action_map="auto")  # what it was resolved to is of the other one's box
@@ -236,15 +264,6 @@ def _agent(arguments: argparse.Namespace, ranks: Ranks | None) -> tuple[TRPO, in
 def _given(arguments: argparse.Namespace) -> dict[str, int | None]:
     """Those of RUN_OPTIONS that were given."""
     return {name: value for name in RUN_OPTIONS if (value := getattr(arguments, name)) is not None}
-
-
-def _machine(agent: TRPO) -> dict[str, Any]:
-    """What decides the bits of a training besides versions."""
-    found: dict[str, Any] = {"instruction_set": library.instruction_set()}
-    if agent.engine.name != "native":
-        found["device"] = next(agent.policy.parameters()).device.type
-        found["torch_threads"] = torch.get_num_threads()
-    return found
 
 
 def _how_it_resumes(agent: TRPO) -> str:
@@ -285,6 +304,9 @@ def _recipe(arguments: argparse.Namespace, saved: Any) -> EnvironmentRecipe:
 
 def _resumed(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
     folder = RunFolder(arguments.resume)
+    if folder.place.is_file():
+        of_run = run_folder_of(folder.path.parent)
+        raise CommandError(f"--resume: {folder.path} given, a file; want the folder of its run, --resume {of_run}")
     folder.claim_old()
     agent = None
     try:
@@ -305,15 +327,15 @@ def _resumed(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
                 f"--resume: {folder.path}: {error}; a resumed run keeps its settings: it goes on where there is such a "
                 f"thing, or as another one from Python, TRPO.load('{folder.path}', {name}='float32')"
             ) from error
-        _refuse_edited(folder, content, read_metadata(latest))
-        _refuse_differing(arguments, agent, folder, content)
+        refuse_edited(folder, content, read_metadata(latest))
+        refuse_differing(arguments, agent, folder, content)
         step_as_asked(agent, arguments)
         content.pop("ranks", None)
         content |= {} if ranks is None else {"ranks": ranks.size}
         if agent.recipe is not None:
             content |= {"environment": agent.recipe.to_json()}
-        run = _Run(agent, folder, options, content)
-        if agent.total_timesteps >= run.timesteps and _has_ended(folder, agent):
+        run = _Run(agent, folder, options, content, debug=arguments.debug)
+        if agent.total_timesteps >= run.timesteps and has_ended(folder, agent):
             raise CommandError(
                 f"--resume: {folder.path} has {agent.total_timesteps:,} of {run.timesteps:,} timesteps; want more "
                 "--timesteps"
@@ -324,116 +346,14 @@ def _resumed(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
             raise CommandError(f"--resume: {folder.path} is for Python, which can hand it in: {error}") from error
         with user_errors():  # refused now, not after the environments are made
             rows = read_progress(folder.progress) if folder.progress.exists() else []
-        _say_missing_rows(folder, [int(row["time/total_timesteps"]) for row in rows], agent.total_timesteps)
-        _say_differing_machine(folder, content, agent)
+        say_missing_rows(folder, [int(row["time/total_timesteps"]) for row in rows], agent.total_timesteps)
+        say_differing_machine(folder, content, agent)
         return run
     except BaseException:
         if agent is not None:
             agent.close()
         folder.release()
         raise
-
-
-def _say_missing_rows(folder: RunFolder, steps: Sequence[int], done: int) -> None:
-    """Name the rows that a log lacks which has none of the moment where the run goes on: the update before had one."""
-    if done and done not in steps:
-        last = max((step for step in steps if step < done), default=0)
-        say(f"{folder.shown(folder.progress)} has no row from {last:,} to {done:,} timesteps, where the run goes on")
-
-
-def _has_ended(folder: RunFolder, agent: TRPO) -> bool:
-    """Whether the run got as far as writing its model; one that was killed just before that still has to."""
-    try:
-        return progress_of(folder.model).timesteps >= agent.total_timesteps
-    except (OSError, ModelFileError):
-        return False
-
-
-def _refuse_edited(folder: RunFolder, content: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """CommandError naming what config.json says of the run otherwise than its file; it would be no help, and a lie."""
-    name = folder.shown(folder.config)
-    for key, kind in ("seed", int), ("config", dict):
-        if not isinstance(content.get(key), kind):
-            had = repr(content[key]) + " given" if key in content else "missing"
-            raise CommandError(f"{name} is damaged: {key}: {had}; want what the run began with")
-    try:
-        config, of_model = (TRPOConfig.from_saved(part).to_dict() for part in (content["config"], saved["config"]))
-    except (TypeError, ValueError) as error:
-        raise CommandError(f"{name} is damaged: {error}") from error
-    if not isinstance(content.get("preset"), str | None):
-        raise CommandError(f"{name} is damaged: preset: {content['preset']!r} given; want an environment's id or null")
-    told = {"seed": (content["seed"], saved["seed"])}
-    told |= {f"config.{key}": (config[key], value) for key, value in of_model.items()}
-    if isinstance(saved["environment"], dict):
-        told["environment.id"] = (folder.environment_id(), saved["environment"]["id"])
-        environment = content.get("environment") or {}
-        for key in ("env_kwargs", "wrappers"):  # modules, an --import may have added to
-            if key in saved["environment"]:
-                told[f"environment.{key}"] = (environment.get(key), saved["environment"][key])
-        ways = environment.get("vectorization"), saved["environment"].get("vectorization")
-        if not {*ways} <= {None, *SAME_BITS}:
-            told["environment.vectorization"] = ways
-    differing = [f"{key} is {says!r}, of its model {has!r}" for key, (says, has) in told.items() if says != has]
-    if differing:
-        raise CommandError(
-            f"{name} was changed: {'; '.join(differing)}; want it as it was: a resumed run keeps what it began with"
-        )
-
-
-def _refuse_differing(
-    arguments: argparse.Namespace, agent: TRPO, folder: RunFolder, content: Mapping[str, Any]
-) -> None:
-    """CommandError naming what options give that the run has otherwise; what they say of it again may stay."""
-    recipe, given = agent.recipe, []
-
-    def compare(option: str, value: Any, has: Any) -> None:
-        if value is not None and value != has:
-            given.append(f"{option}: {value} given, the run has {has}")
-
-    compare("ENV", arguments.env, None if recipe is None else recipe.source)
-    compare("--seed", arguments.seed, agent.seed)
-    if arguments.out is not None and Path(arguments.out).resolve() != folder.path.resolve():
-        compare("--out", arguments.out, folder.path)
-    stepping = None if recipe is None else recipe.vectorization or "sync"
-    if not {arguments.vectorization, stepping} <= {*SAME_BITS}:
-        compare("--vectorization", arguments.vectorization, stepping)
-    compare("--env-kwargs", arguments.env_kwargs, None if recipe is None else dict(recipe.env_kwargs))
-    wrappers = None if recipe is None or recipe.wrappers is None else list(recipe.wrappers)
-    if arguments.wrapper != ["none"] or wrappers:  # which is what a run without any has
-        compare("--wrapper", arguments.wrapper, wrappers)
-    compare("--preset", arguments.preset, content.get("preset") or "none")
-    has = agent.config.to_dict()
-    settings, _ = _read_settings(arguments.config)
-    of_file = settings.to_dict() if isinstance(settings, TRPOConfig) else TRPOConfig().replace(**settings).to_dict()
-    for name in of_file if isinstance(settings, TRPOConfig) else settings:
-        compare(f"--config: {name}", of_file[name], has[name])
-    options = config_overrides(arguments)
-    of_options = TRPOConfig().replace(**options).to_dict()
-    for name in options:
-        compare(option_of(name), of_options[name], has[name])
-    if given:
-        raise CommandError(f"{'; '.join(given)}; want --resume without: a resumed run keeps what it began with")
-
-
-def _say_differing_machine(folder: RunFolder, content: Mapping[str, Any], agent: TRPO) -> None:
-    """Name packages, and what else decides bits, that are not those that the run began with."""
-    versions, now = content.get("versions"), checkpoint.versions()
-    then = dict(versions) if isinstance(versions, Mapping) else dict(now)
-    for name, value in _machine(agent).items():
-        if name in content:  # runs from before it was written there lack it
-            label = name.replace("_", " ")
-            then[label], now[label] = content[name], value
-    differing = [
-        f"{name} {then.get(name, 'missing')}, now {now.get(name, 'missing')}"
-        for name in sorted({*then, *now})
-        if then.get(name) != now.get(name)
-    ]
-    if differing:
-        print(
-            f"warning: {folder.path} began with {'; '.join(differing)}: it goes on, but not to the numbers that it "
-            "would have had with those",
-            file=sys.stderr,
-        )
 
 
 @contextlib.contextmanager
@@ -449,7 +369,10 @@ def _lack_of_memory_named() -> Iterator[None]:
 def _train(run: _Run) -> int:
     agent, folder = run.agent, run.folder
     env = agent.recipe.name if agent.recipe else "environment"
-    preset = f", preset {presets.all_presets()[agent.preset].described(agent.config)}" if agent.preset else ""
+    preset = ""
+    if agent.preset:
+        of_env = presets.plain_id(agent.recipe.id if agent.recipe else None)
+        preset = f", preset {presets.named(agent.preset, of_env).described(agent.config)}"
     say(f"{env}: {run.timesteps:,} steps{preset}, {agent.engine.name} engine, {folder.path}")
     began = time.perf_counter()
     # A signal is answered by what was saved from the moment on at which there is a run to go on with.
@@ -460,12 +383,12 @@ def _train(run: _Run) -> int:
             agent.learn(
                 run.timesteps - run.first,
                 callback=[_Begin(run), run.log, run.checkpoints],
-                progress_bar=True,
+                progress_bar=not output.is_quiet(),
                 reset_num_timesteps=False,
             )
         else:
             run.begin()
-        seconds = time.perf_counter() - began
+        seconds = run.seconds = time.perf_counter() - began
         _save(run)
         folder = run.folder
         steps = agent.total_timesteps - run.first
@@ -489,6 +412,27 @@ def _train(run: _Run) -> int:
         return _failed(run, error)
 
 
+def _summary(run: _Run, code: int) -> dict[str, Any]:
+    """For --json."""
+    agent, result = run.agent, run.result
+    evaluated = None
+    if result is not None:
+        numbers = {"mean": result.mean, "std": result.std, "unfinished": result.unfinished}
+        evaluated = {**numbers, "episodes": run.eval_episodes, "deterministic": True}
+    return {
+        "env": agent.recipe.name if agent.recipe else None,
+        "seed": agent.seed,
+        "run": str(run.folder.path),
+        "model": str(run.folder.shown(run.folder.model)) if run.saved else None,
+        "num_timesteps": agent.total_timesteps,
+        "timesteps": run.timesteps,
+        "seconds": round(run.seconds, 3),
+        "training_return": agent.episode_return_mean,
+        "evaluation": evaluated,
+        "exit_code": code,
+    }
+
+
 def _exchanged(size: int, found: Traffic, updates: int, seconds: float) -> str:
     """What the ranks of a training told each other, in so many updates and seconds."""
     return (
@@ -503,9 +447,9 @@ def _evaluated(run: _Run) -> bool:
     if not episodes:
         return True
     try:
-        result = agent.evaluate(episodes)
+        result = run.result = agent.evaluate(episodes, progress_bar=output.shows_progress())
     except Exception as error:
-        _report(error)
+        _report(error, run.debug)
         say(f"return   not known; once the reason is mended: {_command('eval', run)} --episodes {episodes}")
         return False
     left = unfinished(result, agent.config.evaluation_max_steps)
@@ -524,7 +468,7 @@ def _drawn(run: _Run) -> bool:
     except plot.MatplotlibMissing as missing:
         say(f"curve    not drawn: {missing}; then: {again}")
     except Exception as error:
-        _report(error)
+        _report(error, run.debug)
         say(f"curve    not drawn; once the reason is mended: {again}")
         return False
     else:
@@ -556,7 +500,7 @@ def _stopped(run: _Run, interrupt: KeyboardInterrupt) -> int:
 
 def _failed(run: _Run, error: Exception) -> int:
     """Report, save, say how to go on; the exit code."""
-    _report(error)
+    _report(error, run.debug)
     if not run.begun:
         how = "nothing is kept" if run.folder.is_new else f"{run.folder.path} is as it was"
         say(f"\nfailed before the training began: {how}")
@@ -574,14 +518,18 @@ def _failed(run: _Run, error: Exception) -> int:
     return 1
 
 
-def _report(error: Exception) -> None:
+def _report(error: Exception, debug: bool) -> None:
     """Print an error: a line where it is the user's to mend, and no line of ours at fault, else all of it."""
+    if debug:
+        traceback.print_exception(error)
     in_a_line = CommandError | OSError | LackOfMemory | SimulatorError | RankError
     if isinstance(error, in_a_line) or is_of_an_answer(error):
         # What a worker noted has its traceback.
         notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
         say(f"\ntrpo-fast train: error: {describe(error)}{notes}", sys.stderr)
-    else:
+    elif is_of_environment(error) and not debug:
+        say(f"\ntrpo-fast train: error: {in_short(error)}", sys.stderr)
+    elif not debug:
         traceback.print_exception(error)
 
 
@@ -641,29 +589,3 @@ def _command(name: str, run: _Run) -> str:
 def _default_folder(env: str, seed: int) -> Path:
     name = env.replace("/", "-").replace(":", "-")
     return Path("runs") / f"{name}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _read_settings(path: str | None) -> tuple[TRPOConfig | dict[str, Any], Any]:
-    """The settings of ``--config``, all of them or some, and what it says of the environment, None for nothing."""
-    if path is None:
-        return {}, None
-    try:
-        content: Any = json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise CommandError(f"--config: there is no file {path}") from None
-    except OSError as error:
-        raise CommandError(f"--config: {path} cannot be read: {error.strerror or error}") from error
-    except RecursionError as error:
-        raise CommandError(f"--config: {path} is nested too deeply") from error
-    except ValueError as error:
-        raise CommandError(f"--config: {path} is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CommandError(f"--config: {path} holds a {type(content).__name__}; want a JSON object of settings")
-    # A run's own config.json keeps the settings under one key, beside what else the run was.
-    try:
-        if isinstance(content.get("config"), dict):
-            return TRPOConfig.from_saved(content["config"]), content.get("environment")
-        read = TRPOConfig.from_dict(content)
-        return {name: getattr(read, name) for name in content}, None
-    except (TypeError, ValueError) as error:
-        raise CommandError(f"--config: {path}: {error}") from error

@@ -171,7 +171,7 @@ class AutogradEngine(PolicyEngine):
         raise ValueError(f"preconditioner: {kind!r} needs the native engine; wanted an operator of your own, or None")
 
     def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
-        """(improvement, KL) of the current parameters against theta_old; not finite where they are.
+        """Improvement and KL of the current parameters against theta_old; not finite where these are not.
 
         `kl_direction` "new_old" is KL(pi_theta || pi_old), "old_new" the other.
         """

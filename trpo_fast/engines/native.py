@@ -206,7 +206,7 @@ class NativeEngine(PolicyEngine):
         return self._factors.statistics(signs=signs)
 
     def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
-        """(improvement, KL) of the current parameters against theta_old; not finite where they are.
+        """Improvement and KL of the current parameters against theta_old; not finite where these are not.
 
         `kl_direction` "new_old" is KL(pi_theta || pi_old), "old_new" the other.
         """

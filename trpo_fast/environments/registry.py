@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import gymnasium
@@ -39,6 +39,12 @@ _FAMILIES = {
 }
 
 
+def families() -> Iterator[tuple[str, str, str]]:
+    """(pattern of how ids begin, the module that registers them, the command that installs it) of known packages."""
+    for start, (module, command) in _FAMILIES.items():
+        yield start, module, command
+
+
 def import_modules(modules: Iterable[str]) -> None:
     """Import what registers environments: ``"module"``, or ``"module:function"``, which is called, too.
 
@@ -66,7 +72,9 @@ def find_spec(id: str) -> EnvSpec:
             importlib.import_module(module)
         return gymnasium.spec(name)
     except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:  # the last two for a bad module name
-        raise ValueError(f"env: no environment {id!r} is registered. {error}{hint(id)}{_unregistered(id)}") from error
+        raise ValueError(
+            f"env: no environment {id!r} is registered. {error}{hint(id)}{_unregistered(id, error)}"
+        ) from error
     except Exception as error:
         raise ValueError(
             f"env: {module}, which {id!r} names, cannot be imported: {packages.described(error)}"
@@ -97,17 +105,19 @@ def missing_simulator(id: str, like: str | None = None) -> str:
     spec = gymnasium.registry.get(id) or gymnasium.registry.get(like or "")
     home = f"{id}/{spec.entry_point if spec else ''}"
     for family, (module, command) in _SIMULATORS.items():
-        if re.search(rf"(^|[./]){family}[./]", home) and not _is_installed(module):
+        if re.search(rf"(^|[./]){family}[./]", home) and not is_installed(module):
             return f" {module} is not installed: {command}"
     return ""
 
 
-def _unregistered(id: str) -> str:
+def _unregistered(id: str, error: BaseException) -> str:
     """What to type for an id that nothing has registered, where an installed package would."""
     given, _, name = id.rpartition(":")
+    if of_gym := _of_gym(name, error):
+        return of_gym
     module, command = next((home for start, home in _FAMILIES.items() if re.match(start, name)), ("", ""))
     if not given:
-        if module and not _is_installed(module):
+        if module and not is_installed(module):
             return "" if module == "ale_py" else f" {module} is not installed: {command}"  # `hint` has said it
         module = module or packages.naming(name) or ""
     call = None if _has_registered(given or module) else _call_of(given or module)
@@ -116,6 +126,19 @@ def _unregistered(id: str) -> str:
             f" Importing {given or module} registers nothing of this name; want imports=[{call!r}] (--import {call})."
         )
     return f" {module} is installed, but was not imported; want {f'{module}:{name}'!r}." if module and not given else ""
+
+
+def _of_gym(name: str, error: BaseException) -> str:
+    """What to type for an id of gym, Gymnasium's predecessor, that is registered there, or is to be; else nothing."""
+    registry = getattr(getattr(sys.modules.get("gym"), "envs", None), "registry", {})
+    known = getattr(registry, "env_specs", registry)  # before its version 0.26
+    if getattr(error, "name", None) != "gym" and name not in known:
+        return ""
+    return (
+        f" {name!r} is of gym, Gymnasium's predecessor: pip install 'shimmy[gym-v26]'; want "
+        f"""'shimmy:GymV26Environment-v0' with env_kwargs={{"env_id": "{name}"}}, or 'shimmy:GymV21Environment-v0' """
+        "where its reset takes no seed."
+    )
 
 
 def _has_registered(module: str) -> bool:
@@ -141,5 +164,6 @@ def _registers(name: str, value: Any) -> bool:
     return callable(value) and re.fullmatch(r"register(_\w*)?envs?(ironments)?|register_all", name) is not None
 
 
-def _is_installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
+    """Whether its package can be found; it is not imported."""
     return importlib.util.find_spec(module.partition(".")[0]) is not None

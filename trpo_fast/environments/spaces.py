@@ -43,6 +43,19 @@ def described(space: Space[Any], name: str = "", whole: str = "observation") -> 
     )
 
 
+def action_words(space: Space[Any]) -> str:
+    """Kind and size of an action space, e.g. ``"Discrete(2)"`` or ``"Box(6,)"``; bounds do not count."""
+    return f"Box{space.shape}" if isinstance(space, Box) else str(space)
+
+
+def has_gaussian(space: Space[Any]) -> bool:
+    """Whether actions of this space, or of a part of it, are drawn from a Gaussian."""
+    if isinstance(space, Dict | Tuple):
+        parts = space.spaces.values() if isinstance(space, Dict) else space.spaces
+        return any(map(has_gaussian, parts))
+    return isinstance(space, Box)
+
+
 def without_text(space: Space[Any], name: str = "observation") -> tuple[Space[Any], tuple[str, ...]]:
     """`space` without the parts of a Dict whose values are strings, and what these are called.
 

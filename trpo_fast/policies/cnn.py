@@ -156,7 +156,7 @@ class CNNPolicy(ActsOver, _CNN):
 
         Parameters
         ----------
-        observations : Tensor, shape (B, D) or (B, *observation_space.shape)
+        observations : Tensor, shape ``(B, D)`` or ``(B, *observation_space.shape)``
             As the space has them, pixels from 0 to 255 for instance, of any dtype.
         """
         return self.distribution_of(self._outputs(observations))
@@ -186,5 +186,5 @@ class CNNCritic(_CNN):
         super().__init__(observation_space, 1, 1.0, channel_axis, checked_dtype(dtype), seed)
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Values, shape (B,), of observations of shape (B, D) or (B, *observation_space.shape)."""
+        """Values, shape (B,), of observations ``(B, D)`` or ``(B, *observation_space.shape)``."""
         return self._outputs(observations).squeeze(-1)

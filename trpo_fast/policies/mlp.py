@@ -175,7 +175,7 @@ class MLPPolicy(ActsOver, _MLP):
 
         Parameters
         ----------
-        observations : Tensor, shape (B, D) or (B, *observation_space.shape)
+        observations : Tensor, shape ``(B, D)`` or ``(B, *observation_space.shape)``
 
         Returns
         -------
@@ -229,7 +229,7 @@ class MLPCritic(_MLP):
         self.flat = FlatParameters(self)
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Values, shape (B,), of observations of shape (B, D) or (B, *observation_space.shape)."""
+        """Values, shape (B,), of observations ``(B, D)`` or ``(B, *observation_space.shape)``."""
         return self._outputs(observations).squeeze(-1)
 
 

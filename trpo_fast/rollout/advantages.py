@@ -58,7 +58,7 @@ class AdvantageInputs:
 
     @property
     def done(self) -> NDArray[np.bool_]:
-        """(T, E) Whether the episode ended with this step, either way."""
+        """Whether the episode ended with this step, either way, ``(T, E)``."""
         return self.terminated | self.truncated
 
     def gae(

@@ -40,7 +40,7 @@ def _with_arguments_of_sb3_contrib(init: Init) -> Init:
 
 
 class TRPO(sb3_contrib.TRPO):
-    """sb3-contrib's TRPO: same arguments, mathematics, logs and files, with an update that is several times faster.
+    """TRPO of sb3-contrib: the same arguments, mathematics, logs and files, with an update several times as fast.
 
     An update is compiled where the policy is a multilayer perceptron on flat observations. Elsewhere (images, dicts,
     gSDE, networks of one's own) it uses Fisher products by torch's autograd with the compiled solver; and where these

@@ -17,7 +17,9 @@ from ..settings import (
     Settings,
     choice,
     document,
+    log_range,
     names_near,
+    one_of,
     setting,
 )
 
@@ -35,6 +37,7 @@ class DirectionSettings(Settings):
         "lambda of (F + lambda I) x = g",
         why="the value of the TRPO implementations that published results; it bounds the step along directions that "
         "the samples say nothing about",
+        search=log_range(0.01, 1.0),
     )
     cg_iterations: int = setting(
         10,
@@ -43,6 +46,7 @@ class DirectionSettings(Settings):
         why="over ten seeds of Hopper, HalfCheetah and Walker2d (docs/learning.md) training returns are at "
         "least those of 25 iterations on all three, 1.2 times on HalfCheetah, at less cost; the intervals of the final "
         "policies overlap",
+        search=one_of(5, 10, 15, 25),
     )
     cg_rtol: float = setting(
         1e-10,
@@ -105,6 +109,7 @@ class StepSettings(Settings):
         "trust region delta: largest mean KL, summed over action dimensions, of one update (nats)",
         why="0.02 strands some seeds of Hopper-v5 and of CartPole-v1 where this leaves none of five, 0.08 is worse on "
         "HalfCheetah-v5 (docs/learning.md); libraries that average the KL over dimensions run larger joint values",
+        search=log_range(0.005, 0.2),
     )
     kl_direction: str = setting(
         "new_old",

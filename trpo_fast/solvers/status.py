@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """0: reached its goal; > 0: stopped early and the result is usable; < 0: failed, parameters untouched."""
+    """An outcome: 0 at the goal, > 0 if it stopped early with a usable result, < 0 if it failed and changed nothing."""
 
     SUCCESS = 0
     """Converged, or the step was accepted."""

@@ -154,7 +154,7 @@ class ActionStructure:
         self.is_nested = bool(layout.parts)
 
     def batch(self, rows: NDArray[Any]) -> Any:
-        """N actions as a vector environment takes them: arrays (N, *shape) of each space's dtype, nested as the spaces.
+        """N actions as a vector environment takes them: arrays ``(N, *shape)`` of each space's dtype, nested as it is.
 
         `rows` (N, K), or (N,), are as `trpo_fast._core.acting.Actor` writes ``env_actions``, of `row_dtype`.
         """

@@ -51,7 +51,7 @@ class Part:
             raise TypeError(f"{name} must be {wanted}, as its space says; {call} returned {dtype}")
 
     def write(self, values: NDArray[Any], out: NDArray[Any], name: str) -> None:
-        """Flatten `values` (N, *shape) into this part's columns of `out` (N, D); ValueError for no choice of it."""
+        """Flatten `values` ``(N, *shape)`` into this part's columns of `out` (N, D); ValueError for no choice of it."""
         rows = out[:, self.columns]
         if self.counts is None:
             rows[...] = values.reshape(rows.shape)

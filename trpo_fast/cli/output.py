@@ -1,0 +1,82 @@
+"""Where lines for people go: stdout, stderr beside --json, which has stdout for itself, or nowhere with --quiet."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, TypeVar
+
+Item = TypeVar("Item")
+
+_mode = "text"  # of the command that this process is
+
+
+@contextmanager
+def mode(*, json: bool = False, quiet: bool = False) -> Iterator[None]:
+    """Print for a program, or nothing but errors and warnings, while it is entered; `quiet` wins for lines."""
+    global _mode
+    before = _mode
+    _mode = "quiet" if quiet else "json" if json else "text"
+    try:
+        yield
+    finally:
+        _mode = before
+
+
+def is_quiet() -> bool:
+    """Whether --quiet was given."""
+    return _mode == "quiet"
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Print a line at once, by default one for people; nobody may be reading any more, a closed terminal for example.
+
+    A `stream` that is given has errors and warnings, which --quiet leaves.
+    """
+    if stream is None:
+        if _mode == "quiet":
+            return
+        stream = sys.stderr if _mode == "json" else sys.stdout
+    try:
+        print(line, file=stream, flush=True)
+    except OSError:
+        with suppress(OSError, ValueError):  # what waits in the buffer is not to fail again when the interpreter ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def answer(values: Any) -> None:
+    """Print one line of JSON, the only one on stdout; what is not finite is null, as JSON has it."""
+    say(json.dumps(_finite(values)), sys.stdout)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not abs(value) < float("inf") else value
+
+
+def shows_progress() -> bool:
+    """Whether somebody watches: stderr is a terminal, and --quiet was not given."""
+    return _mode != "quiet" and sys.stderr.isatty()
+
+
+def bar(total: int, unit: str, *, initial: int = 0) -> Any:
+    """A tqdm bar on stderr, which shows nothing where nobody watches."""
+    from tqdm import tqdm  # which bench and info do without
+
+    return tqdm(total=total, initial=initial, unit=unit, leave=False, dynamic_ncols=True, disable=not shows_progress())
+
+
+def progress(items: Iterable[Item], unit: str, total: int | None = None) -> Iterable[Item]:
+    """`items`, with a bar of how many have been taken where somebody watches."""
+    if not shows_progress():
+        return items
+    from tqdm import tqdm
+
+    shown: Iterable[Item] = tqdm(items, total=total, unit=unit, leave=False, dynamic_ncols=True)
+    return shown

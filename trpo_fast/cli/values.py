@@ -1,0 +1,102 @@
+"""What options take: texts become numbers, names and settings, or an error that says what is wanted."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+
+def option_of(field_name: str) -> str:
+    """The option of ``train`` that sets a field of TRPOConfig."""
+    return "--" + field_name.replace("_", "-")
+
+
+def field_parser(entry: dataclasses.Field[Any]) -> Callable[[str], Any]:
+    """What reads a field of TRPOConfig."""
+    rule = entry.metadata["rule"]
+
+    def parse(text: str) -> Any:
+        try:
+            return rule.convert(_from_text(text, entry))
+        except (TypeError, ValueError):
+            raise argparse.ArgumentTypeError(f"{text!r} given; want {_want(entry)}") from None
+
+    return parse
+
+
+def _from_text(text: str, entry: dataclasses.Field[Any]) -> Any:
+    default: Any = entry.default
+    if text.lower() == "none" and ("None" in str(entry.type) or "like" in entry.metadata):
+        return None
+    if "like" in entry.metadata:
+        default = entry.metadata["like"]
+    if isinstance(default, bool):
+        return {"true": True, "false": False}[text.lower()] if text.lower() in ("true", "false") else text
+    if isinstance(default, tuple):
+        return tuple(int(size) for size in text.split(",") if size.strip())
+    return text if default is None else type(default)(text)
+
+
+def _want(entry: dataclasses.Field[Any]) -> str:
+    if isinstance(entry.default, bool):
+        return "true or false"
+    if isinstance(entry.default, tuple):
+        return "integers >= 1 with commas between them, at most 2**24 each, e.g. 64,64"
+    return str(entry.metadata["rule"].want)
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} given; want a JSON object, e.g. '{{\"gravity\": 9.8}}'")
+    return value
+
+
+def shown(default: Any) -> str:
+    """A setting's value as its option takes it."""
+    if default is None or isinstance(default, bool):
+        return str(default).lower()
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def text(value: str) -> str:
+    """A name or path; an empty one, of a variable that is not set, would be taken for none given."""
+    if not value:
+        raise argparse.ArgumentTypeError("'' given; want it with a value, or left out")
+    return value
+
+
+def _whole_number(text: str, least: int) -> int:
+    try:
+        value = Decimal(text)  # so that 1e6 is understood, and 1e30 is what it says
+    except InvalidOperation:
+        value = Decimal("nan")
+    if not (value.is_finite() and least <= value < 2**63 and value == int(value)):
+        raise argparse.ArgumentTypeError(f"{text!r} given; want an integer >= {least}, below 2**63")
+    return int(value)
+
+
+def count(text: str) -> int:
+    """An integer >= 1."""
+    return _whole_number(text, 1)
+
+
+def count_or_zero(text: str) -> int:
+    """An integer >= 0."""
+    return _whole_number(text, 0)
+
+
+def seed(text: str) -> int:
+    """What NumPy's generators and simulators take."""
+    value = _whole_number(text, 0)
+    if value >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} given; want an integer from 0 to 2**32 - 1")
+    return value

@@ -1,0 +1,364 @@
+"""A study: its file, and trials that any number of processes take from it, one each at a time.
+
+The file is a sqlite database of Optuna's, made whole or not at all. Beside it lies ``FILE.lock``, never removed: its
+first byte is locked by whoever looks at the trials in order to take one, and byte 1 + k by the process that trial k
+runs in. The kernel drops these with the process, however that ends, so that a trial whose process was killed is seen by
+the next one, which asks for it again.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import sqlite3
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from numpy.random import SeedSequence
+
+from trpo_fast.algorithm import checkpoint
+from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.algorithm.presets import Preset, rendered
+from trpo_fast.model_file import replace_file
+from trpo_fast.tuning.space import Space, as_json, as_parameters, suggested
+from trpo_fast.tuning.trial import Task, scored
+
+try:
+    import optuna
+    from optuna.trial import FrozenTrial, TrialState
+except ImportError as missing:
+    raise ImportError("tuning needs optuna: pip install 'trpo-fast[tune]'") from missing
+
+Trial: TypeAlias = FrozenTrial
+State: TypeAlias = TrialState
+NAME = "trpo-fast tune"
+STARTUP_TRIALS = 5  # that end before any is pruned
+WARM_UP = 0.25  # part of a training before which none is pruned
+_WAIT = 100.0  # seconds for another process to finish writing
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Pruned(Exception):
+    """A trial is behind the others."""
+
+
+class StudyError(Exception):
+    """The study's file cannot be read or written."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study as it is asked for."""
+
+    path: Path
+    task: Task
+    space: Space
+    base: Mapping[str, Any]
+    """Settings that the first trial has: the defaults, or the environment's preset."""
+    actions: str
+    """The action space in words, for the preset."""
+    prune: bool = True
+    seed: int = 0
+
+    def described(self) -> dict[str, Any]:
+        """What has to be the same for trials to be compared, as JSON has it."""
+        task = self.task
+        wrappers = None if task.wrappers is None else list(task.wrappers)
+        said = {
+            "environment": {"id": task.env, "env_kwargs": dict(task.env_kwargs), "wrappers": wrappers},
+            "timesteps": task.timesteps,
+            "seeds": list(task.seeds),
+            "eval_episodes": task.episodes,
+            "search": as_json(self.space),
+            "fixed": dict(task.fixed),
+            "prune": self.prune,
+        }
+        found: dict[str, Any] = json.loads(json.dumps(said))
+        return found
+
+
+class Study:
+    """The file, opened or made.
+
+    Raises
+    ------
+    ValueError
+        It is no study, or was made for something else; the message names what.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        if plan.path.exists():  # what is another's gets no file beside it
+            _require_own(plan)
+        self._locks = _Locks(plan.path)
+        self._storage: Any = None
+        try:
+            with self._locks.alone():
+                if not plan.path.exists():
+                    _make(plan)
+                else:
+                    _require_own(plan)  # another process may just have made it
+            self._storage = _storage(plan.path)
+            self._study = optuna.load_study(study_name=NAME, storage=self._storage, pruner=self._pruner())
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let the file go."""
+        if self._storage is not None:
+            _dispose(self._storage)
+        self._locks.close()
+
+    def _pruner(self) -> Any:
+        if not self.plan.prune:
+            return optuna.pruners.NopPruner()
+        warm_up = int(WARM_UP * self.plan.task.timesteps)
+        return optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=warm_up)
+
+    def trials(self) -> list[Trial]:
+        """Those that count: done, pruned, failed, or under way; what was interrupted is asked for again."""
+        found: list[Trial] = self._study.get_trials(deepcopy=False)
+        return [trial for trial in found if trial.state != State.WAITING and not _is_interrupted(trial)]
+
+    def finished(self) -> list[Trial]:
+        """Those that have ended."""
+        return [trial for trial in self.trials() if trial.state.is_finished()]
+
+    def best(self) -> Trial | None:
+        """That of the highest score; None before one was trained to its end."""
+        done = [trial for trial in self.finished() if trial.state == State.COMPLETE]
+        return max(done, key=lambda trial: (trial.value, -trial.number), default=None)
+
+    def claim(self, trials: int) -> Any:
+        """A trial for this process, if there are fewer than `trials` yet; else None."""
+        with self._locks.alone():
+            for trial in self._study.get_trials(deepcopy=False, states=(State.RUNNING,)):
+                if not self._locks.is_taken(trial.number):  # its process was killed
+                    self._ask_again(trial)
+            count = len(self.trials())
+            if count >= trials:
+                return None
+            # By the trials before: a study that was killed goes on with those that it would have had.
+            self._study.sampler = _sampler([self.plan.seed, count])
+            asked = self._study.ask()
+            self._locks.take(asked.number)
+            return asked
+
+    def carry_out(self, trial: Any) -> None:
+        """Train and score one that was claimed; what it raises is the trial's failure, and noted, but for Ctrl-C."""
+        began = time.perf_counter()
+        try:
+            settings = suggested(trial, self.plan.space)
+            trial.set_user_attr("settings", {**settings, **self.plan.task.fixed})
+
+            def report(timesteps: int, value: float) -> None:
+                with _errors_of_the_file(self.plan.path):
+                    trial.report(value, timesteps)
+                    if trial.should_prune():
+                        raise Pruned
+
+            state, value = State.FAIL, None
+            try:
+                score = scored(self.plan.task, settings, report)
+            except Pruned:
+                state = State.PRUNED
+            except StudyError:
+                raise
+            except Exception as error:
+                trial.set_user_attr("reason", f"{type(error).__name__}: {error}")
+            else:
+                state, value = State.COMPLETE, score.value
+                trial.set_user_attr("means", score.means)
+            trial.set_user_attr("seconds", round(time.perf_counter() - began, 3))
+            with _errors_of_the_file(self.plan.path):
+                self._study.tell(trial, value, state)
+        except (KeyboardInterrupt, SystemExit):
+            self._ask_again(self._study.get_trials(deepcopy=False)[trial.number])
+            raise
+        finally:
+            self._locks.release(trial.number)
+
+    def _ask_again(self, trial: Trial) -> None:
+        """End one that was interrupted, and let the next one have its settings."""
+        if trial.state.is_finished():
+            return
+        self._study.tell(trial.number, state=State.FAIL)
+        parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        if parameters:
+            first = {"first": True} if _is_first(trial) else {}
+            self._study.enqueue_trial(parameters, user_attrs=first)
+
+    def preset(self) -> Preset | None:
+        """The settings of the best trial, with their evidence; None before there is one."""
+        best = self.best()
+        if best is None:
+            return None
+        task, finished = self.plan.task, self.finished()
+        counts = ", ".join(
+            f"{sum(trial.state == state for trial in finished)} {word}"
+            for state, word in ((State.COMPLETE, "trained to the end"), (State.PRUNED, "pruned"))
+        )
+        failed = sum(trial.state == State.FAIL for trial in finished)
+        first = next((trial for trial in finished if _is_first(trial) and trial.state == State.COMPLETE), None)
+        with_envs = f", --num-envs {task.fixed['num_envs']}" if "num_envs" in task.fixed else ""
+        evidence = (
+            f"trpo-fast tune, study {self.plan.path.name}: trial {best.number}, the best of {len(finished)} ({counts}, "
+            f"{failed} failed){with_envs}; {task.timesteps:,} timesteps, {task.episodes} final deterministic episodes, "
+            f"training seeds {_listed(task.seeds)}: {_listed(best.user_attrs['means'])}"
+        )
+        if first is not None and first.number != best.number:
+            evidence += f", where the settings that the study began with leave {_listed(first.user_attrs['means'])}"
+        evidence += "; chosen on these seeds, and not yet confirmed on others"
+        said = best.user_attrs["settings"]
+        config = TRPOConfig(**said)  # which has tuples where JSON has lists
+        settings = {name: getattr(config, name) for name in said if name != "num_envs"}
+        return Preset(task.env.rpartition(":")[2], self.plan.actions, settings, evidence)
+
+    def write_preset(self, path: Path) -> Preset | None:
+        """Write the best settings for ``train --preset``; None where there are none yet."""
+        preset = self.preset()
+        if preset is not None:
+            replace_file(path, rendered(preset, f"trpo-fast train {self.plan.task.env} --preset {path}").encode())
+        return preset
+
+
+def _is_interrupted(trial: Trial) -> bool:
+    return trial.state == State.FAIL and "reason" not in trial.user_attrs
+
+
+def _is_first(trial: Trial) -> bool:
+    return bool(trial.user_attrs.get("first"))
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(f"{value:,.4g}" for value in values)
+
+
+def _sampler(seed: list[int]) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        number = int(SeedSequence(seed).generate_state(1)[0])
+        return optuna.samplers.TPESampler(seed=number, multivariate=True, constant_liar=True)
+
+
+def _storage(path: Path) -> Any:
+    with _errors_of_the_file(path):
+        url = f"sqlite:///{path}"
+        return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _WAIT}})
+
+
+def _dispose(storage: Any) -> None:
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def _make(plan: Plan) -> None:
+    """Make the file, with what it is for and its first trial in it."""
+    new = plan.path.with_name(f"{plan.path.name}.new")
+    new.unlink(missing_ok=True)
+    storage = _storage(new)
+    try:
+        study = optuna.create_study(study_name=NAME, storage=storage, direction="maximize")
+        study.set_user_attr("plan", plan.described())
+        study.set_user_attr("versions", checkpoint.versions())
+        study.enqueue_trial(as_parameters(plan.base, plan.space), user_attrs={"first": True})
+    finally:
+        _dispose(storage)
+    os.replace(new, plan.path)
+
+
+def _require_own(plan: Plan) -> None:
+    """ValueError where the file is another's, which is only read."""
+    path = plan.path
+    query = "select key, value_json from study_user_attributes join studies using (study_id) where study_name = ?"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_WAIT)) as database:
+            said = {key: json.loads(value) for key, value in database.execute(query, (NAME,))}
+    except (sqlite3.Error, ValueError) as error:
+        raise ValueError(f"study: {path} given, which is no study of trpo-fast tune ({error}); want one") from error
+    if "plan" not in said:
+        raise ValueError(f"study: {path} given, a database without a study of trpo-fast tune; want one, or a new file")
+    before, now = _flat(said["plan"]), _flat(plan.described())
+    differing = [
+        f"{name} {before.get(name, 'left out')}, now {now.get(name, 'left out')}"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name, "left out") != now.get(name, "left out")
+    ]
+    if differing:
+        raise ValueError(
+            f"study: {path} given, which was made with {'; '.join(differing)}; want the same, or another file"
+        )
+    versions = checkpoint.versions()
+    then = said.get("versions", versions)
+    others = [
+        f"{name} {then.get(name)}, now {versions.get(name)}" for name in versions if then.get(name) != versions[name]
+    ]
+    if others:
+        warnings.warn(f"{path} began with {'; '.join(others)}: its trials are not quite alike", stacklevel=4)
+
+
+def _flat(described: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in described.items():
+        if isinstance(value, dict) and (value or not prefix):
+            flat |= _flat(value, f"{prefix}{name} ")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+@contextmanager
+def _errors_of_the_file(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (Pruned, ImportError):
+        raise
+    except Exception as error:  # of sqlite, SQLAlchemy or Optuna
+        raise StudyError(
+            f"study: {path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
+
+
+class _Locks:
+    """Locks of lockf(3) on bytes of a file beside the study's, which has no other use."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other process looks at the trials."""
+        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, 0)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, 0)
+
+    def take(self, number: int) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, 1 + number)
+
+    def release(self, number: int) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, 1 + number)
+
+    def is_taken(self, number: int) -> bool:
+        """Whether another process has it."""
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 + number)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            return True
+        self.release(number)
+        return False
+
+    def close(self) -> None:
+        os.close(self._file)

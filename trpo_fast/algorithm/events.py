@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Base of callbacks; override what is needed. The events, in the order of a training (docs/callbacks.md):
+    """Base of callbacks; override what is needed.
+
+    The events, in the order of a training (docs/callbacks.md):
 
     `check_training_start`, `on_training_start`, then for every update `on_rollout_end` and `on_update`, of an
     :class:`EvaluationCallback` `on_evaluation` and `on_new_best`, and `on_training_end`.

@@ -23,6 +23,7 @@ from trpo_fast.cli.arguments import FPS
 from trpo_fast.cli.environments import import_from_here, loaded
 from trpo_fast.cli.errors import CommandError, describe, user_errors
 from trpo_fast.cli.evaluate import unfinished
+from trpo_fast.cli.output import say
 from trpo_fast.cli.run_folder import latest_of
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.environments.making import make_copy
@@ -81,8 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
     agent.close()
     how = "stochastic" if arguments.stochastic else "deterministic"
     returns = ", ".join(f"{value:,.1f}" for value in result.returns)
-    print(f"{agent.recipe.id}: return {returns} in {how} play{unfinished(result, limit)} ({path})")
-    print(f"{film.out}: {film.pictures:,} pictures, {film.seconds:.1f} s, {film.out.stat().st_size / 1e6:.1f} MB")
+    say(f"{agent.recipe.id}: return {returns} in {how} play{unfinished(result, limit)} ({path})")
+    say(f"{film.out}: {film.pictures:,} pictures, {film.seconds:.1f} s, {film.out.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import shlex
 import sqlite3
 import struct
 import time
@@ -241,8 +242,20 @@ class Study:
         """Write the best settings for ``train --preset``; None where there are none yet."""
         preset = self.preset()
         if preset is not None:
-            replace_file(path, rendered(preset, f"trpo-fast train {self.plan.task.env} --preset {path}").encode())
+            replace_file(path, rendered(preset, self.train_command(path)).encode())
         return preset
+
+    def train_command(self, preset: Path) -> str:
+        """What trains with a preset in the environments that the trials had."""
+        task = self.plan.task
+        words = ["trpo-fast", "train", task.env, "--preset", str(preset)]
+        if task.env_kwargs:
+            words += ["--env-kwargs", json.dumps(dict(task.env_kwargs))]
+        for option, values in (("--wrapper", task.wrappers or ()), ("--import", task.imports)):
+            words += [word for value in values for word in (option, value)]
+        if "num_envs" in task.fixed:
+            words += ["--num-envs", str(task.fixed["num_envs"])]
+        return shlex.join(words)
 
 
 def _is_interrupted(trial: Trial) -> bool:

@@ -425,11 +425,9 @@ class RunLogger(Callback):
             row = {**row, "train/value_loss": report.value_loss, **_named("timings", report.timings)}
         known = {name: value for name, value in row.items() if math.isfinite(value)}
         known = {name: known[name] for name in dict.fromkeys([*COLUMNS, *known]) if name in known}
-        with self._reported("a new column of progress.csv was"):
-            tails = zip(self._files, position.tails, strict=True)
-            extended = tuple(sink.extended(tail, known) for sink, tail in tails)
-            shown = (*position.unshown, known) if self._live else ()
-            self._position = replace(position, unfinished=None, tails=extended, unshown=shown)
+        extended = tuple(sink.extended(tail, known) for sink, tail in zip(self._files, position.tails, strict=True))
+        shown = (*position.unshown, known) if self._live else ()
+        self._position = replace(position, unfinished=None, tails=extended, unshown=shown)
 
     def _write_waiting(self) -> None:
         """Put all rows and events into their files that are not there yet, and show those that were not."""

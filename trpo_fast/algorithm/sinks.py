@@ -124,12 +124,15 @@ class CsvSink(FileSink):
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._columns = tuple(columns)
+        self._content = bytearray()  # of the file, which cannot be read where somebody cut it off
 
     def begin(self, folder: Path, kept: Sequence[Row], late: Row, done: int) -> Tail:
         """See `FileSink`."""
         self.path = folder / "progress.csv"
         columns = tuple(dict.fromkeys([*self._columns, *(name for row in kept for name in row)]))
-        replace_file(self.path, _csv(columns, kept))
+        content = _csv(columns, kept)
+        replace_file(self.path, content)
+        self._content = bytearray(content)
         return Tail(self.open(), b"", columns)
 
     def extended(self, tail: Tail, row: Row) -> Tail:
@@ -138,19 +141,14 @@ class CsvSink(FileSink):
         if not new:
             return tail._replace(waiting=tail.waiting + _csv(tail.columns, [row], header=False))
         columns = tail.columns + new
-        rows = [*csv.DictReader(io.StringIO(self._content(tail).decode(), newline="")), row]
+        content = (self._content[: tail.end] + tail.waiting).decode()
+        rows = [*csv.DictReader(io.StringIO(content, newline="")), row]
         return Tail(0, _csv(columns, rows), columns, anew=True)
 
-    def _content(self, tail: Tail) -> bytes:
-        assert self.file is not None
-        self.file.seek(0)
-        content = b""
-        while len(content) < tail.end:
-            piece = self.file.read(tail.end - len(content))
-            if not piece:
-                raise OSError(f"{self.path} has become shorter than it was written")
-            content += piece
-        return content + tail.waiting
+    def put(self, tail: Tail) -> Tail:
+        """See `FileSink`."""
+        self._content[tail.end :] = tail.waiting
+        return super().put(tail)
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Row], *, header: bool = True) -> bytes:

@@ -1,4 +1,5 @@
 import errno
+import io
 import json
 import os
 import sys
@@ -91,6 +92,33 @@ def test_no_row_is_lost_to_a_log_that_somebody_cuts_off(make_agent, tmp_path):
     rows = read_progress(tmp_path / "progress.csv")
     assert [int(row["time/iterations"]) for row in rows] == [row["time/iterations"] for row in lines(tmp_path)]
     assert len(rows) == 5 and rows[4]["own/5"] == "1"
+
+
+def test_a_new_column_is_written_in_a_folder_that_was_renamed(make_agent, tmp_path):
+    class Renames(Callback):
+        def on_update(self, agent):
+            if agent.num_updates == 2:
+                (tmp_path / "run").rename(tmp_path / "renamed")
+
+    make_agent().learn(4 * STEPS, callback=[RunLogger(tmp_path / "run", tensorboard=False), Records(), Renames()])
+    assert [row["own/half"] for row in read_progress(tmp_path / "renamed" / "progress.csv")] == ["", "", "1.5", "2.0"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_there_stays_where_there_is_no_room_for_what_comes_in_its_place(tmp_path):
+    class Full(io.FileIO):
+        def write(self, content):
+            if self.tell() + len(content) > 8:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content)
+
+    (tmp_path / "x").write_bytes(b"before")
+    with Full(tmp_path / "x", "r+") as file, pytest.raises(OSError, match="No space"):
+        sinks.Tail(0, b"all of it", anew=True).put(file)
+    assert (tmp_path / "x").read_bytes() == b"before"
+    with (tmp_path / "x").open("r+b", buffering=0) as file:
+        assert sinks.Tail(0, b"all of it", anew=True).put(file) == sinks.Tail(9)
+    assert (tmp_path / "x").read_bytes() == b"all of it"
 
 
 def test_an_evaluation_that_was_interrupted_is_in_the_row_that_it_would_have_been_in(make_agent, tmp_path):

@@ -38,14 +38,17 @@ class Tail(NamedTuple):
 
     def put(self, file: IO[bytes]) -> Tail:
         """Write what waits; where that is interrupted, doing it again writes the same bytes to the same place."""
+        size = os.fstat(file.fileno()).st_size if self.anew else self.end
+        ahead = size - self.end  # bytes in place of those that are there; what is behind them needs room: that first
         try:
-            file.seek(self.end)
-            written = 0
-            while written < len(self.waiting):
-                written += file.write(self.waiting[written:])
+            for start, content in (size, self.waiting[ahead:]), (self.end, self.waiting[:ahead]):
+                file.seek(start)
+                written = 0
+                while written < len(content):
+                    written += file.write(content[written:])
         except OSError:
             with suppress(OSError):
-                os.ftruncate(file.fileno(), self.end)  # a reader is to find no half row for as long as the disk is full
+                os.ftruncate(file.fileno(), size)  # a reader is to find no half row for as long as the disk is full
             raise
         return Tail(self.end + len(self.waiting), b"", self.columns)
 
@@ -92,10 +95,16 @@ class FileSink(ABC):
         """Write what waits. OSError, and nothing is half written, where that is not possible."""
         assert self.file is not None
         # In a folder that was renamed the file is written where it is: what has its name by now is another's.
-        if tail.anew and self._folder is not None and os.path.samestat(self.path.parent.stat(), self._folder):
+        if tail.anew and self._is_in_place():
             replace_file(self.path, tail.waiting)
             return Tail(self.open(), b"", tail.columns)
         return tail.put(self.file)
+
+    def _is_in_place(self) -> bool:
+        try:
+            return self._folder is not None and os.path.samestat(self.path.parent.stat(), self._folder)
+        except OSError:
+            return False
 
     def open_again(self, tail: Tail) -> None:
         """Open what was begun and is closed; OSError where that is another file by now."""

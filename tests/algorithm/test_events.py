@@ -6,7 +6,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from trpo_fast import EveryNTimesteps
-from trpo_fast.algorithm.callbacks import Callback, EvaluationCallback
+from trpo_fast.algorithm.callbacks import Callback, CallbackList, EvaluationCallback
 from trpo_fast.algorithm.evaluation import EvaluationResult
 from trpo_fast.algorithm.logging import RunLogger
 from trpo_fast.algorithm.trpo import TRPO
@@ -55,7 +55,8 @@ class Rollouts(Callback):
         self.seen.append((agent.num_updates, infos, rollout.ended.copy()))
         assert rollout.rewards.shape == rollout.ended.shape == rollout.infos["steps"].shape
         assert rollout.episode_lengths.tolist() == [5] * rollout.ended.sum()
-        for array in (rollout.rewards, rollout.observations, rollout.infos["steps"]):
+        order = rollout.sequences
+        for array in (rollout.rewards, rollout.infos["steps"], order.starts, order.valid, order.state):
             with pytest.raises(ValueError, match="read-only"):
                 array[...] = 0
         self.success = rollout.ended & rollout.truncated
@@ -244,6 +245,20 @@ def test_a_callback_of_every_n_timesteps_is_called_at_the_first_update_behind_ea
     agent.learn(6 * STEPS, callback=callback(), reset_num_timesteps=False)
     assert found == [3 * STEPS, 5 * STEPS, 7 * STEPS]
     assert make_agent().learn(5 * STEPS, callback=EveryNTimesteps(STEPS, lambda agent: False)).num_updates == 1
+
+
+def test_callbacks_that_cannot_be_are_named(tmp_path):
+    class Letters(Callback):
+        infos = "is_success"
+
+    with pytest.raises(TypeError, match="infos: 'is_success' given; want a sequence of names"):
+        CallbackList([[Letters()]])
+    with pytest.raises(
+        TypeError, match=r"callback: \[.*\] given; want a Callback or a function, of several one for each"
+    ):
+        EveryNTimesteps(STEPS, [Callback()])
+    with pytest.raises(ValueError, match="callback: a RunLogger given, which writes what every update records"):
+        EveryNTimesteps(STEPS, RunLogger(tmp_path))
 
 
 def test_an_evaluation_that_is_made_again_behind_its_own_best_file_is_a_new_best_again(make_agent, tmp_path):

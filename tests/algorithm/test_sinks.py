@@ -177,6 +177,7 @@ def test_numbers_of_any_library_are_recorded(value):
         ("x", "3", TypeError, "value: '3' given for 'x'; want a number"),
         ("x", [3], TypeError, r"value: \[3\] given for 'x'; want a number"),
         ("x", np.ones(2), TypeError, "value: .* given for 'x'; want a number"),
+        ("x", 10**400, ValueError, "value: a number beyond a float's given for 'x'; want a smaller one"),
         ("", 3, TypeError, "name: '' given; want a string of a line"),
         ("a\nb", 3, TypeError, "name: 'a.nb' given; want a string of a line"),
         ("train/value_loss", 3, ValueError, "name: 'train/value_loss' given, which is a column of the log's own"),
@@ -190,6 +191,8 @@ def test_what_cannot_be_recorded_is_named(name, value, error, message):
 def test_sinks_that_cannot_be_are_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="log: 'csv,excel' given; want some of csv, jsonl, tensorboard, wandb, table"):
         RunLogger(tmp_path, log="csv,excel")
+    with pytest.raises(ValueError, match=r"log: \[1\] given; want some of csv, jsonl"):
+        RunLogger(tmp_path, log=[1])
     with pytest.raises(ValueError, match="folder: None given; want a path, for jsonl"):
         RunLogger(log=["table", "jsonl"])
     with pytest.raises(ValueError, match="tensorboard: True given with log='csv'"):

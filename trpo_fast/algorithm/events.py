@@ -135,6 +135,8 @@ class CallbackList(Callback):
         self._spoilt: set[str] = set()  # names that a warning has told
         self._when_all_have_run: list[Callable[[], None]] = []
         for callback in map(as_callback, callbacks):
+            if isinstance(callback.infos, str):
+                raise TypeError(f"infos: {callback.infos!r} given; want a sequence of names, [{callback.infos!r}] e.g.")
             self.callbacks += callback.callbacks if isinstance(callback, CallbackList) else [callback]
         if not first_rank:
             self.callbacks = [callback for callback in self.callbacks if not callback.of_first_rank]

@@ -121,6 +121,10 @@ class Logger:
             number = value.item()
         if not isinstance(number, numbers.Real):
             raise TypeError(f"value: {value!r} given for {name!r}; want a number")
+        try:
+            float(number)
+        except OverflowError:
+            raise ValueError(f"value: a number beyond a float's given for {name!r}; want a smaller one") from None
         self.count += 1
         self._values[name] = self.count, int(number) if isinstance(number, numbers.Integral) else float(number)
 

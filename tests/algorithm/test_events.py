@@ -179,6 +179,12 @@ def test_all_callbacks_hear_of_evaluations_and_of_a_new_best(make_agent):
     with_means(make_agent(), 1.0, 0.5, 2.0).learn(3 * STEPS, callback=[EvaluationCallback(STEPS), hears])
     assert hears.calls == [1.0, "best", "update", 0.5, "update", 2.0, "best", "update"]
     agent = with_means(make_agent(), 1.0)
+    hears.calls, hears.on_training_start = [], lambda agent, total_timesteps: hears.calls.append("start")
+    agent.learn(STEPS, callback=[EvaluationCallback(2 * STEPS, at_start=True), hears])
+    assert hears.calls == ["start", 1.0, "best", "update"]
+    agent = with_means(make_agent(), 1.0)
+    callbacks = [EvaluationCallback(STEPS, at_start=True), Hears(answer=False)]
+    assert agent.learn(STEPS, callback=callbacks).num_updates == 0
     assert agent.learn(3 * STEPS, callback=[EvaluationCallback(STEPS), Hears(answer=False)]).num_updates == 1
 
 

@@ -1,3 +1,4 @@
+import errno
 import functools
 
 import gymnasium
@@ -6,10 +7,12 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from trpo_fast import EveryNTimesteps
+from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.callbacks import Callback, CallbackList, EvaluationCallback
 from trpo_fast.algorithm.evaluation import EvaluationResult
 from trpo_fast.algorithm.logging import RunLogger
 from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.model_file import read_metadata
 from trpo_fast.progress import read_progress
 
 STEPS = 3 * 64
@@ -265,6 +268,22 @@ def test_callbacks_that_cannot_be_are_named(tmp_path):
         EveryNTimesteps(STEPS, [Callback()])
     with pytest.raises(ValueError, match="callback: a RunLogger given, which writes what every update records"):
         EveryNTimesteps(STEPS, RunLogger(tmp_path))
+
+
+def test_a_best_model_that_found_the_disk_full_leaves_room_for_the_next_better_one(make_agent, tmp_path, monkeypatch):
+    save, best = checkpoint.save, tmp_path / "best.trpo"
+    agent, kept = with_means(make_agent(), 10.0, 30.0, 20.0, 29.0), []
+
+    def full(agent, path, **more):
+        if more["evaluation"]["mean"] == 30.0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(agent, path, **more)
+        kept.append(read_metadata(path)["evaluation"]["mean"])
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.warns(UserWarning, match="the best model.*was not written: .*No space left"):
+        agent.learn(4 * STEPS, callback=EvaluationCallback(STEPS, best_path=best))
+    assert kept == [10.0, 20.0, 29.0]
 
 
 def test_an_evaluation_that_is_made_again_behind_its_own_best_file_is_a_new_best_again(make_agent, tmp_path):

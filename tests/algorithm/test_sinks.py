@@ -215,20 +215,25 @@ def test_a_table_of_every_update_is_printed_without_a_folder(make_agent, capsys)
 class FakeWandb:
     """What is used of wandb."""
 
-    def __init__(self, fails=False):
+    def __init__(self, *fails):
         self.run, self.fails, self.begun, self.logged, self.ended = None, fails, [], [], 0
 
     def init(self, **arguments):
+        if "init" in self.fails:
+            raise RuntimeError("no network")
         self.begun.append(arguments)
-        return SimpleNamespace(id=arguments.get("id", "abc"), log=self.log, finish=self.finish)
+        start = self.logged[-1][0] + 1 if "resume" in arguments else 0
+        return SimpleNamespace(id=arguments.get("id", "abc"), log=self.log, finish=self.finish, starting_step=start)
 
     def log(self, row, step):
-        if self.fails:
+        if "log" in self.fails:
             raise RuntimeError("no network")
-        self.logged.append((step, row["train/n_updates"]))
+        self.logged.append((step, row.get("train/n_updates", row.get("late"))))
 
     def finish(self):
         self.ended += 1
+        if "finish" in self.fails:
+            raise RuntimeError("no network")
 
 
 def test_weights_and_biases_get_every_row_in_one_run_that_goes_on(make_agent, tmp_path, monkeypatch):
@@ -240,16 +245,28 @@ def test_weights_and_biases_get_every_row_in_one_run_that_goes_on(make_agent, tm
     first, second = fake.begun
     assert (first["name"], first["dir"], first["config"]["seed"]) == (tmp_path.name, str(tmp_path), 3)
     assert "id" not in first and (second["id"], second["resume"]) == ("abc", "allow")
+
+    class MadeUpFor(Callback):
+        def on_training_start(self, agent, total_timesteps):
+            agent.logger.record("late", 7)
+
+    callbacks = [MadeUpFor(), RunLogger(tmp_path, log=["wandb"])]
+    agent.learn(STEPS, callback=callbacks, reset_num_timesteps=False)
+    assert fake.logged[3:] == [(3 * STEPS + 1, 7), (4 * STEPS, 4)] and fake.ended == 3
     fake.run = fake.init()
     agent.learn(STEPS, callback=RunLogger(log=["wandb"]), reset_num_timesteps=False)
-    assert len(fake.logged) == 4 and len(fake.begun) == 3 and fake.ended == 2, "a run of the user's stays open"
+    assert len(fake.logged) == 6 and len(fake.begun) == 4 and fake.ended == 3, "a run of the user's stays open"
 
 
-def test_a_sink_that_fails_is_told_once_and_the_training_and_the_other_sinks_go_on(make_agent, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", FakeWandb(fails=True))
+@pytest.mark.parametrize(("fails", "ended"), [(["init"], 0), (["log", "finish"], 1)])
+def test_a_sink_that_fails_is_told_once_and_the_training_and_the_other_sinks_go_on(
+    make_agent, tmp_path, monkeypatch, fails, ended
+):
+    fake = FakeWandb(*fails)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
     with pytest.warns(UserWarning, match=r"log: WandbSink gets no more rows.*no network.*training goes on") as told:
         make_agent().learn(3 * STEPS, callback=RunLogger(tmp_path, log=["wandb"]))
-    assert len(told) == 1 and len(read_progress(tmp_path / "progress.csv")) == 3
+    assert len(told) == 1 and len(read_progress(tmp_path / "progress.csv")) == 3 and fake.ended == ended
 
 
 @pytest.mark.filterwarnings("default")  # of wandb's own

@@ -307,8 +307,10 @@ class RunLogger(Callback):
                 assert self.folder is not None
                 tails = *self._position.tails, sink.begin(self.folder, kept, known, done)
                 self._position = replace(self._position, tails=tails)
+            late = {"time/total_timesteps": done, **known} if known else {}
             for live in self._live:
-                live.begin(agent, self.folder, resumed)
+                with self._told(live):
+                    live.begin(agent, self.folder, late, resumed)
             self._began = time.perf_counter()
             self._write_waiting()
         except BaseException:  # a callback that was not started is not ended either
@@ -378,9 +380,8 @@ class RunLogger(Callback):
 
     def _close(self) -> None:
         for live in self._live:
-            if live not in self._off:
-                with self._told(live):
-                    live.end()
+            with self._told(live):
+                live.end()
         for sink in self._files:
             sink.close()
 
@@ -464,13 +465,16 @@ class RunLogger(Callback):
 
     @contextmanager
     def _told(self, live: LiveSink) -> Iterator[None]:
-        """Turn what a sink raises into a warning; it gets no more rows of this training."""
+        """Turn what a sink raises into a warning, one of a training; it gets no more rows of this one."""
         try:
             yield
         except Exception as error:
-            self._off.append(live)
-            name = type(live).__name__
-            warnings.warn(f"log: {name} gets no more rows, as it raised {error!r}; the training goes on", stacklevel=4)
+            if live not in self._off:
+                self._off.append(live)
+                name = type(live).__name__
+                warnings.warn(
+                    f"log: {name} gets no more rows, as it raised {error!r}; the training goes on", stacklevel=4
+                )
 
 
 def _named(group: str, values: Mapping[str, float]) -> dict[str, float]:

@@ -273,8 +273,8 @@ class LiveSink:
         """What it goes on from when the training is resumed."""
         return {}
 
-    def begin(self, agent: TRPO, folder: Path | None, state: State) -> None:
-        """Before the first row."""
+    def begin(self, agent: TRPO, folder: Path | None, late: Row, state: State) -> None:
+        """Before the first row; `late` is what the last one of before got only now, perhaps nothing."""
 
     def write(self, row: Row) -> None:
         """Take a row."""
@@ -285,6 +285,11 @@ class LiveSink:
 
 class TableSink(LiveSink):
     """A table on standard output for every update, as Stable-Baselines3 prints it; a progress bar stays below."""
+
+    def begin(self, agent: TRPO, folder: Path | None, late: Row, state: State) -> None:
+        """See `LiveSink`."""
+        if late:
+            self.write(late)
 
     def write(self, row: Row) -> None:
         """See `LiveSink`."""
@@ -322,7 +327,7 @@ class WandbSink(LiveSink):
         """See `LiveSink`."""
         return {} if self._id is None else {"wandb": self._id}
 
-    def begin(self, agent: TRPO, folder: Path | None, state: State) -> None:
+    def begin(self, agent: TRPO, folder: Path | None, late: Row, state: State) -> None:
         """See `LiveSink`."""
         self._own = self._wandb.run is None
         self._run = self._wandb.run
@@ -335,6 +340,8 @@ class WandbSink(LiveSink):
                 config={**agent.config.to_dict(), "seed": agent.seed, "env": env},
             )
             self._id = str(self._run.id)
+        if late:  # a run that goes on takes no step of before
+            self._run.log(dict(late), step=max(late["time/total_timesteps"], self._run.starting_step))
 
     def write(self, row: Row) -> None:
         """See `LiveSink`."""

@@ -226,11 +226,9 @@ class RunLogger(Callback):
         self._off: list[LiveSink] = []  # that failed
         self._position = _Position((), 0)
         self._warned = False
-        self._began = 0.0
-        self._first_timestep = 0
-        self._first_elapsed = 0.0
+        self._began = self._first_elapsed = 0.0
+        self._first_timestep = self._recorded_before = 0
         self._logger = Logger()  # the agent's
-        self._recorded_before = 0
         self._successes: deque[float] = deque(maxlen=EPISODES_REMEMBERED)
         self._of_rollout: list[float] = []  # of the update under way
         self._resumed: State = {}
@@ -298,8 +296,7 @@ class RunLogger(Callback):
             agent.logger.set_state({**agent.logger.get_state(), **late})
         self._first_timestep = done
         self._first_elapsed = float(kept[-1]["time/time_elapsed"] or 0.0) if kept else 0.0
-        self._warned = False
-        self._off = []
+        self._warned, self._off = False, []
         try:
             # One by one: a file that is begun has its place in the position.
             self._position = _Position((), agent.num_updates)
@@ -469,12 +466,11 @@ class RunLogger(Callback):
         try:
             yield
         except Exception as error:
-            if live not in self._off:
-                self._off.append(live)
-                name = type(live).__name__
-                warnings.warn(
-                    f"log: {name} gets no more rows, as it raised {error!r}; the training goes on", stacklevel=4
-                )
+            if live in self._off:
+                return
+            self._off.append(live)
+            name = type(live).__name__
+            warnings.warn(f"log: {name} gets no more rows, as it raised {error!r}; the training goes on", stacklevel=4)
 
 
 def _named(group: str, values: Mapping[str, float]) -> dict[str, float]:

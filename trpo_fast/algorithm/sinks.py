@@ -156,7 +156,10 @@ class CsvSink(FileSink):
 
     def put(self, tail: Tail) -> Tail:
         """See `FileSink`."""
+        assert self.file is not None
         self._content[tail.end :] = tail.waiting
+        if os.fstat(self.file.fileno()).st_size < tail.end:
+            tail = Tail(0, bytes(self._content), tail.columns, anew=True)
         return super().put(tail)
 
 

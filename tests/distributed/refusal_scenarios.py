@@ -145,6 +145,7 @@ ATTEMPTS: dict[str, Callable[[Ranks], Any]] = {
     "no multiple": lambda ranks: make(ranks, num_envs=3),
     "fewer": lambda ranks: make(ranks, num_envs=1),
     "timesteps": lambda ranks: make(ranks).learn(UPDATE + ranks.rank),
+    "schedules": lambda ranks: make(ranks).learn(UPDATE, schedules={"max_kl": lambda done: 0.01 + ranks.rank * done}),
     "no sample": _no_sample,
     "no file": _no_file,
     "broken": _broken,

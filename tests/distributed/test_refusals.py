@@ -29,6 +29,7 @@ DIFFERING = {
     "no multiple": r"num_envs: 3 given; want a multiple of 2, the number of ranks",
     "fewer": r"num_envs: 1 given; want a multiple of 2, the number of ranks",
     "timesteps": r"total_timesteps: 32 on rank 0, 33 on rank 1",
+    "schedules": r"schedules: .* on rank 0, .* on rank 1",
     "no sample": r"steps_per_env: 1 given; want more, or fewer ranks: no step of rank 0 is a sample",
 }
 

@@ -90,6 +90,20 @@ def test_a_replaced_parameter_is_noticed_and_made_a_view_again_of_the_same_buffe
     np.testing.assert_array_equal(buffer, expected)
 
 
+def test_a_module_in_the_place_of_one_that_is_gone_is_noticed():
+    # The new one may lie where the old one lay, and have its id.
+    for _ in range(20):
+        module = nn.Module()
+        module.body, module.head = nn.Linear(3, 2), nn.Linear(2, 1)
+        flat = FlatParameters(module)
+        assert flat.is_intact()
+        del module.head
+        module.head = nn.Linear(2, 1)
+        assert not flat.is_intact()
+        flat.restore()
+        np.testing.assert_array_equal(flat.numpy, values_of(module))
+
+
 def test_memory_that_share_memory_moved_is_noticed_and_the_array_made_again():
     # torch moves the storage below its tensors; an array made before points to memory that was given back.
     module = nn.Linear(3, 2)

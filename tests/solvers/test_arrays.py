@@ -288,6 +288,7 @@ class Homeless(Elsewhere):
             "A: a sparse tensor of torch.complex64 given",
         ),
         ({"A": torch.eye(4).to_sparse()}, ValueError, r"A: wanted shape \(3, 3\), got .*4"),
+        ({"A": OfTensors(torch.eye(3, dtype=torch.int64))}, TypeError, "A: an operator of torch.int64 given; want one"),
         ({"A": OfTensors(torch.eye(3, device="meta"))}, TypeError, "A: one on meta given; want one on the CPU"),
         ({"A": torch.eye(3, device="meta")}, TypeError, "A: .*on meta"),
         ({"A": scipy.sparse.eye_array(4)}, ValueError, r"A: wanted shape \(3, 3\), got \(4, 4\)"),

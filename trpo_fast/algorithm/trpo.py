@@ -425,7 +425,8 @@ class TRPO:
             self._schedules = given
             if self.ranks is not None:
                 asked = {"total_timesteps": timesteps, "horizon": horizon, "reset_num_timesteps": reset_num_timesteps}
-                self.ranks.require_same({**asked, "num_timesteps": self.num_timesteps})
+                looked_at = {name: [function(part / 4) for part in range(4)] for name, function in given.items()}
+                self.ranks.require_same({**asked, "num_timesteps": self.num_timesteps, "schedules": looked_at})
                 agreement.require_in_step(self.ranks, self)
             training.train(self, timesteps, callbacks, self._update, horizon=horizon, reset=reset_num_timesteps)
         return self

@@ -114,6 +114,7 @@ class FlatParameters(FlatBuffer):
     _address = 0  # of what the array shows
     _parts: list[dict[str, Any]] | None = None  # of all modules: what is in them, and their parameters
     _ids: list[int]
+    _seen: list[nn.Module]  # held, as another module could have the id of one that is gone
     _own: list[Tensor]
     _places: list[int]
 
@@ -132,7 +133,8 @@ class FlatParameters(FlatBuffer):
 
     def _look(self) -> None:
         """Note what `is_as_seen` compares with."""
-        self._parts = [held for part in self._module.modules() for held in (part._modules, part._parameters)]
+        self._seen = list(self._module.modules())
+        self._parts = [held for part in self._seen for held in (part._modules, part._parameters)]
         self._ids = list(map(id, chain.from_iterable(map(dict.values, self._parts))))
         self._own = list(self._module.parameters())
         self._places = list(map(Tensor.data_ptr, self._own))

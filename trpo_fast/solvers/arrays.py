@@ -66,11 +66,13 @@ def taker(operator: Any, make: Callable[[NDArray[Any]], Any] | None, name: str) 
     """What turns an ndarray into what the object `operator` multiplies; None where it takes it as it is.
 
     That is a tensor of its dtype where that is torch's; an ndarray where it is NumPy's; and what `make` makes where it
-    has none. TypeError, which begins with `name`, where it is not on the CPU.
+    has none. TypeError, which begins with `name`, where it is not on the CPU, or multiplies integers.
     """
     dtype, torch = getattr(operator, "dtype", None), sys.modules.get("torch")
     if torch is None or not isinstance(dtype, torch.dtype):
         return make if dtype is None else None
+    if not dtype.is_floating_point:
+        raise TypeError(f"{name}: an operator of {dtype} given; want one of floating numbers")
     device = getattr(operator, "device", None)
     if device is not None and torch.device(device).type != "cpu":
         raise TypeError(f"{name}: one on {device} given; want one on the CPU")

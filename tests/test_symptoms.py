@@ -78,6 +78,12 @@ def test_a_training_that_was_made_to_fail_has_the_symptom(name, tmp_path):
     assert name in names(log), {column: values[-3:] for column, values in log.columns.items()}
 
 
+def test_returns_of_few_episodes_are_neither_the_same_nor_without_a_rise():
+    episodes = np.minimum(np.arange(40), 1)  # one, in the second of 40 updates
+    log = Log({"rollout/ep_rew_mean": np.where(episodes, -250.0, np.nan), "rollout/episodes": episodes})
+    assert names(log) == set()
+
+
 def of_status(status, part=0.5):
     return Log({"train/status": np.where(np.arange(20) < 20 * part, status, 0.0)})
 

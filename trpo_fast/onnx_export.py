@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from trpo_fast import model_file, spaces
 from trpo_fast.deploy import LoadedActor, obstacle_to_actor
 from trpo_fast.onnx_graph import OPSET, named_leaves, onnx_model
 from trpo_fast.saved_policy import SavedPolicy, read_policy
+from trpo_fast.spaces.descriptions import values_of
 
 _CHECKED_ROWS = 256
 _TIES = 0.02  # of the rows: choices that are as likely as each other but for rounding
@@ -111,7 +111,7 @@ def _difference(graph: bytes, saved: SavedPolicy, precision: str) -> float:
         states, actions = {}, actor(observation)
     found = session.run(names, inputs | states)
     whole = spaces.action_layout(saved.action_space, saved.action_map)
-    expected = list(_values(saved.action_space, actions))
+    expected = [value for value, _ in values_of(saved.action_space, actions, "actions")]
     worst = 0.0
     for name, leaf, part, ours, theirs in zip(
         names, spaces.leaves(saved.action_space), whole.parts or (whole,), found, expected, strict=True
@@ -147,12 +147,3 @@ def _observed(part: spaces.Part, rows: NDArray[np.float64], rng: np.random.Gener
     return (
         (part.starts + rng.integers(0, part.counts, (len(rows), len(part.starts)))).reshape(shape).astype(space.dtype)
     )
-
-
-def _values(space: spaces.Space, value: Any) -> Iterator[NDArray[Any]]:
-    """The parts of a value of `space`, in order."""
-    if isinstance(space, spaces.Leaf):
-        yield value
-        return
-    for key, part in space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces):
-        yield from _values(part, value[key])

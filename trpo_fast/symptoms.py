@@ -55,6 +55,13 @@ class Log:
         return values[~np.isnan(values)]
 
     @property
+    def returns(self) -> Numbers:
+        """The mean return after each update in which an episode ended: of the others it is that of before."""
+        values = self["rollout/ep_rew_mean"]
+        ended = np.diff(self.columns.get("rollout/episodes", np.arange(self.rows)), prepend=np.nan) != 0
+        return values[ended & ~np.isnan(values)]
+
+    @property
     def accepted(self) -> NDArray[np.bool_]:
         """Updates whose step was taken, shape (rows,)."""
         return self["train/status"] == Status.SUCCESS
@@ -99,14 +106,14 @@ def _no_episode_ends(log: Log) -> str | None:
 
 
 def _same_returns(log: Log) -> str | None:
-    returns = log.known("rollout/ep_rew_mean")
+    returns = log.returns
     if len(returns) < FEWEST_ROWS or np.ptp(returns) > 1e-9 * abs(returns[0]):
         return None
     return f"Every episode of {len(returns)} updates returned {returns[0]:,.4g}."
 
 
 def _no_rise(log: Log) -> str | None:
-    returns = log.known("rollout/ep_rew_mean")
+    returns = log.returns
     if len(returns) < MANY_ROWS or _same_returns(log):
         return None
     first, last = np.median(returns[:5]), np.median(returns[-5:])
@@ -116,7 +123,7 @@ def _no_rise(log: Log) -> str | None:
 
 
 def _fall(log: Log) -> str | None:
-    returns = log.known("rollout/ep_rew_mean")
+    returns = log.returns
     if len(returns) < 2 * FEWEST_ROWS:
         return None
     smooth = np.median(np.lib.stride_tricks.sliding_window_view(returns, FEWEST_ROWS), axis=1)
@@ -234,7 +241,7 @@ def _no_exploration(log: Log) -> str | None:
 
 
 def _lost_exploration(log: Log) -> str | None:
-    returns = log.known("rollout/ep_rew_mean")
+    returns = log.returns
     if len(returns) < 2 * FEWEST_ROWS:
         return None
     if np.median(returns[-3:]) > returns.max() - 0.2 * (returns.max() - np.median(returns[:3])):

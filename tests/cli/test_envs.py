@@ -78,7 +78,7 @@ class Unfit(Fine):
 for kind in (Fine, Crashes, Unfit):
     gymnasium.register(f"Own{kind.__name__}-v0", kind)
 gymnasium.register("OwnGone-v0", "own_envs:Gone")
-print("noise of a package")
+print("noise of a package" * 10_000)
 """
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -60,13 +61,14 @@ def test_the_page_names_every_command():
 
 
 def test_train_for_a_program_is_one_line_of_json_and_quietly_nothing(command, small):
-    result = command("train", "CartPole-v1", "--timesteps", "128", "--out", "a", "--json", *small)
-    assert result.code == 0 and "trained  128 steps" in result.err
+    result = command("train", "CartPole-v1", "--timesteps", "128", "--out", "a", "--json", "--log", "table", *small)
+    assert result.code == 0 and "trained  128 steps" in result.err and "| rollout/" in result.err
     found = json.loads(result.out)
     assert (found["run"], found["model"], found["num_timesteps"]) == ("a", "a/model.trpo", 128)
     assert found["evaluation"]["episodes"] == 2 and found["exit_code"] == 0
     result = command("train", "CartPole-v1", "--timesteps", "64", "--out", "b", "--quiet", *small)
     assert tuple(result) == (0, "", "")
+    assert tuple(command("train", "--resume", "a", "--timesteps", "192", "--quiet")) == (0, "", "")
     mean = command("eval", "b", "--quiet").out
     assert float(mean) == json.loads(command("eval", "b", "--json").out)["mean"]
 
@@ -84,6 +86,17 @@ def test_info_and_presets_for_a_program(command):
 def test_bench_quietly_says_by_its_exit_code_alone_whether_answers_are_right(command, monkeypatch):
     result = command("bench", "cg", "--quick", "--quiet", "--threads", "1", "--dtype", "float32")
     assert tuple(result) == (0, "", "")
+
+
+def test_nobody_reading_any_more_is_no_error(command, small, monkeypatch, tmp_path):
+    assert command("train", "CartPole-v1", "--timesteps", "64", "--out", "run", "--quiet", *small).code == 0
+    for arguments in (["report", "run", "--text"], ["plot", "run"]):
+        here, there = os.pipe()
+        os.close(here)
+        with os.fdopen(there, "w") as closed, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", closed)
+            result = command(*arguments)
+        assert tuple(result) == (0, "", ""), arguments
 
 
 def test_what_is_not_finite_is_null(capsys):

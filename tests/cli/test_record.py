@@ -78,6 +78,11 @@ def test_a_film_shows_every_episode_from_its_first_step_to_its_last(command, tra
     # Fewer pictures a second leave steps out, not speed; the end is seen.
     command("record", "run", "--trust", "--out", "slow.gif")
     assert shades(tmp_path / "slow.gif") == [0, 2, 4, 6, 8, 9]
+    # A GIF has hundredths of a second: thirds take turns.
+    assert "6 pictures, 0.2 s" in command("record", "run", "--trust", "--out", "thirds.gif", "--fps", "30").out
+    with Image.open(tmp_path / "thirds.gif") as film:
+        durations = [film.info["duration"] for i in range(film.n_frames) if film.seek(i) is None]
+    assert durations == [30, 40, 30, 30, 40, 30]
     assert not [path for path in tmp_path.rglob("*.new*")]
 
 

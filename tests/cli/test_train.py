@@ -25,7 +25,8 @@ from trpo_fast.run_models import checkpoint_name
 UPDATE = 2 * 32
 
 
-def test_train_leaves_a_complete_run_folder(command, small, tmp_path):
+def test_train_leaves_a_complete_run_folder(command, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     result = command("train", "CartPole-v1", "--timesteps", "200", "--out", "run", *small)
     assert result.code == 0, result.err
     names = {path.name for path in (tmp_path / "run").iterdir() if "tfevents" not in path.name}

@@ -1,4 +1,5 @@
 import json
+import shlex
 import sys
 
 import pytest
@@ -21,7 +22,8 @@ def tune(command, small, monkeypatch):
 
 
 def test_a_study_makes_a_preset_that_train_takes_and_goes_on_to_more_trials(tune, command, tmp_path):
-    result = tune("--trials", "2", "--seeds", "2")
+    made = ("--env-kwargs", '{"sutton_barto_reward": true}', "--wrapper", "int-actions", "--import", "json")
+    result = tune("--trials", "2", "--seeds", "2", *made)
     assert result.code == 0, result.err
     assert "CartPole-v1: 2 trials, 64 timesteps of 2 seeds each; s.db" in result.out
     assert "cost     256 steps, at most two minutes with 1 worker, at " in result.out
@@ -29,14 +31,16 @@ def test_a_study_makes_a_preset_that_train_takes_and_goes_on_to_more_trials(tune
     (preset,) = presets.read_presets("s.toml").values()
     # The preset of CartPole-v1 goes on to hold where it is not searched.
     assert preset.settings["max_kl_schedule"] == "linear" and preset.settings["hidden_sizes"] == (8,)
-    train = command(
-        "train", "CartPole-v1", "--preset", "s.toml", "--timesteps", "64", "--out", "run", "--num-envs", "2"
-    )
+    shown = result.out.rpartition("to train with it: ")[2].strip()
+    assert (tmp_path / "s.toml").read_text().startswith(f"# {shown}\n")
+    _, *words = shlex.split(shown)
+    assert words == ["train", "CartPole-v1", "--preset", "s.toml", *made, "--num-envs", "2"]
+    train = command(*words, "--timesteps", "64", "--out", "run")
     assert train.code == 0 and f"preset CartPole-v1 (max_kl={preset.settings['max_kl']!r}" in train.out
     assert json.loads((tmp_path / "run/config.json").read_text())["preset"] == "s.toml"
     assert command("presets", "s.toml", "--quiet").out == "CartPole-v1\n"
 
-    result = tune("--trials", "3", "--seeds", "2", "--json")
+    result = tune("--trials", "3", "--seeds", "2", "--json", *made)
     assert result.code == 0 and "1 of 3 trials are left" in result.err
     found = json.loads(result.out)
     assert found["trials"] == {"complete": 3, "pruned": 0, "failed": 0}

@@ -10,7 +10,7 @@ optuna = pytest.importorskip("optuna", reason="optuna is not installed")
 
 from trpo_fast.settings import linear_range, log_range, one_of  # noqa: E402
 from trpo_fast.tuning import study as module  # noqa: E402
-from trpo_fast.tuning.study import STARTUP_TRIALS, Plan, State, Study, _Locks  # noqa: E402
+from trpo_fast.tuning.study import STARTUP_TRIALS, Plan, State, Study, StudyError, _Locks  # noqa: E402
 from trpo_fast.tuning.trial import Score, Task  # noqa: E402
 
 SPACE = {"max_kl": log_range(0.005, 0.2), "gamma": one_of(0.9, 0.99)}
@@ -71,11 +71,13 @@ def test_a_study_that_is_killed_has_the_trials_of_one_that_is_not(plan, scores, 
     whole = carry_out(opened(plan), 13)  # more than the ten that are drawn at random
     other = dataclasses.replace(plan, path=tmp_path / "other.db")
     study = opened(other)
-    study.claim(13)  # killed before it has its settings: this process's own locks do not count for itself
+    study.claim(13)  # killed before it has its settings
+    study.close()
     study = opened(other)
     carry_out(study, 11)
     killed = study.claim(13)
     module.suggested(killed, SPACE)
+    study.close()
     study = opened(other)
     assert carry_out(study, 13) == whole
     states = [trial.state for trial in study._study.get_trials()]
@@ -96,6 +98,29 @@ def test_ctrl_c_gives_a_trial_back(plan, scores, opened):
     assert len(study.finished()) == 1
     scores()
     assert carry_out(study, 2)[1] == trial.params
+
+
+def test_a_file_that_cannot_be_written_is_an_error_with_its_name(plan, scores, opened, monkeypatch):
+    study, full = opened(plan), sqlite3.OperationalError("database or disk is full")
+    trial = study.claim(3)
+
+    def fails(*_, **__):
+        raise full
+
+    error = "^study: .*study.db: .*database or disk is full"
+    with monkeypatch.context() as patch, pytest.raises(StudyError, match=error):
+        patch.setattr(optuna, "load_study", fails)
+        opened(plan)
+    with monkeypatch.context() as patch, pytest.raises(StudyError, match=error):
+        patch.setattr(type(study._study), "ask", fails)
+        study.claim(3)
+    with monkeypatch.context() as patch, pytest.raises(StudyError, match=error):
+        patch.setattr(type(trial), "set_user_attr", fails)
+        study.carry_out(trial)
+    with monkeypatch.context() as patch, pytest.raises(StudyError, match=error):
+        patch.setattr(type(study._study), "get_trials", fails)
+        study.best()
+    assert carry_out(study, 1)[0] == trial.params
 
 
 def test_a_trial_that_fails_is_noted_and_ends_no_study(plan, scores, opened):
@@ -212,6 +237,14 @@ def test_a_trial_of_a_living_process_is_nobody_elses(tmp_path):
     os.write(go, b"x")
     os.waitpid(child, 0)
     assert not locks.is_taken(3)
+    locks.take(3)
+    others = _Locks(tmp_path / "study.db")  # in one process, too, and whoever of it closes the file
+    assert others.is_taken(3) and locks.is_taken(3)
+    others.close()
+    if os.fork() == 0:
+        others = _Locks(tmp_path / "study.db")
+        os._exit(0 if others.is_taken(3) else 1)
+    assert os.wait()[1] == 0
     locks.close()
     for handle in (here, told, asked, go):
         os.close(handle)

@@ -1,3 +1,6 @@
+import warnings
+from dataclasses import replace
+
 import pytest
 
 from trpo_fast import TRPO
@@ -37,5 +40,9 @@ def test_what_report_raises_ends_a_trial(task):
 
 def test_a_probe_measures_whole_updates(task, monkeypatch):
     monkeypatch.setattr("trpo_fast.tuning.trial.PROBE_SECONDS", 0.0)
-    probe = probed(task, {})
+    task = replace(task, seeds=(3,), timesteps=700, fixed={**SMALL, "steps_per_env": 600})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of calls of learn that nobody made
+        probe = probed(task, {})
+        scored(task, {}, lambda steps, value: None)
     assert probe.updates == 1 and probe.steps_per_second > 0 and probe.actions.n == 2 and not probe.recurrent

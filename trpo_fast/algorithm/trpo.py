@@ -420,7 +420,8 @@ class TRPO:
         first_rank = self.ranks is None or self.ranks.first
         callbacks = CallbackList([callback, ProgressBar() if progress_bar else None], first_rank=first_rank)
         given = checked_schedules(schedules, self.config)
-        training.warn_of_whole_rollouts(self, timesteps)
+        if horizon is None:  # else it is a part of a training
+            training.warn_of_whole_rollouts(self, timesteps)
         with training.alone(self), left_on_error(self.ranks):
             self._schedules = given
             if self.ranks is not None:

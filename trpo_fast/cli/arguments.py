@@ -333,7 +333,8 @@ def _add_record(commands: Any) -> None:
     record = commands.add_parser(
         "record",
         help="film episodes of a trained agent, without a display",
-        description="Film episodes that eval would play, without a display: a GIF, or an MP4 with the record extra.",
+        description="Film episodes, without a display: a GIF, or an MP4 with the record extra. The first is that of "
+        "eval --episodes 1; eval plays more of them side by side, which are others.",
     )
     record.set_defaults(module="record")
     record.add_argument("run", type=values.text, metavar="RUN", help="folder of a run, or a model file")
@@ -347,7 +348,7 @@ def _add_record(commands: Any) -> None:
         "--episodes", type=values.count, default=1, metavar="N", help="one after the other (default 1: a film is large)"
     )
     record.add_argument(
-        "--seed", type=values.seed, metavar="S", help="of environment and noise (default the agent's: what eval plays)"
+        "--seed", type=values.seed, metavar="S", help="of environment and noise (default the agent's: as eval)"
     )
     record.add_argument(
         "--max-steps",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from trpo_fast import benchmarks
 from trpo_fast._core import library
+from trpo_fast.cli import output
 from trpo_fast.cli.errors import errors_of, user_errors
+from trpo_fast.cli.output import say
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -19,8 +20,8 @@ def run(arguments: argparse.Namespace) -> int:
     silent = arguments.json or arguments.quiet
     if not silent:
         machine = benchmarks.describe_machine(measure=False)
-        print(f"{machine['cpu']}, {machine['instruction_set']}, threads in use: {machine['threads']}")
-        print(benchmarks.header())
+        say(f"{machine['cpu']}, {machine['instruction_set']}, threads in use: {machine['threads']}")
+        say(benchmarks.header())
     with user_errors():
         try:
             report = benchmarks.run(
@@ -28,15 +29,15 @@ def run(arguments: argparse.Namespace) -> int:
                 threads=None if arguments.threads is None else [arguments.threads],
                 dtypes=benchmarks.DTYPES if arguments.dtype is None else [arguments.dtype],
                 quick=arguments.quick,
-                progress=None if silent else lambda one: print(benchmarks.line(one), flush=True),
+                progress=None if silent else lambda one: say(benchmarks.line(one)),
             )
         except benchmarks.WrongAnswer as error:
-            print(f"trpo-fast bench: {error}", file=sys.stderr)
+            say(f"trpo-fast bench: {error}", sys.stderr)
             return 1
     if arguments.json:
-        print(json.dumps(report.as_dict() | {"command": _command(arguments)}, indent=2))
+        output.answer(report.as_dict() | {"command": _command(arguments)}, indent=2)
     elif not silent and not all(figure.quiet for figure in report.figures):
-        print("BUSY: other work had the processor meanwhile; such a figure means little")
+        say("BUSY: other work had the processor meanwhile; such a figure means little")
     return 0
 
 

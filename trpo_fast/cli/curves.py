@@ -18,6 +18,7 @@ from trpo_fast import statistics
 from trpo_fast.cli import output
 from trpo_fast.cli.arguments import SAME_BITS
 from trpo_fast.cli.errors import CommandError, describe
+from trpo_fast.cli.output import say
 from trpo_fast.cli.pages import names_of
 from trpo_fast.cli.run_folder import RunFolder
 from trpo_fast.progress import as_columns, read_progress
@@ -116,7 +117,7 @@ def read_runs(paths: Sequence[str]) -> list[Run]:
         raise CommandError(f"run: no run in {', '.join(paths)} has a finished episode; want runs with a return to draw")
     for run in runs:
         if run not in kept:
-            print(f"{run.folder.path} has no finished episode: left out", file=sys.stderr)
+            say(f"{run.folder.path} has no finished episode: left out", sys.stderr)
     return kept
 
 

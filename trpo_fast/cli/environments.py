@@ -11,6 +11,7 @@ from typing import Any
 
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli.errors import CommandError
+from trpo_fast.cli.output import say
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.ranks import Ranks
 
@@ -60,7 +61,7 @@ def show(recipe: EnvironmentRecipe) -> None:
     }
     said = ", ".join(f"{name} {value}" for name, value in parts.items() if value)
     if said:
-        print(f"{recipe.name}: {said}", file=sys.stderr, flush=True)
+        say(f"{recipe.name}: {said}", sys.stderr)
 
 
 def require_said_again(recipe: EnvironmentRecipe, env: str, env_kwargs: Any, wrappers: Any) -> None:

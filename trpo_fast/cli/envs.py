@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -115,14 +116,18 @@ def _asked(request: dict[str, Any]) -> Iterator[Found]:
     """The answers to a request; CommandError where it is refused, _Crashed where the process ends on the way."""
     command = [sys.executable, "-W", "ignore", "-m", "trpo_fast.cli.survey", json.dumps(request)]
     path = os.pathsep.join(part for part in sys.path if part)
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE if "ids" not in request else subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    ) as process:
+    # A file takes whatever modules print; a pipe that is read at the end would be full.
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as printed,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=printed if "ids" not in request else subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        ) as process,
+    ):
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -133,8 +138,9 @@ def _asked(request: dict[str, Any]) -> Iterator[Found]:
         finally:
             if sys.exc_info()[0] is not None:
                 process.terminate()
-        said = process.stderr.read().strip().splitlines() if process.stderr is not None else []
         code = process.wait()
+        printed.seek(0)
+        said = printed.read().strip().splitlines()
     if "ids" in request:
         raise _Crashed(f"signal {-code}" if code < 0 else f"exit code {code}")
     raise CommandError(said[-1] if said else f"Gymnasium cannot be asked: its process ended with {code}")

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from trpo_fast.cli.errors import user_errors
+from trpo_fast.cli.output import say
 from trpo_fast.cli.run_folder import latest_of
 from trpo_fast.onnx_export import export_onnx
 
@@ -15,7 +16,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = {"precision": arguments.precision, "opset": arguments.opset}
     with user_errors(RuntimeError):
         written = latest_of(arguments.run, lambda path: export_onnx(path, arguments.out, **options))
-    print(written.path)
+    say(str(written.path))
     if written.difference is None:
-        print("trpo-fast export: not compared with the policy in onnxruntime", file=sys.stderr)
+        say("trpo-fast export: not compared with the policy in onnxruntime", sys.stderr)
     return 0

@@ -1,4 +1,8 @@
-"""Where lines for people go: stdout, stderr beside --json, which has stdout for itself, or nowhere with --quiet."""
+"""Where lines for people go: stdout, or nowhere with --quiet.
+
+Beside --json, which has stdout for itself, ``sys.stdout`` is stderr, for whatever else prints, tables of rows and
+environments for instance.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,26 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from typing import Any, TextIO, TypeVar
 
 Item = TypeVar("Item")
 
 _mode = "text"  # of the command that this process is
+_answers: TextIO | None = None  # of --json; None is sys.stdout
 
 
 @contextmanager
 def mode(*, json: bool = False, quiet: bool = False) -> Iterator[None]:
     """Print for a program, or nothing but errors and warnings, while it is entered; `quiet` wins for lines."""
-    global _mode
-    before = _mode
-    _mode = "quiet" if quiet else "json" if json else "text"
+    global _mode, _answers
+    before = _mode, _answers
+    _mode, _answers = "quiet" if quiet else "json" if json else "text", sys.stdout if json else _answers
     try:
-        yield
+        with redirect_stdout(sys.stderr) if json else nullcontext():
+            yield
     finally:
-        _mode = before
+        _mode, _answers = before
 
 
 def is_quiet() -> bool:
@@ -39,7 +45,7 @@ def say(line: str, stream: TextIO | None = None) -> None:
     if stream is None:
         if _mode == "quiet":
             return
-        stream = sys.stderr if _mode == "json" else sys.stdout
+        stream = sys.stdout
     try:
         print(line, file=stream, flush=True)
     except OSError:
@@ -47,9 +53,9 @@ def say(line: str, stream: TextIO | None = None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def answer(values: Any) -> None:
-    """Print one line of JSON, the only one on stdout; what is not finite is null, as JSON has it."""
-    say(json.dumps(_finite(values)), sys.stdout)
+def answer(values: Any, indent: int | None = None) -> None:
+    """Print JSON, a line without `indent`, and nothing else on stdout; what is not finite is null, as JSON has it."""
+    say(json.dumps(_finite(values), indent=indent), _answers or sys.stdout)
 
 
 def _finite(value: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 
 from trpo_fast.cli import pages
 from trpo_fast.cli.curves import Curve, Groups, Improvement, Run, read_runs
+from trpo_fast.cli.output import say
 from trpo_fast.cli.pages import MatplotlibMissing
 from trpo_fast.cli.run_folder import RunFolder
 
@@ -39,8 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         pages.save_picture(_figure(curves, what), out)
     if arguments.group:
         for summary in [curve.summary for curve in curves] + [found.summary for found in improvements]:
-            print(summary)
-    print(out)
+            say(str(summary))
+    say(str(out))
     return 0
 
 

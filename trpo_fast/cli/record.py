@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes.util
+import itertools
 import math
 import os
 import sys
@@ -23,6 +24,7 @@ from trpo_fast.cli.arguments import FPS
 from trpo_fast.cli.environments import import_from_here, loaded
 from trpo_fast.cli.errors import CommandError, describe, user_errors
 from trpo_fast.cli.evaluate import unfinished
+from trpo_fast.cli.output import say
 from trpo_fast.cli.run_folder import latest_of
 from trpo_fast.environments.checks import SimulatorError
 from trpo_fast.environments.making import make_copy
@@ -42,7 +44,7 @@ Picture = NDArray[np.uint8]
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Play episodes as ``eval`` does, and write what they look like; two lines on stdout."""
+    """Play episodes one after the other, and write what they look like; two lines on stdout."""
     out = Path(arguments.out) if arguments.out else None
     if out is not None:
         pages.require_suffix(out, SUFFIXES)
@@ -81,8 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     agent.close()
     how = "stochastic" if arguments.stochastic else "deterministic"
     returns = ", ".join(f"{value:,.1f}" for value in result.returns)
-    print(f"{agent.recipe.id}: return {returns} in {how} play{unfinished(result, limit)} ({path})")
-    print(f"{film.out}: {film.pictures:,} pictures, {film.seconds:.1f} s, {film.out.stat().st_size / 1e6:.1f} MB")
+    say(f"{agent.recipe.id}: return {returns} in {how} play{unfinished(result, limit)} ({path})")
+    say(f"{film.out}: {film.pictures:,} pictures, {film.seconds:.1f} s, {film.out.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
@@ -171,22 +173,22 @@ class Film:
         Pictures a second at most.
     episodes : int
         Those that begin later are not taken.
+
+    Attributes
+    ----------
+    seconds : float
+        How long it is, once it is finished.
     """
 
     def __init__(self, out: Path, rate: float, episodes: int) -> None:
         if not out.absolute().parent.is_dir():
             raise CommandError(f"--out: {out} given; want a name in a folder that exists")
-        self.out, self.rate, self.pictures = out, rate, 0
+        self.out, self.rate, self.pictures, self.seconds = out, rate, 0, 0.0
         self.error: CommandError | None = None
         self._left = episodes
         self._begun = out.with_name(f".{out.name}.new{out.suffix}")
         self._bar = tqdm(unit=" pictures", disable=None, leave=False)  # none where stderr is no terminal
         self._reel: Reel = Gif() if out.suffix.lower() == ".gif" else Mp4(self._begun)
-
-    @property
-    def seconds(self) -> float:
-        """How long it is."""
-        return self.pictures / self.rate
 
     def begin_episode(self) -> None:
         """Count one."""
@@ -211,7 +213,7 @@ class Film:
     def finish(self) -> None:
         """Put the file in its place; CommandError where it cannot be written."""
         try:
-            self._reel.write(self._begun, self.rate)
+            self.seconds = self._reel.write(self._begun, self.rate)
             os.replace(self._begun, self.out)
         except OSError as error:
             raise CommandError(f"--out: {self.out} cannot be written: {describe(error)}") from error
@@ -229,8 +231,8 @@ class Reel(Protocol):
     def add(self, picture: Picture, rate: float) -> None:
         """Append one."""
 
-    def write(self, path: Path, rate: float) -> None:
-        """Have all of them in a file."""
+    def write(self, path: Path, rate: float) -> float:
+        """Have all of them in a file; its seconds."""
 
     def close(self) -> None:
         """End what encodes, also before all is written."""
@@ -252,12 +254,15 @@ class Gif:
         # Dots that stand in for missing colors would be new in every picture, and bytes.
         self._pictures.append(image.quantize(256, self._image.Quantize.MEDIANCUT, dither=self._image.Dither.NONE))
 
-    def write(self, path: Path, rate: float) -> None:
+    def write(self, path: Path, rate: float) -> float:
         """Write all of them, to be played again and again."""
         first, *others = self._pictures
         # A GIF counts hundredths of a second, and browsers play less than two as ten.
-        duration = 10 * max(2, round(100 / rate))
-        first.save(path, save_all=True, append_images=others, duration=duration, loop=0, optimize=False)
+        ends = [round(100 * number / rate) for number in range(len(self._pictures) + 1)]
+        hundredths = [max(2, end - begin) for begin, end in itertools.pairwise(ends)]
+        durations = [10 * one for one in hundredths]
+        first.save(path, save_all=True, append_images=others, duration=durations, loop=0, optimize=False)
+        return sum(hundredths) / 100
 
     def close(self) -> None:
         """Nothing runs."""
@@ -273,6 +278,7 @@ class Mp4:
             raise CommandError(f"--out: an .mp4 needs imageio-ffmpeg: {PACKAGES}; a .gif does not") from None
         self._write_frames, self._path = imageio_ffmpeg.write_frames, path
         self._encoder: Generator[None, Any, None] | None = None
+        self._pictures = 0
 
     def add(self, picture: Picture, rate: float) -> None:
         """Encode it."""
@@ -285,10 +291,12 @@ class Mp4:
             )
             self._encoder.send(None)
         self._encoder.send(np.ascontiguousarray(even))
+        self._pictures += 1
 
-    def write(self, path: Path, rate: float) -> None:
+    def write(self, path: Path, rate: float) -> float:
         """Wait for the end of it."""
         self.close()
+        return self._pictures / rate
 
     def close(self) -> None:
         """End the encoder."""

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trpo_fast.algorithm.config import TRPOConfig
-from trpo_fast.cli import pages
+from trpo_fast.cli import output, pages
 from trpo_fast.cli.curves import read_log
 from trpo_fast.cli.errors import CommandError, describe
+from trpo_fast.cli.output import say
 from trpo_fast.cli.run_folder import RunFolder
 from trpo_fast.progress import as_columns
 from trpo_fast.solvers.status import Status
@@ -111,13 +112,13 @@ def run(arguments: argparse.Namespace) -> int:
     content = folder.read_config() if folder.config.exists() else {}
     title, facts = _title(folder, content, log), list(_facts(log))
     if arguments.json:
-        print(json.dumps(_as_json(folder, log, facts, findings)))
+        output.answer(_as_json(folder, log, facts, findings))
     else:
-        print(_as_text(title, facts, findings))
+        say(_as_text(title, facts, findings))
     if not arguments.text:
         pages.write(out, _page(title, content, log, facts, findings))
         if not arguments.json:
-            print(out)
+            say(str(out))
     return 0
 
 

@@ -118,10 +118,10 @@ def say_differing_machine(folder: RunFolder, content: Mapping[str, Any], agent: 
         if then.get(name) != now.get(name)
     ]
     if differing:
-        print(
+        say(
             f"warning: {folder.path} began with {'; '.join(differing)}: it goes on, but not to the numbers that it "
             "would have had with those",
-            file=sys.stderr,
+            sys.stderr,
         )
 
 

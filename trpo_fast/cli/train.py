@@ -134,7 +134,10 @@ class _Run:
             best=True,
         )
         with user_errors():
-            self.log = RunLogger(folder.place, log=options["log"])
+            log = options["log"]
+            if log is not None and output.is_quiet():
+                log = [name for name in log if name != "table"] or ["csv"]
+            self.log = RunLogger(folder.place, log=log)
         self.begun = self.saved = self.moved = False
         self.seconds = 0.0
         self.result: EvaluationResult | None = None
@@ -384,7 +387,7 @@ def _train(run: _Run) -> int:
             agent.learn(
                 run.timesteps - run.first,
                 callback=[_Begin(run), run.log, run.checkpoints],
-                progress_bar=not output.is_quiet(),
+                progress_bar=output.shows_progress(),
                 reset_num_timesteps=False,
             )
         else:

@@ -154,8 +154,7 @@ def _search(study: Study, arguments: argparse.Namespace, out: Path, threads: int
         return code
     options = " ".join(f"{option_of(name)} {shown(value)}" for name, value in preset.settings.items())
     say(f"best     trial {best.number}: {best.value:,.1f}: {options}")
-    command = f"trpo-fast train {shlex.quote(arguments.env)} --preset {shlex.quote(str(out))}"
-    say(f"preset   {out}; to train with it: {command}")
+    say(f"preset   {out}; to train with it: {study.train_command(out)}")
     return code
 
 

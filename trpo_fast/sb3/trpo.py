@@ -42,9 +42,9 @@ def _with_arguments_of_sb3_contrib(init: Init) -> Init:
 class TRPO(sb3_contrib.TRPO):
     """TRPO of sb3-contrib: the same arguments, mathematics, logs and files, with an update several times as fast.
 
-    An update is compiled where the policy is a multilayer perceptron on flat observations. Elsewhere (images, dicts,
-    gSDE, networks of one's own) it uses Fisher products by torch's autograd with the compiled solver; and where these
-    cannot serve either, sb3-contrib's own ``train()``, with a warning.
+    An update is compiled where the policy is a multilayer perceptron on flat observations, or on a Dict without images.
+    Elsewhere (images, gSDE, networks of one's own) it uses Fisher products by torch's autograd with the compiled
+    solver; and where these cannot serve either, sb3-contrib's own ``train()``, with a warning.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """A study: its file, and trials that any number of processes take from it, one each at a time.
 
 The file is a sqlite database of Optuna's, made whole or not at all. Beside it lies ``FILE.lock``, never removed: its
-first byte is locked by whoever looks at the trials in order to take one, and byte 1 + k by the process that trial k
-runs in. The kernel drops these with the process, however that ends, so that a trial whose process was killed is seen by
-the next one, which asks for it again.
+first byte is locked by whoever looks at the trials in order to take one, and byte 1 + k by the `Study` that trial k is
+of. The kernel drops these with the process, however that ends, so that a trial whose process was killed is seen by the
+next one, which asks for it again.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import errno
 import fcntl
 import json
 import os
+import shlex
 import sqlite3
+import struct
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
+from weakref import WeakSet
 
 from numpy.random import SeedSequence
 
@@ -92,6 +95,8 @@ class Study:
     ------
     ValueError
         It is no study, or was made for something else; the message names what.
+    StudyError
+        The file cannot be read or written; so do all methods.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -103,20 +108,25 @@ class Study:
         try:
             with self._locks.alone():
                 if not plan.path.exists():
-                    _make(plan)
+                    with self._errors():
+                        _make(plan)
                 else:
                     _require_own(plan)  # another process may just have made it
             self._storage = _storage(plan.path)
-            self._study = optuna.load_study(study_name=NAME, storage=self._storage, pruner=self._pruner())
+            with self._errors():
+                self._study = optuna.load_study(study_name=NAME, storage=self._storage, pruner=self._pruner())
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Let the file go."""
+        """Let the file go, and trials that are under way, which the next one asks for again."""
         if self._storage is not None:
             _dispose(self._storage)
         self._locks.close()
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return _errors_of_the_file(self.plan.path)
 
     def _pruner(self) -> Any:
         if not self.plan.prune:
@@ -126,7 +136,8 @@ class Study:
 
     def trials(self) -> list[Trial]:
         """Those that count: done, pruned, failed, or under way; what was interrupted is asked for again."""
-        found: list[Trial] = self._study.get_trials(deepcopy=False)
+        with self._errors():
+            found: list[Trial] = self._study.get_trials(deepcopy=False)
         return [trial for trial in found if trial.state != State.WAITING and not _is_interrupted(trial)]
 
     def finished(self) -> list[Trial]:
@@ -139,8 +150,8 @@ class Study:
         return max(done, key=lambda trial: (trial.value, -trial.number), default=None)
 
     def claim(self, trials: int) -> Any:
-        """A trial for this process, if there are fewer than `trials` yet; else None."""
-        with self._locks.alone():
+        """A trial of one's own, if there are fewer than `trials` yet; else None."""
+        with self._errors(), self._locks.alone():
             for trial in self._study.get_trials(deepcopy=False, states=(State.RUNNING,)):
                 if not self._locks.is_taken(trial.number):  # its process was killed
                     self._ask_again(trial)
@@ -157,16 +168,17 @@ class Study:
         """Train and score one that was claimed; what it raises is the trial's failure, and noted, but for Ctrl-C."""
         began = time.perf_counter()
         try:
-            settings = suggested(trial, self.plan.space)
-            trial.set_user_attr("settings", {**settings, **self.plan.task.fixed})
+            with self._errors():
+                settings = suggested(trial, self.plan.space)
+                trial.set_user_attr("settings", {**settings, **self.plan.task.fixed})
 
             def report(timesteps: int, value: float) -> None:
-                with _errors_of_the_file(self.plan.path):
+                with self._errors():
                     trial.report(value, timesteps)
                     if trial.should_prune():
                         raise Pruned
 
-            state, value = State.FAIL, None
+            state, value, said = State.FAIL, None, dict[str, Any]()
             try:
                 score = scored(self.plan.task, settings, report)
             except Pruned:
@@ -174,15 +186,18 @@ class Study:
             except StudyError:
                 raise
             except Exception as error:
-                trial.set_user_attr("reason", f"{type(error).__name__}: {error}")
+                said["reason"] = f"{type(error).__name__}: {error}"
             else:
                 state, value = State.COMPLETE, score.value
-                trial.set_user_attr("means", score.means)
-            trial.set_user_attr("seconds", round(time.perf_counter() - began, 3))
-            with _errors_of_the_file(self.plan.path):
+                said["means"] = score.means
+            said["seconds"] = round(time.perf_counter() - began, 3)
+            with self._errors():
+                for name, found in said.items():
+                    trial.set_user_attr(name, found)
                 self._study.tell(trial, value, state)
         except (KeyboardInterrupt, SystemExit):
-            self._ask_again(self._study.get_trials(deepcopy=False)[trial.number])
+            with suppress(StudyError), self._errors():  # else the next one to claim does it
+                self._ask_again(self._study.get_trials(deepcopy=False)[trial.number])
             raise
         finally:
             self._locks.release(trial.number)
@@ -227,8 +242,20 @@ class Study:
         """Write the best settings for ``train --preset``; None where there are none yet."""
         preset = self.preset()
         if preset is not None:
-            replace_file(path, rendered(preset, f"trpo-fast train {self.plan.task.env} --preset {path}").encode())
+            replace_file(path, rendered(preset, self.train_command(path)).encode())
         return preset
+
+    def train_command(self, preset: Path) -> str:
+        """What trains with a preset in the environments that the trials had."""
+        task = self.plan.task
+        words = ["trpo-fast", "train", task.env, "--preset", str(preset)]
+        if task.env_kwargs:
+            words += ["--env-kwargs", json.dumps(dict(task.env_kwargs))]
+        for option, values in (("--wrapper", task.wrappers or ()), ("--import", task.imports)):
+            words += [word for value in values for word in (option, value)]
+        if "num_envs" in task.fixed:
+            words += ["--num-envs", str(task.fixed["num_envs"])]
+        return shlex.join(words)
 
 
 def _is_interrupted(trial: Trial) -> bool:
@@ -320,7 +347,7 @@ def _flat(described: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _errors_of_the_file(path: Path) -> Iterator[None]:
     try:
         yield
-    except (Pruned, ImportError):
+    except (Pruned, StudyError, ImportError):
         raise
     except Exception as error:  # of sqlite, SQLAlchemy or Optuna
         raise StudyError(
@@ -329,30 +356,42 @@ def _errors_of_the_file(path: Path) -> Iterator[None]:
 
 
 class _Locks:
-    """Locks of lockf(3) on bytes of a file beside the study's, which has no other use."""
+    """Locks on bytes of a file beside the study's, which has no other use: of this object, until it is closed.
+
+    Those of fcntl(2) on an open file description: the kernel's others are a process's, for which two objects in it are
+    one. A child that is forked closes the handle that it inherits.
+    """
+
+    _open: ClassVar[WeakSet[_Locks]] = WeakSet()
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
+        self._own = set[int]()
+        self._open.add(self)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until no other process looks at the trials."""
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, 0)
+        """Wait until nobody else looks at the trials."""
+        self._set(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, 0)
         try:
             yield
         finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, 0)
+            self._set(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, 0)
 
     def take(self, number: int) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, 1 + number)
+        self._set(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, 1 + number)
+        self._own.add(number)
 
     def release(self, number: int) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, 1 + number)
+        self._own.discard(number)
+        self._set(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, 1 + number)
 
     def is_taken(self, number: int) -> bool:
-        """Whether another process has it."""
+        """Whether a living one has it, this one included."""
+        if number in self._own:
+            return True
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 + number)
+            self._set(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, 1 + number)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
@@ -361,4 +400,17 @@ class _Locks:
         return False
 
     def close(self) -> None:
-        os.close(self._file)
+        if self._file != -1:
+            os.close(self._file)
+            self._file = -1
+
+    def _set(self, how: int, kind: int, byte: int) -> None:
+        fcntl.fcntl(self._file, how, struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, 1, 0))  # a struct flock
+
+
+def _leave_to_parent() -> None:
+    for locks in _Locks._open:
+        locks.close()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

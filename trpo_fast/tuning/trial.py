@@ -94,10 +94,11 @@ def probed(task: Task, settings: Mapping[str, Any]) -> Probe:
     """Train for about a second, after the first update, which warms up."""
     agent = task.agent(task.seeds[0], settings)
     try:
-        agent.learn(1)
+        rollout = agent.config.num_envs * agent.config.steps_per_env
+        agent.learn(rollout)
         began, before = time.perf_counter(), agent.num_timesteps
         while True:
-            agent.learn(1, reset_num_timesteps=False)
+            agent.learn(rollout, reset_num_timesteps=False)
             seconds = time.perf_counter() - began
             if seconds >= PROBE_SECONDS:
                 break

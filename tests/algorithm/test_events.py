@@ -1,3 +1,4 @@
+import errno
 import functools
 
 import gymnasium
@@ -6,10 +7,12 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from trpo_fast import EveryNTimesteps
-from trpo_fast.algorithm.callbacks import Callback, EvaluationCallback
+from trpo_fast.algorithm import checkpoint
+from trpo_fast.algorithm.callbacks import Callback, CallbackList, EvaluationCallback
 from trpo_fast.algorithm.evaluation import EvaluationResult
 from trpo_fast.algorithm.logging import RunLogger
 from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.model_file import read_metadata
 from trpo_fast.progress import read_progress
 
 STEPS = 3 * 64
@@ -55,7 +58,8 @@ class Rollouts(Callback):
         self.seen.append((agent.num_updates, infos, rollout.ended.copy()))
         assert rollout.rewards.shape == rollout.ended.shape == rollout.infos["steps"].shape
         assert rollout.episode_lengths.tolist() == [5] * rollout.ended.sum()
-        for array in (rollout.rewards, rollout.observations, rollout.infos["steps"]):
+        order = rollout.sequences
+        for array in (rollout.rewards, rollout.infos["steps"], order.starts, order.valid, order.state):
             with pytest.raises(ValueError, match="read-only"):
                 array[...] = 0
         self.success = rollout.ended & rollout.truncated
@@ -178,6 +182,12 @@ def test_all_callbacks_hear_of_evaluations_and_of_a_new_best(make_agent):
     with_means(make_agent(), 1.0, 0.5, 2.0).learn(3 * STEPS, callback=[EvaluationCallback(STEPS), hears])
     assert hears.calls == [1.0, "best", "update", 0.5, "update", 2.0, "best", "update"]
     agent = with_means(make_agent(), 1.0)
+    hears.calls, hears.on_training_start = [], lambda agent, total_timesteps: hears.calls.append("start")
+    agent.learn(STEPS, callback=[EvaluationCallback(2 * STEPS, at_start=True), hears])
+    assert hears.calls == ["start", 1.0, "best", "update"]
+    agent = with_means(make_agent(), 1.0)
+    callbacks = [EvaluationCallback(STEPS, at_start=True), Hears(answer=False)]
+    assert agent.learn(STEPS, callback=callbacks).num_updates == 0
     assert agent.learn(3 * STEPS, callback=[EvaluationCallback(STEPS), Hears(answer=False)]).num_updates == 1
 
 
@@ -244,6 +254,36 @@ def test_a_callback_of_every_n_timesteps_is_called_at_the_first_update_behind_ea
     agent.learn(6 * STEPS, callback=callback(), reset_num_timesteps=False)
     assert found == [3 * STEPS, 5 * STEPS, 7 * STEPS]
     assert make_agent().learn(5 * STEPS, callback=EveryNTimesteps(STEPS, lambda agent: False)).num_updates == 1
+
+
+def test_callbacks_that_cannot_be_are_named(tmp_path):
+    class Letters(Callback):
+        infos = "is_success"
+
+    with pytest.raises(TypeError, match="infos: 'is_success' given; want a sequence of names"):
+        CallbackList([[Letters()]])
+    with pytest.raises(
+        TypeError, match=r"callback: \[.*\] given; want a Callback or a function, of several one for each"
+    ):
+        EveryNTimesteps(STEPS, [Callback()])
+    with pytest.raises(ValueError, match="callback: a RunLogger given, which writes what every update records"):
+        EveryNTimesteps(STEPS, RunLogger(tmp_path))
+
+
+def test_a_best_model_that_found_the_disk_full_leaves_room_for_the_next_better_one(make_agent, tmp_path, monkeypatch):
+    save, best = checkpoint.save, tmp_path / "best.trpo"
+    agent, kept = with_means(make_agent(), 10.0, 30.0, 20.0, 29.0), []
+
+    def full(agent, path, **more):
+        if more["evaluation"]["mean"] == 30.0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(agent, path, **more)
+        kept.append(read_metadata(path)["evaluation"]["mean"])
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.warns(UserWarning, match="the best model.*was not written: .*No space left"):
+        agent.learn(4 * STEPS, callback=EvaluationCallback(STEPS, best_path=best))
+    assert kept == [10.0, 20.0, 29.0]
 
 
 def test_an_evaluation_that_is_made_again_behind_its_own_best_file_is_a_new_best_again(make_agent, tmp_path):

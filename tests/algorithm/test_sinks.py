@@ -1,5 +1,7 @@
 import errno
+import io
 import json
+import os
 import sys
 from types import SimpleNamespace
 
@@ -78,6 +80,48 @@ def test_a_new_column_that_finds_the_disk_full_waits_with_all_rows(make_agent, t
     assert [row["own/half"] for row in read_progress(tmp_path / "progress.csv")] == ["", "", "1.5", "2.0", "2.5"]
 
 
+@pytest.mark.parametrize("names", [True, False])
+def test_no_row_is_lost_to_a_log_that_somebody_cuts_off(make_agent, tmp_path, names):
+    class CutsOff(Callback):
+        def on_update(self, agent):
+            if agent.num_updates == 3:
+                os.truncate(tmp_path / "progress.csv", 10)
+            if names and agent.num_updates > 2:
+                agent.logger.record(f"own/{agent.num_updates}", 1)
+
+    make_agent().learn(5 * STEPS, callback=[RunLogger(tmp_path, log="csv,jsonl"), CutsOff()])
+    rows = read_progress(tmp_path / "progress.csv")
+    assert [int(row["time/iterations"]) for row in rows] == [row["time/iterations"] for row in lines(tmp_path)]
+    assert len(rows) == 5 and rows[4].get("own/5") == ("1" if names else None)
+
+
+def test_a_new_column_is_written_in_a_folder_that_was_renamed(make_agent, tmp_path):
+    class Renames(Callback):
+        def on_update(self, agent):
+            if agent.num_updates == 2:
+                (tmp_path / "run").rename(tmp_path / "renamed")
+
+    make_agent().learn(4 * STEPS, callback=[RunLogger(tmp_path / "run", tensorboard=False), Records(), Renames()])
+    assert [row["own/half"] for row in read_progress(tmp_path / "renamed" / "progress.csv")] == ["", "", "1.5", "2.0"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_there_stays_where_there_is_no_room_for_what_comes_in_its_place(tmp_path):
+    class Full(io.FileIO):
+        def write(self, content):
+            if self.tell() + len(content) > 8:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content)
+
+    (tmp_path / "x").write_bytes(b"before")
+    with Full(tmp_path / "x", "r+") as file, pytest.raises(OSError, match="No space"):
+        sinks.Tail(0, b"all of it", anew=True).put(file)
+    assert (tmp_path / "x").read_bytes() == b"before"
+    with (tmp_path / "x").open("r+b", buffering=0) as file:
+        assert sinks.Tail(0, b"all of it", anew=True).put(file) == sinks.Tail(9)
+    assert (tmp_path / "x").read_bytes() == b"all of it"
+
+
 def test_an_evaluation_that_was_interrupted_is_in_the_row_that_it_would_have_been_in(make_agent, tmp_path):
     def callbacks(folder):
         return [RunLogger(folder, log="csv,jsonl"), EvaluationCallback(STEPS)]
@@ -134,6 +178,7 @@ def test_numbers_of_any_library_are_recorded(value):
         ("x", "3", TypeError, "value: '3' given for 'x'; want a number"),
         ("x", [3], TypeError, r"value: \[3\] given for 'x'; want a number"),
         ("x", np.ones(2), TypeError, "value: .* given for 'x'; want a number"),
+        ("x", 10**400, ValueError, "value: a number beyond a float's given for 'x'; want a smaller one"),
         ("", 3, TypeError, "name: '' given; want a string of a line"),
         ("a\nb", 3, TypeError, "name: 'a.nb' given; want a string of a line"),
         ("train/value_loss", 3, ValueError, "name: 'train/value_loss' given, which is a column of the log's own"),
@@ -147,6 +192,8 @@ def test_what_cannot_be_recorded_is_named(name, value, error, message):
 def test_sinks_that_cannot_be_are_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="log: 'csv,excel' given; want some of csv, jsonl, tensorboard, wandb, table"):
         RunLogger(tmp_path, log="csv,excel")
+    with pytest.raises(ValueError, match=r"log: \[1\] given; want some of csv, jsonl"):
+        RunLogger(tmp_path, log=[1])
     with pytest.raises(ValueError, match="folder: None given; want a path, for jsonl"):
         RunLogger(log=["table", "jsonl"])
     with pytest.raises(ValueError, match="tensorboard: True given with log='csv'"):
@@ -169,20 +216,25 @@ def test_a_table_of_every_update_is_printed_without_a_folder(make_agent, capsys)
 class FakeWandb:
     """What is used of wandb."""
 
-    def __init__(self, fails=False):
+    def __init__(self, *fails):
         self.run, self.fails, self.begun, self.logged, self.ended = None, fails, [], [], 0
 
     def init(self, **arguments):
+        if "init" in self.fails:
+            raise RuntimeError("no network")
         self.begun.append(arguments)
-        return SimpleNamespace(id=arguments.get("id", "abc"), log=self.log, finish=self.finish)
+        start = self.logged[-1][0] + 1 if "resume" in arguments else 0
+        return SimpleNamespace(id=arguments.get("id", "abc"), log=self.log, finish=self.finish, starting_step=start)
 
     def log(self, row, step):
-        if self.fails:
+        if "log" in self.fails:
             raise RuntimeError("no network")
-        self.logged.append((step, row["train/n_updates"]))
+        self.logged.append((step, row.get("train/n_updates", row.get("late"))))
 
     def finish(self):
         self.ended += 1
+        if "finish" in self.fails:
+            raise RuntimeError("no network")
 
 
 def test_weights_and_biases_get_every_row_in_one_run_that_goes_on(make_agent, tmp_path, monkeypatch):
@@ -194,16 +246,28 @@ def test_weights_and_biases_get_every_row_in_one_run_that_goes_on(make_agent, tm
     first, second = fake.begun
     assert (first["name"], first["dir"], first["config"]["seed"]) == (tmp_path.name, str(tmp_path), 3)
     assert "id" not in first and (second["id"], second["resume"]) == ("abc", "allow")
+
+    class MadeUpFor(Callback):
+        def on_training_start(self, agent, total_timesteps):
+            agent.logger.record("late", 7)
+
+    callbacks = [MadeUpFor(), RunLogger(tmp_path, log=["wandb"])]
+    agent.learn(STEPS, callback=callbacks, reset_num_timesteps=False)
+    assert fake.logged[3:] == [(3 * STEPS + 1, 7), (4 * STEPS, 4)] and fake.ended == 3
     fake.run = fake.init()
     agent.learn(STEPS, callback=RunLogger(log=["wandb"]), reset_num_timesteps=False)
-    assert len(fake.logged) == 4 and len(fake.begun) == 3 and fake.ended == 2, "a run of the user's stays open"
+    assert len(fake.logged) == 6 and len(fake.begun) == 4 and fake.ended == 3, "a run of the user's stays open"
 
 
-def test_a_sink_that_fails_is_told_once_and_the_training_and_the_other_sinks_go_on(make_agent, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", FakeWandb(fails=True))
+@pytest.mark.parametrize(("fails", "ended"), [(["init"], 0), (["log", "finish"], 1)])
+def test_a_sink_that_fails_is_told_once_and_the_training_and_the_other_sinks_go_on(
+    make_agent, tmp_path, monkeypatch, fails, ended
+):
+    fake = FakeWandb(*fails)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
     with pytest.warns(UserWarning, match=r"log: WandbSink gets no more rows.*no network.*training goes on") as told:
         make_agent().learn(3 * STEPS, callback=RunLogger(tmp_path, log=["wandb"]))
-    assert len(told) == 1 and len(read_progress(tmp_path / "progress.csv")) == 3
+    assert len(told) == 1 and len(read_progress(tmp_path / "progress.csv")) == 3 and fake.ended == ended
 
 
 @pytest.mark.filterwarnings("default")  # of wandb's own

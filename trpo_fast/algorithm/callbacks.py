@@ -59,12 +59,19 @@ class EveryNTimesteps(Callback):
 
     Rollouts are whole, and partly stepped elsewhere: between two updates there is nothing to call. Timesteps are those
     of the agent's life, so that a training that goes on does so where it would have. All other events, and the state,
-    are the callback's own.
+    are the callback's own. A sequence of callbacks, and one that runs behind the others (:class:`RunLogger`), are
+    refused.
     """
 
     def __init__(self, every: int, callback: Callback | Callable[[Any], Any]) -> None:
         self.every: int = checked("every", every, POSITIVE_INTEGER)
         self.callback = as_callback(callback)
+        if isinstance(self.callback, CallbackList):  # which has rules about who is called, and when
+            raise TypeError(f"callback: {callback!r} given; want a Callback or a function, of several one for each")
+        if self.callback.runs_behind:
+            raise ValueError(
+                f"callback: a {type(callback).__name__} given, which writes what every update records; want it alone"
+            )
         for name in _PASSED_ON:
             setattr(self, name, getattr(self.callback, name))
         self._due = 0

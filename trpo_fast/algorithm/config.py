@@ -64,7 +64,7 @@ LOG_SINKS = ("csv", "jsonl", "tensorboard", "wandb", "table")
 
 
 def _sinks(value: Any) -> tuple[str, ...]:
-    names = [name.strip() for name in (value.split(",") if isinstance(value, str) else value)]
+    names = [str(name).strip() for name in (value.split(",") if isinstance(value, str) else value)]
     if not names or not {*names} <= {*LOG_SINKS}:
         raise ValueError
     return tuple(dict.fromkeys(names))

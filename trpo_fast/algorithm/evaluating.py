@@ -43,7 +43,7 @@ class EvaluationCallback(Callback):
     Without ``seed`` every evaluation has other episodes: their seed is drawn from the agent's and its number of
     updates, so that a resumed run evaluates as it would have. One that was interrupted is made up for when the training
     goes on. The file at ``best_path`` is written when all callbacks of the update have been called; it says its mean,
-    and a resumed run keeps it until a better one comes. An agent that begins sets aside one that is there, as
+    and stays until a better one comes, also in a resumed run. An agent that begins sets aside one that is there, as
     `RunLogger` does its log.
 
     Parameters
@@ -217,8 +217,8 @@ class EvaluationCallback(Callback):
         def save() -> None:
             self._save(agent, self._last_path, "the latest evaluated model", at, result.mean)
             # A run that was killed behind its latest checkpoint comes to the same evaluation again.
-            if result.mean > self._kept or (is_best and result.mean == self._kept):
-                self._save(agent, self._best_path, "the best model", at, result.mean)
+            better = result.mean > self._kept or (is_best and result.mean == self._kept)
+            if better and self._save(agent, self._best_path, "the best model", at, result.mean):
                 self._kept = result.mean
 
         if callbacks is None:
@@ -240,9 +240,10 @@ class EvaluationCallback(Callback):
         )
         return EvaluationResult(float(returns.mean()), float(returns.std()), returns, lengths, finished)
 
-    def _save(self, agent: TRPO, path: Path | None, what: str, at: str, mean: float) -> None:
+    def _save(self, agent: TRPO, path: Path | None, what: str, at: str, mean: float) -> bool:
+        """Whether it was written."""
         if path is None:
-            return
+            return False
         if not is_in_place(path, agent):
             if path not in self._missing:
                 warnings.warn(
@@ -251,12 +252,14 @@ class EvaluationCallback(Callback):
                     stacklevel=2,
                 )
             self._missing.add(path)
-            return
+            return False
         self._missing.discard(path)
         try:
             checkpoint.save(agent, path, evaluation={"mean": mean})
         except OSError as error:
             warnings.warn(f"{what}, {at}, was not written: {error}; the training goes on", stacklevel=2)
+            return False
+        return True
 
 
 def _evaluated_mean(path: Path) -> float:

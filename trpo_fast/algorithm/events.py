@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +86,10 @@ class Callback:
         return None
 
     def on_evaluation(self, agent: TRPO, result: EvaluationResult) -> Any:
-        """After an evaluation by an :class:`EvaluationCallback`, of several ranks on the first; False ends it all."""
+        """After an evaluation by an :class:`EvaluationCallback`, of several ranks on the first; False ends it all.
+
+        Of one before the first update, once all callbacks have started.
+        """
 
     def on_new_best(self, agent: TRPO, result: EvaluationResult) -> Any:
         """After `on_evaluation` of all callbacks, where the mean is the highest so far; False ends the training.
@@ -134,7 +137,10 @@ class CallbackList(Callback):
         self._others: State = {}  # of callbacks that are not here
         self._spoilt: set[str] = set()  # names that a warning has told
         self._when_all_have_run: list[Callable[[], None]] = []
+        self._early: list[Callable[[Callback], Any]] | None = None  # events of the start, for when all have started
         for callback in map(as_callback, callbacks):
+            if isinstance(callback.infos, str):
+                raise TypeError(f"infos: {callback.infos!r} given; want a sequence of names, [{callback.infos!r}] e.g.")
             self.callbacks += callback.callbacks if isinstance(callback, CallbackList) else [callback]
         if not first_rank:
             self.callbacks = [callback for callback in self.callbacks if not callback.of_first_rank]
@@ -150,7 +156,7 @@ class CallbackList(Callback):
 
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> bool:
         """Take their folders, ask each what stands against it, then start each in order."""
-        self._started, self._locks = [], {}
+        self._started, self._locks, self._early = [], {}, []
         with ExitStack() as folders:
             for folder in dict.fromkeys(callback.run_folder for callback in self.callbacks):
                 if folder is not None:
@@ -161,6 +167,9 @@ class CallbackList(Callback):
         for callback in self.callbacks:
             ends |= _ends_training(callback.on_training_start(agent, total_timesteps))
             self._started.append(callback)
+        early, self._early = self._early, None
+        for event in early:
+            ends |= not self._tell(event)
         self._states, self._spoilt = {}, set()
         for name, callback in self._named():  # what no file can have is not found out at the first one
             self._states[name] = _state_of(name, callback)
@@ -211,20 +220,23 @@ class CallbackList(Callback):
 
     def on_update(self, agent: TRPO) -> bool:
         """Call each in order."""
-        goes_on = self._go_on(callback.on_update(agent) for callback in self.callbacks)
+        goes_on = self._tell(lambda callback: callback.on_update(agent))
         self._run_what_waits()
         return goes_on
 
     def on_evaluation(self, agent: TRPO, result: EvaluationResult) -> bool:
-        """Call each in order."""
-        return self._go_on(callback.on_evaluation(agent, result) for callback in self.callbacks)
+        """Call each in order, once all have started."""
+        return self._tell(lambda callback: callback.on_evaluation(agent, result))
 
     def on_new_best(self, agent: TRPO, result: EvaluationResult) -> bool:
-        """Call each in order."""
-        return self._go_on(callback.on_new_best(agent, result) for callback in self.callbacks)
+        """Call each in order, once all have started."""
+        return self._tell(lambda callback: callback.on_new_best(agent, result))
 
-    def _go_on(self, answers: Iterable[Any]) -> bool:
-        return not any([_ends_training(answer) for answer in answers])  # a list, so that every callback runs
+    def _tell(self, event: Callable[[Callback], Any]) -> bool:
+        if self._early is not None:
+            self._early.append(event)
+            return True
+        return not any([_ends_training(event(callback)) for callback in self.callbacks])  # a list, so that all run
 
     def when_all_have_run(self, action: Callable[[], None]) -> None:
         """Call `action` once all callbacks have been called of this moment: a file that it saves has all their states.

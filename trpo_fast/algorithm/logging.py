@@ -121,6 +121,10 @@ class Logger:
             number = value.item()
         if not isinstance(number, numbers.Real):
             raise TypeError(f"value: {value!r} given for {name!r}; want a number")
+        try:
+            float(number)
+        except OverflowError:
+            raise ValueError(f"value: a number beyond a float's given for {name!r}; want a smaller one") from None
         self.count += 1
         self._values[name] = self.count, int(number) if isinstance(number, numbers.Integral) else float(number)
 
@@ -222,11 +226,9 @@ class RunLogger(Callback):
         self._off: list[LiveSink] = []  # that failed
         self._position = _Position((), 0)
         self._warned = False
-        self._began = 0.0
-        self._first_timestep = 0
-        self._first_elapsed = 0.0
+        self._began = self._first_elapsed = 0.0
+        self._first_timestep = self._recorded_before = 0
         self._logger = Logger()  # the agent's
-        self._recorded_before = 0
         self._successes: deque[float] = deque(maxlen=EPISODES_REMEMBERED)
         self._of_rollout: list[float] = []  # of the update under way
         self._resumed: State = {}
@@ -294,8 +296,7 @@ class RunLogger(Callback):
             agent.logger.set_state({**agent.logger.get_state(), **late})
         self._first_timestep = done
         self._first_elapsed = float(kept[-1]["time/time_elapsed"] or 0.0) if kept else 0.0
-        self._warned = False
-        self._off = []
+        self._warned, self._off = False, []
         try:
             # One by one: a file that is begun has its place in the position.
             self._position = _Position((), agent.num_updates)
@@ -303,8 +304,10 @@ class RunLogger(Callback):
                 assert self.folder is not None
                 tails = *self._position.tails, sink.begin(self.folder, kept, known, done)
                 self._position = replace(self._position, tails=tails)
+            late = {"time/total_timesteps": done, **known} if known else {}
             for live in self._live:
-                live.begin(agent, self.folder, resumed)
+                with self._told(live):
+                    live.begin(agent, self.folder, late, resumed)
             self._began = time.perf_counter()
             self._write_waiting()
         except BaseException:  # a callback that was not started is not ended either
@@ -374,9 +377,8 @@ class RunLogger(Callback):
 
     def _close(self) -> None:
         for live in self._live:
-            if live not in self._off:
-                with self._told(live):
-                    live.end()
+            with self._told(live):
+                live.end()
         for sink in self._files:
             sink.close()
 
@@ -425,11 +427,9 @@ class RunLogger(Callback):
             row = {**row, "train/value_loss": report.value_loss, **_named("timings", report.timings)}
         known = {name: value for name, value in row.items() if math.isfinite(value)}
         known = {name: known[name] for name in dict.fromkeys([*COLUMNS, *known]) if name in known}
-        with self._reported("a new column of progress.csv was"):
-            tails = zip(self._files, position.tails, strict=True)
-            extended = tuple(sink.extended(tail, known) for sink, tail in tails)
-            shown = (*position.unshown, known) if self._live else ()
-            self._position = replace(position, unfinished=None, tails=extended, unshown=shown)
+        extended = tuple(sink.extended(tail, known) for sink, tail in zip(self._files, position.tails, strict=True))
+        shown = (*position.unshown, known) if self._live else ()
+        self._position = replace(position, unfinished=None, tails=extended, unshown=shown)
 
     def _write_waiting(self) -> None:
         """Put all rows and events into their files that are not there yet, and show those that were not."""
@@ -462,10 +462,12 @@ class RunLogger(Callback):
 
     @contextmanager
     def _told(self, live: LiveSink) -> Iterator[None]:
-        """Turn what a sink raises into a warning; it gets no more rows of this training."""
+        """Turn what a sink raises into a warning, one of a training; it gets no more rows of this one."""
         try:
             yield
         except Exception as error:
+            if live in self._off:
+                return
             self._off.append(live)
             name = type(live).__name__
             warnings.warn(f"log: {name} gets no more rows, as it raised {error!r}; the training goes on", stacklevel=4)

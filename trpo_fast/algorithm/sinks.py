@@ -38,14 +38,17 @@ class Tail(NamedTuple):
 
     def put(self, file: IO[bytes]) -> Tail:
         """Write what waits; where that is interrupted, doing it again writes the same bytes to the same place."""
+        size = os.fstat(file.fileno()).st_size if self.anew else self.end
+        ahead = size - self.end  # bytes in place of those that are there; what is behind them needs room: that first
         try:
-            file.seek(self.end)
-            written = 0
-            while written < len(self.waiting):
-                written += file.write(self.waiting[written:])
+            for start, content in (size, self.waiting[ahead:]), (self.end, self.waiting[:ahead]):
+                file.seek(start)
+                written = 0
+                while written < len(content):
+                    written += file.write(content[written:])
         except OSError:
             with suppress(OSError):
-                os.ftruncate(file.fileno(), self.end)  # a reader is to find no half row for as long as the disk is full
+                os.ftruncate(file.fileno(), size)  # a reader is to find no half row for as long as the disk is full
             raise
         return Tail(self.end + len(self.waiting), b"", self.columns)
 
@@ -92,10 +95,16 @@ class FileSink(ABC):
         """Write what waits. OSError, and nothing is half written, where that is not possible."""
         assert self.file is not None
         # In a folder that was renamed the file is written where it is: what has its name by now is another's.
-        if tail.anew and self._folder is not None and os.path.samestat(self.path.parent.stat(), self._folder):
+        if tail.anew and self._is_in_place():
             replace_file(self.path, tail.waiting)
             return Tail(self.open(), b"", tail.columns)
         return tail.put(self.file)
+
+    def _is_in_place(self) -> bool:
+        try:
+            return self._folder is not None and os.path.samestat(self.path.parent.stat(), self._folder)
+        except OSError:
+            return False
 
     def open_again(self, tail: Tail) -> None:
         """Open what was begun and is closed; OSError where that is another file by now."""
@@ -124,12 +133,15 @@ class CsvSink(FileSink):
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._columns = tuple(columns)
+        self._content = bytearray()  # of the file, which cannot be read where somebody cut it off
 
     def begin(self, folder: Path, kept: Sequence[Row], late: Row, done: int) -> Tail:
         """See `FileSink`."""
         self.path = folder / "progress.csv"
         columns = tuple(dict.fromkeys([*self._columns, *(name for row in kept for name in row)]))
-        replace_file(self.path, _csv(columns, kept))
+        content = _csv(columns, kept)
+        replace_file(self.path, content)
+        self._content = bytearray(content)
         return Tail(self.open(), b"", columns)
 
     def extended(self, tail: Tail, row: Row) -> Tail:
@@ -138,19 +150,17 @@ class CsvSink(FileSink):
         if not new:
             return tail._replace(waiting=tail.waiting + _csv(tail.columns, [row], header=False))
         columns = tail.columns + new
-        rows = [*csv.DictReader(io.StringIO(self._content(tail).decode(), newline="")), row]
+        content = (self._content[: tail.end] + tail.waiting).decode()
+        rows = [*csv.DictReader(io.StringIO(content, newline="")), row]
         return Tail(0, _csv(columns, rows), columns, anew=True)
 
-    def _content(self, tail: Tail) -> bytes:
+    def put(self, tail: Tail) -> Tail:
+        """See `FileSink`."""
         assert self.file is not None
-        self.file.seek(0)
-        content = b""
-        while len(content) < tail.end:
-            piece = self.file.read(tail.end - len(content))
-            if not piece:
-                raise OSError(f"{self.path} has become shorter than it was written")
-            content += piece
-        return content + tail.waiting
+        self._content[tail.end :] = tail.waiting
+        if os.fstat(self.file.fileno()).st_size < tail.end:
+            tail = Tail(0, bytes(self._content), tail.columns, anew=True)
+        return super().put(tail)
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Row], *, header: bool = True) -> bytes:
@@ -266,8 +276,8 @@ class LiveSink:
         """What it goes on from when the training is resumed."""
         return {}
 
-    def begin(self, agent: TRPO, folder: Path | None, state: State) -> None:
-        """Before the first row."""
+    def begin(self, agent: TRPO, folder: Path | None, late: Row, state: State) -> None:
+        """Before the first row; `late` is what the last one of before got only now, perhaps nothing."""
 
     def write(self, row: Row) -> None:
         """Take a row."""
@@ -278,6 +288,11 @@ class LiveSink:
 
 class TableSink(LiveSink):
     """A table on standard output for every update, as Stable-Baselines3 prints it; a progress bar stays below."""
+
+    def begin(self, agent: TRPO, folder: Path | None, late: Row, state: State) -> None:
+        """See `LiveSink`."""
+        if late:
+            self.write(late)
 
     def write(self, row: Row) -> None:
         """See `LiveSink`."""
@@ -315,7 +330,7 @@ class WandbSink(LiveSink):
         """See `LiveSink`."""
         return {} if self._id is None else {"wandb": self._id}
 
-    def begin(self, agent: TRPO, folder: Path | None, state: State) -> None:
+    def begin(self, agent: TRPO, folder: Path | None, late: Row, state: State) -> None:
         """See `LiveSink`."""
         self._own = self._wandb.run is None
         self._run = self._wandb.run
@@ -328,6 +343,8 @@ class WandbSink(LiveSink):
                 config={**agent.config.to_dict(), "seed": agent.seed, "env": env},
             )
             self._id = str(self._run.id)
+        if late:  # a run that goes on takes no step of before
+            self._run.log(dict(late), step=max(late["time/total_timesteps"], self._run.starting_step))
 
     def write(self, row: Row) -> None:
         """See `LiveSink`."""

@@ -83,7 +83,9 @@ class Rollout:
         found: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         sealed = {name: _sealed(value) for name, value in found.items() if isinstance(value, np.ndarray)}
         infos = {name: _sealed(array) for name, array in self.infos.items()}
-        return Rollout(**{**found, **sealed, "infos": infos})
+        own = self.sequences
+        sequences = Sequences(_sealed(own.starts), _sealed(own.valid), _sealed(own.state))
+        return Rollout(**{**found, **sealed, "infos": infos, "sequences": sequences})
 
     @property
     def samples(self) -> NDArray[Any]:

@@ -13,7 +13,7 @@ import torch
 
 from trpo_fast import model_file
 from trpo_fast._core import library
-from trpo_fast.algorithm import logging
+from trpo_fast.algorithm import sinks
 from trpo_fast.algorithm.callbacks import CheckpointCallback
 from trpo_fast.algorithm.training_environments import TrainingEnvironments
 from trpo_fast.algorithm.trpo import TRPO
@@ -744,13 +744,13 @@ def test_a_signal_after_the_last_update_leaves_a_model_and_says_so(command, smal
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process")
 def test_ctrl_c_while_the_callbacks_start_stops_and_saves(command, small, tmp_path, monkeypatch):
-    rewrite = logging._rewrite
+    replace = sinks.replace_file
 
-    def interrupt(path, rows):
-        rewrite(path, rows)
+    def interrupt(path, content):
+        replace(path, content)
         os.kill(os.getpid(), signal.SIGINT)  # progress.csv has just appeared
 
-    monkeypatch.setattr(logging, "_rewrite", interrupt)
+    monkeypatch.setattr(sinks, "replace_file", interrupt)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell's children are deaf to it
     try:
         result = command("train", "CartPole-v1", "--timesteps", "256", "--out", "run", *small)

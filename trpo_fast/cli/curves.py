@@ -111,7 +111,7 @@ def read_runs(paths: Sequence[str]) -> list[Run]:
         found += [(RunFolder(run), False) for run in inside]
     names = names_of([folder.path for folder, _ in found])
     with_names = zip(found, names, strict=True)
-    runs = [_read(folder, name) for (folder, _), name in output.progress(with_names, "run", len(found))]
+    runs = [read_run(folder, name) for (folder, _), name in output.progress(with_names, "run", len(found))]
     kept = [run for run, (_, is_named) in zip(runs, found, strict=True) if is_named or len(run.returns)]
     if not kept:
         raise CommandError(f"run: no run in {', '.join(paths)} has a finished episode; want runs with a return to draw")
@@ -129,7 +129,8 @@ def _runs_below(path: str) -> Iterator[str]:
             yield folder
 
 
-def _read(folder: RunFolder, name: str) -> Run:
+def read_run(folder: RunFolder, name: str) -> Run:
+    """One run, called so; CommandError as of `read_log`."""
     rows = read_log(folder)
     # Before the first episode ends there is no return yet.
     known = as_columns(row for row in rows if row["rollout/ep_rew_mean"])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from trpo_fast.cli import pages
-from trpo_fast.cli.curves import Curve, Groups, Improvement, Run, read_runs
+from trpo_fast.cli.curves import Curve, Groups, Improvement, Run, read_run, read_runs
 from trpo_fast.cli.output import say
 from trpo_fast.cli.pages import MatplotlibMissing
 from trpo_fast.cli.run_folder import RunFolder
@@ -50,7 +50,7 @@ def draw(folder: RunFolder, out: Path) -> None:
 
     Raises MatplotlibMissing, or CommandError for a run without progress or a file that cannot be written.
     """
-    runs = read_runs([str(folder.path)])
+    runs = [read_run(folder, *pages.names_of([folder.path]))]
     pages.save_picture(_figure(_single(runs), "return (mean of the last 100 episodes)"), out)
 
 

@@ -153,12 +153,9 @@ class Ranks:
         self.add(count)
         return bool(count[0])
 
-    def gather(self, array: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """The arrays of all ranks, (size, ...), in their order (an all-gather); `array` as `add` takes it, or bytes.
-
-        Written into `out`, C-contiguous of that shape and dtype, if given.
-        """
-        gathered = np.empty((self.size, *array.shape), array.dtype) if out is None else out
+    def gather(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The arrays of all ranks, (size, ...), in their order (an all-gather); `array` as `add` takes it, or bytes."""
+        gathered = np.empty((self.size, *array.shape), array.dtype)
         if self.size == 1 or not array.size:
             gathered[...] = array
             return gathered

@@ -47,16 +47,14 @@ class SummedOperator(CallableOperator):
 
     def __init__(self, parts: Sequence[Operator | None], weights: Sequence[float], engine: DistributedEngine) -> None:
         size, dtype = engine.size, engine.dtype
-        products = np.zeros((len(parts), size), dtype)  # for all products: the first touch of a page is dear
 
         def product(v: NDArray[Any]) -> NDArray[Any]:
+            products = np.zeros((len(parts), size), dtype)
             for part, weight, out in zip(parts, weights, products, strict=True):
-                if part is None:
-                    out.fill(0)  # of a sum that was put here
-                    continue
-                part.matvec(v, out)
-                if weight != 1.0:
-                    out *= weight
+                if part is not None:
+                    part.matvec(v, out)
+                    if weight != 1.0:
+                        out *= weight
             return engine.sum_of_parts(products)
 
         super().__init__(product, size, dtype, "the sum over ranks")
@@ -107,7 +105,6 @@ class DistributedEngine:
             self._engines += [NativeEngine(engine.policy) for _ in range(1, parts or 1)]
         self._shares: list[float] = [1.0] * len(self._engines)  # of all samples, those of each part
         self._starts: list[int] = [0]
-        self._gathered = np.empty((0, 0))  # the last sums' parts of all ranks, most often of this shape again
 
     def parameters(self) -> NDArray[Any]:
         """The live flat buffer of this rank's policy, (n,)."""
@@ -214,7 +211,7 @@ class DistributedEngine:
         return bound.preconditioner(kind, damping=damping, statistics=statistics)
 
     def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
-        """Improvement and KL of the current parameters against theta_old, over the samples of all ranks."""
+        """(improvement, KL) of the current parameters against theta_old over all samples."""
         improvement, kl = self._sum(lambda engine, *_: engine.evaluate(kl_direction), 2, np.dtype(np.float64))
         return float(improvement), float(kl)
 
@@ -223,13 +220,11 @@ class DistributedEngine:
         return float(self._sum(lambda engine, share, _: engine.entropy() * share, 1, np.dtype(np.float64))[0])
 
     def sum_of_parts(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Sum ``values`` ``(parts, m)`` of all ranks to ``(m,)``; they may be overwritten, also by the sum."""
+        """(m,) the sum of ``values`` (parts, m) of all ranks, which are overwritten."""
         if not self._in_order:
             self.ranks.add(values)
             return values[0]
-        if self._gathered.shape[1:] != values.shape or self._gathered.dtype != values.dtype:
-            self._gathered = np.empty((self.ranks.size, *values.shape), values.dtype)
-        every = self.ranks.gather(values, self._gathered).reshape(-1, values.shape[1])
+        every = self.ranks.gather(values).reshape(-1, values.shape[1])
         return every.sum(0, dtype=np.float64).astype(values.dtype)
 
     @property

@@ -142,12 +142,7 @@ class _Graph:
 
 def named_leaves(space: spaces.Space, name: str) -> Iterator[tuple[str, spaces.Leaf]]:
     """The parts of a space, in order, with `name` and their place in it."""
-    if isinstance(space, spaces.Leaf):
-        yield name, space
-        return
-    parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
-    for key, part in parts:
-        yield from named_leaves(part, f"{name}/{key}")
+    return spaces.named_leaves(space, name, "/{}")
 
 
 def _rows(graph: _Graph, name: str, leaf: spaces.Leaf) -> str:

@@ -122,13 +122,16 @@ def leaves(space: Space) -> Iterator[Leaf]:
         yield from leaves(part)
 
 
-def named_leaves(space: Space, name: str) -> Iterator[tuple[str, Leaf]]:
-    """`leaves` with what to call each where a value of `space` is `name`: ``action['arm'][0]`` for example."""
+def named_leaves(space: Space, name: str, place: str = "[{!r}]") -> Iterator[tuple[str, Leaf]]:
+    """`leaves` with what to call each where a value of `space` is `name`: ``action['arm'][0]`` for example.
+
+    `place` formats a key or index within.
+    """
     if isinstance(space, Leaf):
         yield name, space
         return
     for key, part in space.spaces.items() if isinstance(space, Dict) else enumerate(space.spaces):
-        yield from named_leaves(part, f"{name}[{key!r}]")
+        yield from named_leaves(part, name + place.format(key), place)
 
 
 def nested(space: Space, values: Iterator[Any]) -> Any:

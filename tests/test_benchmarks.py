@@ -129,22 +129,22 @@ def test_a_busy_machine_is_marked():
 
 
 def test_unknown_kinds_and_dtypes_are_refused_by_name():
-    with pytest.raises(ValueError, match="kind: wanted all or one of cg, fisher, update, rollout, got 'speed'"):
+    with pytest.raises(ValueError, match=r"kind: 'speed'.* given; want all or one of cg, fisher, update, rollout"):
         benchmarks.run("speed")
-    with pytest.raises(ValueError, match="dtypes: wanted some of float32, float64, got float16"):
+    with pytest.raises(ValueError, match=r"dtypes: float16.* given; want some of float32, float64"):
         benchmarks.run("cg", dtypes=["float16"])
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"threads": 2}, TypeError, "threads: wanted a sequence of at least one, got 2"),
-        ({"threads": []}, TypeError, r"threads: wanted a sequence of at least one, got \[\]"),
-        ({"threads": [0]}, ValueError, "threads: wanted at least 1, got 0"),
-        ({"threads": [257]}, ValueError, "threads: wanted at most 256, got 257"),
-        ({"threads": ["2"]}, TypeError, "threads: wanted an integer, got '2'"),
-        ({"dtypes": "float32"}, TypeError, "dtypes: wanted a sequence of at least one, got 'float32'"),
-        ({"dtypes": ()}, TypeError, r"dtypes: wanted a sequence of at least one, got \(\)"),
+        ({"threads": 2}, TypeError, "threads: 2.* given; want a sequence of at least one"),
+        ({"threads": []}, TypeError, r"threads: \[\].* given; want a sequence of at least one"),
+        ({"threads": [0]}, ValueError, "threads: 0.* given; want at least 1"),
+        ({"threads": [257]}, ValueError, "threads: 257.* given; want at most 256"),
+        ({"threads": ["2"]}, TypeError, "threads: '2'.* given; want an integer"),
+        ({"dtypes": "float32"}, TypeError, "dtypes: 'float32'.* given; want a sequence of at least one"),
+        ({"dtypes": ()}, TypeError, r"dtypes: \(\).* given; want a sequence of at least one"),
     ],
 )
 def test_what_to_measure_on_is_checked_before_anything_is_measured(change, error, message):
@@ -155,9 +155,9 @@ def test_what_to_measure_on_is_checked_before_anything_is_measured(change, error
 @pytest.mark.parametrize("dtype", benchmarks.DTYPES)
 def test_peak_counts_what_it_does(dtype):
     assert library.multiply_adds(dtype, 2_000) == 2 * library.multiply_adds(dtype, 1_000) > 0
-    with pytest.raises(ValueError, match=r"rounds: wanted 1 to 2\*\*32, got 0"):
+    with pytest.raises(ValueError, match=r"rounds: 0.* given; want 1 to 2\*\*32"):
         library.multiply_adds(dtype, 0)
     with pytest.raises(TypeError, match="float"):
         library.multiply_adds(dtype, 1.5)
-    with pytest.raises(TypeError, match="dtype: wanted float32 or float64, got int64"):
+    with pytest.raises(TypeError, match=r"dtype: int64.* given; want float32 or float64"):
         library.multiply_adds("int64", 1)

@@ -187,7 +187,7 @@ def test_a_setting_that_is_too_large_is_named(value):
 
 def test_fractions_are_numbers_and_those_too_large_are_named():
     assert trpo_fast.conjugate_gradient(np.eye(2), np.ones(2), damping=Fraction(1)).x[0] == 0.5
-    with pytest.raises(ValueError, match="damping: wanted a number that a double can hold, got Fraction"):
+    with pytest.raises(ValueError, match=r"damping: Fraction.* given; want a number that a double can hold"):
         trpo_fast.conjugate_gradient(np.eye(2), np.ones(2), damping=Fraction(10**400))
 
 
@@ -198,11 +198,11 @@ def test_counters_take_what_64_bits_hold(value):
 
 @pytest.mark.parametrize("value", [1.0, "1", None, math.nan])
 def test_counters_take_integers_alone(value):
-    with pytest.raises(TypeError, match="seed: wanted an integer, got"):
+    with pytest.raises(TypeError, match=r"seed: .* given; want an integer"):
         library.permutation(5, seed=value, stream=0, step=0)
 
 
 @pytest.mark.parametrize("value", ["1", None, [1.0]])
 def test_what_is_no_number_is_named(value):
-    with pytest.raises(TypeError, match="gamma: wanted a number"):
+    with pytest.raises(TypeError, match=r"gamma: .*want a number"):
         gae(gamma=value)

@@ -234,7 +234,7 @@ def test_rows_of_two_studies_at_once_are_all_there(tmp_path):
 
 
 def test_a_run_that_met_nan_is_the_lowest_score_of_its_task_and_named(commands, go_on, tmp_path):
-    failure = learning.Failure("ValueError: returns must be finite", not_finite=True)
+    failure = learning.Failure("ValueError: returns: inf given; want finite ones", not_finite=True)
     commands.scores = {("wide", "Hopper-v5", 0): failure, ("default", "Hopper-v5", 1): -7.0}
     go_on("--tasks", "Hopper-v5")
     (row,) = [row for row in learning.Study(tmp_path).runs() if row["mean"] == "nan"]
@@ -256,7 +256,7 @@ def test_any_other_failure_ends_the_study(commands, go_on, tmp_path):
 @pytest.mark.parametrize(
     ("program", "not_finite"),
     [
-        ("raise ValueError('reward of environment 0 at step 3 must be finite, got inf')", True),
+        ("raise ValueError('reward of environment 0 at step 3: inf given; want a finite number')", True),
         ("raise OSError('No space left on device')", False),
         ("import os, signal, sys; sys.stderr.write('return=nan'); os.kill(os.getpid(), signal.SIGTERM)", False),
     ],

@@ -47,7 +47,7 @@ def test_what_settings_accept_a_configuration_stores_alike_and_what_they_refuse_
     try:
         found = getattr(kind(**{entry.name: value}), entry.name)
     except (TypeError, ValueError) as error:
-        assert str(error).startswith(f"{entry.name}: wanted {entry.metadata['rule'].want}, got ")
+        assert str(error).startswith(f"{entry.name}: .* given; want {entry.metadata['rule'].want}")
         with pytest.raises(ValueError, match=f"^{entry.name}: .* given; want "):
             TRPOConfig(**{entry.name: value})
         return
@@ -75,7 +75,7 @@ def test_settings_are_frozen_plain_and_by_name_alone():
 
 def test_replaced_fields_are_checked_and_unknown_ones_have_near_names():
     assert StepSettings().replace(max_kl=1) == StepSettings(max_kl=1.0)
-    with pytest.raises(ValueError, match="max_kl: wanted a finite number > 0, got -1"):
+    with pytest.raises(ValueError, match=r"max_kl: -1.* given; want a finite number > 0"):
         StepSettings().replace(max_kl=-1)
     with pytest.raises(TypeError, match="'maxkl' is no field of StepSettings; did you mean max_kl"):
         StepSettings().replace(maxkl=1)
@@ -103,6 +103,6 @@ def test_a_dataclass_of_settings_says_what_it_declares():
     assert "level : <class 'float'>, default 0.5" in Own.__doc__ and "Why 0.5: half is little." in Own.__doc__
     assert declared(Own, "level").metadata["meaning"] == "how much"
     assert Own(level="1").level == 1.0
-    with pytest.raises(ValueError, match="level: wanted a level, got 'high'"):
+    with pytest.raises(ValueError, match=r"level: 'high'.* given; want a level"):
         Own(level="high")
     assert math.isclose(Own().replace(level=2).level, 2.0)

@@ -94,7 +94,7 @@ def columns(**values):
 
 
 MADE_UP = {
-    "The training failed": Log({}, "reward must be finite"),
+    "The training failed": Log({}, "reward: nan given; want a finite number"),
     "The return fell": columns(rew=[*range(100, 500, 20), *[120] * 6]),
     "The line search finds no improvement": of_status(Status.NO_IMPROVEMENT),
     "There is no gradient": of_status(Status.NO_GRADIENT),

@@ -68,7 +68,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], met
     for name, tensor in tensors.items():
         array = np.asarray(tensor, order="C")
         if array.dtype.kind not in "biuf" or array.itemsize > 8:
-            raise TypeError(f"tensors[{name!r}] must be a bool, integer or floating array, got dtype {array.dtype}")
+            raise TypeError(f"tensors[{name!r}]: dtype {array.dtype} given; want a bool, integer or floating array")
         arrays[name] = array.astype(array.dtype.newbyteorder("<"), copy=False)
     said = json.dumps({"version": FORMAT_VERSION, "metadata": dict(metadata)})
     replace_file(path, *_pieces(arrays, {_KEY: said}))
@@ -257,7 +257,7 @@ def _metadata(source: Path, header: str) -> dict[str, Any]:
         content = json.loads(header)
         version, metadata = content["version"], content["metadata"]
         if type(version) is not int or type(metadata) is not dict:
-            raise TypeError("version must be an integer and metadata an object")
+            raise TypeError("version, metadata: other types given; want an integer and an object")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{source} has a damaged trpo_fast header: {error}") from error
     if version > FORMAT_VERSION:

@@ -21,13 +21,13 @@ _MOST_COLUMNS = 2**48  # beyond what any memory has
 def _check_positive(name: str, value: float, *, finite: bool) -> float:
     number = as_double(value, name)
     if not number > 0 or (finite and not np.isfinite(number)):
-        raise ValueError(f"{name} must be positive{' and finite' if finite else ''}, got {value!r}")
+        raise ValueError(f"{name}: {value!r} given; want a {'finite ' if finite else ''}number > 0")
     return number
 
 
 def _check_size(name: str, value: int) -> int:
     if not 1 <= value <= _MOST_COLUMNS:
-        raise ValueError(f"{name} must be {'at least 1' if value < 1 else 'at most 2**48'}, got {in_words(value)}")
+        raise ValueError(f"{name}: {in_words(value)} given; want {'at least 1' if value < 1 else 'at most 2**48'}")
     return value
 
 
@@ -60,13 +60,13 @@ class _Moments:
         arrays = {}
         for name, wanted in (("count", ()), ("mean", self.mean.shape), ("m2", self.m2.shape)):
             if name not in state:
-                raise ValueError(f"state of a normalizer lacks {name!r}, got {sorted(state)}")
+                raise ValueError(f"state of a normalizer: {sorted(state)} given; want {name!r}, too")
             array = np.asarray(state[name], dtype=np.float64)
             if array.shape != wanted:
-                raise ValueError(f"state[{name!r}] must have shape {wanted}, got {array.shape}")
+                raise ValueError(f"state[{name!r}]: shape {array.shape} given; want {wanted}")
             if not np.isfinite(array).all() or (name != "mean" and (array < 0).any()):
                 wish = "finite" if name == "mean" else "finite and not negative"
-                raise ValueError(f"state[{name!r}] must be {wish}, got {array}")
+                raise ValueError(f"state[{name!r}]: {array} given; want {wish}")
             arrays[name] = array
         self.count = float(arrays["count"])
         self.mean[...] = arrays["mean"]
@@ -111,7 +111,7 @@ class ObservationNormalizer:
     ) -> None:
         _check_size("size", size)
         if columns is not None and (np.shape(columns) != (size,) or np.asarray(columns).dtype != np.bool_):
-            raise ValueError(f"columns must be bools of shape ({size},), got {columns!r}")
+            raise ValueError(f"columns: {columns!r} given; want bools of shape ({size},)")
         self.clip: Any = _check_positive("clip", clip, finite=False)
         if unclipped is not None and unclipped.any():
             self.clip = np.where(unclipped, np.inf, self.clip)
@@ -181,7 +181,7 @@ class RewardScaler:
     def __init__(self, num_envs: int, gamma: float, clip: float = 10.0, epsilon: float = 1e-8) -> None:
         self._num_envs = _check_size("num_envs", num_envs)
         if not 0 <= gamma <= 1:
-            raise ValueError(f"gamma must be in [0, 1], got {in_words(gamma)}")
+            raise ValueError(f"gamma: {in_words(gamma)} given; want a number in [0, 1]")
         self.gamma = float(gamma)
         self.clip = _check_positive("clip", clip, finite=False)
         self.epsilon = _check_positive("epsilon", epsilon, finite=True)

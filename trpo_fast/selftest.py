@@ -264,7 +264,7 @@ def failures(checks: Sequence[Check]) -> Iterator[str]:
                 continue
             print(f"{isa:<10} {dtype}  {check.name:<24} {error:.1e} (at most {allowed:.0e})", flush=True)
             if not error <= allowed:  # a NaN is wrong, too
-                yield f"{isa} {dtype} {check.name}: off by {error:.1e}, wanted at most {allowed:.0e}"
+                yield f"{isa} {dtype} {check.name}: off by {error:.1e}; want at most {allowed:.0e}"
 
 
 def _run_all() -> int:

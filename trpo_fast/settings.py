@@ -48,7 +48,7 @@ def required(name: str, value: Any, rule: Rule) -> Any:
     try:
         return rule.convert(value)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: wanted {rule.want}, got {in_words(value)}") from None
+        raise type(error)(f"{name}: {in_words(value)} given; want {rule.want}") from None
 
 
 def real(want: str, accepts: Callable[[float], bool]) -> Rule:

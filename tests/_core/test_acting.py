@@ -152,8 +152,8 @@ def test_the_environments_actions_may_not_be_the_policys_own(distribution):
         ({"action_scale": np.zeros(2), "action_offset": np.zeros(3)}, "action_scale"),
         ({"action_scale": np.zeros(3), "action_offset": np.zeros(2)}, "action_offset"),
         ({"action_scale": np.zeros(3)}, "action_offset"),
-        ({"action_low": np.ones(3), "action_high": np.array([1.0, 2.0, 0.0])}, "action_low: wanted .*at most"),
-        ({"action_low": np.full(3, np.nan), "action_high": np.ones(3)}, "action_low: wanted .*at most"),
+        ({"action_low": np.ones(3), "action_high": np.array([1.0, 2.0, 0.0])}, "action_low: .*want .*at most"),
+        ({"action_low": np.full(3, np.nan), "action_high": np.ones(3)}, "action_low: .*want .*at most"),
         ({"action_scale": np.full(3, np.nan), "action_offset": np.zeros(3)}, "action_scale: .*not finite"),
         ({"observation_mean": np.zeros(5), "observation_scale": np.full(5, np.nan)}, "observation_scale: .*not finite"),
     ],
@@ -260,7 +260,7 @@ def test_gaussian_actions_refuse_what_does_not_fit_by_name():
         gaussian_actions(means, log_std, means)
     with pytest.raises(ValueError, match="log_std: item 1 is 400"):
         gaussian_actions(means, np.array([0.0, 400.0, 0.0]), noise)
-    with pytest.raises(ValueError, match="means: wanted 1 to"):
+    with pytest.raises(ValueError, match=r"means: .*want 1 to"):
         gaussian_actions(np.zeros((4, 0)), np.zeros(0), np.zeros((4, 0)))
 
 

@@ -182,7 +182,7 @@ def test_a_fit_of_bf16_products_ends_at_the_loss_of_the_exact_one(portable_bfloa
 def test_bf16_products_of_a_fit_are_refused_by_name_where_there_are_none():
     library.choose_bfloat16("portable")
     try:
-        with pytest.raises(TypeError, match="bfloat16: got a kernel of float64, wanted float32"):
+        with pytest.raises(TypeError, match="bfloat16: a kernel of float64 given; want float32"):
             Fit(np.float64).run(bfloat16=True)
     finally:
         library.choose_bfloat16(None)
@@ -407,7 +407,7 @@ def test_an_order_that_leaves_the_rows_is_refused_and_leaves_everything_as_it_wa
     before = [array.tobytes() for array in fit.state]
     order = np.tile(np.arange(50), (3, 1))
     order[1, 7] = row
-    with pytest.raises(ValueError, match=f"order: epoch 1 holds {row} at 7, wanted rows 0 to 49"):
+    with pytest.raises(ValueError, match=f"order: epoch 1 holds {row} at 7; want rows 0 to 49"):
         fit.kernel.fit(*fit.state, fit.observations, fit.returns, **keyless(fit, order=order))
     assert [array.tobytes() for array in fit.state] == before
 
@@ -433,7 +433,7 @@ def test_orders_and_losses_that_do_not_fit_are_named(settings, error, message):
 def test_a_second_moment_that_cannot_be_is_named():
     fit = Fit()
     fit.second_moment[3] = -1e-3
-    with pytest.raises(ValueError, match=r"second_moment: wanted numbers >= 0, got .*-0\.001"):
+    with pytest.raises(ValueError, match=r"second_moment: .*-0\.001.* given; want numbers >= 0"):
         fit.run()
 
 
@@ -446,10 +446,10 @@ def test_a_second_moment_that_cannot_be_is_named():
 )
 @pytest.mark.parametrize("width", [4.5, 4.0, "4", True, None])
 def test_widths_that_are_no_integers_are_named(make, width):
-    with pytest.raises(TypeError, match=f"widths: wanted integers, got {width!r}"):
+    with pytest.raises(TypeError, match=f"widths: {width!r}.* given; want integers"):
         make((width, 1))
 
 
 def test_a_count_of_adam_steps_leaves_room_for_the_next_ones():
-    with pytest.raises(ValueError, match="adam_step: wanted at most"):
+    with pytest.raises(ValueError, match=r"adam_step: .*want at most"):
         Fit().run(adam_step=2**63 - 1)

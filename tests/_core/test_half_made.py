@@ -161,9 +161,9 @@ def test_no_operator_that_is_half_made_multiplies(cls, way):
         half.matmat(np.zeros((0, 1)))
     with pytest.raises(ValueError, match=r"wanted.*\(0,\)"):
         half.matvec(np.zeros(3))
-    with pytest.raises(ValueError, match="A: wanted size 3"):
+    with pytest.raises(ValueError, match=r"A: .*want size 3"):
         conjugate_gradient(half, np.ones(3))
-    with pytest.raises(ValueError, match="preconditioner: wanted size 3"):
+    with pytest.raises(ValueError, match=r"preconditioner: .*want size 3"):
         conjugate_gradient(np.eye(3), np.ones(3), preconditioner=half)
 
 

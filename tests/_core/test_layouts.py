@@ -20,8 +20,8 @@ def test_an_action_outside_the_choices_is_refused(actions):
             lambda s: s.masks.__setitem__((7, slice(2, 4)), False),
             "action_masks: row 7, component 1 forbids every choice",
         ),
-        (lambda s: s.actions.__setitem__((9, 1), 2), "actions: row 9, component 1 holds 2; wanted 0 to 1"),
-        (lambda s: s.actions.__setitem__((9, 1), -1), "actions: row 9, component 1 holds -1; wanted 0 to 1"),
+        (lambda s: s.actions.__setitem__((9, 1), 2), "actions: row 9, component 1 holds 2; want 0 to 1"),
+        (lambda s: s.actions.__setitem__((9, 1), -1), "actions: row 9, component 1 holds -1; want 0 to 1"),
         (
             lambda s: s.masks.__setitem__((3, slice(0, 2)), np.arange(2) != s.actions[3, 0]),
             r"actions: row 3, component 0 holds \d, which its mask forbids",
@@ -58,9 +58,9 @@ def test_a_log_std_that_overflows_is_named_and_never_becomes_nan(dtype, value):
     s = Setting(dtype=dtype)
     before = s.theta.copy()
     s.theta[1] = value
-    with pytest.raises(ValueError, match=f"log_std: item 1 is {value}; wanted -"):
+    with pytest.raises(ValueError, match=f"log_std: item 1 is {value}; want -"):
         s.bind()
-    with pytest.raises(ValueError, match=f"log_std: item 1 is {value}; wanted -"):
+    with pytest.raises(ValueError, match=f"log_std: item 1 is {value}; want -"):
         Actor(s.kernel, s.theta).act(s.observations, 0, *outputs_for(s))
     improvement, kl = s.bind(parameters=before).evaluate(s.theta)
     assert not (improvement > 0 and kl <= 0.01)

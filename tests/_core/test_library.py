@@ -245,7 +245,7 @@ def test_elementary_misuse_is_named():
     ):
         library.elementary("cubic", np.ones(3))
     for x in ([1.0], np.ones(3, np.float16), np.ones(3, np.int64), None):
-        with pytest.raises(TypeError, match="x: wanted a float32 or float64 array"):
+        with pytest.raises(TypeError, match=r"x: .*want a float32 or float64 array"):
             library.elementary("tanh", x)
 
 
@@ -347,14 +347,14 @@ def test_the_number_of_threads_can_be_set(restored_threads):
 
 @pytest.mark.parametrize("count", [0, -1, 257, 10_000, 2**40])
 def test_a_number_of_threads_out_of_range_is_named(count, restored_threads):
-    with pytest.raises(ValueError, match=f"count: wanted 1 to 256 threads, got {count}"):
+    with pytest.raises(ValueError, match=f"count: {count}.* given; want 1 to 256 threads"):
         set_num_threads(count)
     assert get_num_threads() == restored_threads
 
 
 @pytest.mark.parametrize("count", [True, 1.5, 2.0, "2", [2]])
 def test_a_number_of_threads_that_is_no_integer_is_named(count, restored_threads):
-    with pytest.raises(TypeError, match="count: wanted an integer or None, got"):
+    with pytest.raises(TypeError, match=r"count: .* given; want an integer or None"):
         set_num_threads(count)
     assert get_num_threads() == restored_threads
 

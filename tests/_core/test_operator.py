@@ -194,10 +194,10 @@ def test_a_callables_exception_reaches_the_caller():
         (lambda: DenseOperator(np.ones((6, 6))[::2, ::2]), ValueError, "matrix: .*contiguous"),
         (lambda: CallableOperator(3, 3, np.float64), TypeError, "function: .*int"),
         (lambda: CallableOperator(abs, -1, np.float64), ValueError, "size: .*-1"),
-        (lambda: CallableOperator(abs, 3.0, np.float64), TypeError, "size: wanted an integer, got 3.0"),
-        (lambda: CallableOperator(abs, "3", np.float64), TypeError, "size: wanted an integer, got '3'"),
-        (lambda: CallableOperator(abs, None, np.float64), TypeError, "size: wanted an integer, got None"),
-        (lambda: CallableOperator(abs, True, np.float64), TypeError, "size: wanted an integer, got True"),
+        (lambda: CallableOperator(abs, 3.0, np.float64), TypeError, "size: 3.0.* given; want an integer"),
+        (lambda: CallableOperator(abs, "3", np.float64), TypeError, "size: '3'.* given; want an integer"),
+        (lambda: CallableOperator(abs, None, np.float64), TypeError, "size: None.* given; want an integer"),
+        (lambda: CallableOperator(abs, True, np.float64), TypeError, "size: True.* given; want an integer"),
         (lambda: CallableOperator(abs, 3, np.int32), TypeError, "dtype: .*int32"),
         (FisherOperator, TypeError, "fisher_operator"),
     ],
@@ -228,21 +228,21 @@ def test_arrays_that_do_not_fit_are_named(kind):
     n = A.size
     good, free = np.ones(n), np.empty(n)
     for v in (np.ones(n - 1), np.ones((n, 1)), np.ones(n, np.float32), np.ones(2 * n)[::2], good.tolist(), None):
-        with pytest.raises((TypeError, ValueError), match=r"v: wanted a C-contiguous float64 array of shape \(\d+,\)"):
+        with pytest.raises((TypeError, ValueError), match=r"v: .*want a C-contiguous float64 array of shape \(\d+,\)"):
             A.matvec(v, free)
     for v in (np.ones(n - 1), np.ones((1, n)), np.ones((n, 1, 1)), 1.0):
-        with pytest.raises(ValueError, match=r"v: wanted a .* float64 array of shape \(\d+,\)"):
+        with pytest.raises(ValueError, match=r"v: .*want a .* float64 array of shape \(\d+,\)"):
             A.matvec(v)
     for v in (None, good * 1j, ["a"] * n):
-        with pytest.raises(TypeError, match="v: wanted real numbers, got"):
+        with pytest.raises(TypeError, match=r"v: .* given; want real numbers"):
             A.matvec(v)
     for V in (good, np.ones((n + 1, 2)), np.ones((1, n, 1))):
-        with pytest.raises(ValueError, match=r"V: wanted shape \(\d+, k\)"):
+        with pytest.raises(ValueError, match=r"V: .*want \(\d+, k\)"):
             A.matmat(V)
-    with pytest.raises(TypeError, match="V: wanted real numbers, got complex128"):
+    with pytest.raises(TypeError, match=r"V: complex128.* given; want real numbers"):
         A @ np.ones((n, 2), complex)
     for out in (np.ones(n - 1), np.ones((n, 1)), np.ones(n, np.float32), np.ones(2 * n)[::2], read_only(np.ones(n))):
-        with pytest.raises((TypeError, ValueError), match="out: wanted a C-contiguous writable float64 array"):
+        with pytest.raises((TypeError, ValueError), match=r"out: .*want a C-contiguous writable float64 array"):
             A.matvec(good, out)
     both = np.ones(n + 1)
     for out in (both[:n], both[1:]):
@@ -254,10 +254,10 @@ def test_arrays_that_do_not_fit_are_named(kind):
 def test_what_has_no_buffer_or_no_alignment_is_named_like_the_rest():
     A, free = DenseOperator(np.eye(3)), np.empty(3)
     for v in (np.zeros(3, "M8[s]"), np.zeros(3, "m8[s]"), np.zeros(3, object), np.zeros(3, ">f8"), np.zeros(3, "V8")):
-        with pytest.raises(TypeError, match="v: wanted a C-contiguous float64 array"):
+        with pytest.raises(TypeError, match=r"v: .*want a C-contiguous float64 array"):
             A.matvec(v, free)
     between = np.zeros(25, np.uint8)[1:].view(np.float64)
-    with pytest.raises(ValueError, match=r"v: wanted .*, got float64 array of shape \(3,\) misaligned in memory"):
+    with pytest.raises(ValueError, match=r"v: float64 array of shape \(3,\) misaligned in memory.* given; want .*"):
         A.matvec(between, free)
 
 

@@ -172,7 +172,7 @@ def test_a_row_that_cannot_be_acted_on_is_named():
         ({"truncated": [[False] * E] * T}, TypeError, "truncated"),
         ({"raw": np.zeros((T, E, D), np.int32)}, TypeError, "raw.*int32"),
         ({"action_masks": np.zeros((T, E, 2), bool)}, ValueError, "action_masks: a gaussian"),
-        ({"env_action_dtype": np.int64}, TypeError, "env_action_dtype: wanted float32 or float64, got int64"),
+        ({"env_action_dtype": np.int64}, TypeError, "env_action_dtype: int64.* given; want float32 or float64"),
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else None,
 )
@@ -183,27 +183,27 @@ def test_arrays_that_do_not_fit_are_named(replace, error, words):
 
 @pytest.mark.parametrize("own", [slice(0, 0), slice(0, E, 2), slice(9, 12)])
 def test_copies_that_are_none_or_not_in_a_row_are_refused(own):
-    with pytest.raises(ValueError, match="own: wanted some of 7 copies in a row"):
+    with pytest.raises(ValueError, match=r"own: .*want some of 7 copies in a row"):
         Rollout().recorder(own)
 
 
 def test_rows_that_do_not_fit_are_named():
     r = Rollout("categorical", masked=True)
     recorder, masks = r.recorder(), r.masks[0]
-    with pytest.raises(TypeError, match="observations: wanted float64 as raw has it, got float32"):
+    with pytest.raises(TypeError, match=r"observations: float32.* given; want float64 as raw has it"):
         recorder.act(0, r.seen[0].astype(np.float32), masks)
     with pytest.raises(ValueError, match="observations"):
         recorder.act(0, r.seen[0, :3].copy(), masks)
-    with pytest.raises(ValueError, match="action_masks: wanted in this rollout"):
+    with pytest.raises(ValueError, match="action_masks: none given; want some in this rollout"):
         recorder.act(0, r.seen[0])
     with pytest.raises(ValueError, match="action_masks"):
         recorder.act(0, r.seen[0], masks[:, :2].copy())
-    with pytest.raises(ValueError, match="action_masks: not wanted"):
+    with pytest.raises(ValueError, match="action_masks: some given; want none"):
         Rollout().recorder().act(0, r.seen[0], masks)
     for t in (-1, T):
-        with pytest.raises(IndexError, match="t: wanted 0 to 4"):
+        with pytest.raises(IndexError, match=r"t: .*want 0 to 4"):
             recorder.act(t, r.seen[0], masks)
-        with pytest.raises(IndexError, match="t: wanted 0 to 4"):
+        with pytest.raises(IndexError, match=r"t: .*want 0 to 4"):
             recorder.record(t, np.zeros(E), np.zeros(E, bool), np.zeros(E, bool))
     with pytest.raises(TypeError, match="rewards"):
         recorder.record(0, np.zeros(E, np.float32), np.zeros(E, bool), np.zeros(E, bool))

@@ -155,7 +155,7 @@ def test_bad_arrays_are_named(name, value, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("rnn", 5, "float64"), "kind: wanted one of 'gru', 'lstm', got 'rnn'"),
+        (("rnn", 5, "float64"), "kind: 'rnn'.* given; want one of 'gru', 'lstm'"),
         (("gru", 0, "float64"), "units"),
         (("gru", 2**24 + 1, "float64"), "units"),
         (("gru", 2.5, "float64"), "units"),

@@ -145,7 +145,7 @@ def test_another_number_of_actions_or_copies_is_refused(count):
     loop.methods = loop.methods[:1]
     with pytest.raises(ValueError, match="actions: 2 given"):
         loop.step([None] * 2)
-    with pytest.raises(ValueError, match=r"rewards: wanted .* of shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"rewards: .*want .* of shape \(2,\)"):
         CopyLoop(
             np.zeros((2, 3)), np.zeros(3), np.zeros(2, bool), np.zeros(2, bool), shape=(3,), gather=False, other=print
         )

@@ -39,7 +39,7 @@ def test_our_own_variable_wins():
 def test_our_own_variable_is_refused_by_name_where_it_is_no_count(value):
     done = threads_with(TRPO_FAST_NUM_THREADS=value)
     assert done.returncode != 0
-    assert f"ImportError: TRPO_FAST_NUM_THREADS='{value}' given; wanted 1 to 256" in done.stderr
+    assert f"ImportError: TRPO_FAST_NUM_THREADS='{value}' given; want 1 to 256" in done.stderr
 
 
 @pytest.mark.parametrize(

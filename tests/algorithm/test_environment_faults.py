@@ -236,7 +236,7 @@ def test_vector_rewards_are_named_with_the_wrapper_that_helps(make_agent):
             observation, reward, *others = super().step(action)
             return observation, np.array([reward, -1.0]), *others
 
-    with pytest.raises(TypeError, match=r"reward of environment 0 must be a number.*LinearReward"):
+    with pytest.raises(TypeError, match=r"reward of environment 0: .* given; want a number.*LinearReward"):
         make_agent(Objectives).learn(STEPS)
 
 

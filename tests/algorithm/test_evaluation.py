@@ -42,7 +42,7 @@ class Clockwork:
         return Result(np.zeros((self.num_envs, 1)), rewards, self.ended.copy(), np.zeros(self.num_envs, bool))
 
 
-class Player:
+class Actor:
     state = None
 
     def act(self, observations, step, *, deterministic, action_masks, state, episode_starts):
@@ -51,7 +51,7 @@ class Player:
 
 @pytest.mark.parametrize("mode", [gym.vector.AutoresetMode.SAME_STEP, gym.vector.AutoresetMode.NEXT_STEP])
 def test_quotas_keep_short_episodes_from_being_over_represented(mode):
-    result = play_episodes(Clockwork([1, 10, 100], mode), Player(), 6, deterministic=True, seed=0, max_steps=999)
+    result = play_episodes(Clockwork([1, 10, 100], mode), Actor(), 6, deterministic=True, seed=0, max_steps=999)
     assert result.lengths.tolist() == [1, 1, 10, 10, 100, 100]
     assert result.returns.tolist() == [1, 1, 20, 20, 300, 300]
     assert result.mean == pytest.approx(107.0)
@@ -59,7 +59,7 @@ def test_quotas_keep_short_episodes_from_being_over_represented(mode):
 
 @pytest.mark.parametrize("episodes", [1, 2, 3, 4, 5, 7])
 def test_exactly_the_episodes_asked_for_are_played(episodes):
-    result = play_episodes(Clockwork([2, 3, 4]), Player(), episodes, deterministic=True, seed=0, max_steps=999)
+    result = play_episodes(Clockwork([2, 3, 4]), Actor(), episodes, deterministic=True, seed=0, max_steps=999)
     assert len(result.returns) == len(result.lengths) == episodes
 
 
@@ -76,8 +76,8 @@ def test_reward_that_is_not_finite_is_refused_by_environment_and_step(mode, valu
         return result
 
     environments.step = step
-    with pytest.raises(ValueError, match=f"reward of environment 1 at step 4 must be finite, got {value}"):
-        play_episodes(environments, Player(), 6, deterministic=True, seed=0, max_steps=999)
+    with pytest.raises(ValueError, match=f"reward of environment 1 at step 4: {value} given; want finite"):
+        play_episodes(environments, Actor(), 6, deterministic=True, seed=0, max_steps=999)
 
 
 def test_reward_of_a_dummy_row_may_be_anything():
@@ -91,7 +91,7 @@ def test_reward_of_a_dummy_row_may_be_anything():
         return result
 
     environments.step = step
-    assert play_episodes(environments, Player(), 3, deterministic=True, seed=0, max_steps=999).returns.tolist() == [
+    assert play_episodes(environments, Actor(), 3, deterministic=True, seed=0, max_steps=999).returns.tolist() == [
         3,
         3,
         3,
@@ -101,8 +101,8 @@ def test_reward_of_a_dummy_row_may_be_anything():
 @pytest.mark.parametrize(
     ("length", "reward", "message"),
     [
-        (3, 1e308, r"return of environment 0 at step 1 must be finite, got inf"),
-        (1, 1.5e308, r"mean and std of the returns must be finite"),
+        (3, 1e308, r"return of environment 0 at step 1: inf given; want finite"),
+        (1, 1.5e308, r"mean and std of the returns: .* given; want finite"),
     ],
 )
 def test_overflow_is_refused_by_what_overflowed(length, reward, message):
@@ -116,12 +116,12 @@ def test_overflow_is_refused_by_what_overflowed(length, reward, message):
 
     environments.step = step
     with pytest.raises(ValueError, match=message):
-        play_episodes(environments, Player(), 2, deterministic=True, seed=0, max_steps=999)
+        play_episodes(environments, Actor(), 2, deterministic=True, seed=0, max_steps=999)
 
 
 def test_dummy_rows_count_in_no_return_and_no_length():
     result = play_episodes(
-        Clockwork([3], gym.vector.AutoresetMode.NEXT_STEP), Player(), 3, deterministic=True, seed=0, max_steps=999
+        Clockwork([3], gym.vector.AutoresetMode.NEXT_STEP), Actor(), 3, deterministic=True, seed=0, max_steps=999
     )
     assert result.lengths.tolist() == [3, 3, 3]
     assert result.returns.tolist() == [3, 3, 3]
@@ -130,7 +130,7 @@ def test_dummy_rows_count_in_no_return_and_no_length():
 @pytest.mark.parametrize("mode", [gym.vector.AutoresetMode.SAME_STEP, gym.vector.AutoresetMode.NEXT_STEP])
 def test_episodes_without_an_end_are_left_and_said_and_every_episode_asked_for_is_played(mode):
     environments = Clockwork([3, 10**9, 10], mode)
-    result = play_episodes(environments, Player(), 8, deterministic=True, seed=7, max_steps=10)
+    result = play_episodes(environments, Actor(), 8, deterministic=True, seed=7, max_steps=10)
     assert result.finished.tolist() == [True, True, False, False, False, True, True, True]
     assert result.lengths.tolist() == [3, 3, 10, 10, 10, 10, 10, 10]
     assert result.returns.tolist() == [3, 3, 20, 20, 20, 30, 30, 30]
@@ -144,7 +144,7 @@ def test_episodes_without_an_end_are_left_and_said_and_every_episode_asked_for_i
 
 def test_limit_that_no_episode_reaches_changes_nothing():
     results = [
-        play_episodes(Clockwork([1, 10, 100]), Player(), 6, deterministic=True, seed=0, max_steps=limit)
+        play_episodes(Clockwork([1, 10, 100]), Actor(), 6, deterministic=True, seed=0, max_steps=limit)
         for limit in (100, 10**6)
     ]
     assert all(np.array_equal(one, other) for one, other in zip(*results, strict=True))

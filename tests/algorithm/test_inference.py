@@ -28,9 +28,9 @@ def test_log_probs_of_predicted_actions_are_those_that_they_were_drawn_with(spac
         if hasattr(agent.policy, "log_std"):
             agent.policy.log_std -= 3.0  # no draw is beyond the box, and clipped
     samples, batch = observations_of(agent, 6)
-    player = agent._inference._player
+    actor = agent._inference._actor
     actions, _ = agent.predict(batch)
-    drawn = player._arrays[2].copy()  # log-probabilities of the policy's own numbers
+    drawn = actor._arrays[2].copy()  # log-probabilities of the policy's own numbers
     found = agent.log_probs(batch, actions)
     assert found.shape == (6,) and found.dtype == np.float64
     np.testing.assert_allclose(found, drawn, rtol=1e-3, atol=1e-3)  # a float32 action of a wide box is rounded

@@ -201,4 +201,4 @@ def test_an_instruction_set_that_is_not_there_is_one_line(tmp_path, command):
     )
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("trpo-fast: error: TRPO_FAST_ISA='x86-64-v9' is not available here; wanted one of ")
+    assert line.startswith("trpo-fast: error: TRPO_FAST_ISA='x86-64-v9' is not available here; want one of ")

@@ -343,16 +343,16 @@ LAYERS: dict[str, Entry] = {
     "BatchNorm1d in evaluation mode": Entry(evaluating(between(lambda: nn.BatchNorm1d(6)))),
     "BatchNorm1d in training mode": Entry(
         between(lambda: nn.BatchNorm1d(6)),
-        refused=LAYER.format("a BatchNorm1d in training mode, mixes the rows of a batch, wanted policy.eval() before"),
+        refused=LAYER.format("a BatchNorm1d in training mode, mixes the rows of a batch; want policy.eval() before"),
     ),
     "BatchNorm1d with track_running_stats=False": Entry(
         evaluating(between(lambda: nn.BatchNorm1d(6, track_running_stats=False))),
-        refused=LAYER.format("a BatchNorm1d in evaluation mode, mixes the rows of a batch, wanted LayerNorm or GroupN"),
+        refused=LAYER.format("a BatchNorm1d in evaluation mode, mixes the rows of a batch; want LayerNorm or GroupN"),
     ),
     "Dropout in evaluation mode": Entry(evaluating(between(lambda: nn.Dropout(0.5)))),
     "Dropout in training mode": Entry(
         between(lambda: nn.Dropout(0.5)),
-        refused=LAYER.format("a Dropout in training mode, draws random numbers, wanted policy.eval() before it is giv"),
+        refused=LAYER.format("a Dropout in training mode, draws random numbers; want policy.eval() before it is giv"),
     ),
     "RReLU in training mode": Entry(
         between(nn.RReLU), refused=LAYER.format("a RReLU in training mode, draws random numbers")
@@ -413,7 +413,7 @@ LAYERS: dict[str, Entry] = {
     "Embedding with padding_idx": Entry(numbered(lambda: nn.Embedding(7, 3, padding_idx=0))),
     "Embedding with sparse=True": Entry(
         numbered(lambda: nn.Embedding(7, 3, sparse=True)),
-        refused="policy: 'body.0.parts.0', a Embedding, has sparse gradients, wanted sparse=False",
+        refused="policy: 'body.0.parts.0', a Embedding, has sparse gradients; want sparse=False",
     ),
     "EmbeddingBag, sum": Entry(
         numbered(lambda: nn.EmbeddingBag(7, 3, mode="sum")), refused=SECOND.format("'body.0.parts.0', a EmbeddingBag,")
@@ -441,21 +441,21 @@ FORMS: dict[str, Entry] = {
     ),
     "parametrizations.spectral_norm in training mode": Entry(
         between(lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(6, 6))),
-        refused="a _SpectralNorm in training mode, iterates at every pass, wanted policy.eval() before it is given",
+        refused="a _SpectralNorm in training mode, iterates at every pass; want policy.eval() before it is given",
     ),
     "utils.spectral_norm in evaluation mode": Entry(
         evaluating(between(lambda: nn.utils.spectral_norm(nn.Linear(6, 6))))
     ),
     "utils.spectral_norm in training mode": Entry(
         between(lambda: nn.utils.spectral_norm(nn.Linear(6, 6))),
-        refused=LAYER.format("a Linear in training mode, iterates at every pass, wanted policy.eval() before it is"),
+        refused=LAYER.format("a Linear in training mode, iterates at every pass; want policy.eval() before it is"),
     ),
     "tied parameters": Entry(tied),
     "frozen parameters": Entry(frozen),
     "unused parameters": Entry(unused),
     "complex parameters": Entry(
         between(lambda: Scaled(lambda x, scale: (x * scale).real, dtype=torch.complex128)),
-        refused="module: parameter 'body.1.scale' is torch.complex128, wanted torch.float32 or torch.float64",
+        refused="module: parameter 'body.1.scale' is torch.complex128; want torch.float32 or torch.float64",
     ),
     "complex numbers inside": Entry(of_function(lambda x: torch.fft.rfft(x).abs().repeat(1, 2)[:, :6])),
     "checkpointing": Entry(of_function(lambda x, layer: checkpoint(layer, x, use_reentrant=False), lambda: gated(6))),
@@ -474,7 +474,7 @@ FORMS: dict[str, Entry] = {
     "module.compile()": Entry(compiled_in_place),
     "TorchScript": Entry(
         body(lambda: [torch.jit.trace(nn.Linear(4, 3), torch.zeros(1, 4))]),
-        refused="policy: 'body.0', a TopLevelTracedModule, compiled to TorchScript, wanted the module",
+        refused="policy: 'body.0', a TopLevelTracedModule, compiled to TorchScript; want the module",
     ),
     "a function of one's own": Entry(of_function(Cubed.apply)),
     "a function that is marked once_differentiable": Entry(of_function(Once.apply), refused=BACKWARD.format("Once")),

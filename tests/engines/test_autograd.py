@@ -270,7 +270,7 @@ def test_masks_for_a_policy_without_choices_are_refused():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda outputs: outputs, TypeError, "forward returned Tensor, wanted a torch.distributions.Distribution"),
+        (lambda outputs: outputs, TypeError, "forward returned Tensor; want a torch.distributions.Distribution"),
         (lambda outputs: Normal(outputs, 1.0), ValueError, r"batch shape \(24, 3\) for 24 .*Independent"),
     ],
 )
@@ -340,9 +340,9 @@ def test_the_fisher_operator_of_some_rows_is_that_of_a_batch_of_them(head):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (np.array([0.0, 1.0]), r"rows: got shape \(2,\) of float64"),
-        (np.zeros((1, 1), np.int64), r"rows: got shape \(1, 1\)"),
-        (np.empty(0, np.int64), r"rows: got shape \(0,\)"),
+        (np.array([0.0, 1.0]), r"rows: shape \(2,\) of float64"),
+        (np.zeros((1, 1), np.int64), r"rows: shape \(1, 1\)"),
+        (np.empty(0, np.int64), r"rows: shape \(0,\)"),
         (np.array([1, 0]), "sorted indices of the 24 bound samples, each once"),
         (np.array([1, 1]), "each once"),
         (np.array([-1, 1]), "sorted indices"),
@@ -395,7 +395,7 @@ def test_the_entropy_bonus_is_in_gradient_and_improvement(head):
 def test_an_entropy_bonus_that_cannot_be_is_named():
     case = make_case()
     engine = make_engine(case.policy, "autograd")
-    with pytest.raises(ValueError, match="entropy_coefficient: got nan"):
+    with pytest.raises(ValueError, match="entropy_coefficient: nan"):
         engine.bind(case.batch(), entropy_coefficient=np.nan)
 
     def mixture(outputs):
@@ -405,7 +405,7 @@ def test_an_entropy_bonus_that_cannot_be_is_named():
     batch = Batch(np.zeros((ROWS, 4)), np.zeros(ROWS), np.ones(ROWS))
     engine.bind(batch)
     with pytest.raises(
-        ValueError, match=r"entropy_coefficient: got 0\.1 for a policy that returns a MixtureSameFamily"
+        ValueError, match=r"entropy_coefficient: 0\.1 given for a policy that returns a MixtureSameFamily"
     ):
         engine.bind(batch, entropy_coefficient=0.1)
 

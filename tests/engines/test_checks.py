@@ -58,11 +58,11 @@ def test_the_fisher_matrix_takes_every_array(given):
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        (OBSERVATIONS[:0], ValueError, r"observations: got shape \(0, 4\), wanted \(B, ...\) with B >= 1"),
-        (3.0, ValueError, r"observations: got shape \(\), wanted"),
-        (None, TypeError, "observations: got NoneType of object, wanted numbers"),
-        (OBSERVATIONS + 0j, TypeError, "observations: got ndarray of complex128, wanted numbers"),
-        ([[1.0, 2.0], [3.0]], ValueError, "observations: .*wanted rows of one shape"),
+        (OBSERVATIONS[:0], ValueError, r"observations: shape \(0, 4\) given; want \(B, ...\) with B >= 1"),
+        (3.0, ValueError, r"observations: shape \(\) given; want"),
+        (None, TypeError, "observations: NoneType of object given; want numbers"),
+        (OBSERVATIONS + 0j, TypeError, "observations: ndarray of complex128 given; want numbers"),
+        ([[1.0, 2.0], [3.0]], ValueError, "observations: .*want rows of one shape"),
         (np.ones((2, 5)), ValueError, r"policy: forward failed for observations of shape \(2, 5\)"),
     ],
 )
@@ -72,7 +72,7 @@ def test_the_fisher_matrix_names_what_is_wrong_with_its_observations(given, erro
 
 
 def test_the_fisher_matrix_refuses_what_an_engine_refuses():
-    with pytest.raises(TypeError, match=r"policy: got NoneType, wanted a torch\.nn\.Module"):
+    with pytest.raises(TypeError, match=r"policy: NoneType given; want a torch\.nn\.Module"):
         fisher_matrix(None, OBSERVATIONS)
     with pytest.raises(ValueError, match="policy: '0', a BatchNorm1d in training mode, mixes the rows"):
         fisher_matrix(nn.Sequential(nn.BatchNorm1d(4), categorical()), OBSERVATIONS)
@@ -116,7 +116,7 @@ def test_a_laplace_policy_has_a_fisher_matrix_and_learns():
     assert report.status == Status.SUCCESS
     assert 0.003 < report.kl <= 0.01
     with pytest.raises(
-        ValueError, match=r"linearization: got 'double_backward', wanted another .* a Laplace: the second"
+        ValueError, match=r"linearization: 'double_backward' given; want another .* a Laplace: the second"
     ):
         pinned = make_engine(policy, linearization="double_backward")
         pinned.bind(Batch(OBSERVATIONS.astype(np.float32), np.ones((6, 1)), np.ones(6)))

@@ -211,5 +211,5 @@ def test_a_network_whose_outputs_overflow_is_a_status_and_leaves_the_parameters_
 def test_a_log_std_beyond_the_dtype_is_refused_by_name(value):
     case = make_case(dtype="float32")
     case.policy.flat.numpy[2] = value
-    with pytest.raises(ValueError, match=f"log_std: item 2 is {value}; wanted -43 to 43"):
+    with pytest.raises(ValueError, match=f"log_std: item 2 is {value}; want -43 to 43"):
         make_engine(case.policy).bind(case.batch())

@@ -205,11 +205,11 @@ def test_batches_are_of_the_policys_kind():
     policy = RecurrentPolicy("gru", SEEN, ACTIONS["gaussian"], units=6, seed=1)
     batch = batch_for(policy, ACTIONS["gaussian"])
     without = Batch(batch.observations, batch.actions, batch.advantages)
-    with pytest.raises(ValueError, match="sequences missing; wanted some"):
+    with pytest.raises(ValueError, match="no sequences given; want some"):
         make_engine(policy).bind(without)
     flat = nn.Sequential(nn.Linear(D, 2))
     flat.forward = lambda x: Independent(Normal(flat[0](x), 1.0), 1)
-    with pytest.raises(ValueError, match="sequences given; wanted none"):
+    with pytest.raises(ValueError, match="sequences given; want none"):
         make_engine(flat).bind(batch)
 
 
@@ -233,7 +233,7 @@ def test_sequences_that_do_not_fit_are_named(changed, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"kind": "rnn"}, "kind: got 'rnn'"),
+        ({"kind": "rnn"}, "kind: 'rnn'"),
         ({"units": 0}, "units"),
         ({"activation": "sine"}, "activation"),
         ({"hidden_sizes": (0,)}, "hidden_sizes"),
@@ -268,7 +268,7 @@ def test_a_fisher_matrix_of_rows_is_refused_for_what_remembers():
 
 def test_a_policy_that_was_moved_from_the_cpu_is_named():
     policy = RecurrentPolicy("gru", SEEN, ACTIONS["gaussian"], units=6).to("meta")
-    with pytest.raises(ValueError, match="policy: a RecurrentPolicy on meta, wanted the CPU"):
+    with pytest.raises(ValueError, match="policy: a RecurrentPolicy on meta; want the CPU"):
         policy(torch.zeros(T, E, D), torch.zeros(E, 6), torch.zeros(T, E, dtype=torch.bool))
 
 

@@ -119,8 +119,8 @@ def test_a_fit_in_another_thread_has_the_same_bits_and_leaves_the_module_usable(
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: nn.Linear(5, 1), ValueError, r"critic: forward returned shape \(100, 1\) for 100 .* wanted \(100,\)"),
-        (lambda: nn.LSTM(5, 1), TypeError, "critic: forward returned tuple, wanted a Tensor"),
+        (lambda: nn.Linear(5, 1), ValueError, r"critic: forward returned shape \(100, 1\) for 100 .* want \(100,\)"),
+        (lambda: nn.LSTM(5, 1), TypeError, "critic: forward returned tuple; want a Tensor"),
     ],
 )
 def test_what_is_no_value_for_each_row_is_named(make, error, message):

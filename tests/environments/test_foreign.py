@@ -534,11 +534,11 @@ def test_tensors_of_a_device_are_refused_by_name():
 @pytest.mark.parametrize(
     ("position", "shape", "message"),
     [
-        (1, (2, 1), r"rewards must have shape \(2,\), one for each environment; step returned \(2, 1\)$"),
-        (1, (), r"rewards must have shape \(2,\), one for each environment; step returned \(\)$"),
-        (1, (2, 3), r"step returned \(2, 3\); several objectives have to become one$"),
-        (2, (2, 1), r"terminated must have shape \(2,\)"),
-        (3, (), r"truncated must have shape \(2,\)"),
+        (1, (2, 1), r"rewards: shape \(2, 1\) returned by step; want \(2,\), one for each environment$"),
+        (1, (), r"rewards: shape \(\) returned by step; want \(2,\), one for each environment$"),
+        (1, (2, 3), r"shape \(2, 3\) returned by step.*; several objectives have to become one$"),
+        (2, (2, 1), r"terminated: .* returned by step; want \(2,\)"),
+        (3, (), r"truncated: .* returned by step; want \(2,\)"),
     ],
 )
 def test_rewards_and_flags_of_another_shape_are_named(position, shape, message):

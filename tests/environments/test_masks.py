@@ -14,7 +14,7 @@ from gymnasium.wrappers import TimeLimit
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from tests.rollout.toys import Gate, LuckyEngine, Walk, copies_of, make_environments
-from trpo_fast.algorithm.acting import Player
+from trpo_fast.algorithm.acting import AgentActor
 from trpo_fast.algorithm.evaluation import play_episodes
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.rollout.collector import Collector
@@ -92,8 +92,8 @@ def test_masked_actions_never_reach_the_environment(space, flat, kind, source):
         rollout = collector.collect()
     assert rollout.action_masks.shape == (40, 3, MaskFormat(space).size)
     assert len(np.unique(rollout.action_masks.reshape(120, -1), axis=0)) > 3
-    player = Player(LuckyEngine(), space, None, seed=0, stream=0)
-    assert len(play_episodes(adapter, player, 6, deterministic=True, seed=0, max_steps=99).returns) == 6
+    actor = AgentActor(LuckyEngine(), space, None, seed=0, stream=0)
+    assert len(play_episodes(adapter, actor, 6, deterministic=True, seed=0, max_steps=99).returns) == 6
     adapter.close()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.rollout.toys import make_environments
 from trpo_fast.environments.observations import ObservationLayout
-from trpo_fast.environments.spaces import observation_size
+from trpo_fast.spaces.from_gymnasium import observation_size
 
 LEAVES = st.one_of(
     st.builds(
@@ -107,12 +107,12 @@ NESTED = Dict(a=Tuple([Discrete(3, start=1), Box(-1, 1, (2,))]), b=MultiBinary(2
         (
             {"a": (np.ones(3, int), np.zeros((2, 2))), "b": np.zeros((2, 2))},
             ValueError,
-            r"observations\['a'\]\[0\] must have shape \(2,\), as their space says; step returned \(3,\)",
+            r"observations\['a'\]\[0\]: shape \(3,\) returned by step; want \(2,\), as their space says",
         ),
         (
             {"a": (np.ones(2, int), np.zeros((2, 2))), "b": np.zeros((2, 3))},
             ValueError,
-            r"observations\['b'\] must have shape \(2, 2\)",
+            r"observations\['b'\]: .* returned by .*; want \(2, 2\)",
         ),
         (
             {"a": (np.array([1, 4]), np.zeros((2, 2))), "b": np.zeros((2, 2))},
@@ -127,7 +127,7 @@ NESTED = Dict(a=Tuple([Discrete(3, start=1), Box(-1, 1, (2,))]), b=MultiBinary(2
         (
             {"a": (np.array([1.0, 1.0]), np.zeros((2, 2))), "b": np.zeros((2, 2))},
             TypeError,
-            r"observations\['a'\]\[0\] must be int64, as its space says; .* returned float64",
+            r"observations\['a'\]\[0\]: float64 returned by .*; want int64, as its space says",
         ),
     ],
 )

@@ -94,22 +94,22 @@ class OfAnotherPackage:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"num_envs": 0}, ValueError, "num_envs must be at least 1, got 0"),
-        ({"num_envs": -2}, ValueError, "num_envs must be at least 1, got -2"),
-        ({"num_envs": 2.0}, TypeError, "num_envs must be an integer, got 2.0"),
-        ({"num_envs": True}, TypeError, "num_envs must be an integer, got True"),
+        ({"num_envs": 0}, ValueError, "num_envs: 0 given; want at least 1"),
+        ({"num_envs": -2}, ValueError, "num_envs: -2 given; want at least 1"),
+        ({"num_envs": 2.0}, TypeError, "num_envs: 2.0 given; want an integer"),
+        ({"num_envs": True}, TypeError, "num_envs: True given; want an integer"),
         (
             {"vectorization": "threads"},
             ValueError,
-            "one of sync, workers, async, vector, envpool, got 'threads'",
+            "'threads' given; want one of sync, workers, async, vector, envpool",
         ),
         ({"num_workers": 2}, ValueError, "num_workers: 2 given; want it with vectorization='workers' alone"),
-        ({"vectorization": "workers", "num_workers": 0}, ValueError, "num_workers must be at least 1, got 0"),
-        ({"vectorization": "vector"}, ValueError, "vectorization='vector' needs a registered id"),
-        ({"env_kwargs": 3}, TypeError, "env_kwargs must be a mapping from names to values, got 3"),
-        ({"env_kwargs": [("limit", 3)]}, TypeError, "env_kwargs must be a mapping"),
-        ({"env": 3}, TypeError, "env must be an id, a callable .*got 3"),
-        ({"env": Walk()}, TypeError, r"env must be an id, a callable .*got <.*Walk.*write lambda: Walk\(\.\.\.\)"),
+        ({"vectorization": "workers", "num_workers": 0}, ValueError, "num_workers: 0 given; want at least 1"),
+        ({"vectorization": "vector"}, ValueError, "vectorization='vector' given .*want a registered id"),
+        ({"env_kwargs": 3}, TypeError, "env_kwargs: 3 given; want a mapping from names to values"),
+        ({"env_kwargs": [("limit", 3)]}, TypeError, "env_kwargs: .* given; want a mapping"),
+        ({"env": 3}, TypeError, "env: 3 given; want an id, a callable "),
+        ({"env": Walk()}, TypeError, r"env: <.*Walk.* given; want an id, a callable .*write lambda: Walk\(\.\.\.\)"),
         ({"env": gymnasium.make("CartPole-v1")}, TypeError, r"write lambda: gymnasium\.make\('CartPole-v1'\)"),
         ({"env": OfAnotherPackage()}, TypeError, r"write lambda: OfAnotherPackage\(\.\.\.\)"),
         ({"env": "Pendulum-v1", "vectorization": "vector"}, ValueError, "Pendulum-v1 has no vector version"),
@@ -140,9 +140,9 @@ def test_unsupported_spaces_are_named():
     class Reader(Walk):
         observation_space = gymnasium.spaces.Dict(a=gymnasium.spaces.Text(5))
 
-    with pytest.raises(ValueError, match=r"action\['a'\]: its space must be .*got Text"):
+    with pytest.raises(ValueError, match=r"action\['a'\]: its space: Text.* given; want"):
         make_environments(Strange, num_envs=1)
-    with pytest.raises(ValueError, match=r"observation\['a'\]: its space must be .*got Text"):
+    with pytest.raises(ValueError, match=r"observation\['a'\]: its space: Text.* given; want"):
         make_environments(Reader, num_envs=1)
 
 
@@ -210,7 +210,7 @@ def test_what_cannot_be_made_again_says_why_and_what_is_wanted(make):
 
 def test_what_can_be_made_again_gives_no_reason_against_it():
     assert EnvironmentRecipe(Walk).reason_against_making_again is None
-    with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_envs: 0 given; want at least 1"):
         EnvironmentRecipe(Walk).make_again(0, like=spaces_of(Walk))
 
 

@@ -126,5 +126,5 @@ def test_imports_given_at_a_load_are_kept_in_the_next_file(file_with, roams, tmp
 @pytest.mark.parametrize("given", ["no", 1, None])
 def test_trust_is_a_bool_and_nothing_that_counts_as_true(given, tmp_path):
     TRPO("CartPole-v1", num_envs=1, steps_per_env=16).save(tmp_path / "a.trpo")
-    with pytest.raises(TypeError, match=r"trust_environment must be a bool, got "):
+    with pytest.raises(TypeError, match=r"trust_environment: .* given; want a bool"):
         TRPO.load(tmp_path / "a.trpo", trust_environment=given)

@@ -86,9 +86,9 @@ def test_truncation_without_final_observation_is_an_error(final):
 def test_autoreset_modes_are_refused_by_name():
     with pytest.raises(ValueError, match="autoreset mode DISABLED of SyncVectorEnv is not supported"):
         make_environments(SyncVectorEnv([Walk], autoreset_mode=DISABLED))
-    with pytest.raises(ValueError, match=r"metadata\['autoreset_mode'\] of Ending must be .*, got None"):
+    with pytest.raises(ValueError, match=r"metadata\['autoreset_mode'\] None given, of Ending; want "):
         make_environments(Ending(mode=None))
-    with pytest.raises(ValueError, match="got 'Sometimes'"):
+    with pytest.raises(ValueError, match="'Sometimes'"):
         make_environments(Ending(mode="Sometimes"))
     assert make_environments(Ending(mode="NextStep")).autoreset_mode is NEXT
 
@@ -104,7 +104,7 @@ def test_reset_of_another_shape_than_the_space_says_is_an_error():
         def reset(self, *, seed=None, options=None):
             return np.zeros((2, 5), np.float32), {}
 
-    with pytest.raises(ValueError, match=r"observations must have shape \(2, 2, 2\).*reset returned \(2, 5\)"):
+    with pytest.raises(ValueError, match=r"observations: shape \(2, 5\) returned by reset; want \(2, 2, 2\)"):
         make_environments(Liar()).reset(0)
 
 
@@ -320,7 +320,7 @@ def test_vector_environments_step_of_another_shape_is_an_error():
     adapter = make_environments(environment)
     adapter.reset(0)
     environment.step = lambda actions: (np.zeros((2, 4)), np.zeros(2), np.zeros(2, bool), np.zeros(2, bool), {})
-    with pytest.raises(ValueError, match=r"observations must have shape \(2, 2, 2\).*step returned \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"observations: shape \(2, 4\) returned by step; want \(2, 2, 2\)"):
         adapter.step(np.zeros((2, 2)))
 
 

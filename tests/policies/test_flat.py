@@ -243,5 +243,5 @@ def test_the_device_chooses_how_parameters_are_kept():
     assert type(flat_parameters(torch.nn.Linear(2, 1))) is FlatParameters
     module = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Linear(1, 1, device="meta"))
     for make in (flat_parameters, FlatParameters, GatheredParameters):
-        with pytest.raises(ValueError, match=r"parameter '1.weight' is on meta, wanted one device, cpu"):
+        with pytest.raises(ValueError, match=r"parameter '1.weight' is on meta; want one device, cpu"):
             make(module)

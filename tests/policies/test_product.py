@@ -80,12 +80,12 @@ def test_masks_reach_the_parts_that_have_choices():
     drawn = restricted.sample((500,))
     assert (drawn[..., 0] != 0).all() and (drawn[..., 3] != 1).all() and (drawn[..., 5] == 0).all()
     assert restricted.parts[1] is p.parts[1]
-    with pytest.raises(ValueError, match=r"action_masks: got shape \(4, 11\), wanted \(4, 12\)"):
+    with pytest.raises(ValueError, match=r"action_masks: shape \(4, 11\) given; want \(4, 12\)"):
         with_masks(p, masks[:, 1:])
     masks[2, :3] = False
     with pytest.raises(ValueError, match=r"action_masks: row 2 forbids every choice of component 0 of part 0"):
         with_masks(p, masks)
-    with pytest.raises(ValueError, match=r"action_masks: got shape \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"action_masks: shape \(4, 2\)"):
         with_masks(Product([p.parts[1]]), masks[:, :2])
 
 
@@ -97,14 +97,14 @@ def test_choices_alone_are_a_row_of_the_policys_floats():
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ([], ValueError, r"parts: got batch shapes \[\], wanted one \(B,\) of at least one"),
-        ([Normal(torch.zeros(2, 3), 1.0)], ValueError, r"parts: got batch shapes \[\(2, 3\)\], wanted one"),
+        ([], ValueError, r"parts: batch shapes \[\] given; want one \(B,\) of at least one"),
+        ([Normal(torch.zeros(2, 3), 1.0)], ValueError, r"parts: batch shapes \[\(2, 3\)\] given; want one"),
         (
             [Categorical(logits=torch.zeros(2, 3)), Normal(torch.zeros(4), 1.0)],
             ValueError,
-            r"parts: got batch shapes \[\(2,\), \(4,\)\]",
+            r"parts: batch shapes \[\(2,\), \(4,\)\]",
         ),
-        ([torch.zeros(2)], TypeError, r"parts: got Tensor among them, wanted torch distributions"),
+        ([torch.zeros(2)], TypeError, r"parts: Tensor given among them; want torch distributions"),
     ],
     ids=str,
 )

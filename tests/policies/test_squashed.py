@@ -111,7 +111,7 @@ def test_far_from_zero_too_just_the_probability_of_a_side_ends_there(low, high, 
     [(3, 3, "float64"), (0, 0, "float32"), (1000, 1001, "float32"), (1e9, 1e9 + 0.1, "float64")],
 )
 def test_sides_that_rounding_takes_for_one_are_refused_by_name(low, high, dtype):
-    message = r"low, high: got .* for dimension 1 in torch.float.., wanted sides that are at least 2\^20 roundings"
+    message = r"low, high: .* given for dimension 1 in torch.float..; want sides that are at least 2\^20 roundings"
     space = spaces.Box(np.array([-1.0, low]), np.array([1.0, high]), dtype=np.float64)
     with pytest.raises(ValueError, match=message):
         squashing(space, dtype=dtype)
@@ -126,7 +126,7 @@ def squashing(space, **options):
 
 @pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.Box(-np.inf, np.inf, (2,)), spaces.Box(0, np.inf, (1,))])
 def test_a_policy_squashes_into_finite_sides_alone(space):
-    with pytest.raises(ValueError, match=r"squash: got True for .*, wanted False, or a Box of finite sides"):
+    with pytest.raises(ValueError, match=r"squash: True for .* given; want False, or a Box of finite sides"):
         squashing(space)
 
 
@@ -146,7 +146,7 @@ def test_a_squashing_policy_acts_inside_its_box_and_has_a_mode():
     assert (sent == space.low).any()
     actor.act(rows[:1], 0, *(array[:1] for array in out), sent[:1], deterministic=True)
     assert space.contains(sent[0])
-    with pytest.raises(ValueError, match="action_map: got 'affine', wanted 'clip' for a policy that squashes"):
+    with pytest.raises(ValueError, match="action_map: 'affine' given; want 'clip' for a policy that squashes"):
         engine.actor(space, action_map="affine")
 
 

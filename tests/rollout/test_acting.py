@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from tests import reference
 from tests.rollout.toys import Walk, copies_of, follow, make_environments, walks
-from trpo_fast.algorithm.acting import Player
+from trpo_fast.algorithm.acting import AgentActor
 from trpo_fast.engines import make_engine
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.policies.mlp import MLPPolicy
@@ -145,7 +145,7 @@ def test_observation_that_is_not_finite_is_named_with_environment_and_step():
 
     adapter = make_environments(Lost, num_envs=3)
     engine = make_engine(MLPPolicy(adapter.observation_space, adapter.action_space, seed=1))
-    with pytest.raises(ValueError, match="observation of environment 1 at step 1 must be finite, got"):
+    with pytest.raises(ValueError, match=r"observation of environment 1 at step 1: .* given; want finite"):
         Collector(adapter, engine, steps_per_env=5, seed=5).collect()
 
 
@@ -177,7 +177,7 @@ def test_actions_that_overflow_are_noticed(playing):
     _, engine, collector = playing
     engine.parameters()[1:] = 3e38  # finite, unlike what they add up to
     engine.parameters_changed()
-    with pytest.raises(ValueError, match="action of environment 0 at step 5 must be finite, got"):
+    with pytest.raises(ValueError, match=r"action of environment 0 at step 5: .* given; want finite"):
         collector.collect()
 
 
@@ -203,12 +203,12 @@ def test_collecting_refuses_a_policy_of_another_dtype(playing):
 def test_a_player_acts_with_parameters_that_were_replaced_and_refuses_another_dtype(name):
     adapter = walks(2)
     policy = MLPPolicy(adapter.observation_space, adapter.action_space, seed=1)
-    player = Player(make_engine(policy, name), adapter.action_space, None, seed=0, stream=0)
+    actor = AgentActor(make_engine(policy, name), adapter.action_space, None, seed=0, stream=0)
     observations = np.ones((2, 3))
-    before = player.act(observations, 0, deterministic=True)
+    before = actor.act(observations, 0, deterministic=True)
     bias = policy.layers[-1].bias
     policy.layers[-1].bias = torch.nn.Parameter(bias.detach() + 0.25)
-    np.testing.assert_allclose(player.act(observations, 1, deterministic=True), before + 0.25, rtol=1e-6)
+    np.testing.assert_allclose(actor.act(observations, 1, deterministic=True), before + 0.25, rtol=1e-6)
     policy.double()
     with pytest.raises(ValueError, match="make another engine"):
-        player.act(observations, 2, deterministic=True)
+        actor.act(observations, 2, deterministic=True)

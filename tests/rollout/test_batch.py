@@ -50,23 +50,23 @@ def test_integer_actions_become_int64():
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"observations": np.zeros(6)}, ValueError, r"observations must have shape \(B, D\) with B >= 1, got \(6,\)"),
-        ({"observations": np.zeros((0, 3))}, ValueError, r"observations must .* got \(0, 3\)"),
-        ({"observations": np.zeros((6, 3), int)}, TypeError, "observations must be floating or uint8, got dtype int64"),
-        ({"observations": np.full((6, 3), np.nan)}, ValueError, r"observations must be finite, got nan at \(0, 0\)"),
-        ({"actions": np.zeros((5, 2))}, ValueError, r"actions must have shape \(6,\) or \(6, A\), got \(5, 2\)"),
-        ({"actions": np.zeros((6, 2, 2))}, ValueError, r"actions must have shape .* got \(6, 2, 2\)"),
-        ({"actions": np.zeros(6, bool)}, TypeError, "actions must be floating or integer, got dtype bool"),
-        ({"advantages": np.zeros((6, 1))}, ValueError, r"advantages must have shape \(6,\) .*, got \(6, 1\)"),
+        ({"observations": np.zeros(6)}, ValueError, r"observations: shape \(6,\) given; want \(B, D\) with B >= 1"),
+        ({"observations": np.zeros((0, 3))}, ValueError, r"observations: shape \(0, 3\) given; want .*"),
+        ({"observations": np.zeros((6, 3), int)}, TypeError, "observations: dtype int64 given; want floating or uint8"),
+        ({"observations": np.full((6, 3), np.nan)}, ValueError, r"observations: nan at \(0, 0\) given; want finite"),
+        ({"actions": np.zeros((5, 2))}, ValueError, r"actions: shape \(5, 2\) given; want \(6,\) or \(6, A\)"),
+        ({"actions": np.zeros((6, 2, 2))}, ValueError, r"actions: shape \(6, 2, 2\) given; want .*"),
+        ({"actions": np.zeros(6, bool)}, TypeError, "actions: dtype bool given; want floating or integer"),
+        ({"advantages": np.zeros((6, 1))}, ValueError, r"advantages: shape \(6, 1\) given; want \(6,\)"),
         (
             {"advantages": np.array([0, 0, np.inf, 0, 0, 0])},
             ValueError,
-            r"advantages must be finite, got inf at \(2,\)",
+            r"advantages: inf at \(2,\) given; want finite",
         ),
-        ({"log_probs": np.zeros(7)}, ValueError, r"log_probs must have shape \(6,\)"),
-        ({"action_masks": np.ones((6, 4))}, TypeError, "action_masks must be bool, got dtype float64"),
-        ({"action_masks": np.ones(6, bool)}, ValueError, r"action_masks must have shape \(6, K\), got \(6,\)"),
-        ({"advantages": torch.zeros(6, device="meta")}, ValueError, "advantages must be on the CPU, got .* meta"),
+        ({"log_probs": np.zeros(7)}, ValueError, r"log_probs: .* given; want \(6,\)"),
+        ({"action_masks": np.ones((6, 4))}, TypeError, "action_masks: dtype float64 given; want bool"),
+        ({"action_masks": np.ones(6, bool)}, ValueError, r"action_masks: shape \(6,\) given; want \(6, K\)"),
+        ({"advantages": torch.zeros(6, device="meta")}, ValueError, "advantages: .* meta given; want one on the CPU"),
     ],
 )
 def test_bad_input_is_named(changes, error, message):
@@ -75,5 +75,5 @@ def test_bad_input_is_named(changes, error, message):
 
 
 def test_an_action_beyond_int64_is_named():
-    with pytest.raises(ValueError, match=r"actions must be below 2\*\*63, got 9223372036854775808"):
+    with pytest.raises(ValueError, match=r"actions: 9223372036854775808 given; want numbers below 2\*\*63"):
         Batch(np.ones((2, 3)), np.array([0, 2**63], np.uint64), np.ones(2))

@@ -326,7 +326,7 @@ class Faulty(Walk):
 def test_what_is_not_finite_is_named_with_environment_and_step(what, at, named):
     faults = iter([("reward", 0), ("reward", 0), (what, at)])
     collector = follow(make_environments(lambda: Faulty(*next(faults)), num_envs=3), 10)
-    with pytest.raises(ValueError, match=rf"{what} of environment 2 at step {named} must be finite, got"):
+    with pytest.raises(ValueError, match=rf"{what} of environment 2 at step {named}: .* given; want finite"):
         collector.collect()
 
 
@@ -353,7 +353,7 @@ def test_what_is_too_large_for_the_policys_dtype_is_named_without_a_warning(what
     adapter = make_environments(lambda: TooLarge(*next(faults)), num_envs=3)
     collector = follow(adapter, 10, dtype=np.float32, **options)
     with pytest.raises(
-        ValueError, match=rf"{what} of environment 2 at step {named} must be finite in float32, got .*1"
+        ValueError, match=rf"{what} of environment 2 at step {named}: .*1.* given; want finite ones in float32"
     ):
         collector.collect()
     assert not recwarn.list
@@ -430,7 +430,7 @@ def test_action_that_is_not_finite_is_named_with_environment_and_step():
         raise FloatingPointError("row 1")
 
     collector.toy_actor.act = broken
-    with pytest.raises(ValueError, match="action of environment 1 at step 4 must be finite, got"):
+    with pytest.raises(ValueError, match=r"action of environment 1 at step 4: .* given; want finite"):
         collector.collect()
 
 
@@ -523,20 +523,20 @@ def test_integer_observations_and_discrete_actions_have_their_places():
 
 @pytest.mark.parametrize(("option", "bad"), [("steps_per_env", 0), ("steps_per_env", -3), ("seed", -1)])
 def test_bad_options_are_named(option, bad):
-    with pytest.raises(ValueError, match=f"{option} .*got {bad}"):
+    with pytest.raises(ValueError, match=f"{option}: {bad} given; want"):
         follow(walks(1), **{"steps_per_env": 4, option: bad})
 
 
 def test_bad_values_and_states_are_named():
     collector = follow(walks(2), 4)
     rollout = collector.collect()
-    with pytest.raises(ValueError, match="values must return shape"):
+    with pytest.raises(ValueError, match=r"values: shape .* returned; want"):
         finish(collector, rollout, lambda rows: np.zeros((len(rows), 1)))
-    with pytest.raises(ValueError, match="values must be finite"):
+    with pytest.raises(ValueError, match="values: some not finite given"):
         finish(collector, rollout, lambda rows: np.full(len(rows), np.nan))
     with pytest.raises(ValueError, match=r"lacks \['resets'\]"):
         collector.resume({"step": 1})
-    with pytest.raises(ValueError, match="steps must not be negative, got -1"):
+    with pytest.raises(ValueError, match="steps: -1 given; want 0 or more"):
         collector.warm_up(-1)
 
 

@@ -31,15 +31,15 @@ except ImportError as error:
 @pytest.mark.parametrize(
     ("versions", "message"),
     [
-        ({}, "stable-baselines3 | trpo_fast.sb3: wanted stable-baselines3 >= 2.7, found none;"),
-        ({"stable-baselines3": "2.9.2"}, "sb3-contrib | trpo_fast.sb3: wanted sb3-contrib >= 2.7, found none;"),
+        ({}, "stable-baselines3 | trpo_fast.sb3: stable-baselines3 none found; want >= 2.7:"),
+        ({"stable-baselines3": "2.9.2"}, "sb3-contrib | trpo_fast.sb3: sb3-contrib none found; want >= 2.7:"),
         (
             {"stable-baselines3": "2.6.1a2", "sb3-contrib": "2.9.2"},
-            "stable-baselines3 | trpo_fast.sb3: wanted stable-baselines3 >= 2.7, found 2.6.1a2;",
+            "stable-baselines3 | trpo_fast.sb3: stable-baselines3 2.6.1a2 found; want >= 2.7:",
         ),
         (
             {"stable-baselines3": "2.10.0", "sb3-contrib": "1.8.0"},
-            "sb3-contrib | trpo_fast.sb3: wanted sb3-contrib >= 2.7, found 1.8.0;",
+            "sb3-contrib | trpo_fast.sb3: sb3-contrib 1.8.0 found; want >= 2.7:",
         ),
     ],
 )

@@ -24,4 +24,4 @@ def test_it_trains_with_both_and_prints_the_ratio(capsys):
 def test_it_names_a_bad_number(option, capsys):
     with pytest.raises(SystemExit):
         main([option, "0"])
-    assert f"{option}: got 0, wanted at least 1" in capsys.readouterr().err
+    assert f"{option}: 0 given; want at least 1" in capsys.readouterr().err

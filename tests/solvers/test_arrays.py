@@ -269,40 +269,44 @@ class Homeless(Elsewhere):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"b": torch.ones(3, device="meta")}, TypeError, r"b: wanted a tensor on the CPU, as \.cpu\(\).*on meta"),
+        (
+            {"b": torch.ones(3, device="meta")},
+            TypeError,
+            r"b: a tensor on meta given; want one on the CPU, as \.cpu\(\)",
+        ),
         ({"b": torch.ones(3, dtype=torch.bfloat16)}, TypeError, "b: .*torch.bfloat16"),
-        ({"b": torch.ones(3, dtype=torch.float16)}, TypeError, "b: .*float32 or float64, got float16"),
-        ({"b": torch.ones(3, dtype=torch.int64)}, TypeError, "b: .*float32 or float64, got int64"),
-        ({"b": torch.ones(3, dtype=torch.complex64)}, TypeError, "b: .*float32 or float64, got complex64"),
+        ({"b": torch.ones(3, dtype=torch.float16)}, TypeError, "b: float16.* given; want .*float32 or float64"),
+        ({"b": torch.ones(3, dtype=torch.int64)}, TypeError, "b: int64.* given; want .*float32 or float64"),
+        ({"b": torch.ones(3, dtype=torch.complex64)}, TypeError, "b: complex64.* given; want .*float32 or float64"),
         ({"b": torch.ones(3).to_sparse()}, TypeError, "b: .*[Ss]parse"),
-        ({"b": torch.ones(3, 1)}, ValueError, r"b: .*\(n,\), got \(3, 1\)"),
+        ({"b": torch.ones(3, 1)}, ValueError, r"b: \(3, 1\).* given; want .*\(n,\)"),
         ({"b": torch.tensor([1.0, torch.nan, 1.0])}, ValueError, "b: .*not finite"),
-        ({"b": Elsewhere()}, TypeError, "b: wanted an array on the CPU, got one on DLPack's device 2"),
-        ({"b": Homeless()}, TypeError, "b: wanted an array with __array_namespace__, got Homeless"),
-        ({"b": "b"}, TypeError, "b: wanted an ndarray, tensor or JAX array of float32 or float64, got str"),
-        ({"A": torch.ones(2, 3)}, ValueError, r"A: .*square.*\(2, 3\)"),
-        ({"A": torch.eye(3, dtype=torch.complex64)}, TypeError, "A: wanted real numbers, got a matrix of complex64"),
+        ({"b": Elsewhere()}, TypeError, "b: an array on DLPack's device 2.* given; want one on the CPU"),
+        ({"b": Homeless()}, TypeError, "b: Homeless.* given; want an array with __array_namespace__"),
+        ({"b": "b"}, TypeError, "b: str.* given; want an ndarray, tensor or JAX array of float32 or float64"),
+        ({"A": torch.ones(2, 3)}, ValueError, r"A: .*\(2, 3\).*square"),
+        ({"A": torch.eye(3, dtype=torch.complex64)}, TypeError, "A: a matrix of complex64.* given; want real numbers"),
         (
             {"A": torch.eye(3, dtype=torch.complex64).to_sparse()},
             TypeError,
             "A: a sparse tensor of torch.complex64 given",
         ),
-        ({"A": torch.eye(4).to_sparse()}, ValueError, r"A: wanted shape \(3, 3\), got .*4"),
+        ({"A": torch.eye(4).to_sparse()}, ValueError, r"A: .*4.* given; want \(3, 3\)"),
         ({"A": OfTensors(torch.eye(3, dtype=torch.int64))}, TypeError, "A: an operator of torch.int64 given; want one"),
         ({"A": OfTensors(torch.eye(3, device="meta"))}, TypeError, "A: one on meta given; want one on the CPU"),
         ({"A": torch.eye(3, device="meta")}, TypeError, "A: .*on meta"),
-        ({"A": scipy.sparse.eye_array(4)}, ValueError, r"A: wanted shape \(3, 3\), got \(4, 4\)"),
+        ({"A": scipy.sparse.eye_array(4)}, ValueError, r"A: \(4, 4\).* given; want \(3, 3\)"),
         ({"A": 1j * scipy.sparse.eye_array(3)}, TypeError, "A: .*complex128"),
-        ({"A": LinearOperator((2, 2), matvec=lambda v: v)}, ValueError, r"A: .*\(3, 3\), got \(2, 2\)"),
-        ({"A": lambda v: v.to("meta")}, TypeError, r"A\(v\): wanted a tensor on the CPU.*on meta"),
+        ({"A": LinearOperator((2, 2), matvec=lambda v: v)}, ValueError, r"A: \(2, 2\).* given; want .*\(3, 3\)"),
+        ({"A": lambda v: v.to("meta")}, TypeError, r"A\(v\): a tensor on meta given; want one on the CPU"),
         ({"A": lambda v: v.bfloat16()}, TypeError, r"A\(v\): .*torch.bfloat16"),
-        ({"A": lambda v: v[:2]}, ValueError, r"A: the operator returned shape \(2,\); wanted \(3,\)"),
+        ({"A": lambda v: v[:2]}, ValueError, r"A: the operator returned shape \(2,\); want \(3,\)"),
         ({"A": lambda v: v + 0j}, TypeError, "A: the operator returned dtype complex64"),
         ({"A": lambda v: None}, ValueError, "A: the operator returned"),
         ({"preconditioner": lambda v: v.to("meta")}, TypeError, r"preconditioner\(v\): .*on meta"),
         ({"preconditioner": lambda v: v[:2]}, ValueError, r"preconditioner: .*\(2,\)"),
         ({"x0": torch.ones(3, device="meta")}, TypeError, "x0: .*on meta"),
-        ({"x0": torch.ones(2)}, ValueError, r"x0: .*\(3,\), got \(2,\)"),
+        ({"x0": torch.ones(2)}, ValueError, r"x0: \(2,\).* given; want .*\(3,\)"),
     ],
 )
 def test_arrays_that_cannot_serve_are_named(change, error, message):
@@ -313,7 +317,7 @@ def test_arrays_that_cannot_serve_are_named(change, error, message):
 @pytest.mark.parametrize("name", FOREIGN)
 def test_foreign_dtypes_that_have_no_kernels_are_named(name):
     for wrong in (np.ones(3, np.int64), np.ones(3, np.complex64)):
-        with pytest.raises(TypeError, match=f"b: .*float32 or float64, got {wrong.dtype}"):
+        with pytest.raises(TypeError, match=f"b: {wrong.dtype}.* given; want .*float32 or float64"):
             conjugate_gradient(lambda v: v, array_of(name, wrong))
 
 
@@ -340,9 +344,9 @@ def test_jax_arrays_that_cannot_be_read_are_named():
         conjugate_gradient(lambda v: v, jnp.ones(3, jnp.bfloat16))
     with pytest.raises(TypeError, match=r"A\(v\): .*bfloat16"):
         conjugate_gradient(lambda v: v.astype(jnp.bfloat16), jnp.ones(3, jnp.float32))
-    with pytest.raises(TypeError, match=r"theta: .*update in place, got ArrayImpl"):
+    with pytest.raises(TypeError, match=r"theta: ArrayImpl.* given; want .*update in place"):
         backtracking_line_search(lambda x: (1, 0), jnp.zeros(3), jnp.ones(3), max_kl=1)
-    with pytest.raises(TypeError, match=r"b: wanted .*, got .*Tracer"):  # within a function that JAX compiles
+    with pytest.raises(TypeError, match=r"b: .*Tracer.* given; want .*"):  # within a function that JAX compiles
         jax.jit(lambda b: conjugate_gradient(lambda v: v, b).x)(jnp.ones(3))
 
 
@@ -436,15 +440,15 @@ def test_a_tensor_without_versions_is_moved_too():
     [
         ({"theta": torch.zeros(2, device="meta")}, TypeError, "theta: .*on meta"),
         ({"theta": torch.zeros(2, dtype=torch.bfloat16)}, TypeError, "theta: .*bfloat16"),
-        ({"theta": torch.zeros(2, dtype=torch.int32)}, TypeError, "theta: .*got int32 array"),
+        ({"theta": torch.zeros(2, dtype=torch.int32)}, TypeError, "theta: int32 array.* given; want .*"),
         ({"theta": torch.zeros(4)[::2]}, ValueError, "theta: .*contiguous"),
         ({"theta": torch.zeros(1).expand(2)}, ValueError, "theta: .*contiguous"),
         ({"theta": torch.zeros(2, 1)}, ValueError, r"theta: .*\(2, 1\)"),
         ({"step": torch.ones(3)}, ValueError, r"step: .*\(3,\)"),
         ({"step": torch.ones(2).double()}, TypeError, "step: .*float32.*float64"),
         ({"step": torch.ones(2, device="meta")}, TypeError, "step: .*on meta"),
-        ({"objective": lambda theta: torch.ones(2, 2)}, TypeError, "objective: wanted two numbers"),
-        ({"objective": lambda theta: (theta, 0.0)}, TypeError, "objective: wanted two numbers"),
+        ({"objective": lambda theta: torch.ones(2, 2)}, TypeError, "objective: .*want two numbers"),
+        ({"objective": lambda theta: (theta, 0.0)}, TypeError, "objective: .*want two numbers"),
     ],
 )
 def test_a_line_search_names_tensors_that_cannot_serve(change, error, message):
@@ -455,7 +459,7 @@ def test_a_line_search_names_tensors_that_cannot_serve(change, error, message):
 
 def test_theta_of_a_library_whose_arrays_do_not_change_is_refused():
     strict = library("array_api_strict")
-    with pytest.raises(TypeError, match=r"theta: wanted an ndarray or CPU tensor .* update in place, got Array"):
+    with pytest.raises(TypeError, match=r"theta: Array.* given; want an ndarray or CPU tensor .* update in place"):
         backtracking_line_search(accept, strict.zeros(2), strict.ones(2), max_kl=1)
     theta = np.zeros(2)
     assert backtracking_line_search(accept, theta, strict.ones(2), max_kl=1).status == Status.SUCCESS

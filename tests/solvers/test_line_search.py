@@ -161,7 +161,7 @@ def test_ctrl_c_restores_every_bit():
 def test_an_objective_that_answers_something_else_is_an_error_that_restores(answer):
     theta = awkward(np.float64)
     bits = theta.tobytes()
-    with pytest.raises(TypeError, match=r"objective: wanted two numbers, \(improvement, kl\), got"):
+    with pytest.raises(TypeError, match=r"objective: .* given; want two numbers, \(improvement, kl\)"):
         backtracking_line_search(lambda _: answer, theta, np.ones(6), max_kl=1)
     assert theta.tobytes() == bits
 
@@ -197,18 +197,18 @@ def read_only(array):
         ({"step": np.zeros(2, np.float32)}, TypeError, "step: .*float64.*float32"),
         ({"step": np.zeros(4)[::2]}, ValueError, "step: .*contiguous"),
         ({"step": [0.0, 0.0]}, TypeError, "step: .*list"),
-        ({"max_kl": 0}, ValueError, "max_kl: .*> 0.*0"),
+        ({"max_kl": 0}, ValueError, "max_kl: .*0.*> 0"),
         ({"max_kl": -1.0}, ValueError, "max_kl: .*-1"),
         ({"max_kl": math.nan}, ValueError, "max_kl: .*nan"),
         ({"max_kl": None}, TypeError, "max_kl: .*None"),
-        ({"backtrack_factor": 0}, ValueError, r"backtrack_factor: .*\(0, 1\).*0"),
-        ({"backtrack_factor": 1.0}, ValueError, r"backtrack_factor: .*\(0, 1\).*1.0"),
-        ({"backtrack_factor": math.nan}, ValueError, r"backtrack_factor: .*\(0, 1\).*nan"),
+        ({"backtrack_factor": 0}, ValueError, r"backtrack_factor: .*0.*\(0, 1\)"),
+        ({"backtrack_factor": 1.0}, ValueError, r"backtrack_factor: .*1.0.*\(0, 1\)"),
+        ({"backtrack_factor": math.nan}, ValueError, r"backtrack_factor: .*nan.*\(0, 1\)"),
         ({"max_backtracks": -1}, ValueError, "max_backtracks: .*-1"),
         ({"max_backtracks": 1.5}, TypeError, "max_backtracks: .*1.5"),
         ({"max_backtracks": 2**31}, ValueError, "max_backtracks: .*2147483648"),
-        ({"objective": None}, TypeError, "objective: wanted a callable.*NoneType"),
-        ({"objective": (1.0, 0.0)}, TypeError, "objective: wanted a callable.*tuple"),
+        ({"objective": None}, TypeError, "objective: NoneType given; want a callable"),
+        ({"objective": (1.0, 0.0)}, TypeError, "objective: tuple given; want a callable"),
     ],
 )
 def test_misuse_is_named(change, error, message):

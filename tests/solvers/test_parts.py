@@ -308,7 +308,7 @@ def test_a_condition_answers_with_a_truth_of_any_library(answer):
 @pytest.mark.parametrize("answer", [None, 1, 1.0, "yes", np.array([True, False]), torch.ones(2), np.float64(1)])
 def test_a_condition_that_answers_something_else_is_named_and_restores_every_bit(answer):
     engine = problem()
-    with pytest.raises(TypeError, match="accept: wanted True or False, got"):
+    with pytest.raises(TypeError, match=r"accept: .* given; want True or False"):
         trust_region_step(engine, accept=lambda trial: answer)
     assert engine.untouched()
 
@@ -328,31 +328,39 @@ def test_a_condition_of_a_search_alone_gets_the_parameters_in_kind(theta):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda e: find_direction(None), TypeError, "engine: wanted an engine.*NoneType.*fisher_operator"),
-        (lambda e: find_direction(e, settings=StepSettings()), TypeError, "settings: wanted DirectionSettings, got"),
-        (lambda e: find_direction(e, settings={"damping": 1}), TypeError, "settings: wanted DirectionSettings, got"),
-        (lambda e: find_direction(e, [1.0] * 8), TypeError, "gradient: wanted an ndarray of float.*got list"),
-        (lambda e: find_direction(e, np.ones(8, int)), TypeError, "gradient: wanted an ndarray of float.*got .*int64"),
+        (lambda e: find_direction(None), TypeError, "engine: NoneType given.*fisher_operator"),
+        (lambda e: find_direction(e, settings=StepSettings()), TypeError, "settings: .* given; want DirectionSettings"),
+        (lambda e: find_direction(e, settings={"damping": 1}), TypeError, "settings: .* given; want DirectionSettings"),
+        (lambda e: find_direction(e, [1.0] * 8), TypeError, "gradient: list given; want an ndarray of float"),
+        (
+            lambda e: find_direction(e, np.ones(8, int)),
+            TypeError,
+            "gradient: .*int64.* given; want an ndarray of float",
+        ),
         (
             lambda e: find_direction(e, np.ones(3)),
             ValueError,
-            r"gradient, .*: wanted one size, got shapes \(3,\) and \(8, 8\)",
+            r"gradient, .*: shapes \(3,\) and \(8, 8\).* given; want one size",
         ),
-        (lambda e: find_direction(e, np.ones(8, np.float32)), TypeError, "gradient: wanted float64, as .* got float32"),
-        (lambda e: find_direction(e, np.ones((8, 1))), ValueError, r"gradient: wanted shape \(n,\), got \(8, 1\)"),
-        (lambda e: step_length(find_direction(e), DirectionSettings()), TypeError, "settings: wanted StepSettings"),
+        (lambda e: find_direction(e, np.ones(8, np.float32)), TypeError, "gradient: float32 given; want float64, as"),
+        (lambda e: find_direction(e, np.ones((8, 1))), ValueError, r"gradient: shape \(8, 1\) given; want \(n,\)"),
+        (lambda e: step_length(find_direction(e), DirectionSettings()), TypeError, "settings: .*want StepSettings"),
         (lambda e: try_step(object(), np.ones(8)), TypeError, "engine: .*object.*no parameters, .*evaluate"),
-        (lambda e: try_step(e, np.ones(3)), ValueError, r"step, engine.parameters\(\): .* got \(3,\) and \(8,\)"),
-        (lambda e: try_step(e, [1.0] * 8), TypeError, "step: wanted an ndarray.*list"),
-        (lambda e: try_step(e, np.ones(8), 0.1), TypeError, "settings: wanted StepSettings, got 0.1"),
-        (lambda e: try_step(e, np.ones(8), accept=True), TypeError, "accept: wanted a callable.*bool"),
-        (lambda e: trust_region_step(e, accept=1), TypeError, "accept: wanted a callable.*int"),
-        (lambda e: trust_region_step(e, accept=1, line_search=False), TypeError, "accept: wanted a callable.*int"),
+        (
+            lambda e: try_step(e, np.ones(3)),
+            ValueError,
+            r"step, engine.parameters\(\): \(3,\) and \(8,\).* given; want .*",
+        ),
+        (lambda e: try_step(e, [1.0] * 8), TypeError, "step: list given; want an ndarray"),
+        (lambda e: try_step(e, np.ones(8), 0.1), TypeError, "settings: 0.1.* given; want StepSettings"),
+        (lambda e: try_step(e, np.ones(8), accept=True), TypeError, "accept: bool given; want a callable"),
+        (lambda e: trust_region_step(e, accept=1), TypeError, "accept: int given; want a callable"),
+        (lambda e: trust_region_step(e, accept=1, line_search=False), TypeError, "accept: int given; want a callable"),
         (lambda e: trust_region_step(e, maxkl=1), TypeError, "'maxkl' is no setting.*did you mean max_kl"),
-        (lambda e: trust_region_step(e, direction=StepSettings()), TypeError, "direction: wanted DirectionSettings"),
-        (lambda e: trust_region_step(e, step={}), TypeError, r"step: wanted StepSettings, got \{\}"),
-        (lambda e: trust_region_step(e, preconditioner="jacobi"), ValueError, "preconditioner: .*'kfac'.*'jacobi'"),
-        (lambda e: trust_region_step(e, damping=10**400), ValueError, "damping: wanted a finite number >= 0"),
+        (lambda e: trust_region_step(e, direction=StepSettings()), TypeError, "direction: .*want DirectionSettings"),
+        (lambda e: trust_region_step(e, step={}), TypeError, r"step: \{\}.* given; want StepSettings"),
+        (lambda e: trust_region_step(e, preconditioner="jacobi"), ValueError, "preconditioner: .*'jacobi'.*'kfac'"),
+        (lambda e: trust_region_step(e, damping=10**400), ValueError, "damping: .*want a finite number >= 0"),
     ],
 )
 def test_misuse_of_a_part_is_named_and_changes_nothing(call, error, message):
@@ -429,22 +437,26 @@ ONES = np.ones(2)
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: step_length(None), TypeError, "direction: wanted Direction, got None"),
-        (lambda: TrustRegionReport.of_parts(None), TypeError, "direction: wanted Direction, got None"),
+        (lambda: step_length(None), TypeError, "direction: None.* given; want Direction"),
+        (lambda: TrustRegionReport.of_parts(None), TypeError, "direction: None.* given; want Direction"),
         (
             lambda: TrustRegionReport.of_parts(Direction(ONES, ONES), 1.0, 3),
             TypeError,
-            "search: wanted LineSearchResult",
+            "search: .*want LineSearchResult",
         ),
-        (lambda: Direction([1.0], ONES), TypeError, "gradient: wanted an ndarray of float32 or float64, got list"),
-        (lambda: Direction(ONES, [1.0, 1.0]), TypeError, "x: wanted an ndarray of float32 or float64, got list"),
-        (lambda: Direction(ONES, np.ones(3)), ValueError, r"x: wanted shape \(2,\) as the gradient has, got \(3,\)"),
-        (lambda: Direction(ONES, np.ones((2, 1))), ValueError, r"x: wanted shape \(n,\), got \(2, 1\)"),
-        (lambda: Direction(ONES, ONES, status=0), TypeError, "status: wanted a Status, got 0"),
-        (lambda: Direction(ONES, ONES, "1"), TypeError, "curvature: wanted a number"),
-        (lambda: Direction(ONES, ONES, iterations="many"), TypeError, "iterations: wanted an integer >= 0, got 'many'"),
-        (lambda: Direction(ONES, ONES, iterations=-1), TypeError, "iterations: wanted an integer >= 0, got -1"),
-        (lambda: Direction.from_solution(ONES, ONES, 0.1), TypeError, "solution: wanted a CGResult, got ndarray"),
+        (lambda: Direction([1.0], ONES), TypeError, "gradient: list.* given; want an ndarray of float32 or float64"),
+        (lambda: Direction(ONES, [1.0, 1.0]), TypeError, "x: list.* given; want an ndarray of float32 or float64"),
+        (lambda: Direction(ONES, np.ones(3)), ValueError, r"x: \(3,\).* given; want \(2,\) as the gradient has"),
+        (lambda: Direction(ONES, np.ones((2, 1))), ValueError, r"x: shape \(2, 1\) given; want \(n,\)"),
+        (lambda: Direction(ONES, ONES, status=0), TypeError, "status: 0.* given; want a Status"),
+        (lambda: Direction(ONES, ONES, "1"), TypeError, "curvature: .*want a number"),
+        (
+            lambda: Direction(ONES, ONES, iterations="many"),
+            TypeError,
+            "iterations: 'many'.* given; want an integer >= 0",
+        ),
+        (lambda: Direction(ONES, ONES, iterations=-1), TypeError, "iterations: -1.* given; want an integer >= 0"),
+        (lambda: Direction.from_solution(ONES, ONES, 0.1), TypeError, "solution: ndarray.* given; want a CGResult"),
     ],
 )
 def test_what_is_no_direction_is_named(call, error, message):

@@ -322,25 +322,25 @@ def test_no_global_random_number_is_drawn_and_two_steps_give_the_same_bits():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"max_kl": 0}, ValueError, "max_kl: .*> 0.*0"),
+        ({"max_kl": 0}, ValueError, "max_kl: .*0.*> 0"),
         ({"max_kl": -0.01}, ValueError, "max_kl: .*-0.01"),
         ({"max_kl": math.nan}, ValueError, "max_kl: .*nan"),
         ({"max_kl": math.inf}, ValueError, "max_kl: .*inf"),
         ({"max_kl": "small"}, TypeError, "max_kl: .*small"),
         ({"damping": -0.1}, ValueError, "damping: .*-0.1"),
         ({"damping": math.inf}, ValueError, "damping: .*inf"),
-        ({"cg_iterations": 0}, ValueError, "cg_iterations: .*>= 1.*0"),
+        ({"cg_iterations": 0}, ValueError, "cg_iterations: .*0.*>= 1"),
         ({"cg_iterations": 2.5}, TypeError, "cg_iterations: .*2.5"),
         ({"cg_rtol": -1}, ValueError, "cg_rtol: .*-1"),
         ({"cg_progress_tol": -1}, ValueError, "cg_progress_tol: .*-1"),
-        ({"preconditioner": np.eye(3)}, ValueError, "preconditioner: .*8.*3"),
-        ({"step_curvature": "flat"}, ValueError, "step_curvature: .*'fisher', 'damped'.*flat"),
-        ({"kl_direction": "sideways"}, ValueError, "kl_direction: .*'new_old', 'old_new'.*sideways"),
+        ({"preconditioner": np.eye(3)}, ValueError, "preconditioner: .*3.*8"),
+        ({"step_curvature": "flat"}, ValueError, "step_curvature: .*flat.*'fisher', 'damped'"),
+        ({"kl_direction": "sideways"}, ValueError, "kl_direction: .*sideways.*'new_old', 'old_new'"),
         ({"backtrack_factor": 1}, ValueError, "backtrack_factor: .*1"),
         ({"backtrack_factor": 0.0}, ValueError, "backtrack_factor: .*0.0"),
         ({"max_backtracks": -1}, ValueError, "max_backtracks: .*-1"),
-        ({"reorthogonalize": 1}, TypeError, "reorthogonalize: wanted True or False, got 1"),
-        ({"line_search": "no"}, TypeError, "line_search: wanted True or False, got 'no'"),
+        ({"reorthogonalize": 1}, TypeError, "reorthogonalize: 1.* given; want True or False"),
+        ({"line_search": "no"}, TypeError, "line_search: 'no'.* given; want True or False"),
     ],
 )
 def test_misuse_is_named_and_changes_nothing(change, error, message):
@@ -354,15 +354,15 @@ def test_misuse_is_named_and_changes_nothing(change, error, message):
 @pytest.mark.parametrize(
     ("method", "answer", "error", "message"),
     [
-        ("surrogate_gradient", [1.0] * 8, TypeError, r"engine.surrogate_gradient\(\): wanted an ndarray, got list"),
+        ("surrogate_gradient", [1.0] * 8, TypeError, r"engine.surrogate_gradient\(\): list.* given; want an ndarray"),
         (
             "fisher_operator",
             DenseOperator(np.eye(3)),
             ValueError,
-            r"gradient, engine.fisher_operator\(\): wanted one size.*\(8,\) and \(3, 3\)",
+            r"gradient, engine.fisher_operator\(\): .*\(8,\) and \(3, 3\) given; want one size",
         ),
         ("fisher_operator", lambda v: v[:3], ValueError, r"engine.fisher_operator\(\): .*shape \(3,\)"),
-        ("parameters", np.zeros(3), ValueError, r"step, engine.parameters\(\): .* got \(8,\) and \(3,\)"),
+        ("parameters", np.zeros(3), ValueError, r"step, engine.parameters\(\): \(8,\) and \(3,\).* given; want .*"),
     ],
 )
 def test_an_engine_that_answers_something_else_is_named(method, answer, error, message):
@@ -381,8 +381,9 @@ class Policy:
 
 
 @pytest.mark.parametrize(
-    ("engine", "lacking"), [(None, "NoneType, .*no surrogate_gradient, .*evaluate"), (Policy(), "Policy, .*no surrog")]
+    ("engine", "lacking"),
+    [(None, "NoneType given, .*no surrogate_gradient, .*evaluate"), (Policy(), "Policy given, .*no surrog")],
 )
 def test_what_is_no_engine_is_named_with_what_makes_one(engine, lacking):
-    with pytest.raises(TypeError, match=rf"engine: wanted an engine, as make_engine\(policy\) returns, got {lacking}"):
+    with pytest.raises(TypeError, match=rf"engine: {lacking}.*; want an engine, as make_engine\(policy\) returns"):
         trust_region_step(engine)

@@ -25,24 +25,24 @@ def test_numbers_of_every_kind_become_floats(value):
 @pytest.mark.parametrize("value", ["1", None, [1.0], 1j, True, np.bool_(True), np.ones(1)])
 def test_what_is_no_number_is_named(value):
     for require in (lambda: require_number("size", value, low=0), lambda: require_fraction("size", value)):
-        with pytest.raises(TypeError, match="size: wanted a number, got"):
+        with pytest.raises(TypeError, match=r"size: .* given; want a number"):
             require()
 
 
 @pytest.mark.parametrize(
-    ("value", "options", "wanted"),
+    ("value", "options", "message"),
     [
-        (-1, {}, "a finite number >= 0, got -1"),
-        (math.nan, {}, "a finite number >= 0, got nan"),
-        (math.inf, {}, "a finite number >= 0, got inf"),
-        (-math.inf, {}, "a finite number >= 0, got -inf"),
-        (0, {"inclusive": False}, "a finite number > 0, got 0"),
-        (0.0, {"inclusive": False, "finite": False}, "a number > 0, got 0.0"),
-        (math.nan, {"finite": False}, "a number >= 0, got nan"),
+        (-1, {}, "-1 given; want a finite number >= 0"),
+        (math.nan, {}, "nan given; want a finite number >= 0"),
+        (math.inf, {}, "inf given; want a finite number >= 0"),
+        (-math.inf, {}, "-inf given; want a finite number >= 0"),
+        (0, {"inclusive": False}, "0 given; want a finite number > 0"),
+        (0.0, {"inclusive": False, "finite": False}, "0.0 given; want a number > 0"),
+        (math.nan, {"finite": False}, "nan given; want a number >= 0"),
     ],
 )
-def test_numbers_outside_are_named(value, options, wanted):
-    with pytest.raises(ValueError, match=f"size: wanted {wanted}"):
+def test_numbers_outside_are_named(value, options, message):
+    with pytest.raises(ValueError, match=f"size: {message}"):
         require_number("size", value, low=0, **options)
 
 
@@ -52,7 +52,7 @@ def test_infinity_passes_where_it_means_something():
 
 @pytest.mark.parametrize("value", [0, 1, -0.5, 2, math.nan, math.inf])
 def test_fractions_lie_strictly_inside(value):
-    with pytest.raises(ValueError, match=r"size: wanted a number in \(0, 1\), got"):
+    with pytest.raises(ValueError, match=r"size: .* given; want a number in \(0, 1\)"):
         require_fraction("size", value)
     assert require_fraction("size", np.float32(0.5)) == 0.5
 
@@ -62,13 +62,13 @@ def test_counts_are_whole_and_bounded():
     assert type(require_count("steps", np.int32(3), low=1)) is int
     assert require_count("steps", LARGEST_COUNT, low=1) == LARGEST_COUNT
     for value in (True, 2.0, "2", None):
-        with pytest.raises(TypeError, match="steps: wanted an integer, got"):
+        with pytest.raises(TypeError, match=r"steps: .* given; want an integer"):
             require_count("steps", value, low=1)
-    with pytest.raises(ValueError, match="steps: wanted at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"steps: 0.* given; want at least 1"):
         require_count("steps", 0, low=1)
-    with pytest.raises(ValueError, match="steps: wanted at most 2147483647, got"):
+    with pytest.raises(ValueError, match=r"steps: .* given; want at most 2147483647"):
         require_count("steps", LARGEST_COUNT + 1, low=1)
-    with pytest.raises(ValueError, match="steps: wanted at most 3, got 4"):
+    with pytest.raises(ValueError, match=r"steps: 4.* given; want at most 3"):
         require_count("steps", 4, low=1, most=3)
 
 
@@ -76,12 +76,12 @@ def test_flags_are_true_or_false():
     for value in (True, np.bool_(True)):
         assert require_bool("plain", value) is True
     for value in (1, None, "no"):
-        with pytest.raises(TypeError, match="plain: wanted True or False, got"):
+        with pytest.raises(TypeError, match=r"plain: .* given; want True or False"):
             require_bool("plain", value)
 
 
 @pytest.mark.parametrize("value", ["third", "", None, 1])
 def test_choices_are_listed(value):
-    with pytest.raises(ValueError, match="which: wanted one of 'first', 'second', got"):
+    with pytest.raises(ValueError, match=r"which: .* given; want one of 'first', 'second'"):
         require_choice("which", value, ("first", "second"))
     assert require_choice("which", "second", ("first", "second")) == "second"

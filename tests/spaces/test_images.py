@@ -79,21 +79,21 @@ def test_the_shape_tells_which_axis_is_which_or_is_refused_with_the_space_and_th
 
 
 def test_an_axis_that_is_no_choice_is_named():
-    with pytest.raises(ValueError, match="channel_axis: got 'middle', wanted one of 'auto', 'first', 'last'"):
+    with pytest.raises(ValueError, match="channel_axis: 'middle' given; want one of 'auto', 'first', 'last'"):
         image_layout(box(3, 8, 8), "middle")
 
 
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (box(84), r"got Box\(0, 255, \(84,\), uint8\), wanted a Box of two to four axes"),
-        (box(2, 3, 4, 5, 6), "wanted a Box of two to four axes"),
-        (box(0, 8, 8), "wanted a Box of two to four axes"),
-        (Discrete(3, 0, np.dtype(np.int64)), r"Discrete\(3\), wanted a Box of two"),
-        (Dict({"image": box(3, 8, 8)}), "wanted a Box of two"),
-        (box(3, 8, 8, low=-np.inf, high=np.inf, dtype=np.float32), "wanted bounds of at most 65535"),
-        (box(3, 8, 8, low=0, high=2**31 - 1, dtype=np.int32), "wanted bounds of at most 65535"),
-        (box(3, 8, 8, low=0, high=0), "wanted bounds of at most 65535"),
+        (box(84), r"Box\(0, 255, \(84,\), uint8\) given; want a Box of two to four axes"),
+        (box(2, 3, 4, 5, 6), ".*want a Box of two to four axes"),
+        (box(0, 8, 8), ".*want a Box of two to four axes"),
+        (Discrete(3, 0, np.dtype(np.int64)), r"Discrete\(3\) given; want a Box of two"),
+        (Dict({"image": box(3, 8, 8)}), ".*want a Box of two"),
+        (box(3, 8, 8, low=-np.inf, high=np.inf, dtype=np.float32), ".*want bounds of at most 65535"),
+        (box(3, 8, 8, low=0, high=2**31 - 1, dtype=np.int32), ".*want bounds of at most 65535"),
+        (box(3, 8, 8, low=0, high=0), ".*want bounds of at most 65535"),
     ],
     ids=str,
 )
@@ -148,9 +148,7 @@ def test_images_in_a_structure_are_found_with_their_columns():
     assert [layout for _, layout in boards.images] == [image_layout(part) for part in (image, table, board)]
     assert boards.others == (slice(0, 3),)
     assert has_images(space) and has_images(image) and not has_images(board) and not has_images(Tuple((table, board)))
-    with pytest.raises(
-        ValueError, match=r"observation space: got Tuple.* wanted a part of two to four axes with bounds"
-    ):
+    with pytest.raises(ValueError, match=r"observation space: Tuple.* want a part of two to four axes with bounds"):
         input_parts(Tuple((table, board)))
     with pytest.raises(ValueError, match="channel_axis='first' or 'last'"):
         input_parts(Tuple((box(9, 3, 9),)), boards=True)

@@ -127,7 +127,7 @@ def test_a_trial_that_fails_is_noted_and_ends_no_study(plan, scores, opened):
     def fails(settings, report):
         if settings["max_kl"] != 0.04:
             return 1.0
-        raise ValueError("reward of environment 0 at step 3 must be finite, got nan")
+        raise ValueError("reward of environment 0 at step 3: nan given; want a finite number")
 
     scores(fails)
     study = opened(plan)
@@ -136,7 +136,9 @@ def test_a_trial_that_fails_is_noted_and_ends_no_study(plan, scores, opened):
     carry_out(study, 3)
     failed, *done = study.finished()
     assert failed.state == State.FAIL
-    assert failed.user_attrs["reason"] == "ValueError: reward of environment 0 at step 3 must be finite, got nan"
+    assert (
+        failed.user_attrs["reason"] == "ValueError: reward of environment 0 at step 3: nan given; want a finite number"
+    )
     assert [trial.state for trial in done] == [State.COMPLETE] * 2
     assert "the best of 3 (2 trained to the end, 0 pruned, 1 failed)" in study.preset().evidence
 

@@ -93,14 +93,14 @@ cdef class Actor:
         cdef size_t item = kernel.kernels.item_size
         cdef Py_ssize_t components = kernel.layout.components
         if (observation_mean is None) != (observation_scale is None):
-            raise ValueError("observation_mean, observation_scale: wanted both or neither")
+            raise ValueError("observation_mean, observation_scale: one of them given; want both or neither")
         if (action_low is None) != (action_high is None):
-            raise ValueError("action_low, action_high: wanted both or neither")
+            raise ValueError("action_low, action_high: one of them given; want both or neither")
         if (action_scale is None) != (action_offset is None):
-            raise ValueError("action_scale, action_offset: wanted both or neither")
+            raise ValueError("action_scale, action_offset: one of them given; want both or neither")
         cdef double clip = number_of(observation_clip, "observation_clip")
         if not clip > 0:
-            raise ValueError(f"observation_clip: wanted a positive number, got {observation_clip!r}")
+            raise ValueError(f"observation_clip: {observation_clip!r} given; want a positive number")
         if self.policy is not None:
             raise TypeError("Actor: already initialized; make a new one")
         self.parameters = data_of(parameters, "parameters", kernel.code, 1, kernel.size, -1, False)
@@ -111,7 +111,7 @@ cdef class Actor:
         stretch, stretch_data = doubles(action_scale, "action_scale", components)
         offset, offset_data = doubles(action_offset, "action_offset", components)
         if low is not None and not (low <= high).all():
-            raise ValueError("action_low: wanted numbers at most those of action_high, got larger ones or NaN")
+            raise ValueError("action_low: larger ones or NaN given; want numbers at most those of action_high")
         for name, numbers in (
             ("observation_mean", mean), ("observation_scale", scale), ("action_scale", stretch),
             ("action_offset", offset),
@@ -335,10 +335,10 @@ cdef class ActorCritic:
         if self.policy is not None:
             raise TypeError("ActorCritic: already initialized; make a new one")
         if getattr(critic, "widths", None) is None:
-            raise TypeError(f"critic: wanted a ValueKernel that is initialized, got {critic!r}")
+            raise TypeError(f"critic: {critic!r} given; want a ValueKernel that is initialized")
         if (critic.widths[0], critic.dtype) != (kernel.widths[0], kernel.dtype):
             raise ValueError(
-                f"critic: wanted {kernel.widths[0]} inputs in {kernel.dtype}, got {critic.widths[0]} in {critic.dtype}"
+                f"critic: {critic.widths[0]} in {critic.dtype} given; want {kernel.widths[0]} inputs in {kernel.dtype}"
             )
         make_plan(k, critic.widths, critic.activation, &self.critic)
         self.live[0] = data_of(parameters, "parameters", kernel.code, 1, kernel.size, -1, False)
@@ -416,7 +416,7 @@ def gaussian_actions(means, log_std, noise):
     cdef const void *mu = data_of(means, "means", code, 2, -1, -1, False)
     cdef Py_ssize_t rows = means.shape[0], n = means.shape[1]
     if not 1 <= n <= TRPO_MAX_OUTPUTS:
-        raise ValueError(f"means: wanted 1 to {TRPO_MAX_OUTPUTS} columns, got {n}")
+        raise ValueError(f"means: {n} given; want 1 to {TRPO_MAX_OUTPUTS} columns")
     cdef const void *scale = data_of(log_std, "log_std", code, 1, n, -1, False)
     cdef void *actions = data_of(noise, "noise", code, 2, rows, n, True)
     refuse_log_std(scale, n, k)

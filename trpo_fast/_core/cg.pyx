@@ -239,8 +239,8 @@ def solve(
     cdef double residual_norm = 0, norm_b, goal, curvature, square
     if preconditioner is not None and (preconditioner.size != A.size or preconditioner.dtype != A.dtype):
         raise ValueError(
-            f"preconditioner: wanted size {A.size} and dtype {A.dtype}, "
-            f"got {preconditioner.size} and {preconditioner.dtype}"
+            f"preconditioner: size {preconditioner.size} and dtype {preconditioner.dtype} given; "
+            f"want {A.size} and {A.dtype}"
         )
     w.x = data_of(x, "x", code, 1, n, -1, True)
     refuse_overlap("x", w.x, row, "b", rhs, row)

@@ -147,7 +147,7 @@ cdef class ValueKernel:
         make_plan(self.kernels, self.widths, activation, &self.plan)
         self.activation = activation
         if self.widths[-1] != 1:
-            raise ValueError(f"widths: a critic has one output, got {self.widths[-1]}")
+            raise ValueError(f"widths: {self.widths[-1]} outputs given; want 1, of a critic")
         self.size = self.plan.parameters
         self.made = True
 
@@ -240,7 +240,7 @@ cdef class ValueKernel:
         core.bfloat16.kernels = NULL
         if f.narrow:
             if k.critic_step_narrow == NULL:
-                raise TypeError(f"bfloat16: got a kernel of {self.dtype}, wanted float32")
+                raise TypeError(f"bfloat16: a kernel of {self.dtype} given; want float32")
             core.bfloat16.kernels = bfloat16_kernels()
         core.network = &self.plan
         core.learning_rate = number_of(learning_rate, "learning_rate")
@@ -252,31 +252,31 @@ cdef class ValueKernel:
         if threads is not None:
             most = min(most, <int>counter_of(threads, "threads", TRPO_MAX_THREADS))
             if most < 1:
-                raise ValueError("threads: wanted at least 1, got 0")
+                raise ValueError("threads: 0 given; want at least 1")
         if count < 1:
-            raise ValueError("epochs: wanted at least 1, got 0")
+            raise ValueError("epochs: 0 given; want at least 1")
         if f.batch_size < 1:
-            raise ValueError("batch_size: wanted at least 1, got 0")
+            raise ValueError("batch_size: 0 given; want at least 1")
         if not (core.learning_rate >= 0 and isfinite(core.learning_rate)):
-            raise ValueError(f"learning_rate: wanted a finite number >= 0, got {learning_rate!r}")
+            raise ValueError(f"learning_rate: {learning_rate!r} given; want a finite number >= 0")
         if not (0 <= core.beta1 < 1 and 0 <= core.beta2 < 1):
-            raise ValueError(f"beta1, beta2: wanted numbers in [0, 1), got {beta1!r} and {beta2!r}")
+            raise ValueError(f"beta1, beta2: {beta1!r} and {beta2!r} given; want numbers in [0, 1)")
         if not (core.epsilon > 0 and isfinite(core.epsilon)):
-            raise ValueError(f"epsilon: wanted a finite number > 0, got {epsilon!r}")
+            raise ValueError(f"epsilon: {epsilon!r} given; want a finite number > 0")
         if not (core.weight_decay >= 0 and isfinite(core.weight_decay)):
             raise ValueError(f"weight_decay: {weight_decay!r} given; want a finite number >= 0")
         if [order is None] * 3 != [key_part is not None for key_part in (seed, stream, first_epoch)]:
-            raise TypeError("order: wanted it, or seed, stream and first_epoch, but not both")
+            raise TypeError("order: given with seed, stream or first_epoch; want one or the other")
         core.observations = data_of(observations, "observations", self.code, 2, -1, self.widths[0], False)
         rows = observations.shape[0]
         if rows < 1:
-            raise ValueError("observations: wanted at least one row, got none")
+            raise ValueError("observations: none given; want at least one row")
         core.returns = data_of(returns, "returns", self.code, 1, rows, -1, False)
         cdef void *theta = data_of(parameters, "parameters", self.code, 1, n, -1, True)
         cdef void *m = data_of(first_moment, "first_moment", self.code, 1, n, -1, True)
         cdef void *v = data_of(second_moment, "second_moment", self.code, 1, n, -1, True)
         if (second_moment < 0).any():
-            raise ValueError(f"second_moment: wanted numbers >= 0, got {second_moment.min()!r} among them")
+            raise ValueError(f"second_moment: {second_moment.min()!r} given among them; want numbers >= 0")
         f.rows, f.outcome = rows, TRPO_ADAM_FINITE
         cdef const int64_t *given = NULL
         if order is not None:
@@ -325,7 +325,7 @@ cdef class ValueKernel:
                     break
         if misplaced >= 0:
             raise ValueError(
-                f"order: epoch {epoch} holds {f.order[misplaced]} at {misplaced}, wanted rows 0 to {rows - 1}"
+                f"order: epoch {epoch} holds {f.order[misplaced]} at {misplaced}; want rows 0 to {rows - 1}"
             )
         if stop_flag[0]:
             raise RuntimeError("the value fit was stopped")

@@ -34,27 +34,27 @@ cdef int make_layout(
     object distribution, Py_ssize_t outputs, object nvec, object parts, Memory memory, trpo_action_layout *layout
 ) except -1:
     if distribution != "product" and distribution not in distributions:
-        raise ValueError(f"distribution: wanted one of {', '.join(distributions)}, product, got {distribution!r}")
+        raise ValueError(f"distribution: {distribution!r} given; want one of {', '.join(distributions)}, product")
     if not 1 <= outputs <= TRPO_MAX_OUTPUTS:
-        raise ValueError(f"outputs: wanted 1 to {TRPO_MAX_OUTPUTS}, got {outputs}")
+        raise ValueError(f"outputs: {outputs} given; want 1 to {TRPO_MAX_OUTPUTS}")
     if (nvec is None) != (distribution != "multicategorical"):
-        raise ValueError(f"nvec: wanted for 'multicategorical' and for no other, got {nvec!r} for {distribution!r}")
+        raise ValueError(f"nvec: {nvec!r} for {distribution!r} given; want it for 'multicategorical' alone")
     if (parts is None) != (distribution != "product"):
-        raise ValueError(f"parts: wanted for 'product' and for no other, got {parts!r} for {distribution!r}")
+        raise ValueError(f"parts: {parts!r} for {distribution!r} given; want them for 'product' alone")
     cdef list every = [(distribution, outputs, nvec)] if parts is None else [tuple(part) for part in parts]
     for part in every:
         if len(part) != 3 or not hasattr(part[1], "__index__"):
-            raise ValueError(f"parts: wanted (distribution, outputs, nvec or None), got {part}")
+            raise ValueError(f"parts: {part} given; want (distribution, outputs, nvec or None)")
     cdef list counts = []
     cdef Py_ssize_t n, at = 0
     for kind, n, choices in every:
         if kind not in distributions:
-            raise ValueError(f"parts: wanted each one of {', '.join(distributions)}, got {kind!r}")
+            raise ValueError(f"parts: {kind!r} given; want each to be one of {', '.join(distributions)}")
         if (choices is None) != (kind != "multicategorical") or n < 1:
-            raise ValueError(f"parts: wanted (distribution, outputs, nvec or None), got {(kind, n, choices)}")
+            raise ValueError(f"parts: {(kind, n, choices)} given; want (distribution, outputs, nvec or None)")
         counts.append(choices_of(kind, n, choices))
     if sum([part[1] for part in every]) != outputs:
-        raise ValueError(f"parts: wanted outputs that add up to {outputs}, got {[part[1] for part in every]}")
+        raise ValueError(f"parts: {[part[1] for part in every]} given; want outputs that add up to {outputs}")
     cdef size_t layouts = 0 if parts is None else aligned(len(every) * sizeof(trpo_action_layout))
     cdef char *base = <char *>memory.reserve(layouts + sum(map(len, counts)) * sizeof(size_t))
     cdef trpo_action_layout *single = layout if parts is None else <trpo_action_layout *>base
@@ -80,7 +80,7 @@ cdef tuple choices_of(str kind, Py_ssize_t outputs, object nvec):
         return ()
     cdef tuple counts = (outputs,) if nvec is None else tuple(index(n) for n in nvec)
     if min(counts, default=0) < 1 or sum(counts) != outputs:
-        raise ValueError(f"nvec: wanted positive sizes that add up to the {outputs} outputs, got {in_words(counts)}")
+        raise ValueError(f"nvec: {in_words(counts)} given; want positive sizes that add up to the {outputs} outputs")
     return counts
 
 
@@ -147,7 +147,7 @@ cdef int refuse_bad_choices(
                 choices[k] = <int64_t>value if 0 <= value < TRPO_MAX_OUTPUTS else -1
                 if choices[k] != value:
                     raise ValueError(
-                        f"actions: {place(part, i + first_row, p, k)} holds {value}; wanted 0 to {most(part, k)}"
+                        f"actions: {place(part, i + first_row, p, k)} holds {value}; want 0 to {most(part, k)}"
                     )
             if part.distribution != TRPO_GAUSSIAN:
                 refuse_bad_row(part, choices if actions != NULL else NULL, masks, i + first_row, p)
@@ -169,7 +169,7 @@ cdef int refuse_bad_row(
     for k in range(<Py_ssize_t>layout.components):
         last = most(layout, k)
         if actions != NULL and not 0 <= actions[k] <= last:
-            raise ValueError(f"actions: {place(layout, row, part, k)} holds {actions[k]}; wanted 0 to {last}")
+            raise ValueError(f"actions: {place(layout, row, part, k)} holds {actions[k]}; want 0 to {last}")
         if masks == NULL:
             continue
         if actions == NULL or not masks[actions[k]]:
@@ -213,7 +213,7 @@ cdef int refuse_log_std(const void *log_std, size_t items, const trpo_kernels *k
     if j >= 0:
         value = (<const float *>log_std)[j] if kernels.item_size == sizeof(float) else (<const double *>log_std)[j]
         limit = log_std_limit(kernels)
-        raise ValueError(f"log_std: item {j} is {value}; wanted -{limit:g} to {limit:g} in this precision")
+        raise ValueError(f"log_std: item {j} is {value}; want -{limit:g} to {limit:g} in this precision")
     return 0
 
 
@@ -222,9 +222,9 @@ cdef const int64_t *checked_rows(object rows, Py_ssize_t bound) except NULL:
     cdef int64_t last = -1
     cdef Py_ssize_t i, count = len(rows)
     if count < 1:
-        raise ValueError("rows: wanted at least one row, got none")
+        raise ValueError("rows: none given; want at least one row")
     for i in range(count):
         if not last < items[i] < bound:
-            raise ValueError(f"rows: item {i} is {items[i]}; wanted increasing row numbers from 0 to {bound - 1}")
+            raise ValueError(f"rows: item {i} is {items[i]}; want increasing row numbers from 0 to {bound - 1}")
         last = items[i]
     return items

@@ -85,7 +85,7 @@ def _choose_instruction_set():
     available = available_instruction_sets()
     if not available:
         raise ImportError("this CPU is below x86-64-v2 (SSE4.2), the least that trpo_fast has kernels for")
-    raise ImportError(f"TRPO_FAST_ISA={wanted!r} is not available here; wanted one of {', '.join(available)}")
+    raise ImportError(f"TRPO_FAST_ISA={wanted!r} is not available here; want one of {', '.join(available)}")
 
 
 _choose_instruction_set()
@@ -163,7 +163,7 @@ def choose_bfloat16(name):
     global _wanted_bfloat16
     wanted = None if name is None else name.encode()
     if name is not None and trpo_bfloat16_kernels_for(<const char *><bytes>wanted) == NULL:
-        raise ValueError(f"name: wanted 'portable' or None, got {in_words(name)}")
+        raise ValueError(f"name: {in_words(name)} given; want 'portable' or None")
     _wanted_bfloat16 = wanted
 
 
@@ -193,9 +193,9 @@ def set_num_threads(count):
         trpo_set_threads(0)
         return
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
-        raise TypeError(f"count: wanted an integer or None, got {count!r}")
+        raise TypeError(f"count: {count!r} given; want an integer or None")
     if not 1 <= count <= TRPO_MAX_THREADS:
-        raise ValueError(f"count: wanted 1 to {TRPO_MAX_THREADS} threads, got {in_words(count)}")
+        raise ValueError(f"count: {in_words(count)} given; want 1 to {TRPO_MAX_THREADS} threads")
     trpo_set_threads(count)
 
 
@@ -228,7 +228,7 @@ def _take_threads_from_environment():
         # int() would take 2_5, and the digits of any script
         set_num_threads(int(wanted) if wanted.isascii() and wanted.strip().isdecimal() else 0)
     except ValueError:
-        raise ImportError(f"TRPO_FAST_NUM_THREADS={wanted!r} given; wanted 1 to {TRPO_MAX_THREADS}") from None
+        raise ImportError(f"TRPO_FAST_NUM_THREADS={wanted!r} given; want 1 to {TRPO_MAX_THREADS}") from None
 
 
 _take_threads_from_environment()
@@ -259,7 +259,7 @@ def philox(key, counter):
     cdef uint32_t out[4]
     cdef int i
     if len(key) != 2 or len(counter) != 4:
-        raise ValueError(f"key, counter: wanted 2 and 4 words, got {len(key)} and {len(counter)}")
+        raise ValueError(f"key, counter: {len(key)} and {len(counter)} given; want 2 and 4 words")
     for i in range(2):
         k[i] = <uint32_t>counter_of(key[i], "key", UINT32_MAX)
     for i in range(4):
@@ -312,14 +312,14 @@ cdef const trpo_kernels *kernels_for(object dtype, bint narrow=False) except NUL
         except TypeError:
             pass
     if wanted is None or (wanted != float32 and wanted != float64):
-        raise TypeError(f"dtype: wanted float32 or float64, got {in_words(dtype) if wanted is None else wanted}")
+        raise TypeError(f"dtype: {in_words(dtype) if wanted is None else wanted} given; want float32 or float64")
     code = TRPO_FLOAT32 if wanted == float32 else TRPO_FLOAT64
     return trpo_narrow_kernels_for(code) if narrow else trpo_kernels_for(code)
 
 
 cdef const trpo_kernels *kernels_of(object array, str name) except NULL:
     if not isinstance(array, ndarray) or array.dtype not in (float32, float64):
-        raise TypeError(f"{name}: wanted a float32 or float64 array, got {_describe(array)}")
+        raise TypeError(f"{name}: {_describe(array)} given; want a float32 or float64 array")
     return kernels_for(array.dtype)
 
 
@@ -337,10 +337,10 @@ cdef void permute(const trpo_random_key *key, int64_t n, int64_t *order) noexcep
 
 cdef tuple widths_of(object widths):
     if not isinstance(widths, (list, tuple, ndarray)):
-        raise TypeError(f"widths: wanted a sequence of integers, got {in_words(widths)}")
+        raise TypeError(f"widths: {in_words(widths)} given; want a sequence of integers")
     for width in widths:
         if isinstance(width, bool) or not hasattr(width, "__index__"):
-            raise TypeError(f"widths: wanted integers, got {in_words(width)}")
+            raise TypeError(f"widths: {in_words(width)} given; want integers")
     return tuple([index(width) for width in widths])
 
 
@@ -348,13 +348,13 @@ cdef int make_plan(const trpo_kernels *kernels, tuple widths, object activation,
     cdef size_t sizes[TRPO_MAX_LAYERS + 1]
     cdef Py_ssize_t i
     if not 2 <= len(widths) <= TRPO_MAX_LAYERS + 1:
-        raise ValueError(f"widths: wanted 2 to {TRPO_MAX_LAYERS + 1} layer sizes, inputs first, got {len(widths)}")
+        raise ValueError(f"widths: {len(widths)} given; want 2 to {TRPO_MAX_LAYERS + 1} layer sizes, inputs first")
     for i in range(len(widths)):
         if not 1 <= widths[i] < 2**24:
-            raise ValueError(f"widths: wanted positive layer sizes below 2**24, got {in_words(widths)}")
+            raise ValueError(f"widths: {in_words(widths)} given; want positive layer sizes below 2**24")
         sizes[i] = widths[i]
     if not isinstance(activation, str) or activation not in activations:
-        raise ValueError(f"activation: wanted one of {', '.join(activations)}, got {activation!r}")
+        raise ValueError(f"activation: {activation!r} given; want one of {', '.join(activations)}")
     kernels.mlp_plan(<int>len(widths) - 1, sizes, <trpo_activation><int>activations[activation], plan)
     return 0
 
@@ -365,7 +365,7 @@ def elementary(function, x):
     "sine_of_turns" is sin(2 pi x), for ``|x|`` below 2**19 in float32 and 2**48 in float64.
     """
     if function not in functions:
-        raise ValueError(f"function: wanted one of {', '.join(functions)}, got {function!r}")
+        raise ValueError(f"function: {function!r} given; want one of {', '.join(functions)}")
     cdef const trpo_kernels *kernels = kernels_of(x, "x")
     flat, y = np.ascontiguousarray(x).reshape(-1), np.empty(x.size, x.dtype)
     cdef char code = code_of(x.dtype)
@@ -392,7 +392,7 @@ def multiply_adds(dtype, rounds):
     else:
         kernels = kernels_for(dtype)
     if not 1 <= rounds <= 2**32:
-        raise ValueError(f"rounds: wanted 1 to 2**32, got {in_words(rounds)}")
+        raise ValueError(f"rounds: {in_words(rounds)} given; want 1 to 2**32")
     cdef size_t count = index(rounds)
     cdef double operations
     with nogil:
@@ -454,8 +454,8 @@ cdef void *data_of(
     sizes = ", ".join("any" if d < 0 else str(d) for d in (d0, d1)[:ndim]) + ("," if ndim == 1 else "")
     error = ValueError if isinstance(array, ndarray) and array.dtype == names[code] else TypeError
     raise error(
-        f"{name}: wanted a C-contiguous{' writable' if writable else ''} {names[code]} array of shape ({sizes}), "
-        f"got {_describe(array)}"
+        f"{name}: {_describe(array)} given; want a "
+        f"C-contiguous{' writable' if writable else ''} {names[code]} array of shape ({sizes})"
     )
 
 
@@ -468,7 +468,7 @@ cdef int refuse_overlap(
     str name, const void *p, size_t bytes, str other_name, const void *q, size_t other_bytes
 ) except -1:
     if overlap(p, bytes, q, other_bytes):
-        raise ValueError(f"{name}: shares memory with {other_name}; wanted arrays that do not overlap")
+        raise ValueError(f"{name}: shares memory with {other_name}; want arrays that do not overlap")
     return 0
 
 
@@ -498,7 +498,7 @@ cdef double number_of(object value, str name) except? -1:
         PyErr_Clear()
         # float() of an integer that no double can hold is an OverflowError, which names nothing
         error = ValueError if hasattr(value, "__float__") or hasattr(value, "__index__") else TypeError
-        raise error(f"{name}: wanted a number that a double can hold, got {in_words(value)}")
+        raise error(f"{name}: {in_words(value)} given; want a number that a double can hold")
     return number
 
 
@@ -515,17 +515,17 @@ cdef uint64_t counter_of(object value, str name, uint64_t most) except? 0:
     try:
         number = index(value)
     except TypeError:
-        raise TypeError(f"{name}: wanted an integer, got {value!r}") from None
+        raise TypeError(f"{name}: {value!r} given; want an integer") from None
     if number < 0:
-        raise ValueError(f"{name}: wanted >= 0, got {in_words(value)}")
+        raise ValueError(f"{name}: {in_words(value)} given; want >= 0")
     if number > most:
-        raise ValueError(f"{name}: wanted at most {most}, got {in_words(value)}")
+        raise ValueError(f"{name}: {in_words(value)} given; want at most {most}")
     return number
 
 
 cdef bint flag_of(object value, str name) except? True:
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: wanted True or False, got {in_words(value)}")
+        raise TypeError(f"{name}: {in_words(value)} given; want True or False")
     return value
 
 

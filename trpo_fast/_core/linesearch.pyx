@@ -23,10 +23,10 @@ def two_numbers(answer):
         improvement, kl = answer
         numbers = float(improvement), float(kl)
     except (TypeError, ValueError):
-        raise TypeError(f"objective: wanted two numbers, (improvement, kl), got {in_words(answer)}") from None
+        raise TypeError(f"objective: {in_words(answer)} given; want two numbers, (improvement, kl)") from None
     except OverflowError:
         raise ValueError(
-            f"objective: wanted two numbers that a float holds, (improvement, kl), got {in_words(answer)}"
+            f"objective: {in_words(answer)} given; want two numbers that a float holds, (improvement, kl)"
         ) from None
     return numbers
 

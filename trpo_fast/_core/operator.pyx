@@ -78,7 +78,7 @@ cdef class Operator:
         """``A V`` for any real ``V`` of shape (n, k), column by column."""
         V = as_real(V, "V", self.dtype)
         if V.ndim != 2 or V.shape[0] != self.size:
-            raise ValueError(f"V: wanted shape ({self.size}, k), got {V.shape}")
+            raise ValueError(f"V: shape {V.shape} given; want ({self.size}, k)")
         columns, out = np.ascontiguousarray(V.T), np.empty((V.shape[1], self.size), self.dtype)
         for column, product in zip(columns, out):
             self.matvec(column, product)
@@ -95,7 +95,7 @@ cdef class Operator:
 cdef object as_real(object array, str name, object dtype):
     array = np.asarray(array)
     if array.dtype != dtype and not np.can_cast(array.dtype, dtype, "same_kind"):
-        raise TypeError(f"{name}: wanted real numbers, got {array.dtype}")
+        raise TypeError(f"{name}: {array.dtype} given; want real numbers")
     return array.astype(dtype, copy=False)
 
 
@@ -109,9 +109,9 @@ cdef class CallableOperator(Operator):
         if self.function is not None:
             raise TypeError("CallableOperator: already initialized; make a new one")
         if not callable(function):
-            raise TypeError(f"function: wanted a callable v -> A v, got {type(function).__name__}")
+            raise TypeError(f"function: {type(function).__name__} given; want a callable v -> A v")
         if isinstance(size, bool) or not hasattr(size, "__index__"):
-            raise TypeError(f"size: wanted an integer, got {size!r}")
+            raise TypeError(f"size: {size!r} given; want an integer")
         self.setup(counter_of(size, "size", PTRDIFF_MAX), dtype)
         self.function = function
         self.name = name
@@ -131,9 +131,9 @@ cdef class CallableOperator(Operator):
         memcpy(data_of(operand, "v", code, 1, self.size, -1, True), v, bytes)
         result = np.asarray(self.function(operand))
         if result.shape != (self.size,):
-            raise ValueError(f"{self.name}: the operator returned shape {result.shape}; wanted ({self.size},)")
+            raise ValueError(f"{self.name}: the operator returned shape {result.shape}; want ({self.size},)")
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
-            raise TypeError(f"{self.name}: the operator returned dtype {result.dtype}; wanted {self.dtype}")
+            raise TypeError(f"{self.name}: the operator returned dtype {result.dtype}; want {self.dtype}")
         if result.dtype != self.dtype:
             with np.errstate(over="ignore"):  # what becomes infinite is an outcome of the loop
                 result = result.astype(self.dtype)
@@ -152,10 +152,10 @@ cdef class DenseOperator(Operator):
         if self.matrix is not None:
             raise TypeError("DenseOperator: already initialized; make a new one")
         if not isinstance(matrix, np.ndarray):
-            raise TypeError(f"matrix: wanted an ndarray, got {type(matrix).__name__}")
+            raise TypeError(f"matrix: {type(matrix).__name__} given; want an ndarray")
         kernels_of(matrix, "matrix")
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise ValueError(f"matrix: wanted shape (n, n), got {matrix.shape}")
+            raise ValueError(f"matrix: shape {matrix.shape} given; want (n, n)")
         self.setup(matrix.shape[0], matrix.dtype)
         self.items = data_of(matrix, "matrix", code_of(self.dtype), 2, self.size, self.size, False)
         self.matrix = matrix

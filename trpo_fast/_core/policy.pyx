@@ -164,11 +164,11 @@ cdef class PolicyKernel:
         cdef double divisor = rows if total is None else number_of(total, "total")
         cdef size_t budget = TRPO_CACHE_BYTES
         if rows < 1:
-            raise ValueError("observations: wanted at least one row, got none")
+            raise ValueError("observations: none given; want at least one row")
         if not rows <= divisor < INFINITY:
-            raise ValueError(f"total: wanted at least the {rows} rows of this batch, and finite, got {total!r}")
+            raise ValueError(f"total: {total!r} given; want at least the {rows} rows of this batch, and finite")
         if not -INFINITY < coefficient < INFINITY:
-            raise ValueError(f"entropy_coefficient: wanted a finite number, got {entropy_coefficient!r}")
+            raise ValueError(f"entropy_coefficient: {entropy_coefficient!r} given; want a finite number")
         if cache_bytes is not None:
             budget = counter_of(cache_bytes, "cache_bytes", SIZE_MAX)
         cdef const void *theta = data_of(parameters, "parameters", self.code, 1, self.size, -1, False)
@@ -324,7 +324,7 @@ cdef class PolicyKernel:
         """
         self.require_batch()
         if kl_direction not in kl_directions:
-            raise ValueError(f"kl_direction: wanted one of {', '.join(kl_directions)}, got {kl_direction!r}")
+            raise ValueError(f"kl_direction: {kl_direction!r} given; want one of {', '.join(kl_directions)}")
         cdef const void *theta = data_of(parameters, "parameters", self.code, 1, self.size, -1, False)
         cdef trpo_kl_direction direction = <trpo_kl_direction><int>kl_directions[kl_direction]
         cdef double improvement = 0, kl = 0
@@ -451,7 +451,7 @@ cdef class FisherOperator(Operator):
             bytes = self.jacobian_bytes
             if bytes == 0:
                 raise ValueError(
-                    f"cache_jacobians: nothing to cache for widths {policy.widths} and {self.rows} rows; wanted two "
+                    f"cache_jacobians: nothing to cache for widths {policy.widths} and {self.rows} rows; want two "
                     "hidden layers or more, no bfloat16, a batch whose activations are all kept, and at most 1 GiB of "
                     "Jacobians"
                 )
@@ -490,7 +490,7 @@ cdef class FisherOperator(Operator):
         """
         self.require()
         if self.kernels.policy_fisher_narrow == NULL:
-            raise TypeError(f"bfloat16: got an operator of {self.dtype}, wanted float32")
+            raise TypeError(f"bfloat16: an operator of {self.dtype} given; want float32")
         if self.jacobians != NULL:
             raise ValueError("bfloat16: this operator has cached its Jacobians; want another one of the batch")
         cdef const trpo_bfloat16_kernels *kernels = bfloat16_kernels()

@@ -117,17 +117,17 @@ cdef class KroneckerPreconditioner(Operator):
         check_integer(size, "size")
         n = counter_of(size, "size", PTRDIFF_MAX)
         if not isinstance(blocks, Iterable):
-            raise TypeError(f"blocks: wanted a sequence of (A, G, weight, bias), got {type(blocks).__name__}")
+            raise TypeError(f"blocks: {type(blocks).__name__} given; want a sequence of (A, G, weight, bias)")
         blocks = list(blocks)
         if len(blocks) > TRPO_MAX_LAYERS:
-            raise ValueError(f"blocks: wanted at most {TRPO_MAX_LAYERS}, got {len(blocks)}")
+            raise ValueError(f"blocks: {len(blocks)} given; want at most {TRPO_MAX_LAYERS}")
         self.setup(n, dtype)
         cdef char code = code_of(self.dtype)
         used = np.zeros(n, bool)
         for index, block in enumerate(blocks):
             if not isinstance(block, (tuple, list)) or len(block) != 4:
                 what = f"{len(block)} items" if isinstance(block, (tuple, list)) else type(block).__name__
-                raise TypeError(f"blocks[{index}]: wanted (A, G, weight, bias), got {what}")
+                raise TypeError(f"blocks[{index}]: {what} given; want (A, G, weight, bias)")
             A, G, weight, bias = block
             check_integer(weight, f"blocks[{index}]: weight")
             if bias is not None:
@@ -210,26 +210,26 @@ cdef class KroneckerPreconditioner(Operator):
 
 cdef int check_integer(object value, str name) except -1:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: wanted an integer, got {value!r}")
+        raise TypeError(f"{name}: {value!r} given; want an integer")
     return 0
 
 
 cdef double checked_damping(object damping) except -1:
     cdef double shift
     if isinstance(damping, bool) or not isinstance(damping, Real):
-        raise TypeError(f"damping: wanted a number, got {damping!r}")
+        raise TypeError(f"damping: {damping!r} given; want a number")
     shift = number_of(damping, "damping")
     if not 0 <= shift < INFINITY:
-        raise ValueError(f"damping: wanted a finite number >= 0, got {damping!r}")
+        raise ValueError(f"damping: {damping!r} given; want a finite number >= 0")
     return shift
 
 
 cdef int check_square(object matrix, str name, object dtype) except -1:
     if not isinstance(matrix, np.ndarray) or matrix.dtype != dtype or not matrix.flags.c_contiguous:
         what = f"{matrix.dtype} array" if isinstance(matrix, np.ndarray) else type(matrix).__name__
-        raise TypeError(f"{name}: wanted a C-contiguous {dtype} array, got {what}")
+        raise TypeError(f"{name}: {what} given; want a C-contiguous {dtype} array")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] < 1:
-        raise ValueError(f"{name}: wanted a square matrix, got shape {matrix.shape}")
+        raise ValueError(f"{name}: shape {matrix.shape} given; want a square matrix")
     return 0
 
 
@@ -356,7 +356,7 @@ cdef class FisherFactors:
         """
         self.require_batch()
         if kind not in ("kfac", "diagonal"):
-            raise ValueError(f"kind: wanted 'kfac' or 'diagonal', got {kind!r}")
+            raise ValueError(f"kind: {kind!r} given; want 'kfac' or 'diagonal'")
         cdef double shift = checked_damping(damping)
         cdef PolicyKernel policy = self.policy
         cdef KroneckerPreconditioner M = KroneckerPreconditioner.__new__(KroneckerPreconditioner)
@@ -399,7 +399,7 @@ cdef class FisherFactors:
         cdef int index
         cdef trpo_kronecker_layer *layer
         if len(statistics) != self.plan.layers:
-            raise ValueError(f"statistics: wanted one (A, G) for each of {self.plan.layers} layers")
+            raise ValueError(f"statistics: {len(statistics)} given; want (A, G) of each of {self.plan.layers} layers")
         memset(factors, 0, self.plan.factor_items * self.policy.kernels.item_size)
         for index, (A, G) in enumerate(statistics):
             layer = &self.plan.layer[index]

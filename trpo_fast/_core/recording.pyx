@@ -18,10 +18,10 @@ cdef char *rows_of(
     object array, str name, char code, Py_ssize_t steps, Py_ssize_t copies, Py_ssize_t items, int dimensions
 ) except NULL:
     if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name}: wanted an ndarray, got {type(array).__name__}")
+        raise TypeError(f"{name}: {type(array).__name__} given; want an ndarray")
     shape = (steps, copies, items)[:dimensions]
     if array.shape != shape or not array.flags.c_contiguous:
-        raise ValueError(f"{name}: wanted C-contiguous {shape}, got {array.shape} with strides {array.strides}")
+        raise ValueError(f"{name}: {array.shape} with strides {array.strides} given; want C-contiguous {shape}")
     return <char *>data_of(array.reshape(-1), name, code, 1, -1, -1, True)
 
 
@@ -102,15 +102,15 @@ cdef class Recorder:
         if policy is None:
             raise TypeError("actor: not initialized")
         if not isinstance(own, slice):
-            raise TypeError(f"own: wanted a slice, got {own!r}")
+            raise TypeError(f"own: {own!r} given; want a slice")
         if not isinstance(rewards, np.ndarray) or rewards.ndim != 2:
-            raise ValueError(f"rewards: wanted an ndarray (T, E), got {getattr(rewards, 'shape', rewards)!r}")
+            raise ValueError(f"rewards: {getattr(rewards, 'shape', rewards)!r} given; want an ndarray (T, E)")
         self.actor, self.policy = actor, policy
         self.steps, self.copies = rewards.shape
         self.first, end, step = own.indices(self.copies)
         self.count = end - self.first
         if step != 1 or self.count < 1:
-            raise ValueError(f"own: wanted some of {self.copies} copies in a row, got {own}")
+            raise ValueError(f"own: {own} given; want some of {self.copies} copies in a row")
         self.first_step = counter_of(first_step, "first_step", INT64_MAX)
         self.first_row = self.first if first_row is None else counter_of(first_row, "first_row", INT64_MAX)
         self.inputs, self.components = policy.plan.widths[0], policy.layout.components
@@ -123,7 +123,7 @@ cdef class Recorder:
             action_code, self.action_item, wanted = c"q", 8, (np.int64,)
         if self.env_dtype not in wanted:
             raise TypeError(
-                f"env_action_dtype: wanted {' or '.join(one.__name__ for one in wanted)}, got {self.env_dtype}"
+                f"env_action_dtype: {self.env_dtype} given; want {' or '.join(one.__name__ for one in wanted)}"
             )
         self.env_code = c"q" if action_code == c"q" else code_of(self.env_dtype)
         self.env_shape = (self.count, self.components)[:1 if self.flat else 2]
@@ -191,7 +191,7 @@ cdef class Recorder:
             self.rows = None
             dtype = observations.dtype if isinstance(observations, np.ndarray) else None
             if self.raw != NULL and dtype != self.raw_dtype:
-                raise TypeError(f"observations: wanted {self.raw_dtype} as raw has it, got {dtype}")
+                raise TypeError(f"observations: {dtype} given; want {self.raw_dtype} as raw has it")
             self.rows_double = dtype == float64
             self.rows_data = data_of(
                 observations, "observations", c"d" if self.rows_double else c"f", 2, self.count, self.inputs, False
@@ -199,7 +199,8 @@ cdef class Recorder:
             self.refuse_own("observations", self.rows_data, observations.nbytes)
             self.rows = observations
         if (action_masks is None) != (self.masks == NULL):
-            raise ValueError(f"action_masks: {'wanted' if action_masks is None else 'not wanted'} in this rollout")
+            given, want = ("none", "some") if action_masks is None else ("some", "none")
+            raise ValueError(f"action_masks: {given} given; want {want} in this rollout")
         cdef size_t mask_bytes = self.count * self.masks_a_row
         if action_masks is not None:
             masks = data_of(action_masks, "action_masks", c"?", 2, self.count, self.masks_a_row, False)
@@ -257,6 +258,6 @@ cdef class Recorder:
         if self.held is None:
             raise TypeError("Recorder: not initialized")
         if not 0 <= step < self.steps:
-            raise IndexError(f"t: wanted 0 to {self.steps - 1}, got {step}")
+            raise IndexError(f"t: {step} given; want 0 to {self.steps - 1}")
         cdef Py_ssize_t t = step
         return t * self.copies + self.first

@@ -80,10 +80,10 @@ cdef class Cell:
         if self.memory is not None:
             raise TypeError("Cell: already initialized; make a new one")
         if kind not in kinds:
-            raise ValueError(f"kind: wanted one of {', '.join(map(repr, kinds))}, got {kind!r}")
+            raise ValueError(f"kind: {kind!r} given; want one of {', '.join(map(repr, kinds))}")
         cdef Py_ssize_t number = <Py_ssize_t>counter_of(units, "units", 2**24)
         if number < 1:
-            raise ValueError(f"units: wanted 1 to 2**24, got {number}")
+            raise ValueError(f"units: {number} given; want 1 to 2**24")
         self.kernels = kernels_for(dtype)
         self.dtype = np.dtype(dtype)
         self.code = code_of(self.dtype)
@@ -209,7 +209,7 @@ cdef class Cell:
 
     cdef size_t steps_of(self, Py_ssize_t rows, Py_ssize_t sequences) except? 0:
         if sequences < 1 or rows < 1 or rows % sequences:
-            raise ValueError(f"rows: wanted the steps of each of {sequences} sequences, got {rows} rows")
+            raise ValueError(f"rows: {rows} rows given; want the steps of each of {sequences} sequences")
         return rows // sequences
 
     cdef const uint8_t *flags_of(self, object starts, Py_ssize_t rows) except? NULL:
@@ -323,10 +323,10 @@ cdef class CellActor:
             raise TypeError("CellActor: already initialized; make a new one")
         head.require("head")
         if (observation_mean is None) != (observation_scale is None):
-            raise ValueError("observation_mean, observation_scale: wanted both or neither")
+            raise ValueError("observation_mean, observation_scale: one of them given; want both or neither")
         self.clip = number_of(observation_clip, "observation_clip")
         if not self.clip > 0:
-            raise ValueError(f"observation_clip: wanted a positive number, got {observation_clip!r}")
+            raise ValueError(f"observation_clip: {observation_clip!r} given; want a positive number")
         self.head = head
         self.cell = Cell(kind, head.widths[0], head.dtype)
         self.actor = make_actor(head, head_parameters, **options)

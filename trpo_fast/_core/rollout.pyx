@@ -50,7 +50,7 @@ def normalize_advantages(advantages):
     cdef double mean = 0, std = 0
     flat = advantages.reshape(-1)
     if advantages.size and flat.ctypes.data != advantages.ctypes.data:
-        raise ValueError("advantages: wanted a C-contiguous array, got one that is not")
+        raise ValueError("advantages: an array that is not C-contiguous given; want one that is")
     cdef void *a = data_of(flat, "advantages", code_of(advantages.dtype), 1, -1, -1, True)
     k.standardize(flat.size, a, &mean, &std)
     return mean, std
@@ -119,5 +119,5 @@ def merge_moments(data, mean, m2, count):
     bad = k.merge_moments(n, columns, rows, so_far, center, squares)
     if bad:
         row, column = divmod(bad - 1, columns)
-        raise ValueError(f"data: row {row}, column {column} holds {data[row, column]}; wanted finite values")
+        raise ValueError(f"data: row {row}, column {column} holds {data[row, column]}; want finite values")
     return so_far + n

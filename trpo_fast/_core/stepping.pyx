@@ -58,14 +58,14 @@ cdef class CopyLoop:
         if self.methods is not None:
             raise TypeError("CopyLoop: already initialized; make a new one")
         if not isinstance(rows, ndarray):
-            raise TypeError(f"rows: wanted an ndarray, got {type(rows).__name__}")
+            raise TypeError(f"rows: {type(rows).__name__} given; want an ndarray")
         if rows.dtype.kind not in "fiub":
-            raise TypeError(f"rows: wanted an array of numbers, got one of {rows.dtype}")
+            raise TypeError(f"rows: an array of {rows.dtype} given; want an array of numbers")
         if rows.ndim < 1 or not (rows.flags.c_contiguous and rows.flags.writeable):
-            raise ValueError(f"rows: wanted a C-contiguous array that can be written, got one of shape {rows.shape}")
+            raise ValueError(f"rows: an array of shape {rows.shape} given; want a C-contiguous one that can be written")
         cdef Py_ssize_t n = len(rows)
         if len(shape) > 32:
-            raise ValueError(f"shape: wanted 32 axes at most, got {len(shape)}")
+            raise ValueError(f"shape: {len(shape)} given; want 32 axes at most")
         cdef Extent extents[4]
         extents[0] = Extent(data_of(rewards, "rewards", c"d", 1, n, -1, True), n * sizeof(double))
         extents[1] = Extent(data_of(terminated, "terminated", c"?", 1, n, -1, True), n)

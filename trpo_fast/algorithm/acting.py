@@ -8,12 +8,12 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from trpo_fast.environments.spaces import action_layout, action_structure
 from trpo_fast.normalizers import ObservationNormalizer
 from trpo_fast.recurrence import begin_at
+from trpo_fast.spaces.from_gymnasium import action_layout, action_structure
 
 
-class Player:
+class AgentActor:
     """The current policy with the frozen observation statistics, and the arrays that acting writes into.
 
     Parameters

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from trpo_fast.algorithm.acting import Player
+from trpo_fast.algorithm.acting import AgentActor
 from trpo_fast.algorithm.config import POSITIVE_INTEGER, seed_or_drawn
 from trpo_fast.environments.base import Environments
 from trpo_fast.settings import checked
@@ -63,7 +63,7 @@ def evaluate(
         raise ValueError(OWN_ENVIRONMENT)
     environments = training.apart(env, copies or min(episodes, agent.num_envs))
     try:
-        player = agent.make_player(seed, EVALUATION_STREAM, narrow=environments.narrow_acting)
+        actor = agent.make_actor(seed, EVALUATION_STREAM, narrow=environments.narrow_acting)
         # Not the seed itself: the training's environments may have been seeded with it.
         first = int(np.random.SeedSequence([seed, EVALUATION_STREAM]).generate_state(1)[0])
         # Copies get first, first + 1, ...: stay clear of the 32-bit limit that some simulators have.
@@ -72,7 +72,7 @@ def evaluate(
         hidden = None if progress_bar else True
         with tqdm(total=episodes, desc="evaluating", unit="episode", leave=False, disable=hidden) as bar:
             result = play_episodes(
-                *(environments, player, episodes),
+                *(environments, actor, episodes),
                 deterministic=deterministic,
                 seed=first,
                 max_steps=limit,
@@ -91,7 +91,7 @@ def evaluate(
 
 def play_episodes(
     environments: Environments,
-    player: Player,
+    actor: AgentActor,
     episodes: int,
     *,
     deterministic: bool,
@@ -115,9 +115,7 @@ def play_episodes(
     first = seed
     step = 0
     while missing.any():
-        step = _play_until_left(
-            environments, player, played, missing, first, step, deterministic, max_steps, on_episode
-        )
+        step = _play_until_left(environments, actor, played, missing, first, step, deterministic, max_steps, on_episode)
         first = (first + count) % (2**31 - count)  # seeds that no environment has had
     all_returns, all_lengths, finished = map(np.array, zip(*(one for group in played for one in group), strict=True))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -125,14 +123,14 @@ def play_episodes(
     if not (math.isfinite(mean) and math.isfinite(std)):
         largest = float(np.abs(all_returns).max())
         raise ValueError(
-            f"mean and std of the returns must be finite, got {mean} and {std}: returns of size {largest} are too large"
+            f"mean and std of the returns: {mean} and {std}; want finite ones: returns of size {largest} are too large"
         )
     return EvaluationResult(mean, std, all_returns, all_lengths, finished)
 
 
 def _play_until_left(
     environments: Environments,
-    player: Player,
+    actor: AgentActor,
     played: list[list[tuple[float, int, bool]]],
     missing: NDArray[np.int64],
     seed: int,
@@ -165,7 +163,7 @@ def _play_until_left(
     observations = environments.reset(seed)
     state, starts = None, np.ones(count, np.bool_)  # of a recurrent policy
     while plays.any():
-        actions = player.act(
+        actions = actor.act(
             observations,
             step,
             deterministic=deterministic,
@@ -173,7 +171,7 @@ def _play_until_left(
             state=state,
             episode_starts=starts,
         )
-        state = player.state
+        state = actor.state
         result = environments.step(actions)
         rewards = np.where(is_reset_row, 0.0, result.rewards)
         _require_finite("reward", rewards, step)
@@ -201,4 +199,4 @@ def _play_until_left(
 def _require_finite(what: str, values: NDArray[np.float64], step: int) -> None:
     if not np.isfinite(values).all():
         i = np.flatnonzero(~np.isfinite(values))[0]
-        raise ValueError(f"{what} of environment {i} at step {step} must be finite, got {values[i]}")
+        raise ValueError(f"{what} of environment {i} at step {step}: {values[i]} given; want a finite number")

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
-from trpo_fast.environments.spaces import action_layout, action_structure
 from trpo_fast.policies.distributions import with_masks
 from trpo_fast.recurrence import checked_episode_starts
 from trpo_fast.spaces import Discrete
+from trpo_fast.spaces.from_gymnasium import action_layout, action_structure
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
@@ -37,8 +37,8 @@ class Inference:
         self._masks = MaskFormat(agent.action_space)
         self._actions = action_layout(agent.action_space, agent.config.action_map)
         self._structure = action_structure(agent.action_space)
-        self._player = agent.make_player(agent.seed, PREDICTION_STREAM)
-        self._lock = threading.Lock()  # the player's arrays, and the counter
+        self._actor = agent.make_actor(agent.seed, PREDICTION_STREAM)
+        self._lock = threading.Lock()  # the actor's arrays, and the counter
         self._warned_of_masks = False  # that there were none
         # The common case without a detour: one observation, an array, and actions without parts.
         part, recurrent = self.layout.parts[0], agent.engine.recurrent
@@ -87,7 +87,7 @@ class Inference:
             except FloatingPointError as error:
                 what = "observation: it, or the action that comes of it, is beyond"
                 raise ValueError(f"{what} {agent.config.dtype}; want smaller numbers") from error
-            after = self._player.state if recurrent else state
+            after = self._actor.state if recurrent else state
         return (self._structure.each(actions)[0] if single else self._structure.batch(actions)), after
 
     def _act(
@@ -101,7 +101,7 @@ class Inference:
         """A row of actions for each of `rows`; FloatingPointError where one cannot be acted on."""
         agent = self._agent
         try:
-            actions = self._player.act(
+            actions = self._actor.act(
                 rows,
                 agent.num_predictions,
                 deterministic=deterministic,

@@ -49,7 +49,7 @@ def load(
     saved = checkpoint.read(path)
     hooks = Hooks.of(advantages, step, saved.own_hooks)
     if not isinstance(trust_environment, bool):
-        raise TypeError(f"trust_environment must be a bool, got {trust_environment!r}")
+        raise TypeError(f"trust_environment: {trust_environment!r} given; want a bool")
     recipe, environments = saved.recipe, None
     config = saved.config
     if config.device == "cuda" and not torch.cuda.is_available():

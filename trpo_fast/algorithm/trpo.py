@@ -25,7 +25,7 @@ from torch import nn
 
 from trpo_fast._core.library import permutation
 from trpo_fast.algorithm import agreement, checkpoint, evaluation, loading, presets, training
-from trpo_fast.algorithm.acting import Player
+from trpo_fast.algorithm.acting import AgentActor
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
 from trpo_fast.algorithm.config import EPISODES_REMEMBERED, TRPOConfig, seed_or_drawn
 from trpo_fast.algorithm.critic import FIT_PATIENCE, CriticTrainer
@@ -44,13 +44,13 @@ from trpo_fast.environments.base import Environments
 from trpo_fast.environments.foreign import is_vector_environment
 from trpo_fast.environments.masks import warn_of_left_out_mask
 from trpo_fast.environments.recipe import EnvironmentRecipe
-from trpo_fast.environments.spaces import action_words, numeric_columns, resolved_action_map
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.ranks import Ranks, as_ranks, count_of, left_on_error, share_of
 from trpo_fast.rollout.advantages import AdvantageFunction
 from trpo_fast.rollout.collector import Collector, Rollout
 from trpo_fast.run_models import read_latest
 from trpo_fast.solvers.fisher_product import bfloat16_obstacle, require_bfloat16
+from trpo_fast.spaces.from_gymnasium import action_words, numeric_columns, resolved_action_map
 from trpo_fast.state import State
 
 # Streams 0 (acting) and 2 (environments) belong to the collector, 1 (minibatches) to the critic's trainer.
@@ -903,9 +903,9 @@ class TRPO:
         self.critic_trainer.finish_within(FIT_PATIENCE)
         self.training_environments.close()
 
-    def make_player(self, seed: int, stream: int, narrow: bool = False) -> Player:
+    def make_actor(self, seed: int, stream: int, narrow: bool = False) -> AgentActor:
         """The policy, as it is at each call, acting outside the training with noise of its own."""
-        return Player(
+        return AgentActor(
             self.engine,
             self.action_space,
             self.observation_normalizer,

@@ -368,4 +368,4 @@ def make_cases(kind: str, dtypes: Sequence[str] = DTYPES, quick: bool = False) -
             yield from (_act_case(PolicyProblem(CHEETAH, rows, dtype)) for rows in ((8,) if quick else (1, 8, 64)))
             yield _values_case(PolicyProblem(CHEETAH, 2_048, dtype))
         else:
-            raise ValueError(f"kind: wanted one of {', '.join(KINDS)}, got {kind!r}")
+            raise ValueError(f"kind: {kind!r} given; want one of {', '.join(KINDS)}")

@@ -187,10 +187,10 @@ def run(
         An answer is not what float64 NumPy says.
     """
     if kind not in (*KINDS, "all"):
-        raise ValueError(f"kind: wanted all or one of {', '.join(KINDS)}, got {kind!r}")
+        raise ValueError(f"kind: {kind!r} given; want all or one of {', '.join(KINDS)}")
     _require_sequence("dtypes", dtypes)
     if unknown := set(dtypes) - set(DTYPES):
-        raise ValueError(f"dtypes: wanted some of {', '.join(DTYPES)}, got {', '.join(sorted(map(str, unknown)))}")
+        raise ValueError(f"dtypes: {', '.join(sorted(map(str, unknown)))} given; want some of {', '.join(DTYPES)}")
     counts = [1, library.get_num_threads()]
     if threads is not None:
         _require_sequence("threads", threads)
@@ -214,7 +214,7 @@ def run(
 
 def _require_sequence(name: str, value: Any) -> None:
     if isinstance(value, str) or not isinstance(value, Iterable) or not list(value):
-        raise TypeError(f"{name}: wanted a sequence of at least one, got {value!r}")
+        raise TypeError(f"{name}: {value!r} given; want a sequence of at least one")
 
 
 def _limits(counts: Sequence[int], dtypes: Sequence[str], quick: bool) -> Iterator[Limit]:

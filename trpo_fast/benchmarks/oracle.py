@@ -111,7 +111,7 @@ def relative_error(x: Vector, exact: Vector) -> float:
 def require(error: float, tolerance: float, what: str) -> float:
     """`error` itself, or WrongAnswer where it is above `tolerance`."""
     if not error <= tolerance:  # a NaN is wrong, too
-        raise WrongAnswer(f"{what}: off by {error:.1e}, wanted at most {tolerance:.0e}; a wrong answer has no time")
+        raise WrongAnswer(f"{what}: off by {error:.1e}; want at most {tolerance:.0e}; a wrong answer has no time")
     return error
 
 

@@ -65,9 +65,9 @@ class TorchActor:
         stream: int,
     ) -> None:
         if (observation_mean is None) != (observation_scale is None):
-            raise ValueError("observation_mean and observation_scale: got one, wanted both or neither")
+            raise ValueError("observation_mean and observation_scale: one of them given; want both or neither")
         if (action_scale is None) != (action_offset is None):
-            raise ValueError("action_scale and action_offset: got one, wanted both or neither")
+            raise ValueError("action_scale and action_offset: one of them given; want both or neither")
         self._distribution = distribution
         self._dtype = dtype
         self._device = device
@@ -264,7 +264,7 @@ def _mode(distribution: Distribution) -> Tensor:
     except NotImplementedError:
         name = type(base_of(distribution)).__name__
         raise ValueError(
-            f"deterministic: got True, wanted False for a policy that returns a {name}, whose mode torch does not know"
+            f"deterministic: True given; want False for a policy that returns a {name}, whose mode torch does not know"
         ) from None
 
 

@@ -90,11 +90,11 @@ class AutogradEngine(PolicyEngine):
     ) -> None:
         if linearization not in LINEARIZATIONS:
             wanted = ", ".join(map(repr, LINEARIZATIONS))
-            raise ValueError(f"linearization: got {linearization!r}, wanted one of {wanted}")
+            raise ValueError(f"linearization: {linearization!r} given; want one of {wanted}")
         check_deterministic("policy", policy)
         super().__init__(policy, flat_parameters(policy))
         if not any(parameter.requires_grad for parameter in policy.parameters()):
-            raise ValueError("policy: every parameter is frozen, wanted one that requires gradients")
+            raise ValueError("policy: every parameter is frozen; want one that requires gradients")
         self.reason = reason
         self.recurrent = is_recurrent(policy)
         self.linearization = linearization
@@ -126,13 +126,13 @@ class AutogradEngine(PolicyEngine):
             The policy returns something else than a torch distribution.
         """
         if total is not None and not batch.samples <= as_double(total, "total") < math.inf:
-            raise ValueError(f"total: got {total}, wanted at least the {batch.samples} samples of this batch")
+            raise ValueError(f"total: {total} given; want at least the {batch.samples} samples of this batch")
         if not math.isfinite(as_double(entropy_coefficient, "entropy_coefficient")):
-            raise ValueError(f"entropy_coefficient: got {entropy_coefficient}, wanted a finite number")
+            raise ValueError(f"entropy_coefficient: {entropy_coefficient} given; want a finite number")
         check_deterministic("policy", self._policy)
         if (batch.sequences is not None) != self.recurrent:
             wanted = "some, of a recurrent policy" if self.recurrent else "none, the policy is not recurrent"
-            raise ValueError(f"batch: sequences {'given' if batch.sequences else 'missing'}; wanted {wanted}")
+            raise ValueError(f"batch: {'sequences' if batch.sequences else 'no sequences'} given; want {wanted}")
         self.refresh()
         self._bound = None
         self._bound = _Bound(self, batch, total, entropy_coefficient)
@@ -154,7 +154,7 @@ class AutogradEngine(PolicyEngine):
         """
         bound = self._current()
         if rows is not None and self.recurrent:
-            raise ValueError("rows: given for a recurrent policy, whose sequences are whole; wanted None")
+            raise ValueError("rows: some given for a recurrent policy, whose sequences are whole; want None")
         chosen = None if rows is None else _checked_rows(rows, bound.count)
         bound.linearize(chosen)
 
@@ -168,7 +168,7 @@ class AutogradEngine(PolicyEngine):
 
     def preconditioner(self, kind: str, *, damping: float, rows: NDArray[np.int64] | None = None) -> Operator:
         """ValueError: the statistics are made by the native engine; KroneckerPreconditioner takes a module's own."""
-        raise ValueError(f"preconditioner: {kind!r} needs the native engine; wanted an operator of your own, or None")
+        raise ValueError(f"preconditioner: {kind!r} needs the native engine; want an operator of your own, or None")
 
     def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
         """Improvement and KL of the current parameters against theta_old; not finite where these are not.
@@ -282,7 +282,7 @@ class _Bound:
             if not self._log_probs.isfinite().all():
                 row = int((~self._log_probs.isfinite()).nonzero()[0])
                 raise ValueError(
-                    f"policy: the log-probability of sample {row} is {self._log_probs[row]}, wanted finite numbers"
+                    f"policy: the log-probability of sample {row} is {self._log_probs[row]}; want finite numbers"
                 )
             if batch.log_probs is not None:
                 self._log_probs = self._of_samples(self._rows("log_probs", batch.log_probs))
@@ -307,7 +307,7 @@ class _Bound:
         log_probs = self._log_probs_of(distribution, chunk)
         if not log_probs.requires_grad:
             raise ValueError(
-                "policy: nothing connects its log-probabilities to its parameters, wanted a forward without "
+                "policy: nothing connects its log-probabilities to its parameters; want a forward without "
                 "torch.no_grad() and detach()"
             )
         growth = (log_probs.detach() - _part(self._log_probs, chunk)).exp()
@@ -351,7 +351,7 @@ class _Bound:
 
     def evaluate(self, kl_direction: str) -> tuple[float, float]:
         if kl_direction not in ("new_old", "old_new"):
-            raise ValueError(f"kl_direction: got {kl_direction!r}, wanted 'new_old' or 'old_new'")
+            raise ValueError(f"kl_direction: {kl_direction!r} given; want 'new_old' or 'old_new'")
         with torch.no_grad():
             improvement = gain = kl = 0.0
             for index, (chunk, old) in enumerate(zip(self._chunks, self._old, strict=True)):
@@ -403,15 +403,15 @@ class _Bound:
             return self._of_samples(distribution.entropy())
         except NotImplementedError:
             raise ValueError(
-                f"entropy_coefficient: got {self._entropy_coefficient} for a policy that returns a "
-                f"{type(base_of(distribution)).__name__}, whose entropy torch does not know, wanted 0"
+                f"entropy_coefficient: {self._entropy_coefficient} given for a policy that returns a "
+                f"{type(base_of(distribution)).__name__}, whose entropy torch does not know; want 0"
             ) from None
 
     def _fitting_actions(self, array: NDArray[Any]) -> Tensor:
         count, old = self.count, self._old[0]
         event_shape = tuple(old.event_shape)
         if array.size != count * math.prod(event_shape):
-            raise ValueError(f"actions: got shape {array.shape}, wanted {(count, *event_shape)} for this policy")
+            raise ValueError(f"actions: shape {array.shape} given; want {(count, *event_shape)} for this policy")
         base = base_of(old)
         dtype = np.dtype(np.int64) if isinstance(base, Categorical) else self._engine.dtype
         actions = torch.from_numpy(as_rows("actions", array, dtype)).to(self._device).reshape(count, *event_shape)
@@ -449,7 +449,7 @@ class _Bound:
             row, component = bad.nonzero()[0].tolist()
             wanted = f"0 to {sizes[component] - 1}"
             raise ValueError(
-                f"actions: got {flat[row, component]} in component {component}{within} of sample {row}, wanted {wanted}"
+                f"actions: {flat[row, component]} in component {component}{within} of sample {row} given; want {wanted}"
             )
         if masks is None:
             return
@@ -493,7 +493,7 @@ def _part(tensor: Tensor, rows: Tensor | slice | None) -> Tensor:
 def _checked_rows(rows: Any, count: int) -> Tensor:
     array = np.asarray(rows)
     if array.dtype != np.int64 or array.ndim != 1 or not len(array):
-        raise ValueError(f"rows: got shape {array.shape} of {array.dtype}, wanted (S,) of int64, S >= 1")
+        raise ValueError(f"rows: shape {array.shape} of {array.dtype} given; want (S,) of int64, S >= 1")
     if array[0] < 0 or array[-1] >= count or (np.diff(array) <= 0).any():
-        raise ValueError(f"rows: wanted sorted indices of the {count} bound samples, each once")
+        raise ValueError(f"rows: others given; want sorted indices of the {count} bound samples, each once")
     return torch.from_numpy(array.copy())

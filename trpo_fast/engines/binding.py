@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-from trpo_fast.environments.spaces import action_layout
 from trpo_fast.policies.flat import FlatBuffer
 from trpo_fast.policies.mlp import MLPPolicy
 from trpo_fast.spaces import ActionLayout
+from trpo_fast.spaces.from_gymnasium import action_layout
 
 
 def checked_parameters(flat: FlatBuffer, expected: NDArray[Any] | None) -> NDArray[Any]:
@@ -34,7 +34,7 @@ def checked_parameters(flat: FlatBuffer, expected: NDArray[Any] | None) -> NDArr
         )
     if not flat.is_finite():
         index = int(np.flatnonzero(~np.isfinite(buffer))[0])
-        raise ValueError(f"policy: parameter {flat.name_at(index)!r} contains {buffer[index]}, wanted finite numbers")
+        raise ValueError(f"policy: parameter {flat.name_at(index)!r} contains {buffer[index]}; want finite numbers")
     return buffer
 
 
@@ -50,13 +50,13 @@ def check_deterministic(what: str, module: nn.Module) -> None:
         for parameter_name, parameter in part.named_parameters(recurse=False):
             if isinstance(parameter, nn.parameter.UninitializedParameter):
                 raise ValueError(
-                    f"{what}: {where}, has no {parameter_name} before its first forward pass, wanted one pass of a row "
+                    f"{what}: {where}, has no {parameter_name} before its first forward pass; want one pass of a row "
                     f"of observations before it is given"
                 )
         if isinstance(part, torch.jit.ScriptModule):
-            raise ValueError(f"{what}: {where}, compiled to TorchScript, wanted the module that it was made from")
+            raise ValueError(f"{what}: {where}, compiled to TorchScript; want the module that it was made from")
         if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse:
-            raise ValueError(f"{what}: {where}, has sparse gradients, wanted sparse=False")
+            raise ValueError(f"{what}: {where}, has sparse gradients; want sparse=False")
         fault, instead = None, ""
         if isinstance(part, nn.modules.batchnorm._BatchNorm) and (part.training or not part.track_running_stats):
             fault, instead = "mixes the rows of a batch", "LayerNorm or GroupNorm in its place"
@@ -77,7 +77,7 @@ def check_deterministic(what: str, module: nn.Module) -> None:
             mode = "training" if part.training else "evaluation"
             # In evaluation mode it is the layer itself that has to go.
             ways = [f"{what}.eval() before it is given"] * part.training + [instead]
-            raise ValueError(f"{what}: {where} in {mode} mode, {fault}, wanted {', or '.join(ways)}")
+            raise ValueError(f"{what}: {where} in {mode} mode, {fault}; want {', or '.join(ways)}")
 
 
 def plain_module(module: nn.Module) -> nn.Module:
@@ -104,11 +104,11 @@ def plain_module(module: nn.Module) -> nn.Module:
 def checked_distribution(result: object, count: int) -> Distribution:
     """`result` of a policy for `count` observations; an error when it is not one distribution for each of them."""
     if not isinstance(result, Distribution):
-        raise TypeError(f"policy: forward returned {type(result).__name__}, wanted a torch.distributions.Distribution")
+        raise TypeError(f"policy: forward returned {type(result).__name__}; want a torch.distributions.Distribution")
     if tuple(result.batch_shape) != (count,):
         raise ValueError(
             f"policy: forward returned a distribution of batch shape {tuple(result.batch_shape)} for {count} "
-            f"observations, wanted ({count},); torch.distributions.Independent makes action dimensions one event"
+            f"observations; want ({count},); torch.distributions.Independent makes action dimensions one event"
         )
     return result
 
@@ -116,13 +116,11 @@ def checked_distribution(result: object, count: int) -> Distribution:
 def checked_step(result: object, what: str, shape: tuple[int, ...]) -> tuple[Any, Tensor]:
     """`result` of a recurrent module's forward, which is to be a pair with a state of `shape`."""
     if not isinstance(result, tuple) or len(result) != 2:
-        raise TypeError(
-            f"{what}: forward returned {type(result).__name__}, wanted a pair: the result and the new state"
-        )
+        raise TypeError(f"{what}: forward returned {type(result).__name__}; want a pair: the result and the new state")
     state = result[1]
     if not isinstance(state, Tensor) or tuple(state.shape) != shape:
         given = f"of shape {tuple(state.shape)}" if isinstance(state, Tensor) else f"a {type(state).__name__}"
-        raise ValueError(f"{what}: forward returned a state {given}, wanted a Tensor of shape {shape}")
+        raise ValueError(f"{what}: forward returned a state {given}; want a Tensor of shape {shape}")
     return result[0], state.detach()
 
 
@@ -134,7 +132,7 @@ def as_observations(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 def as_rows(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """`array` as it is where it has `dtype` and is C-contiguous, otherwise converted; floats never become integers."""
     if dtype.kind == "i" and np.asarray(array).dtype.kind == "f":
-        raise ValueError(f"{name}: got dtype {array.dtype}, wanted integers for a policy over discrete actions")
+        raise ValueError(f"{name}: dtype {array.dtype} given; want integers for a policy over discrete actions")
     return np.ascontiguousarray(array, dtype)
 
 
@@ -145,11 +143,11 @@ def checked_action_layout(space: spaces.Space[Any], policy: nn.Module, action_ma
         own = action_layout(policy.action_space)
         if _what_kernels_know(own) != _what_kernels_know(layout):
             raise ValueError(
-                f"action_space: got {space}, but the policy is {policy.distribution} over {policy.action_space}"
+                f"action_space: {space} given; want {policy.action_space}, as this {policy.distribution} policy has"
             )
         if policy.squash and layout.scale is not None:
             raise ValueError(
-                f"action_map: got {action_map!r}, wanted 'clip' for a policy that squashes its actions into the box"
+                f"action_map: {action_map!r} given; want 'clip' for a policy that squashes its actions into the box"
             )
     return layout
 

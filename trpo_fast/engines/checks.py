@@ -168,7 +168,7 @@ def _check_gradient(critic: nn.Module, first: Sequence[Tensor], alone: Iterator[
             values = result if len(arguments) == 1 else result[0]
             if not values.requires_grad:
                 raise ValueError(
-                    "critic: nothing connects its values to its parameters, wanted a forward without torch.no_grad() "
+                    "critic: nothing connects its values to its parameters; want a forward without torch.no_grad() "
                     "and detach()"
                 )
             gradient = torch.autograd.grad(values.sum(), leaves, allow_unused=True)
@@ -180,7 +180,7 @@ def _check_gradient(critic: nn.Module, first: Sequence[Tensor], alone: Iterator[
 def _not_finite(what: str, words: str, count: int) -> str:
     return (
         f"{what}: its derivatives are not finite{words} for any of the {count} rows of observations that were made up "
-        "to try it, though what it returns is; wanted finite ones: sqrt, norm, log and divisions kept away from 0, "
+        "to try it, though what it returns is; want finite ones: sqrt, norm, log and divisions kept away from 0, "
         "before a torch.where, too"
     )
 
@@ -220,7 +220,7 @@ def _check_sequences(
 
     if differ(again(), tolerance=0.0 if steps.device.type == "cpu" else 1e-4):
         raise ValueError(
-            f"{what}: two forward passes of the same sequences differ; wanted one that draws no random numbers and "
+            f"{what}: two forward passes of the same sequences differ; want one that draws no random numbers and "
             "keeps nothing between calls but the state that it returns"
         )
     backwards = torch.arange(starts.shape[1] - 1, -1, -1, device=steps.device)
@@ -231,7 +231,7 @@ def _check_sequences(
         )
     if differ(again(before=state + torch.randn_like(state))):
         raise ValueError(
-            f"{what}: what was before an episode's start is not forgotten; wanted initial_state wherever "
+            f"{what}: what was before an episode's start is not forgotten; want initial_state wherever "
             "episode_starts is True"
         )
     singly, before = [], state
@@ -242,7 +242,7 @@ def _check_sequences(
     if differ([torch.cat(parts) for parts in zip(*singly, strict=True)]):
         raise ValueError(
             f"{what}: several steps at once are not what single steps give, each with the state that the one before "
-            "returned; wanted a state with all that is remembered, rows in the order t E + e, and episode_starts "
+            "returned; want a state with all that is remembered, rows in the order t E + e, and episode_starts "
             "obeyed in every step"
         )
 
@@ -316,7 +316,7 @@ def _check_pure(
         if not all(_same(a, b, 0.0 if exact else 1e-4) for a, b in zip(first, second, strict=True)):
             culprit = _culprit(module, rows, rows, everything)
             raise ValueError(
-                f"{what}: two forward passes of the same rows differ, and {culprit} makes the difference; wanted one "
+                f"{what}: two forward passes of the same rows differ, and {culprit} makes the difference; want one "
                 f"that draws no random numbers and keeps no state between calls: {what}.eval(), or another layer"
             )
         backwards = torch.arange(len(rows) - 1, -1, -1, device=rows.device)
@@ -332,7 +332,7 @@ def _check_pure(
             if not all(_same(a[chosen], b, close) for a, b in zip(first, apart, strict=True)):
                 culprit = _culprit(module, rows, rows[chosen], chosen)
                 raise ValueError(
-                    f"{what}: a row's result depends on the other rows of the batch, and {culprit} mixes them; wanted "
+                    f"{what}: a row's result depends on the other rows of the batch, and {culprit} mixes them; want "
                     "each row's result from that row alone, LayerNorm or GroupNorm for instance"
                 )
 

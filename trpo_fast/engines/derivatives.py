@@ -25,7 +25,7 @@ R = TypeVar("R")
 _SAMPLES = 2_000  # for each row: the mean square of a score is known to a few per cent
 
 _REGISTERED = "a divergence of its own registered with torch.distributions.kl.register_kl"
-_INSTEAD = f"wanted another distribution, or {_REGISTERED}"
+_INSTEAD = f"want another distribution, or {_REGISTERED}"
 
 
 class _Pass:
@@ -152,7 +152,7 @@ def _are_derivatives(
         found = values_of(distribution)
     if not any(part.requires_grad for part in found):
         raise ValueError(
-            "policy: nothing connects its log-probabilities to its parameters, wanted a forward without "
+            "policy: nothing connects its log-probabilities to its parameters; want a forward without "
             "torch.no_grad() and detach()"
         )
     if known is None:
@@ -247,7 +247,7 @@ def _check_minimum(
         if not abs(_dot(slopes, direction)) <= (1e-6 if forward.double else 1e-3) * (1.0 + scale):
             raise ValueError(
                 f"policy: torch's KL divergence of the {name} that it returns has a slope where the two are the same, "
-                "as its support depends on parameters; wanted a distribution of fixed support"
+                "as its support depends on parameters; want a distribution of fixed support"
             )
         try:
             with torch.no_grad():
@@ -256,7 +256,7 @@ def _check_minimum(
         except NotImplementedError:
             raise ValueError(
                 f"policy: torch has no KL divergence of the {name} that it returns once its parameters have moved, as "
-                f"they are in its transforms; wanted them in its base distribution, or {_REGISTERED}"
+                f"they are in its transforms; want them in its base distribution, or {_REGISTERED}"
             ) from None
 
 

@@ -94,9 +94,9 @@ class DistributedEngine:
 
     def __init__(self, engine: NativeEngine | AutogradEngine, ranks: Ranks, *, parts: int | None = None) -> None:
         if parts is not None and (isinstance(parts, bool) or not isinstance(parts, int) or parts < 1):
-            raise ValueError(f"parts: got {parts!r}, wanted an integer >= 1, or None")
+            raise ValueError(f"parts: {parts!r} given; want an integer >= 1, or None")
         if parts is not None and not isinstance(engine, NativeEngine):
-            raise ValueError(f"parts: got {parts}, wanted None for the {engine.name} engine")
+            raise ValueError(f"parts: {parts} given; want None for the {engine.name} engine")
         self.local, self.ranks = engine, ranks
         self.name, self.reason, self.size, self.dtype = engine.name, engine.reason, engine.size, engine.dtype
         self._in_order = parts is not None
@@ -135,7 +135,7 @@ class DistributedEngine:
             As `bind` of the engine; another number of parts.
         """
         if len(batch.part_starts) != len(self._engines):
-            raise ValueError(f"batch: got {len(batch.part_starts)} parts, wanted {len(self._engines)}")
+            raise ValueError(f"batch: {len(batch.part_starts)} parts given; want {len(self._engines)}")
         if total is None:
             count = np.array([batch.samples], np.int64)
             self.ranks.add(count)
@@ -167,7 +167,7 @@ class DistributedEngine:
         count = np.array([len(rows)], np.int64)
         self.ranks.add(count)
         if not count[0]:
-            raise ValueError("rows: none given on any rank, wanted one at least")
+            raise ValueError("rows: none given on any rank; want one at least")
         bounds = np.searchsorted(rows, self._starts)
         some = [rows[first:last] - start for first, last, start in zip(bounds, bounds[1:], self._starts, strict=False)]
         # The operator of some rows is the mean over them, times the part's share of all samples.

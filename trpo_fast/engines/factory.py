@@ -46,10 +46,10 @@ def make_engine(
         `policy` is not a torch module.
     """
     if not isinstance(policy, nn.Module):
-        raise TypeError(f"policy: got {type(policy).__name__}, wanted a torch.nn.Module")
+        raise TypeError(f"policy: {type(policy).__name__} given; want a torch.nn.Module")
     policy = plain_module(policy)
     if engine not in ("auto", "native", "autograd"):
-        raise ValueError(f"engine: got {engine!r}, wanted 'auto', 'native' or 'autograd'")
+        raise ValueError(f"engine: {engine!r} given; want 'auto', 'native' or 'autograd'")
     if engine == "autograd":
         return AutogradEngine(policy, "asked for", observation_shape=observation_shape, linearization=linearization)
     obstacle = obstacle_to_native(policy)

@@ -50,12 +50,10 @@ def fisher_matrix(policy: nn.Module, observations: Any) -> NDArray[np.float64]:
     .. [1] Martens, "New insights and perspectives on the natural gradient method", JMLR 2020, sec. 5.
     """
     if not isinstance(policy, nn.Module):
-        raise TypeError(f"policy: got {type(policy).__name__}, wanted a torch.nn.Module")
+        raise TypeError(f"policy: {type(policy).__name__} given; want a torch.nn.Module")
     policy = plain_module(policy)
     if is_recurrent(policy):
-        raise ValueError(
-            f"policy: a recurrent {type(policy).__name__} given, wanted one whose rows stand by themselves"
-        )
+        raise ValueError(f"policy: a recurrent {type(policy).__name__} given; want one whose rows stand by themselves")
     check_deterministic("policy", policy)
     rows = _observations(observations)
     tensors = {name: _double(tensor) for name, tensor in [*policy.named_parameters(), *policy.named_buffers()]}
@@ -92,15 +90,15 @@ def _observations(value: Any) -> Tensor:
     try:
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"observations: {error}; wanted rows of one shape, (B, ...)") from None
+        raise ValueError(f"observations: {error}; want rows of one shape, (B, ...)") from None
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"observations: got {type(value).__name__} of {array.dtype}, wanted numbers of shape (B, ...)")
+        raise TypeError(f"observations: {type(value).__name__} of {array.dtype} given; want numbers of shape (B, ...)")
     if array.size == 0 or array.ndim == 0:
-        raise ValueError(f"observations: got shape {array.shape}, wanted (B, ...) with B >= 1")
+        raise ValueError(f"observations: shape {array.shape} given; want (B, ...) with B >= 1")
     rows = torch.from_numpy(np.array(array, np.float64, order="C"))
     if not rows.isfinite().all():
         where = tuple((~rows.isfinite()).nonzero()[0].tolist())
-        raise ValueError(f"observations: got {rows[where]} at {where}, wanted finite numbers")
+        raise ValueError(f"observations: {rows[where]} at {where} given; want finite numbers")
     return rows
 
 

@@ -287,16 +287,16 @@ def _load_forward_mode() -> None:
 
 def _checked(method: str, distribution: Distribution, family: Family | None) -> str:
     if method not in LINEARIZATIONS:
-        raise ValueError(f"linearization: got {method!r}, wanted one of {', '.join(map(repr, LINEARIZATIONS))}")
+        raise ValueError(f"linearization: {method!r} given; want one of {', '.join(map(repr, LINEARIZATIONS))}")
     name = type(base_of(distribution)).__name__
     if family is None and method != "double_backward":
         raise ValueError(
-            f"linearization: got {method!r}, wanted 'auto' or 'double_backward' for a policy that returns a {name}, "
+            f"linearization: {method!r} given; want 'auto' or 'double_backward' for a policy that returns a {name}, "
             "whose Fisher information is not known in closed form"
         )
     if family is not None and not family.differentiable and method == "double_backward":
         raise ValueError(
-            f"linearization: got 'double_backward', wanted another for a policy that returns a {name}: the second "
+            f"linearization: 'double_backward' given; want another for a policy that returns a {name}: the second "
             "derivative of torch's KL divergence is not its Fisher information"
         )
     return method
@@ -317,7 +317,7 @@ def not_differentiable(outputs: Sequence[Tensor]) -> str:
     )
     names = f" ({', '.join(found)})" if found else ""
     return (
-        f"policy: its backward{names} is not differentiated as it is computed, wanted one without detach(), no_grad() "
+        f"policy: its backward{names} is not differentiated as it is computed; want one without detach(), no_grad() "
         "and once_differentiable, so that it can be differentiated twice"
     )
 

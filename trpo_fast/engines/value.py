@@ -83,7 +83,7 @@ class TorchValueKernel:
         check_deterministic("critic", critic)
         flat = flat_parameters(critic)
         if not any(parameter.requires_grad for parameter in critic.parameters()):
-            raise ValueError("critic: every parameter is frozen, wanted one that requires gradients")
+            raise ValueError("critic: every parameter is frozen; want one that requires gradients")
         self.size = len(flat)
         self.dtype = flat.numpy.dtype
         self._observation_shape = None if observation_shape is None else tuple(observation_shape)
@@ -196,10 +196,10 @@ class TorchValueKernel:
     @staticmethod
     def _checked_values(values: Any, count: int) -> Tensor:
         if not isinstance(values, Tensor):
-            raise TypeError(f"critic: forward returned {type(values).__name__}, wanted a Tensor of values")
+            raise TypeError(f"critic: forward returned {type(values).__name__}; want a Tensor of values")
         if values.shape != (count,):
             raise ValueError(
-                f"critic: forward returned shape {tuple(values.shape)} for {count} observations, wanted ({count},)"
+                f"critic: forward returned shape {tuple(values.shape)} for {count} observations; want ({count},)"
             )
         return values
 

@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 
 from trpo_fast.environments import packages
 from trpo_fast.environments.observations import ObservationLayout
-from trpo_fast.environments.spaces import without_text
+from trpo_fast.spaces.from_gymnasium import without_text
 
 
 def made_by(make_one: Callable[[], Any], index: int) -> gymnasium.Env[Any, Any]:
@@ -31,11 +31,11 @@ def made_by(make_one: Callable[[], Any], index: int) -> gymnasium.Env[Any, Any]:
         is_of_gym = any(kind.__module__.partition(".")[0] == "gym" for kind in type(env).__mro__)
         wrappers = "GymV26CompatibilityV0(env=...), or GymV21CompatibilityV0(env=...) where reset takes no seed"
         hint = f"; it is one of gym, Gymnasium's predecessor: wrap it in shimmy.{wrappers}" if is_of_gym else ""
-        raise TypeError(f"env: environment {index} must be a gymnasium.Env, got {env!r}{hint}")
+        raise TypeError(f"env: {env!r} given as environment {index}; want a gymnasium.Env{hint}")
     for name in ("observation_space", "action_space"):
         space = getattr(env, name, None)
         if not isinstance(space, gymnasium.Space):
-            raise TypeError(f"env: {name} of environment {index} must be a gymnasium Space, got {space!r}")
+            raise TypeError(f"env: {space!r} given as {name} of environment {index}; want a gymnasium Space")
     return env
 
 
@@ -166,7 +166,7 @@ def checked_reset(answer: Any, index: int, layout: ObservationLayout) -> tuple[A
     """What reset of environment `index` returned, or an error that says what is wrong with it."""
     # An array of two items or rows unpacks as well.
     if not isinstance(answer, tuple) or len(answer) != 2:
-        raise ValueError(f"reset of environment {index} must return (observation, info), got {_described(answer)}")
+        raise ValueError(f"reset of environment {index}: {_described(answer)} given; want (observation, info)")
     layout.check(answer[0], f"observation of environment {index}", "reset")
     return answer
 
@@ -175,8 +175,8 @@ def checked_step(answer: Any, index: int, layout: ObservationLayout) -> tuple[An
     """What step of environment `index` returned, with a number as reward, or an error that says what is wrong."""
     if not isinstance(answer, tuple | list) or len(answer) != 5:
         raise ValueError(
-            f"step of environment {index} must return (observation, reward, terminated, truncated, info), "
-            f"got {_described(answer)}"
+            f"step of environment {index}: {_described(answer)} given; want (observation, reward, terminated, "
+            "truncated, info)"
         )
     observation, reward, terminated, truncated, info = answer
     try:
@@ -186,12 +186,12 @@ def checked_step(answer: Any, index: int, layout: ObservationLayout) -> tuple[An
     except (TypeError, ValueError):
         several = np.ndim(reward) == 1 and np.size(reward) > 1 and np.asarray(reward).dtype.kind in "fiu"
         hint = "; several objectives have to become one, as mo_gymnasium.wrappers.LinearReward does" if several else ""
-        raise TypeError(f"reward of environment {index} must be a number, got {reward!r}{hint}") from None
+        raise TypeError(f"reward of environment {index}: {reward!r} given; want a number{hint}") from None
     layout.check(observation, f"observation of environment {index}", "step")
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
         kind = np.asarray(flag).dtype.kind
         if np.ndim(flag) != 0 or kind not in "biuf" or flag not in (0, 1):
-            raise TypeError(f"{name} of environment {index} must be a bool, got {flag!r}")
+            raise TypeError(f"{name} of environment {index}: {flag!r} given; want a bool")
     return observation, number, terminated, truncated, info
 
 

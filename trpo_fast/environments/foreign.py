@@ -75,8 +75,8 @@ def autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
         mode = AutoresetMode(declared)
     except ValueError:
         raise ValueError(
-            f"env: metadata['autoreset_mode'] of {type(env).__name__} must be AutoresetMode.SAME_STEP or NEXT_STEP, "
-            f"got {declared!r}"
+            f"env: metadata['autoreset_mode'] {declared!r} given, of {type(env).__name__}; want "
+            "AutoresetMode.SAME_STEP or NEXT_STEP"
         ) from None
     if mode is AutoresetMode.DISABLED:
         raise ValueError(

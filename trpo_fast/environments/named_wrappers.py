@@ -31,7 +31,7 @@ def atari(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
 def int_actions(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     """Actions of a Discrete space as Python's integers, for an environment that takes no NumPy integer."""
     if not isinstance(env.action_space, gymnasium.spaces.Discrete):
-        raise ValueError(f"action space must be Discrete, got {env.action_space}")
+        raise ValueError(f"action space: {env.action_space} given; want a Discrete one")
     return gymnasium.wrappers.TransformAction(env, int, env.action_space)
 
 
@@ -47,13 +47,13 @@ class MaskInObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
         name = mask_part(space, env.action_space)
         if name is None:
             raise ValueError(
-                f"observation space must be a Dict with a part {', '.join(NAMES_OF_PARTS[:-1])} or "
-                f"{NAMES_OF_PARTS[-1]} that has an item for every choice of {env.action_space}, got {space}"
+                f"observation space: {space} given; want a Dict with a part {', '.join(NAMES_OF_PARTS[:-1])} or "
+                f"{NAMES_OF_PARTS[-1]} that has an item for every choice of {env.action_space}"
             )
         assert isinstance(space, gymnasium.spaces.Dict)
         self._mask, self._kept = name, [key for key in space.spaces if key != name]
         if not self._kept:
-            raise ValueError(f"observation space must have a part besides {name!r}, got {space}")
+            raise ValueError(f"observation space: {space} given; want a part besides {name!r}")
         self._alone = len(self._kept) == 1
         parts = [(key, space[key]) for key in self._kept]
         self.observation_space = parts[0][1] if self._alone else gymnasium.spaces.Dict(parts)
@@ -85,7 +85,7 @@ def checked_wrappers(wrappers: Any) -> tuple[Any, ...] | None:
     if wrappers is None:
         return None
     if isinstance(wrappers, str) or not isinstance(wrappers, Sequence):
-        raise TypeError(f"wrappers must be a sequence of 'module:callable', callables and names, got {wrappers!r}")
+        raise TypeError(f"wrappers: {wrappers!r} given; want a sequence of 'module:callable', callables and names")
     for wrapper in wrappers:
         named = isinstance(wrapper, str) and (wrapper in (*_NAMED, NONE) or all(wrapper.rpartition(":")[::2]))
         if not (named or (callable(wrapper) and not isinstance(wrapper, str))):

@@ -84,7 +84,7 @@ class EnvironmentRecipe:
                 raise ValueError(f"num_workers: {self.num_workers!r} given; want it with vectorization='workers' alone")
             object.__setattr__(self, "num_workers", _checked_number("num_workers", self.num_workers))
         if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
-            raise TypeError(f"env_kwargs must be a mapping from names to values, got {kwargs!r}")
+            raise TypeError(f"env_kwargs: {kwargs!r} given; want a mapping from names to values")
         if not isinstance(kwargs, MappingProxyType):  # of another recipe, or of a file: nobody else's
             object.__setattr__(self, "env_kwargs", MappingProxyType(separate(dict(kwargs))))
         wrappers = checked_wrappers(self.wrappers)
@@ -100,14 +100,14 @@ class EnvironmentRecipe:
             return
         if isinstance(source, gymnasium.Env) or not (isinstance(source, str) or callable(source)):
             raise TypeError(
-                f"env must be an id, a callable that makes one environment, or a VectorEnv, got {source!r}"
+                f"env: {source!r} given; want an id, a callable that makes one environment, or a VectorEnv"
                 f"{_hint_for_one(source)}"
             )
         if self.vectorization not in (None, *VECTORIZATIONS):
-            raise ValueError(f"vectorization must be one of {', '.join(VECTORIZATIONS)}, got {self.vectorization!r}")
+            raise ValueError(f"vectorization: {self.vectorization!r} given; want one of {', '.join(VECTORIZATIONS)}")
         if self.vectorization in ("vector", "envpool") and not isinstance(source, str):
             raise ValueError(
-                f"vectorization={self.vectorization!r} needs a registered id as env, got {source!r}; a VectorEnv "
+                f"vectorization={self.vectorization!r} given with env {source!r}; want a registered id: a VectorEnv "
                 "serves, too"
             )
         if self.vectorization in ("vector", "envpool") and self.wrappers:
@@ -441,13 +441,13 @@ def _hint_for_one(env: Any) -> str:
 def _checked_modules(modules: Any) -> tuple[str, ...]:
     strings = not isinstance(modules, str) and isinstance(modules, Sequence)
     if not strings or not all(isinstance(name, str) and name for name in modules):
-        raise TypeError(f"imports must be a sequence of names of modules, got {modules!r}")
+        raise TypeError(f"imports: {modules!r} given; want a sequence of names of modules")
     return tuple(modules)
 
 
 def _checked_number(name: str, value: int) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+        raise TypeError(f"{name}: {value!r} given; want an integer")
     if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
+        raise ValueError(f"{name}: {value} given; want at least 1")
     return operator.index(value)

@@ -22,10 +22,10 @@ from trpo_fast.environments.checks import late_mask, require_same_spaces
 from trpo_fast.environments.closing import close_each, warn_of_failed_closes
 from trpo_fast.environments.infos import column_of
 from trpo_fast.environments.masks import without_mask
-from trpo_fast.environments.spaces import action_structure
 from trpo_fast.environments.worker_process import PATIENCE, WorkerError, how_it_ended
 from trpo_fast.environments.wrappers import wrappings_of
 from trpo_fast.spaces import MASK_KEY, each_of
+from trpo_fast.spaces.from_gymnasium import action_structure
 from trpo_fast.state import State
 
 _FLOAT, _BOOL = np.dtype(np.float64), np.dtype(np.bool_)
@@ -331,7 +331,7 @@ class VectorAdapter(Environments):
             observations = np.asarray(observations)
         if observations.shape != wanted:
             raise ValueError(
-                f"observations must have shape {wanted}, as their space says; {call} returned {observations.shape}"
+                f"observations: shape {observations.shape} returned by {call}; want {wanted}, as their space says"
             )
         if observations.dtype is not self._dtype:
             self._layout.parts[0].check_kind(observations.dtype, "observations", call)
@@ -357,7 +357,7 @@ class VectorAdapter(Environments):
         if array.shape != self._one_each:
             hint = "; several objectives have to become one" if array.ndim == 2 and array.shape[1] > 1 else ""
             raise ValueError(
-                f"{name} must have shape {self._one_each}, one for each environment; step returned {array.shape}{hint}"
+                f"{name}: shape {array.shape} returned by step; want {self._one_each}, one for each environment{hint}"
             )
         return np.ascontiguousarray(array, dtype)
 

@@ -115,7 +115,7 @@ class WorkerEnvironments(Environments):
         first: int = 0,
     ) -> None:
         if num_workers is not None and num_workers < 1:
-            raise ValueError(f"num_workers must be at least 1, got {num_workers}")
+            raise ValueError(f"num_workers: {num_workers} given; want at least 1")
         workers = min(len(makers), _cores_of_this_rank() if num_workers is None else num_workers)
         bounds = [len(makers) * i // workers for i in range(workers + 1)]
         parts = tuple(map(slice, bounds[:-1], bounds[1:]))

@@ -10,8 +10,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from trpo_fast.environments.spaces import action_layout, described
 from trpo_fast.spaces import images
+from trpo_fast.spaces.from_gymnasium import action_layout, described
 from trpo_fast.spaces.images import ImageLayout
 
 from .heads import ActsOver, checked_dtype, initialize_orthogonally, seeded_generator
@@ -51,7 +51,7 @@ class ImageFeatures(nn.Module):
         layout, count = self.image, len(observations)
         size = math.prod(layout.axes)
         if observations[:1].numel() != size and count:
-            raise ValueError(f"observations: got shape {tuple(observations.shape)}, wanted (B, {size})")
+            raise ValueError(f"observations: shape {tuple(observations.shape)} given; want (B, {size})")
         x = observations.reshape(count, *layout.axes).to(self.dense.weight.dtype) / layout.largest
         if layout.channels_last:
             x = x.permute(0, 1, 4, 2, 3)

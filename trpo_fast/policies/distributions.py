@@ -116,7 +116,7 @@ class MultiCategorical(Independent):
         self.nvec = tuple(map(int, nvec))
         if not self.nvec or min(self.nvec) < 1 or logits.ndim != 2 or logits.shape[1] != sum(self.nvec):
             raise ValueError(
-                f"nvec: got {self.nvec} for logits of shape {tuple(logits.shape)}, wanted sizes that add up to "
+                f"nvec: {self.nvec} for logits of shape {tuple(logits.shape)} given; want sizes that add up to "
                 "its last axis"
             )
         # One block as long as the longest for each component: what is padded takes no part, as what is masked.
@@ -157,10 +157,10 @@ class Product(Distribution):
         self.parts: tuple[Distribution, ...] = tuple(itertools.chain.from_iterable(flat))
         for part in self.parts:
             if not isinstance(part, Distribution):
-                raise TypeError(f"parts: got {type(part).__name__} among them, wanted torch distributions")
+                raise TypeError(f"parts: {type(part).__name__} given among them; want torch distributions")
         shapes = {tuple(part.batch_shape) for part in self.parts}
         if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-            raise ValueError(f"parts: got batch shapes {sorted(shapes)}, wanted one (B,) of at least one distribution")
+            raise ValueError(f"parts: batch shapes {sorted(shapes)} given; want one (B,) of at least one distribution")
         self.sizes = tuple(part.event_shape.numel() for part in self.parts)
         super().__init__(self.parts[0].batch_shape, torch.Size([sum(self.sizes)]), validate_args=False)
 
@@ -265,13 +265,13 @@ def with_masks(distribution: Distribution, masks: Tensor) -> Distribution:
     base, sizes = base_of(distribution), choices_of(distribution)
     if sizes is None:
         raise ValueError(
-            f"action_masks: got them for a policy that returns {distribution}, "
-            "wanted a Categorical or Bernoulli, alone or in Independent, or a MultiCategorical"
+            f"action_masks: some given for a policy that returns {distribution}; "
+            "want a Categorical or Bernoulli, alone or in Independent, or a MultiCategorical"
         )
     assert isinstance(base, Categorical | Bernoulli)
     logits = base.logits
     if tuple(masks.shape) != (len(logits), sum(sizes)):
-        raise ValueError(f"action_masks: got shape {tuple(masks.shape)}, wanted {(len(logits), sum(sizes))}")
+        raise ValueError(f"action_masks: shape {tuple(masks.shape)} given; want {(len(logits), sum(sizes))}")
     allowed = _blocks(masks, sizes, False)
     if not allowed.any(-1).all():
         row, component = (~allowed.any(-1)).nonzero()[0].tolist()
@@ -296,7 +296,7 @@ def _product_with_masks(distribution: Product, masks: Tensor) -> Product:
     count = distribution.batch_shape[0]
     if not any(sizes) or tuple(masks.shape) != (count, sum(sizes)):
         raise ValueError(
-            f"action_masks: got shape {tuple(masks.shape)}, wanted {(count, sum(sizes))}, K items for all Categoricals "
+            f"action_masks: shape {tuple(masks.shape)} given; want {(count, sum(sizes))}, K items for all Categoricals "
             "and Bernoullis in the product"
         )
     parts = []

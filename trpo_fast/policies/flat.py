@@ -239,19 +239,19 @@ def _check(named: list[tuple[str, nn.Parameter]], device: torch.device) -> None:
     first_name, first = named[0]
     for name, parameter in named:
         if parameter.device != device:
-            raise ValueError(f"module: parameter {name!r} is on {parameter.device}, wanted one device, {device}")
+            raise ValueError(f"module: parameter {name!r} is on {parameter.device}; want one device, {device}")
         if parameter.dtype not in _DTYPES:
-            raise ValueError(f"module: parameter {name!r} is {parameter.dtype}, wanted torch.float32 or torch.float64")
+            raise ValueError(f"module: parameter {name!r} is {parameter.dtype}; want torch.float32 or torch.float64")
         if parameter.dtype != first.dtype:
             raise ValueError(
-                f"module: parameter {name!r} is {parameter.dtype} but {first_name!r} is {first.dtype}, wanted one dtype"
+                f"module: parameter {name!r} is {parameter.dtype} but {first_name!r} is {first.dtype}; want one dtype"
             )
     end, owner = -1, ""
     for name, parameter in sorted(named, key=lambda pair: pair[1].data_ptr()):
         if parameter.numel() == 0:
             continue
         if parameter.data_ptr() < end:
-            raise ValueError(f"module: parameters {owner!r} and {name!r} share memory, wanted one parameter used twice")
+            raise ValueError(f"module: parameters {owner!r} and {name!r} share memory; want one parameter used twice")
         end, owner = parameter.data_ptr() + parameter.numel() * parameter.element_size(), name
 
 

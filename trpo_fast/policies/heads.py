@@ -130,14 +130,14 @@ def checked_dtype(dtype: torch.dtype | str) -> torch.dtype:
         return torch.float32
     if dtype in (torch.float64, "float64"):
         return torch.float64
-    raise ValueError(f"dtype: got {dtype!r}, wanted torch.float32, torch.float64 or their names")
+    raise ValueError(f"dtype: {dtype!r} given; want torch.float32, torch.float64 or their names")
 
 
 def initial_log_std(size: int, value: float, dtype: torch.dtype) -> nn.Parameter:
     """`size` log standard deviations of `value`; ValueError where it is not finite."""
     number = as_double(value, "log_std_init")
     if not math.isfinite(number):
-        raise ValueError(f"log_std_init: got {value}, wanted a finite number")
+        raise ValueError(f"log_std_init: {value} given; want a finite number")
     return nn.Parameter(torch.full((size,), number, dtype=dtype))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from trpo_fast._core.library import in_words
-from trpo_fast.environments.spaces import action_layout, check_observation_space, observation_size
+from trpo_fast.spaces.from_gymnasium import action_layout, check_observation_space, observation_size
 
 from .flat import FlatParameters
 from .heads import ActsOver, checked_dtype, initialize_orthogonally, seeded_generator
@@ -63,7 +63,7 @@ class _MLP(nn.Module):
         x = observations.reshape(len(observations), -1).to(dtype)
         if x.shape[1] != self.widths[0]:
             raise ValueError(
-                f"observations: got shape {tuple(observations.shape)}, wanted {self.widths[0]} numbers in each row"
+                f"observations: shape {tuple(observations.shape)} given; want {self.widths[0]} numbers in each row"
             )
         return through(self.layers, self.activation, x)
 
@@ -165,7 +165,7 @@ class MLPPolicy(ActsOver, _MLP):
         self.act_over(action_space, layout, log_std_init, dtype)
         self.squash = squash
         if squash and not (isinstance(action_space, spaces.Box) and action_space.is_bounded()):
-            raise ValueError(f"squash: got True for {action_space}, wanted False, or a Box of finite sides")
+            raise ValueError(f"squash: True for {action_space} given; want False, or a Box of finite sides")
         if squash:
             check_sides(*self._sides(), dtype)
         self.flat = FlatParameters(self)
@@ -256,15 +256,15 @@ def through(layers: nn.ModuleList, activation: str, x: Tensor) -> Tensor:
 def checked_activation(name: str) -> str:
     """A key of `ACTIVATIONS`; ValueError for any other."""
     if name not in ACTIVATIONS:
-        raise ValueError(f"activation: got {name!r}, wanted one of {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"activation: {name!r} given; want one of {', '.join(ACTIVATIONS)}")
     return name
 
 
 def checked_widths(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> tuple[int, ...]:
     """Inputs, hidden sizes, outputs; ValueError or TypeError where the sizes are none."""
     if not isinstance(hidden_sizes, Iterable):
-        raise TypeError(f"hidden_sizes: got {hidden_sizes!r}, wanted a sequence of positive integers")
+        raise TypeError(f"hidden_sizes: {hidden_sizes!r} given; want a sequence of positive integers")
     hidden: tuple[Any, ...] = tuple(hidden_sizes)
     if not all(not isinstance(size, bool) and isinstance(size, Integral) and 0 < int(size) <= 2**24 for size in hidden):
-        raise ValueError(f"hidden_sizes: got {in_words(hidden_sizes)}, wanted positive integers up to 2**24")
+        raise ValueError(f"hidden_sizes: {in_words(hidden_sizes)} given; want positive integers up to 2**24")
     return inputs, *map(int, hidden), outputs

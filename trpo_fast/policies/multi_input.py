@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from trpo_fast.environments.spaces import action_layout, described
+from trpo_fast.spaces.from_gymnasium import action_layout, described
 from trpo_fast.spaces.images import input_parts
 
 from .cnn import ImageFeatures
@@ -47,7 +47,7 @@ class _MultiInput(nn.Module):
         columns = [columns for columns, _ in self.parts.images]
         size = max(part.stop for part in (*columns, *self.parts.others))
         if observations.ndim != 2 or observations.shape[1] != size:
-            raise ValueError(f"observations: got shape {tuple(observations.shape)}, wanted flat rows (B, {size})")
+            raise ValueError(f"observations: shape {tuple(observations.shape)} given; want flat rows (B, {size})")
         bodies = cast(Iterable[ImageFeatures], self.images)
         seen = [image.features(observations[:, part]) for image, part in zip(bodies, columns, strict=True)]
         x = torch.cat([*seen, *(observations[:, part].to(seen[0].dtype) for part in self.parts.others)], 1)

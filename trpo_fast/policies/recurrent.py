@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from trpo_fast._core.recurrent import Cell
-from trpo_fast.environments.spaces import action_layout, check_observation_space, observation_size
 from trpo_fast.recurrence import CELLS
 from trpo_fast.solvers.validation import require_count
+from trpo_fast.spaces.from_gymnasium import action_layout, check_observation_space, observation_size
 
 from .heads import ActsOver, checked_dtype, orthogonal, seeded_generator
 from .mlp import checked_activation, checked_widths, dense_layers, through
@@ -73,7 +73,7 @@ class _Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         if kind not in CELLS:
-            raise ValueError(f"kind: got {kind!r}, wanted one of {', '.join(map(repr, CELLS))}")
+            raise ValueError(f"kind: {kind!r} given; want one of {', '.join(map(repr, CELLS))}")
         units = require_count("units", units, low=1, most=2**24)
         self.kind = kind
         self.widths = checked_widths(units, hidden_sizes, outputs)
@@ -105,19 +105,19 @@ class _Recurrent(nn.Module):
         weight = self.cell.weight_hh
         if weight.device.type != "cpu":
             raise ValueError(
-                f"policy: a {type(self).__name__} on {weight.device}, wanted the CPU, as its cell is compiled"
+                f"policy: a {type(self).__name__} on {weight.device}; want the CPU, as its cell is compiled"
             )
         steps, count = tuple(observations.shape[:2]) if observations.ndim > 1 else (0, 0)
         x = observations.reshape(steps * count, -1).to(weight.dtype)
         if x.shape[1] != self.inputs or steps * count == 0:
             raise ValueError(
-                f"observations: got shape {tuple(observations.shape)}, wanted (T, E, ...) with {self.inputs} numbers "
+                f"observations: shape {tuple(observations.shape)} given; want (T, E, ...) with {self.inputs} numbers "
                 "in each step"
             )
         if tuple(state.shape) != (count, self.state_items):
-            raise ValueError(f"state: got shape {tuple(state.shape)}, wanted {(count, self.state_items)}")
+            raise ValueError(f"state: shape {tuple(state.shape)} given; want {(count, self.state_items)}")
         if tuple(episode_starts.shape) != (steps, count):
-            raise ValueError(f"episode_starts: got shape {tuple(episode_starts.shape)}, wanted {(steps, count)}")
+            raise ValueError(f"episode_starts: shape {tuple(episode_starts.shape)} given; want {(steps, count)}")
         inputs = nn.functional.linear(x, self.cell.weight_ih, self.cell.bias_ih)
         starts = episode_starts.reshape(-1).to(torch.bool).contiguous()
         h, states = run_cell(self._kernel(weight), inputs, weight, self.cell.bias_hh, state, starts)

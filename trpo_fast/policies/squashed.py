@@ -114,8 +114,8 @@ def check_sides(low: Tensor, high: Tensor, dtype: torch.dtype) -> None:
         i = int((~apart).flatten().nonzero()[0])
         sides = f"{low.flatten()[i].item():g} and {high.flatten()[i].item():g}"
         raise ValueError(
-            f"low, high: got {sides} for dimension {i} in {dtype}, "
-            "wanted sides that are at least 2^20 roundings of the larger apart"
+            f"low, high: {sides} given for dimension {i} in {dtype}; "
+            "want sides that are at least 2^20 roundings of the larger apart"
         )
 
 

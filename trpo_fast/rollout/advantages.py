@@ -88,7 +88,7 @@ class AdvantageInputs:
                 return own
             array = np.asarray(as_numpy(other, name))
             if array.dtype.kind not in "fiub":
-                raise TypeError(f"{name}: wanted real numbers, got {array.dtype}")
+                raise TypeError(f"{name}: {array.dtype} given; want real numbers")
             return np.ascontiguousarray(array, own.dtype)
 
         advantages, returns = np.empty_like(self.values), np.empty_like(self.values)

@@ -114,17 +114,17 @@ class Batch:
     ) -> None:
         rows = _array("observations", observations, "fB")
         if rows.ndim < 2 or len(rows) == 0:
-            raise ValueError(f"observations must have shape (B, D) with B >= 1, got {rows.shape}")
+            raise ValueError(f"observations: shape {rows.shape} given; want (B, D) with B >= 1")
         size = len(rows)
         self.observations = rows.reshape(size, -1)
         self.actions = _array("actions", actions, "fiu")
         if self.actions.ndim not in (1, 2) or len(self.actions) != size:
-            raise ValueError(f"actions must have shape ({size},) or ({size}, A), got {self.actions.shape}")
+            raise ValueError(f"actions: shape {self.actions.shape} given; want ({size},) or ({size}, A)")
         self.advantages = _array("advantages", advantages, "f", (size,))
         self.log_probs = None if log_probs is None else _array("log_probs", log_probs, "f", (size,))
         self.action_masks = None if action_masks is None else _array("action_masks", action_masks, "b")
         if self.action_masks is not None and (self.action_masks.ndim != 2 or len(self.action_masks) != size):
-            raise ValueError(f"action_masks must have shape ({size}, K), got {self.action_masks.shape}")
+            raise ValueError(f"action_masks: shape {self.action_masks.shape} given; want ({size}, K)")
         self.sequences = sequences
         self.samples = size if sequences is None else int(sequences.valid.sum())
         if sequences is not None and (
@@ -134,13 +134,13 @@ class Batch:
             or not self.samples
         ):
             raise ValueError(
-                f"sequences must be of {size} rows, samples among them, got starts {sequences.starts.shape}, valid "
-                f"{sequences.valid.shape} with {self.samples} samples, state {sequences.state.shape}"
+                f"sequences: starts {sequences.starts.shape}, valid {sequences.valid.shape} with {self.samples} "
+                f"samples, state {sequences.state.shape} given; want {size} rows, samples among them"
             )
 
         self.part_starts = tuple(map(int, part_starts))
         if self.part_starts[:1] != (0,) or any(a > b for a, b in pairwise((*self.part_starts, size))):
-            raise ValueError(f"part_starts must be rows from 0 to {size}, not falling, got {self.part_starts}")
+            raise ValueError(f"part_starts: {self.part_starts} given; want rows from 0 to {size}, not falling")
 
     def part(self, index: int) -> Batch | None:
         """The rows of one part, without a copy; None where it has none."""
@@ -165,20 +165,20 @@ _KINDS = {"f": "floating", "fB": "floating or uint8", "fiu": "floating or intege
 def _array(name: str, value: Any, kinds: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
     if hasattr(value, "detach"):  # a torch tensor; torch itself is not needed here
         if value.device.type != "cpu":
-            raise ValueError(f"{name} must be on the CPU, got a tensor on {value.device}")
+            raise ValueError(f"{name}: a tensor on {value.device} given; want one on the CPU")
         value = value.detach().numpy()
     array = np.ascontiguousarray(value)
     if "B" in kinds and array.dtype == np.uint8:
         return array
     if array.dtype.kind not in kinds:
-        raise TypeError(f"{name} must be {_KINDS[kinds]}, got dtype {array.dtype}")
+        raise TypeError(f"{name}: dtype {array.dtype} given; want {_KINDS[kinds]}")
     if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"{name} must be below 2**63, got {array.max()}")
+        raise ValueError(f"{name}: {array.max()} given; want numbers below 2**63")
     if array.dtype.kind in "iu":
         array = array.astype(np.int64, copy=False)
     if shape is not None and array.shape != shape:
-        raise ValueError(f"{name} must have shape {shape} to fit observations, got {array.shape}")
+        raise ValueError(f"{name}: shape {array.shape} given; want {shape}, as the observations are")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         where = tuple(int(index) for index in np.argwhere(~np.isfinite(array))[0])
-        raise ValueError(f"{name} must be finite, got {array[where]} at {where}")
+        raise ValueError(f"{name}: {array[where]} at {where} given; want finite numbers")
     return array

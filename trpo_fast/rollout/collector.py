@@ -206,9 +206,9 @@ class Collector:
         learned_parts: int = 1,
     ) -> None:
         if steps_per_env < 1:
-            raise ValueError(f"steps_per_env must be at least 1, got {steps_per_env!r}")
+            raise ValueError(f"steps_per_env: {steps_per_env!r} given; want at least 1")
         if seed < 0:
-            raise ValueError(f"seed must not be negative, got {seed!r}")
+            raise ValueError(f"seed: {seed!r} given; want 0 or more")
         normalizer = observation_normalizer
         self._adapter = adapter
         self._ranks, self._learned_parts = ranks, learned_parts
@@ -269,7 +269,7 @@ class Collector:
         Does nothing where there are no statistics to keep.
         """
         if steps < 0:
-            raise ValueError(f"steps must not be negative, got {steps!r}")
+            raise ValueError(f"steps: {steps!r} given; want 0 or more")
         if steps > 0 and (self._normalizer is not None or self._scaler is not None):
             self._fill(self._make_buffer(steps))
 
@@ -349,9 +349,11 @@ class Collector:
         size, num_envs = rollout.rewards.size, shape[1]
         predicted = np.asarray(values(rollout.value_inputs), dtype=self._dtype)
         if predicted.shape != (len(rollout.value_inputs),):
-            raise ValueError(f"values must return shape ({len(rollout.value_inputs)},), got {predicted.shape}")
+            raise ValueError(f"values: shape {predicted.shape} returned; want ({len(rollout.value_inputs)},)")
         if not np.isfinite(predicted).all():
-            raise ValueError("values must be finite: the critic's parameters or the observations have gone astray")
+            raise ValueError(
+                "values: some not finite given; want finite ones: the critic or the observations have gone astray"
+            )
         here = predicted[:size]
         # The value one step on: of the row below, at the end of the last observations, or of an episode's final one.
         following = predicted[num_envs : size + num_envs].copy()
@@ -455,7 +457,7 @@ class Collector:
         """
         missing = {"step", "resets"} - set(state)
         if missing:
-            raise ValueError(f"state of a collector lacks {sorted(missing)}, got {sorted(state)}")
+            raise ValueError(f"state of a collector: {sorted(state)} given; want {sorted(missing)}, too")
         self._step, self._resets = int(state["step"]), int(state["resets"])
         self._observations, self._episodes = None, state.get("episodes")
         self.begun_anew = state.get("begun_anew", self.begun_anew)
@@ -888,7 +890,7 @@ class Collector:
     def _error(self, what: str, environment: Any, step: Any, value: Any) -> ValueError:
         too_large = f" in {self._dtype}" if np.isfinite(value).all() else ""
         return ValueError(
-            f"{what} of environment {int(environment)} at step {int(step)} must be finite{too_large}, got {value}"
+            f"{what} of environment {int(environment)} at step {int(step)}: {value} given; want finite ones{too_large}"
         )
 
 

@@ -17,7 +17,7 @@ def _require(package: str) -> None:
     if numbers is None or tuple(map(int, numbers.groups())) < OLDEST:
         wanted = ".".join(map(str, OLDEST))
         raise ImportError(
-            f"trpo_fast.sb3: wanted {package} >= {wanted}, found {found}; pip install 'trpo-fast[sb3]'", name=package
+            f"trpo_fast.sb3: {package} {found} found; want >= {wanted}: pip install 'trpo-fast[sb3]'", name=package
         )
 
 

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     for name in ("rounds", "updates"):
         if getattr(arguments, name) < 1:
-            parser.error(f"--{name}: got {getattr(arguments, name)}, wanted at least 1")
+            parser.error(f"--{name}: {getattr(arguments, name)} given; want at least 1")
 
     torch.set_num_threads(1)
     trpo_fast.set_num_threads(1)

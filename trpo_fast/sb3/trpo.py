@@ -72,7 +72,7 @@ class TRPO(sb3_contrib.TRPO):
     @_with_arguments_of_sb3_contrib
     def __init__(self, *args: Any, paper_kl: bool = False, **kwargs: Any) -> None:
         if not isinstance(paper_kl, bool):
-            raise TypeError(f"paper_kl: wanted True or False, got {paper_kl!r}")
+            raise TypeError(f"paper_kl: {paper_kl!r} given; want True or False")
         self.paper_kl = paper_kl
         self.last_step = None
         self._backend = Backend()

@@ -35,19 +35,19 @@ def as_numpy(value: Any, name: str) -> Any:
     read: Callable[[], NDArray[Any]]
     if is_tensor(value):
         if not value.is_cpu:
-            raise TypeError(f"{name}: wanted a tensor on the CPU, as .cpu() makes one, got one on {value.device}")
+            raise TypeError(f"{name}: a tensor on {value.device} given; want one on the CPU, as .cpu() makes one")
         read = (value.detach() if value.requires_grad else value).numpy
     elif hasattr(value, "__dlpack_device__"):
         device, _ = value.__dlpack_device__()
         if device != _DLPACK_CPU:
-            raise TypeError(f"{name}: wanted an array on the CPU, got one on DLPack's device {device}")
+            raise TypeError(f"{name}: an array on DLPack's device {device} given; want one on the CPU")
         read = partial(np.from_dlpack, value)
     else:
         return value
     try:
         return read()
     except (TypeError, RuntimeError, BufferError) as error:
-        raise TypeError(f"{name}: wanted an array that NumPy can read, got one of {value.dtype}: {error}") from error
+        raise TypeError(f"{name}: an array of {value.dtype} given, want one that NumPy can read: {error}") from error
 
 
 def is_sparse(value: Any) -> bool:
@@ -91,7 +91,7 @@ def maker(like: Any, name: str) -> Callable[[NDArray[Any]], Any] | None:
         from_numpy: Callable[[NDArray[Any]], Any] = sys.modules["torch"].from_numpy
         return from_numpy
     if not hasattr(like, "__array_namespace__"):
-        raise TypeError(f"{name}: wanted an array with __array_namespace__, got {type(like).__name__}")
+        raise TypeError(f"{name}: {type(like).__name__} given; want an array with __array_namespace__")
     from_dlpack: Callable[[NDArray[Any]], Any] = like.__array_namespace__().from_dlpack
     return from_dlpack
 

@@ -42,27 +42,27 @@ def as_operator(
         operator = A
     elif not is_sparse(A) and isinstance(matrix := as_numpy(A, name), np.ndarray):
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise ValueError(f"{name}: wanted a square matrix, got shape {matrix.shape}")
+            raise ValueError(f"{name}: shape {matrix.shape} given; want a square matrix")
         if not np.can_cast(matrix.dtype, dtype, "same_kind"):
-            raise TypeError(f"{name}: wanted real numbers, got a matrix of {matrix.dtype}")
+            raise TypeError(f"{name}: a matrix of {matrix.dtype} given; want real numbers")
         operator = DenseOperator(np.ascontiguousarray(matrix, dtype=dtype))
     elif hasattr(A, "shape") and (hasattr(A, "matvec") or hasattr(A, "__matmul__")):
         # The LinearOperators and sparse arrays of scipy, torch and others, without importing them
         if tuple(A.shape) != (size, size):
-            raise ValueError(f"{name}: wanted shape ({size}, {size}), got {tuple(A.shape)}")
+            raise ValueError(f"{name}: shape {tuple(A.shape)} given; want ({size}, {size})")
         multiply = A.matvec if hasattr(A, "matvec") else A.__matmul__
         operator = CallableOperator(in_kind(multiply, taker(A, make, name), name), size, dtype, name)
     elif callable(A):
         operator = CallableOperator(in_kind(A, make, name), size, dtype, name)
     else:
         raise TypeError(
-            f"{name}: wanted a callable v -> A v, a dense or sparse array, a LinearOperator or an Operator, "
-            f"got {type(A).__name__}"
+            f"{name}: {type(A).__name__} given; want a callable v -> A v, a dense or sparse array, a LinearOperator "
+            "or an Operator"
         )
     if operator.size != size:
-        raise ValueError(f"{name}: wanted size {size} as the right-hand side has, got {operator.size}")
+        raise ValueError(f"{name}: size {operator.size} given; want {size}, as the right-hand side has")
     if operator.dtype != np.dtype(dtype):
-        raise TypeError(f"{name}: wanted dtype {np.dtype(dtype)} as the right-hand side has, got {operator.dtype}")
+        raise TypeError(f"{name}: dtype {operator.dtype} given; want {np.dtype(dtype)}, as the right-hand side has")
     return operator
 
 
@@ -143,12 +143,12 @@ def conjugate_gradient(
     rhs = as_numpy(b, "b")
     if not isinstance(rhs, np.ndarray) or rhs.dtype not in (np.float32, np.float64):
         what = f"{rhs.dtype} array" if isinstance(rhs, np.ndarray) else type(b).__name__
-        raise TypeError(f"b: wanted an ndarray, tensor or JAX array of float32 or float64, got {what}")
+        raise TypeError(f"b: {what} given; want an ndarray, tensor or JAX array of float32 or float64")
     if rhs.ndim != 1:
-        raise ValueError(f"b: wanted shape (n,), got {rhs.shape}")
+        raise ValueError(f"b: shape {rhs.shape} given; want (n,)")
     make = maker(b, "b")
     if callback is not None and not callable(callback):
-        raise TypeError(f"callback: wanted a callable, got {type(callback).__name__}")
+        raise TypeError(f"callback: {type(callback).__name__} given; want a callable")
     rhs = np.ascontiguousarray(rhs)
     operator = as_operator(A, rhs.size, rhs.dtype, "A", make)
     inverse = None
@@ -158,9 +158,9 @@ def conjugate_gradient(
     if x0 is not None:
         start = np.asarray(as_numpy(x0, "x0"))
         if not np.can_cast(start.dtype, rhs.dtype, "same_kind"):
-            raise TypeError(f"x0: wanted real numbers, got {start.dtype}")
+            raise TypeError(f"x0: {start.dtype} given; want real numbers")
         if start.shape != rhs.shape:
-            raise ValueError(f"x0: wanted shape {rhs.shape}, got {start.shape}")
+            raise ValueError(f"x0: shape {start.shape} given; want {rhs.shape}")
         with np.errstate(over="ignore"):
             x[:] = start
         if not np.isfinite(x).all():

@@ -90,12 +90,12 @@ def backtracking_line_search(
         True or False. What they raise travels to the caller.
     """
     if not callable(objective):
-        raise TypeError(f"objective: wanted a callable theta -> (improvement, kl), got {type(objective).__name__}")
+        raise TypeError(f"objective: {type(objective).__name__} given; want a callable theta -> (improvement, kl)")
     tensor = is_tensor(theta)
     values = as_numpy(theta, "theta") if tensor else theta  # of other libraries none may be written
     if not isinstance(values, np.ndarray) or values.dtype not in (np.float32, np.float64):
         what = f"{values.dtype} array" if isinstance(values, np.ndarray) else type(theta).__name__
-        raise TypeError(f"theta: wanted an ndarray or CPU tensor of float32 or float64 to update in place, got {what}")
+        raise TypeError(f"theta: {what} given; want an ndarray or CPU tensor of float32 or float64 to update in place")
 
     condition = _asked(accept, theta)
 
@@ -151,7 +151,7 @@ def _asked(accept: Condition | None, theta: Any) -> Callable[[float, float, floa
     if accept is None:
         return None
     if not callable(accept):
-        raise TypeError(f"accept: wanted a callable trial -> True or False, got {type(accept).__name__}")
+        raise TypeError(f"accept: {type(accept).__name__} given; want a callable trial -> True or False")
     shown = theta
     if isinstance(theta, np.ndarray):
         shown = theta.view()
@@ -164,7 +164,7 @@ def _asked(accept: Condition | None, theta: Any) -> Callable[[float, float, floa
         except (RuntimeError, TypeError, ValueError):
             found = answer
         if not isinstance(found, bool):
-            raise TypeError(f"accept: wanted True or False, got {answer!r}")
+            raise TypeError(f"accept: {answer!r} given; want True or False")
         return found
 
     return condition

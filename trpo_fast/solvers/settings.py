@@ -167,7 +167,7 @@ def chosen_settings(
     """
     for name, given, kind in (("direction", direction, DirectionSettings), ("step", step, StepSettings)):
         if given is not None and not isinstance(given, kind):
-            raise TypeError(f"{name}: wanted {kind.__name__}, got {given!r}")
+            raise TypeError(f"{name}: {given!r} given; want {kind.__name__}")
     for name in changes:
         if name not in STEP_KEYWORDS:
             hint = names_near(name, STEP_KEYWORDS, "there are")

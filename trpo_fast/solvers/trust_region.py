@@ -65,15 +65,15 @@ class Direction:
         values["gradient"] = g = _vector("gradient", self.gradient)
         values["x"] = _vector("x", self.x).astype(np.float64, copy=False)
         if self.x.shape != g.shape:
-            raise ValueError(f"x: wanted shape {g.shape} as the gradient has, got {self.x.shape}")
+            raise ValueError(f"x: shape {self.x.shape} given; want {g.shape} as the gradient has")
         if not isinstance(self.status, Status):
-            raise TypeError(f"status: wanted a Status, got {in_words(self.status)}")
+            raise TypeError(f"status: {in_words(self.status)} given; want a Status")
         if (
             not isinstance(self.iterations, int | np.integer)
             or isinstance(self.iterations, bool)
             or self.iterations < 0
         ):
-            raise TypeError(f"iterations: wanted an integer >= 0, got {in_words(self.iterations)}")
+            raise TypeError(f"iterations: {in_words(self.iterations)} given; want an integer >= 0")
         for name in ("curvature", "damping", "residual_norm", "gradient_norm"):
             values[name] = as_double(values[name], name)
         if math.isnan(self.gradient_norm):
@@ -91,7 +91,7 @@ class Direction:
     ) -> Direction:
         """Of what `conjugate_gradient` found with the right-hand side `gradient` and this damping."""
         if not isinstance(solution, CGResult):
-            raise TypeError(f"solution: wanted a CGResult, got {type(solution).__name__}")
+            raise TypeError(f"solution: {type(solution).__name__} given; want a CGResult")
         return cls(
             gradient,
             solution.x,
@@ -252,10 +252,10 @@ def find_direction(
     fisher = engine.fisher_operator() if rows is None else engine.fisher_operator(rows)
     shape = getattr(fisher, "shape", None)
     if shape and g.shape != tuple(shape[:1]):
-        raise ValueError(f"gradient, engine.fisher_operator(): wanted one size, got shapes {g.shape} and {shape}")
+        raise ValueError(f"gradient, engine.fisher_operator(): shapes {g.shape} and {shape} given; want one size")
     dtype = getattr(fisher, "dtype", None)
     if dtype in (np.float32, np.float64) and dtype != g.dtype:
-        raise TypeError(f"gradient: wanted {dtype}, as engine.fisher_operator() has, got {g.dtype}")
+        raise TypeError(f"gradient: {g.dtype} given; want {dtype}, as engine.fisher_operator() has")
     gradient_norm = _norm(g)
 
     def nothing(status: Status) -> Direction:
@@ -268,7 +268,9 @@ def find_direction(
     inverse = preconditioner
     if inverse is None and settings.preconditioner is not None:
         if not callable(getattr(engine, "preconditioner", None)):
-            raise TypeError(f"preconditioner: got {settings.preconditioner!r}, but {type(engine).__name__} makes none")
+            raise TypeError(
+                f"preconditioner: {settings.preconditioner!r} given, {type(engine).__name__} makes none; want None"
+            )
         try:
             inverse = engine.preconditioner(settings.preconditioner, damping=settings.damping, rows=rows)
         except FloatingPointError:  # a statistic overflowed
@@ -337,10 +339,10 @@ def try_step(
     _require_engine(engine, "parameters", "parameters_changed", "evaluate")
     _require("settings", settings, StepSettings)
     if not isinstance(step, np.ndarray) or step.dtype.kind != "f":
-        raise TypeError(f"step: wanted an ndarray of floats, got {getattr(step, 'dtype', type(step).__name__)}")
+        raise TypeError(f"step: {getattr(step, 'dtype', type(step).__name__)} given; want an ndarray of floats")
     theta = engine.parameters()
     if theta.shape != step.shape:
-        raise ValueError(f"step, engine.parameters(): wanted one shape, got {step.shape} and {theta.shape}")
+        raise ValueError(f"step, engine.parameters(): {step.shape} and {theta.shape} given; want one shape")
     with np.errstate(over="ignore"):  # a step that is not finite there is an outcome
         whole = step.astype(theta.dtype)
 
@@ -447,9 +449,9 @@ def _vector(name: str, value: Any) -> NDArray[Any]:
     array = as_numpy(value, name)
     if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float64):
         what = f"one of {array.dtype}" if isinstance(array, np.ndarray) else type(value).__name__
-        raise TypeError(f"{name}: wanted an ndarray of float32 or float64, got {what}")
+        raise TypeError(f"{name}: {what} given; want an ndarray of float32 or float64")
     if array.ndim != 1:
-        raise ValueError(f"{name}: wanted shape (n,), got {array.shape}")
+        raise ValueError(f"{name}: shape {array.shape} given; want (n,)")
     return array
 
 
@@ -457,7 +459,7 @@ def _gradient_of(engine: Engine) -> NDArray[Any]:
     _require_engine(engine, "surrogate_gradient")
     g = engine.surrogate_gradient()
     if not isinstance(g, np.ndarray):
-        raise TypeError(f"engine.surrogate_gradient(): wanted an ndarray, got {type(g).__name__}")
+        raise TypeError(f"engine.surrogate_gradient(): {type(g).__name__} given; want an ndarray")
     return g
 
 
@@ -466,14 +468,14 @@ def _require_engine(engine: Any, *methods: str) -> None:
     lacking = [method for method in methods if not callable(getattr(engine, method, None))]
     if lacking:
         raise TypeError(
-            f"engine: wanted an engine, as make_engine(policy) returns, got {type(engine).__name__}, "
-            f"which has no {', '.join(lacking)}"
+            f"engine: {type(engine).__name__} given, which has no {', '.join(lacking)}; want an engine, as "
+            "make_engine(policy) returns"
         )
 
 
 def _require(name: str, value: Any, kind: type[Any]) -> None:
     if not isinstance(value, kind):
-        raise TypeError(f"{name}: wanted {kind.__name__}, got {in_words(value)}")
+        raise TypeError(f"{name}: {in_words(value)} given; want {kind.__name__}")
 
 
 def _with_settings_declared(function: Any) -> None:

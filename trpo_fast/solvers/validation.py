@@ -17,45 +17,45 @@ def require_number(name: str, value: Any, *, low: float, inclusive: bool = True,
     Wanted is a number ``>= low``, or ``> low`` if not `inclusive`; infinity only if not `finite`.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: wanted a number, got {value!r}")
+        raise TypeError(f"{name}: {value!r} given; want a number")
     number = as_double(value, name)
     if not (number >= low if inclusive else number > low) or (finite and number == math.inf):
         kind = "finite number" if finite else "number"
-        raise ValueError(f"{name}: wanted a {kind} {'>=' if inclusive else '>'} {low:g}, got {in_words(value)}")
+        raise ValueError(f"{name}: {in_words(value)} given; want a {kind} {'>=' if inclusive else '>'} {low:g}")
     return number
 
 
 def require_fraction(name: str, value: Any) -> float:
     """`value` as a float in (0, 1), or an error that names it."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: wanted a number, got {value!r}")
+        raise TypeError(f"{name}: {value!r} given; want a number")
     number = as_double(value, name)
     if not 0 < number < 1:
-        raise ValueError(f"{name}: wanted a number in (0, 1), got {in_words(value)}")
+        raise ValueError(f"{name}: {in_words(value)} given; want a number in (0, 1)")
     return number
 
 
 def require_count(name: str, value: Any, *, low: int, most: int = LARGEST_COUNT) -> int:
     """`value` as an int in `low` to `most`, or an error that names it."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name}: wanted an integer, got {value!r}")
+        raise TypeError(f"{name}: {value!r} given; want an integer")
     count = int(value)
     if count < low:
-        raise ValueError(f"{name}: wanted at least {low}, got {in_words(value)}")
+        raise ValueError(f"{name}: {in_words(value)} given; want at least {low}")
     if count > most:
-        raise ValueError(f"{name}: wanted at most {most}, got {in_words(value)}")
+        raise ValueError(f"{name}: {in_words(value)} given; want at most {most}")
     return count
 
 
 def require_bool(name: str, value: Any) -> bool:
     """`value` as a bool if it is one, or an error that names it."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}: wanted True or False, got {value!r}")
+        raise TypeError(f"{name}: {value!r} given; want True or False")
     return bool(value)
 
 
 def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """`value` if it is one of `choices`, or an error that names it."""
     if value not in choices:
-        raise ValueError(f"{name}: wanted one of {', '.join(map(repr, choices))}, got {value!r}")
+        raise ValueError(f"{name}: {value!r} given; want one of {', '.join(map(repr, choices))}")
     return str(value)

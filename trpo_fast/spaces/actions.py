@@ -79,7 +79,7 @@ def action_layout(space: Space, action_map: str = "clip") -> ActionLayout:
     named = named_leaves(space, "action")
     parts = tuple(_layout_of(leaf, word, f"{name}: its space") for (name, leaf), word in zip(named, maps, strict=True))
     if not parts:
-        raise ValueError(f"action space must have at least one item, got {space}")
+        raise ValueError(f"action space: {space} given; want at least one item")
     sizes = [math.prod(part.shape) for part in parts]
 
     def joined(name: str, otherwise: float) -> NDArray[np.float64]:
@@ -106,10 +106,10 @@ def action_layout(space: Space, action_map: str = "clip") -> ActionLayout:
 
 def _layout_of(space: Leaf, action_map: str, whose: str) -> ActionLayout:
     if isinstance(space, Box) and space.dtype.kind != "f":
-        raise ValueError(f"{whose} must be a Box of floats, not of integers, got {space}")
+        raise ValueError(f"{whose}: {space} given; want a Box of floats, not of integers")
     size = math.prod(space.shape)
     if size == 0:
-        raise ValueError(f"{whose} must have at least one item, got {space}")
+        raise ValueError(f"{whose}: {space} given; want at least one item")
     if isinstance(space, Box):
         low, high = _bounds(space)
         mapped = resolved_action_map(space, action_map) == "affine"

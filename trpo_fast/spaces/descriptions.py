@@ -201,7 +201,7 @@ def from_json(description: Mapping[str, Any], most: int | None = None) -> Space:
     try:
         items = _items(description)
         if most is not None and items > most:
-            raise ValueError(f"want at most {most:,} numbers, with networks of this size, got {items:,}")
+            raise ValueError(f"{items:,} numbers given; want at most {most:,}, with networks of this size")
         return _read(description)
     except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         # Of a description that is nested without end, as damage may be, no text can be made.
@@ -212,7 +212,7 @@ def from_json(description: Mapping[str, Any], most: int | None = None) -> Space:
 def _read(description: Mapping[str, Any]) -> Space:
     kind = description["type"]
     if kind not in _FROM_JSON:
-        raise ValueError(f"want one of {', '.join(_FROM_JSON)} as type, got {kind!r}")
+        raise ValueError(f"type {kind!r} given; want one of {', '.join(_FROM_JSON)}")
     return _FROM_JSON[kind](description)
 
 
@@ -243,10 +243,10 @@ def most_items(arrays: Mapping[str, NDArray[Any]], *, own: bool = False) -> int:
 def _box_from_json(description: Mapping[str, Any]) -> Box:
     shape, dtype = _shape(description["shape"], least=0), _dtype(description["dtype"])
     if dtype.kind not in "fiub":
-        raise ValueError(f"want the dtype of numbers, got {dtype}")
+        raise ValueError(f"dtype {dtype} given; want one of numbers")
     low, high = (_bounds_from_json(description[name], shape, dtype) for name in ("low", "high"))
     if not (low <= high).all():
-        raise ValueError(f"want low <= high, got {low} and {high}")
+        raise ValueError(f"low {low} and high {high} given; want low <= high")
     return Box(low, high)
 
 
@@ -259,7 +259,7 @@ def _multi_discrete_from_json(description: Mapping[str, Any]) -> MultiDiscrete:
     dtype = _integer_dtype(description["dtype"])
     nvec, start = _integers(description["nvec"], least=1), _integers(description["start"])
     if nvec.shape != start.shape:
-        raise ValueError(f"want as many starts as choices, got {start} and {nvec}")
+        raise ValueError(f"start {start} and nvec {nvec} given; want as many starts as choices")
     return MultiDiscrete(nvec.astype(dtype), start.astype(dtype))
 
 
@@ -275,7 +275,7 @@ def _tuple_from_json(description: Mapping[str, Any]) -> Tuple:
 def _dict_from_json(description: Mapping[str, Any]) -> Dict:
     parts = [(key, _read(part)) for key, part in description["spaces"]]
     if len({str(key) for key, _ in parts}) < len(parts) or not all(type(key) in (str, int) for key, _ in parts):
-        raise ValueError("the keys of a Dict must be different strings or integers")
+        raise ValueError("keys of a Dict: some given twice, or of other types; want different strings or integers")
     return Dict(dict(parts))
 
 
@@ -294,27 +294,27 @@ KINDS = ", ".join(_FROM_JSON)
 def _integers(described: Any, least: float = -math.inf) -> NDArray[np.int64]:
     array = np.array(described)
     if array.size and (array.dtype.kind != "i" or (array < least).any()):
-        raise ValueError(f"want integers{f' >= {least}' if math.isfinite(least) else ''}, got {described}")
+        raise ValueError(f"{described} given; want integers{f' >= {least}' if math.isfinite(least) else ''}")
     return array.astype(np.int64)
 
 
 def _shape(described: Any, least: int) -> tuple[int, ...]:
     shape = tuple(_integers(described, least).ravel().tolist())
     if math.prod(shape) > _MOST_ITEMS:
-        raise ValueError(f"want at most {_MOST_ITEMS} items, got {described}")
+        raise ValueError(f"{described} given; want at most {_MOST_ITEMS} items")
     return shape
 
 
 def _dtype(name: Any) -> np.dtype[Any]:
     if not isinstance(name, str):  # NumPy takes None for float64
-        raise TypeError(f"want the name of a dtype, got {name!r}")
+        raise TypeError(f"{name!r} given; want the name of a dtype")
     return np.dtype(name)
 
 
 def _integer_dtype(name: Any) -> np.dtype[Any]:
     dtype = _dtype(name)
     if dtype.kind not in "iu":
-        raise ValueError(f"want the dtype of integers, got {dtype}")
+        raise ValueError(f"dtype {dtype} given; want one of integers")
     return dtype
 
 

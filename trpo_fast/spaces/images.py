@@ -85,14 +85,14 @@ def image_layout(space: Space, channel_axis: str = "auto") -> ImageLayout:
     3. a shortest axis in the middle decides nothing.
     """
     if not isinstance(space, Box | MultiBinary) or not 2 <= len(space.shape) <= 4 or 0 in space.shape:
-        raise ValueError(f"observation space: got {space}, wanted a Box of two to four axes for a CNN")
+        raise ValueError(f"observation space: {space} given; want a Box of two to four axes for a CNN")
     largest, pixels = 1.0, False
     if isinstance(space, Box):
         largest = max(abs(float(bound)) for bounds in (space.low, space.high) for bound in (bounds.min(), bounds.max()))
         pixels = is_pixels(space)
     if not 0 < largest <= _LARGEST:
         raise ValueError(
-            f"observation space: got {space}, wanted bounds of at most {_LARGEST} for a CNN, which divides by them"
+            f"observation space: {space} given; want bounds of at most {_LARGEST} for a CNN, which divides by them"
         )
     shape = tuple(map(int, space.shape))
     frames, frame = (shape[0], shape[1:]) if len(shape) == 4 else (1, shape)
@@ -150,7 +150,7 @@ def input_parts(space: Space, channel_axis: str = "auto", *, boards: bool = Fals
         else:
             others.append(columns)
     if not images:
-        raise ValueError(f"observation space: got {space}, wanted a part of two to four axes with bounds for a CNN")
+        raise ValueError(f"observation space: {space} given; want a part of two to four axes with bounds for a CNN")
     return InputParts(tuple(images), tuple(others))
 
 
@@ -201,7 +201,7 @@ def convolutions(image: ImageLayout) -> Convolutions:
 
 def _channels_last(space: Space, frame: tuple[int, ...], channel_axis: str, pixels: bool) -> bool:
     if channel_axis not in CHANNEL_AXES:
-        raise ValueError(f"channel_axis: got {channel_axis!r}, wanted one of {', '.join(map(repr, CHANNEL_AXES))}")
+        raise ValueError(f"channel_axis: {channel_axis!r} given; want one of {', '.join(map(repr, CHANNEL_AXES))}")
     if channel_axis != "auto":
         return channel_axis == "last"
     first, middle, last = frame
@@ -215,6 +215,6 @@ def _channels_last(space: Space, frame: tuple[int, ...], channel_axis: str, pixe
 
 def _undecided(space: Space, what: str) -> ValueError:
     return ValueError(
-        f"observation space: got {space}, of which the shape does not tell whether it is {what}; wanted "
+        f"observation space: {space} given, of which the shape does not tell whether it is {what}; want "
         "channel_axis='first' or 'last', or another order of its axes (a wrapper), for a CNN"
     )

@@ -48,7 +48,7 @@ class Part:
         """TypeError where values of `dtype` would lose something as numbers of the space: fractions, or a sign."""
         wanted = np.dtype(self.space.dtype)
         if not np.can_cast(dtype, wanted, "same_kind"):
-            raise TypeError(f"{name} must be {wanted}, as its space says; {call} returned {dtype}")
+            raise TypeError(f"{name}: {dtype} returned by {call}; want {wanted}, as its space says")
 
     def write(self, values: NDArray[Any], out: NDArray[Any], name: str) -> None:
         """Flatten `values` ``(N, *shape)`` into this part's columns of `out` (N, D); ValueError for no choice of it."""
@@ -95,7 +95,7 @@ class ObservationLayout:
         self._paths = list(_paths(space))
         self.size: int = parts[-1].columns.stop if parts else 0
         if self.size == 0:
-            raise ValueError(f"observation space must have at least one item, got {space}")
+            raise ValueError(f"observation space: {space} given; want at least one item")
         wide = np.result_type(np.float32, *[part.space.dtype for part in parts if isinstance(part.space, Box)])
         self.dtype = np.dtype(np.float64 if wide.itemsize > 4 else np.float32)
 
@@ -113,7 +113,7 @@ class ObservationLayout:
         for part, value, name in self.values(observations, "observations"):
             wanted, shape = (count, *part.shape), np.shape(value)
             if shape != wanted:
-                raise ValueError(f"{name} must have shape {wanted}, as their space says; {call} returned {shape}")
+                raise ValueError(f"{name}: shape {shape} returned by {call}; want {wanted}, as their space says")
             array = np.asarray(value)
             part.check_kind(array.dtype, name, call)
             part.write(array, out, name)
@@ -148,8 +148,8 @@ class ObservationLayout:
                 shape = "lists of different lengths"
             if shape != part.shape:
                 raise ValueError(
-                    f"{part_name} must have shape {part.shape}, as its space says; {call} returned "
-                    f"{type(value).__name__} of shape {shape}"
+                    f"{part_name}: {type(value).__name__} of shape {shape} returned by {call}; want {part.shape}, as "
+                    "its space says"
                 )
             part.check_kind(np.asarray(value).dtype, part_name, call)
 

@@ -39,7 +39,7 @@ def described(space: Space[Any], name: str = "", whole: str = "observation") -> 
         return spaces.MultiBinary(space.n if isinstance(space.n, int) else tuple(map(int, space.n)))
     where = f"{whole}{name}: its" if name else whole
     raise ValueError(
-        f"{where} space must be a Box, Discrete, MultiDiscrete or MultiBinary, or a Dict or Tuple of these, got {space}"
+        f"{where} space: {space} given; want a Box, Discrete, MultiDiscrete or MultiBinary, or a Dict or Tuple of these"
     )
 
 
@@ -82,7 +82,7 @@ def without_text(space: Space[Any], name: str = "observation") -> tuple[Space[An
 def check_observation_space(space: Space[Any]) -> Space[Any]:
     """Return `space` when its observations can be flattened; a ValueError names what in it is not supported."""
     if observation_size(space) == 0:
-        raise ValueError(f"observation space must have at least one item, got {space}")
+        raise ValueError(f"observation space: {space} given; want at least one item")
     return space
 
 
@@ -128,8 +128,8 @@ def described_actions(space: Space[Any]) -> spaces.Space:
     """As `described`, of an action space."""
     if not isinstance(space, (Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple)):
         raise ValueError(
-            "action space must be a Box of floats, Discrete, MultiDiscrete or MultiBinary, or a Dict or Tuple of "
-            f"these, got {space}"
+            f"action space: {space} given; want a Box of floats, Discrete, MultiDiscrete or MultiBinary, or a Dict or "
+            "Tuple of these"
         )
     return described(space, whole="action")
 
@@ -137,7 +137,7 @@ def described_actions(space: Space[Any]) -> spaces.Space:
 def space_to_json(space: Space[Any]) -> dict[str, Any]:
     """Describe a supported space by what ``json.dumps`` accepts."""
     if not isinstance(space, (Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple)):
-        raise ValueError(f"space must be one of {KINDS}, got {space}")
+        raise ValueError(f"space: {space} given; want one of {KINDS}")
     return spaces.to_json(described(space))
 
 

@@ -419,7 +419,7 @@ def test_an_order_that_leaves_the_rows_is_refused_and_leaves_everything_as_it_wa
         ({"order": np.zeros((3, 50), np.int32)}, TypeError, "order"),
         ({"losses": np.zeros((3, 5))}, ValueError, "losses"),
         ({"losses": np.zeros((3, 4), np.float32)}, TypeError, "losses"),
-        ({"seed": 1}, TypeError, "order.*both"),
+        ({"seed": 1}, TypeError, "order: given with seed, stream or first_epoch"),
         ({"order": None}, TypeError, "order"),
     ],
 )
@@ -433,7 +433,7 @@ def test_orders_and_losses_that_do_not_fit_are_named(settings, error, message):
 def test_a_second_moment_that_cannot_be_is_named():
     fit = Fit()
     fit.second_moment[3] = -1e-3
-    with pytest.raises(ValueError, match=r"second_moment: .*-0\.001.* given; want numbers >= 0"):
+    with pytest.raises(ValueError, match=r"second_moment: -0\.001 given in it; want numbers >= 0"):
         fit.run()
 
 

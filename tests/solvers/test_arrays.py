@@ -279,7 +279,7 @@ class Homeless(Elsewhere):
         ({"b": torch.ones(3, dtype=torch.int64)}, TypeError, "b: int64.* given; want .*float32 or float64"),
         ({"b": torch.ones(3, dtype=torch.complex64)}, TypeError, "b: complex64.* given; want .*float32 or float64"),
         ({"b": torch.ones(3).to_sparse()}, TypeError, "b: .*[Ss]parse"),
-        ({"b": torch.ones(3, 1)}, ValueError, r"b: \(3, 1\).* given; want .*\(n,\)"),
+        ({"b": torch.ones(3, 1)}, ValueError, r"b: shape \(3, 1\) given; want \(n,\)"),
         ({"b": torch.tensor([1.0, torch.nan, 1.0])}, ValueError, "b: .*not finite"),
         ({"b": Elsewhere()}, TypeError, "b: an array on DLPack's device 2.* given; want one on the CPU"),
         ({"b": Homeless()}, TypeError, "b: Homeless.* given; want an array with __array_namespace__"),
@@ -295,9 +295,9 @@ class Homeless(Elsewhere):
         ({"A": OfTensors(torch.eye(3, dtype=torch.int64))}, TypeError, "A: an operator of torch.int64 given; want one"),
         ({"A": OfTensors(torch.eye(3, device="meta"))}, TypeError, "A: one on meta given; want one on the CPU"),
         ({"A": torch.eye(3, device="meta")}, TypeError, "A: .*on meta"),
-        ({"A": scipy.sparse.eye_array(4)}, ValueError, r"A: \(4, 4\).* given; want \(3, 3\)"),
+        ({"A": scipy.sparse.eye_array(4)}, ValueError, r"A: shape \(4, 4\) given; want \(3, 3\)"),
         ({"A": 1j * scipy.sparse.eye_array(3)}, TypeError, "A: .*complex128"),
-        ({"A": LinearOperator((2, 2), matvec=lambda v: v)}, ValueError, r"A: \(2, 2\).* given; want .*\(3, 3\)"),
+        ({"A": LinearOperator((2, 2), matvec=lambda v: v)}, ValueError, r"A: shape \(2, 2\) given; want \(3, 3\)"),
         ({"A": lambda v: v.to("meta")}, TypeError, r"A\(v\): a tensor on meta given; want one on the CPU"),
         ({"A": lambda v: v.bfloat16()}, TypeError, r"A\(v\): .*torch.bfloat16"),
         ({"A": lambda v: v[:2]}, ValueError, r"A: the operator returned shape \(2,\); want \(3,\)"),
@@ -306,7 +306,7 @@ class Homeless(Elsewhere):
         ({"preconditioner": lambda v: v.to("meta")}, TypeError, r"preconditioner\(v\): .*on meta"),
         ({"preconditioner": lambda v: v[:2]}, ValueError, r"preconditioner: .*\(2,\)"),
         ({"x0": torch.ones(3, device="meta")}, TypeError, "x0: .*on meta"),
-        ({"x0": torch.ones(2)}, ValueError, r"x0: \(2,\).* given; want .*\(3,\)"),
+        ({"x0": torch.ones(2)}, ValueError, r"x0: shape \(2,\) given; want \(3,\)"),
     ],
 )
 def test_arrays_that_cannot_serve_are_named(change, error, message):
@@ -445,10 +445,10 @@ def test_a_tensor_without_versions_is_moved_too():
         ({"theta": torch.zeros(1).expand(2)}, ValueError, "theta: .*contiguous"),
         ({"theta": torch.zeros(2, 1)}, ValueError, r"theta: .*\(2, 1\)"),
         ({"step": torch.ones(3)}, ValueError, r"step: .*\(3,\)"),
-        ({"step": torch.ones(2).double()}, TypeError, "step: .*float32.*float64"),
+        ({"step": torch.ones(2).double()}, TypeError, "step: .*float64.*float32"),
         ({"step": torch.ones(2, device="meta")}, TypeError, "step: .*on meta"),
-        ({"objective": lambda theta: torch.ones(2, 2)}, TypeError, "objective: .*want two numbers"),
-        ({"objective": lambda theta: (theta, 0.0)}, TypeError, "objective: .*want two numbers"),
+        ({"objective": lambda theta: torch.ones(2, 2)}, TypeError, r"(?s)objective: .* given; want two numbers"),
+        ({"objective": lambda theta: (theta, 0.0)}, TypeError, r"(?s)objective: .* given; want two numbers"),
     ],
 )
 def test_a_line_search_names_tensors_that_cannot_serve(change, error, message):

@@ -446,7 +446,7 @@ ONES = np.ones(2)
         ),
         (lambda: Direction([1.0], ONES), TypeError, "gradient: list.* given; want an ndarray of float32 or float64"),
         (lambda: Direction(ONES, [1.0, 1.0]), TypeError, "x: list.* given; want an ndarray of float32 or float64"),
-        (lambda: Direction(ONES, np.ones(3)), ValueError, r"x: \(3,\).* given; want \(2,\) as the gradient has"),
+        (lambda: Direction(ONES, np.ones(3)), ValueError, r"x: shape \(3,\) given; want \(2,\) as the gradient has"),
         (lambda: Direction(ONES, np.ones((2, 1))), ValueError, r"x: shape \(2, 1\) given; want \(n,\)"),
         (lambda: Direction(ONES, ONES, status=0), TypeError, "status: 0.* given; want a Status"),
         (lambda: Direction(ONES, ONES, "1"), TypeError, "curvature: .*want a number"),

@@ -276,7 +276,7 @@ cdef class ValueKernel:
         cdef void *m = data_of(first_moment, "first_moment", self.code, 1, n, -1, True)
         cdef void *v = data_of(second_moment, "second_moment", self.code, 1, n, -1, True)
         if (second_moment < 0).any():
-            raise ValueError(f"second_moment: {second_moment.min()!r} given among them; want numbers >= 0")
+            raise ValueError(f"second_moment: {float(second_moment.min())} given in it; want numbers >= 0")
         f.rows, f.outcome = rows, TRPO_ADAM_FINITE
         cdef const int64_t *given = NULL
         if order is not None:

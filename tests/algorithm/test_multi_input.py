@@ -204,7 +204,7 @@ def test_settings_of_the_mlp_behind_are_heeded_and_those_of_no_use_refused(make)
     agent = make(CAMERA, hidden_sizes=(5,), critic_hidden_sizes=(6,), activation="relu", normalize_observations=False)
     assert agent.policy.widths == (128 + 6, 5, 2) and agent.critic.widths == (128 + 6, 6, 1)
     assert agent.policy.activation == "relu" and agent.observation_normalizer is None
-    with pytest.raises(ValueError, match=r"hidden_sizes: .*wanted positive integers"):
+    with pytest.raises(ValueError, match=r"hidden_sizes: .*want positive integers"):
         MultiInputPolicy(CAMERA, spaces.Discrete(2), (0,))
     with pytest.raises(ValueError, match="activation: 'mish'"):
         MultiInputCritic(CAMERA, activation="mish")

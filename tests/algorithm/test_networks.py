@@ -64,7 +64,7 @@ def test_an_mlp_can_be_asked_for_and_a_cnn_without_images_is_refused(make_agent)
     assert type(agent.policy) is MLPPolicy
     assert type(agent.critic) is MLPCritic
     assert agent.observation_normalizer is not None
-    with pytest.raises(ValueError, match=r"observation space: Box.*wanted a Box of two to four axes"):
+    with pytest.raises(ValueError, match=r"observation space: Box.*want a Box of two to four axes"):
         make_agent("Pendulum-v1", policy="cnn")
     with pytest.raises(ValueError, match="the native engine cannot serve this policy: CNNPolicy is not an MLPPolicy"):
         make_agent(Halves, engine="native")

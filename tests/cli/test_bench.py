@@ -51,7 +51,7 @@ def test_too_many_threads_are_refused_in_one_line(command):
     result = command("bench", "cg", "--quick", "--threads", "10000")
     assert result.code == 2 and result.out == ""
     (line,) = result.err.splitlines()
-    assert "--threads: 10000.* given; want 1 to 256 threads" in line
+    assert "--threads: 10000 given; want 1 to 256 threads" in line
 
 
 @pytest.mark.parametrize("text", ["1e30", "9" * 30, "1e999999999999"])

@@ -281,7 +281,7 @@ def test_too_many_threads_are_refused_by_option(command):
     result = command("train", "CartPole-v1", "--threads", "1000")
     assert result.code == 2
     (line,) = result.err.splitlines()
-    assert "--threads: 1000.* given; want 1 to 256 threads" in line
+    assert "--threads: 1000 given; want 1 to 256 threads" in line
 
 
 def test_sizes_beyond_the_memory_are_refused_by_option(command, tmp_path):

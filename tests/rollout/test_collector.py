@@ -534,7 +534,7 @@ def test_bad_values_and_states_are_named():
         finish(collector, rollout, lambda rows: np.zeros((len(rows), 1)))
     with pytest.raises(ValueError, match="values: some not finite given"):
         finish(collector, rollout, lambda rows: np.full(len(rows), np.nan))
-    with pytest.raises(ValueError, match=r"lacks \['resets'\]"):
+    with pytest.raises(ValueError, match=r"state of a collector: \['step'\] given; want \['resets'\], too"):
         collector.resume({"step": 1})
     with pytest.raises(ValueError, match="steps: -1 given; want 0 or more"):
         collector.warm_up(-1)

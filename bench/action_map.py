@@ -28,7 +28,7 @@ import numpy as np
 
 from bench.machine import describe
 from trpo_fast import TRPO
-from trpo_fast.spaces.from_gymnasium import resolved_action_map
+from trpo_fast.gymnasium_spaces import resolved_action_map
 
 RESULTS = Path(__file__).with_name("results") / "action_map.csv"
 COLUMNS = (

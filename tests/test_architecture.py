@@ -47,6 +47,7 @@ FLOORS = {
     "symptoms": 2,
     "benchmarks": 2,
     "selftest": 2,
+    "gymnasium_spaces": 3,
     "policies": 3,
     "engines": 3,
     "environments": 3,

@@ -21,9 +21,9 @@ from tests.algorithm.images import OwnPolicy
 from trpo_fast import TRPO, onnx_graph
 from trpo_fast.deploy import load_actor
 from trpo_fast.environments.recipe import EnvironmentRecipe
+from trpo_fast.gymnasium_spaces import space_from_json
 from trpo_fast.model_file import ModelFileError
 from trpo_fast.onnx_export import export_onnx
-from trpo_fast.spaces.from_gymnasium import space_from_json
 
 ROWS = 200
 

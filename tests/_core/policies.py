@@ -5,7 +5,7 @@ import numpy as np
 from tests import reference
 from tests.engines.cases import product_space
 from trpo_fast._core.policy import PolicyKernel
-from trpo_fast.spaces.from_gymnasium import action_layout
+from trpo_fast.gymnasium_spaces import action_layout
 
 WIDTHS = (5, 16, 9, 3)
 

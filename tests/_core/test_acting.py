@@ -297,9 +297,9 @@ def test_actor_and_critic_refuse_what_does_not_fit_by_name():
     inputs = s.kernel.widths[0]
     critic = ValueKernel((inputs, 1), "tanh", np.float32)
     phi = np.zeros(critic.size, np.float32)
-    with pytest.raises(ValueError, match="critic: .* given; want "):
+    with pytest.raises(ValueError, match=r"critic: .* given; want "):
         ActorCritic(s.kernel, s.theta, ValueKernel((inputs + 1, 1), "tanh", np.float32), phi)
-    with pytest.raises(ValueError, match="critic: .* given; want "):
+    with pytest.raises(ValueError, match=r"critic: .* given; want "):
         ActorCritic(s.kernel, s.theta, ValueKernel((inputs, 1), "tanh", np.float64), phi)
     with pytest.raises(ValueError, match="parameters"):
         ActorCritic(s.kernel, s.theta[1:], critic, phi)

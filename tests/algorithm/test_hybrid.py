@@ -252,7 +252,10 @@ def test_the_part_of_a_product_without_a_divergence_or_an_entropy_is_named(make_
             Tuple([Box(0, 3, (2,), np.int64)]),
             r"action\[0\]: its space: Box\(0, 3, \(2,\), int64\) given; want a Box of floats, not of integers",
         ),
-        (Tuple([Discrete(2), Dict(x=Box(0, 1, (0,)))]), r"action\[1\]\['x'\]: its space: Box.* given; want at least one item"),
+        (
+            Tuple([Discrete(2), Dict(x=Box(0, 1, (0,)))]),
+            r"action\[1\]\['x'\]: its space: Box.* given; want at least one item",
+        ),
     ],
     ids=str,
 )

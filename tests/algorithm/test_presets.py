@@ -5,7 +5,7 @@ from gymnasium import spaces
 from trpo_fast import TRPO, TRPOConfig
 from trpo_fast.algorithm import presets
 from trpo_fast.algorithm.config import check_field_names
-from trpo_fast.spaces.from_gymnasium import action_words
+from trpo_fast.gymnasium_spaces import action_words
 
 DECAYING = {"max_kl_schedule": "linear", "critic_learning_rate_schedule": "linear"}
 

@@ -222,7 +222,7 @@ def test_a_folder_that_is_no_run_is_refused_and_nothing_in_it_is_changed(tmp_pat
         if config is not None:
             (tmp_path / "config.json").write_text(config)
         before = {path.name: path.read_text() for path in tmp_path.iterdir()}
-        with pytest.raises(CommandError, match=r"holds no config\.json|is damaged"):
+        with pytest.raises(CommandError, match=r"holds no config\.json|config\.json is no JSON object: Expecting"):
             RunFolder(tmp_path).claim_old()
         if config is None:
             with pytest.raises(CommandError, match="exists and is not empty"):
@@ -262,7 +262,7 @@ def test_missing_run_empty_run_and_damaged_config_are_named(tmp_path):
         folder.read_config()
     for content in ("{", "[]"):
         folder.config.write_text(content)
-        with pytest.raises(CommandError, match="damaged"):
+        with pytest.raises(CommandError, match="no JSON object"):
             folder.read_config()
 
 
@@ -299,7 +299,7 @@ def test_a_folder_stays_where_it_was_given_and_is_called_as_it_was(tmp_path, mon
     again = claimed_by_name(folder)
     assert sorted(os.listdir(tmp_path / "runs")) == ["a", "a-2"] and os.listdir() == []
     assert (str(again.path), str(again.shown(again.model))) == ("runs/a-2", "runs/a-2/model.trpo")
-    with pytest.raises(CommandError, match=r"^runs/a-2/config\.json is damaged"):
+    with pytest.raises(CommandError, match=r"^runs/a-2/config\.json is no JSON object: it holds a list"):
         again.config.write_text("[]")
         again.read_config()
 

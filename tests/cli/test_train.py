@@ -255,8 +255,8 @@ def test_what_is_missing_is_named_without_traceback(command, arguments, message)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no JSON"),
-        ("[1]", "want a JSON object"),
+        ("{", "is no JSON object: Expecting"),
+        ("[1]", "is no JSON object: it holds a list"),
         ('{"max_kl": -1}', "max_kl: -1 given"),
         ('{"maxkl": 1}', "did you mean max_kl"),
     ],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.rollout.toys import make_environments
 from trpo_fast.environments.observations import ObservationLayout
-from trpo_fast.spaces.from_gymnasium import observation_size
+from trpo_fast.gymnasium_spaces import observation_size
 
 LEAVES = st.one_of(
     st.builds(

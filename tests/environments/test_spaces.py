@@ -8,7 +8,7 @@ from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trpo_fast.spaces.from_gymnasium import (
+from trpo_fast.gymnasium_spaces import (
     action_layout,
     check_action_space,
     check_observation_space,

@@ -12,8 +12,8 @@ from gymnasium.vector.utils import batch_space
 from trpo_fast.environments.base import Environments
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.vector import VectorAdapter
+from trpo_fast.gymnasium_spaces import action_layout
 from trpo_fast.rollout.collector import Collector
-from trpo_fast.spaces.from_gymnasium import action_layout
 
 
 def make_environments(env: Any, num_envs: int = 8, **recipe: Any) -> Environments:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import reference
-from trpo_fast.spaces.from_gymnasium import action_layout, resolved_action_map, unreached_sides
+from trpo_fast.gymnasium_spaces import action_layout, resolved_action_map, unreached_sides
 
 INF = np.inf
 

@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Tuple, flatdim
 
 from tests.agents import ACTIONS, OBSERVATIONS
 from trpo_fast import spaces
-from trpo_fast.spaces.from_gymnasium import described, space_to_json
+from trpo_fast.gymnasium_spaces import described, space_to_json
 
 SPACES = [
     *ACTIONS,

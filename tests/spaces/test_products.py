@@ -7,7 +7,7 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 from trpo_fast.environments.masks import MaskFormat
-from trpo_fast.spaces.from_gymnasium import (
+from trpo_fast.gymnasium_spaces import (
     action_layout,
     action_structure,
     described,

@@ -8,9 +8,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from trpo_fast.gymnasium_spaces import action_layout, action_structure
 from trpo_fast.normalizers import ObservationNormalizer
 from trpo_fast.recurrence import begin_at
-from trpo_fast.spaces.from_gymnasium import action_layout, action_structure
 
 
 class AgentActor:

@@ -28,14 +28,14 @@ from trpo_fast.algorithm.critic import PendingFit
 from trpo_fast.algorithm.networks import settings_of
 from trpo_fast.algorithm.report import UpdateReport
 from trpo_fast.environments.recipe import EnvironmentRecipe
+from trpo_fast.gymnasium_spaces import (
+    space_from_json,
+    space_to_json,
+)
 from trpo_fast.saved_policy import KIND
 from trpo_fast.saved_state import check_numbers, check_state, is_cnn, own_networks
 from trpo_fast.settings import checked
 from trpo_fast.spaces.descriptions import most_items
-from trpo_fast.spaces.from_gymnasium import (
-    space_from_json,
-    space_to_json,
-)
 from trpo_fast.state import State, Stateful, packed, unpacked
 
 if TYPE_CHECKING:

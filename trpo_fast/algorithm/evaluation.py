@@ -123,7 +123,8 @@ def play_episodes(
     if not (math.isfinite(mean) and math.isfinite(std)):
         largest = float(np.abs(all_returns).max())
         raise ValueError(
-            f"mean and std of the returns: {mean} and {std} given; want finite ones: returns of size {largest} are too large"
+            f"mean and std of the returns: {mean} and {std} given; want finite ones: "
+            f"returns of size {largest} are too large"
         )
     return EvaluationResult(mean, std, all_returns, all_lengths, finished)
 

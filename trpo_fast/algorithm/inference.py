@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
+from trpo_fast.gymnasium_spaces import action_layout, action_structure
 from trpo_fast.policies.distributions import with_masks
 from trpo_fast.recurrence import checked_episode_starts
 from trpo_fast.spaces import Discrete
-from trpo_fast.spaces.from_gymnasium import action_layout, action_structure
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO

@@ -20,6 +20,14 @@ from torch.distributions import Distribution
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.engines.binding import checked_step, plain_module
 from trpo_fast.engines.checks import check_critic, check_policy, check_recurrent
+from trpo_fast.gymnasium_spaces import (
+    action_layout,
+    described,
+    described_actions,
+    numeric_columns,
+    observation_size,
+    unreached_sides,
+)
 from trpo_fast.policies.cnn import CNNCritic, CNNPolicy
 from trpo_fast.policies.distributions import Product, choices_of, divergence, family_of, kind_without
 from trpo_fast.policies.mlp import MLPCritic, MLPPolicy
@@ -32,14 +40,6 @@ from trpo_fast.policies.recurrent import (
 )
 from trpo_fast.recurrence import CELLS
 from trpo_fast.spaces import REACH, ActionLayout, Box, Leaf, leaves
-from trpo_fast.spaces.from_gymnasium import (
-    action_layout,
-    described,
-    described_actions,
-    numeric_columns,
-    observation_size,
-    unreached_sides,
-)
 from trpo_fast.spaces.images import fits_bytes, flattened_images, has_images, input_parts, is_image
 
 CONVOLVING = (CNNPolicy, CNNCritic, MultiInputPolicy, MultiInputCritic)

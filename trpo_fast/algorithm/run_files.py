@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trpo_fast.algorithm import checkpoint
+from trpo_fast.gymnasium_spaces import space_to_json
 from trpo_fast.model_file import ModelFileError, read_metadata
 from trpo_fast.run_models import progress_of
-from trpo_fast.spaces.from_gymnasium import space_to_json
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO

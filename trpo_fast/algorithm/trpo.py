@@ -44,13 +44,13 @@ from trpo_fast.environments.base import Environments
 from trpo_fast.environments.foreign import is_vector_environment
 from trpo_fast.environments.masks import warn_of_left_out_mask
 from trpo_fast.environments.recipe import EnvironmentRecipe
+from trpo_fast.gymnasium_spaces import action_words, numeric_columns, resolved_action_map
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.ranks import Ranks, as_ranks, count_of, left_on_error, share_of
 from trpo_fast.rollout.advantages import AdvantageFunction
 from trpo_fast.rollout.collector import Collector, Rollout
 from trpo_fast.run_models import read_latest
 from trpo_fast.solvers.fisher_product import bfloat16_obstacle, require_bfloat16
-from trpo_fast.spaces.from_gymnasium import action_words, numeric_columns, resolved_action_map
 from trpo_fast.state import State
 
 # Streams 0 (acting) and 2 (environments) belong to the collector, 1 (minibatches) to the critic's trainer.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from trpo_fast.cli.errors import CommandError
 from trpo_fast.cli.options import config_overrides
 from trpo_fast.cli.output import say
 from trpo_fast.cli.run_folder import RunFolder
-from trpo_fast.cli.values import option_of
+from trpo_fast.cli.values import option_of, read_json_object
 from trpo_fast.model_file import ModelFileError
 from trpo_fast.run_models import progress_of
 
@@ -139,17 +138,9 @@ def read_settings(path: str | None) -> tuple[TRPOConfig | dict[str, Any], Any]:
     if path is None:
         return {}, None
     try:
-        content: Any = json.loads(Path(path).read_text())
+        content = read_json_object(Path(path), f"--config: {path}")
     except FileNotFoundError:
         raise CommandError(f"--config: there is no file {path}") from None
-    except OSError as error:
-        raise CommandError(f"--config: {path} cannot be read: {error.strerror or error}") from error
-    except RecursionError as error:
-        raise CommandError(f"--config: {path} is nested too deeply") from error
-    except ValueError as error:
-        raise CommandError(f"--config: {path} is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CommandError(f"--config: {path} holds a {type(content).__name__}; want a JSON object of settings")
     # A run's own config.json keeps the settings under one key, beside what else the run was.
     try:
         if isinstance(content.get("config"), dict):

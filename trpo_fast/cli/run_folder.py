@@ -15,6 +15,7 @@ from trpo_fast import folder_lock, model_file
 from trpo_fast.algorithm.config import CHECKPOINTS_KEPT, LOG, POSITIVE_INTEGER
 from trpo_fast.cli.arguments import EVAL_EPISODES, TIMESTEPS
 from trpo_fast.cli.errors import CommandError, user_errors
+from trpo_fast.cli.values import read_json_object
 from trpo_fast.folder_lock import FolderInUse, FolderLock
 from trpo_fast.run_models import CHECKPOINTS, MODEL, checkpoint_name, read_latest
 from trpo_fast.settings import COUNT, Rule, checked
@@ -205,18 +206,9 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         """What ``config.json`` says; CommandError where it is missing, damaged or unreadable."""
         try:
-            content = json.loads(self.config.read_text())
+            return read_json_object(self.config, self.shown(self.config))
         except FileNotFoundError:
             raise CommandError(f"run: {self.path} holds no config.json, so it is no run of trpo-fast train") from None
-        except OSError as error:
-            raise CommandError(f"{self.shown(self.config)} cannot be read: {error.strerror or error}") from error
-        except RecursionError as error:
-            raise CommandError(f"{self.shown(self.config)} is damaged: nested too deeply") from error
-        except ValueError as error:
-            raise CommandError(f"{self.shown(self.config)} is damaged: {error}") from error
-        if not isinstance(content, dict):
-            raise CommandError(f"{self.shown(self.config)} is damaged: a JSON object is wanted")
-        return content
 
     def options(self) -> dict[str, Any]:
         """Each of RUN_OPTIONS as ``config.json`` has it; CommandError for no number.

@@ -24,7 +24,7 @@ from trpo_fast.cli.ranks import set_threads
 from trpo_fast.cli.stopping import Signals, Stopped
 from trpo_fast.cli.values import option_of, shown
 from trpo_fast.environments.checks import SimulatorError
-from trpo_fast.spaces.from_gymnasium import action_words, has_gaussian
+from trpo_fast.gymnasium_spaces import action_words, has_gaussian
 from trpo_fast.tuning.space import as_parameters, space_for
 from trpo_fast.tuning.study import Plan, State, Study, StudyError, Trial
 from trpo_fast.tuning.trial import EVALUATION_SEED, Probe, Task, probed

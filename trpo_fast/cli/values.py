@@ -7,9 +7,11 @@ import dataclasses
 import json
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any
 
 from trpo_fast.algorithm.config import LOG
+from trpo_fast.cli.errors import CommandError
 
 
 def option_of(field_name: str) -> str:
@@ -110,3 +112,23 @@ def seed(text: str) -> int:
     if value >= 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} given; want an integer from 0 to 2**32 - 1")
     return value
+
+
+def read_json_object(path: Path, name: str) -> dict[str, Any]:
+    """What a file says.
+
+    FileNotFoundError where there is none; CommandError, which begins with `name`, where it cannot be read as an object.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CommandError(f"{name} cannot be read: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise CommandError(f"{name} is no JSON object: nested too deeply") from error
+    except ValueError as error:
+        raise CommandError(f"{name} is no JSON object: {error}") from error
+    if not isinstance(content, dict):
+        raise CommandError(f"{name} is no JSON object: it holds a {type(content).__name__}")
+    return content

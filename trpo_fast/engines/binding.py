@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.utils.spectral_norm import SpectralNorm
 
+from trpo_fast.gymnasium_spaces import action_layout
 from trpo_fast.policies.flat import FlatBuffer
 from trpo_fast.policies.mlp import MLPPolicy
 from trpo_fast.spaces import ActionLayout
-from trpo_fast.spaces.from_gymnasium import action_layout
 
 
 def checked_parameters(flat: FlatBuffer, expected: NDArray[Any] | None) -> NDArray[Any]:

@@ -17,8 +17,8 @@ from trpo_fast._core.operator import Operator
 from trpo_fast._core.policy import PolicyKernel
 from trpo_fast._core.preconditioner import FisherFactors
 from trpo_fast.environments.acting import ActorPlan
+from trpo_fast.gymnasium_spaces import action_layout
 from trpo_fast.policies.mlp import MLPPolicy
-from trpo_fast.spaces.from_gymnasium import action_layout
 
 from .base import PolicyEngine
 from .binding import as_rows

@@ -14,9 +14,9 @@ from torch.distributions import Distribution
 from trpo_fast._core.library import MAX_LAYERS, MAX_OUTPUTS
 from trpo_fast._core.policy import PolicyKernel
 from trpo_fast._core.recurrent import CellActor
+from trpo_fast.gymnasium_spaces import action_layout
 from trpo_fast.policies.recurrent import RecurrentPolicy
 from trpo_fast.recurrence import CELL_PARAMETERS
-from trpo_fast.spaces.from_gymnasium import action_layout
 
 from .actor import TorchActor
 

@@ -16,7 +16,7 @@ from trpo_fast.environments.masks import MaskFormat, without_mask
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.shared_state import SharedState
 from trpo_fast.environments.wrappers import Wrapping
-from trpo_fast.spaces.from_gymnasium import action_layout, action_structure, check_action_space, without_text
+from trpo_fast.gymnasium_spaces import action_layout, action_structure, check_action_space, without_text
 from trpo_fast.state import State
 
 

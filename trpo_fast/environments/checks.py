@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 
 from trpo_fast.environments import packages
 from trpo_fast.environments.observations import ObservationLayout
-from trpo_fast.spaces.from_gymnasium import without_text
+from trpo_fast.gymnasium_spaces import without_text
 
 
 def made_by(make_one: Callable[[], Any], index: int) -> gymnasium.Env[Any, Any]:

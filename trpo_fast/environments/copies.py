@@ -34,8 +34,8 @@ from trpo_fast.environments.infos import number_of
 from trpo_fast.environments.masks import MaskFormat, without_mask
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.environments.wrappers import wrapping_of
+from trpo_fast.gymnasium_spaces import action_layout, action_structure, check_action_space, without_text
 from trpo_fast.spaces import MASK_KEY, mask_in
-from trpo_fast.spaces.from_gymnasium import action_layout, action_structure, check_action_space, without_text
 from trpo_fast.state import State
 
 # Who steps an environment, by its id; an entry lives as long as the copies do, which keep the environment alive.

@@ -8,8 +8,8 @@ from typing import Any
 from gymnasium import Space
 from gymnasium.spaces import Box, Dict, MultiBinary, Tuple
 
+from trpo_fast.gymnasium_spaces import described, described_actions
 from trpo_fast.spaces import MASK_KEY, masks
-from trpo_fast.spaces.from_gymnasium import described, described_actions
 
 NAMES_OF_PARTS = ("action_mask", "action_masks", "mask")
 """Keys under which environments hand a mask out as a part of their observation."""

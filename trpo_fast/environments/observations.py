@@ -6,8 +6,8 @@ from typing import Any
 
 from gymnasium import Space
 
+from trpo_fast.gymnasium_spaces import described
 from trpo_fast.spaces import observations
-from trpo_fast.spaces.from_gymnasium import described
 
 
 class ObservationLayout(observations.ObservationLayout):

@@ -24,8 +24,8 @@ from trpo_fast.environments.infos import column_of
 from trpo_fast.environments.masks import without_mask
 from trpo_fast.environments.worker_process import PATIENCE, WorkerError, how_it_ended
 from trpo_fast.environments.wrappers import wrappings_of
+from trpo_fast.gymnasium_spaces import action_structure
 from trpo_fast.spaces import MASK_KEY, each_of
-from trpo_fast.spaces.from_gymnasium import action_structure
 from trpo_fast.state import State
 
 _FLOAT, _BOOL = np.dtype(np.float64), np.dtype(np.bool_)

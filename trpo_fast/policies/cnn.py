@@ -10,8 +10,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from trpo_fast.gymnasium_spaces import action_layout, described
 from trpo_fast.spaces import images
-from trpo_fast.spaces.from_gymnasium import action_layout, described
 from trpo_fast.spaces.images import ImageLayout
 
 from .heads import ActsOver, checked_dtype, initialize_orthogonally, seeded_generator

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from trpo_fast._core.library import in_words
-from trpo_fast.spaces.from_gymnasium import action_layout, check_observation_space, observation_size
+from trpo_fast.gymnasium_spaces import action_layout, check_observation_space, observation_size
 
 from .flat import FlatParameters
 from .heads import ActsOver, checked_dtype, initialize_orthogonally, seeded_generator

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from trpo_fast.spaces.from_gymnasium import action_layout, described
+from trpo_fast.gymnasium_spaces import action_layout, described
 from trpo_fast.spaces.images import input_parts
 
 from .cnn import ImageFeatures

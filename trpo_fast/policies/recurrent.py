@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from trpo_fast._core.recurrent import Cell
+from trpo_fast.gymnasium_spaces import action_layout, check_observation_space, observation_size
 from trpo_fast.recurrence import CELLS
 from trpo_fast.solvers.validation import require_count
-from trpo_fast.spaces.from_gymnasium import action_layout, check_observation_space, observation_size
 
 from .heads import ActsOver, checked_dtype, orthogonal, seeded_generator
 from .mlp import checked_activation, checked_widths, dense_layers, through

@@ -1,6 +1,6 @@
 """Observation and action spaces without Gymnasium: what a model file says of them, and how their values become rows.
 
-`trpo_fast.spaces.from_gymnasium` turns Gymnasium's own into these, so that training and acting without it share every
+`trpo_fast.gymnasium_spaces` turns Gymnasium's own into these, so that training and acting without it share every
 rule.
 """
 

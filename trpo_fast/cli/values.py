@@ -114,7 +114,7 @@ def seed(text: str) -> int:
     return value
 
 
-def read_json_object(path: Path, name: str) -> dict[str, Any]:
+def read_json_object(path: Path, name: object) -> dict[str, Any]:
     """What a file says.
 
     FileNotFoundError where there is none; CommandError, which begins with `name`, where it cannot be read as an object.

@@ -101,7 +101,7 @@ def test_every_box_of_a_product_has_its_own_map(name):
 def test_actions_that_are_not_choices_are_refused_with_their_part(column, value, last, name):
     case = make_case("product", outputs=5)
     case.actions[17, column] = value
-    with pytest.raises(ValueError, match=rf"actions: .*part {column}.* given; want 0 to {last}") as raised:
+    with pytest.raises(ValueError, match=rf"actions: .*part {column}.*; want 0 to {last}") as raised:
         make_engine(case.policy, name).bind(case.batch())
     assert "17" in str(raised.value) and f"{value:g}" in str(raised.value)
 

@@ -92,7 +92,7 @@ def test_spaces_that_are_empty_or_of_the_wrong_kind_are_named():
             check_observation_space(space)
     with pytest.raises(ValueError, match=r"action space: Box.*int32.* given; want a Box of floats, not of integers"):
         check_action_space(Box(0, 3, (2,), np.int32))
-    with pytest.raises(ValueError, match=r"action space: Box given; want at least one item"):
+    with pytest.raises(ValueError, match=r"action space: Box.* given; want at least one item"):
         check_action_space(Box(0, 1, (0,)))
     for space in Dict(), Tuple([]), Tuple([Dict()]):
         with pytest.raises(ValueError, match=r"action space: (Dict|Tuple) given; want at least one item"):
@@ -102,7 +102,7 @@ def test_spaces_that_are_empty_or_of_the_wrong_kind_are_named():
             Dict(a=Tuple([Box(0, 3, (2,), np.int32)])),
             r"action\['a'\]\[0\]: its space: .* given; want a Box of floats, not",
         ),
-        (Tuple([Discrete(2), Box(0, 1, (2, 0))]), r"action\[1\]: its space: Box given; want at least one item"),
+        (Tuple([Discrete(2), Box(0, 1, (2, 0))]), r"action\[1\]: its space: Box.* given; want at least one item"),
     ):
         with pytest.raises(ValueError, match=message):
             check_action_space(space)

@@ -81,7 +81,7 @@ def test_a_space_that_no_network_of_the_file_could_see_takes_no_memory(whole, tm
     tensors, metadata = read_bytes(whole[0], tmp_path)
     model_file.write(tmp_path / "bad.trpo", tensors, {**metadata, space: described})
     tracemalloc.start()
-    with pytest.raises(ModelFileError, match=r"bad\.trpo: .*want at most [\d,]{2,5} numbers, with networks"):
+    with pytest.raises(ModelFileError, match=r"bad\.trpo: .* given; want at most [\d,]{2,5}, with networks"):
         read(tmp_path / "bad.trpo")
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()

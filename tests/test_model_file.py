@@ -160,7 +160,7 @@ def test_damaged_header_is_refused(path, header):
 def test_tensor_of_another_kind_is_refused(path, tensor):
     if tensor.dtype.kind == "f" and tensor.itemsize <= 8:
         pytest.skip("long double is double here")
-    with pytest.raises(TypeError, match=r"tensors\['odd'\]: dtype given; want a bool, integer or floating array"):
+    with pytest.raises(TypeError, match=r"tensors\['odd'\]: dtype .* given; want a bool, integer or floating array"):
         model_file.write(path, {"odd": tensor}, {})
     assert not path.exists()
 

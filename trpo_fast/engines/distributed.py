@@ -211,7 +211,7 @@ class DistributedEngine:
         return bound.preconditioner(kind, damping=damping, statistics=statistics)
 
     def evaluate(self, kl_direction: str = "new_old") -> tuple[float, float]:
-        """(improvement, KL) of the current parameters against theta_old over all samples."""
+        """Improvement and KL divergence of the current parameters against theta_old over all samples."""
         improvement, kl = self._sum(lambda engine, *_: engine.evaluate(kl_direction), 2, np.dtype(np.float64))
         return float(improvement), float(kl)
 
@@ -220,7 +220,7 @@ class DistributedEngine:
         return float(self._sum(lambda engine, share, _: engine.entropy() * share, 1, np.dtype(np.float64))[0])
 
     def sum_of_parts(self, values: NDArray[Any]) -> NDArray[Any]:
-        """(m,) the sum of ``values`` (parts, m) of all ranks, which are overwritten."""
+        """Sum ``values`` (parts, m) of all ranks, which are overwritten, into (m,)."""
         if not self._in_order:
             self.ranks.add(values)
             return values[0]

@@ -55,7 +55,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     if arguments.out is None:
         several = f"-{arguments.threads}-threads" if arguments.threads > 1 else ""
         case = getattr(arguments, "case", None)
-        name = parser.prog.rpartition(".")[2] if case is None else f"dropin_{case}"
+        name = parser.prog.rpartition(".")[2] if case is None else f"dropin/{case}-{arguments.env.lower()}"
         arguments.out = result_path(name + several)
     torch.set_num_threads(arguments.threads)
     trpo_fast.set_num_threads(arguments.threads)

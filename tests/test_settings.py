@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trpo_fast import DirectionSettings, StepSettings, TRPOConfig, trust_region_step
+from trpo_fast._core.library import in_words
 from trpo_fast.settings import COUNT, NOT_NEGATIVE, Rule, Settings, checked, declared, document, required, setting
 
 KINDS = (DirectionSettings, StepSettings)
@@ -47,7 +48,7 @@ def test_what_settings_accept_a_configuration_stores_alike_and_what_they_refuse_
     try:
         found = getattr(kind(**{entry.name: value}), entry.name)
     except (TypeError, ValueError) as error:
-        assert str(error) == f"{entry.name}: {value!r} given; want {entry.metadata['rule'].want}"
+        assert str(error) == f"{entry.name}: {in_words(value)} given; want {entry.metadata['rule'].want}"
         with pytest.raises(ValueError, match=f"^{entry.name}: .* given; want "):
             TRPOConfig(**{entry.name: value})
         return

@@ -41,6 +41,23 @@ def test_what_only_tells_imports_no_heavy_package(arguments, tmp_path_factory, m
     assert "trpo_fast.cli.main" in modules and not HEAVY & set(modules.split())
 
 
+def test_beside_json_nothing_else_is_on_stdout_whoever_prints():
+    program = """
+import os, subprocess, sys
+from trpo_fast.cli import output
+for number in range(2):
+    with output.mode(json=True):
+        print("printed")
+        os.write(1, b"written\\n")
+        subprocess.run([sys.executable, "-c", "print('by a child')"], check=True)
+        output.answer({"number": number})
+    print("after", number)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == '{"number": 0}\nafter 0\n{"number": 1}\nafter 1\n', done.stderr
+    assert sorted(done.stderr.split("\n")) == ["", *["by a child"] * 2, *["printed"] * 2, *["written"] * 2]
+
+
 @pytest.mark.parametrize("name", PARSERS)
 def test_every_option_says_its_default_and_a_reason(name):
     for action in PARSERS[name]._actions:

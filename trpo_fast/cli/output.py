@@ -1,7 +1,7 @@
 """Where lines for people go: stdout, or nowhere with --quiet.
 
 Beside --json, which has stdout for itself, ``sys.stdout`` is stderr, for whatever else prints, tables of rows and
-environments for instance.
+environments for instance; and so is file descriptor 1, for worker processes and compiled code.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from typing import Any, TextIO, TypeVar
 
 Item = TypeVar("Item")
@@ -24,12 +24,29 @@ def mode(*, json: bool = False, quiet: bool = False) -> Iterator[None]:
     """Print for a program, or nothing but errors and warnings, while it is entered; `quiet` wins for lines."""
     global _mode, _answers
     before = _mode, _answers
-    _mode, _answers = "quiet" if quiet else "json" if json else "text", sys.stdout if json else _answers
     try:
-        with redirect_stdout(sys.stderr) if json else nullcontext():
+        with _stdout_for_answers() if json else nullcontext(_answers) as answers:
+            _mode, _answers = "quiet" if quiet else "json" if json else "text", answers
             yield
     finally:
         _mode, _answers = before
+
+
+@contextmanager
+def _stdout_for_answers() -> Iterator[TextIO]:
+    """What stdout was; all that prints there in the meantime, child processes included, prints on stderr."""
+    answers = sys.stdout
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(sys.stderr))
+        with suppress(OSError, ValueError, AttributeError):  # one that somebody put there may have no descriptor
+            if answers.fileno() == 1:
+                answers.flush()
+                kept = os.fdopen(os.dup(1), "w", encoding=answers.encoding, errors=answers.errors)
+                stack.callback(kept.close)
+                stack.callback(os.dup2, kept.fileno(), 1)
+                os.dup2(2, 1)
+                answers = kept
+        yield answers
 
 
 def is_quiet() -> bool:

@@ -106,6 +106,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="with --case: one training, and the bytes that it took")
     arguments = parser.parse_args()
     if arguments.samples is not None:
+        if arguments.case is None:
+            parser.error("--samples: given without --case; want both")
         print(train(arguments.case, arguments.samples))
         return
     result: dict[str, Any] = {"machine": describe(), "cases": {}}

@@ -34,7 +34,7 @@ from trpo_fast.benchmarks import QUIET
 SIDE = Path(__file__).with_name("scaling_side.py")
 COPIES = 8  # of a rank
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
-LARGE = [256, 256]  # hidden units of a policy whose vectors are 13 times as long
+SIZES = ([64, 64], [160, 160], [256, 256])  # hidden units: the usual, just below what is added in order, beyond it
 
 
 class Asked(Worker):
@@ -124,7 +124,7 @@ def price_of_same_bits(env: str, ranks: int, rounds: int, updates: int, hidden: 
     """Updates with sums of parts, added in order, beside updates with reductions."""
     with ExitStack() as stack:
         task = {"env": env, "hidden_sizes": list(hidden)}
-        sides = {"in order": Side(stack, ranks, **task), "reduced": Side(stack, ranks, **task, reduced=True)}
+        sides = {sums: Side(stack, ranks, **task, sums=sums) for sums in ("in order", "reduced")}
         ordered, reduced = sides.values()
         for i in range(rounds):
             for side in (ordered, reduced) if i % 2 == 0 else (reduced, ordered):
@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     counts = (arguments.ranks, arguments.rounds, arguments.updates)
     result = compare(arguments.env, *counts)
     shares.append(share_of_cores(arguments.ranks))
-    result["same_bits"] = [price_of_same_bits(arguments.env, *counts, hidden) for hidden in ([64, 64], LARGE)]
+    result["same_bits"] = [price_of_same_bits(arguments.env, *counts, hidden) for hidden in SIZES]
     shares.append(share_of_cores(arguments.ranks))
     share = statistics.median(shares)
     result = {

@@ -134,7 +134,7 @@ def same_bits(found: Sequence[Mapping[str, Any]]) -> list[str]:
             "processor time of a rank",
             "products",
             "bytes of a rank",
-            "price",
+            "price, by rounds",
         ]
         lines += [origin(result), "", *table(head, rows), ""]
         update, several = update_of(result), (2, 4, 8, PARTS)

@@ -69,19 +69,22 @@ class Counted:
         return found
 
 
-def rounds(env: str, reduced: bool = False, **settings: Any) -> Iterator[dict[str, Any]]:
+def rounds(env: str, sums: str = "usual", **settings: Any) -> Iterator[dict[str, Any]]:
     """For every request what came of it; the first is there when the agent is.
 
-    Where `reduced`, sums are gloo's, with other last bits for another number of ranks.
+    With `sums` "reduced" they are gloo's, with other last bits for another number of ranks; "in order" those of parts,
+    added in their order whatever their size is.
     """
     import numpy as np
 
     import trpo_fast
     from trpo_fast.algorithm import training_environments, trpo
-    from trpo_fast.engines.distributed import MOST_PARTS
+    from trpo_fast.engines import distributed
     from trpo_fast.ranks import Ranks
 
-    if reduced:
+    if sums == "in order":
+        distributed.__dict__["MOST_ORDERED"] = sys.maxsize
+    if sums == "reduced":
         for module in (trpo, training_environments):
             module.__dict__["parts_of"] = lambda *_: None
 
@@ -127,7 +130,7 @@ def rounds(env: str, reduced: bool = False, **settings: Any) -> Iterator[dict[st
     def collectives(numbers: int, dtype: str, repeats: int) -> dict[str, Any]:
         """Median seconds of a reduction, and of partial sums gathered and added in their order in its place."""
         assert ranks is not None
-        parts = MOST_PARTS // ranks.size
+        parts = distributed.MOST_PARTS // ranks.size
         array, own = np.zeros(numbers, dtype), np.zeros((parts, numbers), dtype)
 
         def gather() -> None:

@@ -122,7 +122,8 @@ def test_a_notebook_runs_and_keeps_what_it_printed(path, tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda p: p.name)
 def test_commands_on_a_page_are_understood(page):
     for block in re.findall(r"^```(?:sh)?\n(.*?)^```", text_of(page), re.M | re.S):
-        for line in re.findall(r"^(?:\S*/)?(?:trpo-fast|python -m trpo_fast) (.*)", block.replace("\\\n", " "), re.M):
+        command = r"^(?:\S*/|torchrun .*-m )?(?:trpo-fast|trpo_fast|python -m trpo_fast) (.*)"
+        for line in re.findall(command, block.replace("\\\n", " "), re.M):
             if "[" in line:  # a synopsis
                 continue
             try:

@@ -257,7 +257,9 @@ def _metadata(source: Path, header: str) -> dict[str, Any]:
         content = json.loads(header)
         version, metadata = content["version"], content["metadata"]
         if type(version) is not int or type(metadata) is not dict:
-            raise TypeError("version, metadata: other types given; want an integer and an object")
+            raise TypeError(
+                f"version, metadata: {version!r:.40} and {metadata!r:.40} given; want an integer and an object"
+            )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{source} has a damaged trpo_fast header: {error}") from error
     if version > FORMAT_VERSION:

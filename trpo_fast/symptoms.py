@@ -180,7 +180,8 @@ def _large_region(log: Log) -> str | None:
     bounds = log.known("train/max_kl")
     if len(bounds) < FEWEST_ROWS or np.median(bounds) < LARGE_KL:
         return None
-    ratio = (log["train/policy_objective"] / log["train/predicted_objective"])[log.accepted]
+    predicted = log["train/predicted_objective"][log.accepted]
+    ratio = log["train/policy_objective"][log.accepted] / np.where(predicted == 0, np.nan, predicted)
     kept = np.nanmedian(ratio) if len(ratio) and not np.isnan(ratio).all() else 0.0
     if kept >= 0.5 and log.accepted.mean() >= 0.9 and not (_fall(log) or _no_rise(log)):
         return None

@@ -419,8 +419,8 @@ def test_an_order_that_leaves_the_rows_is_refused_and_leaves_everything_as_it_wa
         ({"order": np.zeros((3, 50), np.int32)}, TypeError, "order"),
         ({"losses": np.zeros((3, 5))}, ValueError, "losses"),
         ({"losses": np.zeros((3, 4), np.float32)}, TypeError, "losses"),
-        ({"seed": 1}, TypeError, "order: given with seed, stream or first_epoch"),
-        ({"order": None}, TypeError, "order"),
+        ({"seed": 1}, TypeError, "order, seed, stream, first_epoch: order and seed given; want order alone"),
+        ({"order": None}, TypeError, "order, seed, stream, first_epoch: none given; want order alone"),
     ],
 )
 def test_orders_and_losses_that_do_not_fit_are_named(settings, error, message):

@@ -17,6 +17,7 @@ from trpo_fast.algorithm.callbacks import (
     Callback,
     CheckpointCallback,
     EvaluationCallback,
+    EveryNTimesteps,
     StopAtReturn,
     as_callback,
 )
@@ -241,8 +242,9 @@ def test_the_best_model_is_one_training_s_at_a_time(make_agent, tmp_path):
         with pytest.raises(ValueError, match=r"best_path: .*best\.trpo is another agent's, which trains"):
             other.learn(STEPS, callback=best())
 
-    agent = make_agent().learn(STEPS, callback=[best(), start])
-    (tmp_path / "best.trpo").unlink()
+    for keeper in (best(), EveryNTimesteps(STEPS, best())):
+        agent = make_agent().learn(STEPS, callback=[keeper, start])
+        (tmp_path / "best.trpo").unlink()
     agent.learn(STEPS, callback=lambda _: other.learn(STEPS, callback=best()) and None, reset_num_timesteps=False)
     assert other.num_timesteps == STEPS
 

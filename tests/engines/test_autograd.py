@@ -343,10 +343,10 @@ def test_the_fisher_operator_of_some_rows_is_that_of_a_batch_of_them(head):
         (np.array([0.0, 1.0]), r"rows: shape \(2,\) of float64"),
         (np.zeros((1, 1), np.int64), r"rows: shape \(1, 1\)"),
         (np.empty(0, np.int64), r"rows: shape \(0,\)"),
-        (np.array([1, 0]), "sorted indices of the 24 bound samples, each once"),
-        (np.array([1, 1]), "each once"),
-        (np.array([-1, 1]), "sorted indices"),
-        (np.array([1, 24]), "sorted indices"),
+        (np.array([1, 0]), "rows: item 1 is 0; want increasing row numbers from 0 to 23"),
+        (np.array([1, 1]), "rows: item 1 is 1; want increasing"),
+        (np.array([-1, 1]), "rows: item 0 is -1; want increasing"),
+        (np.array([1, 24]), "rows: item 1 is 24; want increasing"),
     ],
 )
 def test_rows_that_cannot_be_are_named(rows, message):

@@ -51,11 +51,15 @@ def test_integer_actions_become_int64():
     ("changes", "error", "message"),
     [
         ({"observations": np.zeros(6)}, ValueError, r"observations: shape \(6,\) given; want \(B, D\) with B >= 1"),
-        ({"observations": np.zeros((0, 3))}, ValueError, r"observations: shape \(0, 3\) given; want .*"),
+        (
+            {"observations": np.zeros((0, 3))},
+            ValueError,
+            r"observations: shape \(0, 3\) given; want \(B, D\) with",
+        ),
         ({"observations": np.zeros((6, 3), int)}, TypeError, "observations: dtype int64 given; want floating or uint8"),
         ({"observations": np.full((6, 3), np.nan)}, ValueError, r"observations: nan at \(0, 0\) given; want finite"),
         ({"actions": np.zeros((5, 2))}, ValueError, r"actions: shape \(5, 2\) given; want \(6,\) or \(6, A\)"),
-        ({"actions": np.zeros((6, 2, 2))}, ValueError, r"actions: shape \(6, 2, 2\) given; want .*"),
+        ({"actions": np.zeros((6, 2, 2))}, ValueError, r"actions: shape \(6, 2, 2\) given; want \(6,\) or \(6, A\)"),
         ({"actions": np.zeros(6, bool)}, TypeError, "actions: dtype bool given; want floating or integer"),
         ({"advantages": np.zeros((6, 1))}, ValueError, r"advantages: shape \(6, 1\) given; want \(6,\)"),
         (

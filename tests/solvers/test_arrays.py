@@ -346,7 +346,7 @@ def test_jax_arrays_that_cannot_be_read_are_named():
         conjugate_gradient(lambda v: v.astype(jnp.bfloat16), jnp.ones(3, jnp.float32))
     with pytest.raises(TypeError, match=r"theta: ArrayImpl.* given; want .*update in place"):
         backtracking_line_search(lambda x: (1, 0), jnp.zeros(3), jnp.ones(3), max_kl=1)
-    with pytest.raises(TypeError, match=r"b: .*Tracer.* given; want .*"):  # within a function that JAX compiles
+    with pytest.raises(TypeError, match=r"b: .*Tracer.* given; want one"):  # within a function that JAX compiles
         jax.jit(lambda b: conjugate_gradient(lambda v: v, b).x)(jnp.ones(3))
 
 
@@ -440,7 +440,11 @@ def test_a_tensor_without_versions_is_moved_too():
     [
         ({"theta": torch.zeros(2, device="meta")}, TypeError, "theta: .*on meta"),
         ({"theta": torch.zeros(2, dtype=torch.bfloat16)}, TypeError, "theta: .*bfloat16"),
-        ({"theta": torch.zeros(2, dtype=torch.int32)}, TypeError, "theta: int32 array.* given; want .*"),
+        (
+            {"theta": torch.zeros(2, dtype=torch.int32)},
+            TypeError,
+            "theta: int32 array.* given; want an ndarray or CPU tensor of float32 or float64",
+        ),
         ({"theta": torch.zeros(4)[::2]}, ValueError, "theta: .*contiguous"),
         ({"theta": torch.zeros(1).expand(2)}, ValueError, "theta: .*contiguous"),
         ({"theta": torch.zeros(2, 1)}, ValueError, r"theta: .*\(2, 1\)"),

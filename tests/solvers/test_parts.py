@@ -349,7 +349,7 @@ def test_a_condition_of_a_search_alone_gets_the_parameters_in_kind(theta):
         (
             lambda e: try_step(e, np.ones(3)),
             ValueError,
-            r"step, engine.parameters\(\): \(3,\) and \(8,\).* given; want .*",
+            r"step, engine.parameters\(\): \(3,\) and \(8,\).* given; want one shape",
         ),
         (lambda e: try_step(e, [1.0] * 8), TypeError, "step: list given; want an ndarray"),
         (lambda e: try_step(e, np.ones(8), 0.1), TypeError, "settings: 0.1.* given; want StepSettings"),

@@ -362,7 +362,12 @@ def test_misuse_is_named_and_changes_nothing(change, error, message):
             r"gradient, engine.fisher_operator\(\): .*\(8,\) and \(3, 3\) given; want one size",
         ),
         ("fisher_operator", lambda v: v[:3], ValueError, r"engine.fisher_operator\(\): .*shape \(3,\)"),
-        ("parameters", np.zeros(3), ValueError, r"step, engine.parameters\(\): \(8,\) and \(3,\).* given; want .*"),
+        (
+            "parameters",
+            np.zeros(3),
+            ValueError,
+            r"step, engine.parameters\(\): \(8,\) and \(3,\) given; want one shape",
+        ),
     ],
 )
 def test_an_engine_that_answers_something_else_is_named(method, answer, error, message):

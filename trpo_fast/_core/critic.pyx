@@ -101,6 +101,11 @@ class NonFiniteError(FloatingPointError, ValueError):
     """
 
 
+def names_given(**arguments):
+    """Those that are not None, in words."""
+    return " and ".join([name for name, value in arguments.items() if value is not None]) or "none"
+
+
 def fit_error(returns, learning_rate, *, second_moment):
     """NonFiniteError of a fit that would not have stayed finite.
 
@@ -266,7 +271,10 @@ cdef class ValueKernel:
         if not (core.weight_decay >= 0 and isfinite(core.weight_decay)):
             raise ValueError(f"weight_decay: {weight_decay!r} given; want a finite number >= 0")
         if [order is None] * 3 != [key_part is not None for key_part in (seed, stream, first_epoch)]:
-            raise TypeError("order: given with seed, stream or first_epoch; want one or the other")
+            named = names_given(order=order, seed=seed, stream=stream, first_epoch=first_epoch)
+            raise TypeError(
+                f"order, seed, stream, first_epoch: {named} given; want order alone, or the other three"
+            )
         core.observations = data_of(observations, "observations", self.code, 2, -1, self.widths[0], False)
         rows = observations.shape[0]
         if rows < 1:

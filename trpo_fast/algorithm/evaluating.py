@@ -183,7 +183,8 @@ class EvaluationCallback(Callback):
         callbacks = agent.callbacks_under_way
         if callbacks is None or not callbacks.is_in_place(self._best_path):  # its folder has another name now
             return False
-        kept = (one._best_path for one in callbacks.callbacks if isinstance(one, EvaluationCallback))
+        every = [getattr(one, "callback", one) for one in callbacks.callbacks]  # that of an EveryNTimesteps
+        kept = (one._best_path for one in every if isinstance(one, EvaluationCallback))
         return self._best_path in kept
 
     def _refuse_folders(self) -> None:

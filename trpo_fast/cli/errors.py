@@ -16,7 +16,7 @@ EXIT_CODES: Mapping[int, str] = {
     143: "ended by SIGTERM",
 }
 """What every command ends with; what a signal ends goes on with the same command, or as it says."""
-_ROOMS = ("trpo_fast.environments", "trpo_fast.spaces", "trpo_fast.rollout")
+_ROOMS = ("trpo_fast.environments", "trpo_fast.gymnasium_spaces", "trpo_fast.spaces", "trpo_fast.rollout")
 """Where the answers of environments are looked at."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import traceback
 import warnings
@@ -70,7 +71,7 @@ def follow(arguments: argparse.Namespace, ranks: Ranks, make: Callable[[], TRPO]
         The agent of a new run.
     """
     warnings.simplefilter("ignore")  # rank 0 says them
-    agent = None
+    agent, begun = None, False
     try:
         file, threads = ranks.of_first(None)
         set_threads(threads)
@@ -78,13 +79,14 @@ def follow(arguments: argparse.Namespace, ranks: Ranks, make: Callable[[], TRPO]
         if file is not None:
             step_as_asked(agent, arguments)
         timesteps = ranks.of_first(None)
+        begun = True
         if timesteps:
             agent.learn(timesteps, reset_num_timesteps=False)
         return 0
     except KeyboardInterrupt as interrupt:
         return interrupt.code if isinstance(interrupt, Stopped) else 130
     except RankError as error:
-        if str(error).startswith("rank 0"):  # another that it names tells more
+        if re.match("rank 0[^:]*: (its process has|their processes have) ended", str(error)):  # it says all else itself
             say(f"trpo-fast train: rank {ranks.rank}: {error}", sys.stderr)
         return 1
     except Exception as error:
@@ -92,7 +94,8 @@ def follow(arguments: argparse.Namespace, ranks: Ranks, make: Callable[[], TRPO]
         own = isinstance(error, CommandError | OSError | SimulatorError | ValueError) or is_of_an_answer(error)
         if arguments.debug or not (own or is_of_environment(error)):
             traceback.print_exception(error)
-        say(f"trpo-fast train: error on rank {ranks.rank}: {describe(error)}", sys.stderr)
+        if begun or not own:  # what is wrong before rank 0 finds, too, or is told
+            say(f"trpo-fast train: error on rank {ranks.rank}: {describe(error)}", sys.stderr)
         return 1
     finally:
         if agent is not None:

@@ -89,6 +89,8 @@ def _plan(arguments: argparse.Namespace, path: Path) -> tuple[Plan, Probe]:
     known = presets.all_presets().get(presets.plain_id(arguments.env) or "")
     of_preset = dict(known.settings) if known is not None and known.actions == actions else {}
     base = {**{name: getattr(TRPOConfig, name) for name in space}, **of_preset, **given}
+    if of_preset:
+        probe = probed(task(base), {})  # what the first trial takes
     # A setting of the preset or a default that is not tried is that of all trials.
     tried = as_parameters(base, space)
     fixed = {name: value for name, value in base.items() if name not in tried}
@@ -105,7 +107,7 @@ def _say_cost(plan: Plan, probe: Probe, arguments: argparse.Namespace, done: int
     say(f"{task.env}: {trials}, {task.timesteps:,} timesteps of {_many(len(task.seeds), 'seed')} each; {plan.path}")
     say(f"search   {', '.join(plan.space)}")
     say(
-        f"cost     {steps:,} steps, at most {_time(hours)} with {_many(workers, 'worker')}, at "
+        f"cost     {steps:,} steps, about {_time(hours)} with {_many(workers, 'worker')}, at "
         f"{probe.steps_per_second:,.0f} steps/s, measured in {_many(probe.updates, 'update')} of the first settings; "
         f"pruned trials take less, other settings more or less, and {task.episodes * len(task.seeds)} final episodes a "
         "trial come on top"

@@ -495,5 +495,6 @@ def _checked_rows(rows: Any, count: int) -> Tensor:
     if array.dtype != np.int64 or array.ndim != 1 or not len(array):
         raise ValueError(f"rows: shape {array.shape} of {array.dtype} given; want (S,) of int64, S >= 1")
     if array[0] < 0 or array[-1] >= count or (np.diff(array) <= 0).any():
-        raise ValueError(f"rows: others given; want sorted indices of the {count} bound samples, each once")
+        index = int(np.argmax((array < 0) | (array >= count) | (np.diff(array, prepend=-1) <= 0)))
+        raise ValueError(f"rows: item {index} is {array[index]}; want increasing row numbers from 0 to {count - 1}")
     return torch.from_numpy(array.copy())

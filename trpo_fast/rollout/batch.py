@@ -177,7 +177,7 @@ def _array(name: str, value: Any, kinds: str, shape: tuple[int, ...] | None = No
     if array.dtype.kind in "iu":
         array = array.astype(np.int64, copy=False)
     if shape is not None and array.shape != shape:
-        raise ValueError(f"{name}: shape {array.shape} given; want {shape}, as the observations are")
+        raise ValueError(f"{name}: shape {array.shape} given; want {shape}, as there are observations")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         where = tuple(int(index) for index in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{name}: {array[where]} at {where} given; want finite numbers")

@@ -377,9 +377,9 @@ class Collector:
         if not (np.isfinite(spread) and np.isfinite(advantages[rollout.valid]).all()):
             t, i = _largest(rollout.rewards)
             raise ValueError(
-                f"advantages, and the variance of returns, must be finite in {self._dtype}; the largest reward is "
-                f"{rollout.rewards[t, i]}, of environment {i} at step {rollout.first_step + t}, and the largest value "
-                f"{np.abs(predicted).max()}"
+                f"rewards: {rollout.rewards[t, i]} given, of environment {i} at step {rollout.first_step + t}, and "
+                f"values up to {np.abs(predicted).max()}; want advantages, and a variance of returns, that are finite "
+                f"in {self._dtype}"
             )
         keep = slice(None) if rollout.steps == size else np.flatnonzero(rollout.valid)
         kept_advantages, kept_returns = advantages.reshape(-1)[keep], returns.reshape(-1)[keep]
@@ -931,7 +931,8 @@ def _largest(values: NDArray[Any]) -> tuple[int, int]:
 def _too_large(what: str, values: NDArray[Any], first_step: int, whom: str) -> ValueError:
     """Names the largest of `values` ``(T, E)`` or ``(T, E, D)``."""
     t, i = _largest(values)
-    return ValueError(f"{what} of environment {i} at step {first_step + t}, {values[t, i]}, is too large for {whom}")
+    where = f"{what} of environment {i} at step {first_step + t}"
+    return ValueError(f"{where}: {values[t, i]} given; want what serves {whom}")
 
 
 def _not_finite(*arrays: NDArray[Any]) -> NDArray[np.int64]:

@@ -47,7 +47,7 @@ def as_numpy(value: Any, name: str) -> Any:
     try:
         return read()
     except (TypeError, RuntimeError, BufferError) as error:
-        raise TypeError(f"{name}: an array of {value.dtype} given, want one that NumPy can read: {error}") from error
+        raise TypeError(f"{name}: an array of {value.dtype} given; want one that NumPy can read: {error}") from error
 
 
 def is_sparse(value: Any) -> bool:

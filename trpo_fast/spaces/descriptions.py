@@ -275,7 +275,9 @@ def _tuple_from_json(description: Mapping[str, Any]) -> Tuple:
 def _dict_from_json(description: Mapping[str, Any]) -> Dict:
     parts = [(key, _read(part)) for key, part in description["spaces"]]
     if len({str(key) for key, _ in parts}) < len(parts) or not all(type(key) in (str, int) for key, _ in parts):
-        raise ValueError("keys of a Dict: some given twice, or of other types; want different strings or integers")
+        raise ValueError(
+            f"keys of a Dict: {[key for key, _ in parts]!r:.100} given; want different strings or integers"
+        )
     return Dict(dict(parts))
 
 

@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -110,6 +111,13 @@ def test_what_is_no_path_is_named():
     for call in (model_file.read, lambda given: model_file.write(given, {}, {})):
         with pytest.raises(TypeError, match=r"^path: 3 given; want a path, a str or an os.PathLike"):
             call(3)
+
+
+def test_a_zip_file_is_refused_with_who_reads_it(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a2c.zip", "w") as file:
+        file.writestr("data", "{}")
+    with pytest.raises(ModelFileError, match=r"a2c\.zip is a zip file, .*; want .*trpo_fast\.sb3\.TRPO\.load for it"):
+        model_file.read(tmp_path / "a2c.zip")
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, -1])

@@ -220,6 +220,12 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Any]]:
         with safetensors.safe_open(source, framework="numpy") as file:
             yield source, file
     except safetensors.SafetensorError as error:
+        with source.open("rb") as opened:
+            if opened.read(4) == b"PK\x03\x04":
+                raise ModelFileError(
+                    f"{source} is a zip file, as Stable-Baselines3 writes; want what TRPO.save writes, or "
+                    "trpo_fast.sb3.TRPO.load for it"
+                ) from error
         raise ModelFileError(f"{source} is truncated, or not a model file: {error}") from error
 
 

@@ -443,7 +443,7 @@ SYMPTOMS: Sequence[Symptom] = (
         "noisier than without a critic.",
         (
             "A smaller critic_learning_rate where its loss jumps (1e-3), more critic_epochs where it falls slowly.",
-            "scale_rewards true, so that returns are of size 1.",
+            "scale_rewards true, where it is not, so that returns are of size 1.",
             "A larger critic (critic_hidden_sizes 64,64), a larger batch.",
         ),
     ),
@@ -461,7 +461,7 @@ SYMPTOMS: Sequence[Symptom] = (
         "The critic's fit was not finite",
         _no_fit,
         "Adam's steps are too large, or returns are of enormous size; such fits are dropped.",
-        ("A smaller critic_learning_rate (1e-3).", "scale_rewards true, with a reward_clip of 10."),
+        ("A smaller critic_learning_rate (1e-3).", "scale_rewards true, where it is not, with a reward_clip of 10."),
     ),
     Symptom(
         "The policy does not explore",

@@ -81,6 +81,8 @@ def test_exception_of_a_callback_reaches_the_caller_and_ends_the_others(make_age
 def test_anything_else_is_refused_by_name():
     with pytest.raises(TypeError, match="callback: 3 given; want a Callback"):
         as_callback(3)
+    with pytest.raises(TypeError, match=r"callback: the class StopAtReturn given; want one that is made"):
+        as_callback(StopAtReturn)
 
 
 def test_checkpoints_are_loadable_and_named_by_timesteps(make_agent, tmp_path):

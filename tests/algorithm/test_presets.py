@@ -128,6 +128,8 @@ def test_a_written_preset_is_read_as_it_was_and_an_agent_takes_it(tmp_path):
     path = tmp_path / "tuned.toml"
     path.write_text(presets.rendered(TUNED, "made by hand"))
     assert presets.read_presets(path) == {"CartPole-v1": TUNED}
+    with pytest.raises(ValueError, match=r"preset: '.*\.toml', of CartPole-v1, given, which is for actions"):
+        TRPO("Pendulum-v1", preset=str(path))
     agent = TRPO("CartPole-v1", preset=str(path), num_envs=2, scale_rewards=True)
     agent.close()
     config = agent.config

@@ -175,6 +175,12 @@ def test_bad_total_timesteps_are_refused_by_name(make_agent, value):
         make_agent().learn(value)
 
 
+@pytest.mark.parametrize("name", ["progress_bar", "reset_num_timesteps"])
+def test_what_is_no_flag_is_refused_by_name(make_agent, name):
+    with pytest.raises(TypeError, match=f"{name}: 'no' given; want True or False"):
+        make_agent().learn(1, **{name: "no"})
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("simulator gone")])
 @pytest.mark.parametrize("overlap", [True, False])
 def test_interrupted_update_leaves_the_agent_at_its_last_complete_one(make_agent, bits, error, overlap):

@@ -250,3 +250,9 @@ def test_a_trial_of_a_living_process_is_nobody_elses(tmp_path):
     locks.close()
     for handle in (here, told, asked, go):
         os.close(handle)
+
+
+def test_a_system_whose_locks_differ_is_named(plan, monkeypatch):
+    monkeypatch.setattr(module.sys, "platform", "darwin")
+    with pytest.raises(StudyError, match="study: a system of darwin given, whose locks differ; want Linux"):
+        Study(plan)

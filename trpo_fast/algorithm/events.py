@@ -335,6 +335,10 @@ def as_callback(callback: CallbackLike) -> Callback:
         return callback
     if isinstance(callback, Sequence) and not isinstance(callback, str | bytes):
         return CallbackList(callback)
+    if isinstance(callback, type):
+        raise TypeError(
+            f"callback: the class {callback.__name__} given; want one that is made, {callback.__name__}(...)"
+        )
     if callable(callback):
         return _FunctionCallback(callback)
     raise TypeError(

@@ -153,11 +153,12 @@ def preset_for(preset: str | None, env_id: str | None, actions: str, *, whole_co
     if whole_config:
         raise ValueError(f"preset: {preset!r} given with a config, which says every setting; want one of the two")
     found = named(preset, plain)
+    given = repr(preset) if preset == found.name else f"{preset!r}, of {found.name},"
     if plain is not None and plain != found.name and _unversioned(plain) == _unversioned(found.name):
-        raise ValueError(f"preset: {found.name!r} given for {plain}, another version; want preset=None, --preset none")
+        raise ValueError(f"preset: {given} given for {plain}, another version; want preset=None, --preset none")
     if found.actions != actions:
         raise ValueError(
-            f"preset: {found.name!r} given, which is for actions {found.actions}; the environment has {actions}; want "
+            f"preset: {given} given, which is for actions {found.actions}; the environment has {actions}; want "
             "preset=None, --preset none"
         )
     return found

@@ -50,6 +50,7 @@ from trpo_fast.ranks import Ranks, as_ranks, count_of, left_on_error, share_of
 from trpo_fast.rollout.advantages import AdvantageFunction
 from trpo_fast.rollout.collector import Collector, Rollout
 from trpo_fast.run_models import read_latest
+from trpo_fast.settings import FLAG, checked
 from trpo_fast.solvers.fisher_product import bfloat16_obstacle, require_bfloat16
 from trpo_fast.state import State
 
@@ -417,6 +418,8 @@ class TRPO:
             The agent is learning already: called by a callback, or while another thread is here.
         """
         timesteps = training.checked_timesteps("total_timesteps", total_timesteps)
+        checked("progress_bar", progress_bar, FLAG)
+        checked("reset_num_timesteps", reset_num_timesteps, FLAG)
         first_rank = self.ranks is None or self.ranks.first
         callbacks = CallbackList([callback, ProgressBar() if progress_bar else None], first_rank=first_rank)
         given = checked_schedules(schedules, self.config)

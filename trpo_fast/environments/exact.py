@@ -37,7 +37,7 @@ def reason_against(env: Any) -> str | None:
         if _kind_of(layer) is None:
             return (
                 f"nothing is known of the state of {type(layer).__name__} (get_state() and set_state(state) would say "
-                "it, see docs/runs.md)"
+                "it)"
             )
         generator = _own_generator(layer)
         if generator is not None and not _is_known(generator):

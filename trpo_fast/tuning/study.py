@@ -15,6 +15,7 @@ import os
 import shlex
 import sqlite3
 import struct
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -365,6 +366,8 @@ class _Locks:
     _open: ClassVar[WeakSet[_Locks]] = WeakSet()
 
     def __init__(self, path: Path) -> None:
+        if not sys.platform.startswith("linux"):
+            raise StudyError(f"study: a system of {sys.platform} given, whose locks differ; want Linux")
         self._file = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
         self._own = set[int]()
         self._open.add(self)

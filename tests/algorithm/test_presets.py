@@ -149,7 +149,7 @@ def test_a_written_preset_is_read_as_it_was_and_an_agent_takes_it(tmp_path):
         ("[a]\nactions='x'\nsettings={gamm=1}\nevidence=''", "'gamm' is no field of TRPOConfig; did you mean gamma"),
         ("[a]\nactions='x'\nsettings={gamma=2}\nevidence=''", "gamma: 2 given; want a number in"),
         ("[a]\nactions='x'\nsettings={num_envs=2}\nevidence=''", "num_envs given; want it left out"),
-        ("[a]\nactions='x'\nsettings={}\nevidence=''", "'a' given, which is for actions x; the environment has Dis"),
+        ("[a]\nactions='x'\nsettings={}\nevidence=''", "of a, given, which is for actions x; the environment has Dis"),
     ],
 )
 def test_a_file_that_is_no_preset_for_this_environment_is_refused_by_name(tmp_path, text, message):

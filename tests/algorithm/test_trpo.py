@@ -177,7 +177,7 @@ def test_bad_total_timesteps_are_refused_by_name(make_agent, value):
 
 @pytest.mark.parametrize("name", ["progress_bar", "reset_num_timesteps"])
 def test_what_is_no_flag_is_refused_by_name(make_agent, name):
-    with pytest.raises(TypeError, match=f"{name}: 'no' given; want True or False"):
+    with pytest.raises(ValueError, match=f"{name}: 'no' given; want True or False"):
         make_agent().learn(1, **{name: "no"})
 
 

@@ -152,8 +152,11 @@ def test_the_environments_actions_may_not_be_the_policys_own(distribution):
         ({"action_scale": np.zeros(2), "action_offset": np.zeros(3)}, "action_scale"),
         ({"action_scale": np.zeros(3), "action_offset": np.zeros(2)}, "action_offset"),
         ({"action_scale": np.zeros(3)}, "action_offset"),
-        ({"action_low": np.ones(3), "action_high": np.array([1.0, 2.0, 0.0])}, "action_low: .*want .*at most"),
-        ({"action_low": np.full(3, np.nan), "action_high": np.ones(3)}, "action_low: .*want .*at most"),
+        (
+            {"action_low": np.ones(3), "action_high": np.array([1.0, 2.0, 0.0])},
+            "action_low: .* given at 2; want at most 0",
+        ),
+        ({"action_low": np.full(3, np.nan), "action_high": np.ones(3)}, "action_low: .* given at .*; want at most"),
         ({"action_scale": np.full(3, np.nan), "action_offset": np.zeros(3)}, "action_scale: .*not finite"),
         ({"observation_mean": np.zeros(5), "observation_scale": np.full(5, np.nan)}, "observation_scale: .*not finite"),
     ],

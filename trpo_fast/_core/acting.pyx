@@ -112,7 +112,7 @@ cdef class Actor:
         offset, offset_data = doubles(action_offset, "action_offset", components)
         if low is not None and not (low <= high).all():
             first = int(np.argmin(low <= high))
-            raise ValueError(f"action_low: {low[first]} given at {first}; want at most action_high there, {high[first]}")
+            raise ValueError(f"action_low: {low[first]} given at {first}; want at most {high[first]}")
         for name, numbers in (
             ("observation_mean", mean), ("observation_scale", scale), ("action_scale", stretch),
             ("action_offset", offset),
@@ -339,7 +339,8 @@ cdef class ActorCritic:
             raise TypeError(f"critic: {critic!r} given; want a ValueKernel that is initialized")
         if (critic.widths[0], critic.dtype) != (kernel.widths[0], kernel.dtype):
             raise ValueError(
-                f"critic: {critic.widths[0]} inputs in {critic.dtype} given; want {kernel.widths[0]} inputs in {kernel.dtype}"
+                f"critic: {critic.widths[0]} inputs in {critic.dtype} given; "
+                f"want {kernel.widths[0]} inputs in {kernel.dtype}"
             )
         make_plan(k, critic.widths, critic.activation, &self.critic)
         self.live[0] = data_of(parameters, "parameters", kernel.code, 1, kernel.size, -1, False)

@@ -131,7 +131,12 @@ $(STAMPS)/core: $(SOURCES) $(STAMPS)/build
 	$(BIN)/python setup.py --quiet build_clib build_ext --inplace
 	@touch $@
 
-$(STAMPS)/extras-%: pyproject.toml constraints.txt | $(STAMPS)/core
-	@echo 'installing trpo-fast[$*] into $(VENV): minutes the first time'
-	$(PIP) --no-build-isolation -e '.[$*]'
+# Compiles everything once more: what follows asks for the extras of what is installed, and so does not.
+$(STAMPS)/package: pyproject.toml constraints.txt | $(STAMPS)/core
+	$(PIP) --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(STAMPS)/extras-%: $(STAMPS)/package
+	@echo 'installing what trpo-fast[$*] needs into $(VENV): minutes the first time'
+	$(PIP) 'trpo-fast[$*]'
 	@touch $@

@@ -110,7 +110,7 @@ def main() -> None:
             parser.error("--samples: given without --case; want both")
         print(train(arguments.case, arguments.samples))
         return
-    result: dict[str, Any] = {"machine": describe(), "cases": {}}
+    result: dict[str, Any] = {"command": "python -m bench.memory", "machine": describe(), "cases": {}}
     for case in CASES if arguments.case is None else (arguments.case,):
         found = result["cases"][case] = measure(case)
         each, besides = found["bytes_of_a_sample"], found["bytes_besides"]

@@ -101,7 +101,7 @@ WRONG[2, 1] = np.nan
             ValueError,
             r"returns of -1e\+300 at \[0, 0\], for environment 0 at step 40",
         ),
-        ((torch.ones(SHAPE, dtype=torch.bfloat16), 0), TypeError, "advantages: .*given, want one that NumPy"),
+        ((torch.ones(SHAPE, dtype=torch.bfloat16), 0), TypeError, "advantages: .* given; want one that NumPy"),
     ],
 )
 def test_what_a_function_should_not_return_is_named(answer, error, message):

@@ -32,15 +32,18 @@ SECONDS = 60.0  # between two, with the defaults, or two updates where they take
 
 
 class Pixels(gymnasium.Env[Any, Any]):
-    """Four frames of 112 x 112 random gray pixels: a Nature CNN's two networks and Adam are 53 MB."""
+    """Four frames of random gray pixels; with 112 a side a Nature CNN's two networks and Adam are 53 MB."""
 
-    observation_space = gymnasium.spaces.Box(0, 255, (4, 112, 112), np.uint8)
     action_space = gymnasium.spaces.Discrete(6)
+
+    def __init__(self, side: int = 112) -> None:
+        self._shape = (4, side, side)
+        self.observation_space = gymnasium.spaces.Box(0, 255, self._shape, np.uint8)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         """One of eight images."""
         super().reset(seed=seed)
-        self._images = self.np_random.integers(0, 256, (8, 4, 112, 112), np.uint8)
+        self._images = self.np_random.integers(0, 256, (8, *self._shape), np.uint8)
         return self._images[0], {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

@@ -19,6 +19,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from bench.checkpoints import Pixels
 from bench.machine import RESULTS, describe
 from trpo_fast import TRPO
 
@@ -52,24 +53,6 @@ class Numbers(gymnasium.Env[Any, Any]):
         return self._rows[self._steps % 8], float(action[0]), False, self._steps == 1_000, {}
 
 
-class Pixels(gymnasium.Env[Any, Any]):
-    """Four frames of 84 x 84 gray pixels, one of eight such images; episodes of fifty steps."""
-
-    observation_space = gymnasium.spaces.Box(0, 255, (4, 84, 84), np.uint8)
-    action_space = gymnasium.spaces.Discrete(6)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        """One of the images."""
-        super().reset(seed=seed)
-        self._images = self.np_random.integers(0, 256, (8, 4, 84, 84), np.uint8)
-        return self._images[0], {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Another one."""
-        number = int(self.np_random.integers(400))
-        return self._images[number % 8], float(action == number % 6), number < 8, False, {}
-
-
 def largest_resident_set() -> int:
     """Bytes, the most that this process had at any time (Linux and macOS)."""
     import resource
@@ -83,7 +66,7 @@ def train(case: str, samples: int) -> int:
     torch.set_num_threads(1)
     settings: dict[str, Any] = {"num_envs": 16, "warm_up_steps": 0, **CASES[case]}
     settings["steps_per_env"] = samples // settings["num_envs"]
-    with TRPO(Pixels if case.startswith("CNN") else Numbers, seed=0, **settings) as agent:
+    with TRPO((lambda: Pixels(84)) if case.startswith("CNN") else Numbers, seed=0, **settings) as agent:
         agent.learn(2 * samples)
     return largest_resident_set()
 

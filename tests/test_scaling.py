@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import socket
 import stat
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from bench.cost_model import (
     update_seconds,
 )
 from bench.learning import Study
+from tests.distributed.launcher import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 FREE = Link(0.0, math.inf)
@@ -249,10 +249,7 @@ def batch(tmp_path: Path, *arguments: str, port: int = 29400) -> subprocess.Comp
 
 
 def test_the_batch_file_trains_on_all_nodes(tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    done = batch(tmp_path, "CartPole-v1", "--timesteps", "4096", "--eval-episodes", "0", port=port)
+    done = batch(tmp_path, "CartPole-v1", "--timesteps", "4096", "--eval-episodes", "0", port=free_port())
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads((tmp_path / "runs" / "17" / "config.json").read_text())
     assert told["ranks"] == 2

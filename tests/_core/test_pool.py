@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,12 @@ def until(holds: Callable[[], bool], do: Callable[[], object]) -> None:
 
 
 def pool_threads() -> set[str]:
-    return {
-        task.name for task in Path("/proc/self/task").iterdir() if (task / "comm").read_text() == "trpo-fast pool\n"
-    }
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # another's, at its end
+            if (task / "comm").read_text() == "trpo-fast pool\n":
+                found.add(task.name)
+    return found
 
 
 def _state(thread: str) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,10 +38,15 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """A port of this machine that nobody listens on, below those that connections get by themselves.
+
+    Until a rank listens there seconds go by, in which the connections of other tests take ports.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
 
 
 def finish(processes: Sequence[subprocess.Popen[Any]], files: Sequence[Path]) -> list[Ended]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,5 +25,6 @@ def schedulers() -> dict[str, set[int]]:
     """By name the scheduling policies of this process's threads."""
     found: dict[str, set[int]] = {}
     for thread in Path("/proc/self/task").glob("*"):
-        found.setdefault((thread / "comm").read_text().strip(), set()).add(os.sched_getscheduler(int(thread.name)))
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            found.setdefault((thread / "comm").read_text().strip(), set()).add(os.sched_getscheduler(int(thread.name)))
     return found

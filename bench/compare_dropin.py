@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import sb3_contrib
-from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -111,8 +110,8 @@ class Apart:
                 (self._simulator, "step", "simulator"),
                 (VecNormalize, "step", "environments"),
                 (ActorCriticPolicy, "__call__", "acting"),
-                (RolloutBuffer, "add", "buffer"),
-                (RolloutBuffer, "compute_returns_and_advantage", "buffer"),
+                (type(self._side.model.rollout_buffer), "add", "buffer"),
+                (type(self._side.model.rollout_buffer), "compute_returns_and_advantage", "buffer"),
             ):
                 stack.enter_context(mock.patch.object(owner, method, _watched(getattr(owner, method), spent, part)))
             one = self._side.round(updates)

@@ -21,6 +21,7 @@ from trpo_fast._core.critic import NonFiniteError
 from .acting import compiled_acting
 from .autograd import AutogradActor
 from .backend import Backend
+from .buffers import quick
 from .critic import fit_by_torch, fit_compiled, obstacle_to_compiled_fit
 from .networks import CompiledNetworks, is_perceptron
 from .update import BoundActor, CompiledActor, PolicyStep, Samples, update_policy
@@ -97,6 +98,10 @@ class TRPO(sb3_contrib.TRPO):
     def critic_reason(self) -> str | None:
         """Why it was not the compiled one."""
         return self._backend.critic_reason
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self.rollout_buffer = quick(self.rollout_buffer)
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """Stable-Baselines3's own, with a policy that acts with compiled networks where it can."""

@@ -89,6 +89,14 @@ class _LateNormal(_Late, Normal):
         return {"loc": loc, "scale": torch.from_numpy(log_std).exp().expand_as(loc)}
 
 
+class _LateNormalOfVariance(_Late, Normal):
+    kind = Normal
+
+    @staticmethod
+    def make(means: NDArray[np.float32], variance: NDArray[np.float32]) -> dict[str, Tensor]:
+        return {"loc": torch.from_numpy(means), "scale": torch.from_numpy(variance).sqrt()}
+
+
 class _LateCategorical(_Late, Categorical):
     kind = Categorical
 
@@ -112,8 +120,10 @@ class _Exploration:
         # Live, like the networks' buffers.
         self._weight, self._bias = networks.head.weight.detach().numpy().T, networks.head.bias.detach().numpy()
         self._log_std = policy.log_std.detach().numpy()
-        self._known_log_std = self._log_std * np.nan
+        self._known_log_std = b""
         self._variance = self._log_std
+        self._known_matrix: Tensor | None = None
+        self._matrix = self._log_std
 
     def __call__(self, outputs: NDArray[np.float32], deterministic: bool) -> tuple[Tensor, Tensor]:
         """Actions (B, A) and log-probabilities (B,)."""
@@ -123,25 +133,32 @@ class _Exploration:
             distribution = self._policy._get_action_dist_from_latent(latent)
             actions = distribution.get_actions(deterministic)
             return actions, distribution.log_prob(actions)
-        if not np.array_equal(self._known_log_std, self._log_std):
-            self._known_log_std = self._log_std.copy()
+        log_std = self._log_std.tobytes()
+        if log_std != self._known_log_std:
+            self._known_log_std = log_std
             self._variance = known.get_std(self._policy.log_std).square().numpy()
         known._latent_sde = latent
         features = latent.numpy()
-        means = features @ self._weight + self._bias
-        variance = np.square(features) @ self._variance + np.float32(known.epsilon)
-        noise = np.zeros_like(means) if deterministic else self._noise(features)
-        actions = means + noise
-        log_std = np.log(variance) / 2
-        log_probs = (np.square(actions - means) / (-2 * variance) - log_std).sum(1) - means.shape[1] * _HALF_LOG_TAU
-        known.distribution = _LateNormal(means, log_std)
+        actions = means = features @ self._weight + self._bias
+        variance = np.square(features) @ self._variance
+        variance += np.float32(known.epsilon)
+        exponent = np.log(variance)
+        if not deterministic:
+            noise = self._noise(features)
+            actions = means + noise
+            exponent += np.square(noise) / variance
+        log_probs = np.add.reduce(exponent, 1) / -2 - means.shape[1] * _HALF_LOG_TAU
+        known.distribution = _LateNormalOfVariance(means, variance)
         return torch.from_numpy(actions), torch.from_numpy(log_probs.astype(np.float32, copy=False))
 
     def _noise(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `StateDependentNoiseDistribution.get_noise`: one matrix for each row, or one for all of them."""
         matrices = self._distribution.exploration_matrices
         if len(features) == 1 or len(features) != len(matrices):
-            return cast("NDArray[np.float32]", features @ self._distribution.exploration_mat.detach().numpy())
+            if self._known_matrix is not self._distribution.exploration_mat:
+                self._known_matrix = self._distribution.exploration_mat
+                self._matrix = self._known_matrix.detach().numpy()
+            return cast("NDArray[np.float32]", features @ self._matrix)
         return cast("NDArray[np.float32]", np.matmul(features[:, np.newaxis], matrices.detach().numpy())[:, 0])
 
 

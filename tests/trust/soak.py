@@ -84,7 +84,9 @@ class Seen(NamedTuple):
 
     def faults(self) -> list[str]:
         """What grows."""
-        found = [f"{name}: {first} at first, {last} at last" for name, (first, last) in self.counted.items() if first != last]
+        found = [
+            f"{name}: {first} at first, {last} at last" for name, (first, last) in self.counted.items() if first != last
+        ]
         if self.bytes_per_cycle > MOST_BYTES and self.grown_bytes > SLACK_BYTES:
             found.append(f"memory: {self.bytes_per_cycle:.0f} bytes a cycle")
         if self.blocks_per_cycle > MOST_BLOCKS and self.grown_blocks > SLACK_BLOCKS:
@@ -297,7 +299,10 @@ def main() -> None:
     for kind, (_, cycles, _) in KINDS.items():
         seen = in_own_process(kind, given.cycles or cycles)
         result["kinds"][kind] = {**seen._asdict(), "faults": seen.faults()}
-        print(f"{kind}: {seen.cycles:,} cycles in {seen.seconds:.0f} s, {seen.bytes_per_cycle:+.1f} bytes a cycle", flush=True)
+        print(
+            f"{kind}: {seen.cycles:,} cycles in {seen.seconds:.0f} s, {seen.bytes_per_cycle:+.1f} bytes a cycle",
+            flush=True,
+        )
         write(given.out, result)  # hours of work are not lost by the last of them
     faults = [f"{kind}: {fault}" for kind, one in result["kinds"].items() for fault in one["faults"]]
     if faults:

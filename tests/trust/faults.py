@@ -1,8 +1,8 @@
 """Faults by the thousand: what fails, is killed, raises, hangs or returns nonsense while agents learn.
 
-``python -m tests.trust.faults`` is ``make trust-faults``. One invariant holds for all kinds: the agent is in the state after
-its last complete update, can be saved, and goes on, to the bits of a twin that was not disturbed (`tests.trust.pairs`). Where
-an update ended by an exception new episodes begin, for the twin, too.
+``python -m tests.trust.faults`` is ``make trust-faults``. One invariant holds for all kinds: the agent is in the state
+after its last complete update, can be saved, and goes on, to the bits of a twin that was not disturbed
+(`tests.trust.pairs`). Where an update ended by an exception new episodes begin, for the twin, too.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def changes(trials: int, chance: random.Random) -> Outcomes:
 
 
 def signals(trials: int, chance: random.Random) -> Outcomes:
-    """Ctrl-C at some moment: the update under way is undone with its episodes, or its critic's fit is lost and that is said."""
+    """Ctrl-C at some moment: the update under way is undone with its episodes; a fit that is lost is said to be."""
     outcomes, pair = Outcomes(), Pair("critic beside the rollout")
     for _ in range(trials):
         began = time.perf_counter()

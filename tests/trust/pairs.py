@@ -1,4 +1,4 @@
-"""An agent that is disturbed, and its twin, which is not and says what it has to be: after each update the same bits."""
+"""An agent that is disturbed, and its twin, which is not: after each update both are to have the same bits."""
 
 from __future__ import annotations
 
@@ -121,8 +121,8 @@ class Pair:
     ) -> BaseException | None:
         """Let the next update of the agent be disturbed, and require of it, whatever came, that it goes on as the twin.
 
-        Returns what was raised, or None. An update that was made the twin has to make, too. Where it `may_learn` from the
-        disturbance it is saved, which is checked as every file is, and no longer the twin's.
+        Returns what was raised, or None. An update that was made the twin has to make, too. Where it `may_learn` from
+        the disturbance it is saved, which is checked as every file is, and no longer the twin's.
         """
         error: BaseException | None = None
         try:
@@ -149,8 +149,8 @@ class Pair:
     def _end_an_update(self) -> None:
         """Let an update of the twin end as the agent's did.
 
-        By an exception in the update, behind which new episodes begin; or behind it, in the critic's fit, which is lost, as
-        both have to say.
+        By an exception in the update, behind which new episodes begin; or behind it, in the critic's fit, which is
+        lost, as both have to say.
         """
         lost = self._has_lost_a_fit()
         if lost and not (self.agent.inexact or "").count("of its critic's fits were lost"):

@@ -346,9 +346,7 @@ def how_it_resumes(agent: TRPO, counters: Mapping[str, Any]) -> str:
 
 def abandoned(fits: int) -> str | None:
     """Why a training is not the one that was not disturbed, where so many of its critic's fits were abandoned."""
-    return (
-        f"{fits} of its critic's fits were lost, abandoned at an interruption or ended by an error" if fits else None
-    )
+    return f"{fits} of its critic's fits were lost, abandoned at an interruption or ended by an error" if fits else None
 
 
 def _warn_once_of_recipe(agent: TRPO) -> None:

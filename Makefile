@@ -8,7 +8,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Stamps live in the environment that they describe: a new environment starts without any.
 STAMPS := $(VENV)/stamps
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+# Versions; `.ci/versions` gives others.
+CONSTRAINTS ?= constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c $(CONSTRAINTS)
 
 ENV ?= CartPole-v1
 STEPS ?= 100000
@@ -118,8 +120,8 @@ clean:
 	rm -f trpo_fast/_core/*.so trpo_fast/_core/*.c $(STAMPS)/core
 	find trpo_fast tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# What a build without isolation needs beforehand; later versions come from constraints.txt.
-$(STAMPS)/build: constraints.txt
+# What a build without isolation needs beforehand; later versions come from $(CONSTRAINTS).
+$(STAMPS)/build: $(CONSTRAINTS)
 	@test -n '$(PYTHON)' || { echo 'no Python >= 3.11 found; say which: make PYTHON=...'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) setuptools wheel cython
@@ -132,7 +134,7 @@ $(STAMPS)/core: $(SOURCES) $(STAMPS)/build
 	@touch $@
 
 # Compiles everything once more: what follows asks for the extras of what is installed, and so does not.
-$(STAMPS)/package: pyproject.toml constraints.txt | $(STAMPS)/core
+$(STAMPS)/package: pyproject.toml $(CONSTRAINTS) | $(STAMPS)/core
 	$(PIP) --no-build-isolation --no-deps -e .
 	@touch $@
 

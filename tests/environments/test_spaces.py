@@ -8,6 +8,7 @@ from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.discretes import discrete
 from trpo_fast.gymnasium_spaces import (
     action_layout,
     check_action_space,
@@ -31,7 +32,7 @@ BOXES = [
 OTHERS = [
     Discrete(4),
     Discrete(3, start=-1),
-    Discrete(3, dtype=np.int32),
+    discrete(3),
     MultiDiscrete([2, 3, 4]),
     MultiDiscrete([[2, 3], [1, 5]], start=[[0, -1], [7, 2]], dtype=np.int32),
     MultiBinary(3),

@@ -30,7 +30,7 @@ SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) se
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help train test docs bench scaling report lint format asan tsan valgrind aarch64 outside instructions instructions-update wheel \
+.PHONY: help train test docs bench scaling peer-tests report lint format asan tsan valgrind aarch64 outside instructions instructions-update wheel \
 	check-wheel clean
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo 'make bench    the benchmarks beside scipy, torch and sb3-contrib; BENCH_ARGS=--grid for all sizes'
 	@echo 'make bench AGAINST=8f97cf5   this build beside that revision; BENCH_ARGS="--only F" for rows with F in their name'
 	@echo 'make scaling  two ranks under torchrun beside one and the plain program, and the tables of docs/scaling.md'
+	@echo 'make peer-tests   tests of scipy, sb3-contrib and Stable-Baselines3 on what takes their place here'
 	@echo 'make report   tables and picture of README.md and docs/benchmarks.md from bench/results'
 	@echo 'make lint     ruff, mypy, cython-lint, clang-format; changes nothing'
 	@echo 'make format   ruff, clang-format, docs/configuration.md, networks.md and report.md, in place'
@@ -68,6 +69,9 @@ bench: $(STAMPS)/core $(STAMPS)/extras-bench
 scaling: $(STAMPS)/core $(STAMPS)/extras-bench
 	$(BIN)/python -m bench.scaling $(BENCH_ARGS)
 	$(BIN)/python -m bench.scaling_report
+
+peer-tests: $(STAMPS)/core $(STAMPS)/extras-dev
+	$(BIN)/python -m bench.peer_tests
 
 report: $(STAMPS)/core $(STAMPS)/extras-bench
 	$(BIN)/python -m bench.report

@@ -72,8 +72,11 @@ def run(which: str) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", nargs="*", default=WHICH, choices=WHICH, metavar="WHICH")
+    parser.add_argument("which", nargs="*", metavar="WHICH", help=f"of {', '.join(WHICH)}; all by default")
     options = parser.parse_args(arguments)
+    options.which = options.which or list(WHICH)
+    if unknown := set(options.which) - set(WHICH):
+        parser.error(f"{', '.join(sorted(unknown))} given; want one of {', '.join(WHICH)}")
     found = {}
     for which in options.which:
         found[which] = one = run(which)

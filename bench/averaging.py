@@ -2,10 +2,10 @@
 
     python -m bench.averaging [TASK ...] [--seeds 0 1 2] [--timesteps 1e6] [--processes 2] [--settings max_kl=0.02]
 
-Trains with the defaults and keeps, beside the policy, exponential means of its parameters over several numbers of
-updates, which the training knows nothing of. Policy and means act deterministically in the same episodes at 300,000 and
-600,000 timesteps (10) and at the end (20). A run is a process with one thread, and a file of bench/results/averaging;
-one that is there is not made again.
+Trains with the defaults and keeps, beside the policy, means of its parameters over several numbers of updates, which
+the training knows nothing of. Policy and means act deterministically in the same episodes at 300,000 and 600,000
+timesteps (10) and at the end (20). A run is a process with one thread, and a file of bench/results/averaging; one that
+is there is not made again.
 """
 
 from __future__ import annotations
@@ -29,31 +29,43 @@ from trpo_fast import TRPO
 
 FOLDER = RESULTS / "averaging"
 TASKS = ("Walker2d-v5", "Ant-v5", "Hopper-v5", "HalfCheetah-v5")
-UPDATES = (5, 10, 25, 50, 100, 200)
+LATEST = (10, 25, 50, 100)  # updates
+PARTS = (4, 8, 16)  # the last quarter of all updates, and so on
 MARKS = (300_000, 600_000)
 EVALUATION_SEED = 1_000_000  # that no training has
 
 
+def weights(count: int) -> dict[str, float]:
+    """What the parameters after the `count`-th update weigh in each mean."""
+    exponential = {f"{updates} updates": max(1 / updates, 1 / count) for updates in LATEST}
+    return exponential | {f"1/{part} of all": min(1.0, part / (count + part - 1)) for part in PARTS}
+
+
 class Means:
-    """Exponential means of an agent's parameters over about so many updates; of all of them in the beginning."""
+    """Running means of an agent's parameters: exponential ones, and with polynomial decay [1]_.
+
+    References
+    ----------
+    .. [1] Shamir & Zhang, "Stochastic Gradient Descent for Non-smooth Optimization", ICML 2013, sec. 4.
+    """
 
     def __init__(self, agent: TRPO) -> None:
         self._parameters = list(agent.policy.parameters())
-        self._means = {updates: self._copies() for updates in UPDATES}
+        self._means = {name: self._copies() for name in weights(1)}
 
     @torch.no_grad()
     def add(self, count: int) -> None:
         """Take in the parameters after the `count`-th update."""
-        for updates, mean in self._means.items():
-            for one, parameter in zip(mean, self._parameters, strict=True):
-                one.lerp_(parameter, max(1 / updates, 1 / (count + 1)))
+        for name, weight in weights(count).items():
+            for mean, parameter in zip(self._means[name], self._parameters, strict=True):
+                mean.lerp_(parameter, weight)
 
     @torch.no_grad()
     def scores(self, agent: TRPO, episodes: int) -> dict[str, tuple[float, float]]:
         """Mean and standard deviation of the return, of the last policy and of each mean; the policy stays as it is."""
         last = self._copies()
         found = {}
-        for name, parameters in (("last", last), *((str(updates), mean) for updates, mean in self._means.items())):
+        for name, parameters in (("last", last), *self._means.items()):
             self._write(parameters)
             evaluation = agent.evaluate(episodes, seed=EVALUATION_SEED)
             found[name] = round(evaluation.mean, 1), round(evaluation.std, 1)

@@ -62,6 +62,18 @@ def test_discrete_of_an_older_file_has_the_default_dtype():
     assert space_from_json({"type": "Discrete", "n": 3, "start": 1}) == Discrete(3, start=1)
 
 
+def test_a_discrete_space_is_made_as_gymnasium_before_1_2_2_makes_it(monkeypatch):
+    class Older(Discrete):
+        def __init__(self, n, seed=None, start=0):
+            super().__init__(n, seed, start)
+
+    description = space_to_json(Discrete(3, start=-1))
+    monkeypatch.setattr("trpo_fast.gymnasium_spaces.Discrete", Older)
+    found = space_from_json(description)
+    assert type(found) is Older
+    assert (found.n, found.start, found.dtype) == (3, -1, np.int64)
+
+
 @given(st.lists(st.floats(allow_nan=False, width=32), min_size=1, max_size=5))
 def test_bounds_survive_bit_for_bit(high):
     space = Box(-np.inf, np.array(high, np.float32))

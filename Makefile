@@ -8,7 +8,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Stamps live in the environment that they describe: a new environment starts without any.
 STAMPS := $(VENV)/stamps
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+# Versions; `.ci/versions` gives others.
+CONSTRAINTS ?= constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c $(CONSTRAINTS)
 
 ENV ?= CartPole-v1
 STEPS ?= 100000
@@ -28,7 +30,7 @@ SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) se
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help train test docs bench scaling report lint format asan tsan valgrind aarch64 outside instructions instructions-update wheel \
+.PHONY: help train test docs bench scaling peer-tests report lint format asan tsan valgrind aarch64 outside instructions instructions-update wheel \
 	check-wheel clean
 
 help:
@@ -38,6 +40,7 @@ help:
 	@echo 'make bench    the benchmarks beside scipy, torch and sb3-contrib; BENCH_ARGS=--grid for all sizes'
 	@echo 'make bench AGAINST=8f97cf5   this build beside that revision; BENCH_ARGS="--only F" for rows with F in their name'
 	@echo 'make scaling  two ranks under torchrun beside one and the plain program, and the tables of docs/scaling.md'
+	@echo 'make peer-tests   tests of scipy, sb3-contrib and Stable-Baselines3 on what takes their place here'
 	@echo 'make report   tables and picture of README.md and docs/benchmarks.md from bench/results'
 	@echo 'make lint     ruff, mypy, cython-lint, clang-format; changes nothing'
 	@echo 'make format   ruff, clang-format, docs/configuration.md, networks.md and report.md, in place'
@@ -66,6 +69,9 @@ bench: $(STAMPS)/core $(STAMPS)/extras-bench
 scaling: $(STAMPS)/core $(STAMPS)/extras-bench
 	$(BIN)/python -m bench.scaling $(BENCH_ARGS)
 	$(BIN)/python -m bench.scaling_report
+
+peer-tests: $(STAMPS)/core $(STAMPS)/extras-dev
+	$(BIN)/python -m bench.peer_tests
 
 report: $(STAMPS)/core $(STAMPS)/extras-bench
 	$(BIN)/python -m bench.report
@@ -118,8 +124,8 @@ clean:
 	rm -f trpo_fast/_core/*.so trpo_fast/_core/*.c $(STAMPS)/core
 	find trpo_fast tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# What a build without isolation needs beforehand; later versions come from constraints.txt.
-$(STAMPS)/build: constraints.txt
+# What a build without isolation needs beforehand; later versions come from $(CONSTRAINTS).
+$(STAMPS)/build: $(CONSTRAINTS)
 	@test -n '$(PYTHON)' || { echo 'no Python >= 3.11 found; say which: make PYTHON=...'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) setuptools wheel cython
@@ -132,7 +138,7 @@ $(STAMPS)/core: $(SOURCES) $(STAMPS)/build
 	@touch $@
 
 # Compiles everything once more: what follows asks for the extras of what is installed, and so does not.
-$(STAMPS)/package: pyproject.toml constraints.txt | $(STAMPS)/core
+$(STAMPS)/package: pyproject.toml $(CONSTRAINTS) | $(STAMPS)/core
 	$(PIP) --no-build-isolation --no-deps -e .
 	@touch $@
 

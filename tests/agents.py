@@ -10,6 +10,7 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 from tests.algorithm.test_every_space import Anything
+from tests.discretes import discrete
 from trpo_fast import TRPO
 from trpo_fast.environments.observations import ObservationLayout
 
@@ -22,7 +23,7 @@ ACTIONS = [
     Box(8, 40, (2, 1), np.float64),
     Box(-5, 90, (2,), np.float16),
     Discrete(5, start=-2),
-    Discrete(3, dtype=np.int32),
+    discrete(3),
     MultiDiscrete([2, 4, 3], start=[5, 0, -1]),
     MultiDiscrete([[2, 3], [1, 4]], dtype=np.int32),
     MultiBinary(3),

@@ -17,6 +17,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from tests import reference
 from tests.agents import ACTIONS, OBSERVATIONS, PLAIN, observations_of, random_agent
 from tests.algorithm.images import Halves, OwnCritic, OwnPolicy
+from tests.discretes import discrete
 from trpo_fast import TRPO, model_file
 from trpo_fast.deploy import load_actor
 from trpo_fast.model_file import ModelFileError
@@ -66,9 +67,9 @@ def test_actions_of_every_space_are_the_agents_bit_for_bit(saved, space):
 
 @pytest.mark.parametrize("given", [np.zeros(4, np.float32), [0.0] * 4], ids=["array", "list"])
 def test_a_single_choice_is_a_number_that_can_be_a_key(saved, given):
-    agent, actor = saved(PLAIN, Discrete(3, dtype=np.int32))
+    agent, actor = saved(PLAIN, discrete(3))
     for action in (actor(given), actor(given, deterministic=False), actor.predict(given)[0], agent.predict(given)[0]):
-        assert isinstance(action, np.int32)
+        assert isinstance(action, agent.action_space.dtype.type)
         assert {0: "left", 1: "stay", 2: "right"}[action]
     assert actor([given]).shape == agent.predict([given])[0].shape == (1,)
 

@@ -160,3 +160,26 @@ def test_compiled_modules_load_with_the_oldest_c_library_that_is_promised():
     for module, asked in asked_of_libraries().items():
         newer = sorted(name for name in asked if "GLIBC_" in name and version(name) > (2, 17))
         assert not newer, f"{module} asks for {newer}; see csrc/include/trpo/glibc.h"
+
+
+def test_actions_are_pinned_by_hash():
+    used = [
+        line.split("uses:")[1].strip()
+        for file in sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+        for line in file.read_text().splitlines()
+        if "uses:" in line
+    ]
+    assert len(used) > 10
+    for action in used:
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+", action), action
+    hashes = {action.split("@")[0]: action for action in used}
+    assert all(hashes[action.split("@")[0]] == action for action in used), "one version of each"
+
+
+def test_the_oldest_versions_that_are_tested_are_those_that_are_allowed():
+    allowed = dict(re.findall(r"^([\w-]+)>=([\w.]+)$", "\n".join(PROJECT["project"]["dependencies"]), re.M))
+    lines = (ROOT / ".ci" / "oldest.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert allowed.keys() - tested.keys() == {"torch"}
+    for name, found in tested.items():
+        assert found.removesuffix(".0").removesuffix(".0") == allowed[name].removesuffix(".0"), name

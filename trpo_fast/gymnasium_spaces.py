@@ -151,6 +151,8 @@ def _restored(space: spaces.Space) -> Space[Any]:
     if isinstance(space, spaces.Box):
         return Box(space.low, space.high, space.shape, space.dtype.type)
     if isinstance(space, spaces.Discrete):
+        if space.dtype == np.int64:  # the only one that Gymnasium before 1.2.2 knows
+            return Discrete(space.n, start=space.start)
         return Discrete(space.n, start=space.start, dtype=space.dtype.type)
     if isinstance(space, spaces.MultiDiscrete):
         return MultiDiscrete(space.nvec, dtype=space.dtype.type, start=space.start)

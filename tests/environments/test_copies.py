@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from tests.discretes import discrete
 from tests.rollout.toys import Parts, Walk, make_environments, play
 from trpo_fast.environments.copies import Copies
 
@@ -405,7 +406,7 @@ def test_a_part_that_stops_to_fit_names_environment_and_step(vectorization, chan
             [5, 6],
             np.array([[5, 6]], np.int32),
         ),
-        (gymnasium.spaces.Discrete(3, start=-1, dtype=np.int32), -1, np.int32(-1)),
+        (discrete(3, -1), -1, discrete(3).dtype.type(-1)),
         (gymnasium.spaces.Box(-1, 1, (1, 2), np.float64), [0.1, 0.2], np.array([[0.1, 0.2]])),
         (gymnasium.spaces.Box(-1, 1, (2,), np.float16), [0.5, 0.25], np.array([0.5, 0.25], np.float16)),
     ],

@@ -10,6 +10,7 @@ from gymnasium.vector.utils import concatenate, create_empty_array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.discretes import discrete
 from tests.rollout.toys import make_environments
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.gymnasium_spaces import observation_size
@@ -21,7 +22,7 @@ LEAVES = st.one_of(
         st.sampled_from([bool, np.uint8, np.int8, np.int32, np.int64, np.float16, np.float32, np.float64]),
     ),
     st.builds(
-        lambda n, start, dtype: Discrete(n, start=start, dtype=dtype),
+        discrete,
         st.integers(1, 5),
         st.integers(-3, 3),
         st.sampled_from([np.int8, np.int64]),

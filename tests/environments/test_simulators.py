@@ -6,6 +6,7 @@ import sys
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.toy_text.taxi import TaxiEnv
 
 from trpo_fast.environments import exact
 from trpo_fast.state import packed, unpacked
@@ -196,3 +197,11 @@ def test_a_new_atari_game_goes_on_with_the_same_bits_from_many_points(game, wrap
 
 def test_an_atari_game_with_sticky_actions_is_named():
     assert "does not tell the action it would repeat" in exact.reason_against(atari(sticky=0.25))
+
+
+def test_a_simulator_of_an_earlier_version_is_told_by_what_it_has():
+    env = TaxiEnv()
+    for name in ("fickle_passenger", "fickle_probability"):  # which Gymnasium 1.1 does not have
+        vars(env).pop(name, None)
+    assert exact.simulators.parts_of_making(env) == ("P", "initial_state_distrib")
+    assert exact.simulators.digest_of_making(env) == exact.simulators.digest_of_making(env) is not None

@@ -8,6 +8,7 @@ from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.discretes import discrete
 from trpo_fast.gymnasium_spaces import (
     action_layout,
     check_action_space,
@@ -31,7 +32,7 @@ BOXES = [
 OTHERS = [
     Discrete(4),
     Discrete(3, start=-1),
-    Discrete(3, dtype=np.int32),
+    discrete(3),
     MultiDiscrete([2, 3, 4]),
     MultiDiscrete([[2, 3], [1, 5]], start=[[0, -1], [7, 2]], dtype=np.int32),
     MultiBinary(3),
@@ -59,6 +60,18 @@ def test_order_of_a_dicts_keys_survives_as_it_is_that_of_the_columns():
 
 def test_discrete_of_an_older_file_has_the_default_dtype():
     assert space_from_json({"type": "Discrete", "n": 3, "start": 1}) == Discrete(3, start=1)
+
+
+def test_a_discrete_space_is_made_as_gymnasium_before_1_2_2_makes_it(monkeypatch):
+    class Older(Discrete):
+        def __init__(self, n, seed=None, start=0):
+            super().__init__(n, seed, start)
+
+    description = space_to_json(Discrete(3, start=-1))
+    monkeypatch.setattr("trpo_fast.gymnasium_spaces.Discrete", Older)
+    found = space_from_json(description)
+    assert type(found) is Older
+    assert (found.n, found.start, found.dtype) == (3, -1, np.int64)
 
 
 @given(st.lists(st.floats(allow_nan=False, width=32), min_size=1, max_size=5))

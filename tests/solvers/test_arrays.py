@@ -87,7 +87,9 @@ def test_no_array_that_was_handed_out_changes_afterwards(name):
 
     result = conjugate_gradient(keep, right, max_iter=12, preconditioner=keep, callback=keep, reorthogonalize=True)
     kept.append((result.x, np.asarray(result.x).copy()))
-    conjugate_gradient(keep, right, x0=result.x, max_iter=3)
+    # An array of array_api_strict's that is read-only can be exported since NumPy 2.1.
+    start = right if name == "array_api_strict" and np.lib.NumpyVersion(np.__version__) < "2.1.0" else result.x
+    conjugate_gradient(keep, right, x0=start, max_iter=3)
     assert len(kept) > 40
     for array, as_it_was in kept:
         np.testing.assert_array_equal(np.asarray(array), as_it_was)

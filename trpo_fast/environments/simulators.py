@@ -189,7 +189,9 @@ def digest_of_making(env: Any) -> int | None:
 
 def parts_of_making(env: Any) -> tuple[str, ...]:
     """Names of what `digest_of_making` is made of."""
-    return ("model", "arguments") if _is_mujoco(env) else _MADE.get(name_of(env), ())
+    if _is_mujoco(env):
+        return ("model", "arguments")
+    return tuple(name for name in _MADE.get(name_of(env), ()) if hasattr(env, name))  # earlier versions have fewer
 
 
 def _digest_of_mujoco(env: Any) -> int:

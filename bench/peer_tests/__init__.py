@@ -1,0 +1,1 @@
+"""Other libraries' own tests on what takes their place here."""

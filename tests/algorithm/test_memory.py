@@ -78,9 +78,7 @@ def test_a_fit_beside_the_rollout_that_finds_no_memory_is_lost_and_said_to_be(ma
             raise MemoryError("88 bytes")
 
     agent.critic_trainer._kernel = NoMemory()
-    with pytest.raises(
-        MemoryError, match=r"steps_per_env 64.*given; want less: .* \(88 bytes\)"
-    ):
+    with pytest.raises(MemoryError, match=r"steps_per_env 64.*given; want less: .* \(88 bytes\)"):
         agent.learn(1, reset_num_timesteps=False)
     agent.critic_trainer._kernel = kernel
     assert agent.num_updates == 3 and agent.critic_trainer.get_state()["adam_step"] == before["adam_step"]

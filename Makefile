@@ -72,7 +72,7 @@ scaling: $(STAMPS)/core $(STAMPS)/extras-bench
 	$(BIN)/python -m bench.scaling $(BENCH_ARGS)
 	$(BIN)/python -m bench.scaling_report
 
-peer-tests: $(STAMPS)/core $(STAMPS)/extras-dev
+peer-tests: $(STAMPS)/core $(STAMPS)/extras-peer-tests
 	$(BIN)/python -m bench.peer_tests
 
 report: $(STAMPS)/core $(STAMPS)/extras-bench

@@ -53,12 +53,13 @@ def run(which: str) -> dict[str, Any]:
         tests, report = tests_of(which, folder), folder / "junit.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "bench.peer_tests.stand_in", "-p", "no:cacheprovider"]
         command += ["--rootdir", str(tests.parent), "--junit-xml", str(report), str(tests)]
-        paths = {"PYTHONPATH": f"{ROOT}{os.pathsep}{tests.parent}", "STAND_IN": which}
+        folders = [str(ROOT), str(tests.parent), os.environ.get("PYTHONPATH", "")]
+        paths = {"PYTHONPATH": os.pathsep.join(filter(None, folders)), "STAND_IN": which}
         done = subprocess.run(
-            command, cwd=tests.parent, env={**os.environ, **paths}, check=False, stdout=subprocess.DEVNULL
+            command, cwd=tests.parent, env={**os.environ, **paths}, check=False, capture_output=True, text=True
         )
         if done.returncode not in (0, 1):
-            raise SystemExit(f"{which}: pytest ended with code {done.returncode}")
+            raise SystemExit(f"{which}: pytest ended with code {done.returncode}\n{done.stdout[-3000:]}")
         cases = list(ElementTree.parse(report).getroot().iter("testcase"))
     failed = {}
     for case in cases:

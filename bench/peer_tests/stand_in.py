@@ -14,6 +14,7 @@ import pytest
 import sb3_contrib
 import scipy.sparse.linalg._isolve
 import stable_baselines3
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 import trpo_fast.sb3
 from trpo_fast import conjugate_gradient
@@ -72,7 +73,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _asks(item: Any) -> bool:
-    given = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    if any(value is OURS or getattr(value, "solver", None) is OURS for value in given):
+    given = list(item.callspec.params.values()) if hasattr(item, "callspec") else []
+    solvers = [value if isinstance(value, type) else getattr(value, "solver", value) for value in given]
+    if any(value is OURS for value in solvers):
         return True
-    return not given and NAME in item.function.__code__.co_names
+    others = any(isinstance(value, type) and issubclass(value, BaseAlgorithm) for value in solvers)
+    return not others and NAME in item.function.__code__.co_names

@@ -30,7 +30,7 @@ SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) se
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help train test docs bench scaling peer-tests report lint format asan tsan valgrind aarch64 outside instructions instructions-update wheel \
+.PHONY: help train test docs bench scaling peer-tests report lint format trust-faults trust-soak asan tsan valgrind aarch64 outside instructions instructions-update wheel \
 	check-wheel clean
 
 help:
@@ -46,6 +46,8 @@ help:
 	@echo 'make format   ruff, clang-format, docs/configuration.md, networks.md and report.md, in place'
 	@echo 'make asan     the C tests under the address and undefined-behaviour sanitizers'
 	@echo 'make tsan     the C tests under the thread sanitizer'
+	@echo 'make trust-faults     what fails, is killed, raises, hangs or returns nonsense while agents learn; FAULTS="--only Ctrl-C"'
+	@echo 'make trust-soak       20,000 updates and set-ups, and what they leave; SOAK="--only actors"'
 	@echo 'make valgrind aarch64   the C tests under memcheck; cross-compiled, under qemu-user'
 	@echo 'make outside  a program in C++ and a shared library, made with the headers and libtrpo.a'
 	@echo 'make instructions       the hot kernels against committed instruction counts (instructions-update renews them)'
@@ -90,6 +92,13 @@ format: $(STAMPS)/extras-dev
 	$(BIN)/python docs/generate_configuration.py
 	$(BIN)/python docs/generate_networks.py
 	$(BIN)/python docs/generate_report.py
+
+# What docs/reliability.md says of faults and of the soak.
+trust-faults: $(STAMPS)/core $(STAMPS)/extras-test
+	$(BIN)/python -m tests.trust.faults $(FAULTS)
+
+trust-soak: $(STAMPS)/core $(STAMPS)/extras-test
+	$(BIN)/python -m tests.trust.soak $(SOAK)
 
 asan:
 	$(MAKE) -j $(JOBS) -C csrc/tests

@@ -134,3 +134,13 @@ def test_an_agent_learns_again_after_a_refused_call():
     with pytest.raises(ValueError, match="horizon: 1 given"):
         agent.learn(64, horizon=1)
     agent.learn(32)
+
+
+def test_a_fit_that_gets_no_thread_of_its_own_is_made_in_the_callers_to_the_same_bits(make_agent, bits, monkeypatch):
+    beside = bits(make_agent().learn(400))
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert bits(make_agent().learn(400)) == beside

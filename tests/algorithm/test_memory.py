@@ -6,6 +6,7 @@ import pytest
 
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.memory import LackOfMemory, lack_of_memory_named
+from trpo_fast.algorithm.trpo import TRPO
 
 TORCH = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 "
@@ -14,7 +15,11 @@ TORCH = (
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError("no room"), RuntimeError(TORCH), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")]
+    "error",
+    [
+        *(MemoryError("no room"), RuntimeError(TORCH), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")),
+        RuntimeError("std::bad_alloc"),
+    ],
 )
 def test_the_settings_that_were_chosen_are_named(error):
     config = TRPOConfig(num_envs=512, steps_per_env=9999, gamma=0.9)
@@ -59,4 +64,44 @@ def test_an_update_that_does_not_fit_leaves_the_agent_as_it_was(make_agent, bits
     with pytest.raises(MemoryError, match=r"steps_per_env 64.*given; want less"):
         agent.learn(200)
     agent.engine.bind = original
+    assert bits(agent) == bits(other)
+
+
+def test_a_fit_beside_the_rollout_that_finds_no_memory_is_lost_and_said_to_be(make_agent, tmp_path):
+    agent = make_agent().learn(200)
+    before, kernel = agent.critic_trainer.get_state(), agent.critic_trainer._kernel
+
+    class NoMemory:
+        values = kernel.values
+
+        def fit(self, *arguments, **options):
+            raise MemoryError("88 bytes")
+
+    agent.critic_trainer._kernel = NoMemory()
+    with pytest.raises(MemoryError, match=r"steps_per_env 64.*given; want less: .* \(88 bytes\)"):
+        agent.learn(1, reset_num_timesteps=False)
+    agent.critic_trainer._kernel = kernel
+    assert agent.num_updates == 3 and agent.critic_trainer.get_state()["adam_step"] == before["adam_step"]
+    assert agent.inexact == "1 of its critic's fits were lost, abandoned at an interruption or ended by an error"
+    agent.save(tmp_path / "a.trpo")
+    with TRPO.load(tmp_path / "a.trpo") as loaded:
+        assert loaded.inexact == agent.inexact
+    assert agent.learn(1, reset_num_timesteps=False).num_updates == 4
+
+
+@pytest.mark.parametrize("look", [lambda agent: agent.predict(np.zeros(3)), lambda agent: agent.learn(1)])
+def test_an_agent_that_memory_kept_from_being_put_back_is_put_back_by_who_looks_at_it_next(make_agent, bits, look):
+    agent, other = make_agent().learn(200), make_agent().learn(200)
+    for one in (agent, other):
+        one.engine.bind = lambda *arguments, **options: np.empty(2**60, np.uint8)
+    set_state = agent.reward_scaler.set_state
+    agent.reward_scaler.set_state = lambda state: np.empty(2**60, np.uint8)
+    for one in (agent, other):
+        with pytest.raises(MemoryError):
+            one.learn(200)
+        del one.engine.bind
+    assert bits(agent) != bits(other)
+    agent.reward_scaler.set_state = set_state
+    for one in (agent, other):
+        look(one)
     assert bits(agent) == bits(other)

@@ -75,7 +75,7 @@ class Snapshot:
         """The same moment after its fit to `critic`, whose parameters it has the names of; waits until that is done."""
         if self.fit is None:
             return self
-        if self.fit.exception() is not None:  # it was abandoned at an interruption
+        if self.fit.exception() is not None:  # it was abandoned at an interruption, or raised
             adam = self.counters["adam"]
             adam = {**adam, "abandoned_fits": adam["abandoned_fits"] + 1}
             return replace(self, counters={**self.counters, "adam": adam}, fit=None)
@@ -150,6 +150,7 @@ def network_states(agent: TRPO) -> dict[str, Stateful]:
 
 def capture(agent: TRPO) -> Snapshot:
     """The agent's state now, without waiting for the critic's fit."""
+    make_whole(agent)
     collector = agent.training_environments.get_state()
     state: State = {"collector": {"step": collector["step"], "resets": collector["resets"]}}
     for name, part in parts_of(agent).items():
@@ -168,11 +169,24 @@ def capture_for_file(agent: TRPO) -> Snapshot:
 
 
 def put_back(agent: TRPO, snapshot: Snapshot, *, new_episodes: bool) -> None:
-    """Undo what was done since `snapshot`, of this agent; `new_episodes` where one of the environments has raised."""
+    """Undo what was done since `snapshot`, of this agent; `new_episodes` where one of the environments has raised.
+
+    What keeps this from its end, as a lack of memory does, leaves the rest to `make_whole`.
+    """
+    agent.put_back_to = snapshot, new_episodes
+    make_whole(agent)
+
+
+def make_whole(agent: TRPO) -> None:
+    """End a `put_back` that something kept from its end; whoever reads the agent's state comes by here first."""
+    if agent.put_back_to is None:
+        return
+    snapshot, new_episodes = agent.put_back_to
     _set_parts(agent, snapshot)
     agent.critic_trainer.put_back(_part(snapshot, "adam"), snapshot.fit)
     agent.last_update = snapshot.last_update
     agent.training_environments.put_back(_collector_state(snapshot), new_episodes=new_episodes)
+    agent.put_back_to = None
 
 
 def resume(agent: TRPO, snapshot: Snapshot) -> None:
@@ -331,10 +345,8 @@ def how_it_resumes(agent: TRPO, counters: Mapping[str, Any]) -> str:
 
 
 def abandoned(fits: int) -> str | None:
-    """Why a training is not the one that was not interrupted, where so many of its critic's fits were abandoned."""
-    return (
-        f"{fits} of its critic's fits, too long to be waited for, were abandoned at an interruption" if fits else None
-    )
+    """Why a training is not the one that was not disturbed, where so many of its critic's fits were abandoned."""
+    return f"{fits} of its critic's fits were lost, abandoned at an interruption or ended by an error" if fits else None
 
 
 def _warn_once_of_recipe(agent: TRPO) -> None:

@@ -74,7 +74,7 @@ class PendingFit(concurrent.futures.Future[CriticFit]):
         self._settle(compute(self._stop))
 
     def run_beside(self, compute: Callable[[NDArray[np.uint8]], CriticFit]) -> None:
-        """Compute beside the caller; errors reach whoever asks for the result."""
+        """Compute beside the caller, where there is a thread to be had; errors reach whoever asks for the result."""
         # A daemon, because an ending interpreter waits for all other threads before it calls anything of ours.
         self._thread = threading.Thread(target=self._run, args=(compute,), name="critic-fit", daemon=True)
         _running.add(self)
@@ -82,8 +82,13 @@ class PendingFit(concurrent.futures.Future[CriticFit]):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_THREADS)
         try:
             self._thread.start()
+        except RuntimeError:  # the system has no thread left: here it takes longer, to the same numbers
+            _running.discard(self)
+            self._thread = None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if self._thread is None:
+            self.run_here(compute)
 
     def failed(self) -> bool:
         """Whether the fit, which is done, left the critic as it was."""
@@ -252,7 +257,8 @@ class CriticTrainer:
         """Finish the fit in progress, if any, and take it over; the seconds spent waiting.
 
         A fit that would have made a parameter or Adam's second moment non-finite leaves both as they were, with a
-        RuntimeWarning; the third of such fits in a row raises FloatingPointError.
+        RuntimeWarning; the third of such fits in a row raises FloatingPointError. What a fit beside the rollout raised
+        is raised here; the critic is what it was before that fit, which counts as abandoned.
         """
         if self._pending is None:
             return 0.0
@@ -262,6 +268,7 @@ class CriticTrainer:
             fit = pending.result()
         except Exception:
             self._pending = None
+            self.abandoned_fits += 1
             raise
         self.parameters()[:] = fit.parameters
         self._flat.bump_versions()
@@ -320,12 +327,13 @@ class CriticTrainer:
         if self._pending is not None and self._pending is not pending:
             self._pending.stop()
         failed = pending is not None and pending.done() and pending.failed()
+        lost = failed and pending is not None and pending.exception() is not None
         self._pending = None if failed else pending
         self._first_moment = np.array(state["first_moment"])
         self._second_moment = np.array(state["second_moment"])
         self._adam_step, self._epochs = state["adam_step"], state["epochs"]
         self._failed.in_a_row = state["failed_fits"]
-        self.abandoned_fits = state["abandoned_fits"]
+        self.abandoned_fits = state["abandoned_fits"] + lost
         if isinstance(self._kernel, SequenceValueKernel):
             self._kernel.state = np.array(state["state"]) if state["state"].size else None
 

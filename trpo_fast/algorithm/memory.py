@@ -10,7 +10,9 @@ from trpo_fast.algorithm.config import TRPOConfig
 
 _SIZES = ("num_envs", "steps_per_env", "hidden_sizes", "critic_hidden_sizes")
 # Torch has no exception of its own for the processor's memory, only these words; and one for a GPU's, with these.
-_TORCH = re.compile("DefaultCPUAllocator|can't allocate memory|out of memory|Storage size calculation overflowed")
+_TORCH = re.compile(
+    "DefaultCPUAllocator|can't allocate memory|out of memory|Storage size calculation overflowed|std::bad_alloc"
+)
 
 
 class LackOfMemory(MemoryError):

@@ -91,6 +91,8 @@ def train(
     What is raised in an update travels on when the agent is put back to where that update began; see `TRPO.learn`.
     """
     agent.hooks.require()
+    with lack_of_memory_named(agent.config):
+        checkpoint.make_whole(agent)
     collector = agent.training_environments.begin()
     counted = agent.earlier_timesteps, agent.num_timesteps, agent.horizon
     end = timesteps + (0 if reset else agent.num_timesteps)
@@ -109,18 +111,20 @@ def train(
         begun = True
         if _is_over(agent, goes_on):
             end = agent.num_timesteps
-        before, recorded = checkpoint.capture(agent), agent.logger.get_state()
+        with lack_of_memory_named(agent.config):
+            before, recorded = checkpoint.capture(agent), agent.logger.get_state()
         if agent.num_updates == 0 and agent.config.warm_up_steps and agent.num_timesteps < end:
             with lack_of_memory_named(agent.config):
                 collector.warm_up(warm_up_steps(agent))
         while agent.num_timesteps < end:
-            before, recorded = before or checkpoint.capture(agent), agent.logger.get_state()
             with lack_of_memory_named(agent.config):
+                before, recorded = before or checkpoint.capture(agent), agent.logger.get_state()
                 update(agent.training_environments.ready())
             before = None
             if _is_over(agent, callbacks.on_update(agent)):
                 break
-        agent.critic_trainer.wait()
+        with lack_of_memory_named(agent.config):
+            agent.critic_trainer.wait()
     except BaseException as error:
         if agent.ranks is not None:
             agent.ranks.leave(error)

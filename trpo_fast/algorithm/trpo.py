@@ -326,6 +326,7 @@ class TRPO:
         self._schedules: Mapping[str, Schedule] = {}  # of the latest call of learn
         self._callback_states: State = {}  # of the latest training, by name
         self.logger = Logger()
+        self.put_back_to: tuple[checkpoint.Snapshot, bool] | None = None  # see `checkpoint.make_whole`
         self.held_by: dict[str, tuple[int, object]] = {}  # the call of learn that is under way, see `training.alone`
         self.num_predictions = 0
         self.trained_with_masks = False
@@ -687,6 +688,7 @@ class TRPO:
             space a tuple or dict of these, nested as it is; several are arrays in one such structure.
         state : ndarray, shape (n, S), or what was given
         """
+        checkpoint.make_whole(self)
         return self._inference.predict(observation, state, episode_start, deterministic, action_masks)
 
     def values(self, observations: Any) -> Any:
@@ -710,6 +712,7 @@ class TRPO:
             They do not fit the space, or are not finite; or the critic is recurrent, and an observation alone has no
             value.
         """
+        checkpoint.make_whole(self)
         return self._inference.values(observations)
 
     def log_probs(self, observations: Any, actions: Any, action_masks: Any = None) -> Any:
@@ -735,6 +738,7 @@ class TRPO:
         ValueError, TypeError
             What does not fit the spaces, named; or the policy is recurrent, so that it hangs on what was before.
         """
+        checkpoint.make_whole(self)
         return self._inference.log_probs(observations, actions, action_masks)
 
     def evaluate(
@@ -772,6 +776,7 @@ class TRPO:
             The environments have other spaces than the agent, the training's cannot be made again, or ``env`` is the
             VectorEnv of the training in the middle of its episodes.
         """
+        checkpoint.make_whole(self)
         return evaluation.evaluate(self, episodes, deterministic, seed, env, max_steps, progress_bar)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -12,6 +12,7 @@ plan has goals, a second table says after how many seconds the training return, 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -62,8 +63,20 @@ def _presets() -> list[str]:
     return table(["id", "settings", "evidence"], lines)
 
 
+def _averaging() -> list[str]:
+    runs = [json.loads(file.read_text()) for file in sorted((RESULTS.parent / "averaging").glob("*.json"))]
+    lines = []
+    for run in runs:
+        for row in run["rows"]:
+            found = [f"{value[0]:,.0f} +- {value[1]:,.0f}" for value in row.values() if isinstance(value, list)]
+            which = f"{run['task']} {run['settings']}".strip()
+            lines.append([which, f"{run['seed']}", f"{row['timesteps']:,}", f"{row['training']:,.0f}", *found])
+    policies = [name for name, value in runs[0]["rows"][0].items() if isinstance(value, list)]
+    return table(["task", "seed", "timesteps", "training return", *policies], lines)
+
+
 # What stands between marks and is no study.
-TABLES: dict[str, Callable[[], list[str]]] = {"scales": _scales, "presets": _presets}
+TABLES: dict[str, Callable[[], list[str]]] = {"scales": _scales, "presets": _presets, "averaging": _averaging}
 
 
 def _study(study: Study) -> Iterator[str]:

@@ -151,13 +151,22 @@ def _is_counted_alike(samples: list[Held]) -> bool:
 
 def small(**settings: Any) -> dict[str, Any]:
     """Settings of an agent whose updates take milliseconds."""
-    sizes = {} if "policy" in settings else {"hidden_sizes": (4,), "critic_hidden_sizes": (4,)}
-    return {
-        **{"num_envs": 2, "steps_per_env": 16, "warm_up_steps": 4, "seed": 5, "preset": None},
-        **{"critic_epochs": 1, "critic_batch_size": 16},
-        **sizes,
-        **settings,
-    }
+    from tests.trust.pairs import FLAT, SETTINGS
+
+    return {**SETTINGS, **({} if "policy" in settings else FLAT), **settings}
+
+
+@contextmanager
+def saved_agent() -> Iterator[Path]:
+    """The file of an agent that has learned once."""
+    from trpo_fast import TRPO
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.trpo")
+        with TRPO("Pendulum-v1", **small()) as agent:
+            agent.learn(1)
+            agent.save(path)
+        yield path
 
 
 @contextmanager
@@ -224,20 +233,11 @@ def binds() -> Iterator[Callable[[], None]]:
 @contextmanager
 def actors() -> Iterator[Callable[[], None]]:
     """Actors that are loaded from a file, and act once."""
-    from trpo_fast import TRPO
     from trpo_fast.deploy import load_actor
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "a.trpo")
-        with TRPO("Pendulum-v1", **small()) as agent:
-            agent.learn(1)
-            agent.save(path)
-        observation = np.zeros(3, np.float32)
-
-        def cycle() -> None:
-            load_actor(path)(observation)
-
-        yield cycle
+    observation = np.zeros(3, np.float32)
+    with saved_agent() as path:
+        yield lambda: load_actor(path)(observation)
 
 
 @contextmanager
@@ -245,16 +245,11 @@ def loaded_agents() -> Iterator[Callable[[], None]]:
     """Agents that are loaded from a file, saved and closed."""
     from trpo_fast import TRPO
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "a.trpo")
-        with TRPO("Pendulum-v1", **small()) as agent:
-            agent.learn(1)
+    def cycle() -> None:
+        with TRPO.load(path) as agent:
             agent.save(path)
 
-        def cycle() -> None:
-            with TRPO.load(path) as agent:
-                agent.save(path)
-
+    with saved_agent() as path:
         yield cycle
 
 

@@ -30,12 +30,13 @@ SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) se
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help train test docs bench scaling peer-tests report lint format trust-faults trust-soak asan tsan valgrind aarch64 outside instructions instructions-update wheel \
+.PHONY: help train test test-long docs bench scaling peer-tests report lint format trust-faults trust-soak asan tsan valgrind aarch64 outside instructions instructions-update wheel \
 	check-wheel clean
 
 help:
 	@echo 'make train    train ENV=$(ENV) for STEPS=$(STEPS) and evaluate the result'
 	@echo 'make test     the tests'
+	@echo 'make test-long   more of what takes the tests longest: kills, signals, numbers of ranks'
 	@echo 'make docs     the documentation as a site, into build/site; warnings and dead links are errors'
 	@echo 'make bench    the benchmarks beside scipy, torch and sb3-contrib; BENCH_ARGS=--grid for all sizes'
 	@echo 'make bench AGAINST=8f97cf5   this build beside that revision; BENCH_ARGS="--only F" for rows with F in their name'
@@ -60,6 +61,10 @@ train: $(STAMPS)/core $(STAMPS)/extras-mujoco,plot,tensorboard
 
 test: $(STAMPS)/core $(STAMPS)/extras-test
 	$(BIN)/python -m pytest -p no:benchmark --numprocesses auto --maxprocesses 4 $(PYTEST_ARGS)
+
+# What `make test` leaves out.
+test-long:
+	$(MAKE) test PYTEST_ARGS='-m long $(PYTEST_ARGS)'
 
 docs: $(STAMPS)/core $(STAMPS)/extras-docs
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs build/site
@@ -146,7 +151,7 @@ $(STAMPS)/core: $(SOURCES) $(STAMPS)/build
 	$(BIN)/python setup.py --quiet build_clib build_ext --inplace
 	@touch $@
 
-# Compiles everything once more: what follows asks for the extras of what is installed, and so does not.
+# Takes over what was compiled in place. What follows asks for the extras of what is installed, and so is quick, too.
 $(STAMPS)/package: pyproject.toml $(CONSTRAINTS) | $(STAMPS)/core
 	$(PIP) --no-build-isolation --no-deps -e .
 	@touch $@

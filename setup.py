@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build import build
 from setuptools.command.build_clib import build_clib
 from setuptools.command.build_ext import build_ext
 
@@ -111,8 +112,23 @@ def cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def own_build(command):
+    """Where this folder's own builds go: an editable install would compile everything again, elsewhere."""
+    plain = build(command.distribution)
+    plain.ensure_finalized()
+    return plain
+
+
 class BuildLibraries(build_clib):
     """Builds what the compiler in use can build: that is not known before one is wanted."""
+
+    editable_mode = False  # pip install -e: set by setuptools
+
+    def finalize_options(self):
+        """As asked for, or with what was compiled in place."""
+        super().finalize_options()
+        if self.editable_mode:
+            self.build_clib = self.build_temp = own_build(self).build_temp
 
     def get_library_names(self):
         """Of what extensions are linked to."""
@@ -136,8 +152,10 @@ class BuildExtensions(build_ext):
     """Links as the C library wants it; several extensions at once."""
 
     def finalize_options(self):
-        """As asked for, or on all cores."""
+        """As asked for, or on all cores, with what was compiled in place."""
         super().finalize_options()
+        if self.editable_mode:
+            self.build_lib, self.build_temp = own_build(self).build_lib, own_build(self).build_temp
         if self.parallel is None:
             self.parallel = cores()
 

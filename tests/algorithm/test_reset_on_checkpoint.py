@@ -75,7 +75,7 @@ def trained(folder, updates=8, **others):
     return digests.seen
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "workers"])
+@pytest.mark.parametrize("vectorization", ["sync", pytest.param("workers", marks=pytest.mark.long)])
 def test_a_run_resumed_from_any_of_its_checkpoints_ends_with_the_same_bits(vectorization, tmp_path):
     seen = trained(tmp_path, vectorization=vectorization)
     files = sorted(tmp_path.glob("*.trpo"))

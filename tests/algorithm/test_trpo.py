@@ -312,7 +312,8 @@ from trpo_fast.algorithm.trpo import TRPO
 agent = TRPO("Pendulum-v1", seed=0, num_envs=1, steps_per_env=64, warm_up_steps=0, critic_epochs=100_000_000)
 agent.critic_trainer.start(np.zeros((64, 3), np.float32), np.ones(64, np.float32))
 time.sleep(0.2)
-assert not agent.critic_trainer.pending.done()
+pending = agent.critic_trainer.pending
+assert not pending.done(), pending.exception() or pending.result()
 print(time.time(), flush=True)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

@@ -224,7 +224,11 @@ def test_the_moments_are_as_many_as_promised():
     assert sum(SIGNALS[signal.SIGTERM].values()) == FULL == 20
 
 
-@pytest.mark.parametrize("training", TRAININGS, ids=named)
+@pytest.mark.parametrize(
+    "training",
+    [pytest.param(one, marks=pytest.mark.long if one.env == "Ant-v5" else ()) for one in TRAININGS],
+    ids=named,
+)
 def test_a_training_that_is_killed_goes_on_to_the_same_bits_rows_and_evaluations(training, server, tmp_path, report):
     require(training)
     runs = Runs(server, tmp_path, training, by_command=False)

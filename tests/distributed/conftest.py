@@ -19,6 +19,11 @@ torch.set_num_threads(1)
 SIZES = (1, 2, 3, 4)
 
 
+def sized(size: int, *others: Any) -> Any:
+    """A parameter set that ends with a number of ranks."""
+    return pytest.param(*others, size, marks=[pytest.mark.long] if size > 3 else [])
+
+
 @pytest.fixture(scope="session")
 def common_folder(tmp_path_factory: Any, worker_id: str) -> Path:
     """A folder that all processes of this run of the tests share."""

@@ -7,7 +7,7 @@ import pytest
 
 from tests import reference
 from tests.distributed import engine_scenarios as scenarios
-from tests.distributed.conftest import SIZES
+from tests.distributed.conftest import SIZES, sized
 from tests.engines import test_recurrent as recurrent
 from tests.engines.cases import improvement_scale, make_case, relative_error
 from trpo_fast._core import library
@@ -17,7 +17,7 @@ from trpo_fast.solvers import trust_region_step
 from trpo_fast.solvers.fisher_product import prepare_fisher
 
 SIGN_STREAM = 2
-pytestmark = pytest.mark.parametrize("size", SIZES)
+pytestmark = pytest.mark.parametrize("size", [sized(size) for size in SIZES])
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def assert_same_bits(file, other, prefix=""):
         assert np.asarray(found[name]).tobytes() == np.asarray(tensor).tobytes(), name
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.long)])
 def test_a_killed_rank_is_started_anew_and_the_run_ends_with_the_same_bits(undisturbed, tmp_path, size):
     disturbed = f"1:{DISTURBED_AT[size]}:SIGKILL"
     ended = torchrun(tmp_path, ENV, "--out", "run", *OPTIONS, restarts=1, size=size, disturbed=disturbed)
@@ -64,7 +64,9 @@ def test_a_killed_rank_is_started_anew_and_the_run_ends_with_the_same_bits(undis
 STOPS = {"rank 1": (2, "1:{}:SIGTERM"), "torchrun": (3, "1:{}:terminate"), "Ctrl-C": (2, "0:{}:interrupt")}
 
 
-@pytest.mark.parametrize("who", STOPS)
+@pytest.mark.parametrize(
+    "who", ["Ctrl-C", *(pytest.param(who, marks=pytest.mark.long) for who in ("rank 1", "torchrun"))]
+)
 def test_a_signal_ends_all_and_saves(undisturbed, tmp_path, who):
     size, disturbed = STOPS[who]
     disturbed = disturbed.format(DISTURBED_AT[size])

@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 
 from tests.distributed import training_scenarios as scenarios
-from tests.distributed.conftest import SIZES
+from tests.distributed.conftest import SIZES, sized
 
 NAMES = [name for name in scenarios.TRAININGS if name != "workers"]
-CASES = [(name, size) for size in SIZES for name in NAMES] + [("workers", 2)]
 # Rounding grows from update to update; the K-FAC solve, whose signs are of a rank's own rows, ends at its tolerance.
 TOLERANCE = dict.fromkeys(scenarios.TRAININGS, 1e-9) | {"kfac": 1e-7}
 STATISTICS = ("observation_normalizer", "reward_scaler")
+
+
+def cases(sizes):
+    """Trainings, each with a number of ranks."""
+    return [sized(size, name) for size in sizes for name in NAMES] + [("workers", 2)]
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def assert_close(found, expected, tolerance):
 
 
 @pytest.mark.filterwarnings("ignore:env")
-@pytest.mark.parametrize(("name", "size"), CASES)
+@pytest.mark.parametrize(("name", "size"), cases(SIZES))
 def test_a_training_is_that_of_one_process(trainings, alone, name, size):
     expected = alone(name)[1]
     for found in trainings(size):
@@ -52,7 +56,7 @@ def test_a_training_is_that_of_one_process(trainings, alone, name, size):
                 assert update["iterations"] == other["iterations"]
 
 
-@pytest.mark.parametrize(("name", "size"), [(name, size) for name, size in CASES if size > 1])
+@pytest.mark.parametrize(("name", "size"), cases(SIZES[1:]))
 def test_ranks_have_the_same_bits(trainings, name, size):
     first, *others = (found[name] for found in trainings(size))
     for other in others:
@@ -63,7 +67,9 @@ def test_ranks_have_the_same_bits(trainings, name, size):
         assert first["episodes"].tobytes() == other["episodes"].tobytes()
 
 
-@pytest.mark.parametrize(("name", "size"), [(name, size) for name in scenarios.ROWS_APART[:-1] for size in SIZES[1:]])
+@pytest.mark.parametrize(
+    ("name", "size"), [sized(size, name) for name in scenarios.ROWS_APART[:-1] for size in SIZES[1:]]
+)
 def test_any_number_of_ranks_that_divides_the_parts_gives_the_same_bits(trainings, name, size):
     expected, found = trainings(1)[0][name], trainings(size)[0][name]
     for part in ("policy", "critic", *STATISTICS):

@@ -1,190 +1,139 @@
-"""Coverage-guided fuzzing of what reads files, by Atheris; see `make fuzz`.
+"""Coverage-guided fuzzing; see `make fuzz` and docs/reliability.md.
 
-    python -m tests.fuzz                         every target: its corpus, the lines that reaches, then new inputs
-    python -m tests.fuzz --target logs --seconds 3600 --keep    a long run; what reaches more joins the corpus
-    python -m tests.fuzz --planted               a copy of the package that lacks one check: found within a minute
-
-A target is a module here with `run(data, folder)`, which raises where something is wrong, and MODULES, whose lines it is to
-reach. Its corpus is tests/fuzz/corpus/TARGET. Where Atheris is not installed the corpus runs all the same.
+    python -m tests.fuzz                                 every target: its corpus, the lines that reaches, some new inputs
+    python -m tests.fuzz --target logs --minutes 60      a long run; what reaches more joins the corpus, and what was done
+                                                         and found is added to bench/results/trust/fuzz.json
+    python -m tests.fuzz --planted                       copies of the sources that lack one check: found within a minute
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import hashlib
-import importlib
-import importlib.util
+import fcntl
+import functools
+import importlib.metadata
+import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-TARGETS = ("logs", "settings_files", "run_folders", "model_files")
+from tests.fuzz.compiled import FILES, Compiled
+from tests.fuzz.interpreted import NAMES, Interpreted
+from tests.fuzz.targets import BUILD, ROOT, Lines, Run, Target
+
+TARGETS = {**{name: Compiled(name) for name in FILES}, **{name: Interpreted(name) for name in NAMES}}
 LEAST = 85.0  # percent of the lines
-LIMITS = ("-timeout=60", "-rss_limit_mb=4096", "-max_len=512", "-print_final_stats=1")
+SHORT = 3  # seconds of new inputs, where no minutes are given
+SLICE = 10  # minutes: what a long run has done is kept so often
+RESULTS = ROOT / "bench" / "results" / "trust" / "fuzz.json"
 
 
-def lines_of(module: str) -> tuple[Path, set[int]]:
-    """A file of trpo_fast and those of its lines that are meant: all, or of ``file.py:name`` one class or function."""
-    name, _, part = module.partition(":")
-    path = ROOT / "trpo_fast" / name
-    body = ast.parse(path.read_text()).body
-    chosen = [node for node in body if not part or getattr(node, "name", None) == part]
-    return path, {line for node in chosen for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
+def say(*words: object) -> None:
+    print(*words, flush=True)
 
 
-def run_corpus(name: str) -> bool:
-    """Run every input of a target's corpus, and say which share of the lines they reach."""
-    import coverage
-
-    modules = [lines_of(module) for module in importlib.import_module(f"tests.fuzz.{name}").MODULES]
-    script = "import sys; from pathlib import Path; from tests.fuzz.replaying import replay; replay(sys.argv[1], map(Path, sys.argv[2:]))"
-    inputs = sorted((HERE / "corpus" / name).iterdir())
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder, "data")
-        include = ",".join({str(path) for path, _ in modules})
-        Path(folder, "replay.py").write_text(script)
-        command = [sys.executable, "-m", "coverage", "run", f"--data-file={data}", f"--include={include}"]
-        subprocess.run(
-            [*command, f"{folder}/replay.py", name, *map(str, inputs)], cwd=ROOT, env=_environment(), check=True
-        )
-        measured = coverage.Coverage(data_file=data)
-        measured.load()
-        counted = reached = 0
-        for path, wanted in modules:
-            _, statements, _, missing, _ = measured.analysis2(str(path))
-            counted += len(wanted & {*statements})
-            reached += len(wanted & ({*statements} - {*missing}))
-            print(f"   {path.relative_to(ROOT)}: not reached {sorted(wanted & {*missing})}")
-    percent = 100 * reached / counted
-    seconds = time.monotonic() - started
-    print(
-        f"{name}: {len(inputs)} inputs, {reached} of {counted} lines reached by the corpus, {percent:.1f}%, in {seconds:.0f} s"
-    )
-    return percent >= LEAST
-
-
-def fuzz(name: str, seconds: int, *corpora: Path, path: Path = ROOT, found: Path | None = None) -> tuple[int, str]:
-    """New inputs, from those of `corpora`, the first of which gets what is new; the exit status, and what it printed."""
-    command = [sys.executable, "-P", "-m", "tests.fuzz.replaying", name, *LIMITS, f"-max_total_time={seconds}"]
-    command += [f"-artifact_prefix={found or corpora[0].parent}/{name}-", *map(str, corpora)]
-    # As long again for what is imported, and for the corpus.
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=_environment(path),
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=2 * seconds + 300,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-def _environment(*paths: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*paths, ROOT])), "OMP_NUM_THREADS": "1"}
-
-
-def stats(printed: str) -> str:
-    """How many inputs were run, at what rate, in how much memory."""
-    return ", ".join(
-        f"{key} {value}" for key, value in re.findall(r"stat::(number_of_executed_units|peak_rss_mb): *(\d+)", printed)
-    )
-
-
-def new_inputs(name: str, seconds: int, *, keep: bool) -> bool:
-    """Run a target for so long; whether nothing was wrong."""
-    build = ROOT / "build" / "fuzz"
-    fresh = build / name
-    fresh.mkdir(parents=True, exist_ok=True)
-    status, printed = fuzz(name, seconds, fresh, HERE / "corpus" / name)
-    print(f"{name}: {stats(printed)} in {seconds} s")
-    if status:
-        print(printed[-6000:])
-        print(f"{name}: the input is in {build}")
+def fuzz(target: Target, minutes: float) -> bool:
+    """Run a target's corpus and some new inputs, or those of so many minutes; whether nothing was wrong."""
+    target.build()
+    folder = BUILD / target.name
+    inputs, fresh = target.unpacked(folder / "corpus"), folder / "new"
+    fresh.mkdir(exist_ok=True)
+    if not reaches_enough(target, inputs):
         return False
-    if keep:
-        merge(name, fresh)
-    return True
+    left = 60 * minutes
+    while True:
+        seconds = min(left, 60 * SLICE) if minutes else SHORT
+        run = target.fuzz(seconds, folder, fresh, inputs, seed=0 if minutes else 1)
+        say(f"{target.name}: {run.executions:,} new inputs in {run.seconds:.0f} s")
+        if run.found:
+            say(f"{target.name}: FOUND by {run.found['input']}\n{run.found['said']}")
+        elif minutes:
+            kept = target.renew_corpus(inputs, fresh)
+            say(f"{target.name}: {kept} inputs in the corpus")
+            target.unpacked(inputs)
+        if minutes:
+            record(target, run, target.lines(inputs))
+        left -= seconds
+        if run.found or left <= 0:
+            return not run.found
 
 
-def merge(name: str, fresh: Path) -> None:
-    """Leave the smallest inputs, of the corpus and of what was found, that between them reach as many branches."""
-    corpus = HERE / "corpus" / name
-    script = "import sys; from tests.fuzz.replaying import reaching; print(*reaching(*sys.argv[1:]))"
-    include = [str(lines_of(module)[0]) for module in importlib.import_module(f"tests.fuzz.{name}").MODULES]
-    command = [sys.executable, "-c", script, name, ",".join(include), str(corpus), str(fresh)]
-    done = subprocess.run(command, cwd=ROOT, env=_environment(), check=True, capture_output=True, text=True)
-    kept = {
-        hashlib.sha1(content).hexdigest()[:16]: content
-        for content in map(Path.read_bytes, map(Path, done.stdout.split()))
-    }
-    shutil.rmtree(corpus)
-    corpus.mkdir()
-    for called, content in kept.items():
-        (corpus / called).write_bytes(content)
-    print(f"{name}: {len(kept)} inputs in the corpus")
+def reaches_enough(target: Target, inputs: Path) -> bool:
+    lines = target.lines(inputs)
+    count = sum(1 for _ in inputs.iterdir())
+    said = f"{lines.reached} of {lines.counted} lines reached by the corpus of {count} inputs, {lines.percent:.1f}%"
+    say(f"{target.name}: {said}; want {LEAST:.0f}%")
+    return lines.percent >= LEAST
 
 
-def planted(name: str, folder: Path) -> bool:
-    """Take one check from a copy of the package, and look for it from nothing but one empty input."""
-    file, check, instead = importlib.import_module(f"tests.fuzz.{name}").PLANTED
-    for path in (ROOT / "trpo_fast").rglob("*"):
-        if path.is_file() and "__pycache__" not in path.parts:
-            copy = folder / path.relative_to(ROOT)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.symlink_to(path)
-    content = (ROOT / "trpo_fast" / file).read_text()
-    assert content.count(check) == 1, f"{file} has no such check: {check}"
-    (folder / "trpo_fast" / file).unlink()
-    (folder / "trpo_fast" / file).write_text(content.replace(check, instead))
-    fresh = folder / "inputs"
-    fresh.mkdir()
-    started = time.monotonic()
-    status, printed = fuzz(name, 60, fresh, path=folder, found=folder)
-    took = time.monotonic() - started
-    said = next((line for line in printed.splitlines() if "Error" in line), printed[-300:])
-    print(
-        f"{name}: {file} without a check: {'found' if status else 'NOT found'} in {took:.0f} s; {stats(printed)}; {said[:160]}"
-    )
-    return status != 0
+def planted(target: Target) -> bool:
+    """Take a check from a copy of the sources, and look for it for a minute, from no corpus."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copy, words = target.without_a_check(folder)
+        copy.build()
+        (folder / "new").mkdir()
+        run = copy.fuzz(60, folder, folder / "new", seed=1)
+    found = run.found is not None and words in run.found["said"]
+    say(f"{target.name}: without a check: {'found' if found else 'NOT found'} in {run.seconds:.0f} s, {words!r}")
+    if run.found and not found:
+        say(run.found["said"])
+    return found
+
+
+@functools.cache
+def _machine() -> dict[str, Any]:
+    from bench import machine
+
+    described = machine.describe()
+    clang = subprocess.run(["clang", "--version"], capture_output=True, text=True).stdout.partition("\n")[0]
+    tools = {name: importlib.metadata.version(name) for name in ("atheris", "coverage")}
+    return {**described, "versions": {**described["versions"], **tools, "clang": clang}}
+
+
+def record(target: Target, run: Run, lines: Lines, path: Path = RESULTS) -> None:
+    """Add a run to the file; several processes may."""
+    machine = _machine()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        kept = json.loads(file.read() or '{"targets": {}}')["targets"]
+        old = kept.get(target.name, {"seconds": 0, "executions": 0, "found": []})
+        kept[target.name] = {
+            "tool": target.tool,
+            "seconds": round(old["seconds"] + run.seconds),
+            "executions": old["executions"] + run.executions,
+            "lines": lines.counted,
+            "reached": lines.reached,
+            "found": old["found"] + [run.found] * bool(run.found),
+        }
+        targets = {name: kept[name] for name in TARGETS if name in kept}
+        file.truncate(0)
+        said = {"command": "make fuzz MINUTES=60", "machine": machine, "targets": targets}
+        file.write(json.dumps(said, indent=2) + "\n")
 
 
 def main() -> int:
     """See the top of this file."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--target", choices=TARGETS)
-    parser.add_argument("--seconds", type=int, default=4, help="of new inputs, each target")
-    parser.add_argument("--keep", action="store_true", help="what is new joins the corpus")
+    parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--planted", action="store_true")
-    arguments = parser.parse_args()
-    targets = [arguments.target] if arguments.target else TARGETS
-    found = {name: importlib.util.find_spec(name) is not None for name in ("atheris", "coverage")}
-    for name, purpose in ("coverage", "the lines that a corpus reaches"), ("atheris", "new inputs"):
-        if not found[name]:
-            print(
-                f"== SKIPPED fuzzing of files, {purpose}: {name} is not installed here, or has no wheel for this Python"
-            )
-    sound = True
-    for name in targets:
-        if arguments.planted:
-            if found["atheris"]:
-                with tempfile.TemporaryDirectory() as folder:
-                    sound &= planted(name, Path(folder))
-            continue
-        if found["coverage"]:
-            sound &= run_corpus(name)
-        if found["atheris"] and arguments.seconds:
-            sound &= new_inputs(name, arguments.seconds, keep=arguments.keep)
-    return 0 if sound else 1
+    given = parser.parse_args()
+    able = []
+    for target in [TARGETS[given.target]] if given.target else TARGETS.values():
+        if why := target.missing():
+            say(f"== SKIPPED fuzzing of {target.name}: {why}")
+        else:
+            able.append(target)
+    one = planted if given.planted else functools.partial(fuzz, minutes=given.minutes)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return 0 if all(list(pool.map(one, able))) else 1
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from tests.fuzz.compiled import FILES, Compiled
 from tests.fuzz.interpreted import NAMES, Interpreted
 from tests.fuzz.targets import BUILD, ROOT, Lines, Run, Target
 
-TARGETS = {**{name: Compiled(name) for name in FILES}, **{name: Interpreted(name) for name in NAMES}}
+TARGETS = (*FILES, *NAMES)
 LEAST = 85.0  # percent of the lines
 SHORT = 3  # seconds of new inputs, where no minutes are given
 SLICE = 10  # minutes: what a long run has done is kept so often
@@ -37,37 +37,28 @@ def say(*words: object) -> None:
 
 
 def fuzz(target: Target, minutes: float) -> bool:
-    """Run a target's corpus and some new inputs, or those of so many minutes; whether nothing was wrong."""
+    """Some new inputs, or those of so many minutes, and the lines that the corpus reaches; whether nothing was wrong."""
     target.build()
     folder = BUILD / target.name
     inputs, fresh = target.unpacked(folder / "corpus"), folder / "new"
     fresh.mkdir(exist_ok=True)
-    if not reaches_enough(target, inputs):
-        return False
-    left = 60 * minutes
+    left = 60 * minutes or SHORT
     while True:
-        seconds = min(left, 60 * SLICE) if minutes else SHORT
-        run = target.fuzz(seconds, folder, fresh, inputs, seed=0 if minutes else 1)
-        say(f"{target.name}: {run.executions:,} new inputs in {run.seconds:.0f} s")
+        run = target.fuzz(min(left, 60 * SLICE), folder, fresh, inputs, seed=0 if minutes else 1)
+        left -= 60 * SLICE
+        said = f"{run.executions:,} new inputs in {run.seconds:.0f} s"
         if run.found:
-            say(f"{target.name}: FOUND by {run.found['input']}\n{run.found['said']}")
+            say(f"{target.name}: {said}; FOUND by {run.found['input']}\n{run.found['said']}")
         elif minutes:
-            kept = target.renew_corpus(inputs, fresh)
-            say(f"{target.name}: {kept} inputs in the corpus")
+            target.renew_corpus(inputs, fresh)
             target.unpacked(inputs)
+        lines = target.lines(inputs)
+        reached = f"{lines.reached} of {lines.counted} lines reached by {len(os.listdir(inputs))} inputs"
+        say(f"{target.name}: {said}; {reached}, {lines.percent:.1f}%; want {LEAST:.0f}%")
         if minutes:
-            record(target, run, target.lines(inputs))
-        left -= seconds
+            record(target, run, lines)
         if run.found or left <= 0:
-            return not run.found
-
-
-def reaches_enough(target: Target, inputs: Path) -> bool:
-    lines = target.lines(inputs)
-    count = sum(1 for _ in inputs.iterdir())
-    said = f"{lines.reached} of {lines.counted} lines reached by the corpus of {count} inputs, {lines.percent:.1f}%"
-    say(f"{target.name}: {said}; want {LEAST:.0f}%")
-    return lines.percent >= LEAST
+            return not run.found and lines.percent >= LEAST
 
 
 def planted(target: Target) -> bool:
@@ -76,8 +67,9 @@ def planted(target: Target) -> bool:
         folder = Path(name)
         copy, words = target.without_a_check(folder)
         copy.build()
-        (folder / "new").mkdir()
-        run = copy.fuzz(60, folder, folder / "new", seed=1)
+        fresh = folder / "new"
+        fresh.mkdir()
+        run = copy.fuzz(60, folder, fresh, seed=1)
     found = run.found is not None and words in run.found["said"]
     say(f"{target.name}: without a check: {'found' if found else 'NOT found'} in {run.seconds:.0f} s, {words!r}")
     if run.found and not found:
@@ -125,8 +117,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--planted", action="store_true")
     given = parser.parse_args()
-    able = []
-    for target in [TARGETS[given.target]] if given.target else TARGETS.values():
+    able: list[Target] = []
+    for name in [given.target] if given.target else TARGETS:
+        target = Compiled(name, "-O1" if given.minutes else "-O0") if name in FILES else Interpreted(name)
         if why := target.missing():
             say(f"== SKIPPED fuzzing of {target.name}: {why}")
         else:

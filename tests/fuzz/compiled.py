@@ -56,11 +56,12 @@ class Compiled(Target):
     """One of them, of these sources."""
 
     tool = "libFuzzer"
-    longest = 4096
+    longest = 512
 
-    def __init__(self, name: str, csrc: Path = ROOT / "csrc", build: Path = BUILD / "programs") -> None:
+    def __init__(self, name: str, optimize: str, folder: Path = BUILD, csrc: Path = ROOT / "csrc") -> None:
         super().__init__(name)
-        self._csrc, self._build = csrc, build
+        self._csrc, self._optimize = csrc, optimize
+        self._build = folder / f"programs{optimize}"
 
     @property
     def corpus(self) -> Path:
@@ -70,7 +71,7 @@ class Compiled(Target):
         return _missing()
 
     def build(self) -> None:
-        where = [f"CSRC={self._csrc}", f"BUILD={self._build}", "CC=clang"]
+        where = [f"CSRC={self._csrc}", f"BUILD={self._build}", f"OPTIMIZE={self._optimize}", "CC=clang"]
         command = ["make", f"-j{os.cpu_count()}", "-C", str(ROOT / "csrc" / "fuzz"), *where, f"{self._build}/{self.name}"]
         # Not the options of a make that this may run in.
         environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
@@ -89,10 +90,10 @@ class Compiled(Target):
         program, raw = self.command()[0], self.environment()["LLVM_PROFILE_FILE"]
         self._run(program, "-runs=0", str(inputs))
         self._run("llvm-profdata", "merge", "-o", f"{raw}.data", raw)
-        paths = [str(self._csrc / name) for name in FILES[self.name]]
-        told = self._run("llvm-cov", "export", "-summary-only", "-instr-profile", f"{raw}.data", program, *paths)
-        sums = [file["summary"]["lines"] for file in json.loads(told)["data"][0]["files"]]
-        return Lines(sum(one["covered"] for one in sums), sum(one["count"] for one in sums))
+        told = self._run("llvm-cov", "export", "-summary-only", "-instr-profile", f"{raw}.data", program)
+        sums = {Path(file["filename"]).resolve(): file["summary"]["lines"] for file in json.loads(told)["data"][0]["files"]}
+        wanted = [sums[(self._csrc / name).resolve()] for name in FILES[self.name]]
+        return Lines(sum(one["covered"] for one in wanted), sum(one["count"] for one in wanted))
 
     def fewest(self, *folders: Path) -> list[bytes]:
         with tempfile.TemporaryDirectory() as merged:
@@ -104,7 +105,7 @@ class Compiled(Target):
         file, check, instead, said = PLANTED[self.name]
         shutil.copytree(self._csrc, folder / "csrc", ignore=shutil.ignore_patterns("build", "fuzz", "tests"))
         replaced(folder / "csrc" / file, check, instead)
-        return Compiled(self.name, folder / "csrc", folder / "programs"), said
+        return Compiled(self.name, self._optimize, folder, folder / "csrc"), said
 
     def _run(self, *command: str) -> str:
         done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, errors="replace")

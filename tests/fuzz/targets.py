@@ -19,7 +19,7 @@ from typing import ClassVar, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "fuzz"
-LIMITS = ("-timeout=60", "-rss_limit_mb=4096", "-print_final_stats=1", "-verbosity=1")
+LIMITS = ("-timeout=60", "-rss_limit_mb=4096", "-len_control=0", "-print_final_stats=1", "-verbosity=1")
 
 
 class Lines(NamedTuple):
@@ -107,11 +107,10 @@ class Target(ABC):
             found = {"input": next(iter(inputs), ""), "said": printed[-6000:]}
         return Run(took, int(executions[-1]) if executions else 0, found)
 
-    def renew_corpus(self, inputs: Path, fresh: Path) -> int:
-        """Let what reaches more join the corpus, of few inputs; how many these are."""
-        kept = self.fewest(inputs, fresh)
-        self.corpus.write_text("".join(f"{content.hex()}\n" for content in sorted(kept, key=lambda one: (len(one), one))))
-        return len(kept)
+    def renew_corpus(self, *folders: Path) -> None:
+        """Make the corpus of what is in folders: few inputs that reach as much."""
+        kept = sorted(self.fewest(*folders), key=lambda content: (len(content), content))
+        self.corpus.write_text("".join(f"{content.hex()}\n" for content in kept))
 
     def unpacked(self, folder: Path) -> Path:
         """The corpus as a folder of files."""

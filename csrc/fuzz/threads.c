@@ -1,4 +1,6 @@
 /* Files of control groups and of the processors' topology with any content, and sections of the pool. */
+#define _GNU_SOURCE
+#include <limits.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,7 +16,21 @@ static void put_bytes(const char *folder, const char *name, const void *content,
     fclose(file);
 }
 
+/* A number that arithmetic may stumble over, or a small one. */
+static long take_integer(input *in) {
+    static const long hostile[] = {0, -1, INT_MAX, LONG_MAX, LONG_MIN, 100000};
+    const size_t code = take(in, 256);
+    return code < 6 ? hostile[code] : (long)code - 5;
+}
+
+/* Two numbers, or any bytes. */
 static void put(const char *folder, const char *name, input *in, size_t most) {
+    if (take(in, 2)) {
+        char text[64];
+        const long first = take_integer(in), second = take_integer(in);
+        put_bytes(folder, name, text, (size_t)snprintf(text, sizeof text, "%ld %ld\n", first, second));
+        return;
+    }
     size_t n = take(in, most + 1);
     if (n > in->left) n = in->left;
     put_bytes(folder, name, in->data, n);
@@ -35,10 +51,11 @@ static void task(void *context, int i, int thread) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static char root[64];
+    static char root[128];
     if (!root[0]) {
-        snprintf(root, sizeof root, "/tmp/trpo-fuzz-%ld", (long)getpid());
-        mkdir(root, 0700);
+        const char *temporary = getenv("TMPDIR");
+        snprintf(root, sizeof root, "%s/trpo-fuzz-XXXXXX", temporary ? temporary : "/tmp");
+        CHECK(mkdtemp(root), "%s", root);
         folder_of(root, "cpu"), folder_of(root, "cpu/a"), folder_of(root, "a"), folder_of(root, "cpu0");
         folder_of(root, "cpu1"), folder_of(root, "cpu0/topology"), folder_of(root, "cpu1/topology");
     }

@@ -71,7 +71,8 @@ def planted(target: Target) -> bool:
         fresh.mkdir()
         run = copy.fuzz(60, folder, fresh, seed=1)
     found = run.found is not None and words in run.found["said"]
-    say(f"{target.name}: without a check: {'found' if found else 'NOT found'} in {run.seconds:.0f} s, {words!r}")
+    said = f"{'found' if found else 'NOT found'} in {run.executions:,} inputs and {run.seconds:.0f} s, {words!r}"
+    say(f"{target.name}: without a check: {said}")
     if run.found and not found:
         say(run.found["said"])
     return found

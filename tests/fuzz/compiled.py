@@ -27,7 +27,7 @@ FILES = {
     "recurrent": ("kernels/recurrent.h",),
 }
 PLANTED = {
-    "vectors": ("kernels/statistics.h", "if (!isfinite(data[i])) return i + 1;", "", "merge_moments found 0"),
+    "vectors": ("kernels/statistics.h", "if (!isfinite(data[i])) return i + 1;", "{}", "merge_moments found 0"),
     "threads": ("threads.c", "if (quota <= 0 || period <= 0) return 0;", "", "division by zero"),
     "policy": (
         "kernels/act.h",

@@ -24,6 +24,7 @@ PLANTED = (
     "progress.py",
     "        rows = [row for row in rows if None not in row.values() and None not in row]",
     "        pass",
+    "TypeError: int() argument must be",
 )
 _NEEDED = ("time/total_timesteps", "time/time_elapsed", "rollout/ep_rew_mean")
 _COLUMNS = (*_NEEDED, "a", "", "time/total_timesteps", "ä", '"', "b,c")

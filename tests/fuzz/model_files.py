@@ -22,9 +22,10 @@ from trpo_fast.model_file import ModelFileError
 
 MODULES = ("model_file.py", "saved_state.py", "saved_policy.py", "state.py", "spaces/descriptions.py")
 PLANTED = (
-    "saved_state.py",
-    '            raise ValueError(f"{name}: {array[~np.isfinite(array)].flat[0]} given; want finite numbers")',
-    "            pass",
+    "model_file.py",
+    "    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:",
+    "    except (TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:",
+    "KeyError",
 )
 _IMAGE = Box(0, 255, (36, 36, 1), np.uint8)
 _SPACES = (

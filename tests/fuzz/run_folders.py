@@ -19,8 +19,8 @@ from trpo_fast.run_models import newest_first, read_latest
 MODULES = ("run_models.py", "cli/run_folder.py")
 PLANTED = (
     "run_models.py",
-    "        except ModelFileError as error:",
-    "        except ZeroDivisionError as error:",
+    "        except ModelFileError as error:\n            if damaged",
+    "        except ZeroDivisionError as error:\n            if damaged",
     "is a folder, not a model file",
 )
 _NAMES = ("model.trpo", "checkpoints/000000000010.trpo", "checkpoints/000000000000.trpo", "checkpoints/best.trpo")

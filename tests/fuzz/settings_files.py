@@ -21,7 +21,7 @@ MODULES = (
     "cli/resuming.py:read_settings",
     "cli/values.py:read_json_object",
 )
-PLANTED = ("algorithm/presets.py", "            if not isinstance(entry[key], kind):", "            if False:", "Error")
+PLANTED = ("algorithm/presets.py", "            if not isinstance(entry[key], kind):", "            if False:", "AttributeError")
 _FIELDS = [entry.name for entry in dataclasses.fields(TRPOConfig)]
 _OLD = ("n_steps", "verbose", "gama", "", "hidden_size")
 _ACTIONS = ("Box(3,)", "Discrete(2)", "x")
@@ -80,7 +80,8 @@ def _json(chosen: Input, path: Path) -> None:
 def _toml(chosen: Input, path: Path) -> None:
     settings = _settings(chosen)
     try:
-        preset = presets.Preset(chosen.choose(("A-v1", "B-v1", 'C"\n', "")), chosen.choose(_ACTIONS), settings, "so")
+        name, actions = chosen.choose(("A-v1", "B-v1", 'C"\n', "")), chosen.choose((*_ACTIONS, 3))
+        preset = presets.Preset(name, actions, settings, chosen.choose(("so", "so", 5)))
         text = presets.rendered(preset, "made")
     except (TypeError, ValueError):
         text = ""

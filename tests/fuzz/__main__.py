@@ -1,9 +1,10 @@
 """Coverage-guided fuzzing; see `make fuzz` and docs/reliability.md.
 
-    python -m tests.fuzz                                 every target: its corpus, the lines that reaches, some new inputs
-    python -m tests.fuzz --target logs --minutes 60      a long run; what reaches more joins the corpus, and what was done
-                                                         and found is added to bench/results/trust/fuzz.json
-    python -m tests.fuzz --planted                       copies of the sources that lack one check: found within a minute
+python -m tests.fuzz                  every target: some new inputs, and the lines that its corpus reaches
+python -m tests.fuzz --target logs --minutes 60
+                                      a long run; what reaches more joins the corpus, and what was done and found
+                                      is added to bench/results/trust/fuzz.json
+python -m tests.fuzz --planted        copies of the sources that lack one check: found within a minute
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def say(*words: object) -> None:
 
 
 def fuzz(target: Target, minutes: float) -> bool:
-    """Some new inputs, or those of so many minutes, and the lines that the corpus reaches; whether nothing was wrong."""
+    """Some new inputs, or those of so many minutes, and the lines that the corpus reaches; whether all was right."""
     target.build()
     folder = BUILD / target.name
     inputs, fresh = target.unpacked(folder / "corpus"), folder / "new"

@@ -72,9 +72,16 @@ class Compiled(Target):
 
     def build(self) -> None:
         where = [f"CSRC={self._csrc}", f"BUILD={self._build}", f"OPTIMIZE={self._optimize}", "CC=clang"]
-        command = ["make", f"-j{os.cpu_count()}", "-C", str(ROOT / "csrc" / "fuzz"), *where, f"{self._build}/{self.name}"]
-        # Not the options of a make that this may run in.
-        environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+        command = [
+            "make",
+            f"-j{os.cpu_count()}",
+            "-C",
+            str(ROOT / "csrc" / "fuzz"),
+            *where,
+            f"{self._build}/{self.name}",
+        ]
+        # Without the options of a make that this may run in.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
         self._build.mkdir(parents=True, exist_ok=True)
         with (self._build / "lock").open("w") as lock:  # targets at once have objects in common
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -91,7 +98,8 @@ class Compiled(Target):
         self._run(program, "-runs=0", str(inputs))
         self._run("llvm-profdata", "merge", "-o", f"{raw}.data", raw)
         told = self._run("llvm-cov", "export", "-summary-only", "-instr-profile", f"{raw}.data", program)
-        sums = {Path(file["filename"]).resolve(): file["summary"]["lines"] for file in json.loads(told)["data"][0]["files"]}
+        files = json.loads(told)["data"][0]["files"]
+        sums = {Path(file["filename"]).resolve(): file["summary"]["lines"] for file in files}
         wanted = [sums[(self._csrc / name).resolve()] for name in FILES[self.name]]
         return Lines(sum(one["covered"] for one in wanted), sum(one["count"] for one in wanted))
 

@@ -1,4 +1,4 @@
-"""Bytes of a fuzzer as choices: the same bytes always mean the same, and the end of them means the first of everything."""
+"""Bytes of a fuzzer as choices: the same bytes always mean the same, their end means the first of everything."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ NAMES = ("logs", "settings_files", "run_folders", "model_files")
 class Interpreted(Target):
     """One of them: a module with `run(data, folder)`, which raises where something is wrong.
 
-    Its MODULES are files of trpo_fast whose lines it is to reach, or of ``file.py:name`` one class or function; its PLANTED
-    are a file, a check in it, what stands there without it, and what is said then.
+    Its MODULES are files of trpo_fast whose lines it is to reach, or of ``file.py:name`` one class or function; its
+    PLANTED are a file, a check in it, what stands there without it, and what is said then.
     """
 
     tool = "Atheris"

@@ -1,4 +1,4 @@
-"""What a killed run, a full disk or an editor leaves of progress.csv and progress.jsonl: read, and repaired by going on."""
+"""What kills, full disks and editors leave of progress.csv and progress.jsonl: read, and repaired by going on."""
 
 from __future__ import annotations
 

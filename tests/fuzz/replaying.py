@@ -14,8 +14,8 @@ from pathlib import Path
 
 # What is instrumented: to instrument all that is imported takes minutes.
 _WATCHED = (
-    *("model_file", "saved_state", "saved_policy", "state", "spaces.descriptions", "run_models", "folder_lock", "progress"),
-    *("settings", "cli.run_folder", "cli.values", "cli.resuming"),
+    *("model_file", "saved_state", "saved_policy", "state", "spaces.descriptions", "run_models", "folder_lock"),
+    *("progress", "settings", "cli.run_folder", "cli.values", "cli.resuming"),
     *("algorithm.presets", "algorithm.config", "algorithm.sinks", "algorithm.checkpoint"),
 )
 

@@ -21,7 +21,12 @@ MODULES = (
     "cli/resuming.py:read_settings",
     "cli/values.py:read_json_object",
 )
-PLANTED = ("algorithm/presets.py", "            if not isinstance(entry[key], kind):", "            if False:", "AttributeError")
+PLANTED = (
+    "algorithm/presets.py",
+    "            if not isinstance(entry[key], kind):",
+    "            if False:",
+    "AttributeError",
+)
 _FIELDS = [entry.name for entry in dataclasses.fields(TRPOConfig)]
 _OLD = ("n_steps", "verbose", "gama", "", "hidden_size")
 _ACTIONS = ("Box(3,)", "Discrete(2)", "x")

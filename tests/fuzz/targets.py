@@ -1,7 +1,7 @@
 """A target of a fuzzer: what makes its inputs, which lines it is to reach, and its corpus, a text of one input a line.
 
-A corpus is one file, not hundreds: a line of hexadecimal digits an input, the shortest first, so that a change is read line
-by line and nothing but what is meant gets into the repository.
+A corpus is one file, not hundreds: a line of hexadecimal digits an input, the shortest first, so that a change is read
+line by line.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def put(folder: Path, contents: Iterable[bytes]) -> None:
 
 
 def cover(reached: Sequence[tuple[bytes, set[object]]]) -> list[bytes]:
-    """Few of the inputs that reach between them all that any reaches: again and again that which adds most, or is shortest."""
+    """Few of the inputs that reach between them all that any reaches: each time what adds most, or is shortest."""
     left, kept = list(reached), []
     known: set[object] = set()
     while left:

@@ -116,7 +116,10 @@ class Compiled(Target):
         return Compiled(self.name, self._optimize, folder, folder / "csrc"), said
 
     def _run(self, *command: str) -> str:
-        done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, errors="replace")
+        # What libFuzzer finds slow it writes into the working folder.
+        done = subprocess.run(
+            command, cwd=self._build, env=self.environment(), capture_output=True, text=True, errors="replace"
+        )
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-6000:]}")
         return done.stdout

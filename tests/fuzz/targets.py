@@ -101,11 +101,12 @@ class Target(ABC):
         took = time.monotonic() - started
         printed = (folder / "log").read_text(errors="replace")
         executions = re.findall(r"stat::number_of_executed_units: *(\d+)", printed)
+        looped = re.findall(r"^Done \d+ runs in (\d+) second", printed, re.MULTILINE)  # without what is imported
         found = None
         if status:
             inputs = [path for path in folder.glob("fault-*") if "slow-unit" not in path.name]
             found = {"input": inputs[0].read_bytes().hex() if inputs else "", "said": printed[-6000:]}
-        return Run(took, int(executions[-1]) if executions else 0, found)
+        return Run(float(looped[-1]) if looped else took, int(executions[-1]) if executions else 0, found)
 
     def renew_corpus(self, *folders: Path) -> None:
         """Make the corpus of what is in folders: few inputs that reach as much."""

@@ -15,6 +15,7 @@ import functools
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,12 +43,14 @@ def fuzz(target: Target, minutes: float) -> bool:
     target.build()
     folder = BUILD / target.name
     inputs, fresh = target.unpacked(folder / "corpus"), folder / "new"
+    if not minutes:
+        shutil.rmtree(fresh, ignore_errors=True)  # what long runs left takes long to read
     fresh.mkdir(exist_ok=True)
     left = 60 * minutes or SHORT
     while True:
         run = target.fuzz(min(left, 60 * SLICE), folder, fresh, inputs, seed=0 if minutes else 1)
         left -= 60 * SLICE
-        said = f"{run.executions:,} new inputs in {run.seconds:.0f} s"
+        said = f"{run.executions:,} inputs in {run.seconds:.0f} s"
         if run.found:
             say(f"{target.name}: {said}; FOUND by {run.found['input']}\n{run.found['said']}")
         elif minutes:

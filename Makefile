@@ -30,8 +30,8 @@ SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) se
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help train test test-long docs bench scaling peer-tests report lint format trust-faults trust-soak asan tsan valgrind aarch64 outside instructions instructions-update wheel \
-	check-wheel clean
+.PHONY: help train test test-long docs bench scaling peer-tests report lint format trust-faults trust-soak fuzz fuzz-planted asan tsan valgrind aarch64 outside instructions instructions-update \
+	wheel check-wheel clean
 
 help:
 	@echo 'make train    train ENV=$(ENV) for STEPS=$(STEPS) and evaluate the result'
@@ -49,6 +49,8 @@ help:
 	@echo 'make tsan     the C tests under the thread sanitizer'
 	@echo 'make trust-faults     what fails, is killed, raises, hangs or returns nonsense while agents learn; FAULTS="--only Ctrl-C"'
 	@echo 'make trust-soak       20,000 updates and set-ups, and what they leave; SOAK="--only actors"'
+	@echo 'make fuzz     inputs made by coverage, from a corpus; MINUTES=60 TARGET=policy for long runs'
+	@echo 'make fuzz-planted     whether fuzzing finds within a minute that a check is missing; TARGET=policy'
 	@echo 'make valgrind aarch64   the C tests under memcheck; cross-compiled, under qemu-user'
 	@echo 'make outside  a program in C++ and a shared library, made with the headers and libtrpo.a'
 	@echo 'make instructions       the hot kernels against committed instruction counts (instructions-update renews them)'
@@ -104,6 +106,14 @@ trust-faults: $(STAMPS)/core $(STAMPS)/extras-test
 
 trust-soak: $(STAMPS)/core $(STAMPS)/extras-test
 	$(BIN)/python -m tests.trust.soak $(SOAK)
+
+# What docs/reliability.md says of fuzzing. TARGET: vectors, threads, policy, critic or recurrent, of csrc; logs, settings_files,
+# run_folders or model_files, of what reads files; all of them without.
+TARGET ?=
+MINUTES ?=
+fuzz fuzz-planted: $(STAMPS)/core $(STAMPS)/extras-test $(STAMPS)/extras-fuzz
+	$(BIN)/python -m tests.fuzz $(if $(TARGET),--target $(TARGET)) \
+		$(if $(filter %-planted,$@),--planted,$(if $(MINUTES),--minutes $(MINUTES)))
 
 asan:
 	$(MAKE) -j $(JOBS) -C csrc/tests

@@ -140,7 +140,9 @@ static int group_cores(const char *folder, int v2) {
         snprintf(path, sizeof path, "%s/cpu.cfs_period_us", folder);
         if (read_integers(path, &period, &unused) < 1) return 0;
     }
-    return quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : 0;
+    if (quota <= 0 || period <= 0) return 0;
+    const long cores = (quota - 1) / period + 1;
+    return cores < TRPO_MAX_THREADS ? (int)cores : TRPO_MAX_THREADS;
 }
 
 /* Whether "cpu" is among comma-separated controllers, whose order differs between systems; spoils them. */

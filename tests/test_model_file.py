@@ -120,6 +120,13 @@ def test_a_zip_file_is_refused_with_who_reads_it(tmp_path):
         model_file.read(tmp_path / "a2c.zip")
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/null")], ids=["pipe", "device"])
+def test_what_is_no_file_is_refused_by_name_and_not_waited_for(path, make):
+    make(path)
+    with pytest.raises(ModelFileError, match=r"model\.trpo is a device, a pipe or a socket, not a model file"):
+        model_file.read(path)
+
+
 @pytest.mark.parametrize("kept", [0, 5, 100, -1])
 def test_truncated_file_is_refused(path, kept):
     model_file.write(path, TENSORS, METADATA)

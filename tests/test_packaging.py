@@ -58,7 +58,7 @@ def test_the_source_distribution_has_every_source(in_sdist, known_to_git):
     wanted = {
         str(path)
         for path in known_to_git
-        if path.parts[0] == "trpo_fast" or (path.parts[0] == "csrc" and path.parts[1] != "tests")
+        if path.parts[0] == "trpo_fast" or (path.parts[0] == "csrc" and path.parts[1] not in ("fuzz", "tests"))
     }
     assert any(name.endswith(".pyx") for name in wanted) and "csrc/threads.c" in wanted
     assert wanted <= in_sdist, sorted(wanted - in_sdist)

@@ -19,6 +19,7 @@ import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
+from trpo_fast._core.library import in_words
 from trpo_fast.settings import UnavailableError
 
 FORMAT_VERSION = 1
@@ -39,7 +40,9 @@ def checked_path(name: str, value: Any) -> Path:
     ValueError for an empty one, which would mean the working folder.
     """
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
-        raise TypeError(f"{name}: {value!r} given; want a path, a str or an os.PathLike")
+        raise TypeError(f"{name}: {in_words(value)} given; want a path, a str or an os.PathLike")
+    if "\0" in os.fspath(value):
+        raise ValueError(f"{name}: {in_words(value)} given; want a path, which no null byte is in")
     if not os.fspath(value):
         raise ValueError(f"{name}: '' given; want a path, . for the working folder")
     return Path(value)
@@ -216,6 +219,8 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Any]]:
         raise FileNotFoundError(f"no model file at {source}")
     if source.is_dir():
         raise ModelFileError(f"{source} is a folder, not a model file")
+    if not source.is_file():  # a pipe would be waited for
+        raise ModelFileError(f"{source} is a device, a pipe or a socket, not a model file")
     try:
         with safetensors.safe_open(source, framework="numpy") as file:
             yield source, file

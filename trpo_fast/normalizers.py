@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from trpo_fast._core.library import as_double, in_words
 from trpo_fast._core.rollout import discounted_returns, merge_moments
+from trpo_fast.solvers.validation import require_count
 
 _MOST_COLUMNS = 2**48  # beyond what any memory has
 
@@ -25,16 +26,11 @@ def _check_positive(name: str, value: float, *, finite: bool) -> float:
     return number
 
 
-def _check_size(name: str, value: int) -> int:
-    if not 1 <= value <= _MOST_COLUMNS:
-        raise ValueError(f"{name}: {in_words(value)} given; want {'at least 1' if value < 1 else 'at most 2**48'}")
-    return value
-
-
 class _Moments:
-    """Mean and sum of squared deviations of rows of `size` items; float64, updated in place."""
+    """Mean and sum of squared deviations of rows of `size` items, `of` what; float64, updated in place."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, of: str) -> None:
+        self.of = of
         self.mean = np.zeros(size)
         self.m2 = np.zeros(size)
         self.count = 0.0
@@ -44,7 +40,8 @@ class _Moments:
             mean, m2 = self.mean.copy(), self.m2.copy()
             count = merge_moments(rows, mean, m2, self.count)
             if not np.isfinite(m2).all():
-                raise OverflowError(f"the squares of numbers up to {np.abs(rows).max():g} are infinite in float64")
+                largest = f"numbers up to {np.abs(rows).max():g}"
+                raise OverflowError(f"{self.of}: {largest} given; want such that their squares are finite in float64")
             self.count, self.mean[...], self.m2[...] = count, mean, m2
 
     def inverse_std(self, epsilon: float) -> NDArray[np.float64]:
@@ -109,14 +106,14 @@ class ObservationNormalizer:
         columns: NDArray[np.bool_] | None = None,
         unclipped: NDArray[np.bool_] | None = None,
     ) -> None:
-        _check_size("size", size)
+        require_count("size", size, low=1, most=_MOST_COLUMNS)
         if columns is not None and (np.shape(columns) != (size,) or np.asarray(columns).dtype != np.bool_):
             raise ValueError(f"columns: {columns!r} given; want bools of shape ({size},)")
         self.clip: Any = _check_positive("clip", clip, finite=False)
         if unclipped is not None and unclipped.any():
             self.clip = np.where(unclipped, np.inf, self.clip)
         self.epsilon = _check_positive("epsilon", epsilon, finite=True)
-        self._moments = _Moments(size)
+        self._moments = _Moments(size, "observations")
         self.mean = self._moments.mean
         self.scale = np.ones(size)
         self._untouched = None if columns is None or np.all(columns) else ~np.asarray(columns)
@@ -179,14 +176,14 @@ class RewardScaler:
     """
 
     def __init__(self, num_envs: int, gamma: float, clip: float = 10.0, epsilon: float = 1e-8) -> None:
-        self._num_envs = _check_size("num_envs", num_envs)
-        if not 0 <= gamma <= 1:
+        self._num_envs = require_count("num_envs", num_envs, low=1, most=_MOST_COLUMNS)
+        self.gamma = as_double(gamma, "gamma")
+        if not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma: {in_words(gamma)} given; want a number in [0, 1]")
-        self.gamma = float(gamma)
         self.clip = _check_positive("clip", clip, finite=False)
         self.epsilon = _check_positive("epsilon", epsilon, finite=True)
         self.scale = 1.0
-        self._moments = _Moments(1)
+        self._moments = _Moments(1, "rewards")
         # None: zeros. A file may well say a number of environments that no memory has room for.
         self._carry: NDArray[np.float64] | None = None
 

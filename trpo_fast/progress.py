@@ -34,7 +34,8 @@ def read_progress(path: str | os.PathLike[str]) -> list[dict[str, str]]:
         missing = [name for name in _NEEDED if name not in reader.fieldnames] if reader.fieldnames else []
         if missing:
             raise ValueError(f"no column {', '.join(missing)}")
-        rows = [row for row in rows if None not in row.values()]  # as earlier versions left a row on a full disk
+        # As earlier versions left a row on a full disk: with fewer cells, or with those of the next one, too.
+        rows = [row for row in rows if None not in row.values() and None not in row]
         for row in rows:
             int(row["time/total_timesteps"])
             for name in _NEEDED[1:]:

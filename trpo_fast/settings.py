@@ -171,7 +171,7 @@ def document(kind: type[Any]) -> None:
 
 def names_near(name: str, known: Collection[str], otherwise: str) -> str:
     """Names of `known` that `name` may have been meant to be; all of them, after `otherwise`, where none is near."""
-    near = difflib.get_close_matches(name, known, n=3)
+    near = difflib.get_close_matches(str(name), known, n=3)
     return f"did you mean {' or '.join(near)}?" if near else f"{otherwise} {', '.join(known)}"
 
 

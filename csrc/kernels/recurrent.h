@@ -38,7 +38,7 @@ typedef struct {
     const REAL *packed;
     const uint8_t *starts; /* or NULL */
     const REAL *inputs;    /* of the forward pass; tangents of the inputs; cotangents of h */
-    const REAL *recurrent; /* tangents of u that the weights' own bring, or NULL */
+    const REAL *recurrent; /* tangents of u that the weights' own bring */
     const REAL *first;     /* states before the first step */
     REAL *kept;            /* or NULL */
     REAL *out;             /* states; tangents of h; cotangents of the inputs */

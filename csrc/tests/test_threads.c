@@ -255,6 +255,9 @@ static void control_groups_limit_the_cores(void) {
     CHECK(trpo_cgroup_cores(member, root) == 0, "max");
     write_file(root, "cpu.max", "650000 100000\n");
     CHECK(trpo_cgroup_cores(member, root) == 7, "the root's, rounded up");
+    write_file(root, "cpu.max", "9223372036854775807 2\n");
+    CHECK(trpo_cgroup_cores(member, root) == TRPO_MAX_THREADS, "more than fits");
+    write_file(root, "cpu.max", "650000 100000\n");
     write_file(inner, "cpu.max", "150000 100000\n");
     CHECK(trpo_cgroup_cores(member, root) == 2, "the least of those above");
     write_file(root, "member", "garbage\n9:memory:/outer\n4:cpu,cpuacct:/host/path\n");

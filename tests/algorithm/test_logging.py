@@ -15,7 +15,7 @@ from tests.algorithm.images import OwnPolicy
 from trpo_fast.algorithm import logging, sinks
 from trpo_fast.algorithm.logging import COLUMNS, RunLogger
 from trpo_fast.algorithm.trpo import TRPO
-from trpo_fast.progress import read_progress
+from trpo_fast.progress import as_columns, read_progress
 
 STEPS = 3 * 64
 SB3_NAMES = {
@@ -160,6 +160,13 @@ def test_a_log_that_was_cut_at_any_byte_is_repaired_without_losing_or_doubling_a
     agent.learn(STEPS, callback=RunLogger(tmp_path, tensorboard=False), reset_num_timesteps=False)
     rows = read_progress(path)
     assert [int(row["time/total_timesteps"]) for row in rows] == [STEPS, 2 * STEPS, 3 * STEPS]
+
+
+def test_a_row_that_another_went_on_in_is_left_out(tmp_path):
+    names = ("time/total_timesteps", "time/time_elapsed", "rollout/ep_rew_mean")
+    (tmp_path / "progress.csv").write_text(f"{','.join(names)}\n8,1,2\n16,1,24,1,2\n32,1,2\n")
+    rows = read_progress(tmp_path / "progress.csv")
+    assert as_columns(rows)[names[0]].tolist() == [8, 32]
 
 
 def test_rows_that_find_the_disk_full_wait_and_are_written_once_there_is_room(make_agent, tmp_path):

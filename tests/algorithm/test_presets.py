@@ -143,6 +143,7 @@ def test_a_written_preset_is_read_as_it_was_and_an_agent_takes_it(tmp_path):
     [
         ("no toml", "preset: .*p.toml: .*line 1"),
         ("", "p.toml is empty; want a table of actions"),
+        pytest.param("a = " + "[" * 100_000, "p.toml: nested too deeply", id="nested"),
         ("a = 1", "p.toml: a: 1 given; want a table of actions, settings, evidence"),
         ("[a]\nactions='x'\nsettings={}", r"p.toml: a: \['actions', 'settings'\] given; want a table"),
         ("[a]\nactions='x'\nsettings=1\nevidence=''", "a: settings: 1 given; want a dict"),

@@ -59,6 +59,14 @@ def test_lines_beyond_the_agent_and_halves_are_dropped_when_the_run_goes_on(make
     assert "train/value_loss" in lines(tmp_path)[-1]
 
 
+def test_a_line_that_is_nested_without_end_is_none(tmp_path):
+    (tmp_path / "progress.jsonl").write_text("[" * 100_000 + '\n{"time/total_timesteps": 8}\n')
+    sink = sinks.JsonLinesSink()
+    sink.begin(tmp_path, [{"time/total_timesteps": "8"}], {}, 8)
+    sink.close()
+    assert (tmp_path / "progress.jsonl").read_text() == '{"time/total_timesteps": 8}\n'
+
+
 def test_a_new_column_that_finds_the_disk_full_waits_with_all_rows(make_agent, tmp_path, monkeypatch):
     write, full = sinks.replace_file, []
 

@@ -36,11 +36,13 @@ cdef int make_layout(
     if distribution != "product" and distribution not in distributions:
         raise ValueError(f"distribution: {distribution!r} given; want one of {', '.join(distributions)}, product")
     if not 1 <= outputs <= TRPO_MAX_OUTPUTS:
-        raise ValueError(f"outputs: {outputs} given; want 1 to {TRPO_MAX_OUTPUTS}")
+        raise ValueError(f"outputs: {in_words(outputs)} given; want 1 to {TRPO_MAX_OUTPUTS}")
     if (nvec is None) != (distribution != "multicategorical"):
-        raise ValueError(f"nvec: {nvec!r} for {distribution!r} given; want one for 'multicategorical', None for others")
+        given = f"{in_words(nvec)} for {distribution!r}"
+        raise ValueError(f"nvec: {given} given; want one for 'multicategorical', None for others")
     if (parts is None) != (distribution != "product"):
-        raise ValueError(f"parts: {parts!r} for {distribution!r} given; want them for 'product', None for others")
+        given = f"{in_words(parts)} for {distribution!r}"
+        raise ValueError(f"parts: {given} given; want them for 'product', None for others")
     cdef list every = [(distribution, outputs, nvec)] if parts is None else [tuple(part) for part in parts]
     for part in every:
         if len(part) != 3 or not hasattr(part[1], "__index__"):

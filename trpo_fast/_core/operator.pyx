@@ -93,7 +93,11 @@ cdef class Operator:
 
 
 cdef object as_real(object array, str name, object dtype):
-    array = np.asarray(array)
+    try:
+        array = np.asarray(array)
+    except (RuntimeError, TypeError, ValueError) as error:  # a tensor with a graph; rows of different lengths
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{name}: {type(array).__name__} given; want an array of real numbers: {error}") from error
     if array.dtype != dtype and not np.can_cast(array.dtype, dtype, "same_kind"):
         raise TypeError(f"{name}: {array.dtype} given; want real numbers")
     return array.astype(dtype, copy=False)

@@ -116,7 +116,7 @@ cdef class KroneckerPreconditioner(Operator):
         cdef double shift = checked_damping(damping)
         check_integer(size, "size")
         n = counter_of(size, "size", PTRDIFF_MAX)
-        if not isinstance(blocks, Iterable):
+        if not isinstance(blocks, Iterable) or (hasattr(blocks, "__array__") and not np.ndim(blocks)):
             raise TypeError(f"blocks: {type(blocks).__name__} given; want a sequence of (A, G, weight, bias)")
         blocks = list(blocks)
         if len(blocks) > TRPO_MAX_LAYERS:

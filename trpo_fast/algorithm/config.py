@@ -455,8 +455,12 @@ class TRPOConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TRPOConfig:
         """The config of a mapping as read from JSON; fields that are missing keep their defaults."""
+        if not isinstance(values, Mapping):
+            raise TypeError(f"values: {type(values).__name__} given; want a mapping of fields")
         check_field_names(values)
-        fields: dict[str, Any] = {name: math.inf if value == "inf" else value for name, value in values.items()}
+        fields: dict[str, Any] = {
+            name: math.inf if isinstance(value, str) and value == "inf" else value for name, value in values.items()
+        }
         return cls(**fields)
 
     @classmethod

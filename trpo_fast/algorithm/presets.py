@@ -55,7 +55,9 @@ def read_presets(path: str | Path) -> Mapping[str, Preset]:
     """
     try:
         found = _parsed(Path(path).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError, TypeError) as error:
+    except RecursionError as error:
+        raise ValueError(f"preset: {path}: nested too deeply") from error
+    except (ValueError, TypeError) as error:  # of TOML and of UTF-8 are ValueErrors
         raise ValueError(f"preset: {path}: {error}") from error
     if not found:
         raise ValueError(f"preset: {path} is empty; want a table of actions, settings and evidence for an environment")

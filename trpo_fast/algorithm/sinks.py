@@ -202,7 +202,7 @@ def _object(line: bytes) -> dict[str, Any] | None:
     """A line of the file; None where it is none, as a kill or a power cut leaves it."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and isinstance(row.get("time/total_timesteps"), int) else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,9 +114,17 @@ class TorchActor:
         FloatingPointError
             Naming the row where an observation, as it is or as the policy's dtype, the action or its log-probability is
             not finite.
-        ValueError
-            Masks that do not fit the policy's distribution, or forbid everything in a component.
+        TypeError, ValueError
+            Masks that do not fit the policy's distribution, or forbid everything in a component; an array that cannot
+            be written, or shares memory with another.
         """
+        written = {"normalized": normalized, "actions": actions, "log_probs": log_probs, "env_actions": env_actions}
+        _check_written(written, {"observations": observations, "action_masks": action_masks})
+        if not isinstance(observations, np.ndarray) or observations.dtype.kind not in "fu" or observations.ndim != 2:
+            what = f"{observations.dtype} {observations.shape}" if isinstance(observations, np.ndarray) else "no array"
+            raise TypeError(f"observations: {what} given; want floats of shape (E, D)")
+        if normalized.shape != observations.shape:
+            raise ValueError(f"normalized: shape {normalized.shape} given; want {observations.shape}")
         _check_rows("observation", observations, first_row)
         with np.errstate(over="ignore"):  # a float64 observation may be too large for a float32 policy
             if self._mean is None or self._scale is None:
@@ -127,7 +135,7 @@ class TorchActor:
         _check_rows("observation", normalized, first_row)
         with torch.no_grad():
             # A copy, since a policy may keep what it is given.
-            distribution = self._distribution(torch.tensor(normalized, device=self._device))
+            distribution = self._distribution(torch.tensor(np.ascontiguousarray(normalized), device=self._device))
             if action_masks is not None:
                 distribution = with_masks(distribution, torch.from_numpy(action_masks).to(self._device))
             chosen = self._choose(distribution, step, deterministic, first_row)
@@ -238,6 +246,25 @@ class TorchActor:
             return
         log_probs = np.empty(len(parameters), self._dtype)
         sample(name, parameters, log_std, step, out, log_probs, **more)
+
+
+def _check_written(written: Mapping[str, NDArray[Any]], read: Mapping[str, NDArray[Any] | None]) -> None:
+    """TypeError or ValueError where one is no array that can be written, or shares memory with any other."""
+    others = {name: array for name, array in read.items() if array is not None}
+    for name, array in (*others.items(), *written.items()):
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name}: {type(array).__name__} given; want an ndarray")
+    for name, array in written.items():
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"{name}: {array.dtype} given; want numbers of the policy's dtype, or int64")
+        if array.shape[:1] != written["normalized"].shape[:1]:
+            raise ValueError(f"{name}: shape {array.shape} given; want as many rows as normalized has")
+        if not array.flags.writeable:
+            raise ValueError(f"{name}: a read-only array given; want one that can be written")
+        for other, its in others.items():
+            if np.may_share_memory(array, its):
+                raise ValueError(f"{name}: shares memory with {other}; want memory of its own")
+        others[name] = array
 
 
 def _discrete(distribution: Distribution) -> tuple[Tensor, tuple[int, ...] | None] | None:

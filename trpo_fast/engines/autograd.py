@@ -21,6 +21,7 @@ from trpo_fast.policies.flat import flat_parameters
 from trpo_fast.policies.functional import call_with
 from trpo_fast.policies.mlp import MLPPolicy
 from trpo_fast.policies.recurrent import RecurrentPolicy, is_recurrent
+from trpo_fast.solvers.validation import require_items
 
 from .actor import TorchActor
 from .base import PolicyEngine
@@ -99,7 +100,11 @@ class AutogradEngine(PolicyEngine):
         self.recurrent = is_recurrent(policy)
         self.linearization = linearization
         self.verified_linearization: str | None = None  # what "auto" came to, once a product has been checked
-        self._observation_shape = None if observation_shape is None else tuple(observation_shape)
+        self._observation_shape: tuple[int, ...] | None = None
+        if observation_shape is not None:
+            self._observation_shape = tuple(
+                require_items("observation_shape", observation_shape, "a sequence of sizes")
+            )
         self._bound: _Bound | None = None
 
     @_recording
@@ -491,9 +496,14 @@ def _part(tensor: Tensor, rows: Tensor | slice | None) -> Tensor:
 
 
 def _checked_rows(rows: Any, count: int) -> Tensor:
-    array = np.asarray(rows)
+    try:
+        array = np.asarray(rows)
+    except ValueError as error:  # of different lengths
+        raise ValueError(f"rows: {type(rows).__name__} given; want (S,) of int64: {error}") from error
     if array.dtype != np.int64 or array.ndim != 1 or not len(array):
         raise ValueError(f"rows: shape {array.shape} of {array.dtype} given; want (S,) of int64, S >= 1")
+    if len(array) > count:
+        raise ValueError(f"rows: {len(array)} given; want increasing row numbers from 0 to {count - 1}")
     if array[0] < 0 or array[-1] >= count or (np.diff(array) <= 0).any():
         index = int(np.argmax((array < 0) | (array >= count) | (np.diff(array, prepend=-1) <= 0)))
         raise ValueError(f"rows: item {index} is {array[index]}; want increasing row numbers from 0 to {count - 1}")

@@ -23,6 +23,8 @@ from torch.distributions import (
 )
 from torch.distributions.kl import register_kl
 
+from trpo_fast.solvers.validation import require_items
+
 from .families import FAMILIES, Family
 from .families import base_of as base_of
 
@@ -153,7 +155,8 @@ class Product(Distribution):
     arg_constraints = {}  # noqa: RUF012  (torch's own name and kind; the parts check their arguments)
 
     def __init__(self, parts: Sequence[Distribution]) -> None:
-        flat = ([*part.parts] if type(part) is Product else [part] for part in parts)
+        several = require_items("parts", parts, "a sequence of torch distributions")
+        flat = ([*part.parts] if type(part) is Product else [part] for part in several)
         self.parts: tuple[Distribution, ...] = tuple(itertools.chain.from_iterable(flat))
         for part in self.parts:
             if not isinstance(part, Distribution):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -136,8 +135,8 @@ def checked_dtype(dtype: torch.dtype | str) -> torch.dtype:
 def initial_log_std(size: int, value: float, dtype: torch.dtype) -> nn.Parameter:
     """`size` log standard deviations of `value`; ValueError where it is not finite."""
     number = as_double(value, "log_std_init")
-    if not math.isfinite(number):
-        raise ValueError(f"log_std_init: {value} given; want a finite number")
+    if not abs(number) <= torch.finfo(dtype).max:
+        raise ValueError(f"log_std_init: {value} given; want a finite number of {dtype}")
     return nn.Parameter(torch.full((size,), number, dtype=dtype))
 
 

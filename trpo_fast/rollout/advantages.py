@@ -86,7 +86,10 @@ class AdvantageInputs:
         def used(name: str, other: NDArray[Any] | None, own: NDArray[Any]) -> NDArray[Any]:
             if other is None:
                 return own
-            array = np.asarray(as_numpy(other, name))
+            try:
+                array = np.asarray(as_numpy(other, name))
+            except ValueError as error:  # rows of different lengths
+                raise ValueError(f"{name}: {type(other).__name__} given; want an array {own.shape}: {error}") from error
             if array.dtype.kind not in "fiub":
                 raise TypeError(f"{name}: {array.dtype} given; want real numbers")
             return np.ascontiguousarray(array, own.dtype)

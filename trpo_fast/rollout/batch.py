@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from trpo_fast.solvers.arrays import as_numpy, is_tensor
+from trpo_fast.solvers.validation import require_count, require_items
+
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
@@ -138,12 +141,14 @@ class Batch:
                 f"samples, state {sequences.state.shape} given; want {size} rows, samples among them"
             )
 
-        self.part_starts = tuple(map(int, part_starts))
+        rows_of_parts = require_items("part_starts", part_starts, "a sequence of rows")
+        self.part_starts = tuple(require_count("part_starts", row, low=0) for row in rows_of_parts)
         if self.part_starts[:1] != (0,) or any(a > b for a, b in pairwise((*self.part_starts, size))):
             raise ValueError(f"part_starts: {self.part_starts} given; want rows from 0 to {size}, not falling")
 
     def part(self, index: int) -> Batch | None:
         """The rows of one part, without a copy; None where it has none."""
+        require_count("index", index, low=0, most=len(self.part_starts) - 1)
         rows = slice(self.part_starts[index], (*self.part_starts, len(self))[index + 1])
         if rows.start == rows.stop:
             return None
@@ -163,11 +168,12 @@ _KINDS = {"f": "floating", "fB": "floating or uint8", "fiu": "floating or intege
 
 
 def _array(name: str, value: Any, kinds: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
-    if hasattr(value, "detach"):  # a torch tensor; torch itself is not needed here
-        if value.device.type != "cpu":
-            raise ValueError(f"{name}: a tensor on {value.device} given; want one on the CPU")
-        value = value.detach().numpy()
-    array = np.ascontiguousarray(value)
+    if is_tensor(value) and value.device.type != "cpu":
+        raise ValueError(f"{name}: a tensor on {value.device} given; want one on the CPU")
+    try:
+        array = np.ascontiguousarray(as_numpy(value, name))
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name}: {type(value).__name__} given; want an array: {error}") from error
     if "B" in kinds and array.dtype == np.uint8:
         return array
     if array.dtype.kind not in kinds:

@@ -45,7 +45,7 @@ def as_operator(
             raise ValueError(f"{name}: shape {matrix.shape} given; want a square matrix")
         if not np.can_cast(matrix.dtype, dtype, "same_kind"):
             raise TypeError(f"{name}: a matrix of {matrix.dtype} given; want real numbers")
-        operator = DenseOperator(np.ascontiguousarray(matrix, dtype=dtype))
+        operator = DenseOperator(np.require(matrix, dtype, ["C", "A"]))  # a file's memory may begin at any byte
     elif hasattr(A, "shape") and (hasattr(A, "matvec") or hasattr(A, "__matmul__")):
         # The LinearOperators and sparse arrays of scipy, torch and others, without importing them
         if tuple(A.shape) != (size, size):
@@ -149,7 +149,7 @@ def conjugate_gradient(
     make = maker(b, "b")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: {type(callback).__name__} given; want a callable")
-    rhs = np.ascontiguousarray(rhs)
+    rhs = np.require(rhs, requirements=["C", "A"])
     operator = as_operator(A, rhs.size, rhs.dtype, "A", make)
     inverse = None
     if preconditioner is not None:

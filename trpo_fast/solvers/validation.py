@@ -54,6 +54,14 @@ def require_bool(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def require_items(name: str, value: Any, want: str) -> list[Any]:
+    """The items of `value`, or a TypeError that names it and says what is wanted; a 0-d array has none."""
+    try:
+        return list(value)
+    except TypeError as error:
+        raise TypeError(f"{name}: {type(value).__name__} given; want {want}") from error
+
+
 def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """`value` if it is one of `choices`, or an error that names it."""
     if value not in choices:

@@ -203,7 +203,7 @@ def from_json(description: Mapping[str, Any], most: int | None = None) -> Space:
         if most is not None and items > most:
             raise ValueError(f"{items:,} numbers given; want at most {most:,}, with networks of this size")
         return _read(description)
-    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
         # Of a description that is nested without end, as damage may be, no text can be made.
         given = type(description).__name__ if isinstance(error, RecursionError) else description
         raise ValueError(f"damaged description of a space, {error!r}: {given}") from error

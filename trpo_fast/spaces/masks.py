@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._core.library import in_words
 from .actions import action_layout
 from .descriptions import Box, Dict, Leaf, MultiBinary, Space, Tuple, leaves, named_leaves
 
@@ -106,9 +107,10 @@ class MaskFormat:
         if not self.size:
             raise ValueError(f"action_masks: given for {self._space}; want None, masks are for discrete actions")
         masks = [action_masks] if single else self.apart(action_masks, count)
-        if not hasattr(masks, "__len__") or len(masks) != count:
-            given = f"{len(masks)} masks" if hasattr(masks, "__len__") else repr(masks)
-            raise ValueError(f"action_masks: {given} given; want one for each of {count} observations")
+        given = _length(masks)
+        if given != count:
+            what = in_words(masks) if given is None else f"{given} masks"
+            raise ValueError(f"action_masks: {what} given; want one for each of {count} observations")
         return self.rows(masks, name="observation")
 
     def rows(
@@ -192,11 +194,11 @@ class MaskFormat:
         """`masks` in one go where they make up one array of the usual form."""
         try:
             array = self._joined(masks) if all(type(mask) is tuple for mask in masks) else np.asarray(masks)
-        except (TypeError, ValueError):  # of different lengths, or no masks at all
+        except (NotImplementedError, TypeError, ValueError):  # of different lengths, or no masks at all
             return None
         if array.dtype.kind not in "biuf" or not len(array):
             return None
-        if array.size == len(array) * self._binaries and array.dtype.kind != "b":
+        if self._binaries and array.size == len(array) * self._binaries and array.dtype.kind != "b":
             array = array.reshape(len(array), -1)
             return _pairs(array) if ((array >= 0) & (array <= 2)).all() else None
         # A tuple of arrays of one size is an axis more here; components of several sizes would be mistaken for it.
@@ -220,7 +222,7 @@ class MaskFormat:
             return self._row_of_parts(mask, name)
         arrays = list(_arrays(mask))
         if any(array.dtype.kind not in "biuf" for array in arrays):
-            raise ValueError(f"action mask of {name}: {mask!r} given; want {self._wanted()}")
+            raise ValueError(f"action mask of {name}: {in_words(mask)} given; want {self._wanted()}")
         sizes = [array.size for array in arrays]
         row = np.concatenate([array.ravel() for array in arrays])
         if self._binaries and len(row) == self._binaries and row.dtype.kind != "b":
@@ -303,3 +305,11 @@ def _arrays(mask: Any) -> Iterator[NDArray[Any]]:
             yield from _arrays(part)
     else:
         yield np.asarray(mask)
+
+
+def _length(masks: Any) -> int | None:
+    """None of what has none, a 0-d array among it."""
+    try:
+        return len(masks)
+    except TypeError:
+        return None

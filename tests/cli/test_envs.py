@@ -47,8 +47,9 @@ def test_the_list_is_kept_until_a_package_changes(command, monkeypatch, tmp_path
     assert "New-v0" not in command("envs", "--quiet").out
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert command("envs", "--quiet").out == "New-v0\n"
-    (tmp_path / "trpo-fast/environments.json").write_text("damaged")
-    assert command("envs", "--quiet").out == "New-v0\n"
+    for damaged in ("damaged", "[" * 100_000):
+        (tmp_path / "trpo-fast/environments.json").write_text(damaged)
+        assert command("envs", "--quiet").out == "New-v0\n"
     monkeypatch.setattr(envs, "_asked", lambda request: iter([{"id": "Newer-v0", "missing": None, "newer": None}]))
     assert command("envs", "--quiet").out == "New-v0\n"
     assert command("envs", "--quiet", "--refresh").out == "Newer-v0\n"

@@ -83,7 +83,7 @@ def _all(arguments: argparse.Namespace) -> list[Found]:
         return list(_asked({"imports": arguments.imports}))
     path, key = _kept_at(), _key()
     if not arguments.refresh:
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             kept = json.loads(path.read_text(encoding="utf-8"))
             if kept["key"] == key:
                 return [{name: one[name] for name in _KEPT if name in one} for one in kept["found"]]

@@ -60,8 +60,10 @@ def build(kind):
         shutil.copyfile(ROOT / "csrc" / "tests" / path, own / Path(path).name)
     flags = f"-g1 -fno-omit-frame-pointer -fsanitize={kind} -fno-sanitize-recover=all"
     subprocess.run(
-        [sys.executable, "setup.py", "--quiet", "build", f"--build-temp={folder / 'temp'}"]
-        + [f"--build-lib={folder / 'lib'}"],
+        [
+            *(sys.executable, "setup.py", "--quiet", "build"),
+            *(f"--build-temp={folder / 'temp'}", f"--build-lib={folder / 'lib'}"),
+        ],
         cwd=ROOT,
         check=True,
         env={

@@ -59,10 +59,10 @@ def target_of(command):
     if listed.returncode != 0:
         raise SystemExit(f"{' '.join(command)} does not compile for one of trpo_fast's machines:\n{listed.stderr}")
     glibc, *tables = listed.stdout.split("TABLE ")
-    target = Target("GLIBC" in glibc, {}, [])
+    target, unwanted = Target("GLIBC" in glibc, {}, []), os.environ.get("TRPO_FAST_LEAVE_OUT", "").split()
     for table in tables:
         suffix, _, *flags = table.replace('"-m" "', '"-m').replace('"', "").split()
-        if knows(command, flags):
+        if suffix not in unwanted and knows(command, flags):
             target.tables[suffix] = flags
         else:
             target.left_out.append(suffix)
@@ -139,7 +139,9 @@ class BuildLibraries(build_clib):
         command = command_of(self.compiler)
         target = target_of(command)
         for suffix in target.left_out:
-            self.warn(f"{command[0]} has no flags for csrc/isa/{suffix}.c, which is left out")
+            self.warn(
+                f"csrc/isa/{suffix}.c is left out: {command[0]} has no flags for it, or TRPO_FAST_LEAVE_OUT says so"
+            )
         made = static_libraries(target)
         for name, _ in made:  # an archive that is added to keeps the objects of sources that have left it
             (Path(self.build_clib) / self.compiler.library_filename(name)).unlink(missing_ok=True)

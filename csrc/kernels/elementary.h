@@ -95,15 +95,16 @@ INLINE vreal F(absolute)(vreal x) { return (vreal)((vint)x & ~SIGN_BIT); }
 
 INLINE vreal F(positive_part)(vreal x) { return F(select)(x < 0, (vreal){0}, x); } /* NaN passes */
 
-/* x rounded to an integer, |x| < 2^(MANTISSA_BITS - 1); the same in *n. */
-INLINE vreal F(rounded)(vreal x, vint *n) {
+/* x rounded to an integer, |x| < 2^(MANTISSA_BITS - 1); the same in *n, unsigned as all arithmetic with bits, since what comes of
+ * a NaN's overflows. */
+INLINE vreal F(rounded)(vreal x, vuint *n) {
     const vreal shifted = x + F(splat)(MAGIC);
-    *n = (vint)shifted - (vint)F(splat)(MAGIC);
+    *n = (vuint)shifted - (vuint)F(splat)(MAGIC);
     return shifted - F(splat)(MAGIC);
 }
 
 /* 2^n where that is a normal number; 0 for n = -EXPONENT_BIAS. */
-INLINE vreal F(power_of_two)(vint n) { return (vreal)((n + EXPONENT_BIAS) << MANTISSA_BITS); }
+INLINE vreal F(power_of_two)(vuint n) { return (vreal)((n + EXPONENT_BIAS) << MANTISSA_BITS); }
 
 /* (exp(r) - 1 - r) / r^2 by its Taylor series. */
 INLINE vreal F(exp_series)(vreal r) {
@@ -116,7 +117,7 @@ INLINE vreal F(exp_series)(vreal r) {
 /* x = n ln 2 + r, |r| <= ln(2)/2; returns p = expm1(r) by its Taylor series, whose remainder is below a quarter of an ulp.
  * ln 2 is split in two so that n * LN2_HIGH is exact; with `exact`, what r lost to rounding is made good, which shows where
  * 2^n (1 + p) - 1 cancels. EXP_LOWEST <= x <= EXP_HIGHEST; a NaN comes out as NaN in p. */
-INLINE vreal F(exp_parts)(vreal x, int exact, vint *n) {
+INLINE vreal F(exp_parts)(vreal x, int exact, vuint *n) {
     const vreal whole = F(rounded)(x * F(splat)((REAL)1.44269504088896340736), n);
     const vreal high = x - whole * F(splat)(LN2_HIGH), r = high - whole * F(splat)(LN2_LOW);
     const vreal sum = F(exp_series)(r);
@@ -125,28 +126,28 @@ INLINE vreal F(exp_parts)(vreal x, int exact, vint *n) {
 }
 
 /* 2^n (1 + p), with 2^n in two factors: one of them may be no normal number. */
-INLINE vreal F(exp_product)(vreal p, vint n) {
-    const vint half = (vint)((vuint)(n + 2 * EXPONENT_BIAS) >> 1) - EXPONENT_BIAS; /* AVX2 has no signed 64-bit shift */
+INLINE vreal F(exp_product)(vreal p, vuint n) {
+    const vuint half = ((n + 2 * EXPONENT_BIAS) >> 1) - EXPONENT_BIAS;
     const vreal scale = F(power_of_two)(half);
     return (scale * p + scale) * F(power_of_two)(n - half);
 }
 
 INLINE vreal F(vexp)(vreal x) {
-    vint n;
+    vuint n;
     const vreal p = F(exp_parts)(F(clamp)(x, EXP_LOWEST, EXP_HIGHEST), 0, &n);
     return F(exp_product)(p, n);
 }
 
 /* expm1 for |x| <= 2 TANH_LIMIT, but for the sign of zero. */
 INLINE vreal F(bounded_expm1)(vreal x) {
-    vint n;
+    vuint n;
     const vreal p = F(exp_parts)(x, 0, &n), scale = F(power_of_two)(n);
     return scale * p + (scale - F(splat)(1));
 }
 
 /* Twice 2^(n - 1) (1 + p) - 1/2: 2^n may overflow where expm1 does not. */
 INLINE vreal F(vexpm1)(vreal x) {
-    vint n;
+    vuint n;
     const vreal p = F(exp_parts)(F(clamp)(x, -2 * TANH_LIMIT, EXP_HIGHEST), 1, &n);
     const vreal half_scale = F(power_of_two)(n - 1), half = half_scale * p + (half_scale - F(splat)((REAL)0.5));
     return F(select)(F(absolute)(x) < EPSILON / 4, x, half + half);
@@ -155,13 +156,13 @@ INLINE vreal F(vexpm1)(vreal x) {
 /* log(u) + c, c small against 1 (or u not positive and finite): u = 2^k (1 + f), sqrt(1/2) <= 1 + f < sqrt(2), and with
  * s = f / (2 + f): log(1 + f) = 2 atanh(s) = f - s (f - R), R = 2 s^2 / 3 + 2 s^4 / 5 + ... */
 INLINE vreal F(log_parts)(vreal u, vreal c) {
-    const vint base = (vint)F(splat)(SQRT_HALF), one = (vint)F(splat)(1);
+    const vuint base = (vuint)F(splat)(SQRT_HALF), one = (vuint)F(splat)(1);
     const vint tiny = u < SMALLEST_NORMAL;
     const vreal normal = F(select)(tiny, u * F(splat)((REAL)((INT)1 << SUBNORMAL_BITS)), u);
-    const vint bits = (vint)normal + (one - base); /* the exponent is that of 2^k */
+    const vuint bits = (vuint)normal + (one - base); /* the exponent is that of 2^k */
     const vreal f = (vreal)((bits & (((INT)1 << MANTISSA_BITS) - 1)) + base) - F(splat)(1);
-    const vint biased = (vint)((vuint)bits >> MANTISSA_BITS) - (tiny & SUBNORMAL_BITS);
-    const vreal k = (vreal)(biased + (vint)F(splat)(MAGIC)) - F(splat)(MAGIC + EXPONENT_BIAS);
+    const vuint biased = (bits >> MANTISSA_BITS) - ((vuint)tiny & SUBNORMAL_BITS);
+    const vreal k = (vreal)(biased + (vuint)F(splat)(MAGIC)) - F(splat)(MAGIC + EXPONENT_BIAS);
     const vreal s = f / (F(splat)(2) + f), square = s * s;
     vreal sum = F(splat)((REAL)(2.0 / (2 * LOG_TERMS + 1)));
     _Pragma("GCC unroll 16") for (int i = LOG_TERMS - 1; i >= 1; i--) sum =
@@ -194,7 +195,7 @@ INLINE vreal F(vtanh)(vreal x) {
     const vreal t = F(bounded_expm1)(y + y);
     return (vreal)((vint)(t / (t + F(splat)(2))) | sign);
 #else
-    vint n;
+    vuint n;
     const vreal whole = F(rounded)(y * F(splat)(2.88539008177792681f), &n);
     const vreal h = y - whole * F(splat)(0.34657359027997264f), scale = F(power_of_two)(n);
     vreal q = F(splat)(0x1.6be7f8p-5f) * h + F(splat)(0x1.1229d0p-3f);
@@ -224,7 +225,7 @@ INLINE vreal F(vsoftplus)(vreal x) { return F(positive_part)(x) + F(vlog1p)(F(ve
 /* Phi(x), relatively accurate on both sides, and the density in *density. Where exp(-x^2 / 2) is small its argument must be
  * known to more digits than REAL has: x^2 = h^2 + (x - h) (x + h), the first exact. */
 INLINE vreal F(vnormal)(vreal x, vreal *density) {
-    vint n;
+    vuint n;
     vreal t = F(absolute)(x);
     t = F(select)(t > NORMAL_LIMIT, F(splat)(NORMAL_LIMIT), t);
     const vreal q = F(splat)(1) / (t + F(splat)(NORMAL_CENTRE)), w = (t - F(splat)(NORMAL_CENTRE)) * q;
@@ -244,7 +245,7 @@ INLINE vreal F(vnormal)(vreal x, vreal *density) {
 /* Sine and cosine of 2 pi x, |x| < 2^(MANTISSA_BITS - 4): quarter turns are taken off exactly; a + low is what is left. */
 INLINE void F(sine_cosine_of_turns)(vreal x, vreal *sine, vreal *cosine) {
     const vreal one = F(splat)(1), turns = F(splat)(4) * x;
-    vint quarters;
+    vuint quarters;
     const vreal rest = turns - F(rounded)(turns, &quarters), low = rest * F(splat)(HALF_PI_LOW);
     const vreal a = rest * F(splat)(HALF_PI), square = a * a;
     vreal odd = F(splat)((REAL)F(inverse_factorial)[17]), even = F(splat)((REAL)F(inverse_factorial)[16]);
@@ -254,10 +255,10 @@ INLINE void F(sine_cosine_of_turns)(vreal x, vreal *sine, vreal *cosine) {
         if (i > 4) even = even * square + F(splat)(sign * (REAL)F(inverse_factorial)[i - 1]);
     }
     const vreal s = (a * square * odd + low) + a, c = square * square * even + (one - F(splat)((REAL)0.5) * square);
-    const vint swapped = -(quarters & 1);
+    const vint swapped = -(vint)(quarters & 1);
     const int to_sign = 8 * (int)sizeof(REAL) - 2;
-    *sine = (vreal)((vint)F(select)(swapped, c, s) ^ ((quarters & 2) << to_sign));
-    *cosine = (vreal)((vint)F(select)(swapped, s, c) ^ (((quarters + 1) & 2) << to_sign));
+    *sine = (vreal)((vuint)F(select)(swapped, c, s) ^ ((quarters & 2) << to_sign));
+    *cosine = (vreal)((vuint)F(select)(swapped, s, c) ^ (((quarters + 1) & 2) << to_sign));
 }
 
 #undef MAGIC

@@ -58,7 +58,25 @@ static void projection(const trpo_kernels *k) {
     free(q), free(r);
 }
 
+/* Of either sign, as arithmetic makes them: the sanitizer looks at what is done with their bits. */
+static void elementary_functions_pass_nan_on(const trpo_kernels *k) {
+    enum { N = 67 };
+    void *x = malloc(N * k->item_size), *y = malloc(N * k->item_size);
+    for (int function = 0; function <= TRPO_COSINE_OF_TURNS; function++) {
+        const int activation = function % TRPO_DERIVATIVE;
+        if (function < TRPO_EXP && (activation > TRPO_SOFTPLUS || (function != activation && activation < TRPO_SILU)))
+            continue;
+        for (size_t i = 0; i < N; i++) set_item(k, x, i, i % 4 == 3 ? 0.5 : copysign(NAN, i % 2 ? -1 : 1));
+        k->elementary(function, N, x, y);
+        for (size_t i = 0; i < N; i++)
+            CHECK(!isnan(item(k, y, i)) == (i % 4 == 3), "%s function %d of item %zu: %g", k->isa, function, i,
+                  item(k, y, i));
+    }
+    free(x), free(y);
+}
+
 int main(void) {
+    for_every_table(elementary_functions_pass_nan_on);
     for_every_table(vectors);
     for_every_table(projection);
     return 0;

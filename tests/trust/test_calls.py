@@ -1,0 +1,75 @@
+"""A sample of the random calls of `make trust-calls`, and that each kind of fault is found."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tests.test_public_names import PACKAGES
+from tests.trust import calls, catalogue
+
+
+def test_a_sample_of_random_calls_finds_nothing(tmp_path):
+    outcomes = list(calls.run(seed=16, first=0, count=1_500, folder=tmp_path))
+    assert len(outcomes) == 1_500
+    assert [(call, outcome["fault"]) for call, outcome in outcomes if outcome["fault"]] == []
+    assert sum(outcome["refused"] for _, outcome in outcomes) > 500
+
+
+def answered(check=None, **arguments):
+    return catalogue.call(lambda **_: None, arguments, check=check)
+
+
+def raising(error, **arguments):
+    def function(**_):
+        raise error
+
+    return catalogue.call(function, arguments)
+
+
+def writing(array):
+    array += 1
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        (raising(RuntimeError("n: 0 given; want more"), n=0), "error of another kind"),
+        (raising(ValueError("that is wrong"), n=0), "error that names no argument"),
+        (raising(ValueError("nothing of that"), n=0), "error that names no argument"),
+        (catalogue.call(writing, {"array": np.zeros(3)}), "changed input"),
+        (catalogue.call(lambda x: np.float64(x) / 0, {"x": 1.0}), "warning"),
+        (answered(check=lambda answer, n: "nothing", n=0), "wrong answer"),
+    ],
+)
+def test_each_kind_of_fault_is_found(call, kind):
+    assert calls.judge(call, {"n"})[0][0] == kind
+
+
+def test_what_is_right_is_no_fault():
+    assert calls.judge(raising(ValueError("n: 0 given; want more"), n=0), {"n"}) == (None, True)
+    assert calls.judge(
+        dataclasses.replace(catalogue.call(writing, {"array": np.zeros(3)}), written={"array"}), set()
+    ) == (None, False)
+
+
+@pytest.mark.parametrize("way", ["crash", "hang"])
+def test_a_crash_and_a_hang_cost_one_call(tmp_path, way):
+    found = list(calls.run(seed=0, first=0, count=4, folder=tmp_path, module=f"tests.trust.planted_{way}"))
+    assert [bool(outcome["fault"]) for _, outcome in found] == [False, False, True, False]
+    assert found[2][1]["fault"][0] == "crash or hang"
+
+
+def test_every_public_name_is_called_or_is_left_out_for_a_reason():
+    import importlib
+
+    missing = []
+    for package in PACKAGES:
+        if package == "trpo_fast.sb3":  # one class, whose arguments are Stable-Baselines3's to check
+            continue
+        module = importlib.import_module(package)
+        for name in module.__all__:
+            known = any(target.split(".")[0] == name or target.split(".")[-1] == name for target in catalogue.TARGETS)
+            if callable(getattr(module, name)) and not known and name not in catalogue.LEFT_OUT:
+                missing.append(f"{package}.{name}")
+    assert not missing, missing

@@ -137,7 +137,7 @@ def test_a_policy_without_hidden_layers_is_linear():
         ({"hidden_sizes": (64, True)}, r"hidden_sizes: \(64, True\)"),
         ({"hidden_sizes": "64"}, "hidden_sizes: '64' given; want positive integers"),
         ({"hidden_sizes": (64, 1.5)}, r"hidden_sizes: \(64, 1.5\)"),
-        ({"activation": "mish"}, "activation: 'mish' given; want one of tanh, relu"),
+        ({"activation": "mish"}, "activation: 'mish' given; want one of 'tanh', 'relu'"),
         ({"log_std_init": math.nan}, "log_std_init: nan"),
         ({"dtype": torch.float16}, r"dtype: torch.float16"),
         ({"dtype": "float16"}, r"dtype: 'float16' given; want torch.float32, torch.float64 or their names"),

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from trpo_fast._core.library import require_choice
 from trpo_fast.solvers.validation import (
     LARGEST_COUNT,
     require_bool,
-    require_choice,
     require_count,
     require_fraction,
     require_number,
@@ -80,7 +80,7 @@ def test_flags_are_true_or_false():
             require_bool("plain", value)
 
 
-@pytest.mark.parametrize("value", ["third", "", None, 1])
+@pytest.mark.parametrize("value", ["third", "", None, 1, [], np.array(["first", "x"]), 10**5000])
 def test_choices_are_listed(value):
     with pytest.raises(ValueError, match=r"which: .* given; want one of 'first', 'second'"):
         require_choice("which", value, ("first", "second"))

@@ -9,12 +9,14 @@ import argparse
 import collections
 import dataclasses
 import faulthandler
+import hashlib
 import json
 import os
 import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -33,32 +35,29 @@ LIMIT = 30
 MEMORY = 12 * 2**30
 """Bytes of address space of a child: a call that asks for more gets a MemoryError, and not the machine's last page."""
 NAMED = (TypeError, ValueError, OverflowError, FloatingPointError)
-"""Errors that a caller is told to expect (those of a file, OSError, where a path is an argument)."""
+"""Errors that a caller is told to expect."""
+HALF_MADE = re.compile("by (__new__|a subclass)$")
 
 
 def make_call(seed, index):
-    """(target's name, call, what was done to its arguments, names that were spoiled or made to share)."""
+    """(target's name, call, what was done to each of its arguments)."""
     from tests.trust.catalogue import TARGETS
 
     rng = np.random.default_rng([seed, index])
     weights = np.array([target.weight for target in TARGETS.values()])
     name = str(rng.choice(list(TARGETS), p=weights / weights.sum()))
-    call = TARGETS[name].make(rng)
-    done, spoiled = [], set()
+    call, done = TARGETS[name].make(rng), {}
     for _ in range(rng.choice(4, p=(0.15, 0.6, 0.2, 0.05))):
         if rng.random() < 0.1:
-            both = hostile.share(rng, call.arguments)
-            if both:
-                done.append(f"{both[0]} and {both[1]} share memory")
-                spoiled |= set(both)
+            first, second = hostile.share(rng, call.arguments) or ("", "")
+            if first:
+                done |= {first: f"shares memory with {second}", second: f"shares memory with {first}"}
             continue
         argument = str(rng.choice(list(call.arguments)))
-        if argument in call.kept or argument in spoiled:
+        if argument in call.kept or argument in done:
             continue
-        what, call.arguments[argument] = hostile.spoil(rng, call.arguments[argument], argument in call.dear)
-        done.append(f"{argument}: {what}")
-        spoiled.add(argument)
-    return name, call, done, spoiled
+        done[argument], call.arguments[argument] = hostile.spoil(rng, call.arguments[argument], argument in call.dear)
+    return name, call, done
 
 
 def bytes_of(value, depth=4):
@@ -82,30 +81,73 @@ def bytes_of(value, depth=4):
     return type(value).__name__
 
 
-def names_an_argument(error, arguments, spoiled, half_made):
-    """Whether the message has the name of an argument as a word of its own; of a half-made object its class will do."""
-    text = str(error)
-    if any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in (*arguments, *half_made)):
-        return True
-    # Python itself names a function's own parameters so.
-    return bool(spoiled) and "of the caller's own" in text
+def names_an_argument(error, names):
+    """Whether the message has one of the names as a word of its own."""
+    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", str(error)) for name in names)
 
 
-def judge(call, spoiled):
-    """Make the call; (kind, details) of the fault, or None; and whether it was refused.
+def classes_within(value):
+    """Names of the classes of an argument that was made by `__new__`, and of its items."""
+    several = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+    return {kind.__name__ for one in (value, *several) for kind in type(one).__mro__[:-1]}
 
-    A fault is an error of another kind than NAMED (and the call's own `raises`), one whose message names no argument, a
-    warning, an input with other bytes than before, unless the call's documentation says that it is written, and an
-    answer that the target's own check refuses.
+
+def is_the_callers_own(error, call, done):
+    """Whether an argument itself raised it: such an error travels to the caller as it is."""
+    last = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1].f_code
+    in_a_callback = "catalogue" in Path(last.co_filename).parts and last is not getattr(call.function, "__code__", None)
+    return (
+        in_a_callback
+        or any(text in str(error) for text in ("of the caller's own", "Refusing() takes no arguments"))
+        or (isinstance(error, RecursionError) and any("recursive" in what for what in done.values()))
+    )
+
+
+def fault_of_error(error, call, done):
+    """(kind, details) where `judge` counts what the call raised as a fault, else None."""
+    half_made = [call.arguments[name] for name, what in done.items() if HALF_MADE.search(what)]
+    classes = {name for value in half_made for name in classes_within(value)}
+    if is_the_callers_own(error, call, done):
+        return None
+    if isinstance(error, AttributeError) and names_an_argument(error, classes):
+        return None
+    if isinstance(error, MemoryError) and any(
+        isinstance(value, np.ndarray) and value.size > 2**30 for value in call.arguments.values()
+    ):
+        return None
+    if isinstance(error, call.raises):
+        named = any(isinstance(value, str) and value[:20] in str(error) for value in call.arguments.values())
+        kind = None if named else "error that names no file"
+    elif not isinstance(error, NAMED):
+        kind = "error of another kind"
+    else:
+        named = names_an_argument(error, {*call.arguments, *call.aliases, *classes})
+        kind = None if named else "error that names no argument"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(last.filename).name}:{last.lineno} {last.name}"
+    return kind and (kind, f"{type(error).__name__}: {str(error)[:300]} ({where})")
+
+
+def judge(call, done):
+    """Make the call; (kind, details) of the fault, or None, and whether it was refused. done: to which argument what.
+
+    Faults are:
+
+    - an error that is none of `NAMED`, or whose message has no argument's name in it, as a word. Besides these names
+      those of `call.aliases` count: what the arguments' own items or rows are called. An error of a kind of
+      `call.raises`, OSError where an argument is a path, has to have that path in it;
+    - a warning, of any kind but `call.warns`;
+    - an input with other bytes, shape, strides or flags than before, unless the documentation of what is called says
+      that it is written; so, too, where an error was raised;
+    - an answer that the target's own check refuses.
+
+    Not a fault are errors that an argument itself raises, as a caller's callback may, or a list that holds itself;
+    an AttributeError or another error that names the class of an object that is half-made, by `__new__` or a subclass
+    that forgets to call `__init__`; and NumPy's MemoryError of a view that says to be larger than any memory.
     """
     arguments = dict(call.arguments)
     kept = {name: bytes_of(value) for name, value in arguments.items() if name not in call.written}
-    half_made = {"Forgetful"}
-    for name in spoiled & arguments.keys():
-        value = arguments[name]
-        for one in (value, *(value if isinstance(value, tuple | list) else ())):
-            half_made |= {kind.__name__ for kind in type(one).__mro__[:-1]}
-    refused, answer = None, None
+    refused, answer, fault = None, None, None
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
@@ -113,38 +155,18 @@ def judge(call, spoiled):
         except Exception as error:
             refused = error
     if refused is not None:
-        # What an argument itself raises travels to the caller; a list that holds itself is Python's own business.
-        own = isinstance(refused, RecursionError) or any(
-            text in str(refused) for text in ("of the caller's own", "Refusing() takes no arguments")
-        )
-        own |= "catalogue.py" in traceback.extract_tb(refused.__traceback__)[-1].filename
-        incomplete = isinstance(refused, AttributeError) and any(name in str(refused) for name in half_made)
-        if not own and not incomplete:
-            last = traceback.extract_tb(refused.__traceback__)[-1]
-            where = f"{Path(last.filename).name}:{last.lineno} {last.name}"
-            said = f"{type(refused).__name__}: {str(refused)[:300]}"
-            if isinstance(refused, call.raises):  # a file's, which is named
-                return None, True
-            if isinstance(refused, MemoryError) and any(
-                isinstance(value, np.ndarray) and value.size > 2**30 for value in arguments.values()
-            ):
-                return None, True  # NumPy's, of a view that says to be larger than any memory
-            if not isinstance(refused, NAMED):
-                return ("error of another kind", f"{said} ({where})"), True
-            if not names_an_argument(refused, arguments, spoiled, half_made | set(call.aliases)):
-                return ("error that names no argument", f"{said} ({where})"), True
+        fault = fault_of_error(refused, call, done)
     for name, before in kept.items():
-        if bytes_of(arguments[name]) != before:
-            return ("changed input", name), refused is not None
+        if fault is None and bytes_of(arguments[name]) != before:
+            fault = "changed input", name
     for one in warned:
-        if not issubclass(one.category, (*call.warns, ResourceWarning)):
+        if fault is None and not issubclass(one.category, call.warns):
             place = f"{Path(one.filename).name}:{one.lineno}"
-            return ("warning", f"{one.category.__name__}: {str(one.message)[:200]} ({place})"), refused is not None
-    if refused is None and call.check is not None:
+            fault = "warning", f"{one.category.__name__}: {str(one.message)[:200]} ({place})"
+    if fault is None and refused is None and call.check is not None:
         wrong = call.check(answer, **arguments)
-        if wrong:
-            return ("wrong answer", str(wrong)[:300]), False
-    return None, refused is not None
+        fault = ("wrong answer", str(wrong)[:300]) if wrong else None
+    return fault, refused is not None
 
 
 def child(seed, indices, log):
@@ -155,12 +177,12 @@ def child(seed, indices, log):
     with open(log, "ab", buffering=0) as out:
         for index in indices:
             try:
-                name, call, done, spoiled = make_call(seed, index)
+                name, call, done = make_call(seed, index)
             except Exception as error:
                 raise RuntimeError(f"call {index} cannot be made") from error
             out.write(json.dumps({"call": index, "target": name, "done": done}).encode() + b"\n")
             faulthandler.dump_traceback_later(LIMIT, exit=True)
-            fault, refused = judge(call, spoiled)
+            fault, refused = judge(call, done)
             faulthandler.cancel_dump_traceback_later()
             out.write(json.dumps({"refused": refused, "fault": fault}).encode() + b"\n")
 
@@ -186,60 +208,90 @@ def run(seed, first, count, folder, module="tests.trust.calls"):
         begin, part = begin + (len(lines) + 1) // 2, part + 1
 
 
+def digest():
+    """Of the code that calls and is called: what was counted with other code does not count."""
+    files = [
+        path
+        for folder in ("csrc", "trpo_fast", "tests/trust")
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in {".c", ".h", ".py", ".pyx", ".pxd"} and "build" not in path.parts
+    ]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+def counted(out, seed, first):
+    """The counts in `out` of the same calls with the same code, else new ones."""
+    own = {"seed": seed, "first": first, "code": digest()}
+    if out is not None and out.exists():
+        before = json.loads(out.read_text(encoding="utf-8"))
+        if own.items() <= before.items():
+            return before
+    return {**own, "calls": 0, "refused": 0, "seconds": 0.0, "faults": [], "calls_of_each": {}}
+
+
+def count(record, wanted, out):
+    """Make calls until there are as many as `wanted`; the record is written after each batch, and gone on from."""
+    from bench import machine
+
+    while record["calls"] < wanted:
+        start, begin = time.monotonic(), record["first"] + record["calls"]
+        with tempfile.TemporaryDirectory() as folder:
+            for call, outcome in run(record["seed"], begin, min(BATCH, wanted - record["calls"]), folder):
+                target = call["target"]
+                record["calls"] += 1
+                record["refused"] += outcome["refused"]
+                record["calls_of_each"][target] = record["calls_of_each"].get(target, 0) + 1
+                if outcome["fault"]:
+                    record["faults"].append({**call, "fault": outcome["fault"]})
+        record["seconds"] = round(record["seconds"] + time.monotonic() - start, 1)
+        if out is not None:
+            record["calls_of_each"] = dict(sorted(record["calls_of_each"].items()))
+            given = {"command": f"python -m tests.trust.calls --calls {record['calls']} --seed {record['seed']}"}
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps({**given, "machine": machine.describe(), **record}, indent=2) + "\n", "utf-8")
+
+
+def show(faults, most):
+    """Print at most so many of each kind and place."""
+    kinds = collections.defaultdict(list)
+    for found in faults:
+        kind, details = found["fault"]
+        kinds[found["target"], kind, re.sub(r"\d+", "#", details)[:150]].append(found)
+    for (target, kind, _), several in sorted(kinds.items()):
+        print(f"{kind}: {target}, {len(several)} times")
+        for found in several[:most]:
+            done = "; ".join(f"{name}: {what}" for name, what in found["done"].items())
+            print(f"    call {found['call']}, {done}\n        {found['fault'][1]}")
+
+
 def main(arguments=None):
     """Of the command line; the exit code is 1 where a fault was found."""
-    import tempfile
-
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--calls", type=int, default=3_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first call")
     parser.add_argument("--only", type=int, help="make this call alone, in this process, and show it")
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help="JSON of counts")
+    parser.add_argument("--out", type=Path, help="JSON of counts; with the same code a run goes on from it")
     parser.add_argument("--show", type=int, default=3, help="faults of one kind and place that are printed")
     given = parser.parse_args(arguments)
     if given.only is not None:
-        name, call, done, spoiled = make_call(given.seed, given.only)
+        name, call, done = make_call(given.seed, given.only)
         print(name, done, {key: repr(value)[:200] for key, value in call.arguments.items()}, sep="\n")
-        print(judge(call, spoiled))
+        print(judge(call, done))
         print(call.function(**make_call(given.seed, given.only)[1].arguments))
         return 0
     if given.child:
         child(given.seed, range(given.first, given.first + given.calls), given.child)
         return 0
-    start, per_target, refused, faults = time.monotonic(), collections.Counter(), 0, collections.defaultdict(list)
-    with tempfile.TemporaryDirectory() as folder:
-        for call, outcome in run(given.seed, given.first, given.calls, folder):
-            per_target[call["target"]] += 1
-            refused += outcome["refused"]
-            if outcome["fault"]:
-                kind, details = outcome["fault"]
-                faults[call["target"], kind, re.sub(r"\d+", "#", details)[:150]].append((call, details))
-    for (target, kind, _), found in sorted(faults.items(), key=lambda item: item[0][:2]):
-        print(f"{kind}: {target}, {len(found)} times")
-        for call, details in found[: given.show]:
-            print(f"    call {call['call']}, {'; '.join(call['done'])}\n        {details}")
-    total, seconds = sum(per_target.values()), time.monotonic() - start
-    found = sum(map(len, faults.values()))
-    print(f"{total:,} calls of {len(per_target)} names in {seconds:.0f} s: {refused:,} refused, {found} faults")
-    if given.out:
-        from bench import machine
-
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        result = {
-            "command": f"python -m tests.trust.calls --calls {given.calls} --seed {given.seed}",
-            "machine": machine.describe(),
-            "seed": given.seed,
-            "calls": total,
-            "refused": refused,
-            "answered": total - refused,
-            "faults": found,
-            "seconds": round(seconds, 1),
-            "calls_of_each": dict(sorted(per_target.items())),
-        }
-        given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return int(found > 0)
+    record = counted(given.out, given.seed, given.first)
+    count(record, given.calls, given.out)
+    show(record["faults"], given.show)
+    print(
+        f"{record['calls']:,} calls of {len(record['calls_of_each'])} names in {record['seconds']:.0f} s: "
+        f"{record['refused']:,} refused, {len(record['faults'])} faults"
+    )
+    return int(bool(record["faults"]))
 
 
 if __name__ == "__main__":

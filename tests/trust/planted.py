@@ -2,14 +2,14 @@
 
 import sys
 
-from tests.trust import catalogue
+from tests.trust.catalogue import declaring
 
 
 def main(calls, third):
     """The command line of `calls`, of which call 2 is `third`."""
 
     def make_call(seed, index):
-        return "planted", catalogue.call(third if index == 2 else int, {}), [], set()
+        return "planted", declaring.call(third if index == 2 else int, {}), {}
 
     calls.make_call = make_call
     sys.exit(calls.main())

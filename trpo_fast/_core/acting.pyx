@@ -5,6 +5,8 @@ The mathematics is csrc/kernels/act.h; here arrays are checked and memory is own
 
 import numpy as np
 
+from trpo_fast._core.library import in_words
+
 from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
@@ -100,7 +102,7 @@ cdef class Actor:
             raise ValueError("action_scale, action_offset: one of them given; want both or neither")
         cdef double clip = number_of(observation_clip, "observation_clip")
         if not clip > 0:
-            raise ValueError(f"observation_clip: {observation_clip!r} given; want a positive number")
+            raise ValueError(f"observation_clip: {in_words(observation_clip)} given; want a positive number")
         if self.policy is not None:
             raise TypeError("Actor: already initialized; make a new one")
         self.parameters = data_of(parameters, "parameters", kernel.code, 1, kernel.size, -1, False)
@@ -290,7 +292,7 @@ def sample(
     memset(&actor, 0, sizeof(trpo_actor))
     make_layout(distribution, distribution_parameters.shape[1], nvec, parts, memory, &actor.layout)
     actor.key = key_of(seed, stream, step)
-    actor.deterministic = deterministic
+    actor.deterministic = flag_of(deterministic, "deterministic")
     cdef uint32_t first = <uint32_t>counter_of(first_row, "first_row", UINT32_MAX)
     cdef size_t log_std_items = trpo_log_std_items(&actor.layout)
     if log_std_items > 0:
@@ -336,7 +338,7 @@ cdef class ActorCritic:
         if self.policy is not None:
             raise TypeError("ActorCritic: already initialized; make a new one")
         if getattr(critic, "widths", None) is None:
-            raise TypeError(f"critic: {critic!r} given; want a ValueKernel that is initialized")
+            raise TypeError(f"critic: {in_words(critic)} given; want a ValueKernel that is initialized")
         if (critic.widths[0], critic.dtype) != (kernel.widths[0], kernel.dtype):
             raise ValueError(
                 f"critic: {critic.widths[0]} inputs in {critic.dtype} given; "

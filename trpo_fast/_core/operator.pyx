@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from trpo_fast._core.library import in_words
+
 from libc.stdint cimport PTRDIFF_MAX
 from libc.string cimport memcpy
 
@@ -115,7 +117,7 @@ cdef class CallableOperator(Operator):
         if not callable(function):
             raise TypeError(f"function: {type(function).__name__} given; want a callable v -> A v")
         if isinstance(size, bool) or not hasattr(size, "__index__"):
-            raise TypeError(f"size: {size!r} given; want an integer")
+            raise TypeError(f"size: {in_words(size)} given; want an integer")
         self.setup(counter_of(size, "size", PTRDIFF_MAX), dtype)
         self.function = function
         self.name = name

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from .._core import library
+from .._core.library import require_choice
 from ..solvers.validation import require_count
 from .cases import KINDS, Case, make_cases
 from .limits import QUIET, Peak, measure_bandwidth, measure_peak
@@ -186,8 +187,7 @@ def run(
     WrongAnswer
         An answer is not what float64 NumPy says.
     """
-    if kind not in (*KINDS, "all"):
-        raise ValueError(f"kind: {kind!r} given; want all or one of {', '.join(KINDS)}")
+    require_choice("kind", kind, (*KINDS, "all"))
     _require_sequence("dtypes", dtypes)
     if unknown := set(dtypes) - set(DTYPES):
         raise ValueError(f"dtypes: {', '.join(sorted(map(str, unknown)))} given; want some of {', '.join(DTYPES)}")

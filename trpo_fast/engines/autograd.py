@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 
-from trpo_fast._core.library import as_double
+from trpo_fast._core.library import as_double, require_choice
 from trpo_fast._core.operator import CallableOperator, Operator
 from trpo_fast._core.recurrent import CellActor
 from trpo_fast.policies.distributions import Product, base_of, choices_of, divergence, with_masks
@@ -89,9 +89,7 @@ class AutogradEngine(PolicyEngine):
         observation_shape: Sequence[int] | None = None,
         linearization: str = "auto",
     ) -> None:
-        if linearization not in LINEARIZATIONS:
-            wanted = ", ".join(map(repr, LINEARIZATIONS))
-            raise ValueError(f"linearization: {linearization!r} given; want one of {wanted}")
+        require_choice("linearization", linearization, LINEARIZATIONS)
         check_deterministic("policy", policy)
         super().__init__(policy, flat_parameters(policy))
         if not any(parameter.requires_grad for parameter in policy.parameters()):
@@ -355,8 +353,7 @@ class _Bound:
         return result
 
     def evaluate(self, kl_direction: str) -> tuple[float, float]:
-        if kl_direction not in ("new_old", "old_new"):
-            raise ValueError(f"kl_direction: {kl_direction!r} given; want 'new_old' or 'old_new'")
+        require_choice("kl_direction", kl_direction, ("new_old", "old_new"))
         with torch.no_grad():
             improvement = gain = kl = 0.0
             for index, (chunk, old) in enumerate(zip(self._chunks, self._old, strict=True)):

@@ -60,10 +60,3 @@ def require_items(name: str, value: Any, want: str) -> list[Any]:
         return list(value)
     except TypeError as error:
         raise TypeError(f"{name}: {type(value).__name__} given; want {want}") from error
-
-
-def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    """`value` if it is one of `choices`, or an error that names it."""
-    if value not in choices:
-        raise ValueError(f"{name}: {value!r} given; want one of {', '.join(map(repr, choices))}")
-    return str(value)

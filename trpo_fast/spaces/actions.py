@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._core.library import require_choice
 from .descriptions import Box, Discrete, Leaf, MultiDiscrete, Space, leaves, named_leaves, nested, values_of
 
 ACTION_MAPS = ("auto", "affine", "clip")
@@ -226,8 +227,7 @@ def resolved_action_map(space: Space, action_map: str) -> str:
     ValueError
         No such map; or an affine one where a side is infinite, which is named, or where actions are discrete.
     """
-    if action_map not in ACTION_MAPS:
-        raise ValueError(f"action_map: {action_map!r} given; want one of {', '.join(map(repr, ACTION_MAPS))}")
+    require_choice("action_map", action_map, ACTION_MAPS)
     boxes = [leaf for leaf in leaves(space) if isinstance(leaf, Box)]
     if not boxes and action_map == "affine":
         raise ValueError(f"action_map: 'affine' given for {space}; want 'auto' or 'clip', only a Box has sides")

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trpo_fast._core.library import in_words
+
 CELLS = ("gru", "lstm")
 CELL_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 """As torch.nn.GRUCell and LSTMCell call them, in their order."""
@@ -19,7 +21,9 @@ def checked_episode_starts(episode_start: Any, count: int) -> NDArray[np.bool_] 
         return None
     array = np.atleast_1d(np.asarray(episode_start))
     if array.shape != (count,) or not (array.dtype.kind == "b" or np.isin(array, (0, 1)).all()):
-        raise ValueError(f"episode_start: {episode_start!r} given; want {count} bools, one for each observation")
+        raise ValueError(
+            f"episode_start: {in_words(episode_start)} given; want {count} bools, one for each observation"
+        )
     return np.ascontiguousarray(array, np.bool_)
 
 

@@ -263,6 +263,38 @@ cdef class Actor:
         return 0
 
 
+def check_arrays(observations, action_masks, normalized, actions, log_probs, env_actions, dtype, bint real):
+    """What `Actor.act` asks of its arrays, for an actor that is not compiled; TypeError or ValueError by their names.
+
+    Observations may be uint8, and `normalized`, too. real: actions are numbers of the policy's `dtype`, not int64.
+    """
+    cdef char code = code_of(dtype)
+    cdef char raw = c"B" if is_of(observations, np.uint8) else c"d" if is_of(observations, np.float64) else c"f"
+    cdef char seen = c"B" if is_of(normalized, np.uint8) else code
+    cdef char sent = c"q" if not real else c"d" if is_of(env_actions, np.float64) else c"f"
+    cdef int axes = 1 if isinstance(actions, np.ndarray) and actions.ndim == 1 else 2
+    cdef Py_ssize_t index = 0, rows, inputs, width
+    cdef Extent extents[6]
+    extents[4].data = data_of(observations, "observations", raw, 2, -1, -1, False)
+    rows, inputs = observations.shape
+    extents[3].data = data_of(normalized, "normalized", seen, 2, rows, inputs, True)
+    extents[2].data = data_of(log_probs, "log_probs", code, 1, rows, -1, True)
+    extents[1].data = data_of(actions, "actions", code if real else c"q", axes, rows, -1, True)
+    width = actions.shape[1] if axes == 2 else -1
+    extents[0].data = data_of(env_actions, "env_actions", sent, axes, rows, width, True)
+    extents[5].data = NULL
+    if action_masks is not None:
+        extents[5].data = data_of(action_masks, "action_masks", c"?", 2, rows, -1, False)
+    for array in (env_actions, actions, log_probs, normalized, observations, action_masks):
+        extents[index].bytes = 0 if array is None else array.nbytes
+        index += 1
+    refuse_shared(extents, act_arrays[:6], 4)
+
+
+cdef bint is_of(object array, object dtype):
+    return isinstance(array, np.ndarray) and array.dtype == dtype
+
+
 def sample(
     distribution, distribution_parameters, log_std, step, actions, log_probs, *, seed, stream, deterministic=False,
     first_row=0, nvec=None, parts=None, action_masks=None

@@ -118,6 +118,8 @@ cdef class CallableOperator(Operator):
             raise TypeError(f"function: {type(function).__name__} given; want a callable v -> A v")
         if isinstance(size, bool) or not hasattr(size, "__index__"):
             raise TypeError(f"size: {in_words(size)} given; want an integer")
+        if not isinstance(name, str):
+            raise TypeError(f"name: {in_words(name)} given; want a string")
         self.setup(counter_of(size, "size", PTRDIFF_MAX), dtype)
         self.function = function
         self.name = name

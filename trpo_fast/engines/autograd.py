@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -21,16 +21,15 @@ from trpo_fast.policies.flat import flat_parameters
 from trpo_fast.policies.functional import call_with
 from trpo_fast.policies.mlp import MLPPolicy
 from trpo_fast.policies.recurrent import RecurrentPolicy, is_recurrent
-from trpo_fast.solvers.validation import require_items
+from trpo_fast.rollout.batch import Batch, Sequences
+from trpo_fast.solvers.arrays import as_array
+from trpo_fast.solvers.validation import require_items, require_kind
 
 from .actor import TorchActor
 from .base import PolicyEngine
 from .binding import as_observations, as_rows, check_deterministic, checked_distribution, checked_step
 from .linearization import LINEARIZATIONS, FisherProduct, twice_differentiable
 from .recurrent import TorchRecurrentActor, cell_actor, obstacle_to_cell_actor
-
-if TYPE_CHECKING:
-    from trpo_fast.rollout.batch import Batch, Sequences
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -90,7 +89,7 @@ class AutogradEngine(PolicyEngine):
         linearization: str = "auto",
     ) -> None:
         require_choice("linearization", linearization, LINEARIZATIONS)
-        check_deterministic("policy", policy)
+        check_deterministic("policy", require_kind("policy", policy, nn.Module))
         super().__init__(policy, flat_parameters(policy))
         if not any(parameter.requires_grad for parameter in policy.parameters()):
             raise ValueError("policy: every parameter is frozen; want one that requires gradients")
@@ -100,9 +99,7 @@ class AutogradEngine(PolicyEngine):
         self.verified_linearization: str | None = None  # what "auto" came to, once a product has been checked
         self._observation_shape: tuple[int, ...] | None = None
         if observation_shape is not None:
-            self._observation_shape = tuple(
-                require_items("observation_shape", observation_shape, "a sequence of sizes")
-            )
+            self._observation_shape = tuple(require_items("observation_shape", observation_shape, "sizes"))
         self._bound: _Bound | None = None
 
     @_recording
@@ -128,6 +125,7 @@ class AutogradEngine(PolicyEngine):
         TypeError
             The policy returns something else than a torch distribution.
         """
+        require_kind("batch", batch, Batch)
         if total is not None and not batch.samples <= as_double(total, "total") < math.inf:
             raise ValueError(f"total: {total} given; want at least the {batch.samples} samples of this batch")
         if not math.isfinite(as_double(entropy_coefficient, "entropy_coefficient")):
@@ -493,10 +491,7 @@ def _part(tensor: Tensor, rows: Tensor | slice | None) -> Tensor:
 
 
 def _checked_rows(rows: Any, count: int) -> Tensor:
-    try:
-        array = np.asarray(rows)
-    except ValueError as error:  # of different lengths
-        raise ValueError(f"rows: {type(rows).__name__} given; want (S,) of int64: {error}") from error
+    array = as_array(rows, "rows")
     if array.dtype != np.int64 or array.ndim != 1 or not len(array):
         raise ValueError(f"rows: shape {array.shape} of {array.dtype} given; want (S,) of int64, S >= 1")
     if len(array) > count:

@@ -10,7 +10,7 @@ from gymnasium import Space
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
 
-from trpo_fast._core.library import as_double
+from trpo_fast._core.library import as_double, in_words
 from trpo_fast.solvers.validation import require_count
 from trpo_fast.spaces import ActionLayout
 
@@ -129,7 +129,7 @@ def checked_dtype(dtype: torch.dtype | str) -> torch.dtype:
         return torch.float32
     if dtype in (torch.float64, "float64"):
         return torch.float64
-    raise ValueError(f"dtype: {dtype!r} given; want torch.float32, torch.float64 or their names")
+    raise ValueError(f"dtype: {in_words(dtype)} given; want torch.float32, torch.float64 or their names")
 
 
 def initial_log_std(size: int, value: float, dtype: torch.dtype) -> nn.Parameter:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trpo_fast._core.library import in_words
+
 _MOST_ITEMS = 2**26
 """Of a Box or MultiBinary in a file: far above every observation, and below what exhausts memory if it is damage."""
 
@@ -187,7 +189,9 @@ def check_keys(parts: Mapping[Any, Any], name: str) -> None:
     """ValueError where a Dict, called `name`, has keys that a file cannot keep: others than strings and integers."""
     for key in parts:
         if type(key) not in (str, int):
-            raise ValueError(f"{name}: key {key!r} given; want strings or integers as keys, a file keeps no others")
+            raise ValueError(
+                f"{name}: key {in_words(key)} given; want strings or integers as keys, a file keeps no others"
+            )
     if len(set(map(str, parts))) < len(parts):
         raise ValueError(f"{name}: keys {list(parts)} given; want keys that differ as text, too")
 
@@ -212,7 +216,7 @@ def from_json(description: Mapping[str, Any], most: int | None = None) -> Space:
 def _read(description: Mapping[str, Any]) -> Space:
     kind = description["type"]
     if kind not in _FROM_JSON:
-        raise ValueError(f"type {kind!r} given; want one of {', '.join(_FROM_JSON)}")
+        raise ValueError(f"type {in_words(kind)} given; want one of {', '.join(_FROM_JSON)}")
     return _FROM_JSON[kind](description)
 
 
@@ -309,7 +313,7 @@ def _shape(described: Any, least: int) -> tuple[int, ...]:
 
 def _dtype(name: Any) -> np.dtype[Any]:
     if not isinstance(name, str):  # NumPy takes None for float64
-        raise TypeError(f"{name!r} given; want the name of a dtype")
+        raise TypeError(f"{in_words(name)} given; want the name of a dtype")
     return np.dtype(name)
 
 

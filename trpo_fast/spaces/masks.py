@@ -183,8 +183,8 @@ class MaskFormat:
                 rows.append(np.ones(part.size, np.bool_))
             elif not part.size:
                 raise ValueError(
-                    f"action mask of {name}, part {place}: {value!r} given; want None for {part._space}, masks are for "
-                    "discrete actions"
+                    f"action mask of {name}, part {place}: {in_words(value)} given; want None for {part._space}, masks "
+                    "are for discrete actions"
                 )
             else:
                 rows.append(part._row(value, f"{name}, part {place}"))
@@ -283,9 +283,10 @@ def _apart(space: Space, masks: Any, count: int) -> Any:
             continue
         own = _apart(space.spaces[key], values, count) if key in space.spaces else values
         present = masks.get(f"_{key}") if f"_{key}" in presence else None
-        if not hasattr(own, "__len__") or len(own) != count:
-            given = f"{len(own)} masks" if hasattr(own, "__len__") else repr(own)
-            raise ValueError(f"action_masks: {given} given for {key!r}; want one for each of {count}")
+        given = _length(own)
+        if given != count:
+            what = in_words(own) if given is None else f"{given} masks"
+            raise ValueError(f"action_masks: {what} given for {key!r}; want one for each of {count}")
         for i in range(count):
             if present is None or present[i]:
                 single[i][key] = own[i]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..solvers.arrays import as_numpy
+from ..solvers.arrays import as_array
 from .descriptions import Box, Dict, Discrete, Leaf, MultiDiscrete, Space, Tuple, flat_size, leaves, values_of
 
 
@@ -185,11 +185,7 @@ class ObservationLayout:
         """
         named = []
         for part, value, name in self.values(observation, "observation"):
-            try:
-                array = np.asarray(as_numpy(value, name))
-            except (TypeError, ValueError) as error:  # what is no array; lists of different lengths
-                kind = TypeError if isinstance(error, TypeError) else ValueError
-                raise kind(f"{name}: no array can be made of it ({error})") from error
+            array = as_array(value, name)
             if array.shape != part.shape and array.shape[1:] != part.shape:
                 batch = ", ".join(["n", *map(str, part.shape)]) + ("" if part.shape else ",")
                 raise ValueError(

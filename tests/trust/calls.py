@@ -56,7 +56,11 @@ def make_call(seed, index):
         argument = str(rng.choice(list(call.arguments)))
         if argument in call.kept or argument in done:
             continue
-        done[argument], call.arguments[argument] = hostile.spoil(rng, call.arguments[argument], argument in call.dear)
+        value = call.arguments[argument]
+        if argument == "self":  # whose method it is, so that only an object of that class makes sense
+            done[argument], call.arguments[argument] = hostile.instance(rng, value)
+        else:
+            done[argument], call.arguments[argument] = hostile.spoil(rng, value, argument in call.dear)
     return name, call, done
 
 

@@ -102,7 +102,7 @@ cdef object as_real(object array, str name, object dtype):
         raise kind(f"{name}: {type(array).__name__} given; want an array of real numbers: {error}") from error
     if array.dtype != dtype and not np.can_cast(array.dtype, dtype, "same_kind"):
         raise TypeError(f"{name}: {array.dtype} given; want real numbers")
-    return array.astype(dtype, copy=False)
+    return array.astype(dtype, copy=not array.flags.aligned)
 
 
 cdef class CallableOperator(Operator):

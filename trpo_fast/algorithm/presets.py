@@ -100,7 +100,7 @@ def _toml(value: Any) -> str:
 
 def require_known(preset: Any) -> None:
     """ValueError for what is neither "auto", nor None, nor the name of one, nor a file; near names are named."""
-    if preset in (None, AUTO) or (isinstance(preset, str) and preset in all_presets()):
+    if preset is None or (isinstance(preset, str) and (preset == AUTO or preset in all_presets())):
         return
     if isinstance(preset, str) and preset.endswith(SUFFIX):
         read_presets(preset)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 
-from trpo_fast._core.library import as_double, require_choice
+from trpo_fast._core.library import as_double, in_words, require_choice
 from trpo_fast._core.operator import CallableOperator, Operator
 from trpo_fast._core.recurrent import CellActor
 from trpo_fast.policies.distributions import Product, base_of, choices_of, divergence, with_masks
@@ -127,9 +127,9 @@ class AutogradEngine(PolicyEngine):
         """
         require_kind("batch", batch, Batch)
         if total is not None and not batch.samples <= as_double(total, "total") < math.inf:
-            raise ValueError(f"total: {total} given; want at least the {batch.samples} samples of this batch")
+            raise ValueError(f"total: {in_words(total)} given; want at least the {batch.samples} samples of this batch")
         if not math.isfinite(as_double(entropy_coefficient, "entropy_coefficient")):
-            raise ValueError(f"entropy_coefficient: {entropy_coefficient} given; want a finite number")
+            raise ValueError(f"entropy_coefficient: {in_words(entropy_coefficient)} given; want a finite number")
         check_deterministic("policy", self._policy)
         if (batch.sequences is not None) != self.recurrent:
             wanted = "some, of a recurrent policy" if self.recurrent else "none, the policy is not recurrent"

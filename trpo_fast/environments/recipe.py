@@ -454,5 +454,5 @@ def _checked_number(name: str, value: int) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: {in_words(value)} given; want an integer")
     if value < 1:
-        raise ValueError(f"{name}: {value} given; want at least 1")
+        raise ValueError(f"{name}: {in_words(value)} given; want at least 1")
     return operator.index(value)

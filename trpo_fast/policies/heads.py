@@ -136,7 +136,7 @@ def initial_log_std(size: int, value: float, dtype: torch.dtype) -> nn.Parameter
     """`size` log standard deviations of `value`; ValueError where it is not finite."""
     number = as_double(value, "log_std_init")
     if not abs(number) <= torch.finfo(dtype).max:
-        raise ValueError(f"log_std_init: {value} given; want a finite number of {dtype}")
+        raise ValueError(f"log_std_init: {in_words(value)} given; want a finite number of {dtype}")
     return nn.Parameter(torch.full((size,), number, dtype=dtype))
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._core.library import in_words, require_choice
+from .._core.library import as_double, in_words, require_choice
 from ..solvers.arrays import as_array
 from ..solvers.validation import require_count
 from .descriptions import Box, Discrete, Leaf, MultiDiscrete, Space, leaves, named_leaves, nested, values_of
@@ -268,7 +268,7 @@ def unreached_sides(space: Space, reach: float = REACH, action_map: str = "clip"
         ]
     if not isinstance(space, Box) or _resolved(space, action_map) == "affine":
         return []
-    found = []
+    found, reach = [], as_double(reach, "reach")
     for bound, outward in zip(_bounds(space), (-1, 1), strict=True):
         distance = outward * bound  # from 0 to the side; negative: 0 lies beyond it
         where = np.flatnonzero((abs(bound) < _NO_BOUND) & ((distance > reach) | (distance < 0)))

@@ -222,6 +222,8 @@ def _read(description: Mapping[str, Any]) -> Space:
 
 def _items(description: Mapping[str, Any]) -> int:
     """Numbers in a flattened member."""
+    if not isinstance(description, Mapping):
+        raise TypeError("no mapping given")
     kind = description["type"]
     if kind == "Dict":
         return sum(_items(part) for _, part in description["spaces"])

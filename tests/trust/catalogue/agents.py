@@ -8,31 +8,91 @@ import numpy as np
 
 import trpo_fast
 from tests.trust.catalogue.declaring import call, target
+from trpo_fast import deploy
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 
 
 @functools.cache
-def agent(kind="CartPole-v1"):
-    return trpo_fast.TRPO(kind, num_envs=2, seed=0, preset=None)
+def agent(kind="CartPole-v1", policy=None):
+    return trpo_fast.TRPO(kind, num_envs=2, seed=0, preset=None, policy=policy)
 
 
-@target("TRPO.predict", 3)
-def _(rng):
+@functools.cache
+def folder():
+    return tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def saved(kind="CartPole-v1", policy=None):
+    path = f"{folder().name}/{kind}-{policy}.trpo"
+    agent(kind, policy).save(path)
+    return path
+
+
+AGENTS = [("CartPole-v1", None, 4), ("Pendulum-v1", None, 3), ("CartPole-v1", "gru", 4)]
+"""Environment, policy, size of an observation."""
+
+
+def prediction_of(rng, size, recurrent):
+    """Arguments of `predict`, of one to three observations."""
     count = int(rng.integers(1, 4))
-    arguments = {
-        "observation": rng.normal(size=(count, 4) if rng.random() < 0.5 else 4),
-        "state": None,
-        "episode_start": None,
+    single = rng.random() < 0.5
+    rows = 1 if single else count
+    known = recurrent and rng.random() < 0.5
+    return {
+        "observation": rng.normal(size=size if single else (count, size)),
+        "state": np.zeros((rows, 64), np.float32) if known else None,
+        "episode_start": np.zeros(rows, bool) if known else None,
         "deterministic": bool(rng.integers(2)),
         "action_masks": None,
     }
 
-    def check(answer, observation, **_):
-        actions = np.asarray(answer[0])
-        wanted = np.shape(observation)[:-1]
-        return None if actions.shape == wanted and np.isin(actions, (0, 1)).all() else f"{actions}; want shape {wanted}"
 
-    return call(agent().predict, arguments, check=check, aliases=("action mask", "masks"))
+def fits(kind):
+    def check(answer, observation, **_):
+        actions, size = np.asarray(answer[0]), np.shape(observation)[:-1]
+        if kind == "Pendulum-v1":
+            return None if actions.shape == (*size, 1) and (np.abs(actions) <= 2).all() else f"{actions} for {size}"
+        return None if actions.shape == size and np.isin(actions, (0, 1)).all() else f"{actions} for {size}"
+
+    return check
+
+
+@target("TRPO.predict", 3)
+def _(rng):
+    kind, policy, size = AGENTS[rng.integers(3)]
+    arguments = prediction_of(rng, size, policy is not None)
+    return call(agent(kind, policy).predict, arguments, check=fits(kind), aliases=("action mask",))
+
+
+@target("LoadedActor.predict", 3)
+def _(rng):
+    kind, policy, size = AGENTS[rng.integers(3)]
+    arguments = prediction_of(rng, size, policy is not None)
+    return call(loaded(kind, policy).predict, arguments, check=fits(kind), aliases=("action mask",))
+
+
+@functools.cache
+def loaded(kind, policy):
+    return deploy.load_actor(saved(kind, policy))
+
+
+@target("LoadedActor.__call__", 2)
+def _(rng):
+    kind, _, size = AGENTS[rng.integers(2)]
+    arguments = prediction_of(rng, size, False)
+    del arguments["state"], arguments["episode_start"]
+
+    def check(answer, **given):
+        return fits(kind)([answer], **given)
+
+    return call(loaded(kind, None), arguments, check=check, aliases=("action mask",))
+
+
+@target("load_actor", 0.5)
+def _(rng):
+    path = saved() if rng.random() < 0.7 else "nowhere.trpo"
+    return call(deploy.load_actor, {"path": path, "seed": None}, raises=(OSError,))
 
 
 @target("TRPO.values", 2)
@@ -67,16 +127,18 @@ def _(rng):
 
 @target("TRPO.save", 0.2)
 def _(rng):
-    def use(path):
-        with tempfile.TemporaryDirectory() as folder:
-            agent().save(f"{folder}/{path}" if type(path) is str else path)
-
-    return call(use, {"path": "model.trpo"}, raises=(OSError,))
+    return call(agent().save, {"path": f"{folder().name}/model.trpo"}, raises=(OSError,))
 
 
 @target("TRPO.load", 0.3)
 def _(rng):
-    arguments = {"path": "nowhere.trpo", "env": None, "env_kwargs": None, "wrappers": None, "imports": ()}
+    arguments = {
+        "path": saved() if rng.random() < 0.5 else "nowhere.trpo",
+        "env": None,
+        "env_kwargs": None,
+        "wrappers": None,
+        "imports": (),
+    }
     return call(trpo_fast.TRPO.load, arguments | {"trust_environment": False}, raises=(OSError,))
 
 
@@ -147,12 +209,20 @@ def _(rng):
     return call(trpo_fast.TRPOConfig().replace, dict(CONFIG))
 
 
-@target("TRPOConfig.from_dict", 1)
+def of_a_mapping(name, function):
+    @target(name, 0.5)
+    def _(rng):
+        values = trpo_fast.TRPOConfig().to_dict()
+        return call(function, {"values": values}, aliases=tuple(values))
+
+
+of_a_mapping("TRPOConfig.from_dict", trpo_fast.TRPOConfig.from_dict)
+of_a_mapping("TRPOConfig.from_saved", trpo_fast.TRPOConfig.from_saved)
+
+
+@target("TRPOConfig.resolved", 0.5)
 def _(rng):
-    names = [name for name in trpo_fast.TRPOConfig().to_dict()]
-    return call(
-        trpo_fast.TRPOConfig.from_dict, {"values": trpo_fast.TRPOConfig().to_dict()}, aliases=tuple(names), kept=""
-    )
+    return call(trpo_fast.TRPOConfig().resolved, {"policy": "mlp", "critic": "cnn"})
 
 
 @target("CheckpointCallback")

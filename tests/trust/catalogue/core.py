@@ -8,27 +8,49 @@ from trpo_fast._core import acting, library
 from trpo_fast._core.critic import ValueKernel
 from trpo_fast._core.policy import PolicyKernel
 
+OUTPUTS = 3
+KINDS = {
+    "gaussian": {},
+    "categorical": {},
+    "bernoulli": {},
+    "multicategorical": {"nvec": (1, 2)},
+    "product": {"parts": [("gaussian", 1, None), ("multicategorical", 2, (2,))]},
+}
+SHAPES = {"gaussian": (3,), "categorical": (), "bernoulli": (3,), "multicategorical": (2,), "product": (2,)}
+"""Of an action."""
+
+
+def kind_of(rng):
+    """A distribution's name, and how it is laid out."""
+    distribution = str(rng.choice(list(KINDS)))
+    return {"distribution": distribution, "nvec": None, "parts": None} | KINDS[distribution]
+
+
+def actions_of(distribution, rows, dtype):
+    return np.zeros((rows, *SHAPES[distribution]), dtype if distribution in ("gaussian", "product") else np.int64)
+
 
 @target("PolicyKernel", 2)
 def _(rng):
-    arguments = {"widths": (3, 4, 2), "activation": "tanh", "distribution": "gaussian", "dtype": str(dtype_of(rng))}
-    return call(PolicyKernel, arguments | {"nvec": None, "parts": None, "narrow": False}, aliases=("outputs",))
+    arguments = {"widths": (3, 4, OUTPUTS), "activation": "tanh", "dtype": str(dtype_of(rng)), "narrow": False}
+    return call(PolicyKernel, arguments | kind_of(rng), aliases=("outputs",))
 
 
 @target("PolicyKernel.bind", 4)
 def _(rng):
     dtype, rows = dtype_of(rng), int(rng.integers(1, 9))
-    kernel = PolicyKernel((3, 4, 2), "tanh", str(rng.choice(["gaussian", "categorical"])), dtype)
-    discrete = kernel.distribution == "categorical"
+    kind = kind_of(rng)
+    kernel = PolicyKernel((3, 4, OUTPUTS), "tanh", dtype=dtype, **kind)
+    items = {"gaussian": 0, "bernoulli": 6, "product": 2}.get(kernel.distribution, OUTPUTS)
     arguments = {
         "self": kernel,
         "parameters": normal(rng, dtype, kernel.size) / 4,
         "observations": normal(rng, dtype, rows, 3),
-        "actions": rng.integers(2, size=rows) if discrete else normal(rng, dtype, rows, 2),
+        "actions": actions_of(kernel.distribution, rows, dtype),
         "advantages": normal(rng, dtype, rows),
         "log_probs": normal(rng, dtype, rows) if rng.random() < 0.5 else None,
         "total": None,
-        "action_masks": np.ones((rows, 2), bool) if discrete and rng.random() < 0.5 else None,
+        "action_masks": np.ones((rows, items), bool) if items and rng.random() < 0.5 else None,
         "entropy_coefficient": 0.0,
         "cache_bytes": None,
     }
@@ -69,39 +91,39 @@ def _(rng):
 @target("sample", 3)
 def _(rng):
     dtype, rows = dtype_of(rng), int(rng.integers(1, 6))
-    distribution = str(rng.choice(["gaussian", "categorical", "bernoulli"]))
-    gaussian = distribution == "gaussian"
-    shape = (rows,) if distribution == "categorical" else (rows, 2)
+    kind = kind_of(rng)
+    means = {"gaussian": 3, "product": 1}.get(kind["distribution"], 0)
     arguments = {
-        "distribution": distribution,
-        "distribution_parameters": normal(rng, dtype, rows, 2),
-        "log_std": normal(rng, dtype, 2) if gaussian else None,
+        **kind,
+        "distribution_parameters": normal(rng, dtype, rows, OUTPUTS),
+        "log_std": normal(rng, dtype, means) if means else None,
         "step": 0,
-        "actions": np.zeros(shape, dtype if gaussian else np.int64),
+        "actions": actions_of(kind["distribution"], rows, dtype),
         "log_probs": np.zeros(rows, dtype),
         "seed": 1,
         "stream": 2,
         "deterministic": False,
         "first_row": 0,
-        "nvec": None,
-        "parts": None,
         "action_masks": None,
     }
-    return call(acting.sample, arguments, "actions log_probs", kept="deterministic")
+    return call(acting.sample, arguments, "actions log_probs", aliases=("outputs",))
 
 
 @target("gaussian_actions", 1)
 def _(rng):
     dtype = dtype_of(rng)
     arguments = {"means": normal(rng, dtype, 3, 2), "log_std": normal(rng, dtype, 2), "noise": normal(rng, dtype, 3, 2)}
-    drawn = arguments["noise"].astype("f8")
+
+    def use(means, log_std, noise):
+        drawn = np.array(noise) if isinstance(noise, np.ndarray) else None
+        return drawn, acting.gaussian_actions(means, log_std, noise)
 
     def check(answer, means, log_std, noise):
-        if noise.dtype != dtype or not np.isfinite(drawn).all():
-            return None
-        return None
+        with np.errstate(all="ignore"):
+            spread = np.exp(log_std.astype("f8")) * answer[0]
+        return far(noise, means + spread, dtype, np.abs(means).max(initial=0) + np.abs(spread).max(initial=0))
 
-    return call(acting.gaussian_actions, arguments, "noise", check)
+    return call(use, arguments, "noise", check)
 
 
 @target("ValueKernel", 1)

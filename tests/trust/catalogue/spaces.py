@@ -61,6 +61,21 @@ def _(rng):
     return call(spaces.ActionStructure(space).rows, {"actions": actions, "count": 2}, aliases=("action",))
 
 
+@target("MaskFormat.rows_for", 2)
+def _(rng):
+    space = spaces.Discrete(4, 0, np.dtype("i8")) if rng.random() < 0.5 else spaces.MultiBinary(2)
+    arguments = {
+        "action_masks": np.ones((3, 4), bool),
+        "observation": np.zeros((3, 2)),
+        "space": spaces.Box(-np.ones(2), np.ones(2)),
+        "count": 3,
+        "single": False,
+    }
+    return call(
+        spaces.MaskFormat(space).rows_for, arguments, kept="observation space count single", aliases=("action mask",)
+    )
+
+
 @target("MaskFormat.rows", 2)
 def _(rng):
     masks = np.ones((3, 4), bool)

@@ -96,6 +96,12 @@ def classes_within(value):
     return {kind.__name__ for one in (value, *several) for kind in type(one).__mro__[:-1]}
 
 
+def is_beyond_memory(value):
+    """Whether it is a view that says to be as large, or a number that may be a size."""
+    size = value.size if isinstance(value, np.ndarray) else value
+    return isinstance(size, int | float | np.number) and size > 2**30
+
+
 def is_the_callers_own(error, call, done):
     """Whether an argument itself raised it: such an error travels to the caller as it is."""
     last = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1].f_code
@@ -115,9 +121,7 @@ def fault_of_error(error, call, done):
         return None
     if isinstance(error, AttributeError) and names_an_argument(error, classes):
         return None
-    if isinstance(error, MemoryError) and any(
-        isinstance(value, np.ndarray) and value.size > 2**30 for value in call.arguments.values()
-    ):
+    if isinstance(error, MemoryError) and any(map(is_beyond_memory, call.arguments.values())):
         return None
     if isinstance(error, call.raises):
         named = any(isinstance(value, str) and value[:20] in str(error) for value in call.arguments.values())
@@ -147,7 +151,7 @@ def judge(call, done):
 
     Not a fault are errors that an argument itself raises, as a caller's callback may, or a list that holds itself;
     an AttributeError or another error that names the class of an object that is half-made, by `__new__` or a subclass
-    that forgets to call `__init__`; and NumPy's MemoryError of a view that says to be larger than any memory.
+    that forgets to call `__init__`; and a MemoryError where a number, or the size of a view, is beyond any memory.
     """
     arguments = dict(call.arguments)
     kept = {name: bytes_of(value) for name, value in arguments.items() if name not in call.written}

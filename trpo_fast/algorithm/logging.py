@@ -204,7 +204,9 @@ class RunLogger(Callback):
         log: str | Sequence[str] | None = None,
     ) -> None:
         if log is not None and tensorboard is not None:
-            raise ValueError(f"tensorboard: {in_words(tensorboard)} given with log={log!r}; want 'tensorboard' in log, or not")
+            raise ValueError(
+                f"tensorboard: {in_words(tensorboard)} given with log={log!r}; want 'tensorboard' in log, or not"
+            )
         names = (
             ("csv", *(["tensorboard"] if tensorboard is not False else [])) if log is None else checked("log", log, LOG)
         )

@@ -496,7 +496,9 @@ def _checked_rows(rows: Any, count: int) -> Tensor:
         raise ValueError(f"rows: shape {array.shape} of {array.dtype} given; want (S,) of int64, S >= 1")
     if len(array) > count:
         raise ValueError(f"rows: {len(array)} given; want increasing row numbers from 0 to {count - 1}")
-    if array[0] < 0 or array[-1] >= count or (np.diff(array) <= 0).any():
-        index = int(np.argmax((array < 0) | (array >= count) | (np.diff(array, prepend=-1) <= 0)))
+    wrong = (array < 0) | (array >= count)
+    wrong[1:] |= array[1:] <= array[:-1]  # their differences may be beyond int64
+    if wrong.any():
+        index = int(np.argmax(wrong))
         raise ValueError(f"rows: item {index} is {array[index]}; want increasing row numbers from 0 to {count - 1}")
     return torch.from_numpy(array.copy())

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast._core.rollout import generalized_advantages
-from trpo_fast.solvers.arrays import as_array
+from trpo_fast.solvers.arrays import as_array, as_numpy
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,8 @@ class AdvantageInputs:
             array = as_array(other, name)
             if array.dtype.kind not in "fiub":
                 raise TypeError(f"{name}: {array.dtype} given; want real numbers")
-            return np.ascontiguousarray(array, own.dtype)
+            with np.errstate(over="ignore"):
+                return np.ascontiguousarray(array, own.dtype)
 
         advantages, returns = np.empty_like(self.values), np.empty_like(self.values)
         generalized_advantages(
@@ -131,7 +132,7 @@ def estimated_by(
     found = []
     for name, given in zip(("advantages", "returns"), answer, strict=True):
         try:
-            array = as_array(given, f"advantages: {name}")
+            array = np.asarray(as_numpy(given, f"advantages: {name}"))
         except ValueError as error:  # rows of different lengths
             raise ValueError(f"advantages: the function returned {name} that are no array: {error}") from error
         if array.dtype.kind not in "fiu":

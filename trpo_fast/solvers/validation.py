@@ -66,5 +66,5 @@ def require_items(name: str, value: Any, want: str) -> list[Any]:
     """The items of `value`, or a TypeError that names it and says what is wanted; a 0-d array has none."""
     try:
         return list(value)
-    except TypeError as error:
+    except (NotImplementedError, TypeError) as error:  # what has none; a memoryview of several axes
         raise TypeError(f"{name}: {in_words(value)} given; want {want}") from error

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast._core.library import in_words
+from trpo_fast.solvers.validation import require_count
 
 _MOST_ITEMS = 2**26
 """Of a Box or MultiBinary in a file: far above every observation, and below what exhausts memory if it is damage."""
@@ -202,6 +203,8 @@ def from_json(description: Mapping[str, Any], most: int | None = None) -> Space:
     A few words can describe a space of gigabytes: one of more than `most` numbers, as an observation is flattened, is
     refused before any memory is taken.
     """
+    if most is not None:
+        most = require_count("most", most, low=0, most=2**63 - 1)
     try:
         items = _items(description)
         if most is not None and items > most:

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeGuard
 import numpy as np
 
 from .._core.library import require_choice
+from ..solvers.validation import require_bool
 from .descriptions import Box, Discrete, Leaf, MultiBinary, MultiDiscrete, Space, flat_size, leaves
 
 CHANNEL_AXES = ("auto", "first", "last")
@@ -143,6 +144,7 @@ def input_parts(space: Space, channel_axis: str = "auto", *, boards: bool = Fals
     shape of one does not tell where its channels are.
     """
     images, others, first = [], [], 0
+    boards = require_bool("boards", boards)
     for leaf in leaves(space):
         columns = slice(first, first + flat_size(leaf))
         first = columns.stop

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._core.library import in_words
+from ..solvers.validation import require_items
 from .actions import action_layout
 from .descriptions import Box, Dict, Leaf, MultiBinary, Space, Tuple, leaves, named_leaves
 
@@ -141,8 +142,9 @@ class MaskFormat:
         """
         rows = None if self._parts else self._together(masks)
         if rows is None:
-            rows = np.ones((len(masks), self.size), np.bool_)
-            for i, mask in enumerate(masks):
+            several = require_items("action_masks", masks, "a mask for each")
+            rows = np.ones((len(several), self.size), np.bool_)
+            for i, mask in enumerate(several):
                 if mask is not None and (present is None or present[i]):
                     rows[i] = self._row(mask, f"{name} {first + i}{when}")
         elif present is not None:

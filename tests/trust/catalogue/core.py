@@ -119,9 +119,10 @@ def _(rng):
         return drawn, acting.gaussian_actions(means, log_std, noise)
 
     def check(answer, means, log_std, noise):
+        means = as_array(means)
         with np.errstate(all="ignore"):
-            spread = np.exp(log_std.astype("f8")) * answer[0]
-        return far(noise, means + spread, dtype, np.abs(means).max(initial=0) + np.abs(spread).max(initial=0))
+            spread = np.exp(as_array(log_std)) * as_array(answer[0])
+        return far(noise, means + spread, dtype, np.abs(means).sum() + np.abs(spread).sum())
 
     return call(use, arguments, "noise", check)
 

@@ -76,7 +76,7 @@ def far(answer, exact, dtype, scale=None, slack=1e4):
         return f"shape {answer.shape}; want {exact.shape}"
     if not np.isfinite(exact).all():
         return None
-    size = np.abs(exact).max(initial=0) if scale is None else scale
+    size = scale if scale is not None and np.isfinite(scale) else np.abs(exact).max(initial=0)
     limit = np.finfo(dtype).max
     if size > np.sqrt(limit) or (0 < size < 1 / np.sqrt(limit)):
         return None

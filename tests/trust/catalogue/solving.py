@@ -71,8 +71,13 @@ def _(rng):
     dtype, n = dtype_of(rng), int(rng.integers(1, 6))
     theta = normal(rng, dtype, n)
     start = theta.copy()
+
+    def objective(theta):
+        with np.errstate(all="ignore"):
+            return 1.0, float(np.sum(np.square(as_array(theta) - start)))
+
     arguments = {
-        "objective": lambda theta: (1.0, float(np.sum(np.square(as_array(theta) - start)))),
+        "objective": objective,
         "theta": theta,
         "step": normal(rng, dtype, n),
         "max_kl": float(rng.choice([1e-3, 1.0, np.inf])),

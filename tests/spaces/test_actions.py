@@ -90,7 +90,7 @@ def test_the_affine_map_takes_minus_one_to_one_to_the_box_in_order(bounds, rando
     actions = np.concatenate([np.full((1, len(bounds)), -1.0), actions, np.full((1, len(bounds)), 1.0)])
     mapped = np.clip(layout.scale * actions + layout.offset, layout.low, layout.high)
     width = space.high / 2 - space.low / 2
-    tolerance = 1e-14 * np.maximum(abs(space.low), abs(space.high))
+    tolerance = 1e-14 * np.maximum(abs(space.low), abs(space.high)) + 5e-324
     assert (abs(mapped[0] - space.low) <= tolerance).all() and (abs(mapped[-1] - space.high) <= tolerance).all()
     assert (np.diff(mapped[1:-1], axis=0) >= 0).all()
     expected = reference.environment_action(actions, space.low, space.high, "affine")

@@ -24,6 +24,11 @@ class Subclass(np.ndarray):
     """What NumPy lets others derive."""
 
 
+def refuse(*_, **__):
+    """Whatever it is called with, it raises an error of its own."""
+    raise KeyError("of the caller's own")
+
+
 KINDS = {
     "None": lambda: None,
     "text": lambda: "text",
@@ -32,7 +37,7 @@ KINDS = {
     "object": object,
     "refusing": Refusing,
     "class": lambda: Refusing,
-    "function": lambda: len,
+    "function": lambda: refuse,
     "dict": dict,
     "set": set,
     "empty list": list,

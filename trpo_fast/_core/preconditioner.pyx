@@ -19,6 +19,7 @@ gain g'x / sqrt(x'Fx) after five products:
 
 from collections.abc import Iterable
 from numbers import Real
+from operator import index as as_integer
 
 import numpy as np
 
@@ -209,9 +210,13 @@ cdef class KroneckerPreconditioner(Operator):
 
 
 cdef int check_integer(object value, str name) except -1:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: {in_words(value)} given; want an integer")
-    return 0
+    try:
+        if not isinstance(value, bool):
+            as_integer(value)
+            return 0
+    except TypeError:
+        pass
+    raise TypeError(f"{name}: {in_words(value)} given; want an integer")
 
 
 cdef double checked_damping(object damping) except -1:

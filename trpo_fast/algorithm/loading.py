@@ -155,7 +155,7 @@ def _replaced_recipe(
 ) -> EnvironmentRecipe:
     """The recipe of a file with what is given in place of what it says, which is trusted; None says nothing."""
     recipe = saved.recipe
-    if env is None or (recipe is not None and recipe.source == env):
+    if env is None or (recipe is not None and isinstance(env, str) and recipe.source == env):
         if recipe is None:
             name, value = next(given for given in {**making, **stepping}.items() if given[1] is not None)
             raise ValueError(f"{name}: {in_words(value)} given, but the file names no environment; want env=..., too")

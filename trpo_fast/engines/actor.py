@@ -134,9 +134,9 @@ class TorchActor:
         _check_rows("observation", normalized, first_row)
         with torch.no_grad():
             # A copy, since a policy may keep what it is given.
-            distribution = self._distribution(torch.tensor(normalized, device=self._device))
+            distribution = self._distribution(torch.from_numpy(normalized.copy()).to(self._device))
             if action_masks is not None:
-                distribution = with_masks(distribution, torch.from_numpy(action_masks).to(self._device))
+                distribution = with_masks(distribution, torch.from_numpy(action_masks.copy()).to(self._device))
             chosen = self._choose(distribution, step, deterministic, first_row)
             log_probs[:] = distribution.log_prob(chosen).cpu().numpy()
         if actions.size != chosen.numel():

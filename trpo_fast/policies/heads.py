@@ -125,10 +125,9 @@ def orthogonal(shape: Sequence[int], gain: float, generator: torch.Generator | N
 
 def checked_dtype(dtype: torch.dtype | str) -> torch.dtype:
     """float32 or float64 from either or its name; ValueError for any other."""
-    if dtype in (torch.float32, "float32"):
-        return torch.float32
-    if dtype in (torch.float64, "float64"):
-        return torch.float64
+    for known in (torch.float32, torch.float64):
+        if dtype is known or (isinstance(dtype, str) and f"torch.{dtype}" == str(known)):
+            return known
     raise ValueError(f"dtype: {in_words(dtype)} given; want torch.float32, torch.float64 or their names")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._core.library import in_words
+from ..solvers.arrays import as_array
 from ..solvers.validation import require_items
 from .actions import action_layout
 from .descriptions import Box, Dict, Leaf, MultiBinary, Space, Tuple, leaves, named_leaves
@@ -222,7 +223,7 @@ class MaskFormat:
     def _row(self, mask: Any, name: str) -> NDArray[np.bool_]:
         if self._parts:
             return self._row_of_parts(mask, name)
-        arrays = list(_arrays(mask))
+        arrays = list(_arrays(mask, f"action mask of {name}"))
         if any(array.dtype.kind not in "biuf" for array in arrays):
             raise ValueError(f"action mask of {name}: {in_words(mask)} given; want {self._wanted()}")
         sizes = [array.size for array in arrays]
@@ -300,14 +301,14 @@ def _pairs(masks: NDArray[Any]) -> NDArray[np.bool_]:
     return np.stack([masks != 1, masks != 0], axis=-1).reshape(len(masks), -1)
 
 
-def _arrays(mask: Any) -> Iterator[NDArray[Any]]:
+def _arrays(mask: Any, name: str) -> Iterator[NDArray[Any]]:
     """The arrays of a mask, which may be a nested tuple of them."""
     nested = isinstance(mask, tuple | list) and any(isinstance(part, tuple | list | np.ndarray) for part in mask)
     if nested or (isinstance(mask, np.ndarray) and mask.dtype == object and mask.ndim):
         for part in mask:
-            yield from _arrays(part)
+            yield from _arrays(part, name)
     else:
-        yield np.asarray(mask)
+        yield as_array(mask, name)
 
 
 def _length(masks: Any) -> int | None:

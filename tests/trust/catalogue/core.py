@@ -60,7 +60,7 @@ def _(rng):
         answer = self.surrogate_gradient(), self.evaluate(others["parameters"]), self.entropy(), self.log_probs()
         return (*answer, self.fisher_operator().matvec(np.ones(self.size, self.dtype)))
 
-    return call(use, arguments)
+    return call(use, arguments, aliases=("log_std",))
 
 
 @target("PolicyKernel.forward", 2)

@@ -55,11 +55,12 @@ def _(rng):
         symmetric = A.ndim == 2 and np.array_equal(A, A.T) and np.isfinite(A).all()
         if not symmetric:
             return None
+        kind = np.finfo(np.asarray(answer.x).dtype)
         with np.errstate(all="ignore"):
             residual, size = np.linalg.norm(b - A @ x - float(damping) * x), np.linalg.norm(b)
-            rounding = np.finfo(dtype).eps * (np.abs(A).sum() + float(damping)) * np.linalg.norm(x)
+            rounding = kind.eps * (np.abs(A).sum() + float(damping)) * np.linalg.norm(x)
             goal = max(float(rtol) * size, float(atol))
-            if np.isfinite(residual) and residual > 1.1 * goal + 1e3 * (rounding + np.finfo(dtype).tiny):
+            if np.isfinite(residual) and residual > 1.1 * goal + 1e3 * (rounding + kind.tiny):
                 return f"SUCCESS with a residual of {residual}; want {goal}"
         return None
 

@@ -72,7 +72,10 @@ def _(rng):
         "single": False,
     }
     return call(
-        spaces.MaskFormat(space).rows_for, arguments, kept="observation space count single", aliases=("action mask",)
+        spaces.MaskFormat(space).rows_for,
+        arguments,
+        kept="observation space count single",
+        aliases=("action mask", "action_masks"),
     )
 
 
@@ -85,7 +88,7 @@ def _(rng):
         spaces.MaskFormat(spaces.Discrete(4, 0, np.dtype("i8"))).rows,
         arguments,
         kept="present name when first",
-        aliases=("action mask",),
+        aliases=("action mask", "action_masks"),
     )
 
 

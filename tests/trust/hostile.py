@@ -118,7 +118,7 @@ def _spoiled(rng, value, dear):
     if value is None or isinstance(value, bool | int | float | np.number):
         while True:
             number = NUMBERS[rng.integers(len(NUMBERS))]
-            if not (dear and isinstance(number, int | np.integer) and HUGE <= number < 2**48):
+            if not (dear and isinstance(number, int | np.integer) and HUGE <= number < 2**63):
                 return "number", number
     if isinstance(value, str):
         return "text", ["", value.upper(), value + " ", value * 1000, "auto", "\0", "float32", "fisher"][

@@ -212,7 +212,7 @@ def from_json(description: Mapping[str, Any], most: int | None = None) -> Space:
         return _read(description)
     except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
         # Of a description that is nested without end, as damage may be, no text can be made.
-        given = type(description).__name__ if isinstance(error, RecursionError) else description
+        given = type(description).__name__ if isinstance(error, RecursionError) else in_words(description)
         raise ValueError(f"damaged description of a space, {error!r}: {given}") from error
 
 

@@ -59,7 +59,7 @@ class Part:
             return
         if values.dtype.kind not in "iub":
             raise TypeError(f"{name}: dtype {values.dtype} given; want the integers of {self.space}")
-        choices = values.reshape(len(rows), -1).astype(np.int64) - self.starts
+        choices = values.reshape(len(rows), self.starts.size).astype(np.int64) - self.starts
         strange = (choices < 0) | (choices >= self.counts)
         if strange.any():
             raise ValueError(f"{name}: {(choices + self.starts)[strange][0]} is no choice of {self.space}")

@@ -21,7 +21,9 @@ def checked_episode_starts(episode_start: Any, count: int) -> NDArray[np.bool_] 
     if episode_start is None:
         return None
     array = np.atleast_1d(as_array(episode_start, "episode_start"))
-    if array.shape != (count,) or not (array.dtype.kind == "b" or np.isin(array, (0, 1)).all()):
+    if array.shape != (count,) or not (
+        array.dtype.kind == "b" or (array.dtype.kind in "iuf" and np.isin(array, (0, 1)).all())
+    ):
         raise ValueError(
             f"episode_start: {in_words(episode_start)} given; want {count} bools, one for each observation"
         )

@@ -203,7 +203,7 @@ def run(seed, first, count, folder, module="tests.trust.calls"):
         command = [sys.executable, "-m", module, "--child", str(log), "--seed", str(seed), "--first", str(begin)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [*command, "--calls", str(upto - begin)], cwd=ROOT, env=environment, capture_output=True, text=True,
+            [*command, "--calls", str(upto - begin)], cwd=folder, env=environment, capture_output=True, text=True,
             timeout=LIMIT * 100, check=False, errors="replace",
         )  # fmt: skip
         lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
@@ -218,12 +218,10 @@ def run(seed, first, count, folder, module="tests.trust.calls"):
 
 def digest():
     """Of the code that calls and is called: what was counted with other code does not count."""
-    files = [
-        path
-        for folder in ("csrc", "trpo_fast", "tests/trust")
-        for path in sorted((ROOT / folder).rglob("*"))
-        if path.suffix in {".c", ".h", ".py", ".pyx", ".pxd"} and "build" not in path.parts
-    ]
+    folders = ("csrc/include", "csrc/kernels", "csrc/isa", "trpo_fast", "tests/trust/catalogue")
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*"))]
+    files = [path for path in found if path.suffix in {".c", ".h", ".py", ".pyx", ".pxd"}]
+    files += [*sorted((ROOT / "csrc").glob("*.c")), Path(__file__), Path(hostile.__file__)]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
@@ -242,6 +240,8 @@ def count(record, wanted, out):
     from bench import machine
 
     while record["calls"] < wanted:
+        if digest() != record["code"]:
+            raise RuntimeError("the code was changed meanwhile; want the calls anew")
         start, begin = time.monotonic(), record["first"] + record["calls"]
         with tempfile.TemporaryDirectory() as folder:
             for call, outcome in run(record["seed"], begin, min(BATCH, wanted - record["calls"]), folder):

@@ -19,7 +19,7 @@ from trpo_fast.algorithm.events import Callback, is_in_place
 from trpo_fast.algorithm.run_files import refuse_others, require_writable, set_aside, timesteps_of
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError, checked_path, read_metadata
-from trpo_fast.settings import FLAG, checked
+from trpo_fast.settings import FLAG, POSITIVE_COUNT, checked
 from trpo_fast.state import State
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class EvaluationCallback(Callback):
         self.every: int = checked("every", every, POSITIVE_INTEGER)
         self.results: list[tuple[int, Any]] = []
         self._arguments: dict[str, Any] = {
-            "episodes": checked("episodes", episodes, POSITIVE_INTEGER),
+            "episodes": checked("episodes", episodes, POSITIVE_COUNT),
             "deterministic": deterministic,
             "env": env,
             "max_steps": None if max_steps is None else checked("max_steps", max_steps, POSITIVE_INTEGER),

@@ -5,6 +5,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from tests.registered import newest
 from trpo_fast.algorithm.evaluation import EvaluationResult, play_episodes
 from trpo_fast.algorithm.trpo import TRPO
 
@@ -156,7 +157,7 @@ def test_result_is_a_tuple_that_begins_with_mean_std_returns_and_lengths():
 
 
 def test_cliff_walking_trained_for_2048_steps_is_evaluated_and_says_what_did_not_end():
-    agent = TRPO("CliffWalking-v1", seed=0, evaluation_max_steps=300).learn(2048)
+    agent = TRPO(newest("CliffWalking"), seed=0, evaluation_max_steps=300).learn(2048)
     with pytest.warns(UserWarning, match="evaluate: 10 of 10 episodes had not ended after 300 steps"):
         result = agent.evaluate()
     assert result.unfinished == 10 and result.lengths.tolist() == [300] * 10

@@ -20,6 +20,7 @@ from torch.distributions import (
 
 from tests.algorithm.images import Halves, OwnCritic, OwnPolicy
 from tests.algorithm.test_every_space import Anything
+from tests.registered import newest
 from trpo_fast import TRPO, model_file
 from trpo_fast.deploy import load_actor
 from trpo_fast.policies import CNNCritic, CNNPolicy, MLPCritic, MLPPolicy
@@ -378,7 +379,7 @@ def test_a_module_gets_the_shape_of_a_box_and_flat_rows_of_everything_else(make_
     shapes.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        make_agent(lambda: gymnasium.make("CliffWalking-v1"), policy=Watching(48, 4)).learn(UPDATE)
+        make_agent(lambda: gymnasium.make(newest("CliffWalking")), policy=Watching(48, 4)).learn(UPDATE)
     assert set(shapes) == {(48,)}
 
 

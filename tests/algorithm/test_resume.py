@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from tests.registered import newest
 from trpo_fast import model_file
 from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.trpo import TRPO
@@ -25,7 +26,7 @@ T = 20
 MUJOCO = [f"{name}-v5" for name in ("Ant", "HalfCheetah", "Hopper", "Humanoid", "InvertedDoublePendulum", "Pusher")]
 MUJOCO += [f"{name}-v5" for name in ("HumanoidStandup", "InvertedPendulum", "Reacher", "Swimmer", "Walker2d")]
 PLAIN = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"]
-TOYS = ["FrozenLake-v1", "Taxi-v4", "CliffWalking-v1", "Blackjack-v1"]
+TOYS = [newest(name) for name in ("FrozenLake", "Taxi", "CliffWalking", "Blackjack")]
 
 
 def everything(agent):

@@ -13,6 +13,7 @@ from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import TimeLimit
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
+from tests.registered import newest
 from tests.rollout.toys import Gate, LuckyEngine, Walk, copies_of, make_environments
 from trpo_fast.algorithm.acting import AgentActor
 from trpo_fast.algorithm.evaluation import play_episodes
@@ -302,8 +303,7 @@ def test_gymnasiums_own_masks_of_multibinary_mean_what_its_sample_makes_of_them(
 
 
 def test_masks_of_gymnasiums_own_taxi_are_found():
-    taxi = next(id for id in gymnasium.registry if id.startswith("Taxi-v"))
-    adapter = make_environments(taxi, num_envs=2)
+    adapter = make_environments(newest("Taxi"), num_envs=2)
     rollout = collector_of(adapter, 30).collect()
     assert rollout.observations.shape == (30, 2, 500)
     np.testing.assert_array_equal(rollout.observations.sum(-1), 1)

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,10 +29,10 @@ import torch
 from tests.trust import hostile
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BATCH = 5_000
+BATCH = 20_000
 """Calls of one child."""
-LIMIT = 30
-"""Seconds of one call: the slowest take half a second on a busy machine."""
+LIMIT = 60
+"""Seconds of one call: the slowest take a tenth of one on a machine that is not busy."""
 MEMORY = 12 * 2**30
 """Bytes of address space of a child: a call that asks for more gets a MemoryError, and not the machine's last page."""
 NAMED = (TypeError, ValueError, OverflowError, FloatingPointError)
@@ -181,6 +182,7 @@ def child(seed, indices, log):
     """Make calls; every one is written down before it is made, its outcome after it. Ends at a call that hangs."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     faulthandler.enable()
+    faulthandler.register(signal.SIGALRM, chain=True)
     torch.set_num_threads(1)
     with open(log, "ab", buffering=0) as out:
         for index in indices:
@@ -189,9 +191,9 @@ def child(seed, indices, log):
             except Exception as error:
                 raise RuntimeError(f"call {index} cannot be made") from error
             out.write(json.dumps({"call": index, "target": name, "done": done}).encode() + b"\n")
-            faulthandler.dump_traceback_later(LIMIT, exit=True)
+            signal.setitimer(signal.ITIMER_REAL, LIMIT)
             fault, refused = judge(call, done)
-            faulthandler.cancel_dump_traceback_later()
+            signal.setitimer(signal.ITIMER_REAL, 0)
             out.write(json.dumps({"refused": refused, "fault": fault}).encode() + b"\n")
 
 

@@ -30,7 +30,7 @@ SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) se
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help train test docs bench scaling peer-tests report lint format trust-faults trust-soak asan tsan valgrind aarch64 outside instructions instructions-update wheel \
+.PHONY: help train test docs bench scaling peer-tests report lint format trust-faults trust-soak trust-calls asan tsan valgrind aarch64 outside instructions instructions-update wheel \
 	check-wheel clean
 
 help:
@@ -48,6 +48,7 @@ help:
 	@echo 'make tsan     the C tests under the thread sanitizer'
 	@echo 'make trust-faults     what fails, is killed, raises, hangs or returns nonsense while agents learn; FAULTS="--only Ctrl-C"'
 	@echo 'make trust-soak       20,000 updates and set-ups, and what they leave; SOAK="--only actors"'
+	@echo 'make trust-calls      100,000 random calls of the public functions; CALLS=3000'
 	@echo 'make valgrind aarch64   the C tests under memcheck; cross-compiled, under qemu-user'
 	@echo 'make outside  a program in C++ and a shared library, made with the headers and libtrpo.a'
 	@echo 'make instructions       the hot kernels against committed instruction counts (instructions-update renews them)'
@@ -99,6 +100,11 @@ trust-faults: $(STAMPS)/core $(STAMPS)/extras-test
 
 trust-soak: $(STAMPS)/core $(STAMPS)/extras-test
 	$(BIN)/python -m tests.trust.soak $(SOAK)
+
+# What docs/reliability.md says of random calls; goes on where the same code was counted before.
+CALLS ?= 100000
+trust-calls: $(STAMPS)/core $(STAMPS)/extras-test
+	$(BIN)/python -m tests.trust.calls --calls $(CALLS) --out bench/results/trust/calls.json
 
 asan:
 	$(MAKE) -j $(JOBS) -C csrc/tests

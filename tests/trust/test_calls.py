@@ -89,3 +89,24 @@ def test_every_public_name_is_called_or_is_left_out_for_a_reason():
     whole = {name for name in catalogue.LEFT_OUT if name not in catalogue.CALLBACKS}  # and what they have
     missing = [name for name in public() if name not in known and name.partition(".")[0] not in whole]
     assert not missing, missing
+
+
+def test_a_count_goes_on_with_the_same_code_alone(tmp_path, monkeypatch):
+    def run(seed, first, count, folder):
+        return [
+            ({"call": i, "target": "one", "done": {}}, {"refused": i == 3, "fault": None})
+            for i in range(first, first + count)
+        ]
+
+    monkeypatch.setattr(calls, "run", run)
+    monkeypatch.setattr(calls, "digest", lambda: "before")
+    out = tmp_path / "calls.json"
+    calls.count(calls.counted(out, seed=0, first=0), 3, out)
+    calls.count(calls.counted(out, seed=0, first=0), 5, out)
+    record = calls.counted(out, seed=0, first=0)
+    assert (record["calls"], record["refused"], record["calls_of_each"]) == (5, 1, {"one": 5})
+    assert calls.counted(out, seed=1, first=0)["calls"] == 0
+    monkeypatch.setattr(calls, "digest", lambda: "after")
+    assert calls.counted(out, seed=0, first=0)["calls"] == 0
+    with pytest.raises(RuntimeError, match="the code was changed"):
+        calls.count(record, 6, out)

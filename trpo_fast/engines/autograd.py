@@ -494,7 +494,7 @@ def _checked_rows(rows: Any, count: int) -> Tensor:
     array = as_array(rows, "rows")
     if array.dtype != np.int64 or array.ndim != 1 or not len(array):
         raise ValueError(f"rows: shape {array.shape} of {array.dtype} given; want (S,) of int64, S >= 1")
-    if len(array) > count:
+    if len(array) > count:  # a view may say to be larger than any memory
         raise ValueError(f"rows: {len(array)} given; want increasing row numbers from 0 to {count - 1}")
     wrong = (array < 0) | (array >= count)
     wrong[1:] |= array[1:] <= array[:-1]  # their differences may be beyond int64

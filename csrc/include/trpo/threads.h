@@ -15,8 +15,8 @@ enum { TRPO_MAX_THREADS = 256 };
  * to 10 ms). Exported, unlike all else: by this name threadpoolctl knows the shared library. */
 __attribute__((visibility("default"))) int trpo_get_threads(void);
 
-/* Whole cores, at most TRPO_MAX_THREADS, that the CPU limits of this process's control groups (v1 or v2) grant; 0: no limit known. membership: a
- * file like /proc/self/cgroup; root: where the groups are mounted, /sys/fs/cgroup. */
+/* Whole cores, at most TRPO_MAX_THREADS, that the CPU limits of this process's control groups (v1 or v2) grant; 0: no
+ * limit known. membership: a file like /proc/self/cgroup; root: where the groups are mounted, /sys/fs/cgroup. */
 int trpo_cgroup_cores(const char *membership, const char *root);
 
 /* Distinct cores among `count` logical processors: those that share one have the same first sibling in root/cpuN/topology.

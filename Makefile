@@ -30,7 +30,7 @@ SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) se
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help train test test-long docs bench scaling peer-tests report lint format trust-faults trust-soak fuzz fuzz-planted asan tsan valgrind aarch64 outside instructions instructions-update \
+.PHONY: help train test test-long docs bench scaling peer-tests report lint format trust-faults trust-soak trust-calls trust-sanitize trust-threads fuzz fuzz-planted asan tsan valgrind aarch64 outside instructions instructions-update \
 	wheel check-wheel clean
 
 help:
@@ -49,6 +49,9 @@ help:
 	@echo 'make tsan     the C tests under the thread sanitizer'
 	@echo 'make trust-faults     what fails, is killed, raises, hangs or returns nonsense while agents learn; FAULTS="--only Ctrl-C"'
 	@echo 'make trust-soak       20,000 updates and set-ups, and what they leave; SOAK="--only actors"'
+	@echo 'make trust-sanitize   the extension modules under the address and undefined-behaviour sanitizers, leaks checked'
+	@echo 'make trust-threads    agents in threads, and forks beside them, under the thread sanitizer'
+	@echo 'make trust-calls      100,000 random calls of the public functions; CALLS=3000'
 	@echo 'make fuzz     inputs made by coverage, from a corpus; MINUTES=60 TARGET=policy for long runs'
 	@echo 'make fuzz-planted     whether fuzzing finds within a minute that a check is missing; TARGET=policy'
 	@echo 'make valgrind aarch64   the C tests under memcheck; cross-compiled, under qemu-user'
@@ -114,6 +117,16 @@ MINUTES ?=
 fuzz fuzz-planted: $(STAMPS)/core $(STAMPS)/extras-test $(STAMPS)/extras-fuzz
 	$(BIN)/python -m tests.fuzz $(if $(TARGET),--target $(TARGET)) \
 		$(if $(filter %-planted,$@),--planted,$(if $(MINUTES),--minutes $(MINUTES)))
+
+# What docs/reliability.md says of random calls; goes on where the same code was counted before.
+CALLS ?= 100000
+trust-calls: $(STAMPS)/core $(STAMPS)/extras-test
+	$(BIN)/python -m tests.trust.calls --calls $(CALLS) --out bench/results/trust/calls.json
+
+# The extension modules once more, of instrumented code, in build/sanitized-...; SANITIZE_ARGS=--sample is what .ci/run has time for.
+SANITIZE_ARGS ?=
+trust-sanitize trust-threads: $(STAMPS)/core $(STAMPS)/extras-test
+	$(BIN)/python -m tests.trust.sanitize $(if $(filter %-threads,$@),--threads) $(SANITIZE_ARGS)
 
 asan:
 	$(MAKE) -j $(JOBS) -C csrc/tests

@@ -563,3 +563,28 @@ def test_a_file_from_before_predictions_were_counted_is_read(content, tmp_path):
     del metadata["counters"]["num_predictions"], metadata["own_networks"]
     model_file.write(tmp_path / "old.trpo", tensors, metadata)
     assert load_actor(tmp_path / "old.trpo").num_predictions == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (
+            {"state": torch.zeros(1, 64, dtype=torch.bfloat16)},
+            TypeError,
+            "state: .*bfloat16 given; want one that",
+        ),
+        ({"state": [[1.0], [1.0, 2.0]]}, ValueError, "state: no array can be made of it"),
+        ({"state": np.full((1, 64), np.inf, np.float32)}, ValueError, "state: float32 .* given; want finite numbers"),
+        ({"episode_start": [[True], [True, False]]}, ValueError, "episode_start: no array can be made of it"),
+    ],
+)
+def test_states_and_episode_starts_that_do_not_fit_are_named(saved, given, error, message):
+    _, actor = saved(policy="gru")
+    with pytest.raises(error, match=message):
+        actor.predict(np.zeros(4), **given)
+
+
+def test_a_state_whose_square_is_infinite_serves_without_a_warning(saved):
+    _, actor = saved(policy="gru")
+    action, _ = actor.predict(np.zeros(4), np.full((1, 64), 1e30, np.float64))
+    assert action.shape == ()

@@ -111,6 +111,10 @@ def test_what_is_no_path_is_named():
     for call in (model_file.read, lambda given: model_file.write(given, {}, {})):
         with pytest.raises(TypeError, match=r"^path: 3 given; want a path, a str or an os.PathLike"):
             call(3)
+        with pytest.raises(TypeError, match=r"^path: .* more digits than can be shown given; want a path"):
+            call(10**5000)
+        with pytest.raises(ValueError, match=r"^path: 'a\\x00b' given; want a path, which no null byte is in"):
+            call("a\0b")
 
 
 def test_a_zip_file_is_refused_with_who_reads_it(tmp_path):

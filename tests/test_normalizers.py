@@ -159,12 +159,17 @@ def test_restored_reward_scaler_has_the_same_scale():
         (lambda: ObservationNormalizer(2, clip=float("nan")), "clip: nan given; want a number > 0"),
         (lambda: ObservationNormalizer(2, epsilon=0.0), "epsilon: 0.0 given; want a finite number > 0"),
         (lambda: RewardScaler(0, 0.9), "num_envs: 0 given; want at least 1"),
+        (lambda: RewardScaler(2, 10**400), r"gamma: .* given; want a number that a double can hold"),
+        (
+            lambda: ObservationNormalizer(2).merge(np.array([[1e300] * 2, [-1e300] * 2])),
+            "observations: numbers up to 1e[+]300 given",
+        ),
         (lambda: RewardScaler(2, 1.1), r"gamma: 1.1 given; want a number in \[0, 1\]"),
         (lambda: RewardScaler(2, 0.9, clip=-1.0), "clip: -1.0 given; want a number > 0"),
     ],
 )
 def test_bad_options_are_named(make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((OverflowError, ValueError), match=message):
         make()
 
 

@@ -248,7 +248,7 @@ def test_other_versions_and_precisions_are_named(tmp_path, opset):
     random_agent().save(tmp_path / "model.trpo")
     with pytest.raises(ValueError, match=f"opset: {opset} given; want 12 to "):
         export_onnx(tmp_path / "model.trpo", opset=opset)
-    with pytest.raises(ValueError, match="precision: 'half' given; want 'float64' or 'float32'"):
+    with pytest.raises(ValueError, match="precision: 'half' given; want one of 'float64', 'float32'"):
         export_onnx(tmp_path / "model.trpo", precision="half")
 
 

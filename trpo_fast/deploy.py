@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from trpo_fast import model_file, spaces
 from trpo_fast._core.acting import Actor
-from trpo_fast._core.library import MAX_OUTPUTS
+from trpo_fast._core.library import MAX_OUTPUTS, in_words
 from trpo_fast._core.policy import PolicyKernel
 from trpo_fast._core.recurrent import CellActor
 from trpo_fast.numpy_actor import NumpyActor
@@ -61,7 +61,7 @@ def load_actor(path: str | os.PathLike[str], *, seed: int | None = None) -> Load
         )
     is_integer = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
     if seed is not None and not (is_integer and 0 <= seed < 2**32):
-        raise ValueError(f"seed: {seed!r} given; want an integer from 0 to 2**32 - 1, or None")
+        raise ValueError(f"seed: {in_words(seed)} given; want an integer from 0 to 2**32 - 1, or None")
     with model_file.damage_named(saved.path):
         return LoadedActor(saved, seed)
 
@@ -141,7 +141,7 @@ class LoadedActor:
     @num_predictions.setter
     def num_predictions(self, count: int) -> None:
         if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 2**63:
-            raise ValueError(f"num_predictions: {count!r} given; want an integer from 0 to 2**63 - 1")
+            raise ValueError(f"num_predictions: {in_words(count)} given; want an integer from 0 to 2**63 - 1")
         self._num_predictions = count
 
     def __call__(self, observation: Any, deterministic: bool = True, action_masks: Any = None) -> Any:

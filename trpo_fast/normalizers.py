@@ -22,7 +22,7 @@ _MOST_COLUMNS = 2**48  # beyond what any memory has
 def _check_positive(name: str, value: float, *, finite: bool) -> float:
     number = as_double(value, name)
     if not number > 0 or (finite and not np.isfinite(number)):
-        raise ValueError(f"{name}: {value!r} given; want a {'finite ' if finite else ''}number > 0")
+        raise ValueError(f"{name}: {in_words(value)} given; want a {'finite ' if finite else ''}number > 0")
     return number
 
 
@@ -108,7 +108,7 @@ class ObservationNormalizer:
     ) -> None:
         require_count("size", size, low=1, most=_MOST_COLUMNS)
         if columns is not None and (np.shape(columns) != (size,) or np.asarray(columns).dtype != np.bool_):
-            raise ValueError(f"columns: {columns!r} given; want bools of shape ({size},)")
+            raise ValueError(f"columns: {in_words(columns)} given; want bools of shape ({size},)")
         self.clip: Any = _check_positive("clip", clip, finite=False)
         if unclipped is not None and unclipped.any():
             self.clip = np.where(unclipped, np.inf, self.clip)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast import spaces
+from trpo_fast._core.library import in_words, require_choice
 from trpo_fast.recurrence import CELL_PARAMETERS, CELLS
 from trpo_fast.saved_policy import SavedPolicy
 from trpo_fast.spaces.images import ImageLayout, InputParts, convolutions
@@ -49,12 +50,11 @@ def onnx_model(saved: SavedPolicy, *, precision: str = "float64", opset: int = O
         import onnx
     except ImportError as error:
         raise ImportError("onnx is not installed, which exports: pip install 'trpo-fast[export]'") from error
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision: {precision!r} given; want {' or '.join(map(repr, PRECISIONS))}")
+    require_choice("precision", precision, PRECISIONS)
     latest = onnx.defs.onnx_opset_version()
     if isinstance(opset, bool) or not isinstance(opset, int) or not _OLDEST_OPSET <= opset <= latest:
         raise ValueError(
-            f"opset: {opset!r} given; want {_OLDEST_OPSET} to {latest}, the latest of onnx {onnx.__version__}"
+            f"opset: {in_words(opset)} given; want {_OLDEST_OPSET} to {latest}, the latest of onnx {onnx.__version__}"
         )
     graph = _Graph(narrow=precision == "float32")
     if graph.narrow:

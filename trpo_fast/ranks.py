@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 from torch.distributed.rendezvous import rendezvous
 
+from trpo_fast._core.library import in_words
+
 TIMEOUT = 1800.0  # seconds, torch's own
 _CHUNK = timedelta(seconds=0.5)  # of a wait, after each of which Python looks at signals
 _GRACE = 3.0  # seconds in which a rank has to say that it noticed a failure, too
@@ -338,7 +340,7 @@ def _receivers() -> Iterator[int]:
 
 def _checked_timeout(timeout: Any) -> float:
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 1e9:
-        raise ValueError(f"timeout: {timeout!r} given; want a positive number of seconds")
+        raise ValueError(f"timeout: {in_words(timeout)} given; want a positive number of seconds")
     return float(timeout)
 
 
@@ -348,7 +350,7 @@ def _whole(name: str, least: int, most: int | None = None) -> int:
     value = int(text) if text.isdecimal() else -1
     if value < least or (most is not None and value > most):
         numbers = f"{least} or more" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name}: {text!r} given; want a whole number, {numbers}, as torchrun sets it")
+        raise ValueError(f"{name}: {in_words(text)} given; want a whole number, {numbers}, as torchrun sets it")
     return value
 
 
@@ -385,7 +387,7 @@ def as_ranks(given: Any) -> Ranks | None:
     if isinstance(given, str) and given == "auto":
         return Ranks.if_started()
     if given is not None and not isinstance(given, Ranks):
-        raise TypeError(f"ranks: {given!r} given; want 'auto', Ranks(...) or None")
+        raise TypeError(f"ranks: {in_words(given)} given; want 'auto', Ranks(...) or None")
     return given
 
 

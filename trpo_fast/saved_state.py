@@ -116,7 +116,9 @@ def own_networks(metadata: Mapping[str, Any]) -> dict[str, str | None]:
         found = {name: own.get(name) for name in ("policy", "critic")}
         if all(isinstance(name, (str, type(None))) for name in found.values()):
             return found
-    raise ValueError(f"own_networks: {own!r} given; want an object with policy and critic, names of classes or null")
+    raise ValueError(
+        f"own_networks: {in_words(own)} given; want an object with policy and critic, names of classes or null"
+    )
 
 
 def network_shapes(arrays: Arrays, metadata: Mapping[str, Any]) -> dict[str, Shapes]:
@@ -186,7 +188,7 @@ def choice(config: Mapping[str, Any], name: str, names: Collection[str]) -> str:
     """A setting that is one of `names`; ValueError for anything else."""
     value = field(config, name, str, "config.")
     if value not in names:
-        raise ValueError(f"config.{name}: {value!r} given; want one of {', '.join(names)}")
+        raise ValueError(f"config.{name}: {in_words(value)} given; want one of {', '.join(names)}")
     return str(value)
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from trpo_fast._core import acting, cg, linesearch, policy, rollout
 from trpo_fast._core.critic import ValueKernel
-from trpo_fast._core.operator import DenseOperator
+from trpo_fast._core.operator import CallableOperator, DenseOperator
+from trpo_fast._core.preconditioner import KroneckerPreconditioner
 from trpo_fast._core.recording import Recorder
 from trpo_fast._core.stepping import CopyLoop
 
@@ -57,6 +58,25 @@ def act(distribution):
         acting.Actor(kernel, made.pop("parameters"), **made).act(step=0, **arrays)
 
     return Function(call, "normalized actions log_probs env_actions", **of_actor, **of_call)
+
+
+def arrays_of_another_actor(distribution):
+    shape, dtype = SHAPES[distribution]
+    masks = {} if distribution == "gaussian" else {"action_masks": masks_of(distribution)}
+
+    def call(**arrays):
+        acting.check_arrays(**({"action_masks": None} | arrays), dtype=np.dtype(F), real=not masks)
+
+    return Function(
+        call,
+        "normalized actions log_probs env_actions",
+        observations=np.zeros((6, 3)),
+        normalized=np.zeros((6, 3)),
+        actions=np.zeros(shape, dtype),
+        log_probs=np.zeros(6),
+        env_actions=np.zeros(shape, dtype),
+        **masks,
+    )
 
 
 def sample(distribution):
@@ -144,6 +164,7 @@ def recorded():
 
 ALL = {
     **{f"act {distribution}": act(distribution) for distribution in SHAPES},
+    **{f"another's act {distribution}": arrays_of_another_actor(distribution) for distribution in SHAPES},
     **{f"sample {distribution}": sample(distribution) for distribution in SHAPES},
     **{f"gradient {distribution}": from_a_batch(distribution, gradient_into) for distribution in SHAPES},
     "product": from_a_batch("gaussian", product_into),
@@ -299,3 +320,56 @@ def test_lists_of_observations_are_named_by_a_recorder():
     made = recorder(np.zeros(kernel_of("gaussian").size), np.zeros(3), **recorded())
     with pytest.raises(TypeError, match="observations"):
         made.act(0, [[0.0, 0.0, 0.0]] * 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: policy.PolicyKernel((3, 2), "tanh", "gaussian", F, narrow=2), "narrow: 2 given; want True or False"),
+        (lambda: policy.PolicyKernel(np.array(3), "tanh", "gaussian", F), r"widths: array\(3\) given; want a sequence"),
+        (lambda: policy.PolicyKernel(np.eye(2, dtype=int), "tanh", "gaussian", F), "(?s)widths: .* want a sequence"),
+        (lambda: policy.PolicyKernel((3, 2), [], "gaussian", F), r"activation: \[\] given; want one of 'tanh'"),
+        (lambda: policy.PolicyKernel((3, 2), "tanh", [], F), r"distribution: \[\] given; want one of 'gaussian'"),
+        (lambda: policy.PolicyKernel((3, 2), "tanh", "gaussian", "\ud800"), "dtype: .* given; want float32 or float64"),
+        (lambda: policy.PolicyKernel((3, 2), "tanh", "product", F, parts=3), "parts: 3 given; want a sequence of"),
+        (
+            lambda: policy.PolicyKernel((3, 2), "tanh", "product", F, parts=[("gaussian", 2**70, None)]),
+            "parts: .* given; want at most",
+        ),
+        (
+            lambda: policy.PolicyKernel((3, 2), "tanh", "multicategorical", F, nvec=np.array(2)),
+            "nvec: .* given; want a sequence of integers",
+        ),
+        (
+            lambda: acting.sample(
+                "gaussian", np.zeros((6, 2)), np.zeros(2), 0, np.zeros((6, 2)), np.zeros(6), seed=0, stream=0,
+                deterministic="no",
+            ),
+            "deterministic: 'no' given; want True or False",
+        ),
+        (lambda: CallableOperator(abs, 3, F, name=[]), r"name: \[\] given; want a string"),
+        (lambda: KroneckerPreconditioner(np.array(1.0), 3, F, 0.1), "blocks: ndarray given; want a sequence"),
+        (
+            lambda: KroneckerPreconditioner([(np.eye(1), np.eye(1), np.array([1.5]), None)], 3, F, 0.1),
+            r"blocks\[0\]: weight: array\(\[1.5\]\) given; want an integer",
+        ),
+        (lambda: DenseOperator(np.eye(2)).matvec([[1.0], [1.0, 2.0]]), "v: list given; want an array of real numbers"),
+    ],
+)  # fmt: skip
+def test_what_is_of_another_kind_is_named(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+def misaligned(array):
+    memory = np.zeros(array.nbytes + 1, np.uint8)
+    view = memory[1:].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
+
+
+def test_operands_may_lie_at_any_byte():
+    matrix, rows = DenseOperator(np.array([[2.0, 1.0], [1.0, 3.0]])), misaligned(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    np.testing.assert_array_equal(matrix.matvec(rows[0]), [4.0, 7.0])
+    np.testing.assert_array_equal(matrix.matmat(rows), [[5.0, 8.0], [10.0, 14.0]])
+    np.testing.assert_array_equal(matrix.matmat(rows[:, :1]), [[5.0], [10.0]])

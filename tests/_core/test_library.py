@@ -240,9 +240,7 @@ def test_elementary_functions_do_not_depend_on_the_place_in_the_array(activation
 
 
 def test_elementary_misuse_is_named():
-    with pytest.raises(
-        ValueError, match=r"function: .*cubic.*tanh, relu, elu, leaky_relu, sigmoid, silu, gelu, softplus, .*exp"
-    ):
+    with pytest.raises(ValueError, match=r"function: .*cubic.*'tanh', 'relu', 'elu', .*'exp'"):
         library.elementary("cubic", np.ones(3))
     for x in ([1.0], np.ones(3, np.float16), np.ones(3, np.int64), None):
         with pytest.raises(TypeError, match=r"x: .*want a float32 or float64 array"):

@@ -179,7 +179,7 @@ def test_trials_that_overflow_are_outcomes_and_not_errors(distribution):
         (((5, 3), "tanh", "multicategorical", np.float64, (2, 2)), r"nvec.*\(2, 2\).*3 outputs"),
         (((5, 3), "tanh", "multicategorical", np.float64, (3, 0)), r"nvec.*\(3, 0\)"),
         (((5, 3), "tanh", "multicategorical", np.float64, ()), "nvec"),
-        (((5, 3), "tanh", "multicategorical", np.float64, (1.5, 1.5)), "float"),
+        (((5, 3), "tanh", "multicategorical", np.float64, (1.5, 1.5)), "nvec: .* want a sequence of integers"),
         (((5, 3), "tanh", "bernoulli", np.float64, (3,)), "nvec.*'bernoulli'"),
         (((5, 3), "tanh", "gaussian", np.float16), "dtype.*float16"),
         (((5, 3), "tanh", "gaussian", np.int64), "dtype.*int64"),

@@ -382,7 +382,7 @@ def test_bad_requests_are_named():
     s = Setting()
     factors = FisherFactors(s.kernel)
     for arguments, match in (
-        ({"kind": "cholesky", "damping": 0.1}, "kind: 'cholesky'.* given; want 'kfac' or 'diagonal'"),
+        ({"kind": "cholesky", "damping": 0.1}, "kind: 'cholesky'.* given; want one of 'kfac', 'diagonal'"),
         ({"kind": "kfac", "damping": -0.1}, "damping: .*-0.1"),
         ({"kind": "kfac", "damping": 0.1, "rows": np.array([], np.int64)}, "rows: .*want at least one row"),
         ({"kind": "kfac", "damping": 0.1, "rows": np.array([0, 300])}, "rows: item 1 is 300; .* to 299"),

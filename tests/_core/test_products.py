@@ -29,7 +29,7 @@ def test_a_kernel_says_what_it_is():
         (("gaussian", np.float64, None, PARTS), "parts: .*want them for 'product', None for others"),
         (("product", np.float64, None, ()), r"parts: \[\].* given; want outputs that add up to 11"),
         (("product", np.float64, None, PARTS[1:]), r"parts: \[2, 4, 2\].* given; want outputs that add up to 11"),
-        (("product", np.float64, None, (("product", 11, None),)), "parts: 'product'.* given; want each to be one of"),
+        (("product", np.float64, None, (("product", 11, None),)), "parts: 'product'.* given; want one of"),
         (
             ("product", np.float64, None, (("multicategorical", 11, None),)),
             "parts: .*want .distribution, outputs, nvec",

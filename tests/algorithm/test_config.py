@@ -254,3 +254,22 @@ def test_changing_a_field_changes_the_training(name, make_agent, bits, portable_
             assert max(backtracks) > 0, "the case no longer exercises the line search"
         seen.append(probe(agent, bits))
     assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize("read", [TRPOConfig.from_dict, TRPOConfig.from_saved])
+@pytest.mark.parametrize("values", [b"max_kl", [("max_kl", 0.1)]])
+def test_what_is_no_mapping_of_fields_is_named(read, values):
+    with pytest.raises(TypeError, match=r"values: .* given; want a mapping of fields"):
+        read(values)
+
+
+def test_a_field_that_is_no_string_and_a_value_that_is_an_array_are_named():
+    with pytest.raises(TypeError, match="3 is no field of TRPOConfig"):
+        TRPOConfig.from_dict({3: 0.1})
+    with pytest.raises((TypeError, ValueError), match="max_kl"):
+        TRPOConfig.from_dict({"max_kl": np.ones(2)})
+
+
+def test_a_kind_of_network_that_is_none_is_named():
+    with pytest.raises(ValueError, match="critic: 'mlps' given; want one of 'mlp', 'cnn', 'recurrent'"):
+        TRPOConfig().resolved(policy="mlp", critic="mlps")

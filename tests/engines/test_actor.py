@@ -341,3 +341,34 @@ def test_choices_that_a_policy_itself_excludes_are_never_taken():
     actions, log_probs = act(actor, case.observations, actions=np.empty((200, 2), np.int64))[1:3]
     assert set(actions.ravel().tolist()) == {0, 2}
     assert np.isfinite(log_probs).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"deterministic": 10**5000}, "deterministic: .* given; want True or False"),
+        ({"deterministic": np.ones(2)}, "deterministic: .* given; want True or False"),
+        ({"step": -1}, "step: -1 given; want"),
+        ({"step": "now"}, "step: 'now' given; want an integer"),
+        ({"first_row": 2**32}, f"first_row: {2**32} given; want at most"),
+        ({"action_masks": np.ones((ROWS, 3))}, "action_masks: float64 array .* given; want"),
+        ({"action_masks": np.ones((ROWS, 4), bool)}, r"action_masks: .*4"),
+        ({"actions": np.empty((ROWS, 2), np.int64)}, r"actions: .*\(6, 2\) given; want"),
+    ],
+)
+def test_what_acting_cannot_take_is_named(settings, message, name):
+    case = case_of("categorical")
+    with pytest.raises((TypeError, ValueError), match=message):
+        act(actor_of(case, name), case.observations, **({"actions": choices()} | settings))
+
+
+def test_masks_may_be_read_only_and_one_row_may_run_backwards(name, recwarn):
+    case = case_of("categorical")
+    masks = np.eye(3, dtype=bool)[:1]
+    masks.flags.writeable = False
+    backwards = np.flip(np.empty((1, case.observations.shape[1])), 0)
+    actions, log_probs = np.empty(1, np.int64), np.empty(1)
+    actor = actor_of(case, name)
+    actor.act(case.observations[:1], 0, backwards, actions, log_probs, actions.copy(), action_masks=masks)
+    assert actions == [0] and log_probs == [0.0]
+    assert not recwarn.list

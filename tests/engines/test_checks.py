@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 from torch import nn
 from torch.distributions import (
     Categorical,
@@ -19,7 +20,8 @@ from torch.distributions import (
 )
 
 from tests.engines.networks import DISTRIBUTIONS, FORMS, Detached, Once, compiling, policy_of
-from trpo_fast import TRPO, fisher_matrix, make_engine, trust_region_step
+from trpo_fast import TRPO, MLPPolicy, fisher_matrix, make_engine, trust_region_step
+from trpo_fast.engines import AutogradEngine, NativeEngine
 from trpo_fast.engines.checks import check_critic, check_policy
 from trpo_fast.policies import Product
 from trpo_fast.rollout.batch import Batch
@@ -62,7 +64,7 @@ def test_the_fisher_matrix_takes_every_array(given):
         (3.0, ValueError, r"observations: shape \(\) given; want"),
         (None, TypeError, "observations: NoneType of object given; want numbers"),
         (OBSERVATIONS + 0j, TypeError, "observations: ndarray of complex128 given; want numbers"),
-        ([[1.0, 2.0], [3.0]], ValueError, "observations: .*want rows of one shape"),
+        ([[1.0, 2.0], [3.0]], ValueError, "observations: no array can be made of it"),
         (np.ones((2, 5)), ValueError, r"policy: forward failed for observations of shape \(2, 5\)"),
     ],
 )
@@ -266,3 +268,37 @@ def test_a_lazy_layer_is_named():
         make_engine(Lazy())
     with pytest.raises(ValueError, match="policy: 'layer', a LazyLinear"):
         fisher_matrix(Lazy(), OBSERVATIONS)
+
+
+def serving(name="autograd"):
+    engine = make_engine(MLPPolicy(Box(-1.0, 1.0, (4,)), Discrete(3), (2,)), name)
+    engine.bind(Batch(OBSERVATIONS, np.zeros(6, int), np.arange(6.0)))
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: make_engine(categorical(), np.array(["auto", "native"])), "engine: .* given; want one of 'auto'"),
+        (lambda: AutogradEngine([], ""), r"policy: \[\] given; want a Module"),
+        (
+            lambda: AutogradEngine(categorical(), "", observation_shape=np.array(4)),
+            r"observation_shape: array\(4\) given",
+        ),
+        (lambda: AutogradEngine(categorical(), "", linearization=[]), r"linearization: \[\] given; want one of 'auto'"),
+        (lambda: NativeEngine(categorical()), "(?s)policy: .* given; want a MLPPolicy"),
+        (lambda: serving("native").bind(...), "batch: Ellipsis given; want a Batch"),
+        (lambda: serving().bind(...), "batch: Ellipsis given; want a Batch"),
+        (lambda: serving().evaluate(np.array(["new_old", "old_new"])), "kl_direction: .* given; want one of 'new_old'"),
+        (lambda: serving().fisher_operator([[0], [0, 1]]), "rows: no array can be made of it"),
+        (lambda: serving().fisher_operator(np.arange(7)), "rows: 7 given; want increasing row numbers from 0 to 5"),
+        # Differences of neighbours that are beyond int64
+        (lambda: serving().fisher_operator(np.array([0, 2**62, -(2**63), 3])), f"rows: item 1 is {2**62}; want"),
+        (lambda: serving().actor(Discrete(3), narrow=3), "narrow: 3 given; want True or False"),
+        (lambda: fisher_matrix(categorical(), torch.ones(2, 4, device="meta")), "observations: a tensor on meta given"),
+        (lambda: fisher_matrix(categorical(), torch.ones(2, 4).bfloat16()), "observations: .*bfloat16 given"),
+    ],
+)
+def test_what_is_of_another_kind_is_named(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()

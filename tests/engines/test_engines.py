@@ -383,7 +383,7 @@ def test_the_engine_is_chosen_and_says_why():
     assert isinstance(make_engine(policy, "autograd"), AutogradEngine)
     assert "MLPPolicy" in make_engine(policy).reason
     assert make_engine(policy, "autograd").reason == "asked for"
-    with pytest.raises(ValueError, match="engine: 'fast' given; want 'auto', 'native' or 'autograd'"):
+    with pytest.raises(ValueError, match="engine: 'fast' given; want one of 'auto', 'native', 'autograd'"):
         make_engine(policy, "fast")
     with pytest.raises(TypeError, match="policy: SimpleNamespace"):
         make_engine(SimpleNamespace())

@@ -173,6 +173,8 @@ def test_parameters_that_share_memory_are_refused_by_name():
 
 
 def test_dtypes_and_devices_that_cannot_be_flattened_are_refused_by_name():
+    with pytest.raises(TypeError, match=r"module: \[\] given; want a Module"):
+        FlatParameters([])
     with pytest.raises(ValueError, match="no parameters"):
         FlatParameters(nn.Tanh())
     with pytest.raises(ValueError, match=r"'weight' is torch.float16"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import (
@@ -104,6 +105,7 @@ def test_choices_alone_are_a_row_of_the_policys_floats():
             ValueError,
             r"parts: batch shapes \[\(2,\), \(4,\)\]",
         ),
+        (np.array(1.0), TypeError, r"parts: array\(1\.\) given; want a sequence of torch distributions"),
         ([torch.zeros(2)], TypeError, r"parts: Tensor given among them; want torch distributions"),
     ],
     ids=str,

@@ -70,6 +70,11 @@ def test_integer_actions_become_int64():
         ({"log_probs": np.zeros(7)}, ValueError, r"log_probs: .* given; want \(6,\)"),
         ({"action_masks": np.ones((6, 4))}, TypeError, "action_masks: dtype float64 given; want bool"),
         ({"action_masks": np.ones(6, bool)}, ValueError, r"action_masks: shape \(6,\) given; want \(6, K\)"),
+        ({"advantages": [[0.0], [0.0, 1.0]]}, ValueError, "advantages: no array can be made of it"),
+        ({"advantages": torch.zeros(6, dtype=torch.bfloat16)}, TypeError, "advantages: .*bfloat16 given"),
+        ({"sequences": {}}, TypeError, "sequences: {} given; want a Sequences"),
+        ({"part_starts": np.array(0)}, TypeError, r"part_starts: array\(0\) given; want a sequence of rows"),
+        ({"part_starts": (0, 2.5)}, TypeError, "part_starts: 2.5 given; want an integer"),
         ({"advantages": torch.zeros(6, device="meta")}, ValueError, "advantages: .* meta given; want one on the CPU"),
     ],
 )
@@ -81,3 +86,9 @@ def test_bad_input_is_named(changes, error, message):
 def test_an_action_beyond_int64_is_named():
     with pytest.raises(ValueError, match=r"actions: 9223372036854775808 given; want numbers below 2\*\*63"):
         Batch(np.ones((2, 3)), np.array([0, 2**63], np.uint64), np.ones(2))
+
+
+@pytest.mark.parametrize(("index", "error"), [(1, ValueError), (-1, ValueError), ("0", TypeError)])
+def test_a_part_that_is_not_there_is_named(index, error):
+    with pytest.raises(error, match=f"index: {index!r} given; want"):
+        Batch(**parts()).part(index)

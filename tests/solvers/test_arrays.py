@@ -308,6 +308,7 @@ class Homeless(Elsewhere):
         ({"preconditioner": lambda v: v.to("meta")}, TypeError, r"preconditioner\(v\): .*on meta"),
         ({"preconditioner": lambda v: v[:2]}, ValueError, r"preconditioner: .*\(2,\)"),
         ({"x0": torch.ones(3, device="meta")}, TypeError, "x0: .*on meta"),
+        ({"x0": [[1.0], [1.0, 2.0]]}, ValueError, "x0: no array can be made of it"),
         ({"x0": torch.ones(2)}, ValueError, r"x0: shape \(2,\) given; want \(3,\)"),
     ],
 )
@@ -470,3 +471,11 @@ def test_theta_of_a_library_whose_arrays_do_not_change_is_refused():
     theta = np.zeros(2)
     assert backtracking_line_search(accept, theta, strict.ones(2), max_kl=1).status == Status.SUCCESS
     assert theta.tolist() == [1, 1]
+
+
+def test_the_memory_of_a_file_may_begin_at_any_byte():
+    memory = np.zeros(13 * 4 + 1, np.uint8)
+    numbers = memory[1:].view(np.float32)
+    matrix, b, diagonal = numbers[:9].reshape(3, 3), numbers[9:12], np.diag(np.full(3, 0.5, np.float32))
+    matrix[...], b[...] = 2 * np.eye(3), (2, 4, 6)
+    np.testing.assert_allclose(conjugate_gradient(matrix, b, preconditioner=diagonal).x, (1, 2, 3), rtol=1e-6)

@@ -5,12 +5,14 @@ import math
 import numpy as np
 import pytest
 
+from trpo_fast._core.library import require_choice
 from trpo_fast.solvers.validation import (
     LARGEST_COUNT,
     require_bool,
-    require_choice,
     require_count,
     require_fraction,
+    require_items,
+    require_kind,
     require_number,
 )
 
@@ -80,8 +82,24 @@ def test_flags_are_true_or_false():
             require_bool("plain", value)
 
 
-@pytest.mark.parametrize("value", ["third", "", None, 1])
+@pytest.mark.parametrize(
+    "value", ["third", "", None, 1, [], np.array(["first"] * 2), pytest.param(10**5000, id="huge")]
+)
 def test_choices_are_listed(value):
     with pytest.raises(ValueError, match=r"which: .* given; want one of 'first', 'second'"):
         require_choice("which", value, ("first", "second"))
     assert require_choice("which", "second", ("first", "second")) == "second"
+
+
+@pytest.mark.parametrize("value", [3, np.array(2), memoryview(np.zeros((2, 2)))])
+def test_what_has_no_items_is_named(value):
+    with pytest.raises(TypeError, match=r"sizes: .* given; want a sequence"):
+        require_items("sizes", value, "a sequence")
+    assert require_items("sizes", np.array([2, 3]), "a sequence") == [2, 3]
+
+
+def test_an_instance_of_another_class_is_named():
+    with pytest.raises(TypeError, match="batch: 3 given; want a dict"):
+        require_kind("batch", 3, dict)
+    own = {}
+    assert require_kind("batch", own, dict) is own

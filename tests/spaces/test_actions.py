@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import reference
-from trpo_fast.gymnasium_spaces import action_layout, resolved_action_map, unreached_sides
+from trpo_fast.gymnasium_spaces import action_layout, described, resolved_action_map, unreached_sides
+from trpo_fast.spaces import ActionStructure
 
 INF = np.inf
 
@@ -90,7 +91,7 @@ def test_the_affine_map_takes_minus_one_to_one_to_the_box_in_order(bounds, rando
     actions = np.concatenate([np.full((1, len(bounds)), -1.0), actions, np.full((1, len(bounds)), 1.0)])
     mapped = np.clip(layout.scale * actions + layout.offset, layout.low, layout.high)
     width = space.high / 2 - space.low / 2
-    tolerance = 1e-14 * np.maximum(abs(space.low), abs(space.high))
+    tolerance = 1e-14 * np.maximum(abs(space.low), abs(space.high)) + 5e-324
     assert (abs(mapped[0] - space.low) <= tolerance).all() and (abs(mapped[-1] - space.high) <= tolerance).all()
     assert (np.diff(mapped[1:-1], axis=0) >= 0).all()
     expected = reference.environment_action(actions, space.low, space.high, "affine")
@@ -141,3 +142,17 @@ def test_unreached_sides_are_those_beyond_reach_and_those_on_the_other_side_of_z
     ]
     assert unreached_sides(box((-50, 200)), reach=60.0) == [("dimension 0", 200.0)]
     assert unreached_sides(Discrete(3)) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: resolved_action_map(Box(-1, 1, (2,)), ["clip"]), r"action_map: \['clip'\] given; want one of"),
+        (lambda: unreached_sides(Box(-1, 1, (2,)), "far"), "reach: 'far' given; want a number"),
+        (lambda: ActionStructure(described(Discrete(3))).rows([0], "one"), "count: 'one' given; want an integer"),
+        (lambda: ActionStructure(described(Discrete(3))).rows([[0], [0, 1]], 2), "actions: no array can be made of it"),
+    ],
+)
+def test_what_is_of_another_kind_is_named(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Tuple, flatdim
 
 from tests.agents import ACTIONS, OBSERVATIONS
@@ -65,3 +66,14 @@ def test_a_dict_whose_keys_a_file_cannot_keep_cannot_be_saved():
         with pytest.raises(ValueError, match=r"space: keys? .* given; want"):
             spaces.to_json(spaces.Dict(dict.fromkeys(keys, part)))
     assert spaces.to_json(spaces.Dict({1: part}))["spaces"][0][0] == 1
+
+
+@pytest.mark.parametrize("given", [torch.zeros(3), [1], {"type": "Tuple", "spaces": 3}, {"type": "Discrete", "n": []}])
+def test_what_describes_no_space_is_refused_without_a_warning(given):
+    with pytest.raises(ValueError, match="damaged description of a space"):
+        spaces.from_json(given)
+
+
+def test_a_bound_on_numbers_that_is_none_is_named():
+    with pytest.raises(TypeError, match="most: 'many' given; want an integer"):
+        spaces.from_json({"type": "MultiBinary", "n": 2}, "many")

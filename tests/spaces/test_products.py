@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 from trpo_fast.environments.masks import MaskFormat
@@ -162,3 +163,20 @@ def test_masks_that_do_not_fit_are_named_with_their_part(mask, message):
 
 def test_a_product_of_boxes_has_no_masks():
     assert MaskFormat(Tuple([Box(0, 1, (2,))])).size == 0
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        (np.array(True), r"action_masks: .*True.* given; want one for each of 3 observations"),
+        (3, "action_masks: 3 given; want one for each of 3 observations"),
+        (memoryview(np.ones((3, 5))), r"action_masks: <memory.* given; want a mask for each"),
+        (np.zeros((3, 0)), "action mask of observation 0: float64 of 0 items given; want 4 items"),
+        (torch.ones((3, 4), device="meta"), "action mask of observation 0: .* on meta given; want one on the CPU"),
+        ([[1], [[1, 0], 1], 1], "action mask of observation 0: int64 of 1 items given"),
+    ],
+)
+def test_masks_that_are_none_are_named(masks, message):
+    own = MaskFormat(Discrete(4))
+    with pytest.raises((TypeError, ValueError), match=message):
+        own.rows_for(masks, np.zeros((3, 2)), described(Box(-1, 1, (2,))), 3, single=False)

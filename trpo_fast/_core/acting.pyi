@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .critic import ValueKernel
@@ -46,6 +47,16 @@ class ActorCritic:
     ) -> None: ...
     def forward(self, observations: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]] | None: ...
 
+def check_arrays(
+    observations: Any,
+    action_masks: Any,
+    normalized: Any,
+    actions: Any,
+    log_probs: Any,
+    env_actions: Any,
+    dtype: np.dtype[Any],
+    real: bool,
+) -> None: ...
 def sample(
     distribution: str,
     distribution_parameters: NDArray[Any],

@@ -5,6 +5,8 @@ The mathematics is csrc/kernels/act.h; here arrays are checked and memory is own
 
 import numpy as np
 
+from trpo_fast._core.library import in_words
+
 from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
@@ -100,7 +102,7 @@ cdef class Actor:
             raise ValueError("action_scale, action_offset: one of them given; want both or neither")
         cdef double clip = number_of(observation_clip, "observation_clip")
         if not clip > 0:
-            raise ValueError(f"observation_clip: {observation_clip!r} given; want a positive number")
+            raise ValueError(f"observation_clip: {in_words(observation_clip)} given; want a positive number")
         if self.policy is not None:
             raise TypeError("Actor: already initialized; make a new one")
         self.parameters = data_of(parameters, "parameters", kernel.code, 1, kernel.size, -1, False)
@@ -261,6 +263,38 @@ cdef class Actor:
         return 0
 
 
+def check_arrays(observations, action_masks, normalized, actions, log_probs, env_actions, dtype, bint real):
+    """What `Actor.act` asks of its arrays, for an actor that is not compiled; TypeError or ValueError by their names.
+
+    Observations may be uint8, and `normalized`, too. real: actions are numbers of the policy's `dtype`, not int64.
+    """
+    cdef char code = code_of(dtype)
+    cdef char raw = c"B" if is_of(observations, np.uint8) else c"d" if is_of(observations, np.float64) else c"f"
+    cdef char seen = c"B" if is_of(normalized, np.uint8) else code
+    cdef char sent = c"q" if not real else c"d" if is_of(env_actions, np.float64) else c"f"
+    cdef int axes = 1 if isinstance(actions, np.ndarray) and actions.ndim == 1 else 2
+    cdef Py_ssize_t index = 0, rows, inputs, width
+    cdef Extent extents[6]
+    extents[4].data = data_of(observations, "observations", raw, 2, -1, -1, False)
+    rows, inputs = observations.shape
+    extents[3].data = data_of(normalized, "normalized", seen, 2, rows, inputs, True)
+    extents[2].data = data_of(log_probs, "log_probs", code, 1, rows, -1, True)
+    extents[1].data = data_of(actions, "actions", code if real else c"q", axes, rows, -1, True)
+    width = actions.shape[1] if axes == 2 else -1
+    extents[0].data = data_of(env_actions, "env_actions", sent, axes, rows, width, True)
+    extents[5].data = NULL
+    if action_masks is not None:
+        extents[5].data = data_of(action_masks, "action_masks", c"?", 2, rows, -1, False)
+    for array in (env_actions, actions, log_probs, normalized, observations, action_masks):
+        extents[index].bytes = 0 if array is None else array.nbytes
+        index += 1
+    refuse_shared(extents, act_arrays[:6], 4)
+
+
+cdef bint is_of(object array, object dtype):
+    return isinstance(array, np.ndarray) and array.dtype == dtype
+
+
 def sample(
     distribution, distribution_parameters, log_std, step, actions, log_probs, *, seed, stream, deterministic=False,
     first_row=0, nvec=None, parts=None, action_masks=None
@@ -290,7 +324,7 @@ def sample(
     memset(&actor, 0, sizeof(trpo_actor))
     make_layout(distribution, distribution_parameters.shape[1], nvec, parts, memory, &actor.layout)
     actor.key = key_of(seed, stream, step)
-    actor.deterministic = deterministic
+    actor.deterministic = flag_of(deterministic, "deterministic")
     cdef uint32_t first = <uint32_t>counter_of(first_row, "first_row", UINT32_MAX)
     cdef size_t log_std_items = trpo_log_std_items(&actor.layout)
     if log_std_items > 0:
@@ -336,7 +370,7 @@ cdef class ActorCritic:
         if self.policy is not None:
             raise TypeError("ActorCritic: already initialized; make a new one")
         if getattr(critic, "widths", None) is None:
-            raise TypeError(f"critic: {critic!r} given; want a ValueKernel that is initialized")
+            raise TypeError(f"critic: {in_words(critic)} given; want a ValueKernel that is initialized")
         if (critic.widths[0], critic.dtype) != (kernel.widths[0], kernel.dtype):
             raise ValueError(
                 f"critic: {critic.widths[0]} inputs in {critic.dtype} given; "

@@ -4,6 +4,8 @@ import threading
 
 import numpy as np
 
+from trpo_fast._core.library import in_words
+
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport NAN, isfinite
 from libc.stdint cimport INT32_MAX, INT64_MAX, int64_t, uint8_t
@@ -30,6 +32,7 @@ from trpo_fast._core.library cimport (
     counter_of,
     data_of,
     flag_of,
+    integers_of,
     kernels_for,
     key_of,
     make_plan,
@@ -38,7 +41,6 @@ from trpo_fast._core.library cimport (
     refuse_overlap,
     refuse_shared,
     threads as usable_threads,
-    widths_of,
 )
 
 
@@ -148,7 +150,7 @@ cdef class ValueKernel:
         self.kernels = kernels_for(dtype)
         self.dtype = np.dtype(dtype)
         self.code = code_of(self.dtype)
-        self.widths = widths_of(widths)
+        self.widths = integers_of(widths, "widths")
         make_plan(self.kernels, self.widths, activation, &self.plan)
         self.activation = activation
         if self.widths[-1] != 1:
@@ -263,13 +265,13 @@ cdef class ValueKernel:
         if f.batch_size < 1:
             raise ValueError("batch_size: 0 given; want at least 1")
         if not (core.learning_rate >= 0 and isfinite(core.learning_rate)):
-            raise ValueError(f"learning_rate: {learning_rate!r} given; want a finite number >= 0")
+            raise ValueError(f"learning_rate: {in_words(learning_rate)} given; want a finite number >= 0")
         if not (0 <= core.beta1 < 1 and 0 <= core.beta2 < 1):
-            raise ValueError(f"beta1, beta2: {beta1!r} and {beta2!r} given; want numbers in [0, 1)")
+            raise ValueError(f"beta1, beta2: {in_words(beta1)} and {in_words(beta2)} given; want numbers in [0, 1)")
         if not (core.epsilon > 0 and isfinite(core.epsilon)):
-            raise ValueError(f"epsilon: {epsilon!r} given; want a finite number > 0")
+            raise ValueError(f"epsilon: {in_words(epsilon)} given; want a finite number > 0")
         if not (core.weight_decay >= 0 and isfinite(core.weight_decay)):
-            raise ValueError(f"weight_decay: {weight_decay!r} given; want a finite number >= 0")
+            raise ValueError(f"weight_decay: {in_words(weight_decay)} given; want a finite number >= 0")
         if [order is None] * 3 != [key_part is not None for key_part in (seed, stream, first_epoch)]:
             named = names_given(order=order, seed=seed, stream=stream, first_epoch=first_epoch)
             raise TypeError(

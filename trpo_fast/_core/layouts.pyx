@@ -3,9 +3,7 @@
 A check returns the array's data and raises what the caller of a public function is to read.
 """
 
-from operator import index
-
-from trpo_fast._core.library import in_words
+from trpo_fast._core.library import in_words, require_choice
 
 from libc.stdint cimport int64_t, uint8_t
 
@@ -20,7 +18,7 @@ from trpo_fast._core.csrc cimport (
     trpo_distribution,
     trpo_kernels,
 )
-from trpo_fast._core.library cimport Memory, aligned, data_of
+from trpo_fast._core.library cimport Memory, aligned, counter_of, data_of, integers_of
 
 cdef dict distributions = {
     "gaussian": TRPO_GAUSSIAN,
@@ -33,8 +31,7 @@ cdef dict distributions = {
 cdef int make_layout(
     object distribution, Py_ssize_t outputs, object nvec, object parts, Memory memory, trpo_action_layout *layout
 ) except -1:
-    if distribution != "product" and distribution not in distributions:
-        raise ValueError(f"distribution: {distribution!r} given; want one of {', '.join(distributions)}, product")
+    require_choice("distribution", distribution, (*distributions, "product"))
     if not 1 <= outputs <= TRPO_MAX_OUTPUTS:
         raise ValueError(f"outputs: {in_words(outputs)} given; want 1 to {TRPO_MAX_OUTPUTS}")
     if (nvec is None) != (distribution != "multicategorical"):
@@ -43,20 +40,16 @@ cdef int make_layout(
     if (parts is None) != (distribution != "product"):
         given = f"{in_words(parts)} for {distribution!r}"
         raise ValueError(f"parts: {given} given; want them for 'product', None for others")
-    cdef list every = [(distribution, outputs, nvec)] if parts is None else [tuple(part) for part in parts]
-    for part in every:
-        if len(part) != 3 or not hasattr(part[1], "__index__"):
-            raise ValueError(f"parts: {part} given; want (distribution, outputs, nvec or None)")
+    cdef list every = [(distribution, outputs, nvec)] if parts is None else parts_of(parts)
     cdef list counts = []
     cdef Py_ssize_t n, at = 0
     for kind, n, choices in every:
-        if kind not in distributions:
-            raise ValueError(f"parts: {kind!r} given; want each to be one of {', '.join(distributions)}")
+        require_choice("parts", kind, distributions)
         if (choices is None) != (kind != "multicategorical") or n < 1:
-            raise ValueError(f"parts: {(kind, n, choices)} given; want (distribution, outputs, nvec or None)")
+            raise ValueError(f"parts: {in_words((kind, n, choices))} given; want (distribution, outputs, nvec or None)")
         counts.append(choices_of(kind, n, choices))
     if sum([part[1] for part in every]) != outputs:
-        raise ValueError(f"parts: {[part[1] for part in every]} given; want outputs that add up to {outputs}")
+        raise ValueError(f"parts: {in_words([part[1] for part in every])} given; want outputs that add up to {outputs}")
     cdef size_t layouts = 0 if parts is None else aligned(len(every) * sizeof(trpo_action_layout))
     cdef char *base = <char *>memory.reserve(layouts + sum(map(len, counts)) * sizeof(size_t))
     cdef trpo_action_layout *single = layout if parts is None else <trpo_action_layout *>base
@@ -76,11 +69,23 @@ cdef int make_layout(
     return 0
 
 
+# (distribution, outputs, nvec) of each part.
+cdef list parts_of(object parts):
+    cdef list every = []
+    if not isinstance(parts, (list, tuple)):
+        raise TypeError(f"parts: {in_words(parts)} given; want a sequence of (distribution, outputs, nvec or None)")
+    for part in parts:
+        if not isinstance(part, (list, tuple)) or len(part) != 3:
+            raise ValueError(f"parts: {in_words(part)} given; want (distribution, outputs, nvec or None)")
+        every.append((part[0], counter_of(part[1], "parts", TRPO_MAX_OUTPUTS), part[2]))
+    return every
+
+
 # Choices of each component, () where they are no blocks of logits.
 cdef tuple choices_of(str kind, Py_ssize_t outputs, object nvec):
     if <int>distributions[kind] != TRPO_CATEGORICAL:
         return ()
-    cdef tuple counts = (outputs,) if nvec is None else tuple(index(n) for n in nvec)
+    cdef tuple counts = (outputs,) if nvec is None else integers_of(nvec, "nvec")
     if min(counts, default=0) < 1 or sum(counts) != outputs:
         raise ValueError(f"nvec: {in_words(counts)} given; want positive sizes that add up to the {outputs} outputs")
     return counts

@@ -20,8 +20,8 @@ cdef void *data_of(
     object array, str name, char code, int ndim, Py_ssize_t d0, Py_ssize_t d1, bint writable
 ) except? NULL
 
-# Layer sizes as integers, which make_plan checks the values of.
-cdef tuple widths_of(object widths)
+# A list, tuple or array of integers, whose sizes the caller checks.
+cdef tuple integers_of(object values, str name)
 # Plan of a network for these kernels, after checking widths (inputs first) and the activation's name.
 cdef int make_plan(const trpo_kernels *kernels, tuple widths, object activation, trpo_mlp *plan) except -1
 

@@ -135,6 +135,13 @@ def in_words(value):
     return text if len(text) <= 80 else f"{text[:24]}... ({len(text)} characters)"
 
 
+def require_choice(name, value, choices):
+    """`value` if it is one of `choices`, strings; a ValueError that names it where it is anything else."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}: {in_words(value)} given; want one of {', '.join(map(repr, choices))}")
+    return value
+
+
 def instruction_set():
     """Name of the instruction set in use; the environment variable TRPO_FAST_ISA forces another one at import."""
     return trpo_kernels_for(TRPO_FLOAT32).isa.decode()
@@ -193,7 +200,7 @@ def set_num_threads(count):
         trpo_set_threads(0)
         return
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
-        raise TypeError(f"count: {count!r} given; want an integer or None")
+        raise TypeError(f"count: {in_words(count)} given; want an integer or None")
     if not 1 <= count <= TRPO_MAX_THREADS:
         raise ValueError(f"count: {in_words(count)} given; want 1 to {TRPO_MAX_THREADS} threads")
     trpo_set_threads(count)
@@ -309,7 +316,7 @@ cdef const trpo_kernels *kernels_for(object dtype, bint narrow=False) except NUL
     if dtype is not None:  # which NumPy takes for float64
         try:
             wanted = np.dtype(dtype)
-        except TypeError:
+        except (TypeError, ValueError):
             pass
     if wanted is None or (wanted != float32 and wanted != float64):
         raise TypeError(f"dtype: {in_words(dtype) if wanted is None else wanted} given; want float32 or float64")
@@ -335,13 +342,13 @@ cdef void permute(const trpo_random_key *key, int64_t n, int64_t *order) noexcep
     trpo_random_permutation(key, n, order)
 
 
-cdef tuple widths_of(object widths):
-    if not isinstance(widths, (list, tuple, ndarray)):
-        raise TypeError(f"widths: {in_words(widths)} given; want a sequence of integers")
-    for width in widths:
-        if isinstance(width, bool) or not hasattr(width, "__index__"):
-            raise TypeError(f"widths: {in_words(width)} given; want integers")
-    return tuple([index(width) for width in widths])
+cdef tuple integers_of(object values, str name):
+    try:
+        if isinstance(values, (list, tuple, ndarray)) and not any([isinstance(value, bool) for value in values]):
+            return tuple([index(value) for value in values])
+    except TypeError:  # a 0-d array, or what are no integers
+        pass
+    raise TypeError(f"{name}: {in_words(values)} given; want a sequence of integers")
 
 
 cdef int make_plan(const trpo_kernels *kernels, tuple widths, object activation, trpo_mlp *plan) except -1:
@@ -353,8 +360,7 @@ cdef int make_plan(const trpo_kernels *kernels, tuple widths, object activation,
         if not 1 <= widths[i] < 2**24:
             raise ValueError(f"widths: {in_words(widths)} given; want positive layer sizes below 2**24")
         sizes[i] = widths[i]
-    if not isinstance(activation, str) or activation not in activations:
-        raise ValueError(f"activation: {activation!r} given; want one of {', '.join(activations)}")
+    require_choice("activation", activation, activations)
     kernels.mlp_plan(<int>len(widths) - 1, sizes, <trpo_activation><int>activations[activation], plan)
     return 0
 
@@ -364,8 +370,7 @@ def elementary(function, x):
 
     "sine_of_turns" is sin(2 pi x), for ``|x|`` below 2**19 in float32 and 2**48 in float64.
     """
-    if function not in functions:
-        raise ValueError(f"function: {function!r} given; want one of {', '.join(functions)}")
+    require_choice("function", function, functions)
     cdef const trpo_kernels *kernels = kernels_of(x, "x")
     flat, y = np.ascontiguousarray(x).reshape(-1), np.empty(x.size, x.dtype)
     cdef char code = code_of(x.dtype)
@@ -391,9 +396,9 @@ def multiply_adds(dtype, rounds):
         narrow = bfloat16_kernels()
     else:
         kernels = kernels_for(dtype)
-    if not 1 <= rounds <= 2**32:
-        raise ValueError(f"rounds: {in_words(rounds)} given; want 1 to 2**32")
-    cdef size_t count = index(rounds)
+    cdef size_t count = counter_of(rounds, "rounds", 2**32)
+    if count < 1:
+        raise ValueError("rounds: 0 given; want 1 to 2**32")
     cdef double operations
     with nogil:
         if narrow != NULL:
@@ -515,7 +520,7 @@ cdef uint64_t counter_of(object value, str name, uint64_t most) except? 0:
     try:
         number = index(value)
     except TypeError:
-        raise TypeError(f"{name}: {value!r} given; want an integer") from None
+        raise TypeError(f"{name}: {in_words(value)} given; want an integer") from None
     if number < 0:
         raise ValueError(f"{name}: {in_words(value)} given; want >= 0")
     if number > most:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from trpo_fast._core.library import in_words
+
 from libc.stdint cimport PTRDIFF_MAX
 from libc.string cimport memcpy
 
@@ -100,7 +102,7 @@ cdef object as_real(object array, str name, object dtype):
         raise kind(f"{name}: {type(array).__name__} given; want an array of real numbers: {error}") from error
     if array.dtype != dtype and not np.can_cast(array.dtype, dtype, "same_kind"):
         raise TypeError(f"{name}: {array.dtype} given; want real numbers")
-    return array.astype(dtype, copy=False)
+    return array.astype(dtype, copy=not array.flags.aligned)
 
 
 cdef class CallableOperator(Operator):
@@ -115,7 +117,9 @@ cdef class CallableOperator(Operator):
         if not callable(function):
             raise TypeError(f"function: {type(function).__name__} given; want a callable v -> A v")
         if isinstance(size, bool) or not hasattr(size, "__index__"):
-            raise TypeError(f"size: {size!r} given; want an integer")
+            raise TypeError(f"size: {in_words(size)} given; want an integer")
+        if not isinstance(name, str):
+            raise TypeError(f"name: {in_words(name)} given; want a string")
         self.setup(counter_of(size, "size", PTRDIFF_MAX), dtype)
         self.function = function
         self.name = name

@@ -5,6 +5,8 @@ The mathematics is csrc/kernels/policy.h; here arrays are checked and memory is 
 
 import numpy as np
 
+from trpo_fast._core.library import in_words, require_choice
+
 from libc.math cimport INFINITY
 from libc.stdint cimport SIZE_MAX, int64_t, uint8_t
 from libc.string cimport memcpy
@@ -45,13 +47,14 @@ from trpo_fast._core.library cimport (
     code_of,
     counter_of,
     data_of,
+    flag_of,
+    integers_of,
     kernels_for,
     make_plan,
     number_of,
     refuse_shared,
     take_claim,
     threads,
-    widths_of,
 )
 from trpo_fast._core.operator cimport Operator
 
@@ -86,13 +89,13 @@ cdef class PolicyKernel:
         actions and log-probabilities are the same to the bit.
     """
 
-    def __init__(self, widths, activation, distribution, dtype, nvec=None, parts=None, *, bint narrow=False):
+    def __init__(self, widths, activation, distribution, dtype, nvec=None, parts=None, *, narrow=False):
         if self.work is not None:
             raise TypeError("PolicyKernel: already initialized; make a new one")
-        self.kernels = kernels_for(dtype, narrow)
+        self.kernels = kernels_for(dtype, flag_of(narrow, "narrow"))
         self.dtype = np.dtype(dtype)
         self.code = code_of(self.dtype)
-        self.widths = widths_of(widths)
+        self.widths = integers_of(widths, "widths")
         make_plan(self.kernels, self.widths, activation, &self.plan)
         self.activation = activation
         self.layout_memory = Memory()
@@ -166,9 +169,9 @@ cdef class PolicyKernel:
         if rows < 1:
             raise ValueError("observations: none given; want at least one row")
         if not rows <= divisor < INFINITY:
-            raise ValueError(f"total: {total!r} given; want at least the {rows} rows of this batch, and finite")
+            raise ValueError(f"total: {in_words(total)} given; want at least the {rows} rows of this batch, and finite")
         if not -INFINITY < coefficient < INFINITY:
-            raise ValueError(f"entropy_coefficient: {entropy_coefficient!r} given; want a finite number")
+            raise ValueError(f"entropy_coefficient: {in_words(entropy_coefficient)} given; want a finite number")
         if cache_bytes is not None:
             budget = counter_of(cache_bytes, "cache_bytes", SIZE_MAX)
         cdef const void *theta = data_of(parameters, "parameters", self.code, 1, self.size, -1, False)
@@ -323,8 +326,7 @@ cdef class PolicyKernel:
         nats; "new_old": KL(pi || pi_old).
         """
         self.require_batch()
-        if kl_direction not in kl_directions:
-            raise ValueError(f"kl_direction: {kl_direction!r} given; want one of {', '.join(kl_directions)}")
+        require_choice("kl_direction", kl_direction, kl_directions)
         cdef const void *theta = data_of(parameters, "parameters", self.code, 1, self.size, -1, False)
         cdef trpo_kl_direction direction = <trpo_kl_direction><int>kl_directions[kl_direction]
         cdef double improvement = 0, kl = 0

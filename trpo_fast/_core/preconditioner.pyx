@@ -19,10 +19,11 @@ gain g'x / sqrt(x'Fx) after five products:
 
 from collections.abc import Iterable
 from numbers import Real
+from operator import index as as_integer
 
 import numpy as np
 
-from trpo_fast._core.library import in_words
+from trpo_fast._core.library import in_words, require_choice
 
 from libc.math cimport INFINITY
 from libc.stdint cimport PTRDIFF_MAX, SIZE_MAX, int64_t
@@ -209,18 +210,22 @@ cdef class KroneckerPreconditioner(Operator):
 
 
 cdef int check_integer(object value, str name) except -1:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: {value!r} given; want an integer")
-    return 0
+    try:
+        if not isinstance(value, bool):
+            as_integer(value)
+            return 0
+    except TypeError:
+        pass
+    raise TypeError(f"{name}: {in_words(value)} given; want an integer")
 
 
 cdef double checked_damping(object damping) except -1:
     cdef double shift
     if isinstance(damping, bool) or not isinstance(damping, Real):
-        raise TypeError(f"damping: {damping!r} given; want a number")
+        raise TypeError(f"damping: {in_words(damping)} given; want a number")
     shift = number_of(damping, "damping")
     if not 0 <= shift < INFINITY:
-        raise ValueError(f"damping: {damping!r} given; want a finite number >= 0")
+        raise ValueError(f"damping: {in_words(damping)} given; want a finite number >= 0")
     return shift
 
 
@@ -355,8 +360,7 @@ cdef class FisherFactors:
             own, and log_std's part is that of the whole.
         """
         self.require_batch()
-        if kind not in ("kfac", "diagonal"):
-            raise ValueError(f"kind: {kind!r} given; want 'kfac' or 'diagonal'")
+        require_choice("kind", kind, ("kfac", "diagonal"))
         cdef double shift = checked_damping(damping)
         cdef PolicyKernel policy = self.policy
         cdef KroneckerPreconditioner M = KroneckerPreconditioner.__new__(KroneckerPreconditioner)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from trpo_fast._core.library import in_words
+
 from libc.stdint cimport INT64_MAX, uint8_t
 from libc.string cimport memcpy
 
@@ -102,7 +104,7 @@ cdef class Recorder:
         if policy is None:
             raise TypeError("actor: not initialized")
         if not isinstance(own, slice):
-            raise TypeError(f"own: {own!r} given; want a slice")
+            raise TypeError(f"own: {in_words(own)} given; want a slice")
         if not isinstance(rewards, np.ndarray) or rewards.ndim != 2:
             raise ValueError(f"rewards: {getattr(rewards, 'shape', rewards)!r} given; want an ndarray (T, E)")
         self.actor, self.policy = actor, policy

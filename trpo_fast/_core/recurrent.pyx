@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from trpo_fast._core.library import in_words, require_choice
+
 from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
@@ -79,8 +81,7 @@ cdef class Cell:
     def __init__(self, kind, units, dtype):
         if self.memory is not None:
             raise TypeError("Cell: already initialized; make a new one")
-        if kind not in kinds:
-            raise ValueError(f"kind: {kind!r} given; want one of {', '.join(map(repr, kinds))}")
+        require_choice("kind", kind, kinds)
         cdef Py_ssize_t number = <Py_ssize_t>counter_of(units, "units", 2**24)
         if number < 1:
             raise ValueError(f"units: {number} given; want 1 to 2**24")
@@ -326,7 +327,7 @@ cdef class CellActor:
             raise ValueError("observation_mean, observation_scale: one of them given; want both or neither")
         self.clip = number_of(observation_clip, "observation_clip")
         if not self.clip > 0:
-            raise ValueError(f"observation_clip: {observation_clip!r} given; want a positive number")
+            raise ValueError(f"observation_clip: {in_words(observation_clip)} given; want a positive number")
         self.head = head
         self.cell = Cell(kind, head.widths[0], head.dtype)
         self.actor = make_actor(head, head_parameters, **options)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from trpo_fast._core.library import in_words
 from trpo_fast.algorithm.checkpointing import CheckpointCallback
 from trpo_fast.algorithm.config import FINITE, POSITIVE_INTEGER, RECENT_EPISODES
 from trpo_fast.algorithm.evaluating import EvaluationCallback
@@ -67,7 +68,9 @@ class EveryNTimesteps(Callback):
         self.every: int = checked("every", every, POSITIVE_INTEGER)
         self.callback = as_callback(callback)
         if isinstance(self.callback, CallbackList):  # which has rules about who is called, and when
-            raise TypeError(f"callback: {callback!r} given; want a Callback or a function, of several one for each")
+            raise TypeError(
+                f"callback: {in_words(callback)} given; want a Callback or a function, of several one for each"
+            )
         if self.callback.runs_behind:
             raise ValueError(
                 f"callback: a {type(callback).__name__} given, which writes what every update records; want it alone"

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from trpo_fast import model_file
+from trpo_fast._core.library import in_words
 from trpo_fast.algorithm import hooks
 from trpo_fast.algorithm.config import COUNTER, SEED, TRPOConfig
 from trpo_fast.algorithm.critic import PendingFit
@@ -491,7 +492,7 @@ def _under(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[An
 def _check_counters(where: str, counters: Any, wanted: Mapping[str, Any]) -> None:
     """ValueError where `counters` lack one of those `wanted`, nested alike, or have another than a number >= 0."""
     if not isinstance(counters, Mapping):
-        raise ValueError(f"{where}: {counters!r} given; want an object with {', '.join(wanted)}")
+        raise ValueError(f"{where}: {in_words(counters)} given; want an object with {', '.join(wanted)}")
     for name, own in wanted.items():
         full = f"{where}.{name}"
         if isinstance(own, Mapping):
@@ -506,20 +507,22 @@ def _checked_not_kept(names: Any) -> list[str]:
     known = ("env_kwargs", "wrappers")
     if isinstance(names, list) and all(name in known for name in names):
         return names
-    raise ValueError(f"arguments_not_kept: {names!r} given; want a list of {' and '.join(known)}")
+    raise ValueError(f"arguments_not_kept: {in_words(names)} given; want a list of {' and '.join(known)}")
 
 
 def _checked_reason(begun_anew: Any) -> str | None:
     if isinstance(begun_anew, str | None):
         return begun_anew
-    raise ValueError(f"begun_anew: {begun_anew!r} given; want a string, or null")
+    raise ValueError(f"begun_anew: {in_words(begun_anew)} given; want a string, or null")
 
 
 def _checked_settings(settings: Any) -> dict[str, dict[str, Any]]:
     known = isinstance(settings, dict) and settings.keys() <= {"policy", "critic"}
     if known and all(isinstance(part, dict) for part in settings.values()):
         return cast(dict[str, dict[str, Any]], settings)
-    raise ValueError(f"own_settings: {settings!r} given; want an object with policy and critic, objects of settings")
+    raise ValueError(
+        f"own_settings: {in_words(settings)} given; want an object with policy and critic, objects of settings"
+    )
 
 
 def _checked_hooks(own: Any) -> dict[str, str | None]:
@@ -527,4 +530,6 @@ def _checked_hooks(own: Any) -> dict[str, str | None]:
         found = {name: own.get(name) for name in hooks.NAMES}
         if all(isinstance(name, (str, type(None))) for name in found.values()):
             return found
-    raise ValueError(f"own_hooks: {own!r} given; want an object with {' and '.join(hooks.NAMES)}, names or null")
+    raise ValueError(
+        f"own_hooks: {in_words(own)} given; want an object with {' and '.join(hooks.NAMES)}, names or null"
+    )

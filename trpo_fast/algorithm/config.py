@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from trpo_fast._core.library import in_words, require_choice
 from trpo_fast.algorithm.schedules import SCHEDULES
 from trpo_fast.recurrence import CELLS
 from trpo_fast.settings import (
@@ -422,19 +423,19 @@ class TRPOConfig:
         check_field_names(changes)
         return dataclasses.replace(self, **changes)
 
-    def resolved(self, **kinds: str) -> TRPOConfig:
+    def resolved(self, *, policy: str, critic: str) -> TRPOConfig:
         """A copy in which every None that stands for the kind of a network is a number.
 
         Parameters
         ----------
-        policy, critic : {"mlp", "cnn"}
+        policy, critic : {"mlp", "cnn", "recurrent"}
             Which kind each is; a module of the user's own counts as "mlp".
         """
-        found = {}
+        kinds, found = {"policy": policy, "critic": critic}, {}
         for entry in dataclasses.fields(self):
             if "by_network" in entry.metadata and getattr(self, entry.name) is None:
                 network, defaults = entry.metadata["by_network"]
-                found[entry.name] = defaults[kinds[network]](self)
+                found[entry.name] = defaults[require_choice(network, kinds[network], defaults)](self)
         return dataclasses.replace(self, **found)
 
     @property
@@ -455,9 +456,7 @@ class TRPOConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TRPOConfig:
         """The config of a mapping as read from JSON; fields that are missing keep their defaults."""
-        if not isinstance(values, Mapping):
-            raise TypeError(f"values: {type(values).__name__} given; want a mapping of fields")
-        check_field_names(values)
+        check_field_names(_mapping(values))
         fields: dict[str, Any] = {
             name: math.inf if isinstance(value, str) and value == "inf" else value for name, value in values.items()
         }
@@ -469,11 +468,17 @@ class TRPOConfig:
 
         ValueError where it lacks one that every file has.
         """
-        values = {**_BEFORE, **values}
+        values = {**_BEFORE, **_mapping(values)}
         for entry in dataclasses.fields(cls):
             if entry.name not in values:
                 raise ValueError(f"config.{entry.name}: missing; want the value that the agent was trained with")
         return cls.from_dict(values)
+
+
+def _mapping(values: Any) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping):
+        raise TypeError(f"values: {in_words(values)} given; want a mapping of fields")
+    return values
 
 
 # Fields that files of older versions lack, and what there was before them.

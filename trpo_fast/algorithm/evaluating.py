@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from trpo_fast._core.library import in_words
 from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.config import FINITE, POSITIVE_INTEGER, SEED
 from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT, EvaluationResult
@@ -18,7 +19,7 @@ from trpo_fast.algorithm.events import Callback, is_in_place
 from trpo_fast.algorithm.run_files import refuse_others, require_writable, set_aside, timesteps_of
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError, checked_path, read_metadata
-from trpo_fast.settings import FLAG, checked
+from trpo_fast.settings import FLAG, POSITIVE_COUNT, checked
 from trpo_fast.state import State
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class EvaluationCallback(Callback):
         self.every: int = checked("every", every, POSITIVE_INTEGER)
         self.results: list[tuple[int, Any]] = []
         self._arguments: dict[str, Any] = {
-            "episodes": checked("episodes", episodes, POSITIVE_INTEGER),
+            "episodes": checked("episodes", episodes, POSITIVE_COUNT),
             "deterministic": deterministic,
             "env": env,
             "max_steps": None if max_steps is None else checked("max_steps", max_steps, POSITIVE_INTEGER),
@@ -92,7 +93,7 @@ class EvaluationCallback(Callback):
         starts: list[Any] = list(seed) if isinstance(seed, list | tuple | range) else [seed]
         self._seeds: list[int] = [] if starts == [None] else [checked("seed", one, SEED) for one in starts]
         if not starts:
-            raise ValueError(f"seed: {seed!r} given; want {SEED.want}, some of these, or None")
+            raise ValueError(f"seed: {in_words(seed)} given; want {SEED.want}, some of these, or None")
         self._at_start = checked("at_start", at_start, FLAG)
         self._goal = math.inf if stop_at_return is None else checked("stop_at_return", stop_at_return, FINITE)
         self._patience = math.inf if patience is None else checked("patience", patience, POSITIVE_INTEGER)

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from trpo_fast.algorithm.acting import AgentActor
 from trpo_fast.algorithm.config import POSITIVE_INTEGER, seed_or_drawn
 from trpo_fast.environments.base import Environments
-from trpo_fast.settings import checked
+from trpo_fast.settings import POSITIVE_COUNT, checked
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
@@ -54,7 +54,7 @@ def evaluate(
     copies: int | None = None,
 ) -> EvaluationResult:
     """As :meth:`TRPO.evaluate` says; in at most so many copies as the training has, or in ``copies``."""
-    episodes = checked("episodes", episodes, POSITIVE_INTEGER)
+    episodes = checked("episodes", episodes, POSITIVE_COUNT)
     limit = agent.config.evaluation_max_steps if max_steps is None else max_steps
     limit = checked("max_steps", limit, POSITIVE_INTEGER)
     seed = agent.seed if seed is None else seed_or_drawn(seed)

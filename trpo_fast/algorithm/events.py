@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trpo_fast._core.library import in_words
 from trpo_fast.algorithm.run_files import unwritable
 from trpo_fast.folder_lock import FolderInUse, FolderLock
 from trpo_fast.state import State, copied
@@ -140,7 +141,9 @@ class CallbackList(Callback):
         self._early: list[Callable[[Callback], Any]] | None = None  # events of the start, for when all have started
         for callback in map(as_callback, callbacks):
             if isinstance(callback.infos, str):
-                raise TypeError(f"infos: {callback.infos!r} given; want a sequence of names, [{callback.infos!r}] e.g.")
+                raise TypeError(
+                    f"infos: {in_words(callback.infos)} given; want a sequence of names, [{callback.infos!r}] e.g."
+                )
             self.callbacks += callback.callbacks if isinstance(callback, CallbackList) else [callback]
         if not first_rank:
             self.callbacks = [callback for callback in self.callbacks if not callback.of_first_rank]
@@ -342,5 +345,5 @@ def as_callback(callback: CallbackLike) -> Callback:
     if callable(callback):
         return _FunctionCallback(callback)
     raise TypeError(
-        f"callback: {callback!r} given; want a Callback, a function of the agent, a sequence of these, or None"
+        f"callback: {in_words(callback)} given; want a Callback, a function of the agent, a sequence of these, or None"
     )

@@ -73,7 +73,7 @@ class Hooks:
         given = {"advantages": advantages, "step": step}
         for name, function in given.items():
             if function is not None and not callable(function):
-                raise TypeError(f"{name}: {function!r} given; want {_WANT[name]}")
+                raise TypeError(f"{name}: {in_words(function)} given; want {_WANT[name]}")
         missing = {name: told for name, told in (saved or {}).items() if told is not None and given[name] is None}
         return cls(advantages, step, missing)
 

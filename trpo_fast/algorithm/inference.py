@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trpo_fast._core.library import in_words
 from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
@@ -156,7 +157,7 @@ class Inference:
             try:
                 found = distribution.log_prob(taken.reshape(len(rows), *distribution.event_shape))
             except (RuntimeError, ValueError) as error:
-                raise ValueError(f"actions: {actions!r} given; want actions of {agent.action_space}") from error
+                raise ValueError(f"actions: {in_words(actions)} given; want actions of {agent.action_space}") from error
         log_probs = found.double().cpu().numpy()
         return log_probs[0] if single else log_probs
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trpo_fast import model_file
+from trpo_fast._core.library import in_words
 from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.agreement import require_same_agents
 from trpo_fast.algorithm.config import BUILT_BY, TRPOConfig
@@ -49,7 +50,7 @@ def load(
     saved = checkpoint.read(path)
     hooks = Hooks.of(advantages, step, saved.own_hooks)
     if not isinstance(trust_environment, bool):
-        raise TypeError(f"trust_environment: {trust_environment!r} given; want a bool")
+        raise TypeError(f"trust_environment: {in_words(trust_environment)} given; want a bool")
     recipe, environments = saved.recipe, None
     config = saved.config
     if config.device == "cuda" and not torch.cuda.is_available():
@@ -136,8 +137,8 @@ def _changeable(settings: Mapping[str, Any], saved: TRPOConfig) -> Mapping[str, 
     for name, value in settings.items():
         if name in BUILT_BY:
             raise ValueError(
-                f"{name}: {value!r} given; want it left out: the saved agent's networks and statistics were built by "
-                f"{getattr(saved, name)!r}; a new TRPO(...) takes another"
+                f"{name}: {in_words(value)} given; want it left out: the saved agent's networks and statistics were "
+                f"built by {getattr(saved, name)!r}; a new TRPO(...) takes another"
             )
     return settings
 
@@ -154,10 +155,10 @@ def _replaced_recipe(
 ) -> EnvironmentRecipe:
     """The recipe of a file with what is given in place of what it says, which is trusted; None says nothing."""
     recipe = saved.recipe
-    if env is None or (recipe is not None and recipe.source == env):
+    if env is None or (recipe is not None and isinstance(env, str) and recipe.source == env):
         if recipe is None:
             name, value = next(given for given in {**making, **stepping}.items() if given[1] is not None)
-            raise ValueError(f"{name}: {value!r} given, but the file names no environment; want env=..., too")
+            raise ValueError(f"{name}: {in_words(value)} given, but the file names no environment; want env=..., too")
         return recipe.with_changes(env, **making, **stepping)
     if not is_vector_environment(env):
         unsaid = {} if recipe is None else recipe.unsaid(**making)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trpo_fast._core.library import in_words
 from trpo_fast.algorithm.config import EPISODES_REMEMBERED, LOG
 from trpo_fast.algorithm.events import Callback
 from trpo_fast.algorithm.report import TIMINGS, UpdateReport
@@ -113,14 +114,14 @@ class Logger:
             Another name or value, which are named.
         """
         if not isinstance(name, str) or not name or not name.isprintable():
-            raise TypeError(f"name: {name!r} given; want a string of a line, e.g. 'rollout/distance'")
+            raise TypeError(f"name: {in_words(name)} given; want a string of a line, e.g. 'rollout/distance'")
         if name in COLUMNS:
-            raise ValueError(f"name: {name!r} given, which is a column of the log's own; want another")
+            raise ValueError(f"name: {in_words(name)} given, which is a column of the log's own; want another")
         number = value
         if not isinstance(value, numbers.Real) and getattr(value, "shape", None) == () and hasattr(value, "item"):
             number = value.item()
         if not isinstance(number, numbers.Real):
-            raise TypeError(f"value: {value!r} given for {name!r}; want a number")
+            raise TypeError(f"value: {in_words(value)} given for {name!r}; want a number")
         try:
             float(number)
         except OverflowError:
@@ -203,7 +204,9 @@ class RunLogger(Callback):
         log: str | Sequence[str] | None = None,
     ) -> None:
         if log is not None and tensorboard is not None:
-            raise ValueError(f"tensorboard: {tensorboard!r} given with log={log!r}; want 'tensorboard' in log, or not")
+            raise ValueError(
+                f"tensorboard: {in_words(tensorboard)} given with log={log!r}; want 'tensorboard' in log, or not"
+            )
         names = (
             ("csv", *(["tensorboard"] if tensorboard is not False else [])) if log is None else checked("log", log, LOG)
         )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from trpo_fast._core.library import in_words
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.engines.binding import checked_step, plain_module
 from trpo_fast.engines.checks import check_critic, check_policy, check_recurrent
@@ -243,7 +244,7 @@ def check_settings(config: TRPOConfig, networks: Networks, observation_space: gy
     for name, why in idle.items():
         value = getattr(config, name)
         if value not in (getattr(TRPOConfig, name), 1.0 if name == "fisher_subsample" else None):
-            raise ValueError(f"{name}: {value!r} given; want it left out: {why}")
+            raise ValueError(f"{name}: {in_words(value)} given; want it left out: {why}")
     if config.policy != "auto" or networks.own["policy"] is not None:
         return
     flat = flattened_images(described(observation_space), config.channel_axis)
@@ -303,7 +304,7 @@ def _given(
     module = given
     if not isinstance(module, nn.Module):
         if not callable(module):
-            raise TypeError(f"{name}: {given!r} given; want a torch module, or a callable that makes one")
+            raise TypeError(f"{name}: {in_words(given)} given; want a torch module, or a callable that makes one")
         module = module(observation_space, action_space, seed)
         if not isinstance(module, nn.Module):
             raise TypeError(f"{name}: the callable returned {type(module).__name__}; want a torch module")

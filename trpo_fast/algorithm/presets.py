@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trpo_fast._core.library import in_words
 from trpo_fast.algorithm.config import TRPOConfig, check_field_names
 from trpo_fast.settings import names_near
 
@@ -70,7 +71,7 @@ def _parsed(text: str) -> Mapping[str, Preset]:
     for name, entry in tomllib.loads(text).items():
         if not isinstance(entry, dict) or entry.keys() != wanted.keys():
             keys = sorted(entry) if isinstance(entry, dict) else entry
-            raise ValueError(f"{name}: {keys!r} given; want a table of {', '.join(wanted)}")
+            raise ValueError(f"{name}: {in_words(keys)} given; want a table of {', '.join(wanted)}")
         for key, kind in wanted.items():
             if not isinstance(entry[key], kind):
                 raise ValueError(f"{name}: {key}: {entry[key]!r} given; want a {kind.__name__}")
@@ -101,15 +102,15 @@ def _toml(value: Any) -> str:
 
 def require_known(preset: Any) -> None:
     """ValueError for what is neither "auto", nor None, nor the name of one, nor a file; near names are named."""
-    if preset in (None, AUTO) or (isinstance(preset, str) and preset in all_presets()):
+    if preset is None or (isinstance(preset, str) and (preset == AUTO or preset in all_presets())):
         return
     if isinstance(preset, str) and preset.endswith(SUFFIX):
         read_presets(preset)
         return
-    hint = names_near(str(preset), all_presets(), "there are")
+    hint = names_near(in_words(preset), all_presets(), "there are")
     raise ValueError(
-        f"preset: {preset!r} given; want {AUTO!r}, None (--preset none), a file of trpo-fast tune (*{SUFFIX}) or the "
-        f"name of one: {hint}"
+        f"preset: {in_words(preset)} given; want {AUTO!r}, None (--preset none), a file of trpo-fast tune (*{SUFFIX}) "
+        f"or the name of one: {hint}"
     )
 
 

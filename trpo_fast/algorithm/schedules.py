@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from trpo_fast._core.library import in_words
 from trpo_fast.settings import checked, names_near
 
 if TYPE_CHECKING:
@@ -36,12 +37,12 @@ def checked_schedules(given: Any, config: TRPOConfig) -> dict[str, Schedule]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise TypeError(f"schedules: {given!r} given; want functions of the progress by the names of settings")
+        raise TypeError(f"schedules: {in_words(given)} given; want functions of the progress by the names of settings")
     for name, function in given.items():
         if name not in SCHEDULED:
-            raise ValueError(f"schedules: {name!r} given; {names_near(str(name), SCHEDULED, 'want some of')}")
+            raise ValueError(f"schedules: {in_words(name)} given; {names_near(str(name), SCHEDULED, 'want some of')}")
         if not callable(function):
-            raise TypeError(f"schedules: {function!r} given for {name}; want a function of the progress")
+            raise TypeError(f"schedules: {in_words(function)} given for {name}; want a function of the progress")
         own = SCHEDULED[name]
         if own is not None and getattr(config, own) != "constant":
             raise ValueError(f"schedules: {name} given with {own}={getattr(config, own)!r}; want one of the two")

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from trpo_fast._core.library import permutation
+from trpo_fast._core.library import in_words, permutation
 from trpo_fast.algorithm import agreement, checkpoint, evaluation, loading, presets, training
 from trpo_fast.algorithm.acting import AgentActor
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
@@ -180,7 +180,7 @@ class TRPO:
         if isinstance(policy, str):
             overrides["policy"], policy = policy, None
         if config is not None and not isinstance(config, TRPOConfig):
-            raise TypeError(f"config: {config!r} given; want a TRPOConfig")
+            raise TypeError(f"config: {in_words(config)} given; want a TRPOConfig")
         if num_envs is not None:
             overrides["num_envs"] = num_envs
         hooks = Hooks.of(advantages, step)

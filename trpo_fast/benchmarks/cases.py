@@ -10,6 +10,7 @@ import numpy as np
 
 from .._core.acting import Actor
 from .._core.critic import ValueKernel
+from .._core.library import in_words
 from .._core.operator import CallableOperator, Operator
 from .._core.policy import PolicyKernel
 from ..solvers import Status, conjugate_gradient, trust_region_step
@@ -368,4 +369,4 @@ def make_cases(kind: str, dtypes: Sequence[str] = DTYPES, quick: bool = False) -
             yield from (_act_case(PolicyProblem(CHEETAH, rows, dtype)) for rows in ((8,) if quick else (1, 8, 64)))
             yield _values_case(PolicyProblem(CHEETAH, 2_048, dtype))
         else:
-            raise ValueError(f"kind: {kind!r} given; want one of {', '.join(KINDS)}")
+            raise ValueError(f"kind: {in_words(kind)} given; want one of {', '.join(KINDS)}")

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from .._core import library
+from .._core.library import in_words, require_choice
 from ..solvers.validation import require_count
 from .cases import KINDS, Case, make_cases
 from .limits import QUIET, Peak, measure_bandwidth, measure_peak
@@ -186,8 +187,7 @@ def run(
     WrongAnswer
         An answer is not what float64 NumPy says.
     """
-    if kind not in (*KINDS, "all"):
-        raise ValueError(f"kind: {kind!r} given; want all or one of {', '.join(KINDS)}")
+    require_choice("kind", kind, (*KINDS, "all"))
     _require_sequence("dtypes", dtypes)
     if unknown := set(dtypes) - set(DTYPES):
         raise ValueError(f"dtypes: {', '.join(sorted(map(str, unknown)))} given; want some of {', '.join(DTYPES)}")
@@ -214,7 +214,7 @@ def run(
 
 def _require_sequence(name: str, value: Any) -> None:
     if isinstance(value, str) or not isinstance(value, Iterable) or not list(value):
-        raise TypeError(f"{name}: {value!r} given; want a sequence of at least one")
+        raise TypeError(f"{name}: {in_words(value)} given; want a sequence of at least one")
 
 
 def _limits(counts: Sequence[int], dtypes: Sequence[str], quick: bool) -> Iterator[Limit]:

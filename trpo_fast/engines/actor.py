@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
-from trpo_fast._core.acting import sample
+from trpo_fast._core.acting import check_arrays, sample
 from trpo_fast._core.library import MAX_OUTPUTS, normal, philox
 from trpo_fast.policies.distributions import MultiCategorical, Product, base_of, sample_inside, with_masks
 from trpo_fast.policies.squashed import SquashedNormal
 from trpo_fast.sampling import draw_choices, draw_parts
+from trpo_fast.solvers.validation import require_bool, require_count
 
 
 class TorchActor:
@@ -115,16 +116,14 @@ class TorchActor:
             Naming the row where an observation, as it is or as the policy's dtype, the action or its log-probability is
             not finite.
         TypeError, ValueError
-            Masks that do not fit the policy's distribution, or forbid everything in a component; an array that cannot
-            be written, or shares memory with another.
+            Masks that do not fit the policy's distribution, or forbid everything in a component; an array of another
+            dtype or shape, that cannot be written, or that shares memory with another.
         """
-        written = {"normalized": normalized, "actions": actions, "log_probs": log_probs, "env_actions": env_actions}
-        _check_written(written, {"observations": observations, "action_masks": action_masks})
-        if not isinstance(observations, np.ndarray) or observations.dtype.kind not in "fu" or observations.ndim != 2:
-            what = f"{observations.dtype} {observations.shape}" if isinstance(observations, np.ndarray) else "no array"
-            raise TypeError(f"observations: {what} given; want floats of shape (E, D)")
-        if normalized.shape != observations.shape:
-            raise ValueError(f"normalized: shape {normalized.shape} given; want {observations.shape}")
+        real = self._low is not None
+        check_arrays(observations, action_masks, normalized, actions, log_probs, env_actions, self._dtype, real)
+        step = require_count("step", step, low=0, most=2**64 - 1)
+        first_row = require_count("first_row", first_row, low=0, most=2**32 - 1)
+        deterministic = require_bool("deterministic", deterministic)
         _check_rows("observation", observations, first_row)
         with np.errstate(over="ignore"):  # a float64 observation may be too large for a float32 policy
             if self._mean is None or self._scale is None:
@@ -135,11 +134,13 @@ class TorchActor:
         _check_rows("observation", normalized, first_row)
         with torch.no_grad():
             # A copy, since a policy may keep what it is given.
-            distribution = self._distribution(torch.tensor(np.ascontiguousarray(normalized), device=self._device))
+            distribution = self._distribution(torch.from_numpy(normalized.copy()).to(self._device))
             if action_masks is not None:
-                distribution = with_masks(distribution, torch.from_numpy(action_masks).to(self._device))
+                distribution = with_masks(distribution, torch.from_numpy(action_masks.copy()).to(self._device))
             chosen = self._choose(distribution, step, deterministic, first_row)
             log_probs[:] = distribution.log_prob(chosen).cpu().numpy()
+        if actions.size != chosen.numel():
+            raise ValueError(f"actions: shape {actions.shape} given; want {tuple(chosen.shape)}")
         # A mode may be a view of a parameter, for which autograd would answer outside of no_grad.
         actions[...] = chosen.detach().reshape(actions.shape).cpu().numpy()
         _check_rows("action", actions, first_row)
@@ -246,25 +247,6 @@ class TorchActor:
             return
         log_probs = np.empty(len(parameters), self._dtype)
         sample(name, parameters, log_std, step, out, log_probs, **more)
-
-
-def _check_written(written: Mapping[str, NDArray[Any]], read: Mapping[str, NDArray[Any] | None]) -> None:
-    """TypeError or ValueError where one is no array that can be written, or shares memory with any other."""
-    others = {name: array for name, array in read.items() if array is not None}
-    for name, array in (*others.items(), *written.items()):
-        if not isinstance(array, np.ndarray):
-            raise TypeError(f"{name}: {type(array).__name__} given; want an ndarray")
-    for name, array in written.items():
-        if array.dtype.kind not in "fiu":
-            raise TypeError(f"{name}: {array.dtype} given; want numbers of the policy's dtype, or int64")
-        if array.shape[:1] != written["normalized"].shape[:1]:
-            raise ValueError(f"{name}: shape {array.shape} given; want as many rows as normalized has")
-        if not array.flags.writeable:
-            raise ValueError(f"{name}: a read-only array given; want one that can be written")
-        for other, its in others.items():
-            if np.may_share_memory(array, its):
-                raise ValueError(f"{name}: shares memory with {other}; want memory of its own")
-        others[name] = array
 
 
 def _discrete(distribution: Distribution) -> tuple[Tensor, tuple[int, ...] | None] | None:

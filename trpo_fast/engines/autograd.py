@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 
-from trpo_fast._core.library import as_double
+from trpo_fast._core.library import as_double, in_words, require_choice
 from trpo_fast._core.operator import CallableOperator, Operator
 from trpo_fast._core.recurrent import CellActor
 from trpo_fast.policies.distributions import Product, base_of, choices_of, divergence, with_masks
@@ -21,16 +21,15 @@ from trpo_fast.policies.flat import flat_parameters
 from trpo_fast.policies.functional import call_with
 from trpo_fast.policies.mlp import MLPPolicy
 from trpo_fast.policies.recurrent import RecurrentPolicy, is_recurrent
-from trpo_fast.solvers.validation import require_items
+from trpo_fast.rollout.batch import Batch, Sequences
+from trpo_fast.solvers.arrays import as_array
+from trpo_fast.solvers.validation import require_items, require_kind
 
 from .actor import TorchActor
 from .base import PolicyEngine
 from .binding import as_observations, as_rows, check_deterministic, checked_distribution, checked_step
 from .linearization import LINEARIZATIONS, FisherProduct, twice_differentiable
 from .recurrent import TorchRecurrentActor, cell_actor, obstacle_to_cell_actor
-
-if TYPE_CHECKING:
-    from trpo_fast.rollout.batch import Batch, Sequences
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -89,10 +88,8 @@ class AutogradEngine(PolicyEngine):
         observation_shape: Sequence[int] | None = None,
         linearization: str = "auto",
     ) -> None:
-        if linearization not in LINEARIZATIONS:
-            wanted = ", ".join(map(repr, LINEARIZATIONS))
-            raise ValueError(f"linearization: {linearization!r} given; want one of {wanted}")
-        check_deterministic("policy", policy)
+        require_choice("linearization", linearization, LINEARIZATIONS)
+        check_deterministic("policy", require_kind("policy", policy, nn.Module))
         super().__init__(policy, flat_parameters(policy))
         if not any(parameter.requires_grad for parameter in policy.parameters()):
             raise ValueError("policy: every parameter is frozen; want one that requires gradients")
@@ -102,9 +99,7 @@ class AutogradEngine(PolicyEngine):
         self.verified_linearization: str | None = None  # what "auto" came to, once a product has been checked
         self._observation_shape: tuple[int, ...] | None = None
         if observation_shape is not None:
-            self._observation_shape = tuple(
-                require_items("observation_shape", observation_shape, "a sequence of sizes")
-            )
+            self._observation_shape = tuple(require_items("observation_shape", observation_shape, "sizes"))
         self._bound: _Bound | None = None
 
     @_recording
@@ -130,10 +125,11 @@ class AutogradEngine(PolicyEngine):
         TypeError
             The policy returns something else than a torch distribution.
         """
+        require_kind("batch", batch, Batch)
         if total is not None and not batch.samples <= as_double(total, "total") < math.inf:
-            raise ValueError(f"total: {total} given; want at least the {batch.samples} samples of this batch")
+            raise ValueError(f"total: {in_words(total)} given; want at least the {batch.samples} samples of this batch")
         if not math.isfinite(as_double(entropy_coefficient, "entropy_coefficient")):
-            raise ValueError(f"entropy_coefficient: {entropy_coefficient} given; want a finite number")
+            raise ValueError(f"entropy_coefficient: {in_words(entropy_coefficient)} given; want a finite number")
         check_deterministic("policy", self._policy)
         if (batch.sequences is not None) != self.recurrent:
             wanted = "some, of a recurrent policy" if self.recurrent else "none, the policy is not recurrent"
@@ -355,8 +351,7 @@ class _Bound:
         return result
 
     def evaluate(self, kl_direction: str) -> tuple[float, float]:
-        if kl_direction not in ("new_old", "old_new"):
-            raise ValueError(f"kl_direction: {kl_direction!r} given; want 'new_old' or 'old_new'")
+        require_choice("kl_direction", kl_direction, ("new_old", "old_new"))
         with torch.no_grad():
             improvement = gain = kl = 0.0
             for index, (chunk, old) in enumerate(zip(self._chunks, self._old, strict=True)):
@@ -496,15 +491,14 @@ def _part(tensor: Tensor, rows: Tensor | slice | None) -> Tensor:
 
 
 def _checked_rows(rows: Any, count: int) -> Tensor:
-    try:
-        array = np.asarray(rows)
-    except ValueError as error:  # of different lengths
-        raise ValueError(f"rows: {type(rows).__name__} given; want (S,) of int64: {error}") from error
+    array = as_array(rows, "rows")
     if array.dtype != np.int64 or array.ndim != 1 or not len(array):
         raise ValueError(f"rows: shape {array.shape} of {array.dtype} given; want (S,) of int64, S >= 1")
-    if len(array) > count:
+    if len(array) > count:  # a view may say to be larger than any memory
         raise ValueError(f"rows: {len(array)} given; want increasing row numbers from 0 to {count - 1}")
-    if array[0] < 0 or array[-1] >= count or (np.diff(array) <= 0).any():
-        index = int(np.argmax((array < 0) | (array >= count) | (np.diff(array, prepend=-1) <= 0)))
+    wrong = (array < 0) | (array >= count)
+    wrong[1:] |= array[1:] <= array[:-1]  # their differences may be beyond int64
+    if wrong.any():
+        index = int(np.argmax(wrong))
         raise ValueError(f"rows: item {index} is {array[index]}; want increasing row numbers from 0 to {count - 1}")
     return torch.from_numpy(array.copy())

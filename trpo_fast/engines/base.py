@@ -15,6 +15,7 @@ from trpo_fast._core.acting import Actor
 from trpo_fast._core.recurrent import CellActor
 from trpo_fast.environments.acting import ActorPlan
 from trpo_fast.policies.flat import FlatBuffer
+from trpo_fast.solvers.validation import require_bool
 
 from .actor import TorchActor
 from .binding import checked_action_layout, checked_parameters
@@ -130,7 +131,7 @@ class PolicyEngine(ABC):
             observation_clip=observation_clip,
             seed=seed,
             stream=stream,
-            narrow=narrow,
+            narrow=require_bool("narrow", narrow),
         )
 
     def actor_plan(self, action_space: spaces.Space, **options: Any) -> ActorPlan | None:

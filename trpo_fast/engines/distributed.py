@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trpo_fast._core.library import in_words
 from trpo_fast._core.operator import CallableOperator, Operator
 from trpo_fast.ranks import Ranks
 
@@ -94,7 +95,7 @@ class DistributedEngine:
 
     def __init__(self, engine: NativeEngine | AutogradEngine, ranks: Ranks, *, parts: int | None = None) -> None:
         if parts is not None and (isinstance(parts, bool) or not isinstance(parts, int) or parts < 1):
-            raise ValueError(f"parts: {parts!r} given; want an integer >= 1, or None")
+            raise ValueError(f"parts: {in_words(parts)} given; want an integer >= 1, or None")
         if parts is not None and not isinstance(engine, NativeEngine):
             raise ValueError(f"parts: {parts} given; want None for the {engine.name} engine")
         self.local, self.ranks = engine, ranks

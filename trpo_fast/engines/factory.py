@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from trpo_fast._core.library import require_choice
 from trpo_fast.policies.mlp import MLPPolicy
 
 from .autograd import AutogradEngine
@@ -48,8 +49,7 @@ def make_engine(
     if not isinstance(policy, nn.Module):
         raise TypeError(f"policy: {type(policy).__name__} given; want a torch.nn.Module")
     policy = plain_module(policy)
-    if engine not in ("auto", "native", "autograd"):
-        raise ValueError(f"engine: {engine!r} given; want 'auto', 'native' or 'autograd'")
+    require_choice("engine", engine, ("auto", "native", "autograd"))
     if engine == "autograd":
         return AutogradEngine(policy, "asked for", observation_shape=observation_shape, linearization=linearization)
     obstacle = obstacle_to_native(policy)

@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 
 from trpo_fast.policies.functional import call_with
 from trpo_fast.policies.recurrent import is_recurrent
+from trpo_fast.solvers.arrays import as_array
 
 from .binding import check_deterministic, checked_distribution, plain_module
 from .linearization import FisherProduct, twice_differentiable
@@ -87,10 +88,7 @@ def fisher_matrix(policy: nn.Module, observations: Any) -> NDArray[np.float64]:
 
 def _observations(value: Any) -> Tensor:
     """A float64 copy, (B, ...)."""
-    try:
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"observations: {error}; want rows of one shape, (B, ...)") from None
+    array = as_array(value.cpu() if isinstance(value, Tensor) and not value.is_meta else value, "observations")
     if array.dtype.kind not in "fiub":
         raise TypeError(f"observations: {type(value).__name__} of {array.dtype} given; want numbers of shape (B, ...)")
     if array.size == 0 or array.ndim == 0:

@@ -36,6 +36,7 @@ from torch.autograd import forward_ad
 from torch.distributions import Distribution, kl_divergence
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from trpo_fast._core.library import require_choice
 from trpo_fast.policies.distributions import base_of, family_of, kind_without
 from trpo_fast.policies.families import Family
 from trpo_fast.policies.sequences import COMPILED_CELL
@@ -286,8 +287,7 @@ def _load_forward_mode() -> None:
 
 
 def _checked(method: str, distribution: Distribution, family: Family | None) -> str:
-    if method not in LINEARIZATIONS:
-        raise ValueError(f"linearization: {method!r} given; want one of {', '.join(map(repr, LINEARIZATIONS))}")
+    require_choice("linearization", method, LINEARIZATIONS)
     name = type(base_of(distribution)).__name__
     if family is None and method != "double_backward":
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -19,12 +19,11 @@ from trpo_fast._core.preconditioner import FisherFactors
 from trpo_fast.environments.acting import ActorPlan
 from trpo_fast.gymnasium_spaces import action_layout
 from trpo_fast.policies.mlp import MLPPolicy
+from trpo_fast.rollout.batch import Batch
+from trpo_fast.solvers.validation import require_kind
 
 from .base import PolicyEngine
 from .binding import as_rows
-
-if TYPE_CHECKING:
-    from trpo_fast.rollout.batch import Batch
 
 
 def obstacle_to_native(policy: nn.Module) -> str | None:
@@ -87,7 +86,7 @@ class NativeEngine(PolicyEngine):
     _policy: MLPPolicy
 
     def __init__(self, policy: MLPPolicy) -> None:
-        super().__init__(policy, policy.flat)
+        super().__init__(policy, require_kind("policy", policy, MLPPolicy).flat)
         layout = action_layout(policy.action_space)
         self._kernel_arguments = (
             policy.widths,
@@ -121,6 +120,7 @@ class NativeEngine(PolicyEngine):
             log_std beyond what the dtype can square; a parameter that is not finite, or a policy changed since this
             engine was made so that it can no longer serve, both named.
         """
+        require_kind("batch", batch, Batch)
         self.require_served()
         self.bind_served(batch, total, entropy_coefficient)
 

@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
 
+from trpo_fast._core.library import in_words
 from trpo_fast.environments import packages
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.gymnasium_spaces import without_text
@@ -186,12 +187,12 @@ def checked_step(answer: Any, index: int, layout: ObservationLayout) -> tuple[An
     except (TypeError, ValueError):
         several = np.ndim(reward) == 1 and np.size(reward) > 1 and np.asarray(reward).dtype.kind in "fiu"
         hint = "; several objectives have to become one, as mo_gymnasium.wrappers.LinearReward does" if several else ""
-        raise TypeError(f"reward of environment {index}: {reward!r} given; want a number{hint}") from None
+        raise TypeError(f"reward of environment {index}: {in_words(reward)} given; want a number{hint}") from None
     layout.check(observation, f"observation of environment {index}", "step")
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
         kind = np.asarray(flag).dtype.kind
         if np.ndim(flag) != 0 or kind not in "biuf" or flag not in (0, 1):
-            raise TypeError(f"{name} of environment {index}: {flag!r} given; want a bool")
+            raise TypeError(f"{name} of environment {index}: {in_words(flag)} given; want a bool")
     return observation, number, terminated, truncated, info
 
 

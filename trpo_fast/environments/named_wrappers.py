@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from trpo_fast._core.library import in_words
 from trpo_fast.environments import packages
 from trpo_fast.environments.masks import NAMES_OF_PARTS, mask_part
 
@@ -85,12 +86,15 @@ def checked_wrappers(wrappers: Any) -> tuple[Any, ...] | None:
     if wrappers is None:
         return None
     if isinstance(wrappers, str) or not isinstance(wrappers, Sequence):
-        raise TypeError(f"wrappers: {wrappers!r} given; want a sequence of 'module:callable', callables and names")
+        raise TypeError(
+            f"wrappers: {in_words(wrappers)} given; want a sequence of 'module:callable', callables and names"
+        )
     for wrapper in wrappers:
         named = isinstance(wrapper, str) and (wrapper in (*_NAMED, NONE) or all(wrapper.rpartition(":")[::2]))
         if not (named or (callable(wrapper) and not isinstance(wrapper, str))):
             raise ValueError(
-                f"wrappers: {wrapper!r} given; want 'module:callable', a callable, or {', '.join((*_NAMED, NONE))}"
+                f"wrappers: {in_words(wrapper)} given; want 'module:callable', a callable, or "
+                f"{', '.join((*_NAMED, NONE))}"
             )
     if NONE in wrappers and len(wrappers) > 1:
         raise ValueError(f"wrappers: {list(wrappers)} given; want {NONE!r} alone, or left out")

@@ -16,6 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Dict
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
+from trpo_fast._core.library import in_words
 from trpo_fast.environments.base import Environments
 from trpo_fast.environments.checks import require_same_spaces
 from trpo_fast.environments.foreign import autoreset_mode, is_vector_environment, make_pool, pool_again
@@ -81,10 +82,12 @@ class EnvironmentRecipe:
         source, kwargs = self.source, self.env_kwargs
         if self.num_workers is not None:
             if self.vectorization != "workers":
-                raise ValueError(f"num_workers: {self.num_workers!r} given; want it with vectorization='workers' alone")
+                raise ValueError(
+                    f"num_workers: {in_words(self.num_workers)} given; want it with vectorization='workers' alone"
+                )
             object.__setattr__(self, "num_workers", _checked_number("num_workers", self.num_workers))
         if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
-            raise TypeError(f"env_kwargs: {kwargs!r} given; want a mapping from names to values")
+            raise TypeError(f"env_kwargs: {in_words(kwargs)} given; want a mapping from names to values")
         if not isinstance(kwargs, MappingProxyType):  # of another recipe, or of a file: nobody else's
             object.__setattr__(self, "env_kwargs", MappingProxyType(separate(dict(kwargs))))
         wrappers = checked_wrappers(self.wrappers)
@@ -95,16 +98,18 @@ class EnvironmentRecipe:
             for name, value in {"vectorization": self.vectorization, **making}.items():
                 if value:
                     raise ValueError(
-                        f"{name}: {value!r} given; want it left out with a VectorEnv, which is used as it is"
+                        f"{name}: {in_words(value)} given; want it left out with a VectorEnv, which is used as it is"
                     )
             return
         if isinstance(source, gymnasium.Env) or not (isinstance(source, str) or callable(source)):
             raise TypeError(
-                f"env: {source!r} given; want an id, a callable that makes one environment, or a VectorEnv"
+                f"env: {in_words(source)} given; want an id, a callable that makes one environment, or a VectorEnv"
                 f"{_hint_for_one(source)}"
             )
         if self.vectorization not in (None, *VECTORIZATIONS):
-            raise ValueError(f"vectorization: {self.vectorization!r} given; want one of {', '.join(VECTORIZATIONS)}")
+            raise ValueError(
+                f"vectorization: {in_words(self.vectorization)} given; want one of {', '.join(VECTORIZATIONS)}"
+            )
         if self.vectorization in ("vector", "envpool") and not isinstance(source, str):
             raise ValueError(
                 f"vectorization={self.vectorization!r} given with env {source!r}; want a registered id: a VectorEnv "
@@ -310,7 +315,7 @@ class EnvironmentRecipe:
         kinds |= {"wrappers": (list, type(None)), "modules": list, "num_workers": (int, type(None))}
         values = {**older, **description} if isinstance(description, Mapping) else {}
         if not all(name in values and isinstance(values[name], kind) for name, kind in kinds.items()):
-            raise ValueError(f"environment: {description!r} given; want an object with {', '.join(kinds)}")
+            raise ValueError(f"environment: {in_words(description)} given; want an object with {', '.join(kinds)}")
         values["env_kwargs"] = MappingProxyType(values["env_kwargs"])
         return cls(values.pop("id"), **{name: values[name] for name in kinds if name != "id"}, trusted=())
 
@@ -441,13 +446,13 @@ def _hint_for_one(env: Any) -> str:
 def _checked_modules(modules: Any) -> tuple[str, ...]:
     strings = not isinstance(modules, str) and isinstance(modules, Sequence)
     if not strings or not all(isinstance(name, str) and name for name in modules):
-        raise TypeError(f"imports: {modules!r} given; want a sequence of names of modules")
+        raise TypeError(f"imports: {in_words(modules)} given; want a sequence of names of modules")
     return tuple(modules)
 
 
 def _checked_number(name: str, value: int) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: {value!r} given; want an integer")
+        raise TypeError(f"{name}: {in_words(value)} given; want an integer")
     if value < 1:
-        raise ValueError(f"{name}: {value} given; want at least 1")
+        raise ValueError(f"{name}: {in_words(value)} given; want at least 1")
     return operator.index(value)

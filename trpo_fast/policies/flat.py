@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trpo_fast.solvers.validation import require_kind
+
 _DTYPES = (torch.float32, torch.float64)
 
 
@@ -33,7 +35,7 @@ class FlatBuffer(ABC):
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._module = module
+        self._module = require_kind("module", module, nn.Module)
         self._tensor = torch.empty(0, device="cpu")  # whatever torch's default device is
         self._array: NDArray[Any] = self._tensor.numpy()
         self._names: tuple[str, ...] = ()

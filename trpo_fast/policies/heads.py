@@ -10,7 +10,7 @@ from gymnasium import Space
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
 
-from trpo_fast._core.library import as_double
+from trpo_fast._core.library import as_double, in_words
 from trpo_fast.solvers.validation import require_count
 from trpo_fast.spaces import ActionLayout
 
@@ -125,18 +125,17 @@ def orthogonal(shape: Sequence[int], gain: float, generator: torch.Generator | N
 
 def checked_dtype(dtype: torch.dtype | str) -> torch.dtype:
     """float32 or float64 from either or its name; ValueError for any other."""
-    if dtype in (torch.float32, "float32"):
-        return torch.float32
-    if dtype in (torch.float64, "float64"):
-        return torch.float64
-    raise ValueError(f"dtype: {dtype!r} given; want torch.float32, torch.float64 or their names")
+    for known in (torch.float32, torch.float64):
+        if dtype is known or (isinstance(dtype, str) and f"torch.{dtype}" == str(known)):
+            return known
+    raise ValueError(f"dtype: {in_words(dtype)} given; want torch.float32, torch.float64 or their names")
 
 
 def initial_log_std(size: int, value: float, dtype: torch.dtype) -> nn.Parameter:
     """`size` log standard deviations of `value`; ValueError where it is not finite."""
     number = as_double(value, "log_std_init")
     if not abs(number) <= torch.finfo(dtype).max:
-        raise ValueError(f"log_std_init: {value} given; want a finite number of {dtype}")
+        raise ValueError(f"log_std_init: {in_words(value)} given; want a finite number of {dtype}")
     return nn.Parameter(torch.full((size,), number, dtype=dtype))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from numbers import Integral
 from typing import Any, Self, cast
@@ -13,8 +13,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from trpo_fast._core.library import in_words
+from trpo_fast._core.library import in_words, require_choice
 from trpo_fast.gymnasium_spaces import action_layout, check_observation_space, observation_size
+from trpo_fast.solvers.validation import require_items
 
 from .flat import FlatParameters
 from .heads import ActsOver, checked_dtype, initialize_orthogonally, seeded_generator
@@ -255,16 +256,12 @@ def through(layers: nn.ModuleList, activation: str, x: Tensor) -> Tensor:
 
 def checked_activation(name: str) -> str:
     """A key of `ACTIVATIONS`; ValueError for any other."""
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation: {name!r} given; want one of {', '.join(ACTIVATIONS)}")
-    return name
+    return require_choice("activation", name, ACTIVATIONS)
 
 
 def checked_widths(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> tuple[int, ...]:
     """Inputs, hidden sizes, outputs; ValueError or TypeError where the sizes are none."""
-    if not isinstance(hidden_sizes, Iterable):
-        raise TypeError(f"hidden_sizes: {hidden_sizes!r} given; want a sequence of positive integers")
-    hidden: tuple[Any, ...] = tuple(hidden_sizes)
+    hidden = require_items("hidden_sizes", hidden_sizes, "a sequence of positive integers")
     if not all(not isinstance(size, bool) and isinstance(size, Integral) and 0 < int(size) <= 2**24 for size in hidden):
         raise ValueError(f"hidden_sizes: {in_words(hidden_sizes)} given; want positive integers up to 2**24")
     return inputs, *map(int, hidden), outputs

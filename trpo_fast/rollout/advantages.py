@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast._core.rollout import generalized_advantages
-from trpo_fast.solvers.arrays import as_numpy
+from trpo_fast.solvers.arrays import as_array, as_numpy
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +86,11 @@ class AdvantageInputs:
         def used(name: str, other: NDArray[Any] | None, own: NDArray[Any]) -> NDArray[Any]:
             if other is None:
                 return own
-            try:
-                array = np.asarray(as_numpy(other, name))
-            except ValueError as error:  # rows of different lengths
-                raise ValueError(f"{name}: {type(other).__name__} given; want an array {own.shape}: {error}") from error
+            array = as_array(other, name)
             if array.dtype.kind not in "fiub":
                 raise TypeError(f"{name}: {array.dtype} given; want real numbers")
-            return np.ascontiguousarray(array, own.dtype)
+            with np.errstate(over="ignore"):
+                return np.ascontiguousarray(array, own.dtype)
 
         advantages, returns = np.empty_like(self.values), np.empty_like(self.values)
         generalized_advantages(

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trpo_fast.solvers.arrays import as_numpy, is_tensor
-from trpo_fast.solvers.validation import require_count, require_items
+from trpo_fast.solvers.arrays import as_array, is_tensor
+from trpo_fast.solvers.validation import require_count, require_items, require_kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ class Batch:
         self.action_masks = None if action_masks is None else _array("action_masks", action_masks, "b")
         if self.action_masks is not None and (self.action_masks.ndim != 2 or len(self.action_masks) != size):
             raise ValueError(f"action_masks: shape {self.action_masks.shape} given; want ({size}, K)")
-        self.sequences = sequences
+        self.sequences = None if sequences is None else require_kind("sequences", sequences, Sequences)
         self.samples = size if sequences is None else int(sequences.valid.sum())
         if sequences is not None and (
             sequences.starts.size != size
@@ -170,10 +170,7 @@ _KINDS = {"f": "floating", "fB": "floating or uint8", "fiu": "floating or intege
 def _array(name: str, value: Any, kinds: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
     if is_tensor(value) and value.device.type != "cpu":
         raise ValueError(f"{name}: a tensor on {value.device} given; want one on the CPU")
-    try:
-        array = np.ascontiguousarray(as_numpy(value, name))
-    except ValueError as error:  # rows of different lengths
-        raise ValueError(f"{name}: {type(value).__name__} given; want an array: {error}") from error
+    array = np.ascontiguousarray(as_array(value, name))
     if "B" in kinds and array.dtype == np.uint8:
         return array
     if array.dtype.kind not in kinds:

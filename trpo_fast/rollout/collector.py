@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import DTypeLike, NDArray
 
+from trpo_fast._core.library import in_words
 from trpo_fast._core.rollout import discounted_returns, normalize_advantages
 from trpo_fast.environments.acting import RolledOut
 from trpo_fast.environments.base import Environments
@@ -206,9 +207,9 @@ class Collector:
         learned_parts: int = 1,
     ) -> None:
         if steps_per_env < 1:
-            raise ValueError(f"steps_per_env: {steps_per_env!r} given; want at least 1")
+            raise ValueError(f"steps_per_env: {in_words(steps_per_env)} given; want at least 1")
         if seed < 0:
-            raise ValueError(f"seed: {seed!r} given; want 0 or more")
+            raise ValueError(f"seed: {in_words(seed)} given; want 0 or more")
         normalizer = observation_normalizer
         self._adapter = adapter
         self._ranks, self._learned_parts = ranks, learned_parts
@@ -269,7 +270,7 @@ class Collector:
         Does nothing where there are no statistics to keep.
         """
         if steps < 0:
-            raise ValueError(f"steps: {steps!r} given; want 0 or more")
+            raise ValueError(f"steps: {in_words(steps)} given; want 0 or more")
         if steps > 0 and (self._normalizer is not None or self._scaler is not None):
             self._fill(self._make_buffer(steps))
 

@@ -17,6 +17,7 @@ from stable_baselines3.common.utils import explained_variance
 from torch import nn
 
 from trpo_fast._core.critic import NonFiniteError
+from trpo_fast._core.library import in_words
 
 from .acting import compiled_acting
 from .autograd import AutogradActor
@@ -73,7 +74,7 @@ class TRPO(sb3_contrib.TRPO):
     @_with_arguments_of_sb3_contrib
     def __init__(self, *args: Any, paper_kl: bool = False, **kwargs: Any) -> None:
         if not isinstance(paper_kl, bool):
-            raise TypeError(f"paper_kl: {paper_kl!r} given; want True or False")
+            raise TypeError(f"paper_kl: {in_words(paper_kl)} given; want True or False")
         self.paper_kl = paper_kl
         self.last_step = None
         self._backend = Backend()

@@ -50,6 +50,14 @@ def as_numpy(value: Any, name: str) -> Any:
         raise TypeError(f"{name}: an array of {value.dtype} given; want one that NumPy can read: {error}") from error
 
 
+def as_array(value: Any, name: str) -> NDArray[Any]:
+    """What `as_numpy` or NumPy makes of `value`; a TypeError or ValueError begins with `name` where that is none."""
+    try:
+        return np.asarray(as_numpy(value, name))
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name}: no array can be made of it ({error})") from error
+
+
 def is_sparse(value: Any) -> bool:
     """Whether `value` is a torch tensor that is not dense, of any of its layouts."""
     return is_tensor(value) and value.layout is not sys.modules["torch"].strided

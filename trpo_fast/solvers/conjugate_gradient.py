@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from .._core import cg
 from .._core.operator import CallableOperator, DenseOperator, Operator
-from .arrays import as_numpy, in_kind, is_sparse, maker, sparse_as, taker
+from .arrays import as_array, as_numpy, in_kind, is_sparse, maker, sparse_as, taker
 from .status import Status
 from .validation import require_bool, require_count, require_number
 
@@ -156,7 +156,7 @@ def conjugate_gradient(
         inverse = as_operator(preconditioner, rhs.size, rhs.dtype, "preconditioner", make)
     x = np.zeros_like(rhs)
     if x0 is not None:
-        start = np.asarray(as_numpy(x0, "x0"))
+        start = as_array(x0, "x0")
         if not np.can_cast(start.dtype, rhs.dtype, "same_kind"):
             raise TypeError(f"x0: {start.dtype} given; want real numbers")
         if start.shape != rhs.shape:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._core import linesearch
+from .._core.library import in_words
 from .arrays import as_numpy, is_tensor, mark_written, without_graph
 from .status import Status
 from .validation import require_count, require_fraction, require_number
@@ -164,7 +165,7 @@ def _asked(accept: Condition | None, theta: Any) -> Callable[[float, float, floa
         except (RuntimeError, TypeError, ValueError):
             found = answer
         if not isinstance(found, bool):
-            raise TypeError(f"accept: {answer!r} given; want True or False")
+            raise TypeError(f"accept: {in_words(answer)} given; want True or False")
         return found
 
     return condition

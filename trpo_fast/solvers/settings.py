@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .._core.library import in_words
 from ..settings import (
     COUNT,
     FLAG,
@@ -167,7 +168,7 @@ def chosen_settings(
     """
     for name, given, kind in (("direction", direction, DirectionSettings), ("step", step, StepSettings)):
         if given is not None and not isinstance(given, kind):
-            raise TypeError(f"{name}: {given!r} given; want {kind.__name__}")
+            raise TypeError(f"{name}: {in_words(given)} given; want {kind.__name__}")
     for name in changes:
         if name not in STEP_KEYWORDS:
             hint = names_near(name, STEP_KEYWORDS, "there are")

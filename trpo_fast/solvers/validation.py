@@ -2,12 +2,13 @@
 
 import math
 import numbers
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .._core.library import as_double, in_words
 
+Kind = TypeVar("Kind")
 LARGEST_COUNT = 2**31 - 1  # the compiled loops count in C ints
 
 
@@ -17,7 +18,7 @@ def require_number(name: str, value: Any, *, low: float, inclusive: bool = True,
     Wanted is a number ``>= low``, or ``> low`` if not `inclusive`; infinity only if not `finite`.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: {value!r} given; want a number")
+        raise TypeError(f"{name}: {in_words(value)} given; want a number")
     number = as_double(value, name)
     if not (number >= low if inclusive else number > low) or (finite and number == math.inf):
         kind = "finite number" if finite else "number"
@@ -28,7 +29,7 @@ def require_number(name: str, value: Any, *, low: float, inclusive: bool = True,
 def require_fraction(name: str, value: Any) -> float:
     """`value` as a float in (0, 1), or an error that names it."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: {value!r} given; want a number")
+        raise TypeError(f"{name}: {in_words(value)} given; want a number")
     number = as_double(value, name)
     if not 0 < number < 1:
         raise ValueError(f"{name}: {in_words(value)} given; want a number in (0, 1)")
@@ -38,7 +39,7 @@ def require_fraction(name: str, value: Any) -> float:
 def require_count(name: str, value: Any, *, low: int, most: int = LARGEST_COUNT) -> int:
     """`value` as an int in `low` to `most`, or an error that names it."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name}: {value!r} given; want an integer")
+        raise TypeError(f"{name}: {in_words(value)} given; want an integer")
     count = int(value)
     if count < low:
         raise ValueError(f"{name}: {in_words(value)} given; want at least {low}")
@@ -50,20 +51,20 @@ def require_count(name: str, value: Any, *, low: int, most: int = LARGEST_COUNT)
 def require_bool(name: str, value: Any) -> bool:
     """`value` as a bool if it is one, or an error that names it."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}: {value!r} given; want True or False")
+        raise TypeError(f"{name}: {in_words(value)} given; want True or False")
     return bool(value)
+
+
+def require_kind(name: str, value: Any, kind: type[Kind]) -> Kind:
+    """`value` if it is an instance of `kind`, or a TypeError that names it."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: {in_words(value)} given; want a {kind.__name__}")
+    return value
 
 
 def require_items(name: str, value: Any, want: str) -> list[Any]:
     """The items of `value`, or a TypeError that names it and says what is wanted; a 0-d array has none."""
     try:
         return list(value)
-    except TypeError as error:
-        raise TypeError(f"{name}: {type(value).__name__} given; want {want}") from error
-
-
-def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    """`value` if it is one of `choices`, or an error that names it."""
-    if value not in choices:
-        raise ValueError(f"{name}: {value!r} given; want one of {', '.join(map(repr, choices))}")
-    return str(value)
+    except (NotImplementedError, TypeError) as error:  # what has none; a memoryview of several axes
+        raise TypeError(f"{name}: {in_words(value)} given; want {want}") from error

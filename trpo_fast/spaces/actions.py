@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._core.library import as_double, in_words, require_choice
+from ..solvers.arrays import as_array
+from ..solvers.validation import require_count
 from .descriptions import Box, Discrete, Leaf, MultiDiscrete, Space, leaves, named_leaves, nested, values_of
 
 ACTION_MAPS = ("auto", "affine", "clip")
@@ -172,11 +175,11 @@ class ActionStructure:
         Choices are counted from 0, in int64, or in float64 beside numbers of a Box, which stay the environment's.
         ValueError, about "actions", where they are not of the space.
         """
-        several = 1 if count is None else count
+        several = 1 if count is None else require_count("count", count, low=0)
         columns = []
         named = zip(self._leaves, self._parts, values_of(self.space, actions, "actions"), strict=True)
         for leaf, part, (value, name) in named:
-            array, wanted = np.asarray(value), (() if count is None else (count,)) + leaf.shape
+            array, wanted = as_array(value, name), (() if count is None else (count,)) + leaf.shape
             if array.shape != wanted:
                 raise ValueError(f"{name}: shape {array.shape} given; want {wanted}, an action for each observation")
             rows = array.reshape(several, math.prod(leaf.shape))
@@ -188,7 +191,7 @@ class ActionStructure:
                 sizes = np.array(part.nvec or (2,) * rows.shape[1], np.int64)
                 inside = inside and bool(((rows >= 0) & (rows < sizes)).all())
             if not inside:
-                raise ValueError(f"{name}: {value!r} given; want actions of {leaf}")
+                raise ValueError(f"{name}: {in_words(value)} given; want actions of {leaf}")
             columns.append(rows if part.low is None else rows.astype(np.float64))
         return np.concatenate(columns, axis=1)
 
@@ -226,8 +229,7 @@ def resolved_action_map(space: Space, action_map: str) -> str:
     ValueError
         No such map; or an affine one where a side is infinite, which is named, or where actions are discrete.
     """
-    if action_map not in ACTION_MAPS:
-        raise ValueError(f"action_map: {action_map!r} given; want one of {', '.join(map(repr, ACTION_MAPS))}")
+    require_choice("action_map", action_map, ACTION_MAPS)
     boxes = [leaf for leaf in leaves(space) if isinstance(leaf, Box)]
     if not boxes and action_map == "affine":
         raise ValueError(f"action_map: 'affine' given for {space}; want 'auto' or 'clip', only a Box has sides")
@@ -266,7 +268,7 @@ def unreached_sides(space: Space, reach: float = REACH, action_map: str = "clip"
         ]
     if not isinstance(space, Box) or _resolved(space, action_map) == "affine":
         return []
-    found = []
+    found, reach = [], as_double(reach, "reach")
     for bound, outward in zip(_bounds(space), (-1, 1), strict=True):
         distance = outward * bound  # from 0 to the side; negative: 0 lies beyond it
         where = np.flatnonzero((abs(bound) < _NO_BOUND) & ((distance > reach) | (distance < 0)))

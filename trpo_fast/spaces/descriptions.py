@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trpo_fast._core.library import in_words
+from trpo_fast.solvers.validation import require_count
+
 _MOST_ITEMS = 2**26
 """Of a Box or MultiBinary in a file: far above every observation, and below what exhausts memory if it is damage."""
 
@@ -187,7 +190,9 @@ def check_keys(parts: Mapping[Any, Any], name: str) -> None:
     """ValueError where a Dict, called `name`, has keys that a file cannot keep: others than strings and integers."""
     for key in parts:
         if type(key) not in (str, int):
-            raise ValueError(f"{name}: key {key!r} given; want strings or integers as keys, a file keeps no others")
+            raise ValueError(
+                f"{name}: key {in_words(key)} given; want strings or integers as keys, a file keeps no others"
+            )
     if len(set(map(str, parts))) < len(parts):
         raise ValueError(f"{name}: keys {list(parts)} given; want keys that differ as text, too")
 
@@ -198,6 +203,8 @@ def from_json(description: Mapping[str, Any], most: int | None = None) -> Space:
     A few words can describe a space of gigabytes: one of more than `most` numbers, as an observation is flattened, is
     refused before any memory is taken.
     """
+    if most is not None:
+        most = require_count("most", most, low=0, most=2**63 - 1)
     try:
         items = _items(description)
         if most is not None and items > most:
@@ -205,19 +212,21 @@ def from_json(description: Mapping[str, Any], most: int | None = None) -> Space:
         return _read(description)
     except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
         # Of a description that is nested without end, as damage may be, no text can be made.
-        given = type(description).__name__ if isinstance(error, RecursionError) else description
+        given = type(description).__name__ if isinstance(error, RecursionError) else in_words(description)
         raise ValueError(f"damaged description of a space, {error!r}: {given}") from error
 
 
 def _read(description: Mapping[str, Any]) -> Space:
     kind = description["type"]
     if kind not in _FROM_JSON:
-        raise ValueError(f"type {kind!r} given; want one of {', '.join(_FROM_JSON)}")
+        raise ValueError(f"type {in_words(kind)} given; want one of {', '.join(_FROM_JSON)}")
     return _FROM_JSON[kind](description)
 
 
 def _items(description: Mapping[str, Any]) -> int:
     """Numbers in a flattened member."""
+    if not isinstance(description, Mapping):
+        raise TypeError("no mapping given")
     kind = description["type"]
     if kind == "Dict":
         return sum(_items(part) for _, part in description["spaces"])
@@ -309,7 +318,7 @@ def _shape(described: Any, least: int) -> tuple[int, ...]:
 
 def _dtype(name: Any) -> np.dtype[Any]:
     if not isinstance(name, str):  # NumPy takes None for float64
-        raise TypeError(f"{name!r} given; want the name of a dtype")
+        raise TypeError(f"{in_words(name)} given; want the name of a dtype")
     return np.dtype(name)
 
 

@@ -6,6 +6,8 @@ from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
+from .._core.library import require_choice
+from ..solvers.validation import require_bool
 from .descriptions import Box, Discrete, Leaf, MultiBinary, MultiDiscrete, Space, flat_size, leaves
 
 CHANNEL_AXES = ("auto", "first", "last")
@@ -142,6 +144,7 @@ def input_parts(space: Space, channel_axis: str = "auto", *, boards: bool = Fals
     shape of one does not tell where its channels are.
     """
     images, others, first = [], [], 0
+    boards = require_bool("boards", boards)
     for leaf in leaves(space):
         columns = slice(first, first + flat_size(leaf))
         first = columns.stop
@@ -200,8 +203,7 @@ def convolutions(image: ImageLayout) -> Convolutions:
 
 
 def _channels_last(space: Space, frame: tuple[int, ...], channel_axis: str, pixels: bool) -> bool:
-    if channel_axis not in CHANNEL_AXES:
-        raise ValueError(f"channel_axis: {channel_axis!r} given; want one of {', '.join(map(repr, CHANNEL_AXES))}")
+    require_choice("channel_axis", channel_axis, CHANNEL_AXES)
     if channel_axis != "auto":
         return channel_axis == "last"
     first, middle, last = frame

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._core.library import in_words
+from ..solvers.arrays import as_array
+from ..solvers.validation import require_items
 from .actions import action_layout
 from .descriptions import Box, Dict, Leaf, MultiBinary, Space, Tuple, leaves, named_leaves
 
@@ -141,8 +143,9 @@ class MaskFormat:
         """
         rows = None if self._parts else self._together(masks)
         if rows is None:
-            rows = np.ones((len(masks), self.size), np.bool_)
-            for i, mask in enumerate(masks):
+            several = require_items("action_masks", masks, "a mask for each")
+            rows = np.ones((len(several), self.size), np.bool_)
+            for i, mask in enumerate(several):
                 if mask is not None and (present is None or present[i]):
                     rows[i] = self._row(mask, f"{name} {first + i}{when}")
         elif present is not None:
@@ -183,8 +186,8 @@ class MaskFormat:
                 rows.append(np.ones(part.size, np.bool_))
             elif not part.size:
                 raise ValueError(
-                    f"action mask of {name}, part {place}: {value!r} given; want None for {part._space}, masks are for "
-                    "discrete actions"
+                    f"action mask of {name}, part {place}: {in_words(value)} given; want None for {part._space}, masks "
+                    "are for discrete actions"
                 )
             else:
                 rows.append(part._row(value, f"{name}, part {place}"))
@@ -220,7 +223,7 @@ class MaskFormat:
     def _row(self, mask: Any, name: str) -> NDArray[np.bool_]:
         if self._parts:
             return self._row_of_parts(mask, name)
-        arrays = list(_arrays(mask))
+        arrays = list(_arrays(mask, f"action mask of {name}"))
         if any(array.dtype.kind not in "biuf" for array in arrays):
             raise ValueError(f"action mask of {name}: {in_words(mask)} given; want {self._wanted()}")
         sizes = [array.size for array in arrays]
@@ -283,9 +286,10 @@ def _apart(space: Space, masks: Any, count: int) -> Any:
             continue
         own = _apart(space.spaces[key], values, count) if key in space.spaces else values
         present = masks.get(f"_{key}") if f"_{key}" in presence else None
-        if not hasattr(own, "__len__") or len(own) != count:
-            given = f"{len(own)} masks" if hasattr(own, "__len__") else repr(own)
-            raise ValueError(f"action_masks: {given} given for {key!r}; want one for each of {count}")
+        given = _length(own)
+        if given != count:
+            what = in_words(own) if given is None else f"{given} masks"
+            raise ValueError(f"action_masks: {what} given for {key!r}; want one for each of {count}")
         for i in range(count):
             if present is None or present[i]:
                 single[i][key] = own[i]
@@ -297,14 +301,14 @@ def _pairs(masks: NDArray[Any]) -> NDArray[np.bool_]:
     return np.stack([masks != 1, masks != 0], axis=-1).reshape(len(masks), -1)
 
 
-def _arrays(mask: Any) -> Iterator[NDArray[Any]]:
+def _arrays(mask: Any, name: str) -> Iterator[NDArray[Any]]:
     """The arrays of a mask, which may be a nested tuple of them."""
     nested = isinstance(mask, tuple | list) and any(isinstance(part, tuple | list | np.ndarray) for part in mask)
     if nested or (isinstance(mask, np.ndarray) and mask.dtype == object and mask.ndim):
         for part in mask:
-            yield from _arrays(part)
+            yield from _arrays(part, name)
     else:
-        yield np.asarray(mask)
+        yield as_array(mask, name)
 
 
 def _length(masks: Any) -> int | None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..solvers.arrays import as_numpy
+from ..solvers.arrays import as_array
 from .descriptions import Box, Dict, Discrete, Leaf, MultiDiscrete, Space, Tuple, flat_size, leaves, values_of
 
 
@@ -59,7 +59,7 @@ class Part:
             return
         if values.dtype.kind not in "iub":
             raise TypeError(f"{name}: dtype {values.dtype} given; want the integers of {self.space}")
-        choices = values.reshape(len(rows), -1).astype(np.int64) - self.starts
+        choices = values.reshape(len(rows), self.starts.size).astype(np.int64) - self.starts
         strange = (choices < 0) | (choices >= self.counts)
         if strange.any():
             raise ValueError(f"{name}: {(choices + self.starts)[strange][0]} is no choice of {self.space}")
@@ -185,11 +185,7 @@ class ObservationLayout:
         """
         named = []
         for part, value, name in self.values(observation, "observation"):
-            try:
-                array = np.asarray(as_numpy(value, name))
-            except (TypeError, ValueError) as error:  # what is no array; lists of different lengths
-                kind = TypeError if isinstance(error, TypeError) else ValueError
-                raise kind(f"{name}: no array can be made of it ({error})") from error
+            array = as_array(value, name)
             if array.shape != part.shape and array.shape[1:] != part.shape:
                 batch = ", ".join(["n", *map(str, part.shape)]) + ("" if part.shape else ",")
                 raise ValueError(

@@ -28,6 +28,7 @@ from trpo_fast import (
     trust_region_step,
     try_step,
 )
+from trpo_fast._core.library import in_words
 from trpo_fast.algorithm.callbacks import CheckpointCallback
 from trpo_fast.cli.main import main
 from trpo_fast.deploy import load_actor
@@ -221,7 +222,7 @@ def test_a_function_that_breaks_its_word_is_named_and_the_agent_is_as_before_the
 @pytest.mark.parametrize("name", ["advantages", "step"])
 @pytest.mark.parametrize("value", [3, "trust_region_step", StepSettings()])
 def test_what_is_no_function_is_named(name, value, make_agent, tmp_path):
-    with pytest.raises(TypeError, match=rf"^{name}: {re.escape(repr(value))} given; want a function \("):
+    with pytest.raises(TypeError, match=rf"^{name}: {re.escape(in_words(value))} given; want a function \("):
         TRPO("Pendulum-v1", **{name: value})
     make_agent().save(tmp_path / "a.trpo")
     with pytest.raises(TypeError, match=rf"^{name}: .* given; want a function"):

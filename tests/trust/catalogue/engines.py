@@ -243,7 +243,7 @@ def _(rng):
         return (
             None
             if not np.size(advantages) or not np.isfinite(advantages).all()
-            else far(np.mean(advantages, dtype="f8"), 0.0, dtype, 1.0)
+            else far(np.mean(advantages, dtype="f8"), 0.0, advantages.dtype, 1.0)
         )
 
     return call(rollout.normalize_advantages, {"advantages": given}, "advantages", check)

@@ -97,7 +97,7 @@ def spoil(rng, value, dear=False):
     """(what was done, the spoiled value). dear: no huge numbers that may be legal, they would be obeyed."""
     try:
         return _spoiled(rng, value, dear)
-    except (RuntimeError, TypeError, ValueError):  # no such array can be made of it
+    except (MemoryError, RuntimeError, TypeError, ValueError):  # no such array can be made of it
         return "None", None
 
 

@@ -187,8 +187,15 @@ class Masked(Counting):
         return np.array([self.where[0] < 0.5, True])
 
 
-@pytest.mark.parametrize("kind", [Counting, Masked])
-@pytest.mark.parametrize("vectorization", ["sync", "workers"])
+@pytest.mark.parametrize(
+    ("kind", "vectorization"),
+    [
+        (Counting, "sync"),
+        (Masked, "sync"),
+        (Masked, "workers"),
+        pytest.param(Counting, "workers", marks=pytest.mark.long),
+    ],
+)
 def test_an_environment_that_says_its_own_state_goes_on_with_the_same_bits(kind, vectorization, tmp_path):
     total = 5 * T * 2
     agent = TRPO(**settings(kind, vectorization=vectorization))
@@ -539,7 +546,10 @@ agent.close()
 """
 
 
-@pytest.mark.parametrize(("env", "vectorization"), [("CartPole-v1", "sync"), ("Hopper-v5", "workers")])
+@pytest.mark.parametrize(
+    ("env", "vectorization"),
+    [("CartPole-v1", "sync"), pytest.param("Hopper-v5", "workers", marks=pytest.mark.long)],
+)
 def test_training_killed_again_and_again_ends_as_the_undisturbed_one(env, vectorization, tmp_path):
     if env in MUJOCO:
         pytest.importorskip("mujoco")

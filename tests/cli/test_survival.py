@@ -52,6 +52,7 @@ TRAININGS = (
     Training("Ant-v5"),
     Training("Ant-v5", "workers", 2),
 )
+LONG = TRAININGS[3], *TRAININGS[5:]
 COMMANDS = {
     Training("CartPole-v1"): {"save": 1, "evaluation": 1},
     Training("Pendulum-v1"): {"save": 1, "warm-up": 1},
@@ -226,7 +227,7 @@ def test_the_moments_are_as_many_as_promised():
 
 @pytest.mark.parametrize(
     "training",
-    [pytest.param(one, marks=pytest.mark.long if one.env == "Ant-v5" else ()) for one in TRAININGS],
+    [pytest.param(one, marks=pytest.mark.long if one in LONG else ()) for one in TRAININGS],
     ids=named,
 )
 def test_a_training_that_is_killed_goes_on_to_the_same_bits_rows_and_evaluations(training, server, tmp_path, report):

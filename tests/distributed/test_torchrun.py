@@ -86,6 +86,7 @@ def test_a_signal_ends_all_and_saves(undisturbed, tmp_path, who):
         assert_same_bits(saved, undisturbed / "model.trpo")
 
 
+@pytest.mark.long
 def test_an_environment_that_raises_on_one_rank_ends_all_and_its_error_is_shown(tmp_path):
     ended = torchrun(tmp_path, ENV, "--out", "run", *OPTIONS, disturbed=f"1:{DISTURBED_AT[2]}:raise")
     assert ended.code != 0

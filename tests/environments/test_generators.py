@@ -100,7 +100,7 @@ def test_a_constructor_that_draws_from_a_global_generator_is_named_once(whose, d
     make_environments(Own, 2, env_kwargs={"draw": draw}).close()
 
 
-@pytest.mark.parametrize("draw", [draw_numpy, draw_python])
+@pytest.mark.parametrize("draw", [draw_numpy, pytest.param(draw_python, marks=pytest.mark.long)])
 def test_what_constructors_draw_in_workers_follows_from_the_seed_however_copies_are_shared_out(draw):
     seen = {}
     for seed, workers in ((1, 1), (1, 2), (2, 2), (None, 1)):

@@ -124,7 +124,7 @@ def main(arguments=None):
                 "--capture=sys",
                 f"--junit-xml={counts}",
             ]  # reports are not Python's to catch
-            tests += [f"-p=no:{plugin}" for plugin in ("benchmark", "cacheprovider", "xdist")]
+            tests += [f"-pno:{plugin}" for plugin in ("benchmark", "cacheprovider", "xdist")]
             tests += ["-o", f"pythonpath={lib} .", *(given.others or (SAMPLE if given.sample else TESTS))]
         code = subprocess.run([sys.executable, *tests], cwd=ROOT, env=variables, check=False).returncode
         ended = time.monotonic()

@@ -117,13 +117,8 @@ def main(arguments=None):
         counts = Path(folder) / "junit.xml"
         tests = ["-m", "tests.trust.threads"]
         if not given.threads:
-            tests = [
-                "-m",
-                "pytest",
-                "-q",
-                "--capture=sys",
-                f"--junit-xml={counts}",
-            ]  # reports are not Python's to catch
+            # Reports are not Python's to catch.
+            tests = ["-m", "pytest", "-q", "--capture=sys", f"--junit-xml={counts}"]
             tests += [f"-pno:{plugin}" for plugin in ("benchmark", "cacheprovider", "xdist")]
             tests += ["-o", f"pythonpath={lib} .", *(given.others or (SAMPLE if given.sample else TESTS))]
         code = subprocess.run([sys.executable, *tests], cwd=ROOT, env=variables, check=False).returncode

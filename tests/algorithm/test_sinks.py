@@ -67,6 +67,17 @@ def test_a_line_that_is_nested_without_end_is_none(tmp_path):
     assert (tmp_path / "progress.jsonl").read_text() == '{"time/total_timesteps": 8}\n'
 
 
+@pytest.mark.parametrize("other", ["NaN", "-Infinity", "1e999", "[NaN]", '{"b": Infinity}', "null", "true", '"1"'])
+def test_of_a_line_that_somebody_changed_the_finite_numbers_are_kept(tmp_path, other):
+    huge = 10**400
+    line = f'{{"time/total_timesteps": 8, "a": {other}, "b": 1.5, "c": {huge}}}\n'
+    (tmp_path / "progress.jsonl").write_text(line + '{"time/total_timesteps": true, "b": 2.5}\n')
+    sink = sinks.JsonLinesSink()
+    sink.begin(tmp_path, [{"time/total_timesteps": "1"}, {"time/total_timesteps": "8"}], {}, 8)
+    sink.close()
+    assert lines(tmp_path) == [{"time/total_timesteps": 8, "b": 1.5, "c": huge}]
+
+
 def test_a_new_column_that_finds_the_disk_full_waits_with_all_rows(make_agent, tmp_path, monkeypatch):
     write, full = sinks.replace_file, []
 

@@ -57,6 +57,7 @@ class Compiled(Target):
 
     tool = "libFuzzer"
     longest = 512
+    few_new = 20
 
     def __init__(self, name: str, optimize: str, folder: Path = BUILD, csrc: Path = ROOT / "csrc") -> None:
         super().__init__(name)

@@ -24,6 +24,7 @@ class Interpreted(Target):
 
     tool = "Atheris"
     longest = 512
+    few_new = 500
 
     def __init__(self, name: str, package: Path = ROOT) -> None:
         super().__init__(name)
@@ -46,7 +47,8 @@ class Interpreted(Target):
         return [sys.executable, "-P", "-m", "tests.fuzz.replaying", self.name]
 
     def environment(self) -> dict[str, str]:
-        return {**super().environment(), "PYTHONPATH": os.pathsep.join(map(str, (self._package, ROOT)))}
+        path = os.pathsep.join(map(str, (self._package, ROOT)))
+        return {**super().environment(), "PYTHONPATH": path, "PYTHONHASHSEED": "0"}
 
     def lines(self, inputs: Path) -> Lines:
         found = self._measured("lines", inputs)

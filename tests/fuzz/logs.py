@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -63,6 +64,8 @@ _LINES += (
     b"[" * 100_000,
     b"\0" * 5,
     b'{"time/total_timesteps": 1e3}',
+    b'{"time/total_timesteps": 8, "a": -Infinity}',
+    b'{"time/total_timesteps": 0, "a": 1e999, "b": [NaN]}',
 )
 
 
@@ -137,6 +140,8 @@ def _go_on(chosen: Input, folder: Path, rows: list[dict[str, str]]) -> None:
     assert len(found) == len(rows) + len(added), (len(found), len(rows), added)
     for row, wanted in zip(found[len(rows) :], added, strict=True):
         assert all(math.isclose(float(row[name]), value) for name, value in wanted.items()), (row, wanted)
+    for line in (folder / "progress.jsonl").read_bytes().splitlines():
+        assert all(math.isfinite(value) for value in json.loads(line).values()), line
 
 
 def _all(rows: list[dict[str, str]]) -> list[str]:

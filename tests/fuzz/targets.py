@@ -48,6 +48,8 @@ class Target(ABC):
     tool: ClassVar[str]
     longest: ClassVar[int]
     """In bytes, of an input."""
+    few_new: ClassVar[int]
+    """How many new inputs take some seconds."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -85,12 +87,18 @@ class Target(ABC):
         """For what it runs."""
         return {**os.environ, "OMP_NUM_THREADS": "1"}
 
-    def fuzz(self, seconds: float, folder: Path, *corpora: Path, seed: int = 0) -> Run:
+    def few(self, folder: Path, inputs: Path) -> Run:
+        """As many inputs as `few_new` says beside those of `inputs`, the same ones each time."""
+        paths = sorted(inputs.iterdir())  # a folder is read in no order
+        runs = len(paths) + self.few_new
+        return self.fuzz(3600, folder, seed=1, options=[f"-runs={runs}", f"-seed_inputs={','.join(map(str, paths))}"])
+
+    def fuzz(self, seconds: float, folder: Path, *corpora: Path, seed: int = 0, options: Sequence[str] = ()) -> Run:
         """New inputs, from those of `corpora`, the first of which gets what is new; `folder` what was printed."""
         for path in folder.glob("fault-*"):
             path.unlink()
-        options = [*LIMITS, f"-max_len={self.longest}", f"-max_total_time={max(1, round(seconds))}", f"-seed={seed}"]
-        command = [*self.command(), *options, f"-artifact_prefix={folder}/fault-", *map(str, corpora)]
+        limits = [*LIMITS, f"-max_len={self.longest}", f"-max_total_time={max(1, round(seconds))}", f"-seed={seed}"]
+        command = [*self.command(), *limits, *options, f"-artifact_prefix={folder}/fault-", *map(str, corpora)]
         started = time.monotonic()
         with (folder / "log").open("wb") as log, tempfile.TemporaryDirectory() as scratch:
             environment = {**self.environment(), "TMPDIR": scratch}

@@ -7,6 +7,7 @@ import errno
 import io
 import itertools
 import json
+import math
 import os
 import socket
 import time
@@ -199,12 +200,19 @@ def _json(row: Row) -> bytes:
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
-    """A line of the file; None where it is none, as a kill or a power cut leaves it."""
+    """A line of the file, its finite numbers; None where it is none, as a kill or a power cut leaves it."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("time/total_timesteps"), int) else None
+    if not isinstance(row, dict) or type(row.get("time/total_timesteps")) is not int:
+        return None
+    return {name: value for name, value in row.items() if _is_number(value)}
+
+
+def _is_number(value: object) -> bool:
+    # An integer of hundreds of digits is finite, and math.isfinite has no float for it.
+    return type(value) is int or (isinstance(value, float) and math.isfinite(value))
 
 
 class TensorBoardSink(FileSink):

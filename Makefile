@@ -30,13 +30,14 @@ SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) se
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help train test test-long docs bench scaling peer-tests report lint format trust-faults trust-soak trust-calls trust-sanitize trust-threads fuzz fuzz-planted asan tsan valgrind aarch64 outside instructions instructions-update \
+.PHONY: help train test test-long test-threads docs bench scaling peer-tests report lint format trust-faults trust-soak trust-calls trust-sanitize trust-threads fuzz fuzz-planted asan tsan valgrind aarch64 outside instructions instructions-update \
 	wheel check-wheel clean
 
 help:
 	@echo 'make train    train ENV=$(ENV) for STEPS=$(STEPS) and evaluate the result'
 	@echo 'make test     the tests'
 	@echo 'make test-long   more of what takes the tests longest: kills, signals, numbers of ranks'
+	@echo 'make test-threads   each test of the solvers and of the core in four threads at once'
 	@echo 'make docs     the documentation as a site, into build/site; warnings and dead links are errors'
 	@echo 'make bench    the benchmarks beside scipy, torch and sb3-contrib; BENCH_ARGS=--grid for all sizes'
 	@echo 'make bench AGAINST=8f97cf5   this build beside that revision; BENCH_ARGS="--only F" for rows with F in their name'
@@ -65,11 +66,14 @@ train: $(STAMPS)/core $(STAMPS)/extras-mujoco,plot,tensorboard
 	$(BIN)/trpo-fast train $(ENV) --timesteps $(STEPS) --seed $(SEED) --eval-episodes 100 $(if $(OUT),--out $(OUT))
 
 test: $(STAMPS)/core $(STAMPS)/extras-test
-	$(BIN)/python -m pytest -p no:benchmark --numprocesses auto --maxprocesses 4 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -p no:benchmark -p no:run-parallel --numprocesses auto --maxprocesses 4 $(PYTEST_ARGS)
 
 # What `make test` leaves out.
 test-long:
 	$(MAKE) test PYTEST_ARGS='-m long $(PYTEST_ARGS)'
+
+test-threads: $(STAMPS)/core $(STAMPS)/extras-threads
+	$(BIN)/python -m pytest -p no:benchmark -p no:xdist --parallel-threads 4 $(or $(PYTEST_ARGS),tests/solvers tests/_core)
 
 docs: $(STAMPS)/core $(STAMPS)/extras-docs
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs build/site

@@ -93,7 +93,7 @@ def sample(distribution):
 
 def from_a_batch(distribution, write):
     """What `write(kernel, out)` writes from a bound batch."""
-    kernel, (shape, dtype) = kernel_of(distribution), SHAPES[distribution]
+    shape, dtype = SHAPES[distribution]
     arrays = {"observations": np.zeros((6, 3)), "advantages": np.zeros(6), "log_probs": np.zeros(6)}
     if distribution == "gaussian":
         arrays["actions"] = np.zeros(shape, dtype)
@@ -101,10 +101,11 @@ def from_a_batch(distribution, write):
         arrays["action_masks"] = masks_of(distribution)  # of discrete actions a copy is kept
 
     def call(out, **given):
+        kernel = kernel_of(distribution)  # one each, as a test may run in several threads
         kernel.bind(np.zeros(kernel.size), **({"actions": np.zeros(shape, dtype)} | given))
         write(kernel, out)
 
-    return Function(call, "out", **arrays, out=np.zeros(kernel.size))
+    return Function(call, "out", **arrays, out=np.zeros(kernel_of(distribution).size))
 
 
 def gradient_into(kernel, out):

@@ -1,5 +1,6 @@
 """The parts of a step, each alone and in a row: direction, length, search with a further condition."""
 
+import copy
 import math
 import signal
 from itertools import count
@@ -315,7 +316,7 @@ def test_a_condition_that_answers_something_else_is_named_and_restores_every_bit
 
 @pytest.mark.parametrize("theta", [np.zeros(2), torch.zeros(2, dtype=torch.float64)])
 def test_a_condition_of_a_search_alone_gets_the_parameters_in_kind(theta):
-    seen = []
+    seen, theta = [], copy.deepcopy(theta)
 
     def accept(trial):
         seen.append((type(trial.theta), [float(item) for item in trial.theta]))

@@ -30,7 +30,7 @@ SOURCES := $(C_FILES) $(wildcard trpo_fast/_core/*.pyx trpo_fast/_core/*.pxd) se
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help train test test-long test-threads docs bench scaling peer-tests report lint format trust-faults trust-soak trust-calls trust-sanitize trust-threads fuzz fuzz-planted asan tsan valgrind aarch64 outside instructions instructions-update \
+.PHONY: help train test test-long test-threads docs bench scaling peer-tests report lint format trust trust-faults trust-soak trust-calls trust-sanitize trust-threads fuzz fuzz-planted asan tsan valgrind aarch64 outside instructions instructions-update \
 	wheel check-wheel clean
 
 help:
@@ -48,6 +48,7 @@ help:
 	@echo 'make format   ruff, clang-format, docs/configuration.md, networks.md and report.md, in place'
 	@echo 'make asan     the C tests under the address and undefined-behaviour sanitizers'
 	@echo 'make tsan     the C tests under the thread sanitizer'
+	@echo 'make trust    all of what follows here up to fuzz, in full, test-threads and peer-tests; a day'
 	@echo 'make trust-faults     what fails, is killed, raises, hangs or returns nonsense while agents learn; FAULTS="--only Ctrl-C"'
 	@echo 'make trust-soak       20,000 updates and set-ups, and what they leave; SOAK="--only actors"'
 	@echo 'make trust-sanitize   the extension modules under the address and undefined-behaviour sanitizers, leaks checked'
@@ -107,6 +108,11 @@ format: $(STAMPS)/extras-dev
 	$(BIN)/python docs/generate_networks.py
 	$(BIN)/python docs/generate_report.py
 
+# All that docs/reliability.md counts: a day of two cores.
+trust:
+	$(MAKE) trust-sanitize trust-threads trust-calls trust-faults trust-soak test-threads peer-tests
+	$(MAKE) fuzz MINUTES=60
+
 # What docs/reliability.md says of faults and of the soak.
 trust-faults: $(STAMPS)/core $(STAMPS)/extras-test
 	$(BIN)/python -m tests.trust.faults $(FAULTS)
@@ -128,7 +134,7 @@ trust-calls: $(STAMPS)/core $(STAMPS)/extras-test
 	$(BIN)/python -m tests.trust.calls --calls $(CALLS) --out bench/results/trust/calls.json
 
 # The extension modules once more, of instrumented code, in build/sanitized-...; SANITIZE_ARGS=--sample is what .ci/run has time for.
-SANITIZE_ARGS ?=
+SANITIZE_ARGS ?= --out bench/results/trust/$(if $(filter %-threads,$@),threads,sanitize).json
 trust-sanitize trust-threads: $(STAMPS)/core $(STAMPS)/extras-test
 	$(BIN)/python -m tests.trust.sanitize $(if $(filter %-threads,$@),--threads) $(SANITIZE_ARGS)
 

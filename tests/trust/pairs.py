@@ -20,7 +20,7 @@ SETTINGS: dict[str, Any] = {
 }
 FLAT = {"hidden_sizes": (4,), "critic_hidden_sizes": (4,)}
 AGENTS: dict[str, dict[str, Any]] = {
-    "native": FLAT,
+    "native": {**FLAT, "overlap_critic": False},
     "autograd": {**FLAT, "engine": "autograd"},
     "recurrent": {"policy": "gru"},
     "critic beside the rollout": {**FLAT, "overlap_critic": True},

@@ -127,7 +127,7 @@ def main(arguments=None):
     print(f"{kind}: built in {built - start:.0f} s, ran in {ended - built:.0f} s, exit code {code}")
     if given.out:
         result = {
-            "command": f"python -m tests.trust.sanitize{' --threads' * given.threads} --out {given.out}",
+            "command": f"make trust-{'threads' if given.threads else 'sanitize'}",
             "machine": machine.describe(),
             "compiler": said("--version").partition("\n")[0],
             "instruction_sets": available_instruction_sets(),

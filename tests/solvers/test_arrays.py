@@ -340,6 +340,17 @@ def test_jax_computes_late_and_is_waited_for():
     np.testing.assert_allclose(np.asarray(result.x), expected.x, rtol=2e-4, atol=2e-5)
 
 
+def test_what_has_no_values_yet_is_named():
+    class Traced:  # as JAX's tracers are: they have no device
+        shape, dtype, ndim = (3,), np.dtype(np.float32), 1
+
+        def __dlpack__(self, **_):
+            raise AssertionError
+
+    with pytest.raises(TypeError, match="^b: Traced given; want an array that has values, which none has where JAX"):
+        conjugate_gradient(lambda v: v, Traced())
+
+
 def test_jax_arrays_that_cannot_be_read_are_named():
     jnp = library("jax")
     jax = importlib.import_module("jax")
@@ -349,7 +360,7 @@ def test_jax_arrays_that_cannot_be_read_are_named():
         conjugate_gradient(lambda v: v.astype(jnp.bfloat16), jnp.ones(3, jnp.float32))
     with pytest.raises(TypeError, match=r"theta: ArrayImpl.* given; want .*update in place"):
         backtracking_line_search(lambda x: (1, 0), jnp.zeros(3), jnp.ones(3), max_kl=1)
-    with pytest.raises(TypeError, match=r"b: .*Tracer.* given; want one"):  # within a function that JAX compiles
+    with pytest.raises(TypeError, match=r"b: .*Tracer given; want an array that has values"):
         jax.jit(lambda b: conjugate_gradient(lambda v: v, b).x)(jnp.ones(3))
 
 

@@ -37,7 +37,10 @@ def as_numpy(value: Any, name: str) -> Any:
         if not value.is_cpu:
             raise TypeError(f"{name}: a tensor on {value.device} given; want one on the CPU, as .cpu() makes one")
         read = (value.detach() if value.requires_grad else value).numpy
-    elif hasattr(value, "__dlpack_device__"):
+    elif hasattr(value, "__dlpack__"):
+        if not hasattr(value, "__dlpack_device__"):
+            what = type(value).__name__
+            raise TypeError(f"{name}: {what} given; want an array that has values, which none has where JAX compiles")
         device, _ = value.__dlpack_device__()
         if device != _DLPACK_CPU:
             raise TypeError(f"{name}: an array on DLPack's device {device} given; want one on the CPU")

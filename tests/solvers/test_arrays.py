@@ -347,7 +347,7 @@ def test_what_has_no_values_yet_is_named():
         def __dlpack__(self, **_):
             raise AssertionError
 
-    with pytest.raises(TypeError, match="^b: Traced given; want an array that has values, which none has where JAX"):
+    with pytest.raises(TypeError, match=r"^b: Traced given; want an array that has values, which none has where JAX"):
         conjugate_gradient(lambda v: v, Traced())
 
 

@@ -104,10 +104,16 @@ def signals(trials: int, chance: random.Random) -> Outcomes:
     """Ctrl-C at some moment: the update under way is undone with its episodes; a fit that is lost is said to be."""
     outcomes, pair = Outcomes(), Pair("critic beside the rollout")
     for _ in range(trials):
-        began = time.perf_counter()
-        pair.require_same("before")
-        longest = 2 * (time.perf_counter() - began) + 0.01
-        moment = chance.uniform(0, longest)
+        took: list[float] = []
+
+        @contextmanager
+        def timed(took: list[float] = took) -> Iterator[None]:
+            began = time.perf_counter()
+            yield
+            took.append(time.perf_counter() - began)
+
+        pair.disturbed(timed)
+        moment = chance.uniform(0, took[0])
         error = pair.disturbed(lambda moment=moment: interrupted(moment))
         outcomes[named(error)] += 1
     pair.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import warnings
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from tests.rollout.toys import Walk, make_environments, pushes
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.environments.copies import Copies
-from trpo_fast.environments.generators import WATCHED_STEPS, seed_both
+from trpo_fast.environments.generators import WATCHED_STEPS, Look, preserved, seed_both
 from trpo_fast.environments.recipe import EnvironmentRecipe
 
 
@@ -241,3 +242,65 @@ def test_own_generators_serve_an_environment_that_draws_nothing_by_itself_soon()
         copies.step(np.zeros((2, 1), np.float32))
     assert copies._called == copies.envs
     copies.close()
+
+
+def test_what_another_thread_draws_meanwhile_is_nobodys():
+    inside, drawn = threading.Event(), threading.Event()
+
+    def draw():
+        inside.wait()
+        with Look() as look:
+            np.random.random()
+        drawn.set()
+        seen.append(look.moved)
+
+    seen = []
+    thread = threading.Thread(target=draw)
+    thread.start()
+    with Look() as look:
+        inside.set()
+        drawn.wait()
+    thread.join()
+    assert (look.moved, seen) == ((), [()])
+    with Look() as look:
+        np.random.random()
+    assert look.moved == ("numpy",)
+
+
+@pytest.mark.parametrize("first_ends_first", [True, False])
+def test_threads_that_put_the_generators_back_leave_them_where_they_were(first_ends_first):
+    np.random.seed(5)
+    random.seed(5)
+    wanted = np.random.RandomState(5).random(), random.Random(5).random()
+    begun = [threading.Event(), threading.Event()]
+    ended = [threading.Event(), threading.Event()]
+
+    def put_elsewhere(number):
+        with preserved():
+            seed_both(number)
+            begun[number].set()
+            ended[number].wait()
+
+    threads = [threading.Thread(target=put_elsewhere, args=(number,)) for number in (0, 1)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        begun[number].wait()
+    for number in (0, 1) if first_ends_first else (1, 0):
+        ended[number].set()
+        threads[number].join()
+    assert (np.random.random(), random.random()) == wanted
+
+
+def test_agents_in_two_threads_are_not_said_to_draw(recwarn):
+    """Where an agent is made the environment is made twice, from states that the generators are put back from."""
+
+    def learn(seed):
+        for _ in range(5):
+            TRPO("CartPole-v1", num_envs=2, steps_per_env=16, seed=seed, preset=None).learn(32)
+
+    threads = [threading.Thread(target=learn, args=(seed,)) for seed in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not [str(warning.message) for warning in recwarn if "global random generator" in str(warning.message)]

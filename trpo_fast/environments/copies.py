@@ -11,6 +11,7 @@ import itertools
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import gymnasium
@@ -29,7 +30,7 @@ from trpo_fast.environments.checks import (
     reset_of,
 )
 from trpo_fast.environments.closing import close_each, warn_of_failed_closes
-from trpo_fast.environments.generators import GlobalState, Own, Watched, seed_both
+from trpo_fast.environments.generators import Look, Own, Watched, seed_both
 from trpo_fast.environments.infos import number_of
 from trpo_fast.environments.masks import MaskFormat, without_mask
 from trpo_fast.environments.observations import ObservationLayout
@@ -97,11 +98,11 @@ class Copies:
         self.envs: list[gymnasium.Env[Any, Any]] = []
         try:
             for index, make_one in enumerate(makers, first):
-                before = None if own_generators or index - first >= _WATCHED else GlobalState()
-                env = made_by(make_one, index)
+                with nullcontext() if own_generators or index - first >= _WATCHED else Look() as look:
+                    env = made_by(make_one, index)
                 self._hold(env)
                 self.envs.append(env)
-                for whose in () if before is None else before.moved()[:1]:
+                for whose in look.moved[:1] if look else ():
                     self._say_who_draws(env, f"draws from {whose}'s global random generator in its constructor")
                 exact.watch(env)
                 require_same_spaces(

@@ -7,9 +7,10 @@ and its first steps, as looking costs more than a step of a fast simulator.
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.random import mtrand
@@ -73,19 +74,62 @@ class GlobalState:
         return False
 
 
+class Look:
+    """A look at the global generators around a call: a context manager.
+
+    Attributes
+    ----------
+    moved : tuple of str
+        Whose, "numpy" or "Python", the call moved; nothing where another thread may have, in a look of its own or by
+        putting them somewhere.
+    """
+
+    _lock = threading.Lock()
+    _under_way: ClassVar[set[Look]] = set()
+    moved: tuple[str, ...] = ()
+
+    def __enter__(self) -> Look:
+        with self._lock:
+            self._alone = not self._under_way
+            for other in self._under_way:
+                other._alone = False
+            self._under_way.add(self)
+        self.before = GlobalState()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        moved = self.before.moved()
+        with self._lock:
+            self._under_way.discard(self)
+            self.moved = moved if self._alone else ()
+
+
+_preserving = 0
+_origin: GlobalState | None = None
+
+
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Put both global generators back to where they are now."""
-    before = GlobalState()
-    try:
-        yield
-    finally:
-        before.put_back()
+    """Put both global generators back to where they are now; of several threads the last, to where the first was."""
+    global _preserving, _origin
+    with Look() as look:
+        with Look._lock:
+            _preserving += 1
+            _origin = _origin or look.before
+        try:
+            yield
+        finally:
+            with Look._lock:
+                _preserving -= 1
+                back = look.before if _preserving else _origin
+                _origin = _origin if _preserving else None
+                back.put_back()
 
 
 def seed_both(seed: int) -> None:
     """Begin both global generators anew, from `seed`."""
-    GlobalState.of(np.random.SeedSequence((seed, _STREAM))).put_back()
+    with Look():
+        GlobalState.of(np.random.SeedSequence((seed, _STREAM))).put_back()
 
 
 def made_with_own(make_one: Callable[[], Any], seed: int | None, index: int) -> Any:
@@ -132,25 +176,25 @@ class Watched:
 
     def reset(self, **arguments: Any) -> Any:
         """``env.reset``."""
-        before = GlobalState()
-        answer = self.env.reset(**arguments)
-        self._look(before, arguments.get("seed"))
+        with Look() as look:
+            answer = self.env.reset(**arguments)
+        self._say(look, arguments.get("seed"))
         return answer
 
     def step(self, action: Any) -> Any:
         """``env.step``."""
-        before = GlobalState()
-        answer = self.env.step(action)
+        with Look() as look:
+            answer = self.env.step(action)
         self._left -= 1
-        self._look(before, None)
+        self._say(look, None)
         return answer
 
-    def _look(self, before: GlobalState, seed: int | None) -> None:
-        for whose in before.moved():
+    def _say(self, look: Look, seed: int | None) -> None:
+        for whose in look.moved:
             if seed is not None and _is_seeded_with(seed, whose):
                 self._seeded.add(whose)
                 continue
-            goes_on = whose in self._seeded and before.leads_to_now(whose)
+            goes_on = whose in self._seeded and look.before.leads_to_now(whose)
             if not (goes_on and self._alone):
                 self._drew(whose, goes_on)
                 self._done()

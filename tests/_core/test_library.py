@@ -310,6 +310,7 @@ def test_an_unknown_instruction_set_is_an_import_error_that_lists_the_available(
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the CPU of the test is an x86-64")
 @pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="qemu-x86_64 is not installed (Debian: qemu-user)")
+@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="no sanitizer begins in an emulated process")
 @pytest.mark.parametrize("wanted", ["", "x86-64-v2"])
 def test_a_cpu_below_all_instruction_sets_is_an_import_error_and_not_a_crash(wanted):
     # numpy must not have been loaded before: its own code ends the process on such a CPU.

@@ -50,12 +50,26 @@ def cg(
     return found.x, 0 if found.status.name == "SUCCESS" else found.iterations
 
 
+OF_PPO = ("n_epochs", "clip_range", "clip_range_vf", "ent_coef", "vf_coef", "max_grad_norm")
+"""Settings that no TRPO has; tests of other things give them in passing."""
+
+
+def without_ppos(algorithm: Any) -> Any:
+    """`algorithm`, to which settings of PPO's are nothing."""
+
+    class Instead(algorithm):
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            super().__init__(*arguments, **{name: value for name, value in settings.items() if name not in OF_PPO})
+
+    return Instead
+
+
 # What is replaced, where, under which name, and by what.
 REPLACED: dict[str, tuple[Any, str, Any]] = {
     "scipy": (scipy.sparse.linalg._isolve, "cg", cg),
     "sb3-contrib": (sb3_contrib, "TRPO", trpo_fast.sb3.TRPO),
-    "stable-baselines3": (stable_baselines3, "PPO", trpo_fast.sb3.TRPO),
-    "theirs": (stable_baselines3, "PPO", sb3_contrib.TRPO),
+    "stable-baselines3": (stable_baselines3, "PPO", without_ppos(trpo_fast.sb3.TRPO)),
+    "theirs": (stable_baselines3, "PPO", without_ppos(sb3_contrib.TRPO)),
 }
 MODULE, NAME, OURS = REPLACED[os.environ["STAND_IN"]]
 

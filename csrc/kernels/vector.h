@@ -66,8 +66,12 @@ static void F(step_from)(size_t n, const void *origin_, double alpha_, const voi
 
 static int F(all_finite)(size_t n, const void *x_) {
     const REAL *x = x_;
-    REAL check = 0; /* 0 * x is 0 for every finite x, else NaN */
-    for (size_t i = 0; i < n; i++) check += x[i] * 0;
+    REAL lane[F(LANES_)] = {0}, check = 0; /* 0 * x is 0 for every finite x, else NaN */
+    size_t i = 0;
+    for (; i + F(LANES_) <= n; i += F(LANES_))
+        for (int j = 0; j < F(LANES_); j++) lane[j] += x[i + j] * 0;
+    for (; i < n; i++) check += x[i] * 0;
+    for (int j = 0; j < F(LANES_); j++) check += lane[j];
     return check == 0;
 }
 

@@ -36,9 +36,11 @@ static void vectors(const trpo_kernels *k) {
         CHECK(k->all_finite(n, x), "%s n=%zu", k->isa, n);
         if (n > 0) {
             const double bad[] = {NAN, INFINITY, -INFINITY};
-            for (int i = 0; i < 3; i++) {
-                set_item(k, x, n - 1, bad[i]);
-                CHECK(!k->all_finite(n, x), "%s n=%zu misses %g", k->isa, n, bad[i]);
+            for (size_t i = 0; i < 3 * n; i++) {
+                const double sound = item(k, x, i / 3);
+                set_item(k, x, i / 3, bad[i % 3]);
+                CHECK(!k->all_finite(n, x), "%s n=%zu misses %g at %zu", k->isa, n, bad[i % 3], i / 3);
+                set_item(k, x, i / 3, sound);
             }
         }
         free(p), free(Ap), free(x), free(r), free(expected), free(residual);

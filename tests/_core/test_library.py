@@ -428,3 +428,35 @@ def test_a_forked_child_can_run_parallel_sections(busy):
     # With busy, another thread may be inside a parallel section at the moment of the fork.
     done = run(FORK.replace("{busy}", str(busy)), PYTHONPATH=os.getcwd())
     assert done.stdout.strip() == "done", done.stderr
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_item_that_is_not_finite_is_seen_wherever_it_is(dtype):
+    for size in (0, 1, 15, 16, 17, 40):
+        x = np.full(size, np.finfo(dtype).max, dtype)
+        assert library.all_finite(x) is True
+        for at in range(size):
+            for bad in (np.nan, np.inf, -np.inf):
+                changed = x.copy()
+                changed[at] = bad
+                assert library.all_finite(changed) is False
+
+
+@pytest.mark.parametrize(
+    "x", [[1.0], None, np.zeros(3, np.int64), np.zeros((2, 2)), np.zeros(6)[::2], np.zeros(3, "f2"), np.zeros(3, ">f8")]
+)
+def test_what_has_no_finite_items_is_named(x):
+    with pytest.raises((TypeError, ValueError), match=r"x: .* given; want a C-contiguous float"):
+        library.all_finite(x)
+
+
+def test_values_of_dictionaries_are_told_by_identity_and_in_order():
+    a, b = [1], [1]
+    parts = [{"x": a, "y": None}, {}, {"x": b}]
+    assert library.holds(parts, [a, None, b]) is True
+    for objects in ([a, None, a], [a, None], [a, None, b, None], [b, None, a], []):
+        assert library.holds(parts, objects) is False
+    assert library.holds([], []) and not library.holds([], [None])
+    for wrong in ((None, []), ([], None), ([[]], [])):
+        with pytest.raises(TypeError):
+            library.holds(*wrong)

@@ -383,6 +383,25 @@ def elementary(function, x):
     return y.reshape(x.shape)
 
 
+def all_finite(x):
+    """Whether no item of `x`, one-dimensional, contiguous, float32 or float64, is NaN or infinite."""
+    cdef bint is_double = isinstance(x, ndarray) and x.itemsize == sizeof(double)
+    cdef const void *items = data_of(x, "x", c"d" if is_double else c"f", 1, -1, -1, False)
+    return trpo_kernels_for(TRPO_FLOAT64 if is_double else TRPO_FLOAT32).all_finite(len(x), items) != 0
+
+
+def holds(list dicts not None, list objects not None):
+    """Whether the values of `dicts`, one dictionary after the other, are these very objects, and no others."""
+    cdef Py_ssize_t i = 0, n = len(objects)
+    cdef dict part
+    for part in dicts:
+        for value in part.values():
+            if i == n or value is not objects[i]:
+                return False
+            i += 1
+    return i == n
+
+
 def multiply_adds(dtype, rounds):
     """Do nothing but multiply-adds in registers on every thread; how many operations those were.
 

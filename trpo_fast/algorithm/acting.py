@@ -100,11 +100,12 @@ class AgentActor:
             self._arrays = self._make_arrays(*observations.shape)
         normalized, actions, log_probs = self._arrays
         env_actions = np.empty(actions.shape, self._env_dtype)
-        masked = {} if action_masks is None else {"action_masks": action_masks}
         if self._engine.recurrent:
             begin_at(self._actor, len(observations), state, episode_starts)
         try:
-            self._actor.act(observations, step, normalized, actions, log_probs, env_actions, deterministic, **masked)
+            self._actor.act(
+                observations, step, normalized, actions, log_probs, env_actions, deterministic, 0, action_masks
+            )
         except FloatingPointError as error:
             raise ValueError(f"observations: {error}") from error
         if self._engine.recurrent:

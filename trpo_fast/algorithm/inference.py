@@ -65,11 +65,12 @@ class Inference:
             with self._lock:
                 self._in_place[...] = observation
                 try:
-                    action = self._act(self._row, deterministic).reshape(self._action_shape)
-                except FloatingPointError:
-                    pass  # what follows says which entry it is
+                    row = self._actor.act(self._row, agent.num_predictions, deterministic=deterministic)
+                except ValueError:
+                    pass  # what follows says what is wrong
                 else:
-                    action = action.astype(self._action_dtype, copy=False)
+                    agent.num_predictions += 1
+                    action = row.reshape(self._action_shape).astype(self._action_dtype, copy=False)
                     return (action[()] if self._is_discrete else action), state
         rows, single = self.layout.finite_rows(observation)
         masks = self._masks.rows_for(action_masks, observation, self.layout.space, len(rows), single)

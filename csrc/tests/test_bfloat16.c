@@ -9,9 +9,7 @@
 #endif
 #define TRPO_MR 6
 #define TRPO_NV 4
-#if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wpsabi" /* vectors longer than registers: they are in no function's interface */
-#endif
 #include "../kernels/bfloat16_portable.h"
 
 #include "policy_fixture.h"

@@ -332,6 +332,7 @@ def test_lists_of_observations_are_named_by_a_recorder():
         (lambda: policy.PolicyKernel((3, 2), [], "gaussian", F), r"activation: \[\] given; want one of 'tanh'"),
         (lambda: policy.PolicyKernel((3, 2), "tanh", [], F), r"distribution: \[\] given; want one of 'gaussian'"),
         (lambda: policy.PolicyKernel((3, 2), "tanh", "gaussian", "\ud800"), "dtype: .* given; want float32 or float64"),
+        (lambda: policy.PolicyKernel((3, 2), "tanh", "gaussian", "1" * 5000), "dtype: .* want float32 or float64"),
         (lambda: policy.PolicyKernel((3, 2), "tanh", "product", F, parts=3), "parts: 3 given; want a sequence of"),
         (
             lambda: policy.PolicyKernel((3, 2), "tanh", "product", F, parts=[("gaussian", 2**70, None)]),

@@ -50,6 +50,10 @@ def test_a_plain_space_survives_json(space):
         {"type": "Box", "low": 0, "high": 1, "shape": [-2], "dtype": "float32"},
         {"type": "Box", "low": [0, 0, 0], "high": 1, "shape": [2], "dtype": "float32"},
         {"type": "Box", "low": 0, "high": 1, "shape": [2], "dtype": "complex64"},
+        *(
+            {"type": "Box", "low": 0, "high": 1, "shape": [2], "dtype": name}
+            for name in ("1" * 5000, "f4,f4", "(2,)f4")
+        ),
         {"type": "Discrete", "n": 0, "start": 0},
         {"type": "Discrete", "n": True, "start": 0},
     ],

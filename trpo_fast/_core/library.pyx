@@ -316,7 +316,7 @@ cdef const trpo_kernels *kernels_for(object dtype, bint narrow=False) except NUL
     if dtype is not None:  # which NumPy takes for float64
         try:
             wanted = np.dtype(dtype)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, SyntaxError):  # NumPy parses texts with commas as Python
             pass
     if wanted is None or (wanted != float32 and wanted != float64):
         raise TypeError(f"dtype: {in_words(dtype) if wanted is None else wanted} given; want float32 or float64")

@@ -7,12 +7,10 @@ sees every change without a copy. ``deepcopy``, ``.double()`` or assigning a par
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from trpo_fast._core.library import in_words
 from trpo_fast.solvers.validation import require_count
 
 _MOST_ITEMS = 2**26
+_NAME = re.compile(r"[<>=|]?[A-Za-z_]+\d{0,3}")  # of a dtype
 """Of a Box or MultiBinary in a file: far above every observation, and below what exhausts memory if it is damage."""
 
 
@@ -317,7 +319,8 @@ def _shape(described: Any, least: int) -> tuple[int, ...]:
 
 
 def _dtype(name: Any) -> np.dtype[Any]:
-    if not isinstance(name, str):  # NumPy takes None for float64
+    # NumPy takes None for float64, and parses a text with commas or brackets as Python.
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
         raise TypeError(f"{in_words(name)} given; want the name of a dtype")
     return np.dtype(name)
 

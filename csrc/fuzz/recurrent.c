@@ -28,8 +28,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     CHECK(memcmp(states, again, rows * cell.state_items * item_size) == 0, "%s: threads, or what is kept, change bits",
           k->isa);
     /* After a start nothing is left of before: the state is bounded by its cell's activations, whatever it was. */
-    const int sound = finite_items(k, inputs, rows * width) && finite_items(k, weight, width * units) &&
-                      finite_items(k, bias, width);
+    const int sound =
+        finite_items(k, inputs, rows * width) && finite_items(k, weight, width * units) && finite_items(k, bias, width);
     for (size_t i = 0; starts && sound && i < rows; i++)
         for (size_t j = 0; starts[i] && j < units; j++) {
             const double h = item(k, states, i * cell.state_items + j);

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -85,7 +86,7 @@ class Look:
     """
 
     _lock = threading.Lock()
-    _under_way: ClassVar[set[Look]] = set()
+    _under_way: ClassVar[weakref.WeakSet[Look]] = weakref.WeakSet()  # a Ctrl-C may keep one from its end
     moved: tuple[str, ...] = ()
 
     def __enter__(self) -> Look:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import json
-import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -28,6 +27,7 @@ from trpo_fast.environments.simulators import draws_its_map
 from trpo_fast.environments.trust import code_named, require_trust
 from trpo_fast.environments.vector import VectorAdapter
 from trpo_fast.environments.workers import WorkerEnvironments
+from trpo_fast.solvers.validation import require_count
 from trpo_fast.spaces import MASK_KEY
 
 VECTORIZATIONS = ("sync", "workers", "async", "vector", "envpool")
@@ -85,7 +85,7 @@ class EnvironmentRecipe:
                 raise ValueError(
                     f"num_workers: {in_words(self.num_workers)} given; want it with vectorization='workers' alone"
                 )
-            object.__setattr__(self, "num_workers", _checked_number("num_workers", self.num_workers))
+            object.__setattr__(self, "num_workers", require_count("num_workers", self.num_workers, low=1))
         if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
             raise TypeError(f"env_kwargs: {in_words(kwargs)} given; want a mapping from names to values")
         if not isinstance(kwargs, MappingProxyType):  # of another recipe, or of a file: nobody else's
@@ -211,7 +211,7 @@ class EnvironmentRecipe:
         """
         if is_vector_environment(self.source):
             return VectorAdapter(self.source, again=self._vector_again(), owned=False, obeys_masks=obeys_masks)
-        return self._make_copies(_checked_number("num_envs", num_envs), seed, obeys_masks, first)
+        return self._make_copies(require_count("num_envs", num_envs, low=1), seed, obeys_masks, first)
 
     def make_again(self, num_envs: int, like: Any, *, seed: int | None = None) -> Environments:
         """New copies for what was trained on others.
@@ -231,7 +231,7 @@ class EnvironmentRecipe:
             As `make`; the spaces are not those of `like`, since what an id or a function stands for may change; or it
             is a VectorEnv that cannot be made again (`reason_against_making_again`).
         """
-        num_envs = _checked_number("num_envs", num_envs)
+        num_envs = require_count("num_envs", num_envs, low=1)
         if not is_vector_environment(self.source):
             return self.make_like(num_envs, like, seed=seed)
         again = self._vector_again()
@@ -448,11 +448,3 @@ def _checked_modules(modules: Any) -> tuple[str, ...]:
     if not strings or not all(isinstance(name, str) and name for name in modules):
         raise TypeError(f"imports: {in_words(modules)} given; want a sequence of names of modules")
     return tuple(modules)
-
-
-def _checked_number(name: str, value: int) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: {in_words(value)} given; want an integer")
-    if value < 1:
-        raise ValueError(f"{name}: {in_words(value)} given; want at least 1")
-    return operator.index(value)

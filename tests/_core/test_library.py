@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections import OrderedDict
 
 import mpmath
 import numpy as np
@@ -457,6 +458,7 @@ def test_values_of_dictionaries_are_told_by_identity_and_in_order():
     for objects in ([a, None, a], [a, None], [a, None, b, None], [b, None, a], []):
         assert library.holds(parts, objects) is False
     assert library.holds([], []) and not library.holds([], [None])
-    for wrong in ((None, []), ([], None), ([[]], [])):
+    assert library.holds([OrderedDict(x=a), parts[0]], [a, a, None])  # as modules of older torch have
+    for wrong in ((None, []), ([], None), ([None], []), ([[]], [])):
         with pytest.raises(TypeError):
             library.holds(*wrong)

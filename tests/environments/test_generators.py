@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import threading
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -248,7 +249,7 @@ def test_what_another_thread_draws_meanwhile_is_nobodys():
     inside, drawn = threading.Event(), threading.Event()
 
     def draw():
-        inside.wait()
+        inside.wait(60)
         with Look() as look:
             np.random.random()
         drawn.set()
@@ -259,12 +260,47 @@ def test_what_another_thread_draws_meanwhile_is_nobodys():
     thread.start()
     with Look() as look:
         inside.set()
-        drawn.wait()
+        drawn.wait(60)
     thread.join()
     assert (look.moved, seen) == ((), [()])
     with Look() as look:
         np.random.random()
     assert look.moved == ("numpy",)
+
+
+def test_an_environment_that_is_known_to_draw_excuses_those_of_other_threads(monkeypatch):
+    monkeypatch.setattr(Look, "_drawing", weakref.WeakKeyDictionary())
+    inside, drawn = threading.Event(), threading.Event()
+    kind = drawing("step", draw_numpy)
+
+    def draw():
+        environments = make_environments(kind, 1)
+        environments.reset(0)
+        environments.step(next(iter(pushes(environments, 1))))
+        inside.set()
+        drawn.wait(60)
+        environments.close()
+
+    thread = threading.Thread(target=draw)
+    with pytest.warns(UserWarning, match="Drawing draws from numpy's global random generator"):
+        thread.start()
+        assert inside.wait(60)
+    with Look() as look:
+        np.random.random()
+    drawn.set()
+    thread.join()
+    assert look.moved == ()
+    with Look() as look:
+        np.random.random()
+    assert look.moved == ("numpy",)
+
+
+def test_looks_within_a_look_are_of_the_same_thread():
+    with Look() as outer:
+        with Look() as inner:
+            pass
+        np.random.random()
+    assert (outer.moved, inner.moved) == (("numpy",), ())
 
 
 @pytest.mark.parametrize("first_ends_first", [True, False])
@@ -279,12 +315,12 @@ def test_threads_that_put_the_generators_back_leave_them_where_they_were(first_e
         with preserved():
             seed_both(number)
             begun[number].set()
-            ended[number].wait()
+            ended[number].wait(60)
 
     threads = [threading.Thread(target=put_elsewhere, args=(number,)) for number in (0, 1)]
     for number, thread in enumerate(threads):
         thread.start()
-        begun[number].wait()
+        begun[number].wait(60)
     for number in (0, 1) if first_ends_first else (1, 0):
         ended[number].set()
         threads[number].join()

@@ -1,5 +1,6 @@
 import copy
 import pickle
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -247,3 +248,22 @@ def test_the_device_chooses_how_parameters_are_kept():
     for make in (flat_parameters, FlatParameters, GatheredParameters):
         with pytest.raises(ValueError, match=r"parameter '1.weight' is on meta; want one device, cpu"):
             make(module)
+
+
+def test_a_parameter_that_was_cut_in_its_place_is_noticed():
+    module = nn.Linear(3, 2)
+    flat = flat_parameters(module)
+    assert flat.is_intact()
+    module.bias.data = module.bias.data[:1]
+    assert not flat.is_intact()
+
+
+def test_modules_that_keep_their_parts_in_an_ordered_dictionary_are_intact():
+    """As those that an older torch has pickled."""
+    module = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1))
+    for part in module.modules():
+        part._modules, part._parameters = OrderedDict(part._modules), OrderedDict(part._parameters)
+    flat = flat_parameters(module)
+    assert flat.is_intact() and flat.is_as_seen()
+    module[0].weight = nn.Parameter(torch.zeros(2, 3))
+    assert not flat.is_as_seen() and not flat.is_intact()

@@ -393,9 +393,10 @@ def all_finite(x):
 def holds(list dicts not None, list objects not None):
     """Whether the values of `dicts`, one dictionary after the other, are these very objects, and no others."""
     cdef Py_ssize_t i = 0, n = len(objects)
-    cdef dict part
     for part in dicts:
-        for value in part.values():
+        if not isinstance(part, dict):
+            raise TypeError(f"dicts: {in_words(part)} given; want dictionaries")
+        for value in (<dict>part).values():
             if i == n or value is not objects[i]:
                 return False
             i += 1

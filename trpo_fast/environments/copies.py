@@ -123,7 +123,9 @@ class Copies:
         for i, env in enumerate(self.envs):
             if own_generators:
                 self._called[i] = Own(env, functools.partial(self._settle, i))
-            elif i < _WATCHED and type(env.unwrapped) not in _said_to_draw:
+            elif type(env.unwrapped) in _said_to_draw:
+                Look.know(env)
+            elif i < _WATCHED:
                 say, settle = functools.partial(self._say_of_calls, env), functools.partial(self._settle, i)
                 self._called[i] = Watched(env, len(self.envs) == 1, say, settle)
         self.wrappings = [wrapping_of(env) for env in self.envs]

@@ -6,6 +6,7 @@ and its first steps, as looking costs more than a step of a fast simulator.
 
 from __future__ import annotations
 
+import copy
 import random
 import threading
 import weakref
@@ -80,20 +81,28 @@ class Look:
 
     Attributes
     ----------
+    before : GlobalState
+        Theirs when it began.
     moved : tuple of str
-        Whose, "numpy" or "Python", the call moved; nothing where another thread may have, in a look of its own or by
-        putting them somewhere.
+        Whose, "numpy" or "Python", the call moved; nothing where another thread may have: in a look of its own, by
+        putting them somewhere, or as it has an environment that is known to draw.
     """
 
     _lock = threading.Lock()
-    _under_way: ClassVar[weakref.WeakSet[Look]] = weakref.WeakSet()  # a Ctrl-C may keep one from its end
+    # Weak, as a Ctrl-C may keep a look from its end, and environments come and go.
+    _under_way: ClassVar[weakref.WeakSet[Look]] = weakref.WeakSet()
+    _drawing: ClassVar[weakref.WeakKeyDictionary[Any, threading.Thread]] = weakref.WeakKeyDictionary()
     moved: tuple[str, ...] = ()
 
     def __enter__(self) -> Look:
+        self._thread = threading.current_thread()
         with self._lock:
-            self._alone = not self._under_way
-            for other in self._under_way:
-                other._alone = False
+            others = [look for look in self._under_way if look._thread is not self._thread]
+            for look in others:
+                look._alone = False
+            self._alone = not others and all(
+                thread is self._thread or not thread.is_alive() for thread in self._drawing.values()
+            )
             self._under_way.add(self)
         self.before = GlobalState()
         return self
@@ -104,27 +113,33 @@ class Look:
             self._under_way.discard(self)
             self.moved = moved if self._alone else ()
 
+    @classmethod
+    def know(cls, env: Any) -> None:
+        """That `env`, of this thread, draws: nobody looks at its calls from now on."""
+        with cls._lock:
+            cls._drawing[env] = threading.current_thread()
 
-_preserving = 0
+
+_preserving: weakref.WeakSet[GlobalState] = weakref.WeakSet()
 _origin: GlobalState | None = None
 
 
 @contextmanager
 def preserved() -> Iterator[None]:
     """Put both global generators back to where they are now; of several threads the last, to where the first was."""
-    global _preserving, _origin
-    with Look() as look:
+    global _origin
+    with Look():
         with Look._lock:
-            _preserving += 1
-            _origin = _origin or look.before
+            before = GlobalState()
+            if not _preserving:
+                _origin = copy.copy(before)
+            _preserving.add(before)
         try:
             yield
         finally:
             with Look._lock:
-                _preserving -= 1
-                back = look.before if _preserving else _origin
-                _origin = _origin if _preserving else None
-                back.put_back()
+                _preserving.discard(before)
+                (before if _preserving or _origin is None else _origin).put_back()
 
 
 def seed_both(seed: int) -> None:
@@ -197,6 +212,7 @@ class Watched:
                 continue
             goes_on = whose in self._seeded and look.before.leads_to_now(whose)
             if not (goes_on and self._alone):
+                Look.know(self.env)
                 self._drew(whose, goes_on)
                 self._done()
                 return

@@ -112,6 +112,7 @@ class FlatParameters(FlatBuffer):
     _held: list[Any]  # what these dictionaries held
     _own: list[Tensor]
     _places: list[int]
+    _sizes: list[int]
 
     def is_as_seen(self) -> bool:
         """Whether modules and parameters are those that `is_intact` saw last, and lie there; a tenth of its time.
@@ -123,6 +124,7 @@ class FlatParameters(FlatBuffer):
             and self._tensor.data_ptr() == self._address
             and holds(self._parts, self._held)
             and list(map(Tensor.data_ptr, self._own)) == self._places
+            and list(map(Tensor.numel, self._own)) == self._sizes
             and all(map(Tensor.is_contiguous, self._own))
         )
 
@@ -132,6 +134,7 @@ class FlatParameters(FlatBuffer):
         self._held = list(chain.from_iterable(map(dict.values, self._parts)))
         self._own = list(self._module.parameters())
         self._places = list(map(Tensor.data_ptr, self._own))
+        self._sizes = list(map(Tensor.numel, self._own))
 
     def is_intact(self) -> bool:
         """Whether every parameter of the module still is a view of its place in the buffer, and the array one of it."""

@@ -59,6 +59,11 @@ def test_every_order_of_four_is_equally_likely():
     assert sum((count - draws / 24) ** 2 / (draws / 24) for count in counts.values()) < 49.7
 
 
+def test_a_bool_of_numpys_is_no_size():
+    with pytest.raises(TypeError, match=r"size: .*True.* given; want an integer"):
+        library.permutation(np.True_, seed=0, stream=0, step=0)
+
+
 @pytest.mark.parametrize("size", [-1, -(2**40)])
 def test_a_negative_size_is_named(size):
     with pytest.raises(ValueError, match=r"size: .*-"):

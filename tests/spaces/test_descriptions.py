@@ -10,6 +10,7 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Tuple, flatdim
 
 from tests.agents import ACTIONS, OBSERVATIONS
+from tests.discretes import discrete
 from trpo_fast import spaces
 from trpo_fast.gymnasium_spaces import described, space_to_json
 
@@ -18,7 +19,7 @@ SPACES = [
     *OBSERVATIONS,
     Box(np.arange(6.0).reshape(2, 3) - 9, np.full((2, 3), np.inf), dtype=np.float64),
     Box(-(2**40), 2**40, (2,), np.int64),
-    Discrete(3, start=-1, dtype=np.int8),
+    discrete(3, start=-1, dtype=np.int8),
     MultiBinary([3]),
     Tuple([Discrete(2), Dict(z=Box(0, 1, (1,)), y=Discrete(3))]),
 ]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
+from tests.discretes import discrete
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.gymnasium_spaces import (
     action_layout,
@@ -18,7 +19,7 @@ from trpo_fast.gymnasium_spaces import (
 
 NESTED = Dict(
     [
-        ("kick", Discrete(3, start=-2, dtype=np.int32)),
+        ("kick", discrete(3, start=-2)),
         ("arm", Tuple([Box(-1, 1, (2, 1), np.float16), MultiBinary((1, 2))])),
         ("power", Box(0, 10, (), np.float64)),
         ("grid", MultiDiscrete([[2, 3]], start=[[5, 2**60]])),

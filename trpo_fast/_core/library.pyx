@@ -538,6 +538,8 @@ cdef uint64_t counter_of(object value, str name, uint64_t most) except? 0:
         return counter
     PyErr_Clear()
     try:
+        if isinstance(value, np.bool_):  # NumPy 2.0 to 2.2 take it for an integer, and warn
+            raise TypeError
         number = index(value)
     except TypeError:
         raise TypeError(f"{name}: {in_words(value)} given; want an integer") from None

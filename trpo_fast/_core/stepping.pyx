@@ -105,6 +105,8 @@ cdef class CopyLoop:
             fields = <tuple>answer
             observation = fields[0]
             try:
+                if isinstance(fields[1], ndarray):
+                    raise TypeError("an array, whose number `other` takes out")
                 reward = fields[1]
                 usual = dtype is not None and not fields[2] and not fields[3]
                 if usual and not self.gather and not (dtype is self.row_dtype and self.copied(i, observation)):

@@ -150,7 +150,8 @@ class _Translated(VectorEnv[Any, Any, Any]):
         return self.env.step(actions)
 
     def close(self, **kwargs: Any) -> None:
-        self.env.close(**kwargs)
+        if hasattr(self.env, "close"):
+            self.env.close(**kwargs)
 
 
 class _ListedInfos(_Translated):

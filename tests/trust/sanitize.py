@@ -3,7 +3,9 @@
 ``python -m tests.trust.sanitize`` runs the tests of core, engines and solvers under the address and undefined-behaviour
 sanitizers, leaks checked when each process ends; ``--threads`` runs `tests.trust.threads` under the thread sanitizer.
 The interpreter, NumPy and torch are what they are, not instrumented: of their memory the allocations alone are watched
-(with PYTHONMALLOC=malloc every object of Python's is one), of their threads the locks.
+(with PYTHONMALLOC=malloc every object of Python's is one), of their threads the locks. A leak counts where a function
+of this package is among those that asked for the memory: what an interpreter and its libraries keep until the end is
+none of ours.
 """
 
 import argparse
@@ -24,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).resolve().parent
 COMPILER = os.environ.get("CC", "cc").split()
 TESTS = ["tests/_core", "tests/engines", "tests/solvers"]
+OURS = re.compile(r"trpo_fast/_core/|\bcsrc/|/kernels/|/isa/")
+"""Of a frame of a stack: functions of this package's."""
 SAMPLE = ["tests/_core/test_arguments.py", "tests/_core/test_half_made.py", "tests/_core/test_rollout.py"]
 """What `.ci/run` has time for: every compiled function, with arrays that fit and with those that do not."""
 
@@ -76,8 +80,8 @@ def build(kind):
     return folder / "lib"
 
 
-def environment(lib, preloaded):
-    """Of a process that imports from `lib`, and of its children."""
+def environment(lib, preloaded, reports):
+    """Of a process that imports from `lib`, and of its children; what sanitizers say is written into `reports`."""
     return {
         **os.environ,
         "LD_PRELOAD": " ".join(map(str, preloaded)),
@@ -86,11 +90,36 @@ def environment(lib, preloaded):
         "PYTHONMALLOC": "malloc",
         "OMP_NUM_THREADS": "1",
         # Not detect_stack_use_after_return: gcc 12 lays vectors of 64 bytes out of line there (its PR 110027).
-        "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1",
-        "UBSAN_OPTIONS": "print_stacktrace=1",
-        "LSAN_OPTIONS": f"suppressions={HERE / 'leaks.supp'}:print_suppressions=0",
+        "ASAN_OPTIONS": f"detect_leaks=1:allocator_may_return_null=1:log_path={reports}/report",
+        "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={reports}/report",
+        "LSAN_OPTIONS": "exitcode=0",  # `found` says which are ours
         "TSAN_OPTIONS": f"suppressions={HERE / 'races.supp'}:exitcode=66:history_size=4:die_after_fork=0",
     }
+
+
+def found(reports):
+    """What sanitizers have said: errors, and leaks of this package's; each as text."""
+    texts = [path.read_text(errors="replace") for path in sorted(Path(reports).glob("report.*"))]
+    errors = [text for text in texts if "ERROR: AddressSanitizer" in text or "runtime error" in text]
+    blocks = [block for text in texts for block in text.split("\n\n") if " leak of " in block]
+    return [*errors, *(block for block in blocks if OURS.search(block))]
+
+
+def require_planted(preloaded):
+    """SystemExit where a leak or an error that is planted is not found."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "trpo_fast", "_core", "planted.c")
+        library = source.with_suffix(".so")
+        source.parent.mkdir(parents=True)
+        shutil.copyfile(HERE / "planted.c", source)
+        flags = ["-g1", "-O0", "-fno-omit-frame-pointer", "-shared", "-fPIC", "-fsanitize=address,undefined"]
+        subprocess.run([*COMPILER, *flags, "-o", str(library), str(source)], check=True)
+        for call, words in {"leak()": "12345 byte", "overrun(4)": "heap-buffer-overflow"}.items():
+            reports = tempfile.mkdtemp(dir=folder)
+            command = [sys.executable, "-c", f"import ctypes; ctypes.CDLL({str(library)!r}).{call}"]
+            subprocess.run(command, env=environment(ROOT, preloaded, reports), capture_output=True, check=False)
+            if not any(words in text for text in found(reports)):
+                raise SystemExit(f"what is planted is not found: {call}")
 
 
 def main(arguments=None):
@@ -104,18 +133,22 @@ def main(arguments=None):
     kind = "thread" if given.threads else "address,undefined"
     preloaded = libraries(kind)
     # Where the kernel lays memory out at random in more bits than the thread sanitizer knows, it cannot start.
-    if preloaded is None or subprocess.run([sys.executable, "-c", ""], env=environment(ROOT, preloaded)).returncode:
+    probe = [sys.executable, "-c", ""]
+    if preloaded is None or subprocess.run(probe, env=environment(ROOT, preloaded, os.devnull)).returncode:
         print(f"== SKIPPED: {COMPILER[0]} has no sanitizer {kind} here, or it does not work")
         return 0
     start = time.monotonic()
     lib = build(kind)
     built = time.monotonic()
-    variables = environment(lib, preloaded)
-    where = [sys.executable, "-c", "import trpo_fast._core.library as own; print(own.__file__)"]
-    found = subprocess.run(where, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
-    if str(lib) not in found.stdout:
-        raise SystemExit(f"the instrumented package cannot be imported:\n{found.stdout}{found.stderr[-3000:]}")
+    if not given.threads:
+        require_planted(preloaded)
     with tempfile.TemporaryDirectory() as folder:
+        variables = environment(lib, preloaded, folder)
+        where = [sys.executable, "-c", "import trpo_fast._core.library as own; print(own.__file__)"]
+        said_where = subprocess.run(where, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+        if str(lib) not in said_where.stdout:
+            what = f"{said_where.stdout}{said_where.stderr[-3000:]}"
+            raise SystemExit(f"the instrumented package cannot be imported:\n{what}")
         counts = Path(folder) / "junit.xml"
         tests = ["-m", "tests.trust.threads"]
         if not given.threads:
@@ -125,6 +158,9 @@ def main(arguments=None):
             tests += ["-o", f"pythonpath={lib} .", *(given.others or (SAMPLE if given.sample else TESTS))]
         code = subprocess.run([sys.executable, *tests], cwd=ROOT, env=variables, check=False).returncode
         ended = time.monotonic()
+        reports = found(folder)
+        print(*reports, sep="\n\n")
+        code = code or int(bool(reports))
         suite = re.search("<testsuite [^>]*>", counts.read_text(encoding="utf-8")) if counts.exists() else None
     print(f"{kind}: built in {built - start:.0f} s, ran in {ended - built:.0f} s, exit code {code}")
     if given.out:
@@ -136,6 +172,7 @@ def main(arguments=None):
             "build_seconds": round(built - start),
             "seconds": round(ended - built),
             "exit_code": code,
+            "reports": len(reports),
         }
         if suite:
             pairs = re.findall(r'\b(tests|failures|errors|skipped)="(\d+)"', suite.group())

@@ -112,6 +112,7 @@ format: $(STAMPS)/extras-dev
 trust:
 	$(MAKE) trust-sanitize trust-threads trust-calls trust-faults trust-soak test-threads peer-tests
 	$(MAKE) fuzz MINUTES=60
+	$(MAKE) fuzz-planted
 
 # What docs/reliability.md says of faults and of the soak.
 trust-faults: $(STAMPS)/core $(STAMPS)/extras-test

@@ -47,7 +47,7 @@ def tests_of(which: str, folder: Path) -> Path:
 
 
 def run(which: str) -> dict[str, Any]:
-    """Counts, and the names of what fails, each with the last line of its error."""
+    """Counts, and the names of what fails, each with the first line of its error."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tests, report = tests_of(which, folder), folder / "junit.xml"
@@ -70,21 +70,23 @@ def run(which: str) -> dict[str, Any]:
     return {"tests": len(cases), "passed": len(cases) - len(failed) - skipped, "skipped": skipped, "failed": failed}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run, print and write."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, print and write; 1 where something fails that the committed file does not know to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", nargs="*", metavar="WHICH", help=f"of {', '.join(WHICH)}; all by default")
     options = parser.parse_args(arguments)
     options.which = options.which or list(WHICH)
     if unknown := set(options.which) - set(WHICH):
         parser.error(f"{', '.join(sorted(unknown))} given; want one of {', '.join(WHICH)}")
-    found = {}
+    file = RESULTS / "trust" / "peer_tests.json"
+    known = json.loads(file.read_text())["found"] if file.exists() else {}
+    found, new = {}, []
     for which in options.which:
         found[which] = one = run(which)
         print(f"{which}: {one['passed']} pass, {one['skipped']} skip, {len(one['failed'])} fail")
         for name, message in one["failed"].items():
             print(f"    {name}: {message}")
-    file = RESULTS / "trust" / "peer_tests.json"
+        new += [f"{which}: {name}" for name in one["failed"] if name not in known.get(which, {}).get("failed", {})]
     file.parent.mkdir(exist_ok=True)
     content = {
         "command": "python -m bench.peer_tests",
@@ -95,7 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if set(options.which) == set(WHICH):
         file.write_text(json.dumps(content, indent=1) + "\n")
         print(f"  written to {file}")
+    for name in new:
+        print(f"FAILS and did not: {name}")
+    return int(bool(new))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -67,6 +67,21 @@ def test_a_line_that_is_nested_without_end_is_none(tmp_path):
     assert (tmp_path / "progress.jsonl").read_text() == '{"time/total_timesteps": 8}\n'
 
 
+def test_lines_come_in_the_order_of_rows_and_lost_ones_from_these(tmp_path):
+    (tmp_path / "progress.jsonl").write_text(
+        '{"time/total_timesteps": 24, "a": 3.5}\n{"time/total_timesteps": 8, "a": 1.5}\n{"time/total_ti'
+    )
+    sink = sinks.JsonLinesSink()
+    kept = [{"time/total_timesteps": str(8 * i), "a": f"{i}.5", "b": "nan", "c": ""} for i in (1, 2, 3)]
+    sink.begin(tmp_path, kept, {"late": 1.0}, 24)
+    sink.close()
+    assert lines(tmp_path) == [
+        {"time/total_timesteps": 8, "a": 1.5},
+        {"a": 2.5, "time/total_timesteps": 16},
+        {"time/total_timesteps": 24, "a": 3.5, "late": 1.0},
+    ]
+
+
 @pytest.mark.parametrize("other", ["NaN", "-Infinity", "1e999", "[NaN]", '{"b": Infinity}', "null", "true", '"1"'])
 def test_of_a_line_that_somebody_changed_the_finite_numbers_are_kept(tmp_path, other):
     huge = 10**400
@@ -75,7 +90,7 @@ def test_of_a_line_that_somebody_changed_the_finite_numbers_are_kept(tmp_path, o
     sink = sinks.JsonLinesSink()
     sink.begin(tmp_path, [{"time/total_timesteps": "1"}, {"time/total_timesteps": "8"}], {}, 8)
     sink.close()
-    assert lines(tmp_path) == [{"time/total_timesteps": 8, "b": 1.5, "c": huge}]
+    assert lines(tmp_path) == [{"time/total_timesteps": 1}, {"time/total_timesteps": 8, "b": 1.5, "c": huge}]
 
 
 def test_a_new_column_that_finds_the_disk_full_waits_with_all_rows(make_agent, tmp_path, monkeypatch):

@@ -123,6 +123,8 @@ def main() -> int:
         target = Compiled(name, "-O1" if given.minutes else "-O0") if name in FILES else Interpreted(name)
         if why := target.missing():
             say(f"== SKIPPED fuzzing of {target.name}: {why}")
+            if given.target:
+                return 1
         else:
             able.append(target)
     one = planted if given.planted else functools.partial(fuzz, minutes=given.minutes)

@@ -118,9 +118,11 @@ class Compiled(Target):
 
     def _run(self, *command: str) -> str:
         # What libFuzzer finds slow it writes into the working folder.
-        done = subprocess.run(
-            command, cwd=self._build, env=self.environment(), capture_output=True, text=True, errors="replace"
-        )
+        with tempfile.TemporaryDirectory() as scratch:
+            environment = {**self.environment(), "TMPDIR": scratch}
+            done = subprocess.run(
+                command, cwd=self._build, env=environment, capture_output=True, text=True, errors="replace"
+            )
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-6000:]}")
         return done.stdout

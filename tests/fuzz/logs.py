@@ -19,6 +19,7 @@ MODULES = (
         "algorithm/sinks.py:_csv",
         "algorithm/sinks.py:_json",
         "algorithm/sinks.py:_object",
+        "algorithm/sinks.py:_is_number",
     ),
 )
 PLANTED = (
@@ -140,8 +141,9 @@ def _go_on(chosen: Input, folder: Path, rows: list[dict[str, str]]) -> None:
     assert len(found) == len(rows) + len(added), (len(found), len(rows), added)
     for row, wanted in zip(found[len(rows) :], added, strict=True):
         assert all(math.isclose(float(row[name]), value) for name, value in wanted.items()), (row, wanted)
-    for line in (folder / "progress.jsonl").read_bytes().splitlines():
-        assert all(math.isfinite(value) for value in json.loads(line).values()), line
+    objects = [json.loads(line) for line in (folder / "progress.jsonl").read_bytes().splitlines()]
+    assert all(math.isfinite(value) for one in objects for value in one.values()), objects
+    assert objects[len(objects) - len(added) :] == added, (objects, added)
 
 
 def _all(rows: list[dict[str, str]]) -> list[str]:

@@ -28,6 +28,10 @@ AGENTS: dict[str, dict[str, Any]] = {
 }
 
 
+BESIDE = 3
+"""Updates of one call of `learn`, where fits are to be beside rollouts: none is behind the last of a call."""
+
+
 class Broken(AssertionError):
     """The invariant does not hold."""
 
@@ -36,18 +40,22 @@ class Planned(Exception):
     """What a twin's update ends by."""
 
 
-class _Failing:
-    """Another object, but for one method, which ends by `Planned`."""
+class PlannedInterrupt(BaseException):
+    """The same, where the agent's ended by what is no Exception: then its episodes go on."""
 
-    def __init__(self, whole: Any, name: str) -> None:
-        self._whole, self._name = whole, name
+
+class _Failing:
+    """Another object, but for one method, which raises."""
+
+    def __init__(self, whole: Any, name: str, kind: type[BaseException]) -> None:
+        self._whole, self._name, self._kind = whole, name, kind
 
     def __getattr__(self, name: str) -> Any:
         if name != self._name:
             return getattr(self._whole, name)
 
         def fail(*_: Any, **__: Any) -> None:
-            raise Planned
+            raise self._kind
 
         return fail
 
@@ -80,6 +88,7 @@ class Pair:
     def __init__(self, kind: str, env: Any = "Pendulum-v1", twin_env: Any = None) -> None:
         settings = {**SETTINGS, **AGENTS[kind]}
         self._folder = tempfile.TemporaryDirectory()
+        self._updates = BESIDE if settings.get("overlap_critic") else 1
         self.agent = TRPO(env, **settings)
         alone = {name: value for name, value in settings.items() if name not in ("vectorization", "num_workers")}
         self.twin = TRPO(twin_env or env, **alone, **({"vectorization": "sync"} if kind == "workers" else {}))
@@ -87,12 +96,12 @@ class Pair:
             self._learn(one)
         self.require_same("at first")
 
-    @staticmethod
-    def _learn(agent: TRPO, callback: Any = None) -> None:
-        agent.learn(UPDATE, callback, reset_num_timesteps=False, horizon=10**9)  # whose calls would say other horizons
+    def _learn(self, agent: TRPO, callback: Any = None, updates: int | None = None) -> None:
+        steps = UPDATE * (self._updates if updates is None else updates)
+        agent.learn(steps, callback, reset_num_timesteps=False, horizon=10**9)  # whose calls would say other horizons
 
     def state(self, agent: TRPO) -> State:
-        """What it is, as saved; of an agent that cannot be saved, what that raises."""
+        """What it is, as saved."""
         path = Path(self._folder.name, "state.trpo")
         agent.save(path)
         arrays, metadata = model_file.read(path)
@@ -119,9 +128,9 @@ class Pair:
     def disturbed(
         self, disturbance: Callable[[], Any], callback: Any = None, *, may_learn: bool = False
     ) -> BaseException | None:
-        """Let the next update of the agent be disturbed, and require of it, whatever came, that it goes on as the twin.
+        """Let the agent's next `learn` be disturbed, and require of it, whatever came, that it goes on as the twin.
 
-        Returns what was raised, or None. An update that was made the twin has to make, too. Where it `may_learn` from
+        Returns what was raised, or None. Updates that were made the twin has to make, too. Where it `may_learn` from
         the disturbance it is saved, which is checked as every file is, and no longer the twin's.
         """
         error: BaseException | None = None
@@ -130,11 +139,12 @@ class Pair:
                 self._learn(self.agent, callback)
         except BaseException as raised:
             error = raised
-        if self.agent.num_updates > self.twin.num_updates and not self._has_lost_a_fit():
-            self._learn(self.twin)
-        elif error is not None and (self._has_lost_a_fit() or isinstance(error, Exception)) and self.differ():
+        made, lost = self.agent.num_updates - self.twin.num_updates, self._has_lost_a_fit()
+        if made > lost:
+            self._learn(self.twin, updates=made - lost)
+        if error is not None and (lost or isinstance(error, Exception)) and self.differ():
             # else it came before the update began
-            self._end_an_update()
+            self._end_an_update(made, lost, Planned if isinstance(error, Exception) else PlannedInterrupt)
         if error is None and may_learn and self.differ():
             return None
         self.require_same("after the disturbance")
@@ -146,24 +156,23 @@ class Pair:
     def _has_lost_a_fit(self) -> bool:
         return self.agent.critic_trainer.abandoned_fits > self.twin.critic_trainer.abandoned_fits
 
-    def _end_an_update(self) -> None:
+    def _end_an_update(self, made: int, lost: bool, kind: type[BaseException]) -> None:
         """Let an update of the twin end as the agent's did.
 
-        By an exception in the update, behind which new episodes begin; or behind it, in the critic's fit, which is
-        lost, as both have to say.
+        By an exception in the update, behind which new episodes begin; or in its critic's fit, which is lost, as both
+        have to say: behind the last update of the call, or beside the rollout of the next one, which ends with it.
         """
-        lost = self._has_lost_a_fit()
         if lost and not (self.agent.inexact or "").count("of its critic's fits were lost"):
             raise Broken(f"a fit was lost, and inexact says {self.agent.inexact}")
         part, name = (self.twin.critic_trainer._kernel, "fit") if lost else (self.twin.engine, "bind")
-        whole = _Failing(part, name)
+        whole = _Failing(part, name, kind)
         try:
             if lost:
                 self.twin.critic_trainer._kernel = whole
             else:
                 self.twin.engine.bind = whole.bind  # type: ignore[method-assign]
-            self._learn(self.twin)
-        except Planned:
+            self._learn(self.twin, updates=2 if lost and made < self._updates else 1)
+        except (Planned, PlannedInterrupt):
             pass
         finally:
             if lost:

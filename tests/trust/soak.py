@@ -170,15 +170,17 @@ def saved_agent() -> Iterator[Path]:
 
 
 @contextmanager
-def updates(env: str = "Pendulum-v1", **settings: Any) -> Iterator[Callable[[], None]]:
-    """One update after the other of one agent."""
+def updates(
+    env: str = "Pendulum-v1", *, in_a_row: int = 1, overlap_critic: bool = False, **settings: Any
+) -> Iterator[Callable[[], None]]:
+    """One update after the other of one agent, or some in a row, with fits beside the rollouts between them."""
     from trpo_fast import TRPO
 
-    with TRPO(env, **small(**settings)) as agent:
+    with TRPO(env, **small(overlap_critic=overlap_critic, **settings)) as agent:
+        timesteps = in_a_row * agent.config.num_envs * agent.config.steps_per_env
 
         def cycle() -> None:
-            agent.learn(1, reset_num_timesteps=False)
-            agent.critic_trainer.wait()
+            agent.learn(timesteps, reset_num_timesteps=False)
 
         yield cycle
 
@@ -283,7 +285,7 @@ KINDS = {
     "updates: autograd": Kind(lambda: updates(engine="autograd"), 1_000, 15),
     "updates: recurrent": Kind(lambda: updates(policy="gru"), 500, 8),
     "updates: workers": Kind(lambda: updates(vectorization="workers", num_workers=2), 2_500, 30),
-    "updates: critic beside the rollout": Kind(lambda: updates(overlap_critic=True), 2_500, 60),
+    "updates: critic beside the rollout": Kind(lambda: updates(overlap_critic=True, in_a_row=4), 625, 15),
     "agents": Kind(agents, 1_500, 15),
     "agents with workers": Kind(lambda: agents(vectorization="workers", num_workers=1), 150, 4),
     "agents loaded and saved": Kind(loaded_agents, 1_000, 15),

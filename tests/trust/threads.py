@@ -88,14 +88,22 @@ def together(function, several):
 
 def forked_beside():
     """Children of a process whose threads compute: each computes, too, and ends by itself."""
-    threads, _, errors = beside(computed, [(1,), (2,)])
+    done = threading.Event()
+
+    def compute(seed):
+        while not done.is_set():
+            computed(seed, 3)
+
+    threads, _, errors = beside(compute, [(1,), (2,)])
     wanted, children = computed(3, 3), []
     for _ in range(5):
+        assert all(thread.is_alive() for thread in threads)
         pid = os.fork()
         if pid == 0:
             os._exit(0 if np.array_equal(computed(3, 3), wanted) else 1)
         children.append(pid)
         time.sleep(0.01)
+    done.set()
     ends = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
     for thread in threads:
         thread.join()

@@ -28,6 +28,15 @@ GARBAGE: tuple[Any, ...] = (
     *((NOTHING, 1.0, False, False, value) for value in (None, 5, [], "a")),
 )
 """What a step may return that it should not."""
+
+
+def is_taken(answer: Any) -> bool:
+    """Whether that is taken for a step: flags that are None, as false, and infos that are no dicts, as empty ones."""
+    if not isinstance(answer, tuple) or len(answer) != 5:
+        return False
+    return answer[0] is NOTHING and answer[1] == 1.0 and (None in answer[2:4] or answer[2:4] == (False, False))
+
+
 _AT, _WHAT, _WHICH = range(3)
 _files: dict[str, np.ndarray] = {}
 

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from tqdm.auto import tqdm
 
 from trpo_fast.model_file import replace_file
+from trpo_fast.progress import as_columns
 from trpo_fast.state import State
 
 if TYPE_CHECKING:
@@ -181,11 +182,11 @@ class JsonLinesSink(FileSink):
     def begin(self, folder: Path, kept: Sequence[Row], late: Row, done: int) -> Tail:
         """See `FileSink`."""
         self.path = folder / "progress.jsonl"
-        steps = {int(row["time/total_timesteps"]) for row in kept}
         lines = self.path.read_bytes().splitlines() if self.path.exists() else []
         rows = {row["time/total_timesteps"]: row for row in map(_object, lines) if row is not None}
-        found = [row for step, row in rows.items() if step in steps]
-        if found and kept and found[-1]["time/total_timesteps"] == int(kept[-1]["time/total_timesteps"]):
+        # Of a row whose line is lost, as a kill or an editor leaves it, the numbers are known.
+        found = [rows.get(int(row["time/total_timesteps"])) or _of_text(row) for row in kept] if lines else []
+        if found:
             found[-1] |= late
         replace_file(self.path, b"".join(map(_json, found)))
         return Tail(self.open())
@@ -208,6 +209,13 @@ def _object(line: bytes) -> dict[str, Any] | None:
     if not isinstance(row, dict) or type(row.get("time/total_timesteps")) is not int:
         return None
     return {name: value for name, value in row.items() if _is_number(value)}
+
+
+def _of_text(row: Row) -> dict[str, Any]:
+    """The numbers of a row of ``progress.csv``, those that are finite."""
+    numbers = {name: float(values[0]) for name, values in as_columns([row]).items()}
+    finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
+    return {**finite, "time/total_timesteps": int(row["time/total_timesteps"])}
 
 
 def _is_number(value: object) -> bool:

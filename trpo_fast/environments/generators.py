@@ -93,6 +93,7 @@ class Look:
     _under_way: ClassVar[weakref.WeakSet[Look]] = weakref.WeakSet()
     _drawing: ClassVar[weakref.WeakKeyDictionary[Any, threading.Thread]] = weakref.WeakKeyDictionary()
     moved: tuple[str, ...] = ()
+    _alone = True
 
     def __enter__(self) -> Look:
         self._thread = threading.current_thread()

@@ -15,8 +15,8 @@ from trpo_fast._core.library import in_words
 from trpo_fast.solvers.validation import require_count
 
 _MOST_ITEMS = 2**26
-_NAME = re.compile(r"[<>=|]?[A-Za-z_]+\d{0,3}")  # of a dtype
 """Of a Box or MultiBinary in a file: far above every observation, and below what exhausts memory if it is damage."""
+_NAME = re.compile(r"[<>=|]?[A-Za-z_]+\d{0,3}")  # of a dtype
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -158,3 +158,19 @@ def test_a_file_that_is_no_preset_for_this_environment_is_refused_by_name(tmp_pa
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         TRPO("CartPole-v1", preset=str(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{'9' * 30_000} = 5",
+        f'["A-v1"]\nactions = "Discrete(2)"\nevidence = "so"\nsettings = {{ {"x" * 30_000} = 1 }}',
+        f'["A-v1"]\nactions = "Discrete(2)"\nevidence = {["9" * 30_000]}\nsettings = {{}}',
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_shortly(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"preset: .*mine\.toml: ") as caught:
+        presets.read_presets(path)
+    assert len(str(caught.value)) < 5_000

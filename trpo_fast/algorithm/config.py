@@ -545,7 +545,7 @@ def check_field_names(names: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             near = f"want {_OTHERS[name]}" if name in _OTHERS else names_near(name, known, "the fields are")
-            raise TypeError(f"{name!r} is no field of TRPOConfig; {near}")
+            raise TypeError(f"{in_words(name)} is no field of TRPOConfig; {near}")
 
 
 document(TRPOConfig)

@@ -71,14 +71,15 @@ def _parsed(text: str) -> Mapping[str, Preset]:
     for name, entry in tomllib.loads(text).items():
         if not isinstance(entry, dict) or entry.keys() != wanted.keys():
             keys = sorted(entry) if isinstance(entry, dict) else entry
-            raise ValueError(f"{name}: {in_words(keys)} given; want a table of {', '.join(wanted)}")
+            raise ValueError(f"{in_words(name)}: {in_words(keys)} given; want a table of {', '.join(wanted)}")
         for key, kind in wanted.items():
             if not isinstance(entry[key], kind):
-                raise ValueError(f"{name}: {key}: {entry[key]!r} given; want a {kind.__name__}")
+                raise ValueError(f"{in_words(name)}: {key}: {in_words(entry[key])} given; want a {kind.__name__}")
         settings = entry["settings"]
         check_field_names(settings)
         if "num_envs" in settings:
-            raise ValueError(f"{name}: settings: num_envs given; want it left out: environments are made before")
+            what = f"{in_words(name)}: settings: num_envs given"
+            raise ValueError(f"{what}; want it left out: environments are made before")
         made = TRPOConfig(**settings)
         settings = {key: getattr(made, key) for key in settings}
         found[name] = Preset(name, entry["actions"], settings, " ".join(entry["evidence"].split()))

@@ -240,7 +240,9 @@ def run(kind: str, trials: int, seed: int) -> dict[str, Any]:
         outcomes = allocations(agent, library, until_the_end=mode == "from the k-th on", every=trials)
     else:
         outcomes = KINDS[kind](trials, random.Random(f"{kind} {seed}"))
-    return {"trials": outcomes.total(), "seconds": round(time.perf_counter() - began, 1), "outcomes": dict(outcomes)}
+    sample = {"every": trials} if kind not in KINDS and trials > 1 else {}
+    seconds = round(time.perf_counter() - began, 1)
+    return {**sample, "trials": outcomes.total(), "seconds": seconds, "outcomes": dict(outcomes)}
 
 
 def swept() -> Iterator[str]:

@@ -282,12 +282,12 @@ class Kind(NamedTuple):
 
 KINDS = {
     "updates: native": Kind(updates, 3_500, 100),
-    "updates: autograd": Kind(lambda: updates(engine="autograd"), 1_000, 15),
-    "updates: recurrent": Kind(lambda: updates(policy="gru"), 500, 8),
+    "updates: autograd": Kind(lambda: updates(engine="autograd"), 3_000, 15),
+    "updates: recurrent": Kind(lambda: updates(policy="gru"), 2_000, 8),
     "updates: workers": Kind(lambda: updates(vectorization="workers", num_workers=2), 2_500, 30),
     "updates: critic beside the rollout": Kind(lambda: updates(overlap_critic=True, in_a_row=4), 2_500, 15),
     "agents": Kind(agents, 1_500, 15),
-    "agents with workers": Kind(lambda: agents(vectorization="workers", num_workers=1), 150, 4),
+    "agents with workers": Kind(lambda: agents(vectorization="workers", num_workers=1), 500, 4),
     "agents loaded and saved": Kind(loaded_agents, 1_000, 15),
     "engines": Kind(engines, 2_350, 30),
     "binds": Kind(binds, 3_000, 100),

@@ -50,6 +50,10 @@ class _Failing:
     def __init__(self, whole: Any, name: str, kind: type[BaseException]) -> None:
         self._whole, self._name, self._kind = whole, name, kind
 
+    @property
+    def __class__(self) -> Any:  # a critic is recurrent whose kernel is
+        return type(self._whole)
+
     def __getattr__(self, name: str) -> Any:
         if name != self._name:
             return getattr(self._whole, name)

@@ -26,6 +26,7 @@ FLOORS = {
     "settings": 2,
     "caches": 2,
     "solvers": 2,
+    "files": 2,
     "model_file": 2,
     "run_models": 2,
     "progress": 2,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from trpo_fast.files import read_regular
 from trpo_fast.model_file import checked_path
 
 _NEEDED = ("time/total_timesteps", "time/time_elapsed", "rollout/ep_rew_mean")  # by going on, and by curves
@@ -18,11 +19,11 @@ _NEEDED = ("time/total_timesteps", "time/time_elapsed", "rollout/ep_rew_mean")  
 def read_progress(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     """Rows of a ``progress.csv``, values as text, empty where there was none.
 
-    FileNotFoundError where it is missing; ValueError, naming it, where it is not what RunLogger writes; TypeError where
-    ``path`` is none.
+    FileNotFoundError where it is missing, OSError where it cannot be read or is no file; ValueError, naming it, where
+    it is not what RunLogger writes; TypeError where ``path`` is none.
     """
     path = checked_path("path", path)
-    content = path.read_bytes()
+    content = read_regular(path)
     # A killed run may leave half a row, which has no end, and a power cut zeros.
     complete = content.rstrip(b"\0")
     complete = complete[: complete.rfind(b"\n") + 1]

@@ -433,6 +433,26 @@ def test_save_refuses_networks_that_could_not_be_loaded_and_writes_nothing(make_
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (
+            lambda agent: setattr(agent.critic.layers[-1], "weight", torch.nn.Parameter(torch.zeros(7, 3))),
+            "critic.layers",
+        ),
+        (lambda agent: setattr(agent.critic, "extra", torch.nn.Linear(2, 2)), r"critic\.extra"),
+        (lambda agent: agent.critic.register_buffer("extra", torch.ones(1)), r"critic\.extra"),
+        (lambda agent: agent.policy.register_buffer("extra", torch.ones(1)), r"policy\.extra"),
+    ],
+)
+def test_save_refuses_an_agent_whose_networks_load_would_not_take(make_agent, tmp_path, change, name):
+    agent = make_agent()
+    change(agent)
+    with pytest.raises(ValueError, match=f"agent: no file could give it back: {name}"):
+        agent.save(tmp_path / "model.trpo")
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_truncated_and_foreign_files_are_refused_by_what_is_wrong(make_agent, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.trpo"):
         TRPO.load(tmp_path / "none.trpo")

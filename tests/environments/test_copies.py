@@ -204,6 +204,13 @@ def test_answers_against_the_contract_name_environment_and_what_is_wanted(change
     adapter.close()
 
 
+def test_a_reward_that_no_float_holds_is_named():
+    adapter = careless(step=lambda o, r, *others: (o, 10**400, *others))
+    adapter.reset(0)
+    with pytest.raises(TypeError, match=r"reward of environment 1: .* given; want a number"):
+        adapter.step(np.zeros((3, 1), np.float32))
+
+
 def test_reward_may_be_an_array_of_one_item():
     adapter = careless(step=lambda o, r, *others: (o, np.array([[2.5]]), *others))
     adapter.reset(0)

@@ -118,6 +118,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--planted", action="store_true")
     given = parser.parse_args()
+    if not 0 <= given.minutes < float("inf"):
+        parser.error(f"--minutes: {given.minutes} given; want a finite number >= 0")
     able: list[Target] = []
     for name in [given.target] if given.target else TARGETS:
         target = Compiled(name, "-O1" if given.minutes else "-O0") if name in FILES else Interpreted(name)

@@ -285,6 +285,8 @@ def main(arguments=None):
     parser.add_argument("--out", type=Path, help="JSON of counts; with the same code a run goes on from it")
     parser.add_argument("--show", type=int, default=3, help="faults of one kind and place that are printed")
     given = parser.parse_args(arguments)
+    if given.calls < 1 or given.first < 0 or (given.only or 0) < 0:
+        parser.error(f"--calls {given.calls} --first {given.first} --only {given.only} given; want numbers of calls")
     if given.only is not None:
         name, call, done = make_call(given.seed, given.only)
         print(name, done, {key: repr(value)[:200] for key, value in call.arguments.items()}, sep="\n")

@@ -312,6 +312,11 @@ def main() -> None:
     parser.add_argument("--only", default="", help="kinds with this in their name; the file keeps the others")
     parser.add_argument("--out", type=Path, default=ROOT / "bench/results/trust/soak.json")
     given = parser.parse_args()
+    if not any(given.only in kind for kind in KINDS):
+        parser.error(f"--only: {given.only!r} given; want part of one of {', '.join(KINDS)}")
+    unknown = [kind for kind, count in (given.jobs or {}).items() if kind not in KINDS or count < 1]
+    if unknown:
+        parser.error(f"--jobs: {unknown} given; want numbers >= 1 of {', '.join(KINDS)}")
     if given.jobs is not None:
         for kind, cycles in given.jobs.items():
             print(json.dumps(soak(kind, cycles)._asdict()), flush=True)

@@ -113,7 +113,7 @@ cdef class CopyLoop:
                     usual = observation.dtype is dtype and observation.shape == self.shape
                     if usual:
                         self.assigned[i] = observation
-            except (AttributeError, TypeError, ValueError):  # lists have no shape; whatever it is, it is not usual
+            except (AttributeError, OverflowError, TypeError, ValueError):  # whatever it is, it is not usual
                 usual = False
             if not usual:
                 self.other(i, answer)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -333,6 +334,10 @@ def save(
         "versions": versions(),
         "evaluation": None if evaluation is None else dict(evaluation),
     }
+    try:
+        check_state(arrays, json.loads(json.dumps(metadata)))
+    except ValueError as error:
+        raise ValueError(f"agent: no file could give it back: {error}") from error
     model_file.write(path, arrays, metadata)
     if agent.recipe is not None and isinstance(agent.recipe.source, str) and metadata["environment"] is None:
         _warn_once_of_recipe(agent)

@@ -17,6 +17,7 @@ from typing import Any
 
 from trpo_fast._core.library import in_words
 from trpo_fast.algorithm.config import TRPOConfig, check_field_names
+from trpo_fast.files import read_regular
 from trpo_fast.settings import names_near
 
 AUTO = "auto"
@@ -55,7 +56,7 @@ def read_presets(path: str | Path) -> Mapping[str, Preset]:
     It is TOML: a table for each environment's id, with ``actions``, ``settings`` and ``evidence``.
     """
     try:
-        found = _parsed(Path(path).read_text(encoding="utf-8"))
+        found = _parsed(read_regular(path).decode())
     except RecursionError as error:
         raise ValueError(f"preset: {path}: nested too deeply") from error
     except (ValueError, TypeError) as error:  # of TOML and of UTF-8 are ValueErrors

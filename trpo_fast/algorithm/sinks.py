@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from tqdm.auto import tqdm
 
+from trpo_fast.files import read_regular
 from trpo_fast.model_file import replace_file
 from trpo_fast.progress import as_columns
 from trpo_fast.state import State
@@ -182,7 +183,7 @@ class JsonLinesSink(FileSink):
     def begin(self, folder: Path, kept: Sequence[Row], late: Row, done: int) -> Tail:
         """See `FileSink`."""
         self.path = folder / "progress.jsonl"
-        lines = self.path.read_bytes().splitlines() if self.path.exists() else []
+        lines = read_regular(self.path).splitlines() if self.path.exists() else []
         rows = {row["time/total_timesteps"]: row for row in map(_object, lines) if row is not None}
         # Of a row whose line is lost, as a kill or an editor leaves it, the numbers are known.
         found = [rows.get(int(row["time/total_timesteps"])) or _of_text(row) for row in kept] if lines else []

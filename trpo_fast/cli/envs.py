@@ -23,6 +23,7 @@ import trpo_fast
 from trpo_fast.algorithm.presets import all_presets, plain_id
 from trpo_fast.cli import output
 from trpo_fast.cli.errors import CommandError
+from trpo_fast.files import read_regular
 
 Found = dict[str, Any]
 _KEPT = ("id", "family", "missing", "newer")
@@ -84,7 +85,7 @@ def _all(arguments: argparse.Namespace) -> list[Found]:
     path, key = _kept_at(), _key()
     if not arguments.refresh:
         with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            kept = json.loads(read_regular(path).decode())
             if kept["key"] == key:
                 return [{name: one[name] for name in _KEPT if name in one} for one in kept["found"]]
     found = list(_asked({"imports": []}))

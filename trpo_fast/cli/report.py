@@ -18,6 +18,7 @@ from trpo_fast.cli.curves import read_log
 from trpo_fast.cli.errors import CommandError, describe
 from trpo_fast.cli.output import say
 from trpo_fast.cli.run_folder import RunFolder
+from trpo_fast.files import read_regular
 from trpo_fast.progress import as_columns
 from trpo_fast.solvers.status import Status
 from trpo_fast.symptoms import Finding, Log, diagnose
@@ -126,7 +127,7 @@ def read(folder: RunFolder) -> Log:
     """What a run has left behind of how it went; CommandError where that is nothing."""
     rows = read_log(folder)
     try:
-        error = folder.error.read_text().strip()
+        error = read_regular(folder.error).decode().strip()
     except FileNotFoundError:
         error = None
     except (OSError, ValueError) as unreadable:

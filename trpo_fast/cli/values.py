@@ -12,6 +12,7 @@ from typing import Any
 
 from trpo_fast.algorithm.config import LOG
 from trpo_fast.cli.errors import CommandError
+from trpo_fast.files import read_regular
 
 
 def option_of(field_name: str) -> str:
@@ -120,7 +121,7 @@ def read_json_object(path: Path, name: object) -> dict[str, Any]:
     FileNotFoundError where there is none; CommandError, which begins with `name`, where it cannot be read as an object.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_regular(path).decode())
     except FileNotFoundError:
         raise
     except OSError as error:

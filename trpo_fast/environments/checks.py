@@ -184,7 +184,7 @@ def checked_step(answer: Any, index: int, layout: ObservationLayout) -> tuple[An
         if isinstance(reward, str | bytes):  # float() would read it
             raise TypeError
         number = float(np.asarray(reward).item())
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         several = np.ndim(reward) == 1 and np.size(reward) > 1 and np.asarray(reward).dtype.kind in "fiu"
         hint = "; several objectives have to become one, as mo_gymnasium.wrappers.LinearReward does" if several else ""
         raise TypeError(f"reward of environment {index}: {in_words(reward)} given; want a number{hint}") from None

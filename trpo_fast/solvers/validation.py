@@ -63,8 +63,10 @@ def require_kind(name: str, value: Any, kind: type[Kind]) -> Kind:
 
 
 def require_items(name: str, value: Any, want: str) -> list[Any]:
-    """The items of `value`, or a TypeError that names it and says what is wanted; a 0-d array has none."""
+    """The items of `value`, or a TypeError that names it and says what is wanted; a 0-d array and bytes have none."""
     try:
+        if isinstance(value, bytes | bytearray):
+            raise TypeError
         return list(value)
     except (NotImplementedError, TypeError) as error:  # what has none; a memoryview of several axes
         raise TypeError(f"{name}: {in_words(value)} given; want {want}") from error

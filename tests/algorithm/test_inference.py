@@ -8,6 +8,7 @@ from gymnasium.utils.env_checker import data_equivalence
 from torch import nn
 
 from tests.agents import observations_of, random_agent
+from trpo_fast import TRPO
 
 SPACES = [
     Discrete(5, start=-2),
@@ -141,3 +142,18 @@ def test_an_agent_is_closed_at_the_end_of_a_block():
         agent.learn(1)
         assert agent.environments is not None
     assert agent.environments is None
+
+
+def test_a_critic_that_is_not_finite_or_of_another_size_is_named():
+    agent = TRPO("CartPole-v1", preset=None, num_envs=2, steps_per_env=16, warm_up_steps=0)
+    observation = agent.observation_space.sample()
+    with torch.no_grad():
+        agent.critic.layers[0].bias[3] = torch.inf
+    for call in (lambda: agent.values(observation), lambda: agent.learn(32)):
+        with pytest.raises(ValueError, match=r"critic: parameter 'layers\.0\.bias' contains inf; want finite numbers"):
+            call()
+    agent.critic.layers[-1].weight = torch.nn.Parameter(torch.zeros(7, 3))
+    for call in (lambda: agent.values(observation), lambda: agent.learn(32)):
+        with pytest.raises(ValueError, match=r"critic: 4,\d{3} parameters of float32 given; want 4,\d{3} of float32"):
+            call()
+    agent.close()

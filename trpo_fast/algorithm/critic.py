@@ -197,7 +197,12 @@ class CriticTrainer:
         Of a recurrent critic ``observations`` are those of the rollout that follows the one before.
         """
         self.wait()
-        return self._kernel.values(self.parameters(), self._readable(observations))
+        parameters = self.parameters()
+        if not self._flat.is_finite():
+            index = int(np.flatnonzero(~np.isfinite(parameters))[0])
+            name = self._flat.name_at(index)
+            raise ValueError(f"critic: parameter {name!r} contains {parameters[index]}; want finite numbers")
+        return self._kernel.values(parameters, self._readable(observations))
 
     def start(self, observations: Any, returns: NDArray[Any], learning_rate: float | None = None) -> PendingFit:
         """Begin one fit to ``returns`` (B,) at ``observations``, (B, D) or sequences.
@@ -357,10 +362,19 @@ class CriticTrainer:
         return observations
 
     def parameters(self) -> NDArray[Any]:
-        """The critic's live flat buffer, after looking for what was written to the module behind it."""
+        """The critic's live flat buffer, after looking for what was written to the module behind it.
+
+        ValueError where that has parameters of another size or dtype by now.
+        """
         if not self._flat.is_intact():
             self._flat.restore()
-        return self._flat.numpy
+        found, began = self._flat.numpy, self._first_moment
+        if (found.shape, found.dtype) != (began.shape, began.dtype):
+            raise ValueError(
+                f"critic: {found.size:,} parameters of {found.dtype} given; want {began.size:,} of {began.dtype}, as "
+                "when the agent was made; make another agent"
+            )
+        return found
 
     @property
     def pending(self) -> PendingFit | None:

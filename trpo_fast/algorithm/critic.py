@@ -78,9 +78,11 @@ class PendingFit(concurrent.futures.Future[CriticFit]):
         # A daemon, because an ending interpreter waits for all other threads before it calls anything of ours.
         self._thread = threading.Thread(target=self._run, args=(compute,), name="critic-fit", daemon=True)
         _running.add(self)
-        # It is born with what is blocked here: a signal that its caller waits for is not for it to take.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_THREADS)
+        # It is born with what is blocked here: a signal that its caller waits for is not for it to take. Blocking lets
+        # handlers of signals that came before run, and a Ctrl-C among them raise: what to go back to is known by then.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_THREADS)
             self._thread.start()
         except RuntimeError:  # the system has no thread left: here it takes longer, to the same numbers
             _running.discard(self)

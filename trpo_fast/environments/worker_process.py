@@ -56,8 +56,9 @@ def deaf_to_interrupts() -> Iterator[None]:
     A worker is deaf to it from its first instruction on: it inherits what is blocked here, and ignores the signal
     before it lets it through.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which may raise a Ctrl-C that came before
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,4 +1,4 @@
-"""What blocks signals for a moment gives them back, also where a Ctrl-C that came before is raised as it blocks them."""
+"""What blocks signals for a moment gives them back, also where a Ctrl-C that came before is raised by that itself."""
 
 import signal
 

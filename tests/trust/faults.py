@@ -268,7 +268,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=json.loads, help="trials of each kind, a JSON object")
     parser.add_argument("--trials", type=int, default=TRIALS)
     parser.add_argument(
-        "--every", type=int, default=1, help="of the allocations that torch asks for, every so many-th fails"
+        "--every",
+        type=int,
+        default=97,
+        help="of torch's allocations for autograd, at some of which it ends the process",
     )
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--only", default="", help="kinds with this in their name; the file keeps the others")
@@ -298,7 +301,7 @@ def main() -> None:
         for kind in (*swept(), *KINDS):
             if given.only not in kind:
                 continue
-            number = given.trials if kind in KINDS else given.every if ": torch: " in kind else 1
+            number = given.trials if kind in KINDS else given.every if ": torch: autograd" in kind else 1
             for _, found in in_own_process({kind: number}, Path(folder), given.seed):
                 result["kinds"][kind] = found
                 print(

@@ -59,6 +59,13 @@ def test_every_order_of_four_is_equally_likely():
     assert sum((count - draws / 24) ** 2 / (draws / 24) for count in counts.values()) < 49.7
 
 
+def test_an_array_of_one_item_is_no_number():
+    assert library.as_double(np.array(1.5), "x") == 1.5
+    for array in (np.ones(1), np.ones((1, 1)), np.ones(2)):
+        with pytest.raises(TypeError, match=r"x: array.* given; want a number that a double can hold"):
+            library.as_double(array, "x")
+
+
 def test_a_bool_of_numpys_is_no_size():
     with pytest.raises(TypeError, match=r"size: .*True.* given; want an integer"):
         library.permutation(np.True_, seed=0, stream=0, step=0)

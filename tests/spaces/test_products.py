@@ -56,7 +56,7 @@ def test_rows_become_actions_of_the_spaces_own_structure_and_dtypes():
     (one,), several = structure.each(np.array([ROW])), structure.batch(np.array([ROW, ROW]))
     assert one in NESTED
     assert list(one) == list(several) == list(NESTED.spaces)
-    assert isinstance(one["kick"], np.int32) and one["kick"] == -1
+    assert isinstance(one["kick"], NESTED["kick"].dtype.type) and one["kick"] == -1
     assert isinstance(one["arm"], tuple) and one["arm"][0].tolist() == [[0.5], [-0.25]]
     assert one["arm"][1].tolist() == [[1, 0]]
     assert one["power"].shape == () and one["power"] == 7.5

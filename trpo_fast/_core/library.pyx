@@ -518,6 +518,8 @@ cdef extern from "Python.h":
 
 
 cdef double number_of(object value, str name) except? -1:
+    if isinstance(value, ndarray) and value.ndim > 0:  # NumPy before 2.4 takes one of one item for a number, and warns
+        raise TypeError(f"{name}: {in_words(value)} given; want a number that a double can hold")
     cdef double number = get_double(value)
     if number == -1 and PyErr_Occurred() != NULL:
         PyErr_Clear()

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-_MOST_BYTES = 2**28  # of rows of a million updates
+_MOST_BYTES = 2**31  # of rows of millions of updates
 
 
 def read_regular(path: str | os.PathLike[str]) -> bytes:

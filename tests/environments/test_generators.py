@@ -3,7 +3,6 @@ from __future__ import annotations
 import random
 import threading
 import warnings
-import weakref
 
 import numpy as np
 import pytest
@@ -19,6 +18,8 @@ def drawing(where: str, draw) -> type[Walk]:
     """A class of environments that draw at their `where`; a new one, as each is named once."""
 
     class Drawing(Walk):
+        __hash__ = None  # as a dataclass has
+
         def reset(self, *, seed=None, options=None):
             observation, info = super().reset(seed=seed)
             if where == "reset":
@@ -269,7 +270,7 @@ def test_what_another_thread_draws_meanwhile_is_nobodys():
 
 
 def test_an_environment_that_is_known_to_draw_excuses_those_of_other_threads(monkeypatch):
-    monkeypatch.setattr(Look, "_drawing", weakref.WeakKeyDictionary())
+    monkeypatch.setattr(Look, "_drawing", [])
     inside, drawn = threading.Event(), threading.Event()
     kind = drawing("step", draw_numpy)
 

@@ -89,9 +89,9 @@ class Look:
     """
 
     _lock = threading.Lock()
-    # Weak, as a Ctrl-C may keep a look from its end, and environments come and go.
+    # Weak, as a Ctrl-C may keep a look from its end, and environments, which may have no hash, come and go.
     _under_way: ClassVar[weakref.WeakSet[Look]] = weakref.WeakSet()
-    _drawing: ClassVar[weakref.WeakKeyDictionary[Any, threading.Thread]] = weakref.WeakKeyDictionary()
+    _drawing: ClassVar[list[tuple[weakref.ref[Any], threading.Thread]]] = []
     moved: tuple[str, ...] = ()
     _alone = True
 
@@ -101,9 +101,8 @@ class Look:
             others = [look for look in self._under_way if look._thread is not self._thread]
             for look in others:
                 look._alone = False
-            self._alone = not others and all(
-                thread is self._thread or not thread.is_alive() for thread in self._drawing.values()
-            )
+            drawing = [thread for env, thread in self._drawing if env() is not None and thread.is_alive()]
+            self._alone = not others and all(thread is self._thread for thread in drawing)
             self._under_way.add(self)
         self.before = GlobalState()
         return self
@@ -118,7 +117,8 @@ class Look:
     def know(cls, env: Any) -> None:
         """That `env`, of this thread, draws: nobody looks at its calls from now on."""
         with cls._lock:
-            cls._drawing[env] = threading.current_thread()
+            cls._drawing[:] = [known for known in cls._drawing if known[0]() is not None]
+            cls._drawing.append((weakref.ref(env), threading.current_thread()))
 
 
 _preserving: weakref.WeakSet[GlobalState] = weakref.WeakSet()

@@ -121,8 +121,9 @@ def main() -> int:
     if not 0 <= given.minutes < float("inf"):
         parser.error(f"--minutes: {given.minutes} given; want a finite number >= 0")
     able: list[Target] = []
+    optimize = "-O1" if given.minutes or given.planted else "-O0"  # what takes longer to compile, and less to run
     for name in [given.target] if given.target else TARGETS:
-        target = Compiled(name, "-O1" if given.minutes else "-O0") if name in FILES else Interpreted(name)
+        target = Compiled(name, optimize) if name in FILES else Interpreted(name)
         if why := target.missing():
             say(f"== SKIPPED fuzzing of {target.name}: {why}")
             if given.target:

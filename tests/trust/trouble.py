@@ -31,10 +31,16 @@ GARBAGE: tuple[Any, ...] = (
 
 
 def is_taken(answer: Any) -> bool:
-    """Whether that is taken for a step: flags that are None, as false, and infos that are no dicts, as empty ones."""
+    """Whether that may be taken for a step: flags that are None, as false, infos that are no dicts, as empty ones.
+
+    And an observation of 1e300, which is a number, where no network sees it but clipped.
+    """
     if not isinstance(answer, tuple) or len(answer) != 5:
         return False
-    return answer[0] is NOTHING and answer[1] == 1.0 and (None in answer[2:4] or answer[2:4] == (False, False))
+    seen, reward, terminated, truncated, _ = answer
+    if seen is not NOTHING:
+        return isinstance(seen, np.ndarray) and 1e300 in seen
+    return reward == 1.0 and (None in (terminated, truncated) or (terminated, truncated) == (False, False))
 
 
 _AT, _WHAT, _WHICH = range(3)

@@ -15,6 +15,7 @@ import functools
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -88,6 +89,12 @@ def _machine() -> dict[str, Any]:
     return {**described, "versions": {**described["versions"], **tools, "clang": clang}}
 
 
+def _in_short(said: str) -> str:
+    """The error of what was said, without its paths."""
+    error = re.search(r"Uncaught Python exception: ===\n(.*)|SUMMARY: (.*)", said)
+    return next(filter(None, error.groups()))[:200] if error else ""
+
+
 def record(target: Target, run: Run, lines: Lines, path: Path = RESULTS) -> None:
     """Add a run to the file; several processes may."""
     machine = _machine()
@@ -103,7 +110,9 @@ def record(target: Target, run: Run, lines: Lines, path: Path = RESULTS) -> None
             "executions": old["executions"] + run.executions,
             "lines": lines.counted,
             "reached": lines.reached,
-            "found": old["found"] + [run.found] * bool(run.found),
+            "found": old["found"] + [{**run.found, "said": _in_short(run.found["said"])}]
+            if run.found
+            else old["found"],
         }
         targets = {name: kept[name] for name in TARGETS if name in kept}
         file.truncate(0)

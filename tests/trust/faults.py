@@ -23,6 +23,7 @@ from typing import Any
 
 from tests.trust import failing_calls, trouble
 from tests.trust.failing_calls import ALLOCATION, CHANGE, FOR_EVER, FORK, THREAD, Calls
+from tests.trust.kinds import require_known
 from tests.trust.pairs import BESIDE, NUM_ENVS, STEPS, Broken, Pair
 from trpo_fast import model_file
 from trpo_fast.algorithm.callbacks import CheckpointCallback
@@ -277,11 +278,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="kinds with this in their name; the file keeps the others")
     parser.add_argument("--out", type=Path, default=ROOT / "bench/results/trust/faults.json")
     given = parser.parse_args()
-    if not any(given.only in kind for kind in (*swept(), *KINDS)):
-        parser.error(f"--only: {given.only!r} given; want part of one of {', '.join((*swept(), *KINDS))}")
-    unknown = [kind for kind, count in (given.jobs or {}).items() if kind not in (*swept(), *KINDS) or count < 1]
-    if unknown:
-        parser.error(f"--jobs: {unknown} given; want numbers >= 1 of {', '.join((*swept(), *KINDS))}")
+    require_known(parser, given, (*swept(), *KINDS))
     if given.jobs is not None:
         for kind, trials in given.jobs.items():
             print(json.dumps(run(kind, trials, given.seed)), flush=True)

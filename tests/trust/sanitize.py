@@ -105,6 +105,12 @@ def found(reports):
     return [*errors, *(block for block in blocks if OURS.search(block))]
 
 
+def starts(preloaded):
+    """Whether an interpreter does, with these."""
+    with tempfile.TemporaryDirectory() as reports:
+        return subprocess.run([sys.executable, "-c", ""], env=environment(ROOT, preloaded, reports)).returncode == 0
+
+
 def require_planted(preloaded):
     """SystemExit where a leak or an error that is planted is not found."""
     with tempfile.TemporaryDirectory() as folder:
@@ -133,8 +139,7 @@ def main(arguments=None):
     kind = "thread" if given.threads else "address,undefined"
     preloaded = libraries(kind)
     # Where the kernel lays memory out at random in more bits than the thread sanitizer knows, it cannot start.
-    probe = [sys.executable, "-c", ""]
-    if preloaded is None or subprocess.run(probe, env=environment(ROOT, preloaded, os.devnull)).returncode:
+    if preloaded is None or not starts(preloaded):
         print(f"== SKIPPED: {COMPILER[0]} has no sanitizer {kind} here, or it does not work")
         return 0
     start = time.monotonic()

@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tests.trust.kinds import require_known
+
 ROOT = Path(__file__).parents[2]
 SAMPLES = 50
 COUNTED = ("descriptors", "threads", "processes", "shared")  # of which there is to be not one more, ever
@@ -312,11 +314,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="kinds with this in their name; the file keeps the others")
     parser.add_argument("--out", type=Path, default=ROOT / "bench/results/trust/soak.json")
     given = parser.parse_args()
-    if not any(given.only in kind for kind in KINDS):
-        parser.error(f"--only: {given.only!r} given; want part of one of {', '.join(KINDS)}")
-    unknown = [kind for kind, count in (given.jobs or {}).items() if kind not in KINDS or count < 1]
-    if unknown:
-        parser.error(f"--jobs: {unknown} given; want numbers >= 1 of {', '.join(KINDS)}")
+    require_known(parser, given, KINDS)
     if given.jobs is not None:
         for kind, cycles in given.jobs.items():
             print(json.dumps(soak(kind, cycles)._asdict()), flush=True)

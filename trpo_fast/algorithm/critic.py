@@ -200,10 +200,7 @@ class CriticTrainer:
         """
         self.wait()
         parameters = self.parameters()
-        if not self._flat.is_finite():
-            index = int(np.flatnonzero(~np.isfinite(parameters))[0])
-            name = self._flat.name_at(index)
-            raise ValueError(f"critic: parameter {name!r} contains {parameters[index]}; want finite numbers")
+        self._flat.require_finite("critic")
         return self._kernel.values(parameters, self._readable(observations))
 
     def start(self, observations: Any, returns: NDArray[Any], learning_rate: float | None = None) -> PendingFit:

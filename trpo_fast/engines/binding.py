@@ -32,9 +32,7 @@ def checked_parameters(flat: FlatBuffer, expected: NDArray[Any] | None) -> NDArr
         raise ValueError(
             "policy: its parameters changed dtype, size or memory since the engine was made; make another engine"
         )
-    if not flat.is_finite():
-        index = int(np.flatnonzero(~np.isfinite(buffer))[0])
-        raise ValueError(f"policy: parameter {flat.name_at(index)!r} contains {buffer[index]}; want finite numbers")
+    flat.require_finite("policy")
     return buffer
 
 

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -64,6 +65,13 @@ class FlatBuffer(ABC):
     def is_finite(self) -> bool:
         """Whether all parameters are."""
         return all_finite(self.numpy)
+
+    def require_finite(self, whose: str) -> None:
+        """ValueError names the first parameter that is not, of `whose` network."""
+        if not self.is_finite():
+            index = int(np.flatnonzero(~np.isfinite(self.numpy))[0])
+            name, number = self.name_at(index), self.numpy[index]
+            raise ValueError(f"{whose}: parameter {name!r} contains {number}; want finite numbers")
 
     def name_at(self, index: int) -> str:
         """Name of the parameter that item `index` of the buffer belongs to."""

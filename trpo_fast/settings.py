@@ -147,10 +147,11 @@ def setting(default: Any, rule: Rule, meaning: str, *, why: str, search: Search 
     return field(default=default, metadata={"rule": rule, "meaning": meaning, "why": why, "search": search})
 
 
-def declared(kind: type[Any], name: str) -> Any:
-    """A dataclass field as `kind` declares it under `name`."""
+def declared(kind: type[Any], name: str, **changes: Any) -> Any:
+    """A dataclass field as `kind` declares it under `name`, but for `changes`: another `default`, and its `why`."""
     entry = kind.__dataclass_fields__[name]
-    return field(default=entry.default, metadata=entry.metadata)
+    default = changes.pop("default", entry.default)
+    return field(default=default, metadata={**entry.metadata, **changes})
 
 
 def described(entry: dataclasses.Field[Any]) -> str:

@@ -40,6 +40,7 @@ def engine_of(seed, n, dtype, answer=None):
 DIRECTIONS = st.builds(
     DirectionSettings,
     damping=st.floats(0, 10),
+    relative_damping=st.one_of(st.just(0.0), st.floats(1e-3, 10)),
     cg_iterations=st.integers(1, 20),
     cg_rtol=st.sampled_from([0.0, 1e-10, 0.1]),
     cg_progress_tol=st.sampled_from([0.0, 1e-3]),
@@ -103,6 +104,56 @@ def test_the_direction_solves_the_damped_system_and_moves_nothing(seed, dtype, d
     assert found.gradient_norm == pytest.approx(np.linalg.norm(engine.g), rel=1e-6)
     assert found.residual == pytest.approx(found.residual_norm / found.gradient_norm)
     assert engine.untouched() and engine.evaluations == 0
+
+
+@given(
+    seed=st.integers(0, 99),
+    dtype=st.sampled_from(DTYPES),
+    damping=st.floats(0, 1),
+    relative=st.floats(0.01, 10),
+    unit=st.sampled_from([1e-3, 1.0, 1e3]),
+    size=st.sampled_from([1e-12, 1.0, 1e12]),
+)
+def test_relative_damping_is_a_part_of_the_curvature_along_the_gradient(seed, dtype, damping, relative, unit, size):
+    """Whatever the units of F, to which the policy's standard deviation belongs, and of the gradient are."""
+    usual = engine_of(seed, 8, np.float64)
+    F, g = usual.F * unit, usual.g * size
+    asked = DirectionSettings(damping=damping * unit, relative_damping=relative, cg_iterations=30)
+    found = find_direction(Quadratic(g, F, dtype), settings=asked)
+    total = unit * (damping + relative * (usual.g @ usual.F @ usual.g) / (usual.g @ usual.g))
+    assert found.damping == pytest.approx(total, rel=1e-5)
+    x = np.linalg.solve(F + total * np.eye(8), g)
+    tolerance = (1e-4 if dtype == np.float32 else 1e-8) * np.linalg.norm(x)
+    np.testing.assert_allclose(found.x, x, rtol=0, atol=tolerance)
+    report = trust_region_step(Quadratic(g, F, dtype), direction=asked)
+    assert report.damping == found.damping
+
+
+def test_relative_damping_costs_one_product_and_goes_to_the_preconditioner():
+    engine, given, products = problem(), [], []
+
+    def product(v):
+        products.append(v)
+        return engine.F @ v
+
+    def preconditioner(name, *, damping, rows):
+        given.append((name, damping, rows))
+        return DenseOperator(np.diag(1 / (np.diag(engine.F) + damping)))
+
+    engine.preconditioner, engine.fisher_operator = preconditioner, lambda: product
+    asked = DirectionSettings(damping=0.3, relative_damping=0.5, cg_iterations=3, cg_rtol=0.0, preconditioner="kfac")
+    found = find_direction(engine, settings=asked)
+    assert given == [("kfac", found.damping, None)] and found.damping > 0.3
+    assert len(products) == found.iterations + 1
+
+
+@pytest.mark.parametrize("fisher", [-np.eye(3), np.zeros((3, 3)), np.full((3, 3), np.nan), np.full((3, 3), 1e300)])
+def test_relative_damping_of_no_curvature_changes_nothing_about_the_outcome(fisher):
+    plain, relative = (
+        find_direction(Quadratic(np.ones(3), fisher, np.float64), settings=DirectionSettings(damping=0.5, **more))
+        for more in ({}, {"relative_damping": 0.1})
+    )
+    assert (plain.status, plain.usable) == (relative.status, relative.usable)
 
 
 @given(seed=st.integers(0, 99), max_kl=st.floats(1e-6, 1e3), damping=st.floats(0, 5))

@@ -61,6 +61,7 @@ _UPDATE: Mapping[str, Callable[[UpdateReport], float]] = {
     "train/cg_status": lambda report: int(report.cg_status),
     "train/cg_iterations": lambda report: report.cg_iterations,
     "train/cg_residual": lambda report: report.cg_residual,
+    "train/cg_damping": lambda report: report.cg_damping,
     "train/gradient_norm": lambda report: report.gradient_norm,
     "train/step_norm": lambda report: report.step_norm,
     "train/entropy_loss": lambda report: -report.entropy,

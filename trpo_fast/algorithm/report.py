@@ -96,6 +96,11 @@ class UpdateReport:
         return self.step.cg_residual
 
     @property
+    def cg_damping(self) -> float:
+        """lambda of the solve, the part that `relative_damping` asked for included."""
+        return self.step.damping
+
+    @property
     def gradient_norm(self) -> float:
         """The norm of the gradient, ``||g||``."""
         return self.step.gradient_norm

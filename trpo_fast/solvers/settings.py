@@ -40,6 +40,13 @@ class DirectionSettings(Settings):
         "the samples say nothing about",
         search=log_range(0.01, 1.0),
     )
+    relative_damping: float = setting(
+        0.0,
+        NOT_NEGATIVE,
+        "added to damping: this part of g'Fg / g'g, the curvature along the gradient, which takes one product more",
+        why="lambda is then damping, as it is given; agents have a default of their own",
+        search=log_range(0.01, 1.0),
+    )
     cg_iterations: int = setting(
         10,
         POSITIVE_COUNT,

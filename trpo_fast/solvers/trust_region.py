@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._core.library import as_double, in_words
+from .._core.operator import Operator
 from ..settings import described
 from .arrays import as_numpy
 from .conjugate_gradient import CGResult, as_operator, conjugate_gradient
@@ -143,6 +144,8 @@ class TrustRegionReport:
     """``||g - (F + damping I) x|| / ||g||``."""
     curvature: float = 0.0
     """x'Fx of the direction."""
+    damping: float = 0.0
+    """lambda of the solve, `relative_damping`'s part included; 0 where there was none."""
     backtracks: int = 0
     step_fraction: float = 0.0
     """s^j of the accepted step; 0 where none was."""
@@ -207,6 +210,7 @@ class TrustRegionReport:
             direction.iterations,
             direction.residual,
             direction.curvature,
+            direction.damping,
             fisher_product=direction.fisher_product,
             fisher_precision=direction.fisher_precision,
             **found,
@@ -222,6 +226,9 @@ def find_direction(
     rows: NDArray[np.int64] | None = None,
 ) -> Direction:
     """Solve ``(F + damping I) x = g`` by conjugate gradient, F being the Fisher matrix at theta_old.
+
+    With `relative_damping` c that much of the curvature along the gradient, ``c g'Fg / g'g``, is added to the damping:
+    a unit that policies of any standard deviation share, as Levenberg and Marquardt scale theirs.
 
     Parameters
     ----------
@@ -265,6 +272,14 @@ def find_direction(
         return nothing(Status.NON_FINITE)
     if gradient_norm == 0:
         return nothing(Status.NO_GRADIENT)
+    operator = as_operator(fisher, g.size, g.dtype, "engine.fisher_operator()")
+    products = settings.cg_iterations + (settings.relative_damping > 0)
+    prepared = prepare_fisher(operator, products, settings.fisher_jacobians, settings.fisher_precision)
+    damping = settings.damping
+    if settings.relative_damping > 0:
+        damping += settings.relative_damping * _curvature_along(g, gradient_norm, operator)
+        if not math.isfinite(damping):
+            return nothing(Status.NON_FINITE)
     inverse = preconditioner
     if inverse is None and settings.preconditioner is not None:
         if not callable(getattr(engine, "preconditioner", None)):
@@ -272,22 +287,20 @@ def find_direction(
                 f"preconditioner: {settings.preconditioner!r} given, {type(engine).__name__} makes none; want None"
             )
         try:
-            inverse = engine.preconditioner(settings.preconditioner, damping=settings.damping, rows=rows)
+            inverse = engine.preconditioner(settings.preconditioner, damping=damping, rows=rows)
         except FloatingPointError:  # a statistic overflowed
             return nothing(Status.NON_FINITE)
-    operator = as_operator(fisher, g.size, g.dtype, "engine.fisher_operator()")
-    prepared = prepare_fisher(operator, settings.cg_iterations, settings.fisher_jacobians, settings.fisher_precision)
     solution = conjugate_gradient(
         operator,
         g,
         max_iter=settings.cg_iterations,
         rtol=settings.cg_rtol,
         progress_tol=settings.cg_progress_tol,
-        damping=settings.damping,
+        damping=damping,
         preconditioner=inverse,
         reorthogonalize=settings.reorthogonalize and can_keep(g, settings.cg_iterations, inverse),
     )
-    return Direction.from_solution(solution, g, settings.damping, gradient_norm, *prepared)
+    return Direction.from_solution(solution, g, damping, gradient_norm, *prepared)
 
 
 def step_length(direction: Direction, settings: StepSettings = DEFAULT_STEP) -> float | None:
@@ -430,6 +443,13 @@ def _is_curvature(curvature: float, direction: Direction) -> bool:
     """Whether x'Fx, a difference of numbers of the size of x'g in g's precision, is more than rounding; not for NaN."""
     rounding = 8 * float(np.finfo(direction.gradient.dtype).eps) * abs(direction.slope)
     return rounding < curvature < math.inf
+
+
+def _curvature_along(g: NDArray[Any], norm: float, operator: Operator) -> float:
+    """g'Fg / g'g; 0 where it is negative or NaN, which the solve says."""
+    along = (g.astype(np.float64) / norm).astype(g.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return max(0.0, float(along.astype(np.float64) @ operator.matvec(along).astype(np.float64)))
 
 
 def _norm(g: NDArray[Any]) -> float:

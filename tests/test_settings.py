@@ -27,11 +27,18 @@ VALUES = st.one_of(
     st.sampled_from([np.float32(0.5), np.int64(3), np.True_, Fraction(1, 3), 10**400, 1j, (1,), [0.5], b"fisher"]),
 )
 
+AGENTS_OWN = {"relative_damping": 0.1}  # defaults of theirs, where those of a step are others
+OF_A_STEP = {name: DirectionSettings.__dataclass_fields__[name].default for name in AGENTS_OWN}
+
 
 @named
 def test_a_configuration_has_each_field_by_the_same_declaration(kind, entry):
     own = TRPOConfig.__dataclass_fields__[entry.name]
-    assert (own.default, own.metadata, own.type) == (entry.default, entry.metadata, entry.type)
+    if entry.name in AGENTS_OWN:
+        assert own.default == AGENTS_OWN[entry.name] != entry.default
+        assert {**own.metadata, "why": None} == {**entry.metadata, "why": None} and own.type == entry.type
+    else:
+        assert (own.default, own.metadata, own.type) == (entry.default, entry.metadata, entry.type)
 
 
 @named
@@ -54,7 +61,7 @@ def test_what_settings_accept_a_configuration_stores_alike_and_what_they_refuse_
         return
     assert found == (float(value) if isinstance(found, float) else value)
     assert type(found) is type(entry.default) or entry.default is None
-    config = TRPOConfig(**{entry.name: value})
+    config = TRPOConfig(**{**OF_A_STEP, entry.name: value})
     assert getattr(config, entry.name) == found
     part = config.direction_settings if kind is DirectionSettings else config.step_settings
     assert part == kind(**{entry.name: value})
@@ -62,7 +69,7 @@ def test_what_settings_accept_a_configuration_stores_alike_and_what_they_refuse_
 
 def test_no_two_parts_of_a_step_share_a_keyword():
     names = [entry.name for _, entry in FIELDS]
-    assert len(names) == len(set(names)) == 14
+    assert len(names) == len(set(names)) == 15
 
 
 def test_settings_are_frozen_plain_and_by_name_alone():

@@ -40,6 +40,7 @@ BAD = {
     "max_kl_schedule": ["exponential", None, 0.5],
     "kl_direction": ["new", None],
     "damping": [-1e-9, math.nan, math.inf],
+    "relative_damping": [-1e-9, math.nan, math.inf, "0.1", True],
     "cg_iterations": [0, 2.5, 10**12],
     "cg_rtol": [-1.0, math.nan],
     "cg_progress_tol": [-1e-9, math.inf, math.nan],
@@ -129,7 +130,7 @@ def test_a_saved_configuration_that_is_older_than_a_field_keeps_what_there_was()
 
 def test_a_saved_configuration_without_what_every_one_has_is_refused_by_name():
     then = {"action_map": "clip", "channel_axis": "auto", "device": "auto", "fisher_jacobians": "never"}
-    then |= {"critic_precision": "float32", "fisher_precision": "float32"}
+    then |= {"critic_precision": "float32", "fisher_precision": "float32", "relative_damping": 0.0}
     then |= {"recurrent_critic": True, "recurrent_size": 64}
     then |= {"evaluation_max_steps": 50_000, "log_std_limit": 20, "reset_on_checkpoint": 0}
     then |= {"mask_in_observation": "observe"}  # of those that came later
@@ -181,6 +182,7 @@ CHANGES = {
     "max_kl_schedule": ("linear", _learned_bits),
     "kl_direction": ("old_new", lambda agent, bits: agent.last_update.kl),
     "damping": (1.0, _learned_bits),
+    "relative_damping": (0.5, _learned_bits),
     "cg_iterations": (3, _learned_bits),
     "cg_rtol": (0.9, _learned_bits),
     "cg_progress_tol": (1.0, lambda agent, bits: agent.last_update.cg_iterations),
@@ -225,7 +227,7 @@ CHANGES = {
 }
 # Large enough that the quadratic model of the KL is off and the line search has something to do; and enough iterations
 # for a stop that judges by the last ten. What products are made of is otherwise the machine's to decide.
-BASE = {"max_kl": 2.0, "cg_iterations": 15, "fisher_jacobians": "never"}
+BASE = {"max_kl": 2.0, "cg_iterations": 15, "relative_damping": 0.0, "fisher_jacobians": "never"}
 
 
 def test_table_of_changes_covers_every_field():

@@ -166,6 +166,9 @@ class TRPOConfig:
     )
     kl_direction: str = declared(StepSettings, "kl_direction")
     damping: float = declared(DirectionSettings, "damping")
+    cg_iterations: int = declared(DirectionSettings, "cg_iterations")
+    cg_rtol: float = declared(DirectionSettings, "cg_rtol")
+    cg_progress_tol: float = declared(DirectionSettings, "cg_progress_tol")
     relative_damping: float = declared(
         DirectionSettings,
         "relative_damping",
@@ -173,9 +176,6 @@ class TRPOConfig:
         why="a constant alone lets the standard deviation collapse: on Ant-v5, InvertedPendulum-v5 and "
         "InvertedDoublePendulum-v5 this learned what 0 did not (docs/learning.md)",
     )
-    cg_iterations: int = declared(DirectionSettings, "cg_iterations")
-    cg_rtol: float = declared(DirectionSettings, "cg_rtol")
-    cg_progress_tol: float = declared(DirectionSettings, "cg_progress_tol")
     preconditioner: str | None = declared(DirectionSettings, "preconditioner")
     fisher_subsample: float = _by_network(
         "policy",

@@ -40,13 +40,6 @@ class DirectionSettings(Settings):
         "the samples say nothing about",
         search=log_range(0.01, 1.0),
     )
-    relative_damping: float = setting(
-        0.0,
-        NOT_NEGATIVE,
-        "added to damping: this part of g'Fg / g'g, the curvature along the gradient, which takes one product more",
-        why="lambda is then damping, as it is given; agents have a default of their own",
-        search=log_range(0.01, 1.0),
-    )
     cg_iterations: int = setting(
         10,
         POSITIVE_COUNT,
@@ -68,6 +61,13 @@ class DirectionSettings(Settings):
         "stop the solve when the last 10 iterations (or a tenth of all) lowered x'(F + lambda I)x/2 - g'x by less than "
         "this part of it each; 0: never",
         why="needs at least ten iterations to judge by; for solves of many iterations, 5e-4 is Martens's choice (2010)",
+    )
+    relative_damping: float = setting(
+        0.0,
+        NOT_NEGATIVE,
+        "added to damping: this part of g'Fg / g'g, the curvature along the gradient, which takes one product more",
+        why="lambda is then damping, as it is given; agents have a default of their own",
+        search=log_range(0.01, 1.0),
     )
     preconditioner: str | None = setting(
         None,

@@ -97,7 +97,7 @@ class UpdateReport:
 
     @property
     def cg_damping(self) -> float:
-        """lambda of the solve, the part that `relative_damping` asked for included."""
+        """The damping lambda of the solve, with the part that `relative_damping` asked for."""
         return self.step.damping
 
     @property

@@ -218,9 +218,9 @@ def resolved_action_map(space: Space, action_map: str) -> str:
     - "affine": the policy's [-1, 1] is the box. Every side must be finite.
     - "clip": the policy's numbers are the environment's. All that there is for discrete actions, whose numbers nothing
       changes.
-    - "auto": "affine" for a box with all sides finite, and at least one of them unreached (`unreached_sides`); "clip"
-      for every other space. One word for the whole box, so that log_std_init and the entropy mean the same in every
-      dimension of a task; a dimension that is [-1, 1] already is the same under both.
+    - "auto": "affine" for a box with all sides finite, "clip" for every other space, and for [-1, 1] in all dimensions,
+      where both are the same. One word for the whole box, so that log_std_init and the entropy mean the same in every
+      dimension of a task.
 
     Of a Tuple or a Dict each Box has a map of its own: "auto" where they are not all the same.
 
@@ -250,7 +250,7 @@ def _resolved(space: Box, action_map: str) -> str:
     if action_map != "auto":
         return action_map
     bounded = (np.maximum(abs(low), abs(high)) < _NO_BOUND).all()
-    return "affine" if bounded and unreached_sides(space) else "clip"
+    return "affine" if bounded and not ((low == -1).all() and (high == 1).all()) else "clip"
 
 
 def unreached_sides(space: Space, reach: float = REACH, action_map: str = "clip") -> list[tuple[str, float]]:

@@ -46,7 +46,7 @@ _PRESET = "The id's [preset](learning.md#presets), which it takes by itself."
 PIECES = (
     Piece(
         "CartPole-v1",
-        "control",
+        "evidence",
         "decay",
         100_000,
         "trpo-fast train CartPole-v1 --timesteps 1e5",
@@ -54,7 +54,7 @@ PIECES = (
         "images/cartpole.png",
         "A seed trained by this command, every 40th step of an episode of 500.",
     ),
-    Piece("Pendulum-v1", "control", "default", 500_000, "trpo-fast train Pendulum-v1 --timesteps 5e5", _PRESET),
+    Piece("Pendulum-v1", "evidence", "std0", 500_000, "trpo-fast train Pendulum-v1 --timesteps 5e5", _PRESET),
     Piece(
         "HalfCheetah-v5",
         "search",

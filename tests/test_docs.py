@@ -203,7 +203,8 @@ def test_the_example_of_a_custom_policy_runs(tmp_path, monkeypatch):
 
 def test_the_example_of_a_cloned_policy_runs():
     _, block = blocks("docs/custom_policies.md")
-    names = {"TRPO": partial(TRPO, preset=None, seed=1), "torch": torch, "actions": torch.full((500, 1), 0.5)}
+    # As the policy emits them: the sides of Pendulum-v1 are at 2, so that the environment gets 0.5.
+    names = {"TRPO": partial(TRPO, preset=None, seed=1), "torch": torch, "actions": torch.full((500, 1), 0.25)}
     names["demonstrations"] = np.random.default_rng(0).normal(2.0, 3.0, (500, 3)).astype(np.float32)
     shorter = block.replace("Hopper-v5", "Pendulum-v1").replace("1_000_000", "2_048")
     exec(compile(shorter, "custom_policies.md", "exec"), names)

@@ -94,7 +94,8 @@ def test_info_and_presets_for_a_program(command):
     assert json.loads(command("info", "--json").out)["numpy"]
     (only,) = json.loads(command("presets", "CartPole-v1", "--json").out)
     assert only["name"] == "CartPole-v1" and only["settings"]["max_kl_schedule"] == "linear"
-    assert command("presets", "--quiet").out.split() == ["CartPole-v1", "Pendulum-v1"]
+    known = ["CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0", "LunarLander-v3"]
+    assert command("presets", "--quiet").out.split() == known
     assert "--max-kl-schedule linear" in command("presets", "some_module:CartPole-v1").out
     result = command("presets", "CartPol-v1")
     assert result.code == 2 and "CartPol-v1 given, which has no preset: it takes the defaults; did you m" in result.err

@@ -114,8 +114,8 @@ def test_an_update_takes_as_many_rounds_as_it_has_products_and_trials(trainings)
     for found in trainings(3):
         for index, update in enumerate(found["sync"]["updates"]):
             rounds, _ = update["traffic"]
-            # The rollout twice, entropy, gradient, products, that of relative_damping first, trials; a checksum now and then,
-            # first of all.
+            # The rollout twice, entropy, gradient, products, that of relative_damping first, trials; a checksum now and
+            # then, first of all.
             trials = update["counts"][1] + 1
             assert rounds == 2 + 2 + 1 + update["iterations"] + trials + (index == 0)
     for found in trainings(1):

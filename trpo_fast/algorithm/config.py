@@ -298,11 +298,11 @@ class TRPOConfig:
         choice(*ACTION_MAPS),
         "how Gaussian actions become those of a Box: affine takes the policy's [-1, 1] to the box, whose sides must be "
         "finite, clip takes its numbers as they are; both end at the bounds, and actions are stored, and their "
-        "probabilities taken, before. auto is affine where all sides are finite, and clip elsewhere, for boxes that are "
-        "[-1, 1] already and for a policy module of your own; what it chose is what is saved",
-        why="noise of one size suits boxes of every size: a standard normal clipped to 0..200 or 8..40 is a constant, and "
-        "learns nothing (docs/environments.md), and Pendulum-v1 and Pusher-v5, with sides at 2, learn better mapped "
-        "(docs/learning.md)",
+        "probabilities taken, before. auto is affine where all sides are finite, and clip elsewhere, for boxes that "
+        "are [-1, 1] already and for a policy module of your own; what it chose is what is saved",
+        why="noise of one size suits boxes of every size: a standard normal clipped to 0..200 or 8..40 is a constant, "
+        "and learns nothing (docs/environments.md), and Pendulum-v1 and Pusher-v5, with sides at 2, learn better "
+        "mapped (docs/learning.md)",
     )
     mask_in_observation: str = setting(
         "obey",

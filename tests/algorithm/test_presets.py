@@ -24,6 +24,7 @@ def test_every_preset_is_made_of_settings_and_says_its_evidence(preset):
     assert len(preset.evidence) > 40 and any(character.isdigit() for character in preset.evidence)
 
 
+@pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")  # of Box2D's import
 @pytest.mark.parametrize("preset", presets.all_presets().values(), ids=lambda preset: preset.name)
 def test_every_preset_is_for_the_actions_that_its_environment_has(preset):
     if preset.name not in gymnasium.registry:

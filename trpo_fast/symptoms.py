@@ -474,6 +474,7 @@ SYMPTOMS: Sequence[Symptom] = (
         _lost_exploration,
         "The policy became nearly deterministic before it had found the way to high returns.",
         (
+            "More relative_damping (0.1, or 0.3), which slows the fall of a small standard deviation.",
             "An entropy_coefficient of 0.001 to 0.01.",
             "A smaller max_kl or a larger batch, so that chance decides less.",
             "Another seed.",

@@ -70,7 +70,8 @@ def test_training_evaluation_and_prediction_map_actions_alike(make_agent, engine
 
 
 def test_the_choice_is_kept_in_the_configuration_and_the_file(make_agent, tmp_path):
-    for space, chosen in (RAW, "affine"), (Box(-3, 3, (2,), np.float32), "clip"), (Discrete(3), "clip"):
+    spaces = (RAW, "affine"), (Box(-3, 3, (2,), np.float32), "affine"), (Box(-1, 1, (2,), np.float32), "clip")
+    for space, chosen in (*spaces, (Discrete(3), "clip")):
         agent = make_agent(making(space))
         assert agent.config.action_map == chosen
         agent.save(tmp_path / "model.trpo")
@@ -78,7 +79,8 @@ def test_the_choice_is_kept_in_the_configuration_and_the_file(make_agent, tmp_pa
 
 
 def test_boxes_that_stay_clipped_are_trained_to_the_same_bits_by_default(make_agent, bits):
-    agents = [make_agent("Pendulum-v1", **settings).learn(400) for settings in ({}, {"action_map": "clip"})]
+    make = making(Box(-1, 1, (2,), np.float32))
+    agents = [make_agent(make, **settings).learn(400) for settings in ({}, {"action_map": "clip"})]
     assert bits(agents[0]) == bits(agents[1])
 
 

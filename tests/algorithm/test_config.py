@@ -208,7 +208,7 @@ CHANGES = {
     "activation": ("relu", _learned_bits),
     "log_std_init": (-0.5, _learned_bits),
     "log_std_limit": (1.0, _learned_bits),
-    "action_map": ("affine", _learned_bits),
+    "action_map": ("clip", _learned_bits),
     "mask_in_observation": ("observe", lambda agent, bits: agent.policy.widths[0]),
     "normalize_observations": (False, _learned_bits),
     "observation_clip": (0.5, _learned_bits),

@@ -173,8 +173,8 @@ class TRPOConfig:
         DirectionSettings,
         "relative_damping",
         default=0.1,
-        why="a constant alone lets the standard deviation collapse: on Ant-v5, InvertedPendulum-v5 and "
-        "InvertedDoublePendulum-v5 this learned what 0 did not (docs/learning.md)",
+        why="a constant alone lets the standard deviation collapse: InvertedDoublePendulum-v5 ends at 6,719 to 8,895 "
+        "where 0 leaves 64 to 2,552 (docs/learning.md)",
     )
     preconditioner: str | None = declared(DirectionSettings, "preconditioner")
     fisher_subsample: float = _by_network(

@@ -43,6 +43,16 @@ def test_log_probs_of_predicted_actions_are_those_that_they_were_drawn_with(spac
     agent.close()
 
 
+def test_a_dimension_of_a_mapped_box_without_width_counts_as_its_middle():
+    agent = random_agent(action_space=Box(np.array([-2.0, 5.0]), np.array([2.0, 5.0]), dtype=np.float64))
+    assert agent.config.action_map == "affine"
+    (sample, *_), _ = observations_of(agent, 1)
+    with torch.no_grad():
+        distribution = agent.policy(torch.from_numpy(agent._inference._normalized(np.atleast_2d(sample))))
+        expected = distribution.log_prob(torch.tensor([[0.5, 0.0]], dtype=distribution.mean.dtype)).item()
+    assert agent.log_probs(sample, np.array([1.0, 5.0])) == pytest.approx(expected, rel=1e-6)
+
+
 def test_log_probs_are_the_densities_of_a_gaussian_and_masks_leave_no_chance():
     agent = random_agent(action_space=Box(-1, 1, (3,)))
     _, batch = observations_of(agent, 4)

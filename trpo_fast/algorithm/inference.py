@@ -144,7 +144,9 @@ class Inference:
         masks = self._masks.rows_for(action_masks, observations, self.layout.space, len(rows), single)
         chosen = self._structure.rows(actions, None if single else len(rows))
         if self._actions.scale is not None and self._actions.offset is not None:
-            chosen = (chosen - self._actions.offset) / self._actions.scale
+            moved = chosen - self._actions.offset
+            # Of a dimension without width all numbers of the policy become one action: the middle stands for them.
+            chosen = np.divide(moved, self._actions.scale, out=np.zeros_like(moved), where=self._actions.scale != 0)
         agent.engine.refresh()
         device = next(agent.policy.parameters()).device
         seen = torch.from_numpy(self._normalized(rows)).to(device)

@@ -42,6 +42,18 @@ SCALES: dict[str, tuple[float, float]] = {
 }
 
 
+# The other goals; every one is for the mean over seeds.
+GOALS: dict[str, float] = {task: goal for task, (_, goal) in SCALES.items() if task != "Pusher-v5"} | {
+    "CartPole-v1": 475,
+    "Acrobot-v1": -85,
+    "MountainCarContinuous-v0": 92,
+    "Pendulum-v1": -170,
+    "LunarLander-v3": 250,
+}
+LEAST: dict[str, float] = {"Hopper-v5": 2000, "Walker2d-v5": 2500, "CartPole-v1": 475}  # of every seed
+FINAL = ("final", "final_control", "final_cartpole")
+
+
 def render(page: str, results: Path = RESULTS) -> str:
     """The page with what stands between its marks made again."""
 
@@ -75,8 +87,60 @@ def _averaging() -> list[str]:
     return table(["task", "seed", "timesteps", "training return", *policies], lines)
 
 
+def _final(results: Path = RESULTS) -> list[str]:
+    """The frozen defaults, and the peer of the same tasks beside them."""
+    peers = scores(Study(results / "peers").runs())
+    lines = []
+    for study in [Study(results / name) for name in FINAL]:
+        own = scores([row for row in study.runs() if int(row["timesteps"]) == study.timesteps])
+        for task in study.tasks:
+            ours = own.get((study.arms[0].name, task), [])
+            theirs = peers.get(("sb3-contrib-trpo", task), [])
+            goal = GOALS.get(task)
+            lines.append(
+                [
+                    task,
+                    f"{study.timesteps:,}",
+                    *_described(ours),
+                    "" if goal is None else f"{goal:,}" + (f", none under {LEAST[task]:,}" if task in LEAST else ""),
+                    *_described(theirs),
+                    _apart(ours, theirs),
+                ]
+            )
+    mine = ["mean", "interquartile mean, 95% interval", "worst", "seeds"]
+    other = [f"sb3-contrib: {name}" for name in mine]
+    return table(["task", "timesteps", *mine, "goal", *other, "intervals"], lines)
+
+
+def _described(values: Sequence[float]) -> list[str]:
+    """Mean, interquartile mean with its interval, worst and number of seeds, or nothing."""
+    if not values:
+        return [""] * 4
+    middle = _cell(values).partition(", worst")[0]
+    return [_number(float(np.mean(values))), middle, _number(min(values)), str(len(values))]
+
+
+def _apart(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """Whether the two intervals are, or why nothing is said."""
+    if min(len(ours), len(theirs)) < statistics.FEWEST_SEEDS:
+        return ""
+    one, other = (statistics.estimate([values]) for values in (ours, theirs))
+    if one.interval is None or other.interval is None:  # for the type alone: there are enough seeds
+        return ""
+    if one.interval[0] > other.interval[1]:
+        return "higher"
+    if one.interval[1] < other.interval[0]:
+        return "lower"
+    return "overlap"
+
+
 # What stands between marks and is no study.
-TABLES: dict[str, Callable[[], list[str]]] = {"scales": _scales, "presets": _presets, "averaging": _averaging}
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "scales": _scales,
+    "presets": _presets,
+    "averaging": _averaging,
+    "scores": _final,
+}
 
 
 def _study(study: Study) -> Iterator[str]:

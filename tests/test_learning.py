@@ -286,6 +286,46 @@ def test_tables_have_the_interquartile_mean_and_no_interval_for_fewer_than_three
     assert f"{float(interquartile_mean(hopper + walker)):.2f} [" in default
 
 
+def _recorded(folder, arm, scores):
+    """A study with its rows, as runs have left them."""
+    folder.mkdir()
+    (folder / "plan.toml").write_text((learning.RESULTS / folder.name / "plan.toml").read_text())
+    study = learning.Study(folder)
+    for task, values in scores.items():
+        for seed, value in enumerate(values, study.seeds[0]):
+            run = learning.Run(learning.Arm(arm, ()), task, seed, study.timesteps)
+            row = dict(zip(learning.RUN_COLUMNS, run.key, strict=False)) | {"mean": value}
+            study.add(run, row, [], {"commit": "abc"})
+
+
+def test_the_published_table_has_the_peer_beside_each_task(tmp_path):
+    ours = {"Hopper-v5": [3400.0, 3500.0, 3600.0, 2100.0], "Swimmer-v5": [10.0, 20.0, 30.0], "Ant-v5": [1.0, 2.0]}
+    _recorded(tmp_path / "final", "frozen", ours)
+    _recorded(tmp_path / "final_control", "frozen", {"Acrobot-v1": [-80.0, -90.0, -70.0]})
+    _recorded(tmp_path / "final_cartpole", "frozen", {})
+    theirs = {"Hopper-v5": [3000.0, 3100.0, 3200.0], "Swimmer-v5": [300.0, 301.0, 302.0], "Ant-v5": [5.0, 5.0, 5.0]}
+    _recorded(tmp_path / "peers", "sb3-contrib-trpo", theirs)
+    lines = {line.split(" | ")[0].strip("| "): line for line in learning_report._final(tmp_path)}
+    hopper = lines["Hopper-v5"].split(" | ")
+    assert (
+        hopper[2] == "3,150"
+        and hopper[3].startswith("3,450 [")
+        and hopper[4:7]
+        == [
+            "2,100",
+            "4",
+            "3,450, none under 2,000",
+        ]
+    )
+    assert hopper[7] == "3,100" and hopper[-1] == "overlap |"
+    assert lines["Swimmer-v5"].endswith("| lower |")
+    ant = lines["Ant-v5"].split(" | ")
+    assert ant[3] == "1.5 no interval" and ant[-1] == " |", "two seeds: nothing is said of intervals"
+    assert lines["Acrobot-v1"].startswith("| Acrobot-v1 | 500,000 | -80 | ")
+    assert lines["CartPole-v1"] == "| CartPole-v1 | 100,000 |  |  |  |  | 475, none under 475 |  |  |  |  |  |"
+    assert len(lines) == 17  # fifteen tasks under two lines of header
+
+
 def test_a_plan_with_threads_gives_them_to_its_runs_and_runs_fewer_at_a_time(
     commands, go_on, tmp_path, capsys, monkeypatch
 ):

@@ -1,4 +1,5 @@
 import gymnasium
+import numpy as np
 import pytest
 from gymnasium import spaces
 
@@ -7,12 +8,20 @@ from trpo_fast.algorithm import presets
 from trpo_fast.algorithm.config import check_field_names
 from trpo_fast.gymnasium_spaces import action_words
 
-DECAYING = {"max_kl_schedule": "linear", "critic_learning_rate_schedule": "linear"}
+PENDULUM = {"log_std_init": 0.0}
+
+
+@pytest.fixture
+def older():
+    """Another version of Pendulum, as Gymnasium once had it."""
+    gymnasium.register("Pendulum-v0", "gymnasium.envs.classic_control.pendulum:PendulumEnv", max_episode_steps=200)
+    yield
+    del gymnasium.registry["Pendulum-v0"]
 
 
 def settings_of(agent):
     agent.close()
-    return {name: getattr(agent.config, name) for name in DECAYING}
+    return {name: getattr(agent.config, name) for name in PENDULUM}
 
 
 @pytest.mark.parametrize("preset", presets.all_presets().values(), ids=lambda preset: preset.name)
@@ -38,81 +47,81 @@ def test_every_preset_is_for_the_actions_that_its_environment_has(preset):
 
 
 def test_an_id_takes_its_preset_and_the_agent_says_so():
-    agent = TRPO("CartPole-v1", num_envs=2)
-    assert agent.preset == "CartPole-v1"
-    assert settings_of(agent) == DECAYING
+    agent = TRPO("Pendulum-v1", num_envs=2)
+    assert agent.preset == "Pendulum-v1"
+    assert settings_of(agent) == PENDULUM
 
 
 @pytest.mark.parametrize(
     ("env", "given"),
     [
-        ("CartPole-v1", {"preset": None}),
-        ("CartPole-v1", {"config": TRPOConfig()}),
-        ("CartPole-v0", {}),  # another version
-        (lambda: gymnasium.make("CartPole-v1"), {}),
+        ("Pendulum-v1", {"preset": None}),
+        ("Pendulum-v1", {"config": TRPOConfig()}),
+        ("Pendulum-v0", {}),  # another version
+        (lambda: gymnasium.make("Pendulum-v1"), {}),
         ("make_vec", {}),
     ],
     ids=["None", "a whole config", "another version", "callable", "VectorEnv"],
 )
-@pytest.mark.filterwarnings("ignore:.*CartPole-v0.*out of date")
-def test_no_preset_is_taken(env, given):
-    vector = gymnasium.make_vec("CartPole-v1", num_envs=2) if env == "make_vec" else None
+@pytest.mark.filterwarnings("ignore:.*Pendulum-v0.*out of date")
+def test_no_preset_is_taken(env, given, older):
+    vector = gymnasium.make_vec("Pendulum-v1", num_envs=2) if env == "make_vec" else None
     agent = TRPO(vector or env, **given)
     assert agent.preset is None
-    assert set(settings_of(agent).values()) == {"constant"}
+    assert settings_of(agent) == {"log_std_init": TRPOConfig().log_std_init}
     if vector is not None:
         vector.close()
 
 
-class PushedBySide(gymnasium.ActionWrapper):
+class PushedToOneSide(gymnasium.ActionWrapper):
     def __init__(self, env):
         super().__init__(env)
-        self.action_space = spaces.Box(-1, 1, (1,))
+        self.action_space = spaces.Discrete(2)
 
     def action(self, action):
-        return int(action[0] > 0)
+        return np.array([4.0 * action - 2.0], np.float32)
 
 
 def test_an_id_with_other_actions_by_a_wrapper_takes_no_preset():
-    agent = TRPO("CartPole-v1", wrappers=[PushedBySide])
+    agent = TRPO("Pendulum-v1", wrappers=[PushedToOneSide])
     assert agent.preset is None
     agent.close()
 
 
 def test_a_preset_is_taken_by_name_for_a_callable():
-    agent = TRPO(lambda: gymnasium.make("CartPole-v1"), preset="CartPole-v1")
-    assert agent.preset == "CartPole-v1"
-    assert settings_of(agent) == DECAYING
+    agent = TRPO(lambda: gymnasium.make("Pendulum-v1"), preset="Pendulum-v1")
+    assert agent.preset == "Pendulum-v1"
+    assert settings_of(agent) == PENDULUM
 
 
 def test_explicit_settings_win_over_the_preset():
-    agent = TRPO("CartPole-v1", max_kl_schedule="cosine")
-    assert settings_of(agent) == DECAYING | {"max_kl_schedule": "cosine"}
+    agent = TRPO("Pendulum-v1", log_std_init=-0.5)
+    assert settings_of(agent) == {"log_std_init": -0.5}
 
 
 def test_a_file_keeps_the_settings_themselves(tmp_path):
-    with_preset = TRPO("CartPole-v1")
+    with_preset = TRPO("Pendulum-v1")
     with_preset.save(tmp_path / "agent.trpo")
     again = TRPO.load(tmp_path / "agent.trpo")
     assert again.config == with_preset.config
     assert again.preset is None
-    assert settings_of(again) == DECAYING
+    assert settings_of(again) == PENDULUM
     with_preset.close()
 
 
 @pytest.mark.parametrize(
     ("env", "given", "message"),
     [
-        ("CartPole-v1", {"preset": "CartPole-v2"}, "preset: 'CartPole-v2' given.*did you mean CartPole-v1"),
-        ("CartPole-v1", {"preset": "nothing like it"}, "preset: 'nothing like it' given.*there are CartPole-v1"),
-        ("CartPole-v1", {"preset": 3}, "preset: 3 given; want 'auto', None .--preset none., a file of trpo-fast tune"),
-        ("CartPole-v0", {"preset": "CartPole-v1"}, "given for CartPole-v0, another version"),
-        ("Pendulum-v1", {"preset": "CartPole-v1"}, r"for actions Discrete\(2\); the environment has Box\(1,\)"),
-        ("CartPole-v1", {"preset": "CartPole-v1", "config": TRPOConfig()}, "given with a config"),
+        ("Pendulum-v1", {"preset": "Pendulum-v2"}, "preset: 'Pendulum-v2' given.*did you mean Pendulum-v1"),
+        ("Pendulum-v1", {"preset": "nothing like it"}, "preset: 'nothing like it' given.*there are Pendulum-v1"),
+        ("Pendulum-v1", {"preset": 3}, "preset: 3 given; want 'auto', None .--preset none., a file of trpo-fast tune"),
+        ("Pendulum-v0", {"preset": "Pendulum-v1"}, "given for Pendulum-v0, another version"),
+        ("CartPole-v1", {"preset": "Pendulum-v1"}, r"for actions Box\(1,\); the environment has Discrete\(2\)"),
+        ("Pendulum-v1", {"preset": "Pendulum-v1", "config": TRPOConfig()}, "given with a config"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*CartPole-v0.*out of date")
-def test_a_preset_that_does_not_fit_is_refused_by_name(env, given, message):
+@pytest.mark.filterwarnings("ignore:.*Pendulum-v0.*out of date")
+def test_a_preset_that_does_not_fit_is_refused_by_name(env, given, message, older):
     with pytest.raises(ValueError, match=message):
         TRPO(env, **given)
 

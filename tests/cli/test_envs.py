@@ -16,7 +16,8 @@ def test_ids_are_listed_with_what_is_missing_for_the_rest(command):
     result = command("envs", "--json")
     assert result.code == 0, result.err
     found = {one["id"]: one for one in json.loads(result.out)}
-    assert found["CartPole-v1"] == {"id": "CartPole-v1", "missing": None, "newer": None, "preset": True}
+    assert found["CartPole-v1"] == {"id": "CartPole-v1", "missing": None, "newer": None, "preset": False}
+    assert found["Pendulum-v1"]["preset"] is True
     assert found["CartPole-v0"]["newer"] == "CartPole-v1"
     if importlib.util.find_spec("gymnasium.envs.mujoco.mujoco_py_env") is None:  # as Gymnasium 1.1 has it
         assert found["Hopper-v2"]["missing"]  # Gymnasium knows the id, and has no more than that

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from trpo_fast.algorithm import presets
 from trpo_fast.cli import output
 from trpo_fast.cli.arguments import make_parser
 from trpo_fast.cli.errors import EXIT_CODES
@@ -92,13 +93,13 @@ def test_train_for_a_program_is_one_line_of_json_and_quietly_nothing(command, sm
 
 def test_info_and_presets_for_a_program(command):
     assert json.loads(command("info", "--json").out)["numpy"]
-    (only,) = json.loads(command("presets", "CartPole-v1", "--json").out)
-    assert only["name"] == "CartPole-v1" and only["settings"]["max_kl_schedule"] == "linear"
-    known = ["CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0", "LunarLander-v3"]
-    assert command("presets", "--quiet").out.split() == known
-    assert "--max-kl-schedule linear" in command("presets", "some_module:CartPole-v1").out
-    result = command("presets", "CartPol-v1")
-    assert result.code == 2 and "CartPol-v1 given, which has no preset: it takes the defaults; did you m" in result.err
+    (only,) = json.loads(command("presets", "Pendulum-v1", "--json").out)
+    assert only["name"] == "Pendulum-v1" and only["settings"] == {"log_std_init": 0.0}
+    known = [*presets.all_presets()]
+    assert known[0] == "Pendulum-v1" and command("presets", "--quiet").out.split() == known
+    assert "--log-std-init 0" in command("presets", "some_module:Pendulum-v1").out
+    result = command("presets", "Pendulu-v1")
+    assert result.code == 2 and "Pendulu-v1 given, which has no preset: it takes the defaults; did you m" in result.err
 
 
 def test_bench_quietly_says_by_its_exit_code_alone_whether_answers_are_right(command, monkeypatch):

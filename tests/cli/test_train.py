@@ -66,31 +66,31 @@ def test_settings_come_from_defaults_then_file_then_options(command, small, tmp_
 
 
 def test_an_id_takes_its_preset_and_says_which(command, small, tmp_path):
-    def schedules(out, *options):
-        result = command("train", "CartPole-v1", "--timesteps", "64", "--out", out, *small, *options)
+    def trained(out, *options):
+        result = command("train", "MountainCarContinuous-v0", "--timesteps", "64", "--out", out, *small, *options)
         assert result.code == 0, result.err
         content = json.loads((tmp_path / out / "config.json").read_text())
-        names = ("max_kl_schedule", "critic_learning_rate_schedule")
-        return result.out, content["preset"], *(content["config"][name] for name in names)
+        return result.out, content["preset"], content["config"]["gamma"], content["config"]["gae_lambda"]
 
-    (tmp_path / "settings.json").write_text(json.dumps({"max_kl_schedule": "cosine"}))
-    out, *found = schedules("a")
-    assert "preset CartPole-v1 (max_kl_schedule='linear', critic_learning_rate_schedule='linear')" in out
-    assert found == ["CartPole-v1", "linear", "linear"]
-    out, *found = schedules("b", "--preset", "none")
+    name = "MountainCarContinuous-v0"
+    (tmp_path / "settings.json").write_text(json.dumps({"gamma": 0.5}))
+    out, *found = trained("a")
+    assert f"preset {name} (log_std_init=0.0, gamma=0.999, gae_lambda=0.98)" in out
+    assert found == [name, 0.999, 0.98]
+    out, *found = trained("b", "--preset", "none")
     assert "preset" not in out
-    assert found == [None, "constant", "constant"]
-    out, *found = schedules("c", "--max-kl-schedule", "constant")
-    assert "preset CartPole-v1 (critic_learning_rate_schedule='linear')," in out, "what is in force"
-    assert found == ["CartPole-v1", "constant", "linear"]
-    assert schedules("d", "--config", "settings.json")[1:] == ("CartPole-v1", "cosine", "linear")
-    assert schedules("e", "--config", "b/config.json")[1:] == (None, "constant", "constant"), "a run says every setting"
+    assert found == [None, 0.99, 0.95]
+    out, *found = trained("c", "--gamma", "0.9")
+    assert f"preset {name} (log_std_init=0.0, gae_lambda=0.98)," in out, "what is in force"
+    assert found == [name, 0.9, 0.98]
+    assert trained("d", "--config", "settings.json")[1:] == (name, 0.5, 0.98)
+    assert trained("e", "--config", "b/config.json")[1:] == (None, 0.99, 0.95), "a run says every setting"
 
 
 def test_a_preset_of_other_actions_is_refused(command, small):
-    result = command("train", "Pendulum-v1", "--timesteps", "64", "--preset", "CartPole-v1", *small)
+    result = command("train", "CartPole-v1", "--timesteps", "64", "--preset", "Pendulum-v1", *small)
     assert result.code == 2
-    assert "preset: 'CartPole-v1' given, which is for actions Discrete(2); the environment has Box(1,)" in result.err
+    assert "preset: 'Pendulum-v1' given, which is for actions Box(1,); the environment has Discrete(2)" in result.err
 
 
 def test_a_run_says_how_its_actions_were_mapped_and_one_that_is_older_was_clipped(command, small, tmp_path):
@@ -329,7 +329,7 @@ def test_resumed_run_goes_on_to_its_total(command, small, tmp_path):
         (["--out", "x"], "run"),
         (["--vectorization", "vector"], "sync"),
         (["--env-kwargs", '{"a": 1}'], "{}"),
-        (["--preset", "none"], "CartPole-v1"),
+        (["--preset", "Pendulum-v1"], "none"),
     ],
 )
 def test_resumed_run_refuses_what_would_change_it_and_says_what_it_has(command, small, tmp_path, given, has):

@@ -29,8 +29,7 @@ def test_a_study_makes_a_preset_that_train_takes_and_goes_on_to_more_trials(tune
     assert "cost     256 steps, about two minutes with 1 worker, at " in result.out
     assert "trial 0: " in result.out and "trial 1: " in result.out
     (preset,) = presets.read_presets("s.toml").values()
-    # The preset of CartPole-v1 goes on to hold where it is not searched.
-    assert preset.settings["max_kl_schedule"] == "linear" and preset.settings["hidden_sizes"] == (8,)
+    assert preset.settings["hidden_sizes"] == (8,)
     shown = result.out.rpartition("to train with it: ")[2].strip()
     assert (tmp_path / "s.toml").read_text().startswith(f"# {shown}\n")
     _, *words = shlex.split(shown)
@@ -45,6 +44,15 @@ def test_a_study_makes_a_preset_that_train_takes_and_goes_on_to_more_trials(tune
     found = json.loads(result.out)
     assert found["trials"] == {"complete": 3, "pruned": 0, "failed": 0}
     assert found["preset"] == "s.toml" and found["seeds"] == [0, 1] and len(found["best"]["means"]) == 2
+
+
+def test_the_preset_of_an_id_goes_on_to_hold_where_it_is_not_searched(command, small, monkeypatch):
+    monkeypatch.setattr(trials, "PROBE_SECONDS", 0.0)
+    settings = small[: small.index("--eval-episodes")]
+    known = presets.all_presets()["Pendulum-v1"].settings
+    command("tune", "Pendulum-v1", *TUNE[2:], *settings, "--search", "max_kl", "--trials", "1")
+    (preset,) = presets.read_presets("s.toml").values()
+    assert preset.settings.items() >= known.items() and "max_kl" in preset.settings
 
 
 def test_several_workers_make_the_trials_of_one_study_and_not_one_more(tune):

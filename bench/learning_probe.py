@@ -5,6 +5,11 @@
 Prints episodes with the policy's noise multiplied, and for batches of the training's size, each from the same policy:
 how large the advantages are, and the mean cosine between the updates that they would make. Independent batches share
 the signal alone: a mean cosine c says that c of an update's squared length is signal, and the rest sampling noise.
+
+Then, for other values of `gae_lambda` and of `relative_damping`, what an update promises and what it keeps: g'u of the
+direction u from one batch, u'Fu being 1, with the gradient g of that batch and with those of all others. The gradients
+are with the agent's own gae_lambda, so that what a smaller one would lose by the critic's errors shows. Compare what is
+kept: it is what an update of the same KL is worth.
 """
 
 from __future__ import annotations
@@ -21,6 +26,10 @@ import torch
 import trpo_fast
 
 FACTORS = (0.0, 1.0, 1.5, 2.0, 3.0)
+VARIANTS = {
+    "gae_lambda": (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99),
+    "relative_damping": (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0),
+}
 
 
 def noise(agent: Any, episodes: int = 16) -> list[str]:
@@ -66,6 +75,47 @@ def updates(agent: Any, batches: int) -> tuple[list[str], float]:
     return lines, float((unit @ unit.T)[np.triu_indices(len(unit), 1)].mean())
 
 
+def kept(agent: Any, batches: int) -> list[str]:
+    """What directions from one batch are worth on the others, by variant; the policy stays as it is."""
+    config, engine = agent.config, agent.engine
+    collector = agent.training_environments.ready()
+    own = config.direction_settings
+    settings = [("gae_lambda", value, value, own) for value in VARIANTS["gae_lambda"]]
+    settings += [
+        ("relative_damping", value, config.gae_lambda, own.replace(relative_damping=value))
+        for value in VARIANTS["relative_damping"]
+    ]
+    gradients, directions = [], []
+    for _ in range(batches):
+        rollout = collector.collect()
+
+        def bound(gae_lambda: float, rollout: Any = rollout) -> float:
+            batch, _, _ = collector.finish(rollout, agent.critic_trainer.values, config.gamma, gae_lambda, False)
+            spread = float(batch.advantages.std())
+            batch.advantages[...] = (batch.advantages - batch.advantages.mean()) / spread
+            engine.bind(batch)
+            return spread
+
+        spread = bound(config.gae_lambda)
+        gradients.append(spread * trpo_fast.find_direction(engine, settings=own).gradient.astype(np.float64))
+        found = []
+        for _, _, gae_lambda, direction in settings:
+            bound(gae_lambda)
+            one = trpo_fast.find_direction(engine, settings=direction)
+            found.append(one.x / math.sqrt(one.curvature))
+        directions.append(found)
+    worth = np.einsum("ivn,jn->vij", np.array(directions), np.array(gradients))
+    others = ~np.eye(batches, dtype=bool)
+    lines = []
+    for (name, value, _, _), table in zip(settings, worth, strict=True):
+        each = np.array([row[mask].mean() for row, mask in zip(table, others, strict=True)])
+        error = each.std(ddof=1) / math.sqrt(batches)
+        lines.append(
+            f"{name} {value:<4} promises {table.diagonal().mean():.3g}, keeps {each.mean():.3g} +- {error:.2g}"
+        )
+    return lines
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what is found."""
     parser = argparse.ArgumentParser(prog="python -m bench.learning_probe", description=(__doc__ or "").split("\n")[0])
@@ -78,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{options.model}: {agent.num_timesteps:,} timesteps, std {std}")
     print("\n".join(noise(agent)))
     lines, cosine = updates(agent, options.batches)
+    lines += kept(agent, options.batches)
     print("\n".join([*lines, f"mean cosine between updates of independent batches {cosine:.3f}"]))
     agent.close()
     return 0

@@ -37,3 +37,19 @@ def test_probed_updates_leave_the_policy_as_it_was(model):
     assert len(lines) == 2 and -1 <= cosine <= 1
     assert (agent.engine.parameters() == before).all()
     agent.close()
+
+
+def test_a_direction_keeps_less_on_other_batches_than_it_promises(model):
+    agent = trpo_fast.TRPO.load(model)
+    before = agent.engine.parameters().copy()
+    lines = learning_probe.kept(agent, batches=4)
+    assert (agent.engine.parameters() == before).all()
+    agent.close()
+    found = {}
+    for line in lines:
+        name, value, promised, remains = re.fullmatch(r"(\w+) (\S+) +promises (\S+), keeps (\S+) \+- .*", line).groups()
+        found[name, float(value)] = float(promised), float(remains)
+    assert list(found) == [(name, value) for name, values in learning_probe.VARIANTS.items() for value in values]
+    assert all(promised > remains for promised, remains in found.values())
+    promises = [promised for (name, _), (promised, _) in found.items() if name == "relative_damping"]
+    assert promises == sorted(promises, reverse=True), "what is promised is largest along F^-1 g"

@@ -60,7 +60,7 @@ def test_settings_come_from_defaults_then_file_then_options(command, small, tmp_
         "train", "CartPole-v1", "--timesteps", "64", "--out", "a", "--config", "settings.json", "--gamma", "0.7", *small
     )
     config = json.loads((tmp_path / "a" / "config.json").read_text())["config"]
-    assert (config["gamma"], config["damping"], config["gae_lambda"]) == (0.7, 0.3, 0.95)
+    assert (config["gamma"], config["damping"], config["gae_lambda"]) == (0.7, 0.3, 0.9)
     command("train", "CartPole-v1", "--timesteps", "64", "--out", "b", "--config", "a/config.json")
     assert json.loads((tmp_path / "b" / "config.json").read_text())["config"] == config
 
@@ -79,12 +79,12 @@ def test_an_id_takes_its_preset_and_says_which(command, small, tmp_path):
     assert found == [name, 0.999, 0.98]
     out, *found = trained("b", "--preset", "none")
     assert "preset" not in out
-    assert found == [None, 0.99, 0.95]
+    assert found == [None, 0.99, 0.9]
     out, *found = trained("c", "--gamma", "0.9")
     assert f"preset {name} (log_std_init=0.0, gae_lambda=0.98)," in out, "what is in force"
     assert found == [name, 0.9, 0.98]
     assert trained("d", "--config", "settings.json")[1:] == (name, 0.5, 0.98)
-    assert trained("e", "--config", "b/config.json")[1:] == (None, 0.99, 0.95), "a run says every setting"
+    assert trained("e", "--config", "b/config.json")[1:] == (None, 0.99, 0.9), "a run says every setting"
 
 
 def test_a_preset_of_other_actions_is_refused(command, small):

@@ -175,7 +175,10 @@ COUNTERS = (
     *("collector.step", "collector.resets", "horizon"),
 )
 # What a file lacks that was written before it was counted.
-LATER = ("num_predictions", "earlier_timesteps", "horizon", "adam.failed_fits", "adam.abandoned_fits")
+LATER = (
+    *("num_predictions", "earlier_timesteps", "horizon", "schedules_from"),
+    *("adam.failed_fits", "adam.abandoned_fits"),
+)
 
 
 def test_the_lists_of_what_may_be_damaged_are_complete(saved_file):

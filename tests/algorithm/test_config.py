@@ -179,7 +179,7 @@ CHANGES = {
     "warm_up_steps": (0, _learned_bits),
     "reset_on_checkpoint": (1, _learned_bits),
     "max_kl": (0.1, _learned_bits),
-    "max_kl_schedule": ("linear", _learned_bits),
+    "max_kl_schedule": ("constant", _learned_bits),
     "kl_direction": ("old_new", lambda agent, bits: agent.last_update.kl),
     "damping": (1.0, _learned_bits),
     "relative_damping": (0.5, _learned_bits),

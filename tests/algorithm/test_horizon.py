@@ -35,6 +35,37 @@ def test_a_loaded_agent_goes_on_to_the_horizon_of_before(make_agent, tmp_path):
     loaded.close()
 
 
+def test_calls_behind_the_horizon_go_through_the_schedules_anew(make_agent, tmp_path):
+    """They would stay where the schedules have fallen to, else, and learn ever less."""
+    agent, seen = make_agent(max_kl_schedule="linear"), []
+
+    def note(agent):
+        seen.append(agent.last_update.max_kl)
+
+    agent.learn(2 * STEPS, note)
+    agent.learn(2 * STEPS, note, reset_num_timesteps=False)
+    assert seen == [agent.config.max_kl, agent.config.max_kl / 2] * 2
+    assert (agent.schedules_from, agent.horizon) == (2 * STEPS, 4 * STEPS)
+    agent.learn(
+        4 * STEPS, lambda agent: False, reset_num_timesteps=False
+    )  # ended early: they have not come to their end
+    agent.save(tmp_path / "a.trpo")
+    loaded = TRPO.load(tmp_path / "a.trpo")
+    for one in (agent, loaded):
+        one.learn(STEPS, reset_num_timesteps=False)
+        assert one.last_update.max_kl == pytest.approx(0.75 * one.config.max_kl)
+        assert (one.schedules_from, one.horizon) == (4 * STEPS, 8 * STEPS)
+    loaded.close()
+
+
+def test_a_horizon_that_is_given_again_is_the_same_one(make_agent):
+    agent = make_agent(max_kl_schedule="linear")
+    agent.learn(2 * STEPS)
+    first = [trust_regions(agent, 1, horizon=horizon) for horizon in (None, 5 * STEPS, 5 * STEPS)]
+    kl = agent.config.max_kl
+    assert [value for (value,) in first] == pytest.approx([kl, kl * 2 / 5, kl / 5]), "counted as num_timesteps is"
+
+
 def test_counting_from_0_forgets_the_horizon(make_agent):
     agent = make_agent(max_kl_schedule="linear")
     agent.learn(STEPS, horizon=9 * STEPS)

@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
 
 # Counters that older files lack, by their dotted names, and what they were then.
-_LATER = {"num_predictions": 0, "earlier_timesteps": 0, "horizon": 0, "adam.failed_fits": 0, "adam.abandoned_fits": 0}
+_LATER = {
+    **{"num_predictions": 0, "earlier_timesteps": 0, "horizon": 0, "schedules_from": 0},
+    **{"adam.failed_fits": 0, "adam.abandoned_fits": 0},
+}
 _DESCRIPTION: dict[str, tuple[Any, str]] = {
     "config": (dict, "an object with fields of TRPOConfig"),
     "seed": (int, SEED.want),
@@ -111,7 +114,10 @@ class _Networks:
 class _Counters:
     """What an agent itself counts, as a part; and the latest episodes."""
 
-    names = ("num_timesteps", "earlier_timesteps", "num_updates", "num_episodes", "num_predictions", "horizon")
+    names = (
+        *("num_timesteps", "earlier_timesteps", "num_updates", "num_episodes", "num_predictions"),
+        *("horizon", "schedules_from"),
+    )
 
     def __init__(self, agent: TRPO) -> None:
         self._agent = agent

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trpo_fast.algorithm.config import TRPOConfig
 
 Schedule = Callable[[float], float]
-"""Of the progress, timesteps learned from / timesteps of the training, which is below 1 whenever an update begins."""
+"""Of the progress, the part of the training's timesteps that is learned from, below 1 whenever an update begins."""
 
 SCHEDULES: dict[str, Schedule] = {
     "constant": lambda progress: 1.0,
@@ -32,7 +32,7 @@ SCHEDULED = {
 """Settings that may have a function, and the setting that names their schedule where they have none."""
 
 
-def checked_schedules(given: Any, config: TRPOConfig) -> dict[str, Schedule]:
+def checked_schedules(given: Any) -> dict[str, Schedule]:
     """What ``learn(schedules=)`` is given; ValueError or TypeError names what cannot be."""
     if given is None:
         return {}
@@ -43,9 +43,6 @@ def checked_schedules(given: Any, config: TRPOConfig) -> dict[str, Schedule]:
             raise ValueError(f"schedules: {in_words(name)} given; {names_near(str(name), SCHEDULED, 'want some of')}")
         if not callable(function):
             raise TypeError(f"schedules: {in_words(function)} given for {name}; want a function of the progress")
-        own = SCHEDULED[name]
-        if own is not None and getattr(config, own) != "constant":
-            raise ValueError(f"schedules: {name} given with {own}={getattr(config, own)!r}; want one of the two")
     return dict(given)
 
 

@@ -33,14 +33,18 @@ def checked_timesteps(name: str, value: Any) -> int:
     return timesteps
 
 
-def checked_horizon(given: Any, end: int, before: int) -> int:
-    """Timesteps at which schedules end, for a training until `end`, where until now it was `before`."""
+def scheduled_part(agent: TRPO, given: Any, end: int, *, reset: bool) -> tuple[int, int]:
+    """Timesteps at which schedules begin and end, for a training until `end`."""
     if given is None:
-        return max(before, end)
+        if reset:
+            return 0, end
+        if agent.num_timesteps >= agent.horizon:  # they have ended, and would stay where they fell to
+            return agent.num_timesteps, end
+        return agent.schedules_from, max(agent.horizon, end)
     horizon = checked_timesteps("horizon", given)
     if horizon < end:
         raise ValueError(f"horizon: {horizon:,} given; want at least {end:,}, where this training ends")
-    return horizon
+    return (agent.schedules_from if horizon == agent.horizon and not reset else 0), horizon
 
 
 def warm_up_steps(agent: TRPO) -> int:
@@ -96,13 +100,13 @@ def train(
     with lack_of_memory_named(agent.config):
         checkpoint.make_whole(agent)
     collector = agent.training_environments.begin()
-    counted = agent.earlier_timesteps, agent.num_timesteps, agent.horizon
+    counted = agent.earlier_timesteps, agent.num_timesteps, agent.schedules_from, agent.horizon
     end = timesteps + (0 if reset else agent.num_timesteps)
-    until = checked_horizon(horizon, end, 0 if reset else agent.horizon)
+    part = scheduled_part(agent, horizon, end, reset=reset)
     callbacks.set_state({} if reset else agent.callback_states)
     if reset:
         agent.earlier_timesteps, agent.num_timesteps = agent.total_timesteps, 0
-    agent.horizon = until
+    agent.schedules_from, agent.horizon = part
     recorded: State = {}
     before: checkpoint.Snapshot | None = None  # the update under way; outside one the agent is whole
     agent.callbacks_under_way, begun = callbacks, False
@@ -147,7 +151,7 @@ def train(
         if begun:
             agent.callback_states = callbacks.get_state()
         else:  # refused by a callback: as if it had not been called
-            agent.earlier_timesteps, agent.num_timesteps, agent.horizon = counted
+            agent.earlier_timesteps, agent.num_timesteps, agent.schedules_from, agent.horizon = counted
 
 
 def _is_over(agent: TRPO, goes_on: bool) -> bool:

@@ -128,6 +128,8 @@ class TRPO:
         Transitions learned from in all; logs and checkpoints go by it.
     horizon : int
         Timesteps at which schedules end, see :meth:`learn`.
+    schedules_from : int
+        Timesteps at which they began.
     num_predictions : int
         Calls of :meth:`predict`, each with noise of its own; saved, so that a loaded agent does not repeat it.
     last_update : UpdateReport or None
@@ -265,7 +267,7 @@ class TRPO:
         self.hooks = hooks
         self.num_timesteps = 0
         self.earlier_timesteps = 0  # before learn last counted from 0 again
-        self.horizon = 0
+        self.horizon = self.schedules_from = 0
         self.num_updates = 0
         self.num_episodes = 0
         self.last_update: UpdateReport | None = None
@@ -401,20 +403,20 @@ class TRPO:
         horizon : int, optional
             Timesteps, counted as ``num_timesteps`` is, at which schedules of settings end. Give that of the whole
             training where it is made of several calls; it is kept, and saved. By default where this call ends, or the
-            horizon of before, where that is later and timesteps go on.
+            horizon of before, where that is later and timesteps go on. A call that goes on behind the horizon of before
+            without a new one goes through its schedules anew, from where it begins.
         schedules : mapping of str to callable, optional
             ``schedules={"max_kl": lambda progress: 0.02 * (1 - progress)}``: the value of "max_kl",
             "critic_learning_rate" or "entropy_coefficient" in each update of this call, in place of the config's and
-            its schedule, from the part of the horizon that is done, in [0, 1). (Stable-Baselines3's functions get what
+            its schedule, from the part of them that is done, in [0, 1). (Stable-Baselines3's functions get what
             remains, 1 - progress.) As callbacks they are of this call alone: no file has them, and who goes on gives
             them again; of several ranks each gives the same. The log has ``train/max_kl`` and ``train/learning_rate``.
 
         Raises
         ------
         ValueError
-            An unknown name in ``schedules``, one whose config has a schedule of its own, or a value that cannot be;
-            ``horizon`` is before the end of this call; or the agent was loaded without a function, `advantages` or
-            `step`, that it was trained with.
+            An unknown name in ``schedules``, or a value that cannot be; ``horizon`` is before the end of this call; or
+            the agent was loaded without a function, `advantages` or `step`, that it was trained with.
         RuntimeError
             The agent is learning already: called by a callback, or while another thread is here.
         """
@@ -423,7 +425,7 @@ class TRPO:
         checked("reset_num_timesteps", reset_num_timesteps, FLAG)
         first_rank = self.ranks is None or self.ranks.first
         callbacks = CallbackList([callback, ProgressBar() if progress_bar else None], first_rank=first_rank)
-        given = checked_schedules(schedules, self.config)
+        given = checked_schedules(schedules)
         if horizon is None:  # else it is a part of a training
             training.warn_of_whole_rollouts(self, timesteps)
         with training.alone(self), left_on_error(self.ranks):
@@ -469,7 +471,8 @@ class TRPO:
 
         # 3. Gradient g of the surrogate.  4. Direction x = (F + lambda I)^-1 g.
         # 5. The longest step along x that improves the surrogate inside the trust region.
-        now = scheduled(config, self._schedules, self.num_timesteps / self.horizon)
+        progress = (self.num_timesteps - self.schedules_from) / (self.horizon - self.schedules_from)
+        now = scheduled(config, self._schedules, progress)
         settings = self._step_settings.replace(max_kl=now["max_kl"])
         engine.bind(batch, total=rollout.steps, entropy_coefficient=now["entropy_coefficient"])
         entropy = engine.entropy()

@@ -18,6 +18,7 @@ SMALL: dict[str, Any] = {
     "critic_hidden_sizes": (8,),
     "critic_epochs": 2,
     "critic_batch_size": 48,
+    "max_kl_schedule": "constant",  # trainings of different lengths begin alike
 }
 
 

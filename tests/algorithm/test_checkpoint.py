@@ -172,7 +172,7 @@ TENSORS = (
 COUNTERS = (
     *("num_timesteps", "earlier_timesteps", "num_updates", "num_episodes", "num_predictions", "adam", "collector"),
     *("adam.adam_step", "adam.epochs", "adam.failed_fits", "adam.abandoned_fits"),
-    *("collector.step", "collector.resets", "horizon"),
+    *("collector.step", "collector.resets", "horizon", "schedules_from"),
 )
 # What a file lacks that was written before it was counted.
 LATER = (

@@ -17,7 +17,10 @@ from tests.rollout.masked_toys import Lenient, Shown
 from trpo_fast import model_file
 from trpo_fast.deploy import load_actor
 
-SMALL = {"num_envs": 2, "steps_per_env": 16, "warm_up_steps": 4, "seed": 1, "hidden_sizes": (8,)}
+SMALL = {
+    **{"num_envs": 2, "steps_per_env": 16, "warm_up_steps": 4, "seed": 1, "hidden_sizes": (8,)},
+    "max_kl_schedule": "constant",
+}
 ENV = functools.partial(Shown, Discrete(5, start=-2))  # raises at an action that its mask forbids
 SAID = r"observation\['action_mask'\]: obeyed as the action mask, and left out .* mask_in_observation='observe'"
 

@@ -127,8 +127,8 @@ def test_a_preset_that_does_not_fit_is_refused_by_name(env, given, message, olde
 
 
 TUNED = presets.Preset(
-    "CartPole-v1",
-    "Discrete(2)",
+    "Pendulum-v1",
+    "Box(1,)",
     {"max_kl": 1e-05, "hidden_sizes": (8, 8), "observation_clip": float("inf"), "scale_rewards": False},
     'of 3 trials, "quoted"',
 )
@@ -137,15 +137,15 @@ TUNED = presets.Preset(
 def test_a_written_preset_is_read_as_it_was_and_an_agent_takes_it(tmp_path):
     path = tmp_path / "tuned.toml"
     path.write_text(presets.rendered(TUNED, "made by hand"))
-    assert presets.read_presets(path) == {"CartPole-v1": TUNED}
-    with pytest.raises(ValueError, match=r"preset: '.*\.toml', of CartPole-v1, given, which is for actions"):
-        TRPO("Pendulum-v1", preset=str(path))
-    agent = TRPO("CartPole-v1", preset=str(path), num_envs=2, scale_rewards=True)
+    assert presets.read_presets(path) == {"Pendulum-v1": TUNED}
+    with pytest.raises(ValueError, match=r"preset: '.*\.toml', of Pendulum-v1, given, which is for actions"):
+        TRPO("CartPole-v1", preset=str(path))
+    agent = TRPO("Pendulum-v1", preset=str(path), num_envs=2, scale_rewards=True)
     agent.close()
     config = agent.config
     assert agent.preset == str(path)
     assert (config.max_kl, config.hidden_sizes, config.observation_clip) == (1e-05, (8, 8), float("inf"))
-    assert config.scale_rewards is True and config.max_kl_schedule == "constant"  # not the package's preset
+    assert config.scale_rewards is True and config.log_std_init == -1.0  # not the package's preset
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,13 @@ gym.register("ResetOnCheckpointWalk-v0", Unknown)
 
 def settings(**others):
     given = {"num_envs": COPIES, "steps_per_env": T, "warm_up_steps": 4, "seed": 5, "critic_batch_size": 32}
-    given |= {"critic_epochs": 1, "hidden_sizes": (8,), "critic_hidden_sizes": (8,), "preset": None}
+    given |= {
+        "critic_epochs": 1,
+        "hidden_sizes": (8,),
+        "critic_hidden_sizes": (8,),
+        "preset": None,
+        "max_kl_schedule": "constant",
+    }
     return {"env": Unknown, "reset_on_checkpoint": PERIOD, **given, **others}
 
 
@@ -175,7 +181,7 @@ class Raising(Unknown):
 def test_training_after_ctrl_c_in_the_update_behind_a_cut_is_the_undisturbed_one(at):
     seen = trained(None, env=Raising)
     agent, digests = TRPO(**settings(env=Raising)), Digests()
-    agent.learn(PERIOD * UPDATE)
+    agent.learn(PERIOD * UPDATE, horizon=8 * UPDATE)
     Raising.at = at
     with pytest.raises(KeyboardInterrupt):
         agent.learn(5 * UPDATE, reset_num_timesteps=False)

@@ -44,7 +44,13 @@ def settings(env, **others):
     # Episodes begin and end within a rollout, so that points right after a reset and right after an end are among them.
     kwargs = {"max_episode_steps": 17} if env in (*MUJOCO, *PLAIN) else None
     given = {"num_envs": 2, "steps_per_env": T, "warm_up_steps": 4, "seed": 5, "critic_batch_size": 32}
-    given |= {"critic_epochs": 1, "hidden_sizes": (8,), "critic_hidden_sizes": (8,), "preset": None}
+    given |= {
+        "critic_epochs": 1,
+        "hidden_sizes": (8,),
+        "critic_hidden_sizes": (8,),
+        "preset": None,
+        "max_kl_schedule": "constant",
+    }
     return {"env": env, "env_kwargs": kwargs, **given, **others}
 
 
@@ -495,7 +501,7 @@ def test_training_goes_on_after_close_with_the_same_bits():
     wanted = TRPO(**settings("Acrobot-v1")).learn(total)
     agent = TRPO(**settings("Acrobot-v1"))
     while agent.num_timesteps < total:
-        agent.learn(2 * T, reset_num_timesteps=False)
+        agent.learn(2 * T, reset_num_timesteps=False, horizon=total)
         agent.close()
     assert everything(agent) == everything(wanted)
     wanted.close()

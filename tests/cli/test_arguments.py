@@ -10,7 +10,7 @@ from trpo_fast.cli.values import option_of
 from trpo_fast.environments import recipe
 
 TEXTS = {
-    "max_kl_schedule": ("linear", "linear"),
+    "max_kl_schedule": ("cosine", "cosine"),
     "critic_learning_rate_schedule": ("cosine", "cosine"),
     "preconditioner": ("diagonal", "diagonal"),
     "fisher_jacobians": ("always", "always"),

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("optuna", reason="optuna is not installed")
 
 from trpo_fast.algorithm import presets
+from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.tuning import study as studies
 from trpo_fast.tuning import trial as trials
 
@@ -63,7 +64,7 @@ def test_several_workers_make_the_trials_of_one_study_and_not_one_more(tune):
 
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tune, monkeypatch):
     def scored(task, settings, report):
-        if settings["max_kl"] != 0.04:
+        if settings["max_kl"] != TRPOConfig().max_kl:
             raise KeyboardInterrupt
         return trials.Score(1.0, [1.0])
 

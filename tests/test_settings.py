@@ -27,8 +27,13 @@ VALUES = st.one_of(
     st.sampled_from([np.float32(0.5), np.int64(3), np.True_, Fraction(1, 3), 10**400, 1j, (1,), [0.5], b"fisher"]),
 )
 
-AGENTS_OWN = {"relative_damping": 0.1}  # defaults of theirs, where those of a step are others
-OF_A_STEP = {name: DirectionSettings.__dataclass_fields__[name].default for name in AGENTS_OWN}
+AGENTS_OWN = {"relative_damping": 0.1, "max_kl": 0.06}  # defaults of theirs, where those of a step are others
+OF_A_STEP = {
+    entry.name: entry.default
+    for kind in (DirectionSettings, StepSettings)
+    for entry in dataclasses.fields(kind)
+    if entry.name in AGENTS_OWN
+}
 
 
 @named

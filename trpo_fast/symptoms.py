@@ -312,7 +312,7 @@ SYMPTOMS: Sequence[Symptom] = (
         _fall,
         "Steps too large for the batch, or a policy that met states it had not seen.",
         (
-            "A smaller max_kl, or max_kl_schedule linear, so that late steps are small.",
+            "A smaller max_kl, or max_kl_schedule linear where it is constant, so that late steps are small.",
             "A larger batch: twice the steps_per_env.",
             "checkpoints/best.trpo is the policy from before the fall.",
         ),
@@ -410,13 +410,13 @@ SYMPTOMS: Sequence[Symptom] = (
         "The trust region is tiny",
         _small_region,
         "max_kl is far below the 0.01 to 0.05 that published results use.",
-        ("max_kl 0.04, the default.",),
+        ("max_kl 0.06, the default.",),
     ),
     Symptom(
         "The trust region is too large",
         _large_region,
         "Within such a KL the samples of the old policy say little about the new one.",
-        ("max_kl 0.04, the default; up to 0.1 where the task is easy.",),
+        ("max_kl 0.06, the default; up to 0.1 where the task is easy.",),
     ),
     Symptom(
         "The solve is far from done",

@@ -309,7 +309,7 @@ class TRPOConfig:
         "finite, clip takes its numbers as they are; both end at the bounds, and actions are stored, and their "
         "probabilities taken, before. auto is affine where all sides are finite, and clip elsewhere, for boxes that "
         "are [-1, 1] already and for a policy module of your own; what it chose is what is saved",
-        why="noise of one size suits boxes of every size: a standard normal clipped to 0..200 or 8..40 is a constant, "
+        why="noise of one size suits boxes of every size: a normal about 0 clipped to 0..200 or 8..40 is a constant, "
         "and learns nothing (docs/environments.md), and Pendulum-v1 and Pusher-v5, with sides at 2, learn better "
         "mapped (docs/learning.md)",
     )

@@ -57,6 +57,7 @@ BAD = {
     "entropy_coefficient": [-0.01, math.inf, math.nan],
     "gamma": [-0.1, 1.01, math.nan],
     "gae_lambda": [-0.1, 1.01],
+    "critic_gae_lambda": [-0.1, 1.01, None],
     "normalize_advantages": [0],
     "policy": ["rnn", None],
     "channel_axis": ["middle", 1, None],
@@ -134,6 +135,7 @@ def test_a_saved_configuration_without_what_every_one_has_is_refused_by_name():
     then |= {"recurrent_critic": True, "recurrent_size": 64}
     then |= {"evaluation_max_steps": 50_000, "log_std_limit": 20, "reset_on_checkpoint": 0}
     then |= {"mask_in_observation": "observe"}  # of those that came later
+    then |= {"critic_gae_lambda": TRPOConfig().gae_lambda}  # there was one for both
     for field in dataclasses.fields(TRPOConfig):
         values = TRPOConfig().to_dict()
         del values[field.name]
@@ -179,7 +181,7 @@ CHANGES = {
     "warm_up_steps": (0, _learned_bits),
     "reset_on_checkpoint": (1, _learned_bits),
     "max_kl": (0.1, _learned_bits),
-    "max_kl_schedule": ("constant", _learned_bits),
+    "max_kl_schedule": ("cosine", _learned_bits),
     "kl_direction": ("old_new", lambda agent, bits: agent.last_update.kl),
     "damping": (1.0, _learned_bits),
     "relative_damping": (0.5, _learned_bits),
@@ -198,6 +200,7 @@ CHANGES = {
     "entropy_coefficient": (0.1, _learned_bits),
     "gamma": (0.9, _learned_bits),
     "gae_lambda": (0.5, _learned_bits),
+    "critic_gae_lambda": (0.5, _learned_bits),
     "normalize_advantages": (False, _learned_bits),
     "policy": ("mlp", lambda agent, bits: type(agent.policy)),
     "channel_axis": ("last", lambda agent, bits: agent.policy.image.channels_last),

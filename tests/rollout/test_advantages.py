@@ -38,13 +38,22 @@ def inputs_of(seed=0, dtype=np.float64, **changes):
 
 
 def by_definition(inputs, rewards, values, following):
-    ends = inputs.terminated, inputs.truncated
-    return reference.generalized_advantages(rewards, values, following, *ends, inputs.gamma, inputs.gae_lambda)
+    ends, gamma = (inputs.terminated, inputs.truncated), inputs.gamma
+    advantages, returns = reference.generalized_advantages(rewards, values, following, *ends, gamma, inputs.gae_lambda)
+    own = inputs.critic_gae_lambda
+    if own is not None:
+        _, returns = reference.generalized_advantages(rewards, values, following, *ends, gamma, own)
+    return advantages, returns
 
 
-@given(seed=st.integers(0, 99), dtype=st.sampled_from([np.float32, np.float64]), own=st.booleans())
-def test_generalized_advantages_are_those_of_the_definition_of_these_rewards_or_others(seed, dtype, own):
-    inputs, others = inputs_of(seed, dtype), inputs_of(seed + 100)
+@given(
+    seed=st.integers(0, 99),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    own=st.booleans(),
+    critic=st.sampled_from([None, 0.0, 0.8, 0.95, 1.0]),
+)
+def test_generalized_advantages_are_those_of_the_definition_of_these_rewards_or_others(seed, dtype, own, critic):
+    inputs, others = inputs_of(seed, dtype, critic_gae_lambda=critic), inputs_of(seed + 100)
     given = [others.rewards, others.values, others.next_values] if own else [None] * 3
     found = inputs.gae(*given)
     of = others if own else inputs

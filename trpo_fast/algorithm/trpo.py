@@ -466,6 +466,7 @@ class TRPO:
             config.gae_lambda,
             config.normalize_advantages,
             self.hooks.advantages,
+            critic_gae_lambda=config.critic_gae_lambda,
         )
         clock.lap("advantages")
 

@@ -47,6 +47,9 @@ class AdvantageInputs:
     """(T, E) log pi_old(a|s)."""
     gamma: float
     gae_lambda: float
+    """Of the advantages."""
+    critic_gae_lambda: float | None = None
+    """Of the returns; None: `gae_lambda`."""
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -69,8 +72,8 @@ class AdvantageInputs:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Generalized advantages [1]_, what an agent without a function of its own learns from.
 
-        ``delta = r + gamma V(s') (1 - terminated) - V(s)``, ``A = delta + gamma lambda (1 - done) A_next`` and
-        ``R = A + V(s)``, backwards.
+        ``delta = r + gamma V(s') (1 - terminated) - V(s)`` and ``A = delta + gamma lambda (1 - done) A_next``,
+        backwards; ``R = A + V(s)`` of an A with a lambda of its own, `critic_gae_lambda`.
 
         Parameters
         ----------
@@ -92,18 +95,19 @@ class AdvantageInputs:
             with np.errstate(over="ignore"):
                 return np.ascontiguousarray(array, own.dtype)
 
-        advantages, returns = np.empty_like(self.values), np.empty_like(self.values)
-        generalized_advantages(
+        inputs = (
             used("rewards", rewards, self.rewards),
             used("values", values, self.values),
             used("next_values", next_values, self.next_values),
             self.terminated,
             self.truncated,
-            advantages,
-            returns,
-            gamma=self.gamma,
-            gae_lambda=self.gae_lambda,
         )
+        advantages, returns = np.empty_like(self.values), np.empty_like(self.values)
+        generalized_advantages(*inputs, advantages, returns, gamma=self.gamma, gae_lambda=self.gae_lambda)
+        critic_lambda = self.critic_gae_lambda
+        if critic_lambda is not None and critic_lambda != self.gae_lambda:
+            unused = np.empty_like(advantages)
+            generalized_advantages(*inputs, unused, returns, gamma=self.gamma, gae_lambda=critic_lambda)
         return advantages, returns
 
 

@@ -317,6 +317,8 @@ class Collector:
         gae_lambda: float,
         normalize_advantages: bool,
         estimate: AdvantageFunction | None = None,
+        *,
+        critic_gae_lambda: float | None = None,
     ) -> tuple[Batch, NDArray[Any], AdvantageStatistics]:
         """Estimate advantages and drop the dummy rows.
 
@@ -328,6 +330,8 @@ class Collector:
             Maps observations ``(N, D)``, as the policy saw them, to values ``(N,)``; called once.
         gamma, gae_lambda : float
             Discount, and GAE's lambda.
+        critic_gae_lambda : float, optional
+            Lambda of the returns; by default the same.
         normalize_advantages : bool
             Shift and scale the batch's advantages to mean 0 and standard deviation 1.
         estimate : callable, optional
@@ -336,9 +340,9 @@ class Collector:
         Returns
         -------
         (Batch, returns, AdvantageStatistics)
-            ``returns (B,)`` are advantages + values before normalization: the critic's targets, of scaled rewards. The
-            batch's arrays are views of the rollout where no row is dropped. Of several ranks it has the samples of this
-            rank's copies; returns and statistics are of all.
+            ``returns (B,)`` are the critic's targets, of scaled rewards: values + advantages with `critic_gae_lambda`.
+            The batch's arrays are views of the rollout where no row is dropped. Of several ranks it has the samples of
+            this rank's copies; returns and statistics are of all.
 
         Raises
         ------
@@ -371,6 +375,7 @@ class Collector:
             log_probs=rollout.log_probs,
             gamma=gamma,
             gae_lambda=gae_lambda,
+            critic_gae_lambda=critic_gae_lambda,
         )
         advantages, returns = inputs.gae() if estimate is None else estimated_by(estimate, inputs, rollout.first_step)
         with np.errstate(over="ignore", invalid="ignore"):

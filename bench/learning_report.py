@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -248,14 +249,15 @@ def draw(study: Study, out: Path) -> None:
     from matplotlib.figure import Figure
 
     tasks = [task for task in study.tasks if study.curves(task)]
-    figure = Figure(figsize=(4 * len(tasks), 3.6), layout="constrained")
+    columns = min(len(tasks), 5)
+    rows = -(-len(tasks) // columns)
+    figure = Figure(figsize=(4 * columns, 3.6 * rows), layout="constrained")
     for position, task in enumerate(tasks):
-        axes = figure.add_subplot(1, len(tasks), position + 1)
+        axes = figure.add_subplot(rows, columns, position + 1)
         for color, arm in enumerate(study.arms):
-            rows = [row for row in study.curves(task) if row["arm"] == arm.name and row["return"]]
             curves = []
-            for seed in dict.fromkeys(row["seed"] for row in rows):
-                own = [row for row in rows if row["seed"] == seed]
+            for whole in study.curves_by_seed(arm, task).values():
+                own = [row for row in whole if row["return"]]
                 curves.append(([float(row["timesteps"]) for row in own], [float(row["return"]) for row in own]))
             if not curves:
                 continue
@@ -281,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.check:
         return int(page != made)
     PAGE.write_text(made, encoding="utf-8")
-    for name in [match[2] for match in MARKS.finditer(page) if match[2] not in TABLES]:
+    for name in re.findall(r"\(learning-(\w+)\.png\)", page):
         study = Study(RESULTS / name)
         if study.runs():
             draw(study, PAGE.with_name(f"learning-{name}.png"))

@@ -223,7 +223,7 @@ class TRPOConfig:
         _FRACTION,
         "lambda of generalized advantage estimation",
         why="less noise in each update than 0.95, which the GAE paper's range (0.92 to 0.98) has in its middle: Ant-v5 "
-        "learns half as much again with it, and no task less (docs/learning.md)",
+        "learns half as much again with it (docs/learning.md)",
         search=one_of(0.8, 0.9, 0.92, 0.95, 0.98, 1.0),
     )
     critic_gae_lambda: float = setting(

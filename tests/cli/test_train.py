@@ -75,13 +75,13 @@ def test_an_id_takes_its_preset_and_says_which(command, small, tmp_path):
     name = "MountainCarContinuous-v0"
     (tmp_path / "settings.json").write_text(json.dumps({"gamma": 0.5}))
     out, *found = trained("a")
-    assert f"preset {name} (log_std_init=0.0, gamma=0.999, gae_lambda=0.98)" in out
+    assert f"preset {name} (log_std_init=0.0, gamma=0.999, gae_lambda=0.98, critic_gae_lambda=0.98)" in out
     assert found == [name, 0.999, 0.98]
     out, *found = trained("b", "--preset", "none")
     assert "preset" not in out
     assert found == [None, 0.99, 0.9]
     out, *found = trained("c", "--gamma", "0.9")
-    assert f"preset {name} (log_std_init=0.0, gae_lambda=0.98)," in out, "what is in force"
+    assert f"preset {name} (log_std_init=0.0, gae_lambda=0.98, critic_gae_lambda=0.98)," in out, "what is in force"
     assert found == [name, 0.9, 0.98]
     assert trained("d", "--config", "settings.json")[1:] == (name, 0.5, 0.98)
     assert trained("e", "--config", "b/config.json")[1:] == (None, 0.99, 0.9), "a run says every setting"

@@ -41,26 +41,40 @@ class Piece(NamedTuple):
     caption: str = ""
 
 
-_DEFAULTS = "The defaults as they were, without `relative_damping`."
+_DEFAULTS = "The defaults as they were."
+_THEN = (  # what they were
+    "--relative-damping 0 --gae-lambda 0.95 --critic-gae-lambda 0.95 --max-kl 0.04 --max-kl-schedule constant"
+)
 _PRESET = "The id's [preset](learning.md#presets), which it takes by itself."
 PIECES = (
     Piece(
         "CartPole-v1",
-        "evidence",
-        "decay",
+        "final_cartpole",
+        "frozen",
         100_000,
         "trpo-fast train CartPole-v1 --timesteps 1e5",
-        f"{_PRESET} 500 is the most.",
+        "500 is the most.",
         "images/cartpole.png",
-        "A seed trained by this command, every 40th step of an episode of 500.",
+        "A seed of before, every 40th step of an episode of 500.",
     ),
-    Piece("Pendulum-v1", "evidence", "std0", 500_000, "trpo-fast train Pendulum-v1 --timesteps 5e5", _PRESET),
+    Piece(
+        "MountainCarContinuous-v0",
+        "final_control",
+        "frozen",
+        500_000,
+        "trpo-fast train MountainCarContinuous-v0 --timesteps 5e5",
+        _PRESET,
+    ),
+    Piece("Pendulum-v1", "final_control", "frozen", 500_000, "trpo-fast train Pendulum-v1 --timesteps 5e5", _PRESET),
+    Piece(
+        "LunarLander-v3", "final_control", "frozen", 500_000, "trpo-fast train LunarLander-v3 --timesteps 5e5", _PRESET
+    ),
     Piece(
         "HalfCheetah-v5",
         "search",
         "std-1-kl.04",
         1_000_000,
-        "trpo-fast train HalfCheetah-v5 --timesteps 1e6 --relative-damping 0",
+        f"trpo-fast train HalfCheetah-v5 --timesteps 1e6 {_THEN}",
         _DEFAULTS,
         "images/halfcheetah.png",
         "A seed after 300,000 timesteps, every fourth step of an episode of return 5,781.",
@@ -70,7 +84,7 @@ PIECES = (
         "search",
         "std-1-kl.04",
         1_000_000,
-        "trpo-fast train Hopper-v5 --timesteps 1e6 --relative-damping 0",
+        f"trpo-fast train Hopper-v5 --timesteps 1e6 {_THEN}",
         _DEFAULTS,
         "images/hopper.png",
         "A seed after 300,000 timesteps, every eighth step of an episode of return 3,294.",
@@ -80,7 +94,7 @@ PIECES = (
         "search",
         "std-1-kl.04",
         1_000_000,
-        "trpo-fast train Walker2d-v5 --timesteps 1e6 --relative-damping 0",
+        f"trpo-fast train Walker2d-v5 --timesteps 1e6 {_THEN}",
         f"{_DEFAULTS} One seed of five walks with its noise and falls without it.",
         "walker2d.png",
         "Seed 0 of the study.",
@@ -90,7 +104,7 @@ PIECES = (
         "rest",
         "default",
         300_000,
-        "trpo-fast train InvertedPendulum-v5 --timesteps 3e5 --relative-damping 0",
+        f"trpo-fast train InvertedPendulum-v5 --timesteps 3e5 --action-map clip {_THEN}",
         f"{_DEFAULTS} 1,000 is the most.",
         "images/invertedpendulum.png",
         "A seed after 150,000 timesteps, every 20th step of an episode of 1,000.",
@@ -100,7 +114,7 @@ PIECES = (
         "rest",
         "default",
         300_000,
-        "trpo-fast train Reacher-v5 --timesteps 3e5 --relative-damping 0",
+        f"trpo-fast train Reacher-v5 --timesteps 3e5 {_THEN}",
         _DEFAULTS,
         "images/reacher.png",
         "A seed after 300,000 timesteps, every fourth step of an episode of return -5.",
@@ -110,7 +124,7 @@ PIECES = (
         "boxes",
         "affine",
         300_000,
-        "trpo-fast train Pusher-v5 --timesteps 3e5 --action-map affine --relative-damping 0",
+        f"trpo-fast train Pusher-v5 --timesteps 3e5 --action-map affine {_THEN}",
         "Actions of [-1, 1] become the box, whose sides are at 2.",
     ),
     Piece(
@@ -118,8 +132,7 @@ PIECES = (
         "memory",
         "gru",
         300_000,
-        "trpo-fast train PositionsOnlyCartPole-v1 --timesteps 3e5 --import bench.memory_tasks --policy gru "
-        "--relative-damping 0",
+        f"trpo-fast train PositionsOnlyCartPole-v1 --timesteps 3e5 --import bench.memory_tasks --policy gru {_THEN}",
         "CartPole without velocities, which a [recurrent policy](recurrent.md) has to remember.",
     ),
     Piece(
@@ -128,7 +141,7 @@ PIECES = (
         "gru",
         300_000,
         "trpo-fast train popgym-RepeatPreviousEasy-v0 --timesteps 3e5 --import bench.memory_tasks --policy gru "
-        "--relative-damping 0",
+        f"{_THEN}",
         "To say which card was dealt four steps before; 1 is the most. popgym has to be installed.",
     ),
 )

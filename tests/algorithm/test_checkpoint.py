@@ -221,6 +221,14 @@ def test_damaged_tensor_is_refused_when_loaded_by_file_name_and_want(saved_file,
             read(tmp_path / "bad.trpo")
 
 
+def test_schedules_that_begin_behind_what_was_learned_are_refused_when_loaded(saved_file, tmp_path):
+    tensors, metadata = saved_file
+    counters = {**metadata["counters"], "schedules_from": metadata["counters"]["num_timesteps"] + 1}
+    model_file.write(tmp_path / "bad.trpo", tensors, {**metadata, "counters": counters})
+    with pytest.raises(model_file.ModelFileError, match=r"counters\.schedules_from: .* given; want at most num_times"):
+        TRPO.load(tmp_path / "bad.trpo")
+
+
 @pytest.mark.parametrize(
     "name", ["adam.second_moment", "observation_normalizer.count", "reward_scaler.m2", "episodes.lengths"]
 )

@@ -48,6 +48,16 @@ def noise(agent: Any, episodes: int = 16) -> list[str]:
     return lines
 
 
+def bound(agent: Any, rollout: Any, gae_lambda: float) -> tuple[float, Any]:
+    """Bind the engine to the rollout, advantages normalized: their standard deviation before, and their statistics."""
+    finished = agent.collector.finish(rollout, agent.critic_trainer.values, agent.config.gamma, gae_lambda, False)
+    batch, _, statistics = finished
+    spread = float(batch.advantages.std())
+    batch.advantages[...] = (batch.advantages - batch.advantages.mean()) / spread
+    agent.engine.bind(batch)
+    return spread, statistics
+
+
 def updates(agent: Any, batches: int) -> tuple[list[str], float]:
     """What independent batches say, and the mean cosine between their updates; the policy stays as it is."""
     config, engine = agent.config, agent.engine
@@ -55,12 +65,7 @@ def updates(agent: Any, batches: int) -> tuple[list[str], float]:
     parameters = engine.parameters()
     own, lines, steps = parameters.copy(), [], []
     for _ in range(batches):
-        rollout = collector.collect()
-        gae = (config.gamma, config.gae_lambda, False)
-        batch, _, statistics = collector.finish(rollout, agent.critic_trainer.values, *gae)
-        spread = float(batch.advantages.std())
-        batch.advantages[...] = (batch.advantages - batch.advantages.mean()) / spread
-        engine.bind(batch)
+        spread, statistics = bound(agent, collector.collect(), config.gae_lambda)
         report = trpo_fast.trust_region_step(
             engine, max_kl=config.max_kl, damping=config.damping, cg_iterations=config.cg_iterations
         )
@@ -88,19 +93,11 @@ def kept(agent: Any, batches: int) -> list[str]:
     gradients, directions = [], []
     for _ in range(batches):
         rollout = collector.collect()
-
-        def bound(gae_lambda: float, rollout: Any = rollout) -> float:
-            batch, _, _ = collector.finish(rollout, agent.critic_trainer.values, config.gamma, gae_lambda, False)
-            spread = float(batch.advantages.std())
-            batch.advantages[...] = (batch.advantages - batch.advantages.mean()) / spread
-            engine.bind(batch)
-            return spread
-
-        spread = bound(config.gae_lambda)
+        spread, _ = bound(agent, rollout, config.gae_lambda)
         gradients.append(spread * trpo_fast.find_direction(engine, settings=own).gradient.astype(np.float64))
         found = []
         for _, _, gae_lambda, direction in settings:
-            bound(gae_lambda)
+            bound(agent, rollout, gae_lambda)
             one = trpo_fast.find_direction(engine, settings=direction)
             found.append(one.x / math.sqrt(one.curvature))
         directions.append(found)

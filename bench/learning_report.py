@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +43,7 @@ SCALES: dict[str, tuple[float, float]] = {
     "InvertedDoublePendulum-v5": (52, 9240),
 }
 
-
-# The other goals; every one is for the mean over seeds.
+# Goals for the mean over seeds.
 GOALS: dict[str, float] = {task: goal for task, (_, goal) in SCALES.items() if task != "Pusher-v5"} | {
     "CartPole-v1": 475,
     "Acrobot-v1": -85,
@@ -117,22 +117,17 @@ def _described(values: Sequence[float]) -> list[str]:
     """Mean, interquartile mean with its interval, worst and number of seeds, or nothing."""
     if not values:
         return [""] * 4
-    middle = _cell(values).partition(", worst")[0]
-    return [_number(float(np.mean(values))), middle, _number(min(values)), str(len(values))]
+    return [_number(float(np.mean(values))), _estimated([values], _number), _number(min(values)), str(len(values))]
 
 
 def _apart(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Whether the two intervals are, or why nothing is said."""
-    if min(len(ours), len(theirs)) < statistics.FEWEST_SEEDS:
+    """Where our interval lies beside theirs; nothing where one has none."""
+    one, other = (statistics.estimate([values]).interval if values else None for values in (ours, theirs))
+    if one is None or other is None:
         return ""
-    one, other = (statistics.estimate([values]) for values in (ours, theirs))
-    if one.interval is None or other.interval is None:  # for the type alone: there are enough seeds
-        return ""
-    if one.interval[0] > other.interval[1]:
+    if one[0] > other[1]:
         return "higher"
-    if one.interval[1] < other.interval[0]:
-        return "lower"
-    return "overlap"
+    return "lower" if one[1] < other[0] else "overlap"
 
 
 # What stands between marks and is no study.
@@ -231,13 +226,16 @@ def _times_of(study: Study) -> list[str]:
 def _cell(values: Sequence[object], normalized: bool = False) -> str:
     if not len(values):
         return ""
-    strata = list(values) if normalized else [values]
-    value, interval = statistics.estimate(strata)  # type: ignore[arg-type]
-    show = "{:.2f}".format if normalized else _number
-    between = f"[{show(float(interval[0]))}, {show(float(interval[1]))}]" if interval else "no interval"
     if normalized:
-        return f"{show(float(value))} {between}"
-    return f"{show(float(value))} {between}, worst {show(min(map(float, values)))} ({len(values)})"  # type: ignore[arg-type]
+        return _estimated(values, "{:.2f}".format)
+    return f"{_estimated([values], _number)}, worst {_number(min(map(float, values)))} ({len(values)})"  # type: ignore[arg-type]
+
+
+def _estimated(strata: Sequence[Any], show: Callable[[float], str]) -> str:
+    """The interquartile mean over runs, one stratum a task, with its interval."""
+    value, interval = statistics.estimate(strata)
+    between = f"[{show(float(interval[0]))}, {show(float(interval[1]))}]" if interval else "no interval"
+    return f"{show(float(value))} {between}"
 
 
 def _number(value: float) -> str:

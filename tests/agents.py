@@ -43,6 +43,10 @@ OBSERVATIONS = [
 ]
 PLAIN = Box(-2, 2, (4,), np.float32)
 CHOICES = Discrete(3)
+SHORT: dict[str, Any] = {  # trainings of moments, which begin alike whatever their length
+    **{"seed": 5, "warm_up_steps": 4, "critic_batch_size": 32, "critic_epochs": 1, "preset": None},
+    **{"hidden_sizes": (8,), "critic_hidden_sizes": (8,), "max_kl_schedule": "constant"},
+}
 
 
 def shows_images(space: Any) -> bool:

@@ -46,9 +46,7 @@ def test_calls_behind_the_horizon_go_through_the_schedules_anew(make_agent, tmp_
     agent.learn(2 * STEPS, note, reset_num_timesteps=False)
     assert seen == [agent.config.max_kl, agent.config.max_kl / 2] * 2
     assert (agent.schedules_from, agent.horizon) == (2 * STEPS, 4 * STEPS)
-    agent.learn(
-        4 * STEPS, lambda agent: False, reset_num_timesteps=False
-    )  # ended early: they have not come to their end
+    agent.learn(4 * STEPS, lambda agent: False, reset_num_timesteps=False)  # ended before its schedules
     agent.save(tmp_path / "a.trpo")
     loaded = TRPO.load(tmp_path / "a.trpo")
     for one in (agent, loaded):

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from tests.agents import SHORT
 from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.callbacks import Callback, CheckpointCallback
 from trpo_fast.algorithm.trpo import TRPO
@@ -42,15 +43,8 @@ gym.register("ResetOnCheckpointWalk-v0", Unknown)
 
 
 def settings(**others):
-    given = {"num_envs": COPIES, "steps_per_env": T, "warm_up_steps": 4, "seed": 5, "critic_batch_size": 32}
-    given |= {
-        "critic_epochs": 1,
-        "hidden_sizes": (8,),
-        "critic_hidden_sizes": (8,),
-        "preset": None,
-        "max_kl_schedule": "constant",
-    }
-    return {"env": Unknown, "reset_on_checkpoint": PERIOD, **given, **others}
+    given = {"env": Unknown, "num_envs": COPIES, "steps_per_env": T, "reset_on_checkpoint": PERIOD}
+    return {**given, **SHORT, **others}
 
 
 def everything(agent):

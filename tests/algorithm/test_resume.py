@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from tests.agents import SHORT
 from tests.registered import newest
 from trpo_fast import model_file
 from trpo_fast.algorithm import checkpoint
@@ -43,15 +44,7 @@ def everything(agent):
 def settings(env, **others):
     # Episodes begin and end within a rollout, so that points right after a reset and right after an end are among them.
     kwargs = {"max_episode_steps": 17} if env in (*MUJOCO, *PLAIN) else None
-    given = {"num_envs": 2, "steps_per_env": T, "warm_up_steps": 4, "seed": 5, "critic_batch_size": 32}
-    given |= {
-        "critic_epochs": 1,
-        "hidden_sizes": (8,),
-        "critic_hidden_sizes": (8,),
-        "preset": None,
-        "max_kl_schedule": "constant",
-    }
-    return {"env": env, "env_kwargs": kwargs, **given, **others}
+    return {"env": env, "env_kwargs": kwargs, "num_envs": 2, "steps_per_env": T, **SHORT, **others}
 
 
 def saved_at_every_update(agent, folder, total):

@@ -19,7 +19,11 @@ def tune(command, small, monkeypatch):
     """``tune`` of small agents; the probe takes one update."""
     monkeypatch.setattr(trials, "PROBE_SECONDS", 0.0)
     settings = small[: small.index("--eval-episodes")]
-    return lambda *options: command(*TUNE, *settings, "--search", "max_kl,gamma", *options)
+
+    def search(*options, env=TUNE[1]):
+        return command(TUNE[0], env, *TUNE[2:], *settings, "--search", "max_kl,gamma", *options)
+
+    return search
 
 
 def test_a_study_makes_a_preset_that_train_takes_and_goes_on_to_more_trials(tune, command, tmp_path):
@@ -47,11 +51,9 @@ def test_a_study_makes_a_preset_that_train_takes_and_goes_on_to_more_trials(tune
     assert found["preset"] == "s.toml" and found["seeds"] == [0, 1] and len(found["best"]["means"]) == 2
 
 
-def test_the_preset_of_an_id_goes_on_to_hold_where_it_is_not_searched(command, small, monkeypatch):
-    monkeypatch.setattr(trials, "PROBE_SECONDS", 0.0)
-    settings = small[: small.index("--eval-episodes")]
+def test_the_preset_of_an_id_goes_on_to_hold_where_it_is_not_searched(tune):
     known = presets.all_presets()["Pendulum-v1"].settings
-    command("tune", "Pendulum-v1", *TUNE[2:], *settings, "--search", "max_kl", "--trials", "1")
+    tune("--trials", "1", env="Pendulum-v1")
     (preset,) = presets.read_presets("s.toml").values()
     assert preset.settings.items() >= known.items() and "max_kl" in preset.settings
 

@@ -15,6 +15,7 @@ kept: it is what an update of the same KL is worth.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import sys
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ def updates(agent: Any, batches: int) -> tuple[list[str], float]:
     for _ in range(batches):
         spread, statistics = bound(agent, collector.collect(), config.gae_lambda)
         report = trpo_fast.trust_region_step(
-            engine, max_kl=config.max_kl, damping=config.damping, cg_iterations=config.cg_iterations
+            engine, max_kl=config.max_kl, **dataclasses.asdict(config.direction_settings)
         )
         steps.append((parameters - own).astype(np.float64))
         parameters[...] = own

@@ -100,6 +100,20 @@ def test_ctrl_c_gives_a_trial_back(plan, scores, opened):
     assert carry_out(study, 2)[1] == trial.params
 
 
+def test_a_trial_that_another_ends_between_two_looks_at_it_is_left_to_it(plan, scores, opened, monkeypatch):
+    first, second = opened(plan), opened(plan)
+    trial, is_taken = first.claim(2), second._locks.is_taken
+
+    def ended_behind_the_list(number):
+        if number == trial.number:
+            first.carry_out(trial)
+        return is_taken(number)
+
+    monkeypatch.setattr(second._locks, "is_taken", ended_behind_the_list)
+    second.carry_out(second.claim(2))
+    assert [(found.number, found.state) for found in second.trials()] == [(0, State.COMPLETE), (1, State.COMPLETE)]
+
+
 def test_a_file_that_cannot_be_written_is_an_error_with_its_name(plan, scores, opened, monkeypatch):
     study, full = opened(plan), sqlite3.OperationalError("database or disk is full")
     trial = study.claim(3)

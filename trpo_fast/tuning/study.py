@@ -154,8 +154,8 @@ class Study:
         """A trial of one's own, if there are fewer than `trials` yet; else None."""
         with self._errors(), self._locks.alone():
             for trial in self._study.get_trials(deepcopy=False, states=(State.RUNNING,)):
-                if not self._locks.is_taken(trial.number):  # its process was killed
-                    self._ask_again(trial)
+                if not self._locks.is_taken(trial.number):  # its process was killed, or has just ended it
+                    self._ask_again(trial.number)
             count = len(self.trials())
             if count >= trials:
                 return None
@@ -197,17 +197,18 @@ class Study:
                     trial.set_user_attr(name, found)
                 self._study.tell(trial, value, state)
         except (KeyboardInterrupt, SystemExit):
-            with suppress(StudyError), self._errors():  # else the next one to claim does it
-                self._ask_again(self._study.get_trials(deepcopy=False)[trial.number])
+            with suppress(StudyError), self._errors(), self._locks.alone():  # else the next one to claim does it
+                self._ask_again(trial.number)
             raise
         finally:
             self._locks.release(trial.number)
 
-    def _ask_again(self, trial: Trial) -> None:
+    def _ask_again(self, number: int) -> None:
         """End one that was interrupted, and let the next one have its settings."""
+        trial = self._study.get_trials(deepcopy=False)[number]
         if trial.state.is_finished():
             return
-        self._study.tell(trial.number, state=State.FAIL)
+        self._study.tell(number, state=State.FAIL)
         parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         if parameters:
             first = {"first": True} if _is_first(trial) else {}

@@ -106,10 +106,15 @@ class Ours:
             critic_batch_size=MINIBATCH,
             # sb3-contrib averages KL over action dimensions: its 0.01 and 0.1 for the joint distribution.
             max_kl=0.01 * dimensions,
+            max_kl_schedule="constant",
             damping=0.1 * dimensions,
+            relative_damping=0.0,
             step_curvature="damped",
+            gae_lambda=0.95,
+            critic_gae_lambda=0.95,
             **config,
         )
+        self._asked = self.agent.config.max_kl, self.agent.config.damping
         self.reports: list[Any] = []
 
     def round(self, updates: int) -> Round:
@@ -123,6 +128,10 @@ class Ours:
                 reset_num_timesteps=False,
             )
         )
+        for report in self.reports:
+            if (report.max_kl, report.cg_damping) != self._asked:
+                found = report.max_kl, report.cg_damping
+                raise AssertionError(f"max_kl and damping {found}; want {self._asked}, those of sb3-contrib")
         accepted = [report for report in self.reports if report.status == trpo_fast.Status.SUCCESS]
         for report in accepted:
             check_update(report.kl, report.improvement, self.agent.config.max_kl)

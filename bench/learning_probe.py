@@ -15,7 +15,6 @@ kept: it is what an update of the same KL is worth.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import sys
 from collections.abc import Sequence
@@ -25,6 +24,8 @@ import numpy as np
 import torch
 
 import trpo_fast
+from trpo_fast.algorithm.schedules import scheduled
+from trpo_fast.policies.mlp import MLPPolicy
 
 FACTORS = (0.0, 1.0, 1.5, 2.0, 3.0)
 VARIANTS = {
@@ -59,17 +60,22 @@ def bound(agent: Any, rollout: Any, gae_lambda: float) -> tuple[float, Any]:
     return spread, statistics
 
 
+def _max_kl(agent: Any) -> float:
+    """That of the next update, were the training to go on; the setting's where it has ended."""
+    progress = (agent.num_timesteps - agent.schedules_from) / max(1, agent.horizon - agent.schedules_from)
+    return scheduled(agent.config, {}, min(progress, 1.0))["max_kl"] or agent.config.max_kl
+
+
 def updates(agent: Any, batches: int) -> tuple[list[str], float]:
     """What independent batches say, and the mean cosine between their updates; the policy stays as it is."""
     config, engine = agent.config, agent.engine
     collector = agent.training_environments.ready()
     parameters = engine.parameters()
     own, lines, steps = parameters.copy(), [], []
+    step = config.step_settings.replace(max_kl=_max_kl(agent))
     for _ in range(batches):
         spread, statistics = bound(agent, collector.collect(), config.gae_lambda)
-        report = trpo_fast.trust_region_step(
-            engine, max_kl=config.max_kl, **dataclasses.asdict(config.direction_settings)
-        )
+        report = trpo_fast.trust_region_step(engine, direction=config.direction_settings, step=step)
         steps.append((parameters - own).astype(np.float64))
         parameters[...] = own
         engine.parameters_changed()
@@ -120,8 +126,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", help="a checkpoint of a task with a Box of actions")
     parser.add_argument("--batches", type=int, default=5)
     options = parser.parse_args(argv)
+    if options.batches < 2:
+        parser.error(f"--batches: {options.batches} given; want at least 2")
     agent = trpo_fast.TRPO.load(options.model)
     policy: Any = agent.policy
+    if not isinstance(policy, MLPPolicy) or policy.distribution != "gaussian":
+        agent.close()
+        parser.error(f"model: {options.model} given, of a {type(policy).__name__}; want a Gaussian MLPPolicy's")
     std = policy.log_std.detach().exp().numpy().round(3)
     print(f"{options.model}: {agent.num_timesteps:,} timesteps, std {std}")
     print("\n".join(noise(agent)))

@@ -40,6 +40,11 @@ from trpo_fast._core.library import usable_cores
 from trpo_fast.benchmarks import QUIET
 
 SIDE = Path(__file__).with_name("stepping_side.py")
+# Of both builds, whose defaults differ; one without a setting does what is said here.
+PINNED = {
+    **{"log_std_init": 0.0, "action_map": "clip", "gae_lambda": 0.95, "critic_gae_lambda": 0.95},
+    **{"max_kl": 0.02, "max_kl_schedule": "constant", "relative_damping": 0.0},
+}
 RESULT = Path(__file__).with_name("results") / "stepping.json"
 COPIES = 8
 ROLLOUT = 2048  # steps of all copies, the default
@@ -127,15 +132,15 @@ def compare(env: str, against: Path, rounds: int, seconds: float, seed: int) -> 
         steps = round(seconds * bare.median("steps_per_second"))
     ours: dict[str, Any] = {
         **{"kind": "train", "env": env, "num_envs": COPIES, "at_least": steps, "seed": seed},
-        **{"log_std_init": 0.0, "max_kl": 0.02},  # of both builds, whose defaults differ
+        "pinned": PINNED,
     }
     shared = ours | {"vectorization": "workers", "num_workers": workers}
-    alone = ours | {"overlap_critic": False}
+    alone, still = ours | {"overlap_critic": False}, PINNED | {"max_kl": 1e-9}
     with ExitStack() as stack:
         sides: dict[str, Any] = {
             "learn, before": Side(stack, against, **ours, vectorization="sync"),
             "learn, workers": Side(stack, ROOT, **shared),
-            "rollout, workers": Side(stack, ROOT, **shared | {"max_kl": 1e-9}, overlap_critic=False),
+            "rollout, workers": Side(stack, ROOT, **shared | {"pinned": still}, overlap_critic=False),
             "one core, sync": Side(stack, ROOT, one_core=True, **alone, vectorization="sync"),
             "one core, worker": Side(stack, ROOT, one_core=True, **alone, vectorization="workers", num_workers=1),
         }

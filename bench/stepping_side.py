@@ -41,11 +41,12 @@ def bare(env: str, copies: int, seconds: float, at_least: int, first: int) -> An
     return round
 
 
-def train(env: str, at_least: int, checkout: str, **settings: Any) -> Any:
-    """Rounds of training: as many updates as take `at_least` steps."""
+def train(env: str, at_least: int, checkout: str, pinned: dict[str, Any], **settings: Any) -> Any:
+    """Rounds of training: as many updates as take `at_least` steps; `pinned` are settings that a build may not have."""
     import trpo_fast
 
     assert trpo_fast.__file__ is not None and trpo_fast.__file__.startswith(checkout), trpo_fast.__file__
+    settings |= {name: value for name, value in pinned.items() if name in trpo_fast.TRPOConfig.__dataclass_fields__}
     agent: Any = trpo_fast.TRPO(env, **settings)
     per_update = agent.num_envs * agent.config.steps_per_env
     updates = -(-at_least // per_update)

@@ -19,7 +19,7 @@ def begin(path):
 READERS = {
     "progress.csv": (read_progress, OSError),
     "progress.jsonl": (begin, OSError),
-    "mine.toml": (presets.read_presets, OSError),
+    "mine.toml": (presets.read_presets, ValueError),
     "config.json": (lambda path: read_json_object(path, "config.json"), CommandError),
 }
 

@@ -30,6 +30,27 @@ def test_a_probe_says_what_noise_costs_and_how_much_of_an_update_is_signal(model
     assert model.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("env", "options", "message"),
+    [("Pendulum-v1", ["--batches", "1"], "--batches: 1 given"), ("CartPole-v1", [], "model: .* want a Gaussian")],
+)
+def test_what_cannot_be_probed_is_said_in_a_line(env, options, message, tmp_path, capsys):
+    with trpo_fast.TRPO(env, num_envs=2, steps_per_env=8) as agent:
+        agent.save(tmp_path / "m.trpo")
+    with pytest.raises(SystemExit):
+        learning_probe.main([str(tmp_path / "m.trpo"), *options])
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_the_updates_are_of_the_moment_that_the_checkpoint_is_of(tmp_path):
+    agent = trpo_fast.TRPO("Pendulum-v1", seed=0, num_envs=2, steps_per_env=64)
+    agent.learn(128, horizon=4 * 128)
+    lines, _ = learning_probe.updates(agent, batches=2)
+    agent.close()
+    kls = [float(re.search(r"KL (\S+)$", line)[1]) for line in lines]
+    assert all(kl <= agent.config.max_kl * 3 / 4 for kl in kls)
+
+
 def test_probed_updates_leave_the_policy_as_it_was(model):
     agent = trpo_fast.TRPO.load(model)
     before = agent.engine.parameters().copy()

@@ -78,6 +78,19 @@ def test_a_training_that_was_made_to_fail_has_the_symptom(name, tmp_path):
     assert name in names(log), {column: values[-3:] for column, values in log.columns.items()}
 
 
+def test_a_trust_region_that_falls_is_too_large_for_where_it_begins():
+    """The default is a linear fall, whose median is half of max_kl."""
+    for max_kl in (np.full(20, 0.3), np.linspace(0.3, 0.0, 20, endpoint=False)):
+        log = columns(
+            max_kl=max_kl,
+            status=[0] * 20,
+            predicted_objective=[0.4] * 20,
+            policy_objective=[0.1] * 20,
+            kl_divergence_loss=max_kl,
+        )
+        assert names(log) == {"The trust region is too large"}
+
+
 def test_returns_of_few_episodes_are_neither_the_same_nor_without_a_rise():
     episodes = np.minimum(np.arange(40), 1)  # one, in the second of 40 updates
     log = Log({"rollout/ep_rew_mean": np.where(episodes, -250.0, np.nan), "rollout/episodes": episodes})

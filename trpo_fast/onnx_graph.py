@@ -380,9 +380,12 @@ def _act_on(
 
 def _properties(saved: SavedPolicy) -> dict[str, str]:
     environment, counters = (saved.metadata.get(name) for name in ("environment", "counters"))
+    learned = None
+    if isinstance(counters, dict) and "num_timesteps" in counters:
+        learned = counters["num_timesteps"] + counters.get("earlier_timesteps", 0)
     found = {
         "environment": environment.get("id") if isinstance(environment, dict) else None,
-        "num_timesteps": counters.get("num_timesteps") if isinstance(counters, dict) else None,
+        "num_timesteps": learned,
         "observation_space": spaces.to_json(saved.observation_space),
         "action_space": spaces.to_json(saved.action_space),
         "versions": saved.metadata.get("versions"),

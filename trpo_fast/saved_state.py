@@ -62,7 +62,11 @@ def check_state(arrays: Arrays, metadata: Mapping[str, Any]) -> None:
     lengths, returns = len(arrays["episodes.lengths"]), len(arrays["episodes.returns"])
     if lengths != returns:
         raise ValueError(f"episodes.lengths: {lengths} given; want {returns}, as many as episodes.returns")
-    _check_counters("counters", field(metadata, "counters", dict))
+    counters = field(metadata, "counters", dict)
+    _check_counters("counters", counters)
+    begun, done = counters.get("schedules_from", 0), counters.get("num_timesteps", 0)
+    if begun > done:
+        raise ValueError(f"counters.schedules_from: {begun:,} given; want at most num_timesteps, {done:,}")
 
 
 def check_numbers(arrays: Arrays, buffers: Collection[str] = ()) -> None:

@@ -207,6 +207,15 @@ def test_evaluations_end_a_training_at_a_goal_or_where_nothing_becomes_better(ma
     assert callback.best_mean == max(means)
 
 
+def test_a_training_that_counts_from_0_has_the_whole_patience(make_agent):
+    agent = with_means(make_agent(), 3.0, 2.0, 1.0)
+    callback = EvaluationCallback(STEPS, patience=2)
+    agent.learn(9 * STEPS, callback=callback)
+    assert agent.num_updates == 3
+    agent.learn(9 * STEPS, callback=callback)
+    assert agent.num_updates == 5 and callback.best_mean == 3.0
+
+
 def test_a_run_that_goes_on_knows_for_how_long_nothing_became_better(make_agent, tmp_path):
     agent = with_means(make_agent(), 3.0, 2.0, 1.0)
     agent.learn(2 * STEPS, callback=EvaluationCallback(STEPS, patience=3))
@@ -236,6 +245,7 @@ def test_what_no_evaluation_can_have_is_refused_by_name(tmp_path):
         ({"stop_at_return": float("nan")}, "stop_at_return: nan given; want a finite number"),
         ({"last_path": "a", "best_path": "a"}, "last_path: a given, which is best_path, too"),
         ({"last_path": "."}, "last_path: the folder"),
+        ({"deterministic": "no"}, "deterministic: 'no' given; want True or False"),
     ):
         with pytest.raises(ValueError, match=message):
             EvaluationCallback(STEPS, **arguments)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from trpo_fast import model_file
 from trpo_fast.algorithm.callbacks import Callback
 from trpo_fast.algorithm.trpo import TRPO
 
@@ -33,6 +34,20 @@ def test_a_loaded_agent_goes_on_to_the_horizon_of_before(make_agent, tmp_path):
     assert trust_regions(loaded, 2) == trust_regions(agent, 2)
     assert loaded.last_update.max_kl < first[-1]
     loaded.close()
+
+
+def test_a_file_of_before_there_was_a_horizon_goes_on_with_its_fall(make_agent, tmp_path):
+    agent = make_agent(max_kl_schedule="linear")
+    first = trust_regions(agent, 2, horizon=4 * STEPS)
+    agent.save(tmp_path / "a.trpo")
+    tensors, metadata = model_file.read(tmp_path / "a.trpo")
+    for name in ("horizon", "schedules_from"):
+        del metadata["counters"][name]
+    model_file.write(tmp_path / "a.trpo", tensors, metadata)
+    loaded, seen = TRPO.load(tmp_path / "a.trpo"), []
+    loaded.learn(2 * STEPS, lambda agent: seen.append(agent.last_update.max_kl), reset_num_timesteps=False)
+    loaded.close()
+    assert seen == trust_regions(agent, 2) and seen[0] < first[-1]
 
 
 def test_calls_behind_the_horizon_go_through_the_schedules_anew(make_agent, tmp_path):

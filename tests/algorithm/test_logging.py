@@ -421,6 +421,8 @@ def test_row_is_written_although_ctrl_c_came_between_the_update_and_its_row(make
 
 
 def test_what_is_no_path_is_named():
+    with pytest.raises(ValueError, match=r"^tensorboard: 'no' given; want True or False"):
+        RunLogger("folder", "no")
     with pytest.raises(TypeError, match=r"^folder: 3 given; want a path"):
         RunLogger(3)
     with pytest.raises(TypeError, match=r"^path: 3 given; want a path"):

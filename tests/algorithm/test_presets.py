@@ -148,6 +148,11 @@ def test_a_written_preset_is_read_as_it_was_and_an_agent_takes_it(tmp_path):
     assert config.scale_rewards is True and config.log_std_init == -1.0  # not the package's preset
 
 
+def test_a_file_that_is_not_there_is_named_as_the_argument():
+    with pytest.raises(ValueError, match=r"preset: nofile\.toml given, which cannot be read \(No such file"):
+        TRPO("CartPole-v1", preset="nofile.toml")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -173,8 +173,9 @@ class Raising(Unknown):
 
 @pytest.mark.parametrize("at", [9, 30])  # when new environments are looked at, and in the rollout
 def test_training_after_ctrl_c_in_the_update_behind_a_cut_is_the_undisturbed_one(at):
-    seen = trained(None, env=Raising)
-    agent, digests = TRPO(**settings(env=Raising)), Digests()
+    falling = {"env": Raising, "max_kl_schedule": "linear"}
+    seen = trained(None, **falling)
+    agent, digests = TRPO(**settings(**falling)), Digests()
     agent.learn(PERIOD * UPDATE, horizon=8 * UPDATE)
     Raising.at = at
     with pytest.raises(KeyboardInterrupt):

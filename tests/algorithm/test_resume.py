@@ -464,11 +464,12 @@ def test_episodes_that_a_file_has_not_are_named_by_who_goes_on_without_them(tmp_
 @pytest.mark.parametrize("vectorization", ["sync", "workers"])
 def test_training_after_ctrl_c_in_an_update_is_the_undisturbed_one(vectorization, tmp_path, monkeypatch):
     total = 6 * T * 2
-    undisturbed = TRPO(**settings("Pendulum-v1", vectorization=vectorization)).learn(total)
+    falling = settings("Pendulum-v1", vectorization=vectorization, max_kl_schedule="linear")
+    undisturbed = TRPO(**falling).learn(total)
     wanted = everything(undisturbed)
     undisturbed.close()
     for moment in ("collect", "finish") if vectorization == "sync" else ("finish",):
-        agent = TRPO(**settings("Pendulum-v1", vectorization=vectorization))
+        agent = TRPO(**falling)
         real, calls = getattr(agent.collector, moment), []
 
         def interrupted(*arguments, real=real, calls=calls, **named):
@@ -489,10 +490,27 @@ def test_training_after_ctrl_c_in_an_update_is_the_undisturbed_one(vectorization
         agent.close()
 
 
+def test_a_schedule_of_a_second_part_is_resumed_from_any_update_of_it(tmp_path):
+    first, total = 2 * 2 * T, 8 * 2 * T
+    agent = TRPO(**settings("Pendulum-v1", max_kl_schedule="linear")).learn(first)
+    regions = []
+
+    def keep(agent):
+        regions.append(agent.last_update.max_kl)
+        agent.save(tmp_path / f"{len(regions)}.trpo")
+
+    agent.learn(total - first, callback=keep, reset_num_timesteps=False)
+    assert regions == pytest.approx([agent.config.max_kl * (6 - i) / 6 for i in range(6)])
+    for update in range(1, 6):
+        assert resumed(tmp_path / f"{update}.trpo", total) == everything(agent)
+    agent.close()
+
+
 def test_training_goes_on_after_close_with_the_same_bits():
     total = 6 * T * 2
-    wanted = TRPO(**settings("Acrobot-v1")).learn(total)
-    agent = TRPO(**settings("Acrobot-v1"))
+    falling = settings("Acrobot-v1", max_kl_schedule="linear")
+    wanted = TRPO(**falling).learn(total)
+    agent = TRPO(**falling)
     while agent.num_timesteps < total:
         agent.learn(2 * T, reset_num_timesteps=False, horizon=total)
         agent.close()

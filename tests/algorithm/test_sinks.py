@@ -59,6 +59,15 @@ def test_lines_beyond_the_agent_and_halves_are_dropped_when_the_run_goes_on(make
     assert "train/value_loss" in lines(tmp_path)[-1]
 
 
+def test_the_rows_of_a_file_that_was_emptied_come_from_the_table(make_agent, tmp_path):
+    logger = lambda: RunLogger(tmp_path, log="csv,jsonl")  # noqa: E731
+    agent = make_agent().learn(3 * STEPS, callback=logger())
+    (tmp_path / "progress.jsonl").write_bytes(b"")
+    agent.learn(STEPS, callback=logger(), reset_num_timesteps=False)
+    assert [row["time/total_timesteps"] for row in lines(tmp_path)] == [STEPS, 2 * STEPS, 3 * STEPS, 4 * STEPS]
+    assert "train/value_loss" in lines(tmp_path)[0]
+
+
 def test_a_line_that_is_nested_without_end_is_none(tmp_path):
     (tmp_path / "progress.jsonl").write_text("[" * 100_000 + '\n{"time/total_timesteps": 8}\n')
     sink = sinks.JsonLinesSink()

@@ -41,6 +41,15 @@ def test_a_word_finds_ids_in_any_case(command):
     assert result.code == 1 and "nothing that is known here has 'no such thing' in its id" in result.err
 
 
+def test_a_process_that_ends_badly_behind_its_last_answer_has_given_it(monkeypatch):
+    def asked(request):
+        yield from ({"id": name, "missing": None} for name in request["ids"])
+        raise envs._Crashed("signal 11")
+
+    monkeypatch.setattr(envs, "_asked", asked)
+    assert [one["id"] for one in envs._checked(["A-v0", "B-v0"], [])] == ["A-v0", "B-v0"]
+
+
 def test_the_list_is_kept_until_a_package_changes(command, monkeypatch, tmp_path):
     kept = envs._kept_at()
     command("envs", "x")

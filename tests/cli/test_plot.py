@@ -57,6 +57,15 @@ def test_runs_that_step_their_copies_elsewhere_to_the_same_bits_are_of_one_group
     assert "mean of 3 seeds" in first and "mean of 1 seed;" in second
 
 
+def test_runs_of_before_a_setting_are_of_one_group_with_those_that_have_what_there_was(command, make_run):
+    """Of two runs config.json has no critic_gae_lambda: there was one lambda for both, and no relative_damping."""
+    for seed in range(3):
+        later = {"critic_gae_lambda": 0.95, "relative_damping": 0.0} if seed == 2 else {}
+        make_run(f"a{seed}", seed, 1.0, gae_lambda=0.95, **later)
+    first, _ = command("plot", "a0", "a1", "a2", "--group", "seed").out.splitlines()
+    assert first.startswith("Hopper-v5: 1 at") and "mean of 3 seeds" in first
+
+
 def test_fewer_than_three_seeds_get_no_interval_and_it_says_so(command, make_run):
     make_run("a", 0, 1.0)
     make_run("b", 1, 3.0)

@@ -98,13 +98,12 @@ def _toml(chosen: Input, path: Path) -> None:
     path.write_bytes(text.encode("utf-8", "surrogatepass") + (chosen.bytes(8) if chosen.take(4) == 1 else b""))
     name = str(path) if chosen.take(8) else chosen.choose(("CartPole-v1", "auto", "none", "Hopper-v5", "x"))
     try:
-        presets.require_known(name)
+        known = {one: presets.candidates(one) for one in (name, presets.AUTO, None)}
         for plain in ("A-v1", "m:D-v1", "D-v2", "CartPole-v1", None):
             whole = chosen.take(2) == 1
             try:
-                found = presets.preset_for(
-                    chosen.choose((name, "auto", None)), plain, chosen.choose(_ACTIONS), whole_config=whole
-                )
+                one = chosen.choose((name, presets.AUTO, None))
+                found = presets.preset_for(one, known[one], plain, chosen.choose(_ACTIONS), whole_config=whole)
             except ValueError as error:
                 assert "preset: " in str(error), error
                 continue

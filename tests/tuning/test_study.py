@@ -19,7 +19,8 @@ SPACE = {"max_kl": log_range(0.005, 0.2), "gamma": one_of(0.9, 0.99)}
 @pytest.fixture
 def plan(tmp_path):
     task = Task("CartPole-v1", {}, None, (), 1000, (0, 1), 5, {"num_envs": 2, "hidden_sizes": (8,)})
-    return Plan(tmp_path / "study.db", task, SPACE, {"max_kl": 0.04, "gamma": 0.99}, "Discrete(2)")
+    path = tmp_path / "study.db"
+    return Plan(path, path, task, SPACE, {"max_kl": 0.04, "gamma": 0.99}, "Discrete(2)")
 
 
 @pytest.fixture
@@ -50,6 +51,11 @@ def opened():
         study.close()
 
 
+def at(plan, path):
+    """The same study in another file."""
+    return dataclasses.replace(plan, path=path, place=path)
+
+
 def carry_out(study, trials):
     while (trial := study.claim(trials)) is not None:
         study.carry_out(trial)
@@ -69,7 +75,7 @@ def test_a_study_has_as_many_trials_as_asked_and_begins_with_the_settings_of_now
 
 def test_a_study_that_is_killed_has_the_trials_of_one_that_is_not(plan, scores, opened, tmp_path):
     whole = carry_out(opened(plan), 13)  # more than the ten that are drawn at random
-    other = dataclasses.replace(plan, path=tmp_path / "other.db")
+    other = at(plan, tmp_path / "other.db")
     study = opened(other)
     study.claim(13)  # killed before it has its settings
     study.close()
@@ -112,6 +118,37 @@ def test_a_trial_that_another_ends_between_two_looks_at_it_is_left_to_it(plan, s
     monkeypatch.setattr(second._locks, "is_taken", ended_behind_the_list)
     second.carry_out(second.claim(2))
     assert [(found.number, found.state) for found in second.trials()] == [(0, State.COMPLETE), (1, State.COMPLETE)]
+
+
+def test_a_trial_that_had_failed_where_it_was_interrupted_is_not_asked_for_again(plan, scores, opened, monkeypatch):
+    scores(lambda settings, report: 1 / 0)
+    study = opened(plan)
+    trial = study.claim(1)
+
+    def interrupted(*_, **__):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study._study, "tell", interrupted)
+    monkeypatch.setattr(module, "scored", lambda *_: 1 / 0)
+    with pytest.raises(KeyboardInterrupt):
+        study.carry_out(trial)
+    assert study.claim(1) is None
+    assert [found.state for found in study._study.get_trials()] == [State.FAIL]
+
+
+@pytest.mark.parametrize("name", ["a?b.db", "a#b.db", "{0}.db", "100%25.db", "with space.db"])
+def test_a_path_is_no_url(plan, scores, opened, tmp_path, name):
+    study = opened(at(plan, tmp_path / name))
+    carry_out(study, 2)
+    again = opened(at(plan, tmp_path / name))
+    assert [trial.state for trial in again.finished()] == [State.COMPLETE] * 2
+    assert {path.name for path in tmp_path.iterdir()} == {name, f"{name}.lock"}
+
+
+def test_a_file_in_no_folder_is_an_error_with_its_name(plan, tmp_path):
+    with pytest.raises(StudyError, match=r"^study: .*nofolder/study\.db: .*No such file"):
+        Study(at(plan, tmp_path / "nofolder" / "study.db"))
 
 
 def test_a_file_that_cannot_be_written_is_an_error_with_its_name(plan, scores, opened, monkeypatch):
@@ -177,7 +214,7 @@ def test_what_is_behind_the_others_at_the_same_timesteps_is_pruned_once_there_ar
     assert last.state == State.PRUNED and last.last_step == 250  # a quarter is warm-up
     scores(shown)
     seen.clear()
-    unpruned = opened(dataclasses.replace(plan, path=plan.path.with_name("all.db"), prune=False))
+    unpruned = opened(dataclasses.replace(at(plan, plan.path.with_name("all.db")), prune=False))
     carry_out(unpruned, STARTUP_TRIALS + 1)
     assert {trial.state for trial in unpruned.finished()} == {State.COMPLETE}
 
@@ -186,7 +223,7 @@ def test_the_preset_says_settings_and_where_they_come_from(plan, scores, opened,
     scores(lambda settings, report: -abs(settings["max_kl"] - 0.03))
     study = opened(plan)
     carry_out(study, 4)
-    preset = study.write_preset(tmp_path / "best.toml")
+    preset = study.write_preset(tmp_path / "best.toml", tmp_path / "best.toml")
     assert preset.name == "CartPole-v1" and preset.actions == "Discrete(2)"
     assert set(preset.settings) == {"max_kl", "gamma", "hidden_sizes"}  # num_envs is an option of its own
     for part in (
@@ -213,7 +250,7 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(plan, tmp_path):
         make(path)
         before = path.read_bytes() if path.is_file() else None
         with pytest.raises(ValueError, match=f"study: {path} given, .*study of trpo-fast tune"):
-            Study(dataclasses.replace(plan, path=path))
+            Study(at(plan, path))
         assert before is None or path.read_bytes() == before
 
 

@@ -86,7 +86,7 @@ class EvaluationCallback(Callback):
         self.results: list[tuple[int, Any]] = []
         self._arguments: dict[str, Any] = {
             "episodes": checked("episodes", episodes, POSITIVE_COUNT),
-            "deterministic": deterministic,
+            "deterministic": checked("deterministic", deterministic, FLAG),
             "env": env,
             "max_steps": None if max_steps is None else checked("max_steps", max_steps, POSITIVE_INTEGER),
         }
@@ -147,7 +147,9 @@ class EvaluationCallback(Callback):
     def on_training_start(self, agent: TRPO, total_timesteps: int) -> bool:
         """Plan the first evaluation at the next multiple of ``every``; make up for one that was interrupted."""
         if agent.total_timesteps == 0:
-            self._best, self._kept, self._without_better = -math.inf, -math.inf, 0
+            self._best = self._kept = -math.inf
+        if agent.num_timesteps == 0:  # this training has had none yet
+            self._without_better = 0
         if self._last_path is not None:
             self._last_path.parent.mkdir(parents=True, exist_ok=True)
         if self._best_path is not None:

@@ -37,7 +37,7 @@ from trpo_fast.model_file import checked_path
 from trpo_fast.progress import read_progress
 from trpo_fast.ranks import Traffic
 from trpo_fast.run_models import newest_first
-from trpo_fast.settings import checked
+from trpo_fast.settings import FLAG, checked
 from trpo_fast.state import State
 
 if TYPE_CHECKING:
@@ -208,6 +208,8 @@ class RunLogger(Callback):
             raise ValueError(
                 f"tensorboard: {in_words(tensorboard)} given with log={log!r}; want 'tensorboard' in log, or not"
             )
+        if tensorboard is not None:
+            checked("tensorboard", tensorboard, FLAG)
         names = (
             ("csv", *(["tensorboard"] if tensorboard is not False else [])) if log is None else checked("log", log, LOG)
         )

@@ -51,12 +51,15 @@ def all_presets() -> Mapping[str, Preset]:
 
 
 def read_presets(path: str | Path) -> Mapping[str, Preset]:
-    """Those of a file, by name; ValueError, naming it, where it is not one of presets, OSError where it is unreadable.
+    """Those of a file, by name; ValueError, naming it, where it cannot be read or is not one of presets.
 
     It is TOML: a table for each environment's id, with ``actions``, ``settings`` and ``evidence``.
     """
     try:
         found = _parsed(read_regular(path).decode())
+    except OSError as error:
+        why = error.strerror or error
+        raise ValueError(f"preset: {path} given, which cannot be read ({why}); want a file of presets") from error
     except RecursionError as error:
         raise ValueError(f"preset: {path}: nested too deeply") from error
     except (ValueError, TypeError) as error:  # of TOML and of UTF-8 are ValueErrors
@@ -102,13 +105,25 @@ def _toml(value: Any) -> str:
     return "inf" if value == math.inf else json.dumps(value)  # JSON's strings, numbers and booleans are TOML's
 
 
-def require_known(preset: Any) -> None:
-    """ValueError for what is neither "auto", nor None, nor the name of one, nor a file; near names are named."""
-    if preset is None or (isinstance(preset, str) and (preset == AUTO or preset in all_presets())):
-        return
-    if isinstance(preset, str) and preset.endswith(SUFFIX):
-        read_presets(preset)
-        return
+def candidates(preset: Any) -> Mapping[str, Preset]:
+    """What `preset` may mean, by name: all for "auto", the one named, those of a file, none for None.
+
+    A file is read here alone: an environment that is made afterwards may change the working folder, or the file.
+
+    Raises
+    ------
+    ValueError
+        It is none of these, near names are named; or a file that cannot be read, or is not one of presets.
+    """
+    if preset is None:
+        return {}
+    if isinstance(preset, str):
+        if preset == AUTO:
+            return all_presets()
+        if preset in all_presets():
+            return {preset: all_presets()[preset]}
+        if preset.endswith(SUFFIX):
+            return read_presets(preset)
     hint = names_near(in_words(preset), all_presets(), "there are")
     raise ValueError(
         f"preset: {in_words(preset)} given; want {AUTO!r}, None (--preset none), a file of trpo-fast tune (*{SUFFIX}) "
@@ -116,26 +131,18 @@ def require_known(preset: Any) -> None:
     )
 
 
-def named(preset: str, plain: str | None = None) -> Preset:
-    """The one that is called so, or of a file that of the environment `plain`, or the only one."""
-    if not preset.endswith(SUFFIX):
-        return all_presets()[preset]
-    found = read_presets(preset)
-    if plain is not None and plain in found:
-        return found[plain]
-    if len(found) > 1:
-        raise ValueError(f"preset: {preset} given, which has none for {plain}; it is for {', '.join(found)}")
-    return next(iter(found.values()))
-
-
-def preset_for(preset: str | None, env_id: str | None, actions: str, *, whole_config: bool) -> Preset | None:
+def preset_for(
+    preset: str | None, found: Mapping[str, Preset], env_id: str | None, actions: str, *, whole_config: bool
+) -> Preset | None:
     """The preset to train with, or None.
 
     Parameters
     ----------
     preset : str or None
         "auto": that of `env_id`, where there is one for these actions and nothing is said by a whole configuration; or
-        the name of one, or its file, which `require_known` lets pass.
+        the name of one, or its file.
+    found : mapping
+        The `candidates` that it may mean.
     env_id : str or None
         None for what is not made by its id.
     actions : str
@@ -146,27 +153,32 @@ def preset_for(preset: str | None, env_id: str | None, actions: str, *, whole_co
     Raises
     ------
     ValueError
-        The one named is of another version of the environment, or for other actions; or a whole configuration leaves it
-        nothing to say.
+        The one named is of another version of the environment, or for other actions, or a file has several and none
+        for the environment; or a whole configuration leaves it nothing to say.
     """
     if preset is None:
         return None
     plain = plain_id(env_id)
     if preset == AUTO:
-        auto = None if whole_config or plain is None else all_presets().get(plain)
+        auto = None if whole_config or plain is None else found.get(plain)
         return auto if auto is not None and auto.actions == actions else None
     if whole_config:
         raise ValueError(f"preset: {preset!r} given with a config, which says every setting; want one of the two")
-    found = named(preset, plain)
-    given = repr(preset) if preset == found.name else f"{preset!r}, of {found.name},"
-    if plain is not None and plain != found.name and _unversioned(plain) == _unversioned(found.name):
+    if plain is not None and plain in found:
+        one = found[plain]
+    elif len(found) == 1:
+        (one,) = found.values()
+    else:
+        raise ValueError(f"preset: {preset} given, which has none for {plain}; it is for {', '.join(found)}")
+    given = repr(preset) if preset == one.name else f"{preset!r}, of {one.name},"
+    if plain is not None and plain != one.name and _unversioned(plain) == _unversioned(one.name):
         raise ValueError(f"preset: {given} given for {plain}, another version; want preset=None, --preset none")
-    if found.actions != actions:
+    if one.actions != actions:
         raise ValueError(
-            f"preset: {given} given, which is for actions {found.actions}; the environment has {actions}; want "
+            f"preset: {given} given, which is for actions {one.actions}; the environment has {actions}; want "
             "preset=None, --preset none"
         )
-    return found
+    return one
 
 
 def plain_id(env_id: str | None) -> str | None:

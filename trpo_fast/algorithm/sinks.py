@@ -183,10 +183,11 @@ class JsonLinesSink(FileSink):
     def begin(self, folder: Path, kept: Sequence[Row], late: Row, done: int) -> Tail:
         """See `FileSink`."""
         self.path = folder / "progress.jsonl"
-        lines = read_regular(self.path).splitlines() if self.path.exists() else []
+        begun = self.path.exists()
+        lines = read_regular(self.path).splitlines() if begun else []
         rows = {row["time/total_timesteps"]: row for row in map(_object, lines) if row is not None}
         # Of a row whose line is lost, as a kill or an editor leaves it, the numbers are known.
-        found = [rows.get(int(row["time/total_timesteps"])) or _of_text(row) for row in kept] if lines else []
+        found = [rows.get(int(row["time/total_timesteps"])) or _of_text(row) for row in kept] if begun else []
         if found:
             found[-1] |= late
         replace_file(self.path, b"".join(map(_json, found)))

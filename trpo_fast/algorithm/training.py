@@ -38,7 +38,7 @@ def scheduled_part(agent: TRPO, given: Any, end: int, *, reset: bool) -> tuple[i
     if given is None:
         if reset:
             return 0, end
-        if agent.num_timesteps >= agent.horizon:  # they have ended, and would stay where they fell to
+        if agent.num_timesteps >= agent.horizon > 0:  # they have ended, and would stay where they fell to
             return agent.num_timesteps, end
         return agent.schedules_from, max(agent.horizon, end)
     horizon = checked_timesteps("horizon", given)

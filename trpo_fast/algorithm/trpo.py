@@ -122,6 +122,8 @@ class TRPO:
     preset : str or None
         Name, or file, of the preset that `config` was made with; None after a load, as a file of an agent keeps the
         settings themselves.
+    preset_taken : Preset or None
+        What it says, as it was read.
     num_timesteps : int
         Transitions learned from, since :meth:`learn` last counted from 0.
     total_timesteps : int
@@ -190,7 +192,7 @@ class TRPO:
             env, vectorization, {} if env_kwargs is None else env_kwargs, wrappers, imports, num_workers=num_workers
         ).resolved()
         given = (config or TRPOConfig()).replace(**overrides)
-        presets.require_known(preset)
+        known = presets.candidates(preset)
         self.ranks = as_ranks(ranks)
         environments: Environments | None = None
         try:
@@ -204,7 +206,7 @@ class TRPO:
             environments = recipe.make(own.stop - own.start, seed=seed, obeys_masks=obeys_masks, first=own.start)
             env_id = recipe.source if isinstance(recipe.source, str) else None
             actions = action_words(environments.action_space)
-            found = presets.preset_for(preset, env_id, actions, whole_config=config is not None)
+            found = presets.preset_for(preset, known, env_id, actions, whole_config=config is not None)
             config = given if found is None else TRPOConfig().replace(**{**found.settings, **overrides})
             if environments.left_out:
                 warnings.warn(
@@ -225,7 +227,8 @@ class TRPO:
                     recipe,
                     policy=policy,
                     critic=critic,
-                    preset=None if found is None else found.name if preset == presets.AUTO else preset,
+                    preset=found.name if found is not None and preset == presets.AUTO else preset,
+                    preset_taken=found,
                     hooks=hooks,
                 )
                 if self.ranks is not None:
@@ -254,6 +257,7 @@ class TRPO:
         critic: Network | None = None,
         kind: str | None = None,
         preset: str | None = None,
+        preset_taken: presets.Preset | None = None,
         hooks: Hooks,
     ) -> None:
         """Make everything but the environments, which an agent loaded to act may never need."""
@@ -263,7 +267,8 @@ class TRPO:
         self.seed = seed
         self.observation_space = observation_space
         self.action_space = action_space
-        self.preset = preset
+        self.preset = None if preset_taken is None else preset
+        self.preset_taken = preset_taken
         self.hooks = hooks
         self.num_timesteps = 0
         self.earlier_timesteps = 0  # before learn last counted from 0 again

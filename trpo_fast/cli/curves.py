@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast import statistics
+from trpo_fast.algorithm.config import with_what_was_before
 from trpo_fast.cli import output
 from trpo_fast.cli.arguments import SAME_BITS
 from trpo_fast.cli.errors import CommandError, describe
@@ -267,4 +268,4 @@ def _what_decides(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
     config, environment = content.get("config"), content.get("environment")
     if isinstance(environment, dict) and environment.get("vectorization") in (None, *SAME_BITS):
         environment = {**environment, "vectorization": SAME_BITS[0], "num_workers": None}
-    return config if isinstance(config, dict) else {}, environment
+    return with_what_was_before(config) if isinstance(config, dict) else {}, environment

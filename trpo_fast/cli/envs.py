@@ -106,6 +106,8 @@ def _checked(ids: Sequence[str], imports: Sequence[str]) -> Iterator[Found]:
                 yield one
                 left.remove(one["id"])
         except _Crashed as crash:
+            if not left:  # behind its last answer
+                return
             yield {"id": left.pop(0), "missing": f"its process ended with {crash}"}
 
 

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
             "deterministic": not arguments.stochastic,
             "env": env,
             "seed": agent.seed if arguments.seed is None else arguments.seed,
-            "num_timesteps": agent.num_timesteps,
+            "num_timesteps": agent.total_timesteps,
             "model": str(path),
         }
         output.answer(line)

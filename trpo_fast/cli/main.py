@@ -8,9 +8,7 @@ import importlib
 import signal
 import sys
 import traceback
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from trpo_fast import starting
@@ -34,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Without it an ending interpreter spends up to a second on collecting what torch and matplotlib leave behind.
         atexit.register(gc.freeze)
         json, quiet = (bool(getattr(arguments, option, False)) for option in ("json", "quiet"))
-        with _own_warnings_in_a_line(), output.mode(json=json, quiet=quiet):
+        with output.own_warnings_in_a_line(), output.mode(json=json, quiet=quiet):
             command = _command(arguments.module)
             with signals:
                 return int(command.run(arguments))
@@ -68,28 +66,3 @@ def _command(module: str) -> Any:
         raise CommandError(f"needs {error.name}, which is not installed") from error
     except ImportError as error:  # a package of another version than is wanted, which the error names
         raise CommandError(str(error)) from error
-
-
-@contextmanager
-def _own_warnings_in_a_line() -> Iterator[None]:
-    """Print a warning of this package as its text: a line of its source tells who typed a command nothing."""
-    before = warnings.formatwarning
-
-    def text(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
-        frame: Any = sys._getframe(1)
-        while frame is not None and frame.f_globals.get("__name__") == "warnings":
-            frame = frame.f_back
-        # Not `filename`: warnings point at who called this package.
-        # NumPy's, of another category, have their place in this package to tell.
-        is_own = (
-            category is UserWarning
-            and frame is not None
-            and str(frame.f_globals.get("__name__")).partition(".")[0] == "trpo_fast"
-        )
-        return f"warning: {message}\n" if is_own else before(message, category, filename, lineno, line)
-
-    warnings.formatwarning = text
-    try:
-        yield
-    finally:
-        warnings.formatwarning = before

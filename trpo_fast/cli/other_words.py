@@ -42,7 +42,7 @@ _BY_MEANING: Mapping[str, Sequence[str]] = {
     "--activation": ("--activation-fn",),
     "--gae-lambda": ("--lam", "--gae-lam", "--lambda"),
     "--gamma": ("--discount", "--discount-factor"),
-    "--max-kl-schedule linear, and --critic-learning-rate-schedule linear": ("--anneal-lr", "--lr-decay"),
+    "--critic-learning-rate-schedule linear (max_kl falls by itself)": ("--anneal-lr", "--lr-decay"),
     "trpo_fast.sb3.TRPO in Python, which has it": ("--use-sde",),
     "it left out, or --quiet": ("--verbose", "-v"),
     "it left out: there is a progress bar, but for --quiet": ("--progress", "--progress-bar", "-P"),

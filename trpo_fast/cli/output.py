@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from typing import Any, TextIO, TypeVar
@@ -103,3 +104,28 @@ def progress(items: Iterable[Item], unit: str, total: int | None = None) -> Iter
 
     shown: Iterable[Item] = tqdm(items, total=total, unit=unit, leave=False, dynamic_ncols=True)
     return shown
+
+
+@contextmanager
+def own_warnings_in_a_line() -> Iterator[None]:
+    """Print a warning of this package as its text: a line of its source tells who typed a command nothing."""
+    before = warnings.formatwarning
+
+    def text(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
+        frame: Any = sys._getframe(1)
+        while frame is not None and frame.f_globals.get("__name__") == "warnings":
+            frame = frame.f_back
+        # Not `filename`: warnings point at who called this package.
+        # NumPy's, of another category, have their place in this package to tell.
+        is_own = (
+            category is UserWarning
+            and frame is not None
+            and str(frame.f_globals.get("__name__")).partition(".")[0] == "trpo_fast"
+        )
+        return f"warning: {message}\n" if is_own else before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = text
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before

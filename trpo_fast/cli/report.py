@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.algorithm.config import TRPOConfig, with_what_was_before
 from trpo_fast.cli import output, pages
 from trpo_fast.cli.curves import read_log
 from trpo_fast.cli.errors import CommandError, describe
@@ -331,4 +331,5 @@ def _settings(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     usual = json.loads(json.dumps(vars(TRPOConfig())))
     if not isinstance(config, dict):
         return []
+    config = with_what_was_before(config)
     return [(name, str(value)) for name, value in config.items() if usual.get(name) != value]

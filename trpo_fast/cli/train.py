@@ -373,10 +373,7 @@ def _lack_of_memory_named() -> Iterator[None]:
 def _train(run: _Run) -> int:
     agent, folder = run.agent, run.folder
     env = agent.recipe.name if agent.recipe else "environment"
-    preset = ""
-    if agent.preset:
-        of_env = presets.plain_id(agent.recipe.id if agent.recipe else None)
-        preset = f", preset {presets.named(agent.preset, of_env).described(agent.config)}"
+    preset = f", preset {agent.preset_taken.described(agent.config)}" if agent.preset_taken else ""
     say(f"{env}: {run.timesteps:,} steps{preset}, {agent.engine.name} engine, {folder.path}")
     began = time.perf_counter()
     # A signal is answered by what was saved from the moment on at which there is a run to go on with.

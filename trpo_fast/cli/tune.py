@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,25 +46,26 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(f"--seed: {arguments.seed} given; want less than {EVALUATION_SEED:,}, that of evaluations")
     threads = arguments.threads or max(1, library.usable_cores() // arguments.workers)
     set_threads(threads)
-    plan, probe = _plan(arguments, path)
-    if arguments.plan_only and not path.exists():
+    place, out_place = path.absolute(), out.absolute()  # an environment may change the working folder
+    plan, probe = _plan(arguments, path, place)
+    if arguments.plan_only and not place.exists():
         _say_cost(plan, probe, arguments, 0)
         return 0
     with user_errors(StudyError):
         if not arguments.plan_only:
-            for folder in (path.parent, out.parent):
+            for folder in (place.parent, out_place.parent):
                 folder.mkdir(parents=True, exist_ok=True)
         study = Study(plan)
     try:
         _say_cost(plan, probe, arguments, len(study.finished()))
-        return 0 if arguments.plan_only else _search(study, arguments, out, threads)
+        return 0 if arguments.plan_only else _search(study, arguments, out, out_place, threads)
     except StudyError as error:
         raise CommandError(str(error)) from error
     finally:
         study.close()
 
 
-def _plan(arguments: argparse.Namespace, path: Path) -> tuple[Plan, Probe]:
+def _plan(arguments: argparse.Namespace, path: Path, place: Path) -> tuple[Plan, Probe]:
     """What is asked for; an agent is made and trained for a moment, which finds what stands against it."""
     names = None if arguments.search is None else [name.strip() for name in arguments.search.split(",") if name.strip()]
     given = config_overrides(arguments)
@@ -95,7 +97,7 @@ def _plan(arguments: argparse.Namespace, path: Path) -> tuple[Plan, Probe]:
     tried = as_parameters(base, space)
     fixed = {name: value for name, value in base.items() if name not in tried}
     space = {name: search for name, search in space.items() if name in tried}
-    return Plan(path, task(fixed), space, base, actions, not arguments.no_pruning, arguments.seed), probe
+    return Plan(path, place, task(fixed), space, base, actions, not arguments.no_pruning, arguments.seed), probe
 
 
 def _say_cost(plan: Plan, probe: Probe, arguments: argparse.Namespace, done: int) -> None:
@@ -107,7 +109,7 @@ def _say_cost(plan: Plan, probe: Probe, arguments: argparse.Namespace, done: int
     say(f"{task.env}: {trials}, {task.timesteps:,} timesteps of {_many(len(task.seeds), 'seed')} each; {plan.path}")
     say(f"search   {', '.join(plan.space)}")
     say(
-        f"cost     {steps:,} steps, about {_time(hours)} with {_many(workers, 'worker')}, at "
+        f"cost     {steps:,} steps, {_time(hours)} with {_many(workers, 'worker')}, at "
         f"{probe.steps_per_second:,.0f} steps/s, measured in {_many(probe.updates, 'update')} of the first settings; "
         f"pruned trials take less, other settings more or less, and {task.episodes * len(task.seeds)} final episodes a "
         "trial come on top"
@@ -122,10 +124,12 @@ def _many(count: int, what: str) -> str:
 
 
 def _time(hours: float) -> str:
-    return f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.0f} minutes" if hours > 1 / 30 else "two minutes"
+    if hours <= 1 / 30:
+        return "less than two minutes"
+    return f"about {hours:.1f} hours" if hours >= 1 else f"about {hours * 60:.0f} minutes"
 
 
-def _search(study: Study, arguments: argparse.Namespace, out: Path, threads: int) -> int:
+def _search(study: Study, arguments: argparse.Namespace, out: Path, out_place: Path, threads: int) -> int:
     announced = _Announcer(study, arguments.trials)
     code = 0
     try:
@@ -146,7 +150,7 @@ def _search(study: Study, arguments: argparse.Namespace, out: Path, threads: int
     finally:
         announced.close()
     with user_errors():
-        preset = study.write_preset(out)
+        preset = study.write_preset(out_place, out)
     best = study.best()
     code = code or (0 if best is not None else 1)
     if arguments.json:
@@ -201,9 +205,11 @@ def _work(plan: Plan, trials: int, threads: int) -> None:
     import_from_here()
     set_threads(threads)
     parent = multiprocessing.parent_process()
-    with output.mode(quiet=True), Signals():
+    with output.own_warnings_in_a_line(), output.mode(quiet=True), Signals():
         try:
-            study = Study(plan)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what there is to say of the file the command has said
+                study = Study(plan)
             try:
                 while (parent is None or parent.is_alive()) and (trial := study.claim(trials)) is not None:
                     study.carry_out(trial)

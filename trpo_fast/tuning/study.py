@@ -63,6 +63,9 @@ class Plan:
     """A study as it is asked for."""
 
     path: Path
+    """Its file, as it was given."""
+    place: Path
+    """The same from the root on, as an environment may change the working folder."""
     task: Task
     space: Space
     base: Mapping[str, Any]
@@ -102,19 +105,20 @@ class Study:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        if plan.path.exists():  # what is another's gets no file beside it
+        if plan.place.exists():  # what is another's gets no file beside it
             _require_own(plan)
-        self._locks = _Locks(plan.path)
+        with self._errors():
+            self._locks = _Locks(plan.place)
         self._storage: Any = None
         try:
             with self._locks.alone():
-                if not plan.path.exists():
+                if not plan.place.exists():
                     with self._errors():
                         _make(plan)
                 else:
                     _require_own(plan)  # another process may just have made it
-            self._storage = _storage(plan.path)
             with self._errors():
+                self._storage = _storage(plan.place)
                 self._study = optuna.load_study(study_name=NAME, storage=self._storage, pruner=self._pruner())
         except BaseException:
             self.close()
@@ -204,11 +208,13 @@ class Study:
             self._locks.release(trial.number)
 
     def _ask_again(self, number: int) -> None:
-        """End one that was interrupted, and let the next one have its settings."""
+        """End one that was interrupted, and let the next one have its settings, if it had not failed before."""
         trial = self._study.get_trials(deepcopy=False)[number]
         if trial.state.is_finished():
             return
         self._study.tell(number, state=State.FAIL)
+        if not _is_interrupted(self._study.get_trials(deepcopy=False)[number]):
+            return
         parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         if parameters:
             first = {"first": True} if _is_first(trial) else {}
@@ -240,11 +246,11 @@ class Study:
         settings = {name: getattr(config, name) for name in said if name != "num_envs"}
         return Preset(task.env.rpartition(":")[2], self.plan.actions, settings, evidence)
 
-    def write_preset(self, path: Path) -> Preset | None:
-        """Write the best settings for ``train --preset``; None where there are none yet."""
+    def write_preset(self, path: Path, shown: Path) -> Preset | None:
+        """Write the best settings for ``train --preset SHOWN``; None where there are none yet."""
         preset = self.preset()
         if preset is not None:
-            replace_file(path, rendered(preset, self.train_command(path)).encode())
+            replace_file(path, rendered(preset, self.train_command(shown)).encode())
         return preset
 
     def train_command(self, preset: Path) -> str:
@@ -280,9 +286,11 @@ def _sampler(seed: list[int]) -> Any:
 
 
 def _storage(path: Path) -> Any:
-    with _errors_of_the_file(path):
-        url = f"sqlite:///{path}"
-        return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _WAIT}})
+    # A URL would be taken apart at characters that a path may have: the connection is made here.
+    def connection() -> sqlite3.Connection:
+        return sqlite3.connect(path, timeout=_WAIT, check_same_thread=False)
+
+    return optuna.storages.RDBStorage("sqlite:///study", engine_kwargs={"creator": connection})
 
 
 def _dispose(storage: Any) -> None:
@@ -292,7 +300,7 @@ def _dispose(storage: Any) -> None:
 
 def _make(plan: Plan) -> None:
     """Make the file, with what it is for and its first trial in it."""
-    new = plan.path.with_name(f"{plan.path.name}.new")
+    new = plan.place.with_name(f"{plan.place.name}.new")
     new.unlink(missing_ok=True)
     storage = _storage(new)
     try:
@@ -302,7 +310,7 @@ def _make(plan: Plan) -> None:
         study.enqueue_trial(as_parameters(plan.base, plan.space), user_attrs={"first": True})
     finally:
         _dispose(storage)
-    os.replace(new, plan.path)
+    os.replace(new, plan.place)
 
 
 def _require_own(plan: Plan) -> None:
@@ -310,7 +318,7 @@ def _require_own(plan: Plan) -> None:
     path = plan.path
     query = "select key, value_json from study_user_attributes join studies using (study_id) where study_name = ?"
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_WAIT)) as database:
+        with closing(sqlite3.connect(f"{plan.place.as_uri()}?mode=ro", uri=True, timeout=_WAIT)) as database:
             said = {key: json.loads(value) for key, value in database.execute(query, (NAME,))}
     except (sqlite3.Error, ValueError) as error:
         raise ValueError(f"study: {path} given, which is no study of trpo-fast tune ({error}); want one") from error

@@ -207,6 +207,14 @@ def test_evaluations_end_a_training_at_a_goal_or_where_nothing_becomes_better(ma
     assert callback.best_mean == max(means)
 
 
+@pytest.mark.parametrize("infos", ["is_success", None, 3])
+def test_infos_that_are_no_names_are_refused(make_agent, infos):
+    callback = Callback()
+    callback.infos = infos
+    with pytest.raises(TypeError, match=r"^infos: .* given; want a sequence of names"):
+        make_agent().learn(STEPS, callback=callback)
+
+
 def test_a_training_that_counts_from_0_has_the_whole_patience(make_agent):
     agent = with_means(make_agent(), 3.0, 2.0, 1.0)
     callback = EvaluationCallback(STEPS, patience=2)

@@ -40,6 +40,24 @@ def test_what_other_libraries_words_point_at_is_there():
 def test_a_policy_in_front_of_the_environment_is_refused():
     with pytest.raises(TypeError, match=r"env: 'MlpPolicy' and 'CartPole-v1' given; want the environment alone"):
         TRPO("MlpPolicy", "CartPole-v1")
+    with pytest.raises(ValueError, match=r"env: 'CnnPolicy' given, a policy of Stable-Baselines3; want an environment"):
+        TRPO("CnnPolicy")
+    with pytest.raises(ValueError, match=r"policy: 'MlpLstmPolicy' given, Stable-Baselines3's name; want 'lstm'"):
+        TRPO("CartPole-v1", policy="MlpLstmPolicy")
+
+
+def test_a_function_for_a_setting_is_pointed_to_where_functions_go():
+    for name in ("max_kl", "max_kl_schedule", "entropy_coefficient"):
+        setting = name.removesuffix("_schedule")
+        with pytest.raises(ValueError, match=rf"^{name}: .* want a function .* schedules=\{{'{setting}': function\}}"):
+            TRPO("CartPole-v1", **{name: lambda progress: 0.1})
+
+
+def test_a_callable_that_needs_arguments_is_named():
+    with pytest.raises(TypeError, match=r"^env: .*make.* given, which cannot be called without arguments \(missing"):
+        TRPO(gym.make)
+    with pytest.raises(TypeError, match=r"^env: .* cannot be called with env_kwargs \{'size': 3\} \(got an unexpected"):
+        TRPO(lambda: gym.make("CartPole-v1"), env_kwargs={"size": 3})
 
 
 def test_a_string_is_no_callback(make_agent):

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import shlex
 import sys
 
@@ -92,6 +93,22 @@ def test_several_workers_make_the_trials_of_one_study_and_not_one_more(tune):
     result = tune("--trials", "3", "--workers", "2", "--quiet")
     assert (result.code, result.out) == (0, ""), result.err
     assert json.loads(tune("--trials", "3", "--json").out)["trials"]["complete"] == 3
+
+
+def test_a_worker_that_is_killed_is_told_of_while_the_others_go_on(tune, monkeypatch):
+    real, told = studies.Study.finished, []
+
+    def killing(study):  # asked while workers work
+        children = multiprocessing.active_children()
+        if len(children) == 2 and not told:
+            told.append(children[0].name)
+            children[0].kill()
+        return real(study)
+
+    monkeypatch.setattr(studies.Study, "finished", killing)
+    result = tune("--trials", "2", "--workers", "2")
+    assert result.code == 1 and result.err.count(f"trpo-fast tune: {told[0]} ended with -9") == 1
+    assert json.loads(tune("--trials", "2", "--json").out)["trials"]["complete"] == 2
 
 
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tune, monkeypatch):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from trpo_fast._core.library import in_words, require_choice
-from trpo_fast.algorithm.schedules import SCHEDULES
+from trpo_fast.algorithm.schedules import SCHEDULED, SCHEDULES
 from trpo_fast.recurrence import CELLS
 from trpo_fast.settings import (
     COUNT,
@@ -437,7 +437,17 @@ class TRPOConfig:
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
-            value = checked(entry.name, getattr(self, entry.name), entry.metadata["rule"])
+            given = getattr(self, entry.name)
+            scheduled = entry.name.removesuffix("_schedule")
+            if callable(given) and scheduled in SCHEDULED:
+                raise ValueError(
+                    f"{entry.name}: {in_words(given)} given; want a function of the progress in learn(..., "
+                    f"schedules={{{scheduled!r}: function}})"
+                )
+            if entry.name == "policy" and given in POLICIES_OF_OTHERS:
+                want = POLICIES_OF_OTHERS[given]
+                raise ValueError(f"policy: {given!r} given, Stable-Baselines3's name; want {want!r}")
+            value = checked(entry.name, given, entry.metadata["rule"])
             object.__setattr__(self, entry.name, value)
         if abs(self.log_std_init) > self.log_std_limit:
             raise ValueError(
@@ -552,6 +562,11 @@ def seed_or_drawn(seed: Any) -> int:
     return secrets.randbelow(2**31) if seed is None else int(checked("seed", seed, SEED))
 
 
+POLICIES_OF_OTHERS = {
+    **{"MlpPolicy": "mlp", "CnnPolicy": "cnn", "MultiInputPolicy": "auto"},
+    **dict.fromkeys(("MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy"), "lstm"),
+}
+"""What Stable-Baselines3's names of policies are called here."""
 _OTHERS = {
     "n_steps": "steps_per_env, the steps of each environment in a rollout",
     "n_envs": "num_envs",

@@ -140,10 +140,9 @@ class CallbackList(Callback):
         self._when_all_have_run: list[Callable[[], None]] = []
         self._early: list[Callable[[Callback], Any]] | None = None  # events of the start, for when all have started
         for callback in map(as_callback, callbacks):
-            if isinstance(callback.infos, str):
-                raise TypeError(
-                    f"infos: {in_words(callback.infos)} given; want a sequence of names, [{callback.infos!r}] e.g."
-                )
+            if isinstance(callback.infos, str) or not isinstance(callback.infos, Sequence):
+                example = [callback.infos] if isinstance(callback.infos, str) else ["is_success"]
+                raise TypeError(f"infos: {in_words(callback.infos)} given; want a sequence of names, {example} e.g.")
             self.callbacks += callback.callbacks if isinstance(callback, CallbackList) else [callback]
         if not first_rank:
             self.callbacks = [callback for callback in self.callbacks if not callback.of_first_rank]

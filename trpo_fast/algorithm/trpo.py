@@ -27,7 +27,7 @@ from trpo_fast._core.library import in_words, permutation
 from trpo_fast.algorithm import agreement, checkpoint, evaluation, loading, presets, training
 from trpo_fast.algorithm.acting import AgentActor
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
-from trpo_fast.algorithm.config import EPISODES_REMEMBERED, TRPOConfig, seed_or_drawn
+from trpo_fast.algorithm.config import EPISODES_REMEMBERED, POLICIES_OF_OTHERS, TRPOConfig, seed_or_drawn
 from trpo_fast.algorithm.critic import FIT_PATIENCE, CriticTrainer
 from trpo_fast.algorithm.evaluation import EvaluationResult
 from trpo_fast.algorithm.hooks import Hooks, StepFunction, StepInputs
@@ -180,6 +180,11 @@ class TRPO:
             raise TypeError(
                 f"env: {env!r} and {', '.join(map(repr, others))} given; want the environment alone, and all else by "
                 "name, as in TRPO('CartPole-v1', policy='mlp')"
+            )
+        if isinstance(env, str) and env in POLICIES_OF_OTHERS:
+            raise ValueError(
+                f"env: {env!r} given, a policy of Stable-Baselines3; want an environment, as in TRPO('CartPole-v1', "
+                f"policy={POLICIES_OF_OTHERS[env]!r})"
             )
         if isinstance(policy, str):
             overrides["policy"], policy = policy, None

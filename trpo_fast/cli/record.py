@@ -89,9 +89,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def choose_graphics() -> None:
-    """Set MUJOCO_GL for drawing without a display, where there is none and nobody has: MuJoCo reads it once."""
+    """Set for drawing without a display, where there is none and nobody has, what MuJoCo and pygame's SDL read once."""
     has_display = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
-    if not sys.platform.startswith("linux") or has_display or os.environ.get("MUJOCO_GL"):
+    if not sys.platform.startswith("linux") or has_display:
+        return
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # which else looks for a display, and says that there is none
+    if os.environ.get("MUJOCO_GL"):
         return
     for value, library in GRAPHICS:
         if ctypes.util.find_library(library):

@@ -30,7 +30,7 @@ from trpo_fast.tuning.space import as_parameters, space_for
 from trpo_fast.tuning.study import Plan, State, Study, StudyError, Trial
 from trpo_fast.tuning.trial import EVALUATION_SEED, Probe, Task, probed
 
-_PATIENCE = 10.0  # seconds in which workers that are stopped give their trials back
+_PATIENCE = 30.0  # seconds in which workers that are stopped give their trials back
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -171,6 +171,14 @@ def _with_workers(plan: Plan, arguments: argparse.Namespace, threads: int, annou
         context.Process(target=_work, args=(plan, arguments.trials, threads), name=f"worker {number}")
         for number in range(arguments.workers)
     ]
+    fallen: list[str] = []
+
+    def say_fallen() -> None:
+        for worker in workers:
+            if worker.exitcode and worker.name not in fallen:
+                fallen.append(worker.name)
+                say(f"trpo-fast tune: {worker.name} ended with {worker.exitcode}", sys.stderr)
+
     try:
         # Ctrl-C is the command's, which ends them: in the middle of an import they would answer it with tracebacks.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -183,6 +191,8 @@ def _with_workers(plan: Plan, arguments: argparse.Namespace, threads: int, annou
             for worker in workers:
                 worker.join(0.5 / len(workers))
             announced.say_new()
+            say_fallen()
+        say_fallen()  # between its last look and its end
     finally:
         started = [worker for worker in workers if worker.pid is not None]
         for worker in started:
@@ -194,10 +204,11 @@ def _with_workers(plan: Plan, arguments: argparse.Namespace, threads: int, annou
             if worker.is_alive():
                 worker.kill()
                 worker.join()
-    failed = [f"{worker.name} ended with {worker.exitcode}" for worker in workers if worker.exitcode]
-    for line in failed:
-        say(f"trpo-fast tune: {line}", sys.stderr)
-    return 1 if failed else 0
+                say(
+                    f"trpo-fast tune: {worker.name} was killed; who goes on takes its trial",
+                    sys.stderr,
+                )
+    return 1 if fallen else 0
 
 
 def _work(plan: Plan, trials: int, threads: int) -> None:

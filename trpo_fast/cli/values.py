@@ -87,13 +87,14 @@ def text(value: str) -> str:
     return value
 
 
-def _whole_number(text: str, least: int) -> int:
+def _whole_number(text: str, least: int, most: int = 2**63 - 1) -> int:
     try:
         value = Decimal(text)  # so that 1e6 is understood, and 1e30 is what it says
     except InvalidOperation:
         value = Decimal("nan")
-    if not (value.is_finite() and least <= value < 2**63 and value == int(value)):
-        raise argparse.ArgumentTypeError(f"{text!r} given; want an integer >= {least}, below 2**63")
+    if not (value.is_finite() and least <= value <= most and value == int(value)):
+        want = f">= {least}, below 2**63" if most == 2**63 - 1 else f"from {least} to 2**{most.bit_length()} - 1"
+        raise argparse.ArgumentTypeError(f"{text!r} given; want an integer {want}")
     return int(value)
 
 
@@ -109,10 +110,7 @@ def count_or_zero(text: str) -> int:
 
 def seed(text: str) -> int:
     """What NumPy's generators and simulators take."""
-    value = _whole_number(text, 0)
-    if value >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} given; want an integer from 0 to 2**32 - 1")
-    return value
+    return _whole_number(text, 0, 2**32 - 1)
 
 
 def read_json_object(path: Path, name: object) -> dict[str, Any]:

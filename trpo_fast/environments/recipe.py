@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -67,7 +68,8 @@ class EnvironmentRecipe:
     ValueError
         An unknown `vectorization`, or settings that do nothing for this source.
     TypeError
-        A source that is none of the three, for example one environment; arguments that are no mapping of names.
+        A source that is none of the three, for example one environment; a callable that cannot be called with
+        `env_kwargs` alone; arguments that are no mapping of names.
     """
 
     source: Any
@@ -106,6 +108,8 @@ class EnvironmentRecipe:
                 f"env: {in_words(source)} given; want an id, a callable that makes one environment, or a VectorEnv"
                 f"{_hint_for_one(source)}"
             )
+        if callable(source):
+            _check_call(source, self.env_kwargs)
         if self.vectorization not in (None, *VECTORIZATIONS):
             raise ValueError(
                 f"vectorization: {in_words(self.vectorization)} given; want one of {', '.join(VECTORIZATIONS)}"
@@ -429,6 +433,22 @@ def _of_same_types(one: Any, other: Any) -> bool:
     if isinstance(one, dict):
         one, other = (list(map(list, value.items())) for value in (one, other))
     return not isinstance(one, list) or all(map(_of_same_types, one, other))
+
+
+def _check_call(source: Any, kwargs: Mapping[str, Any]) -> None:
+    """TypeError for a callable that cannot be called with `kwargs` alone, as far as its signature tells."""
+    try:
+        signature = inspect.signature(source)
+    except (TypeError, ValueError):  # of what is compiled
+        return
+    try:
+        signature.bind(**kwargs)
+    except TypeError as error:
+        said = f"with env_kwargs {dict(kwargs)}" if kwargs else "without arguments"
+        raise TypeError(
+            f"env: {in_words(source)} given, which cannot be called {said} ({error}); want an id, or a callable that "
+            "makes one environment"
+        ) from None
 
 
 def _hint_for_one(env: Any) -> str:

@@ -87,7 +87,7 @@ def test_help_shows_every_field_with_its_default_and_the_reason(command):
         ("--timesteps", "1.5", "want an integer >= 1"),
         ("--timesteps", "nan", "want an integer >= 1"),
         ("--timesteps", "inf", "want an integer >= 1"),
-        ("--seed", "-1", "want an integer from 0 to 2**32 - 1"),
+        ("--seed", "-1", r"want an integer from 0 to 2\*\*32 - 1"),
         ("--seed", "4294967296", r"want an integer from 0 to 2\*\*32 - 1"),
         ("--threads", "none", "want an integer >= 1"),
         ("--eval-episodes", "-1", "want an integer >= 0"),

@@ -43,7 +43,7 @@ SIDE = Path(__file__).with_name("stepping_side.py")
 # Of both builds, whose defaults differ; one without a setting does what is said here.
 PINNED = {
     **{"log_std_init": 0.0, "action_map": "clip", "gae_lambda": 0.95, "critic_gae_lambda": 0.95},
-    **{"max_kl": 0.02, "max_kl_schedule": "constant", "relative_damping": 0.0},
+    **{"max_kl": 0.02, "max_kl_schedule": "constant", "relative_damping": 0.0, "cg_iterations": 10},
 }
 RESULT = Path(__file__).with_name("results") / "stepping.json"
 COPIES = 8

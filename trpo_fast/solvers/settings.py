@@ -44,9 +44,7 @@ class DirectionSettings(Settings):
         10,
         POSITIVE_COUNT,
         "largest number of conjugate-gradient iterations, one Fisher product each",
-        why="over ten seeds of Hopper, HalfCheetah and Walker2d (docs/learning.md) training returns are at "
-        "least those of 25 iterations on all three, 1.2 times on HalfCheetah, at less cost; the intervals of the final "
-        "policies overlap",
+        why="enough for a step of one batch; agents of an MLP take more (docs/learning.md)",
         search=one_of(5, 10, 15, 25),
     )
     cg_rtol: float = setting(

@@ -59,7 +59,7 @@ BAD = {
     "gae_lambda": [-0.1, 1.01],
     "critic_gae_lambda": [-0.1, 1.01, None],
     "normalize_advantages": [0],
-    "policy": ["rnn", None],
+    "policy": ["rnn", None, ["mlp"]],
     "channel_axis": ["middle", 1, None],
     "hidden_sizes": [(0,), (64, -1), (10**11,), 64, "64", (64.0,), None],
     "critic_hidden_sizes": [(0,), 3],

@@ -1,6 +1,7 @@
 """What people write who come from other libraries."""
 
 import dataclasses
+import functools
 
 import gymnasium as gym
 import pytest
@@ -51,6 +52,14 @@ def test_a_function_for_a_setting_is_pointed_to_where_functions_go():
         setting = name.removesuffix("_schedule")
         with pytest.raises(ValueError, match=rf"^{name}: .* want a function .* schedules=\{{'{setting}': function\}}"):
             TRPO("CartPole-v1", **{name: lambda progress: 0.1})
+
+
+def test_a_callable_that_brings_the_arguments_of_what_it_wraps_is_one():
+    @functools.wraps(gym.make)
+    def make():
+        return gym.make("CartPole-v1")
+
+    TRPO(make, num_envs=1).close()
 
 
 def test_a_callable_that_needs_arguments_is_named():

@@ -456,7 +456,7 @@ class TRPOConfig:
                     f"{entry.name}: {in_words(given)} given; want a function of the progress in learn(..., "
                     f"schedules={{{scheduled!r}: function}})"
                 )
-            if entry.name == "policy" and given in POLICIES_OF_OTHERS:
+            if entry.name == "policy" and isinstance(given, str) and given in POLICIES_OF_OTHERS:
                 want = POLICIES_OF_OTHERS[given]
                 raise ValueError(f"policy: {given!r} given, Stable-Baselines3's name; want {want!r}")
             value = checked(entry.name, given, entry.metadata["rule"])

@@ -438,7 +438,7 @@ def _of_same_types(one: Any, other: Any) -> bool:
 def _check_call(source: Any, kwargs: Mapping[str, Any]) -> None:
     """TypeError for a callable that cannot be called with `kwargs` alone, as far as its signature tells."""
     try:
-        signature = inspect.signature(source)
+        signature = inspect.signature(source, follow_wrapped=False)  # of what is called
     except (TypeError, ValueError):  # of what is compiled
         return
     try:

@@ -44,7 +44,8 @@ class DirectionSettings(Settings):
         10,
         POSITIVE_COUNT,
         "largest number of conjugate-gradient iterations, one Fisher product each",
-        why="enough for a step of one batch; agents of an MLP take more (docs/learning.md)",
+        why="products are most of a step's time; agents of an MLP take 25, with which they learn as well or better "
+        "(docs/learning.md)",
         search=one_of(5, 10, 15, 25),
     )
     cg_rtol: float = setting(

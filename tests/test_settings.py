@@ -28,7 +28,7 @@ VALUES = st.one_of(
 )
 
 AGENTS_OWN = {"relative_damping": 0.1, "max_kl": 0.06}  # defaults of theirs, where those of a step are others
-BY_NETWORK = {"cg_iterations": {"mlp": 25, "cnn": 10, "recurrent": 10}}
+BY_NETWORK = {"cg_iterations": {"mlp": 25, "cnn": 10, "recurrent": 10, "discrete": 10}}
 OF_A_STEP = {
     entry.name: entry.default
     for kind in (DirectionSettings, StepSettings)
@@ -41,7 +41,8 @@ OF_A_STEP = {
 def test_a_configuration_has_each_field_by_the_same_declaration(kind, entry):
     own = TRPOConfig.__dataclass_fields__[entry.name]
     if entry.name in BY_NETWORK:
-        found = {kind: TRPOConfig().resolved(policy=kind, critic="mlp") for kind in BY_NETWORK[entry.name]}
+        found = {kind: TRPOConfig().resolved(policy=kind, critic="mlp") for kind in ("mlp", "cnn", "recurrent")}
+        found["discrete"] = TRPOConfig().resolved(policy="mlp", critic="mlp", gaussian=False)
         assert {kind: getattr(config, entry.name) for kind, config in found.items()} == BY_NETWORK[entry.name]
         assert own.default is None and own.metadata["meaning"].startswith(f"{entry.metadata['meaning']}; None: ")
     elif entry.name in AGENTS_OWN:

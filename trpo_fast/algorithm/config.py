@@ -190,8 +190,8 @@ class TRPOConfig:
         recurrent=10,
         discrete=10,
         why="over five seeds at 300,000 timesteps the worst of Walker2d-v5 has 3,152 with 25, 774 with 10; those of "
-        "Hopper-v5 and HalfCheetah-v5 are within each other's intervals, but LunarLander-v3 learns worse with 25, and"
-        " a seed of CartPole-v1 falls short (docs/learning.md); a CNN's and a recurrent network's products cost more",
+        "Hopper-v5 and HalfCheetah-v5 are within each other's intervals; LunarLander-v3 is no better with 25, and two "
+        "seeds of CartPole-v1 fall short (docs/learning.md); a CNN's and a recurrent network's products cost more",
         search=one_of(None, 10, 15, 50),
     )
     cg_rtol: float = declared(DirectionSettings, "cg_rtol")

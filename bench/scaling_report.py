@@ -32,7 +32,6 @@ LINKS = {
 RANKS = (8, 32, 100, 300, 1000)
 MOST = 100_000  # ranks that are looked at
 TRIALS = 1.5  # of the line search, for arms whose curves do not say
-PRODUCTS = 10  # of an update by default, when large_batches was made
 
 
 def render(page: str, results: Path = RESULTS) -> str:
@@ -281,7 +280,7 @@ def batch_of(arm: Arm) -> tuple[int, int, bool]:
     """Samples and products of an update, and whether it has a preconditioner, by an arm's options."""
     options, default = dict(pairwise(arm.options)), TRPOConfig()
     samples = int(options.get("--num-envs", default.num_envs)) * default.steps_per_env
-    products = int(options.get("--cg-iterations", PRODUCTS))
+    products = int(options.get("--cg-iterations", default.cg_iterations))
     return samples, products, "--preconditioner" in options
 
 

@@ -58,13 +58,13 @@ PIECES = (
     ),
     Piece(
         "MountainCarContinuous-v0",
-        "final_boxes",
+        "final_control",
         "frozen",
         500_000,
         "trpo-fast train MountainCarContinuous-v0 --timesteps 5e5",
         _PRESET,
     ),
-    Piece("Pendulum-v1", "final_boxes", "frozen", 500_000, "trpo-fast train Pendulum-v1 --timesteps 5e5", _PRESET),
+    Piece("Pendulum-v1", "final_control", "frozen", 500_000, "trpo-fast train Pendulum-v1 --timesteps 5e5", _PRESET),
     Piece(
         "LunarLander-v3", "final_control", "frozen", 500_000, "trpo-fast train LunarLander-v3 --timesteps 5e5", _PRESET
     ),

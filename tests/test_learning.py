@@ -302,7 +302,6 @@ def test_the_published_table_has_the_peer_beside_each_task(tmp_path):
     ours = {"Hopper-v5": [3400.0, 3500.0, 3600.0, 2100.0], "Swimmer-v5": [10.0, 20.0, 30.0], "Ant-v5": [1.0, 2.0]}
     _recorded(tmp_path / "final", "frozen", ours)
     _recorded(tmp_path / "final_control", "frozen", {"Acrobot-v1": [-80.0, -90.0, -70.0]})
-    _recorded(tmp_path / "final_boxes", "frozen", {})
     _recorded(tmp_path / "final_cartpole", "frozen", {})
     theirs = {"Hopper-v5": [3000.0, 3100.0, 3200.0], "Swimmer-v5": [300.0, 301.0, 302.0], "Ant-v5": [5.0, 5.0, 5.0]}
     _recorded(tmp_path / "peers", "sb3-contrib-trpo", theirs)

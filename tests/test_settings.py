@@ -28,24 +28,18 @@ VALUES = st.one_of(
 )
 
 AGENTS_OWN = {"relative_damping": 0.1, "max_kl": 0.06}  # defaults of theirs, where those of a step are others
-BY_NETWORK = {"cg_iterations": {"mlp": 25, "cnn": 10, "recurrent": 10, "discrete": 10}}
 OF_A_STEP = {
     entry.name: entry.default
     for kind in (DirectionSettings, StepSettings)
     for entry in dataclasses.fields(kind)
-    if entry.name in {**AGENTS_OWN, **BY_NETWORK}
+    if entry.name in AGENTS_OWN
 }
 
 
 @named
 def test_a_configuration_has_each_field_by_the_same_declaration(kind, entry):
     own = TRPOConfig.__dataclass_fields__[entry.name]
-    if entry.name in BY_NETWORK:
-        found = {kind: TRPOConfig().resolved(policy=kind, critic="mlp") for kind in ("mlp", "cnn", "recurrent")}
-        found["discrete"] = TRPOConfig().resolved(policy="mlp", critic="mlp", gaussian=False)
-        assert {kind: getattr(config, entry.name) for kind, config in found.items()} == BY_NETWORK[entry.name]
-        assert own.default is None and own.metadata["meaning"].startswith(f"{entry.metadata['meaning']}; None: ")
-    elif entry.name in AGENTS_OWN:
+    if entry.name in AGENTS_OWN:
         assert own.default == AGENTS_OWN[entry.name] != entry.default
         assert {**own.metadata, "why": None} == {**entry.metadata, "why": None} and own.type == entry.type
     else:
@@ -67,8 +61,6 @@ def test_what_settings_accept_a_configuration_stores_alike_and_what_they_refuse_
         found = getattr(kind(**{entry.name: value}), entry.name)
     except (TypeError, ValueError) as error:
         assert str(error) == f"{entry.name}: {in_words(value)} given; want {entry.metadata['rule'].want}"
-        if entry.name in BY_NETWORK and value is None:
-            return
         with pytest.raises(ValueError, match=f"^{entry.name}: .* given; want "):
             TRPOConfig(**{entry.name: value})
         return

@@ -423,7 +423,7 @@ SYMPTOMS: Sequence[Symptom] = (
         _unsolved,
         "Too few products for the condition of F + damping I, so that the direction is little else than the gradient.",
         (
-            "More cg_iterations (25), or preconditioner kfac with 5.",
+            "More cg_iterations (10), or preconditioner kfac with 5.",
             "More damping, which improves the condition.",
         ),
     ),

@@ -116,7 +116,7 @@ def test_each_is_called_once_an_update_with_what_the_documents_say(make_agent):
     assert first[0].rewards.dtype == first[0].values.dtype == first[0].next_values.dtype == np.float32
     assert (first[0].gamma, first[0].gae_lambda) == (0.9, 0.9)
     assert [inputs.step.max_kl for inputs in second] == [0.06, 0.03]
-    assert second[0].direction == DirectionSettings(cg_iterations=25, relative_damping=0.1)
+    assert second[0].direction == DirectionSettings(relative_damping=0.1)
     assert second[0].step == StepSettings(max_kl=0.06)
     assert len(second[0].batch) == UPDATE and len(second[0].fisher_rows) == UPDATE // 2
     assert agent.last_update.status == Status.NO_GRADIENT

@@ -122,19 +122,6 @@ def test_schedules_fall_over_the_training_and_never_to_nothing(make_agent):
     assert agent.last_update.kl <= 0.005
 
 
-@pytest.mark.parametrize(
-    ("env", "changes", "iterations"),
-    [
-        ("Pendulum-v1", {}, 25),
-        ("CartPole-v1", {}, 10),
-        ("CartPole-v1", {"cg_iterations": 12}, 12),
-        ("Pendulum-v1", {"policy": "gru"}, 10),
-    ],
-)
-def test_how_long_a_solve_is_goes_by_actions_and_network(make_agent, env, changes, iterations):
-    assert make_agent(env, **changes).config.cg_iterations == iterations
-
-
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_schedule_is_above_zero_until_the_last_timestep_of_the_longest_training(name):
     assert 0 < SCHEDULES[name](1 - 1e-12) <= SCHEDULES[name](0.5) <= SCHEDULES[name](0.0) == 1

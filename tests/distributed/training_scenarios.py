@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
     **{"steps_per_env": STEPS, "warm_up_steps": 3, "seed": 5, "preset": None, "dtype": "float64"},
     **{"hidden_sizes": (8,), "critic_hidden_sizes": (8,), "critic_epochs": 2, "critic_batch_size": 32},
 }
-PENDULUM = {"env": "Pendulum-v1", "env_kwargs": {"max_episode_steps": 17}, "cg_iterations": 10}  # before CG is done
+PENDULUM = {"env": "Pendulum-v1", "env_kwargs": {"max_episode_steps": 17}}
 PLAIN = {"normalize_observations": False, "scale_rewards": False}
 
 

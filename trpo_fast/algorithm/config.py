@@ -91,13 +91,11 @@ def _by_network(
     *,
     why: str,
     recurrent: Any = None,
-    discrete: Any = None,
     search: Search | None = None,
 ) -> Any:
     """A setting whose default, None, is `mlp`, or what `cnn`, `described` in words, makes of the configuration.
 
-    That goes by the kind of `network`, "policy" or "critic"; of recurrent ones it is `recurrent`, if given, and of an
-    MLP of an agent that has actions that are not a Box's `discrete`, if given.
+    That goes by the kind of `network`, "policy" or "critic"; of recurrent ones it is `recurrent`, if given.
     """
 
     def convert(value: Any) -> Any:
@@ -105,9 +103,7 @@ def _by_network(
 
     metadata = {
         "rule": Rule(f"{rule.want}, or None", convert),
-        "meaning": f"{meaning}; None: {mlp}"
-        + ("" if discrete is None else f", where actions are not a Box's alone {discrete}")
-        + f", and where the {network} is the built-in CNN {described}"
+        "meaning": f"{meaning}; None: {mlp}, and where the {network} is the built-in CNN {described}"
         + ("" if recurrent is None else f", where it is a built-in recurrent one {recurrent}"),
         "why": why,
         "search": search,
@@ -115,7 +111,6 @@ def _by_network(
             network,
             {"mlp": lambda _: mlp, "cnn": cnn, "recurrent": lambda _: mlp if recurrent is None else recurrent},
         ),
-        "discrete": discrete,
         "like": mlp,
     }
     return field(default=None, metadata=metadata)
@@ -180,20 +175,7 @@ class TRPOConfig:
     )
     kl_direction: str = declared(StepSettings, "kl_direction")
     damping: float = declared(DirectionSettings, "damping")
-    cg_iterations: int = _by_network(
-        "policy",
-        25,
-        lambda _: 10,
-        "10",
-        POSITIVE_COUNT,
-        "largest number of conjugate-gradient iterations, one Fisher product each",
-        recurrent=10,
-        discrete=10,
-        why="over five seeds at 300,000 timesteps the worst of Walker2d-v5 has 3,152 with 25, 774 with 10; those of "
-        "Hopper-v5 and HalfCheetah-v5 are within each other's intervals; LunarLander-v3 is no better with 25, and two "
-        "seeds of CartPole-v1 fall short (docs/learning.md); a CNN's and a recurrent network's products cost more",
-        search=one_of(None, 10, 15, 50),
-    )
+    cg_iterations: int = declared(DirectionSettings, "cg_iterations")
     cg_rtol: float = declared(DirectionSettings, "cg_rtol")
     cg_progress_tol: float = declared(DirectionSettings, "cg_progress_tol")
     relative_damping: float = declared(
@@ -478,30 +460,25 @@ class TRPOConfig:
         check_field_names(changes)
         return dataclasses.replace(self, **changes)
 
-    def resolved(self, *, policy: str, critic: str, gaussian: bool = True) -> TRPOConfig:
+    def resolved(self, *, policy: str, critic: str) -> TRPOConfig:
         """A copy in which every None that stands for the kind of a network is a number.
 
         Parameters
         ----------
         policy, critic : {"mlp", "cnn", "recurrent"}
             Which kind each is; a module of the user's own counts as "mlp".
-        gaussian : bool
-            Whether all actions are a Box's.
         """
         kinds, found = {"policy": policy, "critic": critic}, {}
         for entry in dataclasses.fields(self):
             if "by_network" in entry.metadata and getattr(self, entry.name) is None:
                 network, defaults = entry.metadata["by_network"]
                 found[entry.name] = defaults[require_choice(network, kinds[network], defaults)](self)
-                if kinds[network] == "mlp" and not gaussian and entry.metadata["discrete"] is not None:
-                    found[entry.name] = entry.metadata["discrete"]
         return dataclasses.replace(self, **found)
 
     @property
     def direction_settings(self) -> DirectionSettings:
         """What the direction of a step is found with."""
-        known = self if self.cg_iterations is not None else self.resolved(policy="mlp", critic="mlp")
-        return _part_of(known, DirectionSettings)
+        return _part_of(self, DirectionSettings)
 
     @property
     def step_settings(self) -> StepSettings:

@@ -44,7 +44,7 @@ from trpo_fast.environments.base import Environments
 from trpo_fast.environments.foreign import is_vector_environment
 from trpo_fast.environments.masks import warn_of_left_out_mask
 from trpo_fast.environments.recipe import EnvironmentRecipe
-from trpo_fast.gymnasium_spaces import action_layout, action_words, numeric_columns, resolved_action_map
+from trpo_fast.gymnasium_spaces import action_words, numeric_columns, resolved_action_map
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.ranks import Ranks, as_ranks, count_of, left_on_error, share_of
 from trpo_fast.rollout.advantages import AdvantageFunction
@@ -288,9 +288,7 @@ class TRPO:
         self.networks = make_networks(
             config, observation_space, action_space, (policy_seed, critic_seed), policy=policy, critic=critic, kind=kind
         )
-        self._config = config = config.resolved(
-            **self.networks.kinds, gaussian=action_layout(action_space).distribution == "gaussian"
-        )
+        self._config = config = config.resolved(**self.networks.kinds)
         self._direction_settings, self._step_settings = config.direction_settings, config.step_settings
         shape = self.networks.observation_shape
         self.engine = make_engine(self.networks.policy, config.engine, observation_shape=shape)

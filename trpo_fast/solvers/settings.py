@@ -44,8 +44,9 @@ class DirectionSettings(Settings):
         10,
         POSITIVE_COUNT,
         "largest number of conjugate-gradient iterations, one Fisher product each",
-        why="products are most of a step's time; agents of an MLP take 25, with which they learn as well or better "
-        "(docs/learning.md)",
+        why="over ten seeds of Hopper, HalfCheetah and Walker2d (docs/learning.md) training returns are at "
+        "least those of 25 iterations on all three, 1.2 times on HalfCheetah, at less cost; the intervals of the final "
+        "policies overlap",
         search=one_of(5, 10, 15, 25),
     )
     cg_rtol: float = setting(

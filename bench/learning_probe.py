@@ -25,6 +25,7 @@ import torch
 
 import trpo_fast
 from trpo_fast.algorithm.schedules import scheduled
+from trpo_fast.algorithm.training import schedule_progress
 from trpo_fast.policies.mlp import MLPPolicy
 
 FACTORS = (0.0, 1.0, 1.5, 2.0, 3.0)
@@ -62,8 +63,9 @@ def bound(agent: Any, rollout: Any, gae_lambda: float) -> tuple[float, Any]:
 
 def _max_kl(agent: Any) -> float:
     """That of the next update, were the training to go on; the setting's where it has ended."""
-    progress = (agent.num_timesteps - agent.schedules_from) / max(1, agent.horizon - agent.schedules_from)
-    return scheduled(agent.config, {}, min(progress, 1.0))["max_kl"] or agent.config.max_kl
+    if agent.num_timesteps >= agent.horizon:
+        return float(agent.config.max_kl)
+    return scheduled(agent.config, {}, schedule_progress(agent))["max_kl"]
 
 
 def updates(agent: Any, batches: int) -> tuple[list[str], float]:

@@ -436,6 +436,9 @@ class TRPOConfig:
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.policy, str) and self.policy in POLICIES_OF_OTHERS:
+            want = POLICIES_OF_OTHERS[self.policy]
+            raise ValueError(f"policy: {self.policy!r} given, Stable-Baselines3's name; want {want!r}")
         for entry in dataclasses.fields(self):
             given = getattr(self, entry.name)
             scheduled = entry.name.removesuffix("_schedule")
@@ -444,9 +447,6 @@ class TRPOConfig:
                     f"{entry.name}: {in_words(given)} given; want a function of the progress in learn(..., "
                     f"schedules={{{scheduled!r}: function}})"
                 )
-            if entry.name == "policy" and isinstance(given, str) and given in POLICIES_OF_OTHERS:
-                want = POLICIES_OF_OTHERS[given]
-                raise ValueError(f"policy: {given!r} given, Stable-Baselines3's name; want {want!r}")
             value = checked(entry.name, given, entry.metadata["rule"])
             object.__setattr__(self, entry.name, value)
         if abs(self.log_std_init) > self.log_std_limit:

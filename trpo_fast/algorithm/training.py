@@ -47,6 +47,11 @@ def scheduled_part(agent: TRPO, given: Any, end: int, *, reset: bool) -> tuple[i
     return (agent.schedules_from if horizon == agent.horizon and not reset else 0), horizon
 
 
+def schedule_progress(agent: TRPO) -> float:
+    """The part of its schedules that is behind it: below 1 before an update of a training, 1 where they have ended."""
+    return (agent.num_timesteps - agent.schedules_from) / (agent.horizon - agent.schedules_from)
+
+
 def warm_up_steps(agent: TRPO) -> int:
     """Of each environment before the first rollout: the setting's, and never more than the training asks for."""
     config = agent.config

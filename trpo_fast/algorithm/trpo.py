@@ -482,8 +482,7 @@ class TRPO:
 
         # 3. Gradient g of the surrogate.  4. Direction x = (F + lambda I)^-1 g.
         # 5. The longest step along x that improves the surrogate inside the trust region.
-        progress = (self.num_timesteps - self.schedules_from) / (self.horizon - self.schedules_from)
-        now = scheduled(config, self._schedules, progress)
+        now = scheduled(config, self._schedules, training.schedule_progress(self))
         settings = self._step_settings.replace(max_kl=now["max_kl"])
         engine.bind(batch, total=rollout.steps, entropy_coefficient=now["entropy_coefficient"])
         entropy = engine.entropy()

@@ -204,10 +204,7 @@ def _with_workers(plan: Plan, arguments: argparse.Namespace, threads: int, annou
             if worker.is_alive():
                 worker.kill()
                 worker.join()
-                say(
-                    f"trpo-fast tune: {worker.name} was killed; who goes on takes its trial",
-                    sys.stderr,
-                )
+                say(f"trpo-fast tune: {worker.name} was killed; who goes on takes its trial", sys.stderr)
     return 1 if fallen else 0
 
 

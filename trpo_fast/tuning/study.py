@@ -213,7 +213,7 @@ class Study:
         if trial.state.is_finished():
             return
         self._study.tell(number, state=State.FAIL)
-        if not _is_interrupted(self._study.get_trials(deepcopy=False)[number]):
+        if "reason" in trial.user_attrs:
             return
         parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         if parameters:

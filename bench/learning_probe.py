@@ -53,7 +53,9 @@ def noise(agent: Any, episodes: int = 16) -> list[str]:
 
 def bound(agent: Any, rollout: Any, gae_lambda: float) -> tuple[float, Any]:
     """Bind the engine to the rollout, advantages normalized: their standard deviation before, and their statistics."""
-    finished = agent.collector.finish(rollout, agent.critic_trainer.values, agent.config.gamma, gae_lambda, False)
+    finished = agent.collector.finisher.finish(
+        rollout, agent.critic_trainer.values, agent.config.gamma, gae_lambda, False
+    )
     batch, _, statistics = finished
     spread = float(batch.advantages.std())
     batch.advantages[...] = (batch.advantages - batch.advantages.mean()) / spread

@@ -154,7 +154,9 @@ def test_an_agent_trained_with_masks_says_once_that_predict_got_none(make_agent,
 @pytest.mark.parametrize("space", ACTIONS, ids=str)
 def test_first_ratio_under_masks_is_one(make_agent, space, engine):
     agent = make_agent(functools.partial(Gate, space), engine=engine, dtype="float64", **SMALL).learn(STEPS)
-    batch, _, _ = agent.collector.finish(agent.collector.collect(), agent.critic_trainer.values, 0.99, 0.95, True)
+    batch, _, _ = agent.collector.finisher.finish(
+        agent.collector.collect(), agent.critic_trainer.values, 0.99, 0.95, True
+    )
     assert not batch.action_masks.all()
     agent.engine.bind(batch)
     np.testing.assert_allclose(agent.engine.evaluate(), 0.0, atol=1e-12)

@@ -135,7 +135,9 @@ def test_a_vector_environment_gets_arrays_in_the_spaces_structure_and_gives_its_
 
 def test_the_first_ratio_is_one(make_agent):
     agent = make_agent(functools.partial(Nested, "info")).learn(200)
-    batch, _, _ = agent.collector.finish(agent.collector.collect(), agent.critic_trainer.values, 0.99, 0.95, True)
+    batch, _, _ = agent.collector.finisher.finish(
+        agent.collector.collect(), agent.critic_trainer.values, 0.99, 0.95, True
+    )
     agent.engine.bind(batch)
     assert agent.engine.evaluate() == (0.0, 0.0)
 

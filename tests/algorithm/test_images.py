@@ -211,7 +211,7 @@ def test_the_rollout_of_atari_images_takes_a_quarter_of_what_floats_would(make):
     rollout = agent.collector.collect()
     assert rollout.observations.dtype == rollout.value_inputs.dtype == np.uint8
     assert rollout.observations.nbytes == 2 * 4 * 84 * 84 * 4
-    batch, _, _ = agent.collector.finish(rollout, agent.critic_trainer.values, 0.99, 0.95, True)
+    batch, _, _ = agent.collector.finisher.finish(rollout, agent.critic_trainer.values, 0.99, 0.95, True)
     assert batch.observations.dtype == np.uint8
     assert np.shares_memory(batch.observations, rollout.observations)
     for buffer in agent.collector._buffers:

@@ -130,7 +130,9 @@ def test_vectors_are_normalized_and_pixels_are_not(make):
     normalizer, image = agent.observation_normalizer, slice(3, 3 + 8 * 9 * 3)
     assert (normalizer.mean[image] == 0).all() and (normalizer.scale[image] == 1).all()
     assert (normalizer.scale[:3] != 1).all() and (normalizer.scale[image.stop :] == 1).all()
-    batch, _, _ = agent.collector.finish(agent.collector.collect(), agent.critic_trainer.values, 0.99, 0.95, True)
+    batch, _, _ = agent.collector.finisher.finish(
+        agent.collector.collect(), agent.critic_trainer.values, 0.99, 0.95, True
+    )
     rows = np.asarray(batch.observations)
     assert np.abs(rows[:, :3]).max() == 0.5
     assert rows[:, image].max() > 200

@@ -126,7 +126,7 @@ def test_environments_without_masks_get_none(kind):
     collector = collector_of(adapter, 10)
     rollout = collector.collect()
     assert rollout.action_masks is None
-    batch, _, _ = collector.finish(rollout, lambda rows: np.zeros(len(rows), np.float32), 0.9, 0.9, True)
+    batch, _, _ = collector.finisher.finish(rollout, lambda rows: np.zeros(len(rows), np.float32), 0.9, 0.9, True)
     assert batch.action_masks is None
     adapter.close()
 
@@ -152,7 +152,7 @@ def test_masks_in_the_batch_are_those_that_each_action_was_chosen_under(mode, so
     dropped = 0
     for _ in range(3):
         rollout = collector.collect()
-        batch, _, _ = collector.finish(rollout, lambda rows: np.zeros(len(rows), np.float32), 0.9, 0.9, True)
+        batch, _, _ = collector.finisher.finish(rollout, lambda rows: np.zeros(len(rows), np.float32), 0.9, 0.9, True)
         np.testing.assert_array_equal(batch.action_masks, batch.observations.astype(bool))
         assert batch.action_masks[np.arange(len(batch)), batch.actions].all()
         dropped += rollout.valid.size - len(batch)

@@ -55,7 +55,7 @@ def zeros(rows):
 )
 def test_first_ratio_is_exactly_one(make, dtype):
     engine, collector, rollout = collect(make(), 50, dtype=dtype, rollouts=2)
-    batch, _, _ = collector.finish(rollout, zeros, 0.99, 0.95, True)
+    batch, _, _ = collector.finisher.finish(rollout, zeros, 0.99, 0.95, True)
     assert 100 < len(batch) <= 250
     engine.bind(batch)
     assert engine.evaluate() == (0.0, 0.0)
@@ -111,7 +111,7 @@ def test_actions_are_mapped_at_the_door_and_not_in_the_rollout(engine):
     seen = np.stack([env.seen[10:] for env in copies_of(adapter)], axis=1)  # after the warm-up
     assert 0.1 < (np.abs(rollout.actions) > 1).mean() < 0.6
     np.testing.assert_allclose(seen, reference.environment_action(rollout.actions, 8, 40, "affine"), rtol=1e-7)
-    made.bind(collector.finish(rollout, zeros, 0.99, 0.95, True)[0])
+    made.bind(collector.finisher.finish(rollout, zeros, 0.99, 0.95, True)[0])
     np.testing.assert_allclose(made.evaluate(), 0, atol=1e-12)
 
 

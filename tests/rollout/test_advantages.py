@@ -119,7 +119,7 @@ def test_what_a_function_should_not_return_is_named(answer, error, message):
 
 
 def finish(collector, estimate=None, normalize=False):
-    return collector.finish(collector.collect(), value, 0.9, 0.8, normalize, estimate)
+    return collector.finisher.finish(collector.collect(), value, 0.9, 0.8, normalize, estimate)
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])

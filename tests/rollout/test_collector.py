@@ -15,7 +15,7 @@ GAMMA, LAMBDA = 0.9, 0.8
 
 
 def finish(collector, rollout, values=value, normalize=False):
-    return collector.finish(rollout, values, GAMMA, LAMBDA, normalize)
+    return collector.finisher.finish(rollout, values, GAMMA, LAMBDA, normalize)
 
 
 def advantages_of_episode(rewards, values, next_values, terminated):
@@ -173,7 +173,7 @@ def test_rewards_are_scaled_by_the_statistics_from_before_the_rollout():
     assert scale != 1.0
     rollout = collector.collect()
     assert scaler.scale != scale == rollout.reward_scale
-    _, returns, _ = collector.finish(rollout, lambda rows: np.zeros(len(rows)), 0.0, 1.0, False)
+    _, returns, _ = collector.finisher.finish(rollout, lambda rows: np.zeros(len(rows)), 0.0, 1.0, False)
     expected = np.clip(rollout.rewards * scale, -0.8, 0.8)
     assert 0 < (np.abs(expected) == 0.8).mean() < 1
     np.testing.assert_array_equal(returns, expected.ravel())  # gamma 0: the return is the scaled reward
@@ -290,7 +290,7 @@ def test_advantages_without_variance_become_zeros():
     collector = follow(walks(2, limit=100), 4)
     rollout = collector.collect()
     rollout.rewards[...] = 1.0
-    batch, _, statistics = collector.finish(rollout, lambda rows: np.zeros(len(rows)), 0.0, 1.0, True)
+    batch, _, statistics = collector.finisher.finish(rollout, lambda rows: np.zeros(len(rows)), 0.0, 1.0, True)
     np.testing.assert_array_equal(batch.advantages, 0.0)
     assert np.isnan(statistics.explained_variance)
 

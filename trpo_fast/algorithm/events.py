@@ -18,7 +18,7 @@ from trpo_fast.state import State, copied
 if TYPE_CHECKING:
     from trpo_fast.algorithm.evaluation import EvaluationResult
     from trpo_fast.algorithm.trpo import TRPO
-    from trpo_fast.rollout.collector import Rollout
+    from trpo_fast.rollout.rollout import Rollout
 
 
 class Callback:

@@ -42,7 +42,7 @@ from trpo_fast.state import State
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
-    from trpo_fast.rollout.collector import Rollout
+    from trpo_fast.rollout.rollout import Rollout
 
 # Of a row what the agent goes on to know, as its file does: by these a log is known to be its own.
 _MOMENT: Mapping[str, Callable[[Any], float]] = {

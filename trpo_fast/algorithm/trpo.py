@@ -48,7 +48,8 @@ from trpo_fast.gymnasium_spaces import action_words, numeric_columns, resolved_a
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.ranks import Ranks, as_ranks, count_of, left_on_error, share_of
 from trpo_fast.rollout.advantages import AdvantageFunction
-from trpo_fast.rollout.collector import Collector, Rollout
+from trpo_fast.rollout.collector import Collector
+from trpo_fast.rollout.rollout import Rollout
 from trpo_fast.run_models import read_latest
 from trpo_fast.settings import FLAG, checked
 from trpo_fast.solvers.fisher_product import bfloat16_obstacle, require_bfloat16
@@ -469,7 +470,7 @@ class TRPO:
 
         # 2. Advantages and returns, from the value function.
         sequences = rollout.critic_sequences if critic.recurrent else None
-        batch, returns, statistics = collector.finish(
+        batch, returns, statistics = collector.finisher.finish(
             rollout,
             critic.values if sequences is None else lambda _: critic.values(sequences),
             config.gamma,
@@ -487,7 +488,7 @@ class TRPO:
         engine.bind(batch, total=rollout.steps, entropy_coefficient=now["entropy_coefficient"])
         entropy = engine.entropy()
         clock.lap("gradient")
-        rows = collector.own_samples(rollout, self._fisher_rows(rollout.steps))
+        rows = collector.finisher.own_samples(rollout, self._fisher_rows(rollout.steps))
         inputs = StepInputs(batch, self._direction_settings, settings, rows)
         step = self.hooks.take_step(engine, inputs)
         self._bound_log_std()

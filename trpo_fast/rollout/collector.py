@@ -1,15 +1,14 @@
-"""Collecting rollouts with the current policy, and turning them into batches.
+"""Collecting rollouts with the current policy.
 
-While stepping, only the policy is needed. Values come afterwards from one batched call in `Collector.finish`, so a
-critic may still be fitting the rollout before while this one is collected. For that, two buffers alternate: a batch
-stays as it is until `collect` was called twice more.
+While stepping, only the policy is needed. Values come afterwards from one batched call in `Finisher.finish`, so a
+critic may still be fitting the rollout before while this one is collected. For that, two buffers alternate: a rollout,
+and the batch made of it, stays as it is until `collect` was called twice more.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,134 +16,24 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import DTypeLike, NDArray
 
 from trpo_fast._core.library import in_words
-from trpo_fast._core.rollout import discounted_returns, normalize_advantages
+from trpo_fast._core.rollout import discounted_returns
 from trpo_fast.environments.acting import RolledOut
 from trpo_fast.environments.base import Environments
 from trpo_fast.environments.copies import copies_in
 from trpo_fast.environments.masks import warn_of_unheeded_mask
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.ranks import Ranks, share_of
-from trpo_fast.rollout.advantages import AdvantageFunction, AdvantageInputs, estimated_by
-from trpo_fast.rollout.batch import Batch, CriticSequences, Sequences
+from trpo_fast.rollout.batch import Sequences
 from trpo_fast.rollout.exchange import exchange
+from trpo_fast.rollout.finishing import Finisher, largest
 from trpo_fast.rollout.recording import make_recorder
+from trpo_fast.rollout.rollout import Buffer, Rollout
 from trpo_fast.state import State
 
 _Final = tuple[int, NDArray[Any], NDArray[np.int64]]  # step, rows, copies
 
 _ACTING_STREAM = 0
 _ENVIRONMENT_STREAM = 2
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """T steps of E environments. Arrays are views of a buffer that the second `collect` from now overwrites."""
-
-    observations: NDArray[Any]
-    """(T, E, D) as the policy saw them: normalized, in its dtype, or bytes of images as they are."""
-    actions: NDArray[Any]
-    """(T, E, A) as the policy drew them, in its dtype; (T, E) or (T, E, A) int64, counted from 0, where discrete. Of a
-    Tuple or Dict all parts in one row of its dtype."""
-    log_probs: NDArray[Any]
-    """(T, E)"""
-    rewards: NDArray[np.float64]
-    """(T, E) raw"""
-    terminated: NDArray[np.bool_]
-    """(T, E)"""
-    truncated: NDArray[np.bool_]
-    """(T, E)"""
-    valid: NDArray[np.bool_]
-    """(T, E) False on the dummy row after an episode's end (NEXT_STEP)."""
-    value_inputs: NDArray[Any]
-    """(T E + E + F, D): the observations, those after the last step, and the F final ones of truncated episodes."""
-    final_rows: NDArray[np.int64]
-    """(F,) row in (T E) order that each final observation follows."""
-    reward_scale: float
-    """What rewards are multiplied with, frozen during the rollout."""
-    first_step: int
-    """Of every environment, counted over the whole training."""
-    steps: int
-    """Valid transitions."""
-    episode_returns: NDArray[np.float64]
-    """Sum of raw rewards of every episode that ended in this rollout, in order."""
-    episode_lengths: NDArray[np.int64]
-    action_masks: NDArray[np.bool_] | None
-    """(T, E, K) what was allowed; None where the environments have no masks."""
-    ended: NDArray[np.bool_]
-    """(T, E) True where an episode ended, by itself: `episode_returns` are theirs, in this order."""
-    infos: Mapping[str, NDArray[np.float64]]
-    """(T, E) by name, what the infos of the steps have that callbacks ask for (`Callback.infos`), NaN where there is no
-    number; where an episode ended its own last one."""
-    sequences: Sequences
-    """Which steps start an episode, which are samples, and where a recurrent policy began: its state is (E, 0) of any
-    other."""
-
-    def read_only(self) -> Rollout:
-        """The same rollout, of arrays that cannot be written."""
-        found: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        sealed = {name: _sealed(value) for name, value in found.items() if isinstance(value, np.ndarray)}
-        infos = {name: _sealed(array) for name, array in self.infos.items()}
-        own = self.sequences
-        sequences = Sequences(_sealed(own.starts), _sealed(own.valid), _sealed(own.state))
-        return Rollout(**{**found, **sealed, "infos": infos, "sequences": sequences})
-
-    @property
-    def samples(self) -> NDArray[Any]:
-        """(B, D) observations of the rows that are samples."""
-        rows = self.sequences.rows
-        flat = self.observations.reshape(self.valid.size, -1)
-        return flat if rows is None else flat[rows]
-
-    @property
-    def critic_sequences(self) -> CriticSequences:
-        """What a recurrent critic sees."""
-        size = self.valid.size
-        return CriticSequences(
-            self.value_inputs[:size], self.value_inputs[size:], self.final_rows, self.sequences.starts, self.valid
-        )
-
-
-def _sealed(array: NDArray[Any]) -> NDArray[Any]:
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
-class AdvantageStatistics(NamedTuple):
-    """About one finished rollout, dummy rows left out."""
-
-    explained_variance: float
-    """1 - Var(returns - values) / Var(returns); NaN when the returns do not vary."""
-
-
-class _Buffer:
-    def __init__(
-        self,
-        steps: int,
-        num_envs: int,
-        adapter: Environments,
-        dtype: np.dtype[Any],
-        observation_dtype: np.dtype[Any],
-    ) -> None:
-        rows = (steps, num_envs)
-        size = steps * num_envs
-        # Room for every step to be truncated; memory that is never written is never really allocated.
-        self.inputs = np.empty((2 * size + num_envs, adapter.observation_size), observation_dtype)
-        self.observations = self.inputs[:size].reshape(*rows, adapter.observation_size)
-        continuous = adapter.action_dtype.kind == "f"
-        self.actions = np.empty((*rows, *adapter.action_shape[1:]), dtype if continuous else np.int64)
-        self.log_probs = np.empty(rows, dtype)
-        self.rewards = np.empty(rows)
-        self.terminated = np.empty(rows, np.bool_)
-        self.truncated = np.empty(rows, np.bool_)
-        self.action_masks: NDArray[np.bool_] | None = None  # until the environments are found to have some
-        self.infos: NDArray[np.float64] | None = None  # (T, E, K), where some are asked for
-
-    @property
-    def stepped(self) -> dict[str, NDArray[Any]]:
-        """By name, the arrays that every step writes a row of."""
-        names = ("observations", "actions", "log_probs", "rewards", "terminated", "truncated", "action_masks", "infos")
-        return {name: array for name in names if (array := getattr(self, name)) is not None}
 
 
 class _Acted(NamedTuple):
@@ -161,6 +50,8 @@ class Collector:
 
     Attributes
     ----------
+    finisher : Finisher
+        Makes batches of its rollouts.
     was_cut : bool
         Whether the episodes of the last rollout were cut, and no others have begun.
     begun_anew : str or None
@@ -212,7 +103,7 @@ class Collector:
             raise ValueError(f"seed: {in_words(seed)} given; want 0 or more")
         normalizer = observation_normalizer
         self._adapter = adapter
-        self._ranks, self._learned_parts = ranks, learned_parts
+        self._ranks = ranks
         self._num_envs = adapter.num_envs * (1 if self._ranks is None else self._ranks.size)
         self._own = share_of(self._ranks, self._num_envs)
         # Where a policy's actions, to the bit, depend on what else is computed with them, all copies are one part.
@@ -240,9 +131,16 @@ class Collector:
         same = self._observation_dtype == self._dtype
         plan = engine.actor_plan(adapter.action_space, **acting) if same else None
         self._plan = None if plan is None else replace(plan, first_copy=self._own.start)
+        self.finisher = Finisher(
+            self._dtype,
+            reward_scaler=reward_scaler,
+            recurrent=engine.recurrent,
+            own=self._own,
+            learned_parts=None if ranks is None else learned_parts,
+        )
         self._steps_per_env = steps_per_env
         self._buffers = self._make_buffers()
-        self._acted_in: _Buffer | None = None  # this rank's own part, where there are several
+        self._acted_in: Buffer | None = None  # this rank's own part, where there are several
         self._step = 0  # of every environment, over the whole training: the counter of the acting noise
         self._first_step = 0  # of the rollout under way
         self._resets = 0
@@ -309,135 +207,6 @@ class Collector:
         self._observations = self._episodes = None
         self.was_cut = True
 
-    def finish(
-        self,
-        rollout: Rollout,
-        values: Callable[[NDArray[Any]], NDArray[Any]],
-        gamma: float,
-        gae_lambda: float,
-        normalize_advantages: bool,
-        estimate: AdvantageFunction | None = None,
-        *,
-        critic_gae_lambda: float | None = None,
-    ) -> tuple[Batch, NDArray[Any], AdvantageStatistics]:
-        """Estimate advantages and drop the dummy rows.
-
-        Parameters
-        ----------
-        rollout : Rollout
-            From this collector.
-        values : callable
-            Maps observations ``(N, D)``, as the policy saw them, to values ``(N,)``; called once.
-        gamma, gae_lambda : float
-            Discount, and GAE's lambda.
-        critic_gae_lambda : float, optional
-            Lambda of the returns; by default the same.
-        normalize_advantages : bool
-            Shift and scale the batch's advantages to mean 0 and standard deviation 1.
-        estimate : callable, optional
-            ``estimate(inputs) -> (advantages, returns)``, in place of GAE.
-
-        Returns
-        -------
-        (Batch, returns, AdvantageStatistics)
-            ``returns (B,)`` are the critic's targets, of scaled rewards: values + advantages with `critic_gae_lambda`.
-            The batch's arrays are views of the rollout where no row is dropped. Of several ranks it has the samples of
-            this rank's copies; returns and statistics are of all.
-
-        Raises
-        ------
-        ValueError
-            `values` returned another shape, or something that is not finite; or advantages, or the
-            variance of returns, overflow: the largest reward is named. Or `estimate` returned such: it is.
-        """
-        shape = rollout.rewards.shape
-        size, num_envs = rollout.rewards.size, shape[1]
-        predicted = np.asarray(values(rollout.value_inputs), dtype=self._dtype)
-        if predicted.shape != (len(rollout.value_inputs),):
-            raise ValueError(f"values: shape {predicted.shape} returned; want ({len(rollout.value_inputs)},)")
-        if not np.isfinite(predicted).all():
-            raise ValueError(
-                "values: some not finite given; want finite ones: the critic or the observations have gone astray"
-            )
-        here = predicted[:size]
-        # The value one step on: of the row below, at the end of the last observations, or of an episode's final one.
-        following = predicted[num_envs : size + num_envs].copy()
-        following[rollout.final_rows] = predicted[size + num_envs :]
-        inputs = AdvantageInputs(
-            rewards=self._learned_rewards(rollout.rewards, rollout.reward_scale),
-            values=here.reshape(shape),
-            next_values=following.reshape(shape),
-            terminated=rollout.terminated,
-            truncated=rollout.truncated,
-            valid=rollout.valid,
-            observations=rollout.observations,
-            actions=rollout.actions,
-            log_probs=rollout.log_probs,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            critic_gae_lambda=critic_gae_lambda,
-        )
-        advantages, returns = inputs.gae() if estimate is None else estimated_by(estimate, inputs, rollout.first_step)
-        with np.errstate(over="ignore", invalid="ignore"):
-            spread = np.var(returns[rollout.valid], dtype=np.float64)
-        if not (np.isfinite(spread) and np.isfinite(advantages[rollout.valid]).all()):
-            t, i = _largest(rollout.rewards)
-            raise ValueError(
-                f"rewards: {rollout.rewards[t, i]} given, of environment {i} at step {rollout.first_step + t}, and "
-                f"values up to {np.abs(predicted).max()}; want advantages, and a variance of returns, that are finite "
-                f"in {self._dtype}"
-            )
-        keep = slice(None) if rollout.steps == size else np.flatnonzero(rollout.valid)
-        kept_advantages, kept_returns = advantages.reshape(-1)[keep], returns.reshape(-1)[keep]
-        statistics = _statistics(kept_advantages, kept_returns, here[keep], normalize_advantages)
-        whole = kept_advantages
-        if rollout.steps != size:
-            whole = np.zeros(size, self._dtype)
-            whole[keep] = kept_advantages
-        return self._own_batch(rollout, whole.reshape(shape)), kept_returns, statistics
-
-    def _own_batch(self, rollout: Rollout, advantages: NDArray[Any]) -> Batch:
-        """The samples of this rank's copies, which are all where there is one."""
-        recurrent, masks, size = self._engine.recurrent, rollout.action_masks, rollout.valid.size
-        rows, starts = self._own_rows(rollout)
-
-        def own(array: NDArray[Any]) -> NDArray[Any]:
-            return array.reshape(size, *array.shape[2:])[rows]
-
-        return Batch(
-            own(rollout.observations),
-            own(rollout.actions),
-            own(advantages),
-            None if recurrent else own(rollout.log_probs),
-            None if masks is None else own(masks),
-            rollout.sequences.of(self._own) if recurrent else None,
-            starts,
-        )
-
-    def _own_rows(self, rollout: Rollout) -> tuple[slice | NDArray[np.int64], list[int]]:
-        """Rows, in (T E) order, that this rank learns from, part after part, and where in these each part begins."""
-        # Rows that are no samples stay in sequences; log-probabilities are those of the batch's one pass there.
-        counts = np.ones_like(rollout.valid) if self._engine.recurrent else rollout.valid
-        if self._ranks is None:
-            return (slice(None) if counts.all() else np.flatnonzero(counts)), [0]
-        every = np.arange(counts.size).reshape(counts.shape)
-        width = (self._own.stop - self._own.start) // self._learned_parts
-        firsts = range(self._own.start, self._own.stop, width)
-        parts = [every[:, first : first + width][counts[:, first : first + width]] for first in firsts]
-        starts = np.cumsum([0, *map(len, parts[:-1])]).tolist()
-        return np.concatenate(parts), starts
-
-    def own_samples(self, rollout: Rollout, samples: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
-        """Numbers, in this rank's batch, of those of `samples`, increasing numbers of all, that are its own."""
-        if samples is None or self._ranks is None:
-            return samples
-        rows, _ = self._own_rows(rollout)
-        assert not isinstance(rows, slice)
-        number = np.full(rollout.valid.size, -1)
-        number[rows] = np.arange(len(rows))
-        chosen = number[np.flatnonzero(rollout.valid)[samples]]
-        return np.sort(chosen[chosen >= 0])
-
     @property
     def inexact(self) -> str | None:
         """Why episodes under way cannot be gone on with to the bit, here or in another process; None where they can."""
@@ -479,11 +248,11 @@ class Collector:
         self.resume(state)
         self._buffers = self._make_buffers()
 
-    def _make_buffers(self) -> list[_Buffer]:
+    def _make_buffers(self) -> list[Buffer]:
         return [self._make_buffer(self._steps_per_env) for _ in range(2)]
 
-    def _make_buffer(self, steps: int) -> _Buffer:
-        return _Buffer(steps, self._num_envs, self._adapter, self._dtype, self._observation_dtype)
+    def _make_buffer(self, steps: int) -> Buffer:
+        return Buffer(steps, self._num_envs, self._adapter, self._dtype, self._observation_dtype)
 
     def _begin(self) -> NDArray[Any]:
         if self._observations is not None and self._begun_by_others():
@@ -599,7 +368,7 @@ class Collector:
             "running_sums": None if self._scaler is None else self._scaler.running_sums,
         }
 
-    def _fill(self, buffer: _Buffer) -> Rollout:
+    def _fill(self, buffer: Buffer) -> Rollout:
         self._engine.refresh()  # the policy may have been edited since the last rollout
         observations = self._begin()
         self._observations = self._episodes = None  # until all went well
@@ -634,14 +403,14 @@ class Collector:
         self._observations = here
         return rollout
 
-    def _own_buffer(self, steps: int) -> _Buffer:
+    def _own_buffer(self, steps: int) -> Buffer:
         """What this rank's own copies are recorded in."""
         if self._acted_in is None or len(self._acted_in.rewards) != steps:
             num_envs = self._adapter.num_envs
-            self._acted_in = _Buffer(steps, num_envs, self._adapter, self._dtype, self._observation_dtype)
+            self._acted_in = Buffer(steps, num_envs, self._adapter, self._dtype, self._observation_dtype)
         return self._acted_in
 
-    def _act(self, observations: NDArray[Any], buffer: _Buffer) -> _Acted:
+    def _act(self, observations: NDArray[Any], buffer: Buffer) -> _Acted:
         """Step this process's copies as often as `buffer` has rows."""
         steps, masks = len(buffer.rewards), self._adapter.action_masks
         if masks is not None and buffer.action_masks is None:
@@ -655,7 +424,7 @@ class Collector:
             return _Acted(*self._take(rolled_out, buffer), rolled_out.state)
         return _Acted(*self._step_through(observations, buffer), None)
 
-    def _make_infos(self, buffer: _Buffer) -> None:
+    def _make_infos(self, buffer: Buffer) -> None:
         """Room in `buffer` for the infos that are asked for."""
         asked = len(self._adapter.asked)
         if not asked:
@@ -663,7 +432,7 @@ class Collector:
         elif buffer.infos is None or buffer.infos.shape[2] != asked:
             buffer.infos = np.empty((*buffer.rewards.shape, asked))
 
-    def _with_others(self, acted: _Acted, own: _Buffer, buffer: _Buffer, ranks: Ranks) -> _Acted:
+    def _with_others(self, acted: _Acted, own: Buffer, buffer: Buffer, ranks: Ranks) -> _Acted:
         """What all ranks' copies left, and in `buffer` their steps, out of what this one's have in `own`."""
         environments = self._state_of_environments(acted.environments)
         finals = [(t, rows, copies + self._own.start) for t, rows, copies in acted.finals]
@@ -686,7 +455,7 @@ class Collector:
         return _Acted([final for part in all_finals for final in part], np.concatenate(lasts), raw, together)
 
     def _step_through(
-        self, observations: NDArray[Any], buffer: _Buffer
+        self, observations: NDArray[Any], buffer: Buffer
     ) -> tuple[list[_Final], NDArray[Any], NDArray[Any] | None]:
         """Act here at every step.
 
@@ -704,7 +473,7 @@ class Collector:
         return step_all(observations, recorders, buffer, last), last, raw
 
     def _step_together(
-        self, observations: NDArray[Any], recorders: list[Any], buffer: _Buffer, last: NDArray[Any]
+        self, observations: NDArray[Any], recorders: list[Any], buffer: Buffer, last: NDArray[Any]
     ) -> list[_Final]:
         """Step all copies at once."""
         adapter, own, (recorder,) = self._adapter, self._parts[0], recorders
@@ -737,7 +506,7 @@ class Collector:
         return (was_done if self._adapter.autoreset_mode is AutoresetMode.NEXT_STEP else done), done
 
     def _step_parts(
-        self, observations: NDArray[Any], recorders: list[Any], buffer: _Buffer, last: NDArray[Any]
+        self, observations: NDArray[Any], recorders: list[Any], buffer: Buffer, last: NDArray[Any]
     ) -> list[_Final]:
         """Step every part at its own pace: while this acts for one, the others step, and none waits for another."""
         adapter, first_step, parts = self._adapter, self._first_step, self._parts
@@ -772,7 +541,7 @@ class Collector:
             self._step = first_step + max(stepped)
         return finals
 
-    def _take(self, acted: RolledOut, buffer: _Buffer) -> tuple[list[_Final], NDArray[Any], NDArray[Any] | None]:
+    def _take(self, acted: RolledOut, buffer: Buffer) -> tuple[list[_Final], NDArray[Any], NDArray[Any] | None]:
         """As `_step_through`, of what was acted where the environments are."""
         for name, array in buffer.stepped.items():
             array[...] = getattr(acted, name)
@@ -783,7 +552,7 @@ class Collector:
             raise self._acting_error(acted.raw[t, own], acted.actions[t, own], own, self._step, words)
         return acted.finals, acted.last.copy(), acted.raw
 
-    def _recorder(self, buffer: _Buffer, own: slice, raw: NDArray[Any] | None) -> Any:
+    def _recorder(self, buffer: Buffer, own: slice, raw: NDArray[Any] | None) -> Any:
         if self._engine.recurrent:
             self._actor.state = self._state[self._own]
         return make_recorder(
@@ -817,7 +586,7 @@ class Collector:
 
     def _close_rollout(
         self,
-        buffer: _Buffer,
+        buffer: Buffer,
         last: NDArray[Any],
         finals: list[tuple[int, NDArray[Any], NDArray[np.int64]]],
         first_step: int,
@@ -839,7 +608,7 @@ class Collector:
         self._was_done[...] = done[-1]
 
         reward_scale = 1.0 if self._scaler is None else self._scaler.scale
-        learned = self._learned_rewards(buffer.rewards, reward_scale)
+        learned = self.finisher.learned_rewards(buffer.rewards, reward_scale)
         if not np.isfinite(buffer.rewards).all() or not np.isfinite(learned).all():
             t, i = np.argwhere(~np.isfinite(buffer.rewards) | ~np.isfinite(learned))[0]
             raise self._error("reward", i, first_step + t, buffer.rewards[t, i])
@@ -886,13 +655,6 @@ class Collector:
                 return observations.astype(self._observation_dtype)
             return self._normalizer.normalize(observations, self._dtype)
 
-    def _learned_rewards(self, rewards: NDArray[np.float64], scale: float) -> NDArray[Any]:
-        """Raw rewards as advantages are made of; infinite, without a warning, where they are too large for that."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            if self._scaler is None:
-                return rewards.astype(self._dtype)
-            return self._scaler.scaled(rewards, scale, self._dtype)
-
     def _error(self, what: str, environment: Any, step: Any, value: Any) -> ValueError:
         too_large = f" in {self._dtype}" if np.isfinite(value).all() else ""
         return ValueError(
@@ -928,15 +690,9 @@ def _array_of(episodes: State, name: str, shape: tuple[int, ...]) -> NDArray[Any
     return array
 
 
-def _largest(values: NDArray[Any]) -> tuple[int, int]:
-    """Step and environment of the largest of `values` ``(T, E)`` or ``(T, E, D)``, without its sign."""
-    t, i = np.unravel_index(np.argmax(np.abs(values)), values.shape)[:2]
-    return int(t), int(i)
-
-
 def _too_large(what: str, values: NDArray[Any], first_step: int, whom: str) -> ValueError:
     """Names the largest of `values` ``(T, E)`` or ``(T, E, D)``."""
-    t, i = _largest(values)
+    t, i = largest(values)
     where = f"{what} of environment {i} at step {first_step + t}"
     return ValueError(f"{where}: {values[t, i]} given; want what serves {whom}")
 
@@ -953,15 +709,3 @@ def _running_sums(
     sums = np.empty_like(amounts)
     discounted_returns(amounts, done, valid, carry, sums, gamma=1.0)
     return sums
-
-
-def _statistics(
-    advantages: NDArray[Any], returns: NDArray[Any], values: NDArray[Any], normalize: bool
-) -> AdvantageStatistics:
-    """Describe the values' fit, and normalize the advantages in place when asked."""
-    variance = float(np.var(returns, dtype=np.float64))
-    residual = float(np.var(returns - values, dtype=np.float64))
-    explained = 1.0 - residual / variance if variance > 0 else float("nan")
-    if normalize:
-        normalize_advantages(advantages)
-    return AdvantageStatistics(explained)

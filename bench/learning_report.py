@@ -1,7 +1,7 @@
-"""Tables and pictures of docs/learning.md from the studies in bench/results/learning.
+"""Tables and pictures of docs/learning.md and docs/search.md from the studies in bench/results/learning.
 
     python -m bench.learning_report              # rewrite them
-    python -m bench.learning_report --check      # exit code 1 where the page is not what the results make
+    python -m bench.learning_report --check      # exit code 1 where a page is not what the results make
 
 A table has for every arm and task the interquartile mean of the final scores over seeds, its 95% interval from the
 bootstrap over seeds, the worst seed and the number of seeds; for an arm that has all tasks of its table also the
@@ -27,7 +27,7 @@ from bench.report import MARKS, table
 from trpo_fast import statistics
 from trpo_fast.algorithm import presets
 
-PAGE = RESULTS.parent.parent.parent / "docs" / "learning.md"
+PAGES = tuple(RESULTS.parent.parent.parent / "docs" / name for name in ("learning.md", "search.md"))
 # 0: the mean return of actions drawn uniformly from the box (100 episodes; HalfCheetah and Swimmer 20). 1: this
 # project's goal for the task, the best published figures of on-policy methods or more; for Pusher a round figure.
 SCALES: dict[str, tuple[float, float]] = {
@@ -276,16 +276,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.learning_report", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
     arguments = parser.parse_args(argv)
-    page = PAGE.read_text(encoding="utf-8")
-    made = render(page)
-    if arguments.check:
-        return int(page != made)
-    PAGE.write_text(made, encoding="utf-8")
-    for name in re.findall(r"\(learning-(\w+)\.png\)", page):
-        study = Study(RESULTS / name)
-        if study.runs():
-            draw(study, PAGE.with_name(f"learning-{name}.png"))
-    print(PAGE)
+    for path in PAGES:
+        page = path.read_text(encoding="utf-8")
+        made = render(page)
+        if arguments.check:
+            if page != made:
+                return 1
+            continue
+        path.write_text(made, encoding="utf-8")
+        for name in re.findall(r"\(learning-(\w+)\.png\)", page):
+            study = Study(RESULTS / name)
+            if study.runs():
+                draw(study, path.with_name(f"learning-{name}.png"))
+        print(path)
     return 0
 
 

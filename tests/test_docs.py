@@ -62,8 +62,9 @@ def test_no_page_says_that_ratios_travel(page):
     assert not re.search(r"ratios\s+travel", page.read_text(encoding="utf-8"), re.IGNORECASE)
 
 
-def test_learning_tables_are_those_that_the_results_make():
-    page = learning_report.PAGE.read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", learning_report.PAGES, ids=lambda path: path.name)
+def test_learning_tables_are_those_that_the_results_make(path):
+    page = path.read_text(encoding="utf-8")
     assert page == learning_report.render(page), "run `python -m bench.learning_report`"
 
 

@@ -1,4 +1,4 @@
-"""Tables and pictures of docs/learning.md and docs/search.md from the studies in bench/results/learning.
+"""Tables and pictures of docs/learning.md and docs/defaults.md from the studies in bench/results/learning.
 
     python -m bench.learning_report              # rewrite them
     python -m bench.learning_report --check      # exit code 1 where a page is not what the results make
@@ -27,7 +27,7 @@ from bench.report import MARKS, table
 from trpo_fast import statistics
 from trpo_fast.algorithm import presets
 
-PAGES = tuple(RESULTS.parent.parent.parent / "docs" / name for name in ("learning.md", "search.md"))
+PAGES = tuple(RESULTS.parent.parent.parent / "docs" / name for name in ("learning.md", "defaults.md"))
 # 0: the mean return of actions drawn uniformly from the box (100 episodes; HalfCheetah and Swimmer 20). 1: this
 # project's goal for the task, the best published figures of on-policy methods or more; for Pusher a round figure.
 SCALES: dict[str, tuple[float, float]] = {

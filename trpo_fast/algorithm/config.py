@@ -161,7 +161,7 @@ class TRPOConfig:
         "max_kl",
         default=0.06,
         why="it falls over the training; 0.08 is worse on Ant-v5 and HalfCheetah-v5, and a constant 0.04 leaves last "
-        "policies that fall at times (docs/search.md); libraries that average the KL over dimensions run larger "
+        "policies that fall at times (docs/defaults.md); libraries that average the KL over dimensions run larger "
         "joint values",
     )
     max_kl_schedule: str = setting(
@@ -170,7 +170,7 @@ class TRPOConfig:
         "how max_kl falls over the training: from its value to 0 linearly or as half a cosine wave, or not at all",
         why="late updates are mostly noise, which small ones average: from 0.04 Walker2d-v5 ends at 4,592, for 4,423 "
         "of a constant 0.04, and Ant-v5 at 3,212 for 2,991, seed 0 of each, and Hopper-v5 at 2,577 for 2,628, two "
-        "seeds (docs/search.md)",
+        "seeds (docs/defaults.md)",
         search=one_of("constant", "linear"),
     )
     kl_direction: str = declared(StepSettings, "kl_direction")
@@ -183,7 +183,7 @@ class TRPOConfig:
         "relative_damping",
         default=0.1,
         why="a constant alone lets the standard deviation collapse: InvertedDoublePendulum-v5 ends at 6,719 to 8,895 "
-        "where 0 leaves 64 to 2,552 (docs/search.md)",
+        "where 0 leaves 64 to 2,552 (docs/defaults.md)",
     )
     preconditioner: str | None = declared(DirectionSettings, "preconditioner")
     fisher_subsample: float = _by_network(
@@ -224,7 +224,7 @@ class TRPOConfig:
         _FRACTION,
         "lambda of generalized advantage estimation",
         why="less noise in each update than 0.95, which the GAE paper's range (0.92 to 0.98) has in its middle: seed 0 "
-        "of Ant-v5 ends at 4,385 for 3,217 (docs/search.md)",
+        "of Ant-v5 ends at 4,385 for 3,217 (docs/defaults.md)",
         search=one_of(0.8, 0.9, 0.92, 0.95, 0.98, 1.0),
     )
     critic_gae_lambda: float = setting(
@@ -233,7 +233,7 @@ class TRPOConfig:
         "lambda of the returns that the critic is fitted to, values + advantages with it",
         why="with 0.9 as for the policy what comes late reaches the critic late: a boat of 200 steps an episode runs "
         "aground on 9 seeds of 12 after 100,000 timesteps, on 5 with this, on 3 with 0.95 for both "
-        "(docs/search.md)",
+        "(docs/defaults.md)",
         search=one_of(0.9, 0.95, 0.98, 1.0),
     )
     normalize_advantages: bool = setting(
@@ -300,7 +300,7 @@ class TRPOConfig:
         FINITE,
         "initial log standard deviation of Gaussian actions",
         why="with a standard deviation of 1 most draws leave a box of [-1, 1] or shake it from side to side: Ant-v5 "
-        "learns nothing, and HalfCheetah-v5 ends a third lower (docs/search.md). Where only large actions find "
+        "learns nothing, and HalfCheetah-v5 ends a third lower (docs/defaults.md). Where only large actions find "
         "anything, as for Pendulum-v1, 0 is better",
         search=linear_range(-2.0, 0.5, of="gaussian"),
     )
@@ -321,7 +321,7 @@ class TRPOConfig:
         "are [-1, 1] already and for a policy module of your own; what it chose is what is saved",
         why="noise of one size suits boxes of every size: a normal about 0 clipped to 0..200 or 8..40 is a constant, "
         "and learns nothing (docs/environments.md), and Pendulum-v1 and Pusher-v5, with sides at 2, learn better "
-        "mapped (docs/search.md)",
+        "mapped (docs/defaults.md)",
     )
     mask_in_observation: str = setting(
         "obey",

@@ -44,7 +44,7 @@ class DirectionSettings(Settings):
         10,
         POSITIVE_COUNT,
         "largest number of conjugate-gradient iterations, one Fisher product each",
-        why="over ten seeds of Hopper, HalfCheetah and Walker2d (docs/search.md) training returns are at "
+        why="over ten seeds of Hopper, HalfCheetah and Walker2d (docs/defaults.md) training returns are at "
         "least those of 25 iterations on all three, 1.2 times on HalfCheetah, at less cost; the intervals of the final "
         "policies overlap",
         search=one_of(5, 10, 15, 25),
@@ -116,7 +116,7 @@ class StepSettings(Settings):
         POSITIVE,
         "trust region delta: largest mean KL, summed over action dimensions, of one update (nats)",
         why="0.02 strands some seeds of Hopper-v5 and of CartPole-v1 where this leaves none of five, 0.08 is worse on "
-        "HalfCheetah-v5 (docs/search.md); libraries that average the KL over dimensions run larger joint values",
+        "HalfCheetah-v5 (docs/defaults.md); libraries that average the KL over dimensions run larger joint values",
         search=log_range(0.005, 0.2),
     )
     kl_direction: str = setting(

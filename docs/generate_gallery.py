@@ -23,8 +23,8 @@ HEAD = """\
 
 What was learned, with the curve over seeds, the command and, where there is one, a picture. Scores are those of the
 last policy, without exploration: the interquartile mean of the seeds, and the worst. Intervals, and what is
-not learned yet: [Learning](learning.md); what was tried besides: [the search for the defaults](defaults.md). This page is
-made from `bench/results/learning` by `docs/generate_gallery.py`.
+not learned yet: [Learning](learning.md); what was tried besides: [the search for the defaults](defaults.md). This page
+is made from `bench/results/learning` by `docs/generate_gallery.py`.
 """
 
 

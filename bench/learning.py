@@ -40,6 +40,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from bench.machine import describe, kind_of, source
+from trpo_fast.algorithm import presets
+from trpo_fast.algorithm.config import TRPOConfig
 
 RESULTS = Path(__file__).with_name("results") / "learning"
 EVALUATION_SEED = 1_000_000
@@ -94,6 +96,22 @@ class Arm(NamedTuple):
             "none",
             *common,
         ]
+
+    def described(self, tasks: Sequence[str]) -> str:
+        """What it is, in words for whoever is about to run it: what its options do not show is easily forgotten."""
+        words = shlex.join(self.options) or "the defaults"
+        if self.peer:
+            return words
+        defaults = TRPOConfig()
+        copies, steps = (
+            int(next((value for name, value in pairwise(self.options) if name == option), default))
+            for option, default in (("--num-envs", defaults.num_envs), ("--steps-per-env", defaults.steps_per_env))
+        )
+        words += f"; {copies} x {steps} = {copies * steps:,} timesteps an update"
+        left_out = [task for task in tasks if task in presets.all_presets()]
+        if left_out and "--preset" not in self.options:
+            words += f"; without the presets of {', '.join(left_out)}"
+        return words
 
     def resume(self, timesteps: int, folder: Path) -> list[str]:
         """As ``train``, from the latest checkpoint."""
@@ -487,7 +505,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for arm in dict.fromkeys(run.arm for run in runs):
         own = [run for run in runs if run.arm == arm]
         tasks, seeds = (dict.fromkeys(getattr(run, name) for run in own) for name in ("task", "seed"))
-        print(f"  {arm.name}: {shlex.join(arm.options) or 'the defaults'}; {', '.join(tasks)}; seeds {list(seeds)}")
+        print(f"  {arm.name}: {arm.described(list(tasks))}; {', '.join(tasks)}; seeds {list(seeds)}")
     each = f"{processes} {'process' if processes == 1 else 'processes'}"
     known = f"{total / processes:.1f} hours of {each} at the rates of the runs so far"
     print(f"  {known}{f', and {unknown} runs that none of them is like' if unknown else ''}", flush=True)

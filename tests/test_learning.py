@@ -218,6 +218,18 @@ def test_plan_and_hours_are_said_before_anything_runs(commands, go_on, capsys):
     assert "8.0 hours of 1 process " in capsys.readouterr().out  # 8 runs of 3,600 seconds
 
 
+def test_the_plan_says_how_large_updates_are_and_which_presets_an_arm_does_without():
+    tasks = ["LunarLander-v3", "Hopper-v5"]
+    assert learning.Arm("a", ()).described(tasks) == (
+        "the defaults; 8 x 256 = 2,048 timesteps an update; without the presets of LunarLander-v3"
+    )
+    larger = learning.Arm("b", ("--preset", "auto", "--steps-per-env", "1024", "--num-envs", "4"))
+    assert larger.described(tasks) == (
+        "--preset auto --steps-per-env 1024 --num-envs 4; 4 x 1024 = 4,096 timesteps an update"
+    )
+    assert learning.Arm("c", ("--algorithm", "trpo"), peer=True).described(tasks) == "--algorithm trpo"
+
+
 def test_rows_of_two_studies_at_once_are_all_there(tmp_path):
     (tmp_path / "plan.toml").write_text(PLAN)
     arm = learning.Arm("default", ())

@@ -470,7 +470,8 @@ def test_training_after_ctrl_c_in_an_update_is_the_undisturbed_one(vectorization
     undisturbed.close()
     for moment in ("collect", "finish") if vectorization == "sync" else ("finish",):
         agent = TRPO(**falling)
-        real, calls = getattr(agent.collector, moment), []
+        owner = agent.collector if moment == "collect" else agent.collector.finisher
+        real, calls = getattr(owner, moment), []
 
         def interrupted(*arguments, real=real, calls=calls, **named):
             answer = real(*arguments, **named)
@@ -479,7 +480,7 @@ def test_training_after_ctrl_c_in_an_update_is_the_undisturbed_one(vectorization
                 raise KeyboardInterrupt
             return answer
 
-        monkeypatch.setattr(agent.collector, moment, interrupted)
+        monkeypatch.setattr(owner, moment, interrupted)
         with pytest.raises(KeyboardInterrupt):
             agent.learn(total)
         assert agent.num_updates == 3
@@ -530,7 +531,7 @@ def test_what_a_callback_changed_stays_after_ctrl_c_in_the_next_update(monkeypat
     def twice(agent):
         clamp(agent)
         if agent.num_updates == 2:
-            monkeypatch.setattr(agent.collector, "finish", stop)
+            monkeypatch.setattr(agent.collector.finisher, "finish", stop)
 
     with pytest.raises(KeyboardInterrupt):
         agent.learn(1000, callback=twice)

@@ -54,6 +54,14 @@ def in_wheel(tmp_path_factory) -> set[Path]:
     return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
 
 
+def test_the_first_level_holds_folders_and_files_that_say_what_they_are(known_to_git):
+    folders = {path.parts[0] for path in known_to_git if len(path.parts) > 1}
+    assert folders == {".ci", ".github", "bench", "csrc", "docs", "examples", "findings", "tests", "trpo_fast"}
+    files = {path for path in known_to_git if len(path.parts) == 1}
+    assert {path.name for path in files if not path.suffix} == {".clang-format", ".gitignore", "LICENSE", "Makefile"}
+    assert {path.suffix for path in files if path.suffix} <= {".in", ".md", ".py", ".toml", ".txt"}
+
+
 def test_the_source_distribution_has_every_source(in_sdist, known_to_git):
     wanted = {
         str(path)

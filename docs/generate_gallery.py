@@ -80,13 +80,13 @@ PIECES = (
     ),
     Piece(
         "Hopper-v5",
-        "final",
+        "final_presets",
         "frozen",
         1_000_000,
         "trpo-fast train Hopper-v5 --timesteps 1e6",
-        "The defaults.",
+        _PRESET,
         "images/hopper.png",
-        "Seed 100, every eighth step of an episode.",
+        "Seed 100 without it, every eighth step of an episode.",
     ),
     Piece(
         "Walker2d-v5",

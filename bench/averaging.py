@@ -25,13 +25,15 @@ from typing import Any
 import torch
 
 from bench.machine import RESULTS, describe
-from trpo_fast import TRPO
+from bench.study import replace_file
+from trpo_fast import TRPO, set_num_threads
 
 FOLDER = RESULTS / "averaging"
 TASKS = ("Walker2d-v5", "Ant-v5", "Hopper-v5", "HalfCheetah-v5")
 LATEST = (10, 25, 50, 100)  # updates
 PARTS = (4, 8, 16)  # the last quarter of all updates, and so on
 MARKS = (300_000, 600_000)
+TIMESTEPS = 1_000_000
 EVALUATION_SEED = 1_000_000  # that no training has
 
 
@@ -83,6 +85,7 @@ class Means:
 def train(task: str, seed: int, timesteps: int, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row of scores at each mark and at the end."""
     torch.set_num_threads(1)
+    set_num_threads(1)
     agent = TRPO(task, seed=seed, **settings)
     means, rows = Means(agent), []
     marks = [mark for mark in MARKS if mark < timesteps] + [timesteps]
@@ -98,9 +101,10 @@ def train(task: str, seed: int, timesteps: int, settings: Mapping[str, Any]) -> 
     return rows
 
 
-def file_of(task: str, seed: int, settings: str) -> Path:
-    """Where a run's rows are."""
-    return FOLDER / f"{'-'.join(filter(None, (task, re.sub(r'[^a-z0-9.-]+', '-', settings))))}-{seed}.json"
+def file_of(task: str, seed: int, timesteps: int, settings: str) -> Path:
+    """Where a run's rows are; the name says the timesteps where they are not a million."""
+    steps = "" if timesteps == TIMESTEPS else str(timesteps)
+    return FOLDER / f"{'-'.join(filter(None, (task, steps, re.sub(r'[^a-z0-9.-]+', '-', settings))))}-{seed}.json"
 
 
 def read(settings: str) -> dict[str, Any]:
@@ -114,7 +118,8 @@ def run(task: str, seed: int, timesteps: int, settings: str) -> None:
     began = time.monotonic()
     rows = train(task, seed, timesteps, read(settings))
     found = {
-        "command": f"python -m bench.averaging {task} --seeds {seed}" + (f" --settings {settings}" if settings else ""),
+        "command": f"python -m bench.averaging {task} --seeds {seed} --timesteps {timesteps}"
+        + (f" --settings {settings}" if settings else ""),
         "machine": describe(),
         "task": task,
         "seed": seed,
@@ -123,7 +128,7 @@ def run(task: str, seed: int, timesteps: int, settings: str) -> None:
         "rows": rows,
     }
     FOLDER.mkdir(exist_ok=True)
-    file_of(task, seed, settings).write_text(json.dumps(found, indent=1) + "\n")
+    replace_file(file_of(task, seed, timesteps, settings), json.dumps(found, indent=1) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -131,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="*", default=TASKS, metavar="TASK")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--timesteps", type=float, default=1e6)
+    parser.add_argument("--timesteps", type=float, default=TIMESTEPS)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--settings", default="", help="name=value,... besides the defaults")
     parser.add_argument("--here", action="store_true", help="one run, in this process")
@@ -140,13 +145,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run(options.tasks[0], options.seeds[0], int(options.timesteps), options.settings)
         return
     wanted = [(seed, task) for seed in options.seeds for task in options.tasks]
-    missing = [(seed, task) for seed, task in wanted if not file_of(task, seed, options.settings).exists()]
+    files = {which: file_of(which[1], which[0], int(options.timesteps), options.settings) for which in wanted}
+    missing = [which for which, file in files.items() if not file.exists()]
 
     def child(which: tuple[int, str]) -> None:
         seed, task = which
         given = ["--seeds", str(seed), "--timesteps", str(options.timesteps), "--settings", options.settings]
         subprocess.run([sys.executable, "-m", "bench.averaging", task, *given, "--here"], check=True)
-        print(f"  written to {file_of(task, seed, options.settings)}", flush=True)
+        print(f"  written to {files[which]}", flush=True)
 
     with ThreadPoolExecutor(options.processes) as pool:
         list(pool.map(child, missing))

@@ -17,13 +17,13 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.learning import RESULTS, Study
 from bench.report import MARKS, table
+from bench.study import RESULTS, Arm, Study
 from trpo_fast import statistics
 from trpo_fast.algorithm import presets
 
@@ -89,18 +89,24 @@ def _averaging() -> list[str]:
 
 
 def _final(results: Path = RESULTS) -> list[str]:
-    """The frozen defaults, and the peer of the same tasks beside them."""
-    peers = scores(Study(results / "peers").runs())
-    lines = []
+    """The frozen defaults, and the peer of the same tasks beside them; under it what has to be said of the rows."""
+    lines, failed, commits = [], [], []
     for study in [Study(results / name) for name in FINAL]:
-        own = scores([row for row in study.runs() if int(row["timesteps"]) == study.timesteps])
-        for task in study.tasks:
-            ours = own.get((study.arms[0].name, task), [])
-            theirs = peers.get(("sb3-contrib-trpo", task), [])
+        rows = [row for row in study.runs() if int(row["timesteps"]) == study.timesteps]
+        peers = [row for row in Study(results / "peers").runs() if int(row["timesteps"]) == study.timesteps]
+        found = scores([*rows, *peers])
+        failed += [*_failed(rows), *_failed([row for row in peers if row["task"] in study.tasks])]
+        made = sorted({row["commit"] for row in rows})
+        commits += [f"{', '.join(made)} ({study.folder.name})"] if made else []
+        # A task that its plan has no more: what was made before it had its preset.
+        before = [task for task in dict.fromkeys(row["task"] for row in rows) if task not in study.tasks]
+        for task in [*study.tasks, *before]:
+            ours = found.get((study.arms[0].name, task), [])
+            theirs = found.get(("sb3-contrib-trpo", task), [])
             goal = GOALS.get(task)
             lines.append(
                 [
-                    task,
+                    f"{task}, before its preset" if task in before else task,
                     f"{study.timesteps:,}",
                     *_described(ours),
                     "" if goal is None else f"{goal:,}" + (f", none under {LEAST[task]:,}" if task in LEAST else ""),
@@ -110,19 +116,31 @@ def _final(results: Path = RESULTS) -> list[str]:
             )
     mine = ["mean", "interquartile mean, 95% interval", "worst", "seeds"]
     other = [f"sb3-contrib: {name}" for name in mine]
-    return table(["task", "timesteps", *mine, "goal", *other, "intervals"], lines)
+    made = table(["task", "timesteps", *mine, "goal", *other, "our interval beside sb3-contrib's"], lines)
+    return [*made, *_named(failed), *(["", f"Commits: {'; '.join(commits)}."] if commits else [])]
+
+
+def _failed(rows: Sequence[dict[str, str]]) -> list[str]:
+    return [f"{row['arm']} {row['task']} seed {row['seed']}" for row in rows if row["mean"] == "nan"]
+
+
+def _named(failed: Sequence[str]) -> list[str]:
+    return ["", f"NaN, counted as the task's lowest score: {', '.join(failed)}."] if failed else []
 
 
 def _described(values: Sequence[float]) -> list[str]:
     """Mean, interquartile mean with its interval, worst and number of seeds, or nothing."""
     if not values:
         return [""] * 4
-    return [_number(float(np.mean(values))), _estimated([values], _number), _number(min(values)), str(len(values))]
+    return [number(float(np.mean(values))), _estimated([values], number), number(min(values)), str(len(values))]
 
 
 def _apart(ours: Sequence[float], theirs: Sequence[float]) -> str:
     """Where our interval lies beside theirs; nothing where one has none."""
-    one, other = (statistics.estimate([values]).interval if values else None for values in (ours, theirs))
+    one, other = (
+        statistics.estimate([values]).interval if values and not np.isnan(values).any() else None
+        for values in (ours, theirs)
+    )
     if one is None or other is None:
         return ""
     if one[0] > other[1]:
@@ -148,20 +166,22 @@ def _study(study: Study) -> Iterator[str]:
         yield from [f"{timesteps:,} timesteps:", "", *_table_of(study, own), ""]
     if rows and study.goals:
         yield from [*_times_of(study), ""]
-    failed = [f"{row['arm']} {row['task']} seed {row['seed']}" for row in rows if row["mean"] == "nan"]
-    if failed:
-        yield from [f"NaN, counted as the task's lowest score: {', '.join(failed)}.", ""]
+    if _failed(rows):
+        yield from [*_named(_failed(rows))[1:], ""]
     commits = sorted({row["commit"] for row in rows if row["commit"]})
     if commits:
         yield f"Commits: {', '.join(commits)}."
 
 
 def scores(rows: Sequence[dict[str, str]]) -> dict[tuple[str, str], list[float]]:
-    """Final scores by (arm, task), with the task's lowest for NaN."""
+    """Final scores by (arm, task), with the task's lowest among these rows for NaN; NaN where there is no other."""
     found: dict[tuple[str, str], list[float]] = {}
     for task in dict.fromkeys(row["task"] for row in rows):
         own = [row for row in rows if row["task"] == task]
-        for row, value in zip(own, statistics.lowest_for_nan([float(row["mean"]) for row in own]), strict=True):
+        values = np.array([float(row["mean"]) for row in own])
+        if not np.isnan(values).all():
+            values = statistics.lowest_for_nan(values)
+        for row, value in zip(own, values, strict=True):
             found.setdefault((row["arm"], task), []).append(float(value))
     return found
 
@@ -182,23 +202,54 @@ def _table_of(study: Study, rows: Sequence[dict[str, str]]) -> list[str]:
     return table(["arm", *tasks, "all, normalized"], lines)
 
 
-def seconds_to(goal: float, curves: Sequence[Sequence[dict[str, str]]], of: str = "seconds") -> tuple[float, bool]:
+class Curve(NamedTuple):
+    """A run from the end of its first episode on: timesteps, seconds, mean returns of the latest 100 episodes."""
+
+    timesteps: list[float]
+    seconds: list[float]  # NaN in studies that recorded none
+    returns: list[float]
+
+
+def curves_of(study: Study, arm: Arm, task: str) -> list[Curve]:
+    """One for each seed. A run that met NaN has the task's lowest return from there on, and goes on at its own pace."""
+    lowest = min((float(row["return"]) for row in study.curves(task) if row["return"]), default=None)
+    failed = {row["seed"] for row in study.runs() if (row["arm"], row["task"], row["mean"]) == (arm.name, task, "nan")}
+    found = []
+    for seed, rows in study.curves_by_seed(arm, task).items():
+        ended = [row for row in rows if row["return"]]
+        if not ended and lowest is not None:
+            ended = [{**row, "return": str(lowest)} for row in rows]
+        curve = Curve(*([float(row[name] or "nan") for row in ended] for name in ("timesteps", "seconds", "return")))
+        if seed in failed and lowest is not None:
+            last, seconds = curve.timesteps[-1], curve.seconds[-1]
+            for steps in (last + 1, float(study.timesteps)):
+                curve.timesteps.append(steps)
+                curve.seconds.append(seconds * steps / last)
+                curve.returns.append(lowest)
+        if ended:
+            found.append(curve)
+    return found
+
+
+def seconds_to(goal: float, curves: Sequence[Curve], of: str = "seconds") -> tuple[float, bool]:
     """Seconds until the training return of several runs passes `goal`, and whether it does: else those they took.
 
-    Returns and seconds are averaged over the runs at equal timesteps. No episode has ended where the return is empty.
-    `of` is another column in the place of the seconds.
+    Returns and seconds are averaged over the runs at equal timesteps. `of` is "seconds", or "timesteps" in their place.
     """
-    ended = [[row for row in curve if row["return"]] for curve in curves]
-    steps = [[float(row["timesteps"]) for row in curve] for curve in ended]
 
-    def mean(column: str) -> NDArray[np.float64]:
-        values = [[float(row[column]) for row in curve] for curve in ended]
-        averaged: NDArray[np.float64] = statistics.on_one_grid(list(zip(steps, values, strict=True)))[1].mean(axis=0)
+    def mean(name: str) -> NDArray[np.float64]:
+        on_grid = statistics.on_one_grid([(curve.timesteps, getattr(curve, name)) for curve in curves])[1]
+        averaged: NDArray[np.float64] = on_grid.mean(axis=0)
         return averaged
 
-    passed = np.flatnonzero(mean("return") >= goal)
-    seconds = mean(of)
-    return float(seconds[passed[0] if len(passed) else -1]), len(passed) > 0
+    passed = np.flatnonzero(mean("returns") >= goal)
+    return float(mean(of)[passed[0] if len(passed) else -1]), len(passed) > 0
+
+
+def was_paused(curve: Curve) -> bool:
+    """Whether one of its rows took ten times what is usual, and a minute more: its seconds are no measurement."""
+    seconds = np.diff(curve.seconds)
+    return len(seconds) > 0 and bool(np.any(seconds > 10 * np.median(seconds) + 60))
 
 
 def _times_of(study: Study) -> list[str]:
@@ -209,18 +260,22 @@ def _times_of(study: Study) -> list[str]:
     for arm in study.arms:
         cells = []
         for task, goal in study.goals.items():
-            curves = study.curves_by_seed(arm, task)
+            curves = curves_of(study, arm, task)
             if not curves:
                 cells.append("")
                 continue
-            seconds, passed = seconds_to(goal, list(curves.values()))
+            seconds, passed = seconds_to(goal, curves)
             least = "" if passed else "\u2265 "
             times = f", {least}{seconds / own[task]:.1f} times" if task in own else ""
             if passed and arm is study.arms[0]:
                 own[task] = seconds
-            cells.append(f"{least}{seconds:,.0f}{times} ({len(curves)})")
+            paused = "; paused" if any(map(was_paused, curves)) else ""
+            cells.append(f"{least}{seconds:,.0f}{times} ({len(curves)}{paused})")
         lines.append([arm.name, *cells])
-    return table(header, [line for line in lines if any(line[1:])])
+    made = table(header, [line for line in lines if any(line[1:])])
+    if not any("paused" in cell for line in lines for cell in line):
+        return made
+    return [*made, "", "Paused: the run was stopped for a while, which its seconds count."]
 
 
 def _cell(values: Sequence[object], normalized: bool = False) -> str:
@@ -228,18 +283,21 @@ def _cell(values: Sequence[object], normalized: bool = False) -> str:
         return ""
     if normalized:
         return _estimated(values, "{:.2f}".format)
-    return f"{_estimated([values], _number)}, worst {_number(min(map(float, values)))} ({len(values)})"  # type: ignore[arg-type]
+    return f"{_estimated([values], number)}, worst {number(min(map(float, values)))} ({len(values)})"  # type: ignore[arg-type]
 
 
 def _estimated(strata: Sequence[Any], show: Callable[[float], str]) -> str:
     """The interquartile mean over runs, one stratum a task, with its interval."""
+    if any(np.isnan(scores).any() for scores in strata):
+        return "NaN"
     value, interval = statistics.estimate(strata)
     between = f"[{show(float(interval[0]))}, {show(float(interval[1]))}]" if interval else "no interval"
     return f"{show(float(value))} {between}"
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+def number(value: float) -> str:
+    """Of a table: three digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else "NaN" if np.isnan(value) else f"{value:.3g}"
 
 
 def draw(study: Study, out: Path) -> None:
@@ -253,13 +311,10 @@ def draw(study: Study, out: Path) -> None:
     for position, task in enumerate(tasks):
         axes = figure.add_subplot(rows, columns, position + 1)
         for color, arm in enumerate(study.arms):
-            curves = []
-            for whole in study.curves_by_seed(arm, task).values():
-                own = [row for row in whole if row["return"]]
-                curves.append(([float(row["timesteps"]) for row in own], [float(row["return"]) for row in own]))
+            curves = curves_of(study, arm, task)
             if not curves:
                 continue
-            steps, returns = statistics.on_one_grid(curves, points=100)
+            steps, returns = statistics.on_one_grid([(curve.timesteps, curve.returns) for curve in curves], points=100)
             value, interval = statistics.estimate([returns], resamples=1_000)
             axes.plot(steps, value, color=f"C{color}", label=f"{arm.name} ({len(curves)})")
             if interval is not None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,7 +92,6 @@ PPO: dict[str, dict[str, Any]] = {
         "gae_lambda": 0.95,
         "max_grad_norm": 1,
         "vf_coef": 0.871923,
-        "policy_kwargs": WIDE,
     },
 }
 
@@ -103,6 +103,12 @@ def settings(algorithm: str, task: str) -> dict[str, Any]:
     if task not in PPO:
         raise SystemExit(f"{task} given; want one of {', '.join(PPO)} for ppo")
     return {"n_envs": 1} | PPO[task]
+
+
+def recorded_settings(algorithm: str, task: str) -> dict[str, Any]:
+    """As `settings`, for a JSON file: classes by their names."""
+    found: dict[str, Any] = json.loads(json.dumps(settings(algorithm, task), default=lambda kind: kind.__name__))
+    return found
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -119,7 +125,8 @@ def train(arguments: argparse.Namespace) -> None:
     normalized.save(str(arguments.out / "normalization.pkl"))
     described = {"algorithm": arguments.algorithm, "task": arguments.task}
     (arguments.out / "peer.json").write_text(json.dumps(described) + "\n", encoding="utf-8")
-    model.save(arguments.out / "model.zip")  # last, as its presence says that the training is complete
+    model.save(arguments.out / "new.zip")
+    os.replace(arguments.out / "new.zip", arguments.out / "model.zip")  # last: with it the training is complete
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -149,15 +156,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     one.add_argument("--algorithm", choices=KINDS, required=True)
     one.add_argument("--timesteps", type=float, required=True)
     one.add_argument("--seed", type=int, required=True)
+    one.add_argument("--threads", type=int, default=1, help="torch's (default 1)")
     one.add_argument("--out", type=Path, required=True)
     one.set_defaults(command=train)
     one = commands.add_parser("eval")
     one.add_argument("run", type=Path)
     one.add_argument("--episodes", type=int, required=True)
     one.add_argument("--seed", type=int, required=True)
-    one.set_defaults(command=evaluate)
+    one.set_defaults(command=evaluate, threads=1)
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     arguments.command(arguments)
     return 0
 

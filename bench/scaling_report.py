@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.cost_model import PARTS, Link, Update, efficiency, rounds, update_seconds
-from bench.learning import RESULTS as LEARNING
-from bench.learning import Arm, Study
-from bench.learning_report import seconds_to
+from bench.learning_report import curves_of, seconds_to
 from bench.machine import kind_of
 from bench.report import MARKS, RESULTS, load, table
+from bench.study import RESULTS as LEARNING
+from bench.study import Arm, Study
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.benchmarks import duration
 
@@ -293,11 +293,11 @@ def large_batches(study: Study) -> list[str]:
         nothing = Update(0, 0, products, TRIALS, samples, 0, 0, 0, 0, 0, 0, 0, statistics=int(preconditioned))
         cells = []
         for task, goal in study.goals.items():
-            curves = study.curves_by_seed(arm, task)
+            curves = curves_of(study, arm, task)
             if not curves:
                 cells += ["", "", ""]
                 continue
-            steps, passed = seconds_to(goal, list(curves.values()), of="timesteps")
+            steps, passed = seconds_to(goal, curves, of="timesteps")
             least = "" if passed else "\u2265 "
             updates = steps / samples
             cells += [f"{least}{steps:,.0f}", f"{least}{updates:,.0f}", f"{least}{updates * rounds(nothing):,.0f}"]

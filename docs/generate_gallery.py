@@ -12,8 +12,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.learning import RESULTS, Study  # noqa: E402
-from bench.learning_report import scores  # noqa: E402
+from bench.learning_report import curves_of, number, scores  # noqa: E402
+from bench.study import RESULTS, Study  # noqa: E402
 from trpo_fast import statistics  # noqa: E402
 
 PAGE = Path(__file__).with_name("gallery.md")
@@ -150,12 +150,13 @@ def render() -> str:
     """The whole page."""
     parts = [HEAD]
     for piece in PIECES:
-        rows = [row for row in Study(RESULTS / piece.study).runs() if int(row["timesteps"]) == piece.timesteps]
-        found = scores(rows)[piece.arm, piece.task]
+        found = _scores(piece)
+        if not found:
+            continue
         mean, _ = statistics.estimate([found])
-        score = f"{_number(float(mean))}, one seed"
+        score = f"{number(float(mean))}, one seed"
         if len(found) > 1:
-            score = f"{_number(float(mean))} over {len(found)} seeds, the worst {_number(min(found))}"
+            score = f"{number(float(mean))} over {len(found)} seeds, the worst {number(min(found))}"
         parts.append(f"\n## {piece.task}\n\n{piece.words} After {piece.timesteps:,} timesteps: {score}.\n")
         if piece.picture:
             parts.append(f"\n![{piece.task}, a few steps apart]({piece.picture})\n\n*{piece.caption}*\n")
@@ -163,8 +164,10 @@ def render() -> str:
     return "".join(parts)
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+def _scores(piece: Piece) -> list[float]:
+    """Of the piece's runs that have ended."""
+    rows = [row for row in Study(RESULTS / piece.study).runs() if int(row["timesteps"]) == piece.timesteps]
+    return scores(rows).get((piece.arm, piece.task), [])
 
 
 def _curve(piece: Piece) -> str:
@@ -178,9 +181,9 @@ def draw(piece: Piece) -> Path:
     study = Study(RESULTS / piece.study)
     (arm,) = (arm for arm in study.arms if arm.name == piece.arm)
     curves = []
-    for rows in study.curves_by_seed(arm, piece.task).values():
-        ended = [row for row in rows if row["return"] and float(row["timesteps"]) <= 1.01 * piece.timesteps]
-        curves.append(([float(row["timesteps"]) for row in ended], [float(row["return"]) for row in ended]))
+    for curve in curves_of(study, arm, piece.task):
+        count = sum(steps <= 1.01 * piece.timesteps for steps in curve.timesteps)
+        curves.append((curve.timesteps[:count], curve.returns[:count]))
     steps, returns = statistics.on_one_grid(curves, points=100)
     value, interval = statistics.estimate([returns], resamples=1_000)
     figure = Figure(figsize=(6, 2.2), layout="constrained")
@@ -201,7 +204,7 @@ def main() -> int:
     """Write page and curves."""
     IMAGES.mkdir(exist_ok=True)
     PAGE.write_text(render(), encoding="utf-8")
-    for piece in PIECES:
+    for piece in filter(_scores, PIECES):
         print(draw(piece))
     return 0
 

@@ -42,6 +42,8 @@ def test_the_training_knows_nothing_of_its_means():
 
 
 def test_a_run_has_a_file_of_its_own():
-    assert file_of("Ant-v5", 2, "").name == "Ant-v5-2.json"
-    assert file_of("Ant-v5", 2, "log_std_init=-1.5,max_kl=0.02").name == "Ant-v5-log-std-init--1.5-max-kl-0.02-2.json"
+    assert file_of("Ant-v5", 2, 1_000_000, "").name == "Ant-v5-2.json"
+    assert file_of("Ant-v5", 2, 300_000, "").name == "Ant-v5-300000-2.json"
+    settings = "log_std_init=-1.5,max_kl=0.02"
+    assert file_of("Ant-v5", 2, 1_000_000, settings).name == "Ant-v5-log-std-init--1.5-max-kl-0.02-2.json"
     assert read("log_std_init=-1.5,max_kl=0.02") == {"log_std_init": -1.5, "max_kl": 0.02}

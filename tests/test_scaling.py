@@ -22,7 +22,7 @@ from bench.cost_model import (
     sum_seconds,
     update_seconds,
 )
-from bench.learning import Study
+from bench.study import Study
 from tests.distributed.launcher import free_port
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -47,8 +47,9 @@ def estimate(
     Parameters
     ----------
     tasks : sequence of array_like, each of shape (seeds, ...)
-        The scores of one task each; of several tasks in one unit (:func:`normalized`). Resampling draws whole seeds,
-        each task's from its own. With ``...``, points of curves, every point gets the same draws.
+        The scores of one task each; of several tasks in one unit (:func:`normalized`). A run weighs as much as every
+        other, so that a task with more seeds weighs more. Resampling draws whole seeds, each task's from its own. With
+        ``...``, points of curves, every point gets the same draws.
     seed : int
         Of the draws: the same scores give the same interval.
 

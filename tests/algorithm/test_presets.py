@@ -5,7 +5,6 @@ from gymnasium import spaces
 
 from trpo_fast import TRPO, TRPOConfig
 from trpo_fast.algorithm import presets
-from trpo_fast.algorithm.config import check_field_names
 from trpo_fast.gymnasium_spaces import action_words
 
 PENDULUM = {"log_std_init": 0.0}
@@ -25,12 +24,9 @@ def settings_of(agent):
 
 
 @pytest.mark.parametrize("preset", presets.all_presets().values(), ids=lambda preset: preset.name)
-def test_every_preset_is_made_of_settings_and_says_its_evidence(preset):
-    check_field_names(preset.settings)
-    made = TRPOConfig(**preset.settings)
-    assert made != TRPOConfig(), "a preset that changes nothing"
-    assert "num_envs" not in preset.settings, "environments are made before the preset is looked up"
-    assert len(preset.evidence) > 40 and any(character.isdigit() for character in preset.evidence)
+def test_every_preset_changes_something(preset):
+    """Reading looks at the settings themselves, and tests/test_preset_evidence.py at the figures."""
+    assert TRPOConfig(**preset.settings) != TRPOConfig()
 
 
 @pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")  # of Box2D's import

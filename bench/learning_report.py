@@ -52,7 +52,7 @@ GOALS: dict[str, float] = {task: goal for task, (_, goal) in SCALES.items() if t
     "LunarLander-v3": 250,
 }
 LEAST: dict[str, float] = {"Hopper-v5": 2000, "Walker2d-v5": 2500, "CartPole-v1": 475}  # of every seed
-FINAL = ("final_presets", "final", "final_control", "final_cartpole")
+FINAL = ("final_hopper", "final_presets", "final", "final_control", "final_cartpole")
 
 
 def render(page: str, results: Path = RESULTS) -> str:
@@ -98,7 +98,7 @@ def _final(results: Path = RESULTS) -> list[str]:
         failed += [*_failed(rows), *_failed([row for row in peers if row["task"] in study.tasks])]
         made = sorted({row["commit"] for row in rows})
         commits += [f"{', '.join(made)} ({study.folder.name})"] if made else []
-        # A task that its plan has no more: what was made before it had its preset.
+        # Of a task that its plan has no more: what was made before the task had its preset.
         before = [task for task in dict.fromkeys(row["task"] for row in rows) if task not in study.tasks]
         for task in [*study.tasks, *before]:
             ours = found.get((study.arms[0].name, task), [])
@@ -106,7 +106,7 @@ def _final(results: Path = RESULTS) -> list[str]:
             goal = GOALS.get(task)
             lines.append(
                 [
-                    f"{task}, before its preset" if task in before else task,
+                    f"{task}, earlier ({study.folder.name})" if task in before else task,
                     f"{study.timesteps:,}",
                     *_described(ours),
                     "" if goal is None else f"{goal:,}" + (f", none under {LEAST[task]:,}" if task in LEAST else ""),

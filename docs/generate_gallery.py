@@ -80,7 +80,7 @@ PIECES = (
     ),
     Piece(
         "Hopper-v5",
-        "final_presets",
+        "final_hopper",
         "frozen",
         1_000_000,
         "trpo-fast train Hopper-v5 --timesteps 1e6",

@@ -422,7 +422,8 @@ def _recorded(folder, arm, scores):
 
 
 def test_the_published_table_has_the_peer_beside_each_task(tmp_path):
-    _recorded(tmp_path / "final_presets", "frozen", {"Hopper-v5": [3400.0, 3500.0, 3600.0, 2100.0]})
+    _recorded(tmp_path / "final_hopper", "frozen", {"Hopper-v5": [3400.0, 3500.0, 3600.0, 2100.0]})
+    _recorded(tmp_path / "final_presets", "frozen", {})
     _recorded(tmp_path / "final", "frozen", {"Swimmer-v5": [10.0, 20.0, 30.0], "Ant-v5": [1.0, 2.0]})
     _recorded(tmp_path / "final_control", "frozen", {"Acrobot-v1": [-80.0, -90.0, -70.0]})
     _recorded(tmp_path / "final_cartpole", "frozen", {})
@@ -432,7 +433,7 @@ def test_the_published_table_has_the_peer_beside_each_task(tmp_path):
     earlier = rows[1].replace("Swimmer-v5", "Hopper-v5").replace(",10.0,", ",1700.0,")
     (tmp_path / "final" / "runs.csv").write_text("\n".join([*rows, earlier]) + "\n")
     page = learning_report._final(tmp_path)
-    assert page[-1] == "Commits: abc (final_presets); abc (final); abc (final_control)."
+    assert page[-1] == "Commits: abc (final_hopper); abc (final); abc (final_control)."
     lines = {line.split(" | ")[0].strip("| "): line for line in page if line.startswith("|")}
     hopper = lines["Hopper-v5"].split(" | ")
     assert (
@@ -451,13 +452,14 @@ def test_the_published_table_has_the_peer_beside_each_task(tmp_path):
     assert ant[3] == "1.5 no interval" and ant[-1] == " |", "two seeds: nothing is said of intervals"
     assert lines["Acrobot-v1"].startswith("| Acrobot-v1 | 500,000 | -80 | ")
     assert lines["CartPole-v1"] == "| CartPole-v1 | 100,000 |  |  |  |  | 475, none under 475 |  |  |  |  |  |"
-    assert lines["Hopper-v5, before its preset"].startswith("| Hopper-v5, before its preset | 1,000,000 | 1,700 | ")
+    assert lines["Hopper-v5, earlier (final)"].startswith("| Hopper-v5, earlier (final) | 1,000,000 | 1,700 | ")
     assert len(lines) == 18  # fifteen tasks and one twice, under two lines of header
 
 
 def test_the_published_table_names_runs_that_met_nan_which_count_as_the_lowest_of_both(tmp_path):
     nan = float("nan")
-    _recorded(tmp_path / "final_presets", "frozen", {})
+    for name in ("final_hopper", "final_presets"):
+        _recorded(tmp_path / name, "frozen", {})
     _recorded(tmp_path / "final", "frozen", {"Swimmer-v5": [nan, 20.0, 30.0], "Ant-v5": [nan]})
     _recorded(tmp_path / "final_control", "frozen", {})
     _recorded(tmp_path / "final_cartpole", "frozen", {})

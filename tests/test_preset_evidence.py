@@ -1,4 +1,4 @@
-"""What presets say they stand on is what the rows of bench/results/learning say: every figure of trpo_fast/presets.toml."""
+"""What trpo_fast/presets.toml says its presets stand on is what bench/results/learning says: every figure of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trpo_fast.algorithm import presets
 
 
 class Claim(NamedTuple):
-    """Words of an evidence, with ``{mean}``, ``{worst}``, ``{best}`` and ``{each}`` of an arm's scores on some seeds."""
+    """Words of an evidence, with the {mean}, {worst}, {best} and {each} of an arm's scores on some seeds."""
 
     task: str
     study: str
@@ -37,7 +37,8 @@ CLAIMS = (
     Claim("LunarLander-v3", "lander", "default", "0-2", "where the defaults leave {each} on seeds 0 to 2,"),
     Claim("LunarLander-v3", "last", "gamma.999-lambda.98", "0-2", "these with the max_kl of the defaults {each};"),
     Claim("LunarLander-v3", "final_control", "frozen", "100-109", "seeds 100 to 109: {mean}, the worst {worst}"),
-    Claim("Hopper-v5", "relative", "lambda.95", "0-4", "seeds 0 to 4: {mean}, the worst {worst}, where"),
+    Claim("Hopper-v5", "hopper", "gamma.995", "0-9", "seeds 0 to 9: {mean}, the worst {worst}, and"),
+    Claim("Hopper-v5", "hopper", "gamma.995", "0-4", "seeds 0 to 4: {mean}, where"),
     Claim("Hopper-v5", "relative", "default", "0-4", "where the defaults leave {mean}, the worst {worst},"),
     Claim("Swimmer-v5", "revisited", "preset", "0-4", "seeds 0 to 4: {each};"),
     Claim("Swimmer-v5", "last", "gamma.9999-lambda.98", "0", "on seed 0 the default log_std_init has {each},"),

@@ -39,6 +39,7 @@ CLAIMS = (
     Claim("LunarLander-v3", "final_control", "frozen", "100-109", "seeds 100 to 109: {mean}, the worst {worst}"),
     Claim("Hopper-v5", "hopper", "gamma.995", "0-9", "seeds 0 to 9: {mean}, the worst {worst}, and"),
     Claim("Hopper-v5", "hopper", "gamma.995", "0-4", "seeds 0 to 4: {mean}, where"),
+    Claim("Hopper-v5", "final_hopper", "frozen", "100-109", "seeds 100 to 109: {mean}, the worst {worst}"),
     Claim("Hopper-v5", "relative", "default", "0-4", "where the defaults leave {mean}, the worst {worst},"),
     Claim("Swimmer-v5", "revisited", "preset", "0-4", "seeds 0 to 4: {each};"),
     Claim("Swimmer-v5", "last", "gamma.9999-lambda.98", "0", "on seed 0 the default log_std_init has {each},"),

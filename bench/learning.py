@@ -55,7 +55,7 @@ from bench.study import (
 CURVE_ROWS = 150
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # What a training or an evaluation that met NaN says; anything else that ends a run is a fault of the study's.
-NOT_FINITE = re.compile(r"\bnan\b|\binf\b|finite", re.IGNORECASE)
+NOT_FINITE = re.compile(r"\b(nan|inf|(non-?)?finite)\b", re.IGNORECASE)
 
 
 class Failure(RuntimeError):
@@ -113,31 +113,47 @@ class Workers:
                 process.terminate()
 
 
+def _made_file(folder: Path) -> Path:
+    """What the files of a run's folder were made with, beside it."""
+    return folder.with_name(f"{folder.name}.json")
+
+
+def check_left(folder: Path, made: Mapping[str, Any]) -> None:
+    """SystemExit naming what differs, where a run's folder holds what was made with something else."""
+    if folder.exists() and _made_file(folder).exists():
+        before = json.loads(_made_file(folder).read_text(encoding="utf-8"))
+        same_or_refuse(f"{folder}: its files", before, made, otherwise="no such folder")
+
+
 def execute(
     run: Run, folder: Path, workers: Workers, made: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """Train and evaluate: the score and the curve. NaN, in training or evaluation, is a score of NaN.
 
-    `made` stands beside the folder from before the training on: what lies there is gone on from only where it was made
-    with the same.
+    `made` stands beside the folder from before the training on (`check_left`).
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    log, made_file = folder.with_name(f"{folder.name}.log"), folder.with_name(f"{folder.name}.json")
-    if folder.exists() and made_file.exists():
-        before = json.loads(made_file.read_text(encoding="utf-8"))
-        same_or_refuse(f"{folder}: its files", before, made, otherwise="no such folder")
-    else:
+    log = folder.with_name(f"{folder.name}.log")
+    if not _made_file(folder).exists():
         shutil.rmtree(folder, ignore_errors=True)
-        replace_file(made_file, json.dumps(made, indent=1) + "\n")
+    replace_file(_made_file(folder), json.dumps(made, indent=1) + "\n")
+
+    def evaluation() -> dict[str, Any]:
+        output = workers.call(run.arm.evaluate(run.task, folder), folder.with_name(f"{folder.name}.eval.log"))
+        found: dict[str, Any] = json.loads(output.splitlines()[-1])
+        return found
+
     try:
-        if not any((folder / name).exists() for name in ("model.trpo", "model.zip")):
+        # A training that was stopped leaves a model, too.
+        any_model = any((folder / name).exists() for name in ("model.trpo", "model.zip"))
+        score = evaluation() if any_model else {"num_timesteps": 0}
+        if score["num_timesteps"] < run.timesteps:
             if not run.arm.peer and any((folder / "checkpoints").glob("*.trpo")):
                 workers.call(run.arm.resume(run.timesteps, folder), log)
             else:
                 shutil.rmtree(folder, ignore_errors=True)
                 workers.call(run.arm.train(run.task, run.seed, run.timesteps, folder), log)
-        output = workers.call(run.arm.evaluate(run.task, folder), folder.with_name(f"{folder.name}.eval.log"))
-        score: dict[str, Any] = json.loads(output.splitlines()[-1])
+            score = evaluation()
     except Failure as failure:
         if not failure.not_finite:
             raise
@@ -209,6 +225,8 @@ def carry_out(study: Study, runs: Sequence[Run], work: Path, processes: int) -> 
     made = {arm.name: made_with(arm, tasks[arm.name], commit, machine) for arm in arms}
     cpu = f"{kind_of(machine)}, {machine['instruction_set']}"
     study.check(arms, made)
+    for run in runs:
+        check_left(work / run.folder, made_with(run.arm, [run.task], commit, machine))
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:
         try:

@@ -213,16 +213,16 @@ class Curve(NamedTuple):
 def curves_of(study: Study, arm: Arm, task: str) -> list[Curve]:
     """One for each seed. A run that met NaN has the task's lowest return from there on, and goes on at its own pace."""
     lowest = min((float(row["return"]) for row in study.curves(task) if row["return"]), default=None)
-    failed = {row["seed"] for row in study.runs() if (row["arm"], row["task"], row["mean"]) == (arm.name, task, "nan")}
     found = []
     for seed, rows in study.curves_by_seed(arm, task).items():
         ended = [row for row in rows if row["return"]]
         if not ended and lowest is not None:
             ended = [{**row, "return": str(lowest)} for row in rows]
         curve = Curve(*([float(row[name] or "nan") for row in ended] for name in ("timesteps", "seconds", "return")))
-        if seed in failed and lowest is not None:
-            last, seconds = curve.timesteps[-1], curve.seconds[-1]
-            for steps in (last + 1, float(study.timesteps)):
+        row = study.longest(arm.name, task, seed)
+        if ended and lowest is not None and row is not None and row["mean"] == "nan":
+            last, seconds, asked = curve.timesteps[-1], curve.seconds[-1], float(row["timesteps"])
+            for steps in (last + 1, asked) if last + 1 < asked else ():
                 curve.timesteps.append(steps)
                 curve.seconds.append(seconds * steps / last)
                 curve.returns.append(lowest)
@@ -246,9 +246,9 @@ def seconds_to(goal: float, curves: Sequence[Curve], of: str = "seconds") -> tup
     return float(mean(of)[passed[0] if len(passed) else -1]), len(passed) > 0
 
 
-def was_paused(curve: Curve) -> bool:
-    """Whether one of its rows took ten times what is usual, and a minute more: its seconds are no measurement."""
-    seconds = np.diff(curve.seconds)
+def was_paused(rows: Sequence[dict[str, str]]) -> bool:
+    """Whether one of a run's rows took ten times what is usual, and a minute more: its seconds are no measurement."""
+    seconds = np.diff([float(row["seconds"] or "nan") for row in rows])
     return len(seconds) > 0 and bool(np.any(seconds > 10 * np.median(seconds) + 60))
 
 
@@ -269,7 +269,7 @@ def _times_of(study: Study) -> list[str]:
             times = f", {least}{seconds / own[task]:.1f} times" if task in own else ""
             if passed and arm is study.arms[0]:
                 own[task] = seconds
-            paused = "; paused" if any(map(was_paused, curves)) else ""
+            paused = "; paused" if any(map(was_paused, study.curves_by_seed(arm, task).values())) else ""
             cells.append(f"{least}{seconds:,.0f}{times} ({len(curves)}{paused})")
         lines.append([arm.name, *cells])
     made = table(header, [line for line in lines if any(line[1:])])

@@ -191,6 +191,11 @@ class Study:
                 found.setdefault(row["seed"], []).append(row)
         return found
 
+    def longest(self, arm: str, task: str, seed: str) -> dict[str, str] | None:
+        """The row of the seed's run of most timesteps, whose curve there is."""
+        own = [row for row in self.runs() if (row["arm"], row["task"], row["seed"]) == (arm, task, seed)]
+        return max(own, key=lambda row: int(row["timesteps"]), default=None)
+
     def check(self, arms: Iterable[Arm], made: Mapping[str, Mapping[str, Any]]) -> None:
         """SystemExit naming what differs, where an arm has rows that were made with something else."""
         known = self._described()
@@ -198,17 +203,25 @@ class Study:
             tasks = {row["task"] for row in self.runs() if row["arm"] == arm.name}
             if not tasks or arm.name not in known:
                 continue
-            now = dict(made[arm.name])
-            if arm.peer:
+            before, now = dict(known[arm.name]), dict(made[arm.name])
+            # Once every package was recorded with every arm.
+            before["versions"] = {
+                name: version
+                for name, version in before.get("versions", {}).items()
+                if name not in (OWN_PACKAGES if arm.peer else PEERS_PACKAGES)
+            }
+            if arm.peer:  # on the tasks that are asked for now, of those that have rows
                 now["settings"] = {task: chosen for task, chosen in now["settings"].items() if task in tasks}
-            same_or_refuse(f"arm {arm.name}: the rows in {self.folder}", known[arm.name], now)
+                recorded = before.get("settings", {})
+                before["settings"] = {task: chosen for task, chosen in recorded.items() if task in now["settings"]}
+            same_or_refuse(f"arm {arm.name}: the rows in {self.folder}", before, now)
 
     def add(
         self, run: Run, row: Mapping[str, Any], curve: Sequence[Mapping[str, Any]], made: Mapping[str, Any]
     ) -> None:
         """Record one run; a kill leaves each file as it was or as it will be, and others may add at the same time.
 
-        The curve of a seed is that of its longest run.
+        The curve of a seed is that of the run that was asked for most timesteps.
         """
         with _alone_in(self.folder):
             known = self._described()
@@ -220,12 +233,10 @@ class Study:
                 replace_file(self.folder / "study.json", text)
             path = self.folder / "curves" / f"{run.task}.csv"
             identity = {"arm": run.arm.name, "seed": str(run.seed)}
-            known_rows = read_rows(path)
-            own = [line for line in known_rows if all(line[name] == value for name, value in identity.items())]
-            if not own or (curve and float(curve[-1]["timesteps"]) >= float(own[-1]["timesteps"])):
-                rows = [line for line in known_rows if line not in own]
-                rows += [{**identity, **point} for point in curve]
-                _write(path, ("arm", "seed", *CURVE_COLUMNS), rows)
+            longer = self.longest(run.arm.name, run.task, str(run.seed))
+            if longer is None or int(longer["timesteps"]) <= run.timesteps:
+                others = [line for line in read_rows(path) if any(line[key] != identity[key] for key in identity)]
+                _write(path, ("arm", "seed", *CURVE_COLUMNS), [*others, *({**identity, **point} for point in curve)])
             # Last: a run without a row here is made again.
             _write(self.folder / "runs.csv", RUN_COLUMNS, [*self.runs(), row])
 
@@ -284,10 +295,12 @@ def _names(value: object) -> list[str]:
 def same_or_refuse(
     what: str, before: Mapping[str, Any], now: Mapping[str, Any], otherwise: str = "another name for the arm"
 ) -> None:
-    """SystemExit where what decides numbers now, `made_with`, was another or was not recorded before."""
+    """SystemExit where what decides numbers, `made_with`, is another now; what is not there is None."""
     then, here = _flat(before), _flat(now)
     differing = [
-        f"{name} was {then.get(name)!r}, is {value!r}" for name, value in here.items() if then.get(name) != value
+        f"{name} was {then.get(name)!r}, is {here.get(name)!r}"
+        for name in then.keys() | here.keys()
+        if (name in then, then.get(name)) != (name in here, here.get(name))
     ]
     if differing:
         refuse(

@@ -132,18 +132,23 @@ def test_a_study_that_was_stopped_makes_only_what_is_missing(commands, go_on, tm
     assert not commands.calls
 
 
-def test_an_interrupted_training_goes_on_from_its_checkpoint(commands, go_on, tmp_path):
+@pytest.mark.parametrize("left", ["killed", "stopped"])
+def test_an_interrupted_training_goes_on_from_its_checkpoint(commands, go_on, tmp_path, left):
     selection = ["--seeds", "0", "--arms", "default", "--tasks", "Hopper-v5"]
     commands.stop_after = 1  # in the evaluation
     with pytest.raises(KeyboardInterrupt):
         go_on(*selection)
     folder = tmp_path / "work" / "default" / "Hopper-v5-seed0-2000"
-    (folder / "model.trpo").unlink()  # as if in the training
+    if left == "killed":
+        (folder / "model.trpo").unlink()
+    else:
+        (folder / "model.trpo").write_text("1000")  # a training that is stopped leaves its model
     commands.calls.clear()
     commands.stop_after = 10**9
     go_on(*selection)
     (call,) = trainings(commands)
     assert call[call.index("--resume") + 1] == str(folder) and "--seed" not in call
+    assert commands.calls[-1][1] == "eval" and len(Study(tmp_path).runs()) == 1
 
 
 def test_a_peers_settings_are_recorded_and_others_refused(commands, go_on, tmp_path, monkeypatch):
@@ -164,6 +169,10 @@ def test_a_peers_settings_are_recorded_and_others_refused(commands, go_on, tmp_p
     monkeypatch.setitem(peer_learning.TRPO, "Hopper-v5", {"target_kl": 0.04})
     with pytest.raises(SystemExit, match=r"arm peer: .* settings Hopper-v5 target_kl was None, is 0.04"):
         go_on("--seeds", "2", "--arms", "peer")
+    monkeypatch.delitem(peer_learning.TRPO, "Hopper-v5")
+    monkeypatch.setattr(peer_learning, "MUJOCO", {"n_envs": 2})
+    with pytest.raises(SystemExit, match=r"arm peer: .* settings Hopper-v5 gamma was 0.99, is None"):
+        go_on("--seeds", "2", "--arms", "peer", "--tasks", "Hopper-v5")
     go_on("--seeds", "2", "--arms", "default")  # which has nothing to do with it
 
 
@@ -380,6 +389,8 @@ def test_any_other_failure_ends_the_study(commands, go_on, tmp_path):
     [
         ("raise ValueError('reward of environment 0 at step 3: inf given; want a finite number')", True),
         ("raise OSError('No space left on device')", False),
+        ("raise ValueError('the matrix is not positive definite')", False),
+        ("raise FloatingPointError('the action is not finite in float32')", True),
         ("import sys; sys.stderr.write('--max-kl: 0 given; want a finite number > 0'); sys.exit(2)", False),
         ("import os, signal, sys; sys.stderr.write('return=nan'); os.kill(os.getpid(), signal.SIGTERM)", False),
     ],
@@ -541,6 +552,25 @@ def test_a_run_that_met_nan_counts_with_the_lowest_return_and_all_of_its_time(tm
     seconds, passed = learning_report.seconds_to(600.0, found)  # (2 t + 10) / 3 is 600 at step 895
     assert passed and seconds == pytest.approx(89.5, rel=0.02)
     assert learning_report.seconds_to(700.0, found) == (pytest.approx(100.0), False)
+
+
+def test_a_run_that_met_nan_in_its_evaluation_has_its_curve_as_it_is_and_was_not_paused(tmp_path):
+    curves = _curves((100.0, 1.0), (100.0, 1.0)) + _curves((100.0, 1.0), end=100)
+    study = _study_of(tmp_path, curves, (1.0, "nan", "nan"))
+    study.goals = {"Hopper-v5": 2000.0}
+    _, whole, cut = learning_report.curves_of(study, study.arms[0], "Hopper-v5")
+    assert whole.timesteps == [float(t) for t in range(10, 1001, 10)] and cut.timesteps[-2:] == [101, 1000]
+    assert learning_report._times_of(study)[-1] == "| default | \u2265 100,000 (3) |"
+
+
+def test_a_short_run_that_met_nan_says_nothing_of_the_long_one(tmp_path):
+    (long,) = _curves((0.1, 1.0))
+    (short,) = _curves((0.1, 1.0), end=100)
+    study = _study_of(tmp_path, [long], (1.0,))
+    run = Run(Arm("default", ()), "Hopper-v5", 0, 500)
+    study.add(run, dict(zip(RUN_COLUMNS, run.key, strict=False)) | {"mean": "nan"}, short, {})
+    (curve,) = learning_report.curves_of(study, study.arms[0], "Hopper-v5")
+    assert curve.timesteps[-1] == 1000 and curve.returns[-1] == 1000
 
 
 def test_a_run_without_the_end_of_an_episode_has_the_lowest_return(tmp_path):

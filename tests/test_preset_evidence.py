@@ -66,12 +66,17 @@ PLAIN = re.compile(
 )
 
 
+def rows_of(claim: Claim) -> list[dict[str, str]]:
+    """Of the longest runs."""
+    rows = [row for row in Study(RESULTS / claim.study).runs() if (row["arm"], row["task"]) == (claim.arm, claim.task)]
+    longest = max((row["timesteps"] for row in rows), key=int)
+    return [row for row in rows if row["timesteps"] == longest and int(row["seed"]) in seeds_of(claim.seeds)]
+
+
 def words_of(claim: Claim) -> str:
-    study, seeds = Study(RESULTS / claim.study), [str(seed) for seed in seeds_of(claim.seeds)]
-    rows = [row for row in study.runs() if (row["arm"], row["task"]) == (claim.arm, claim.task)]
-    longest = max(rows, key=lambda row: int(row["timesteps"]))["timesteps"]
     # Of a hill that is not found what exploring costs is left, 1e-4: 0.
-    found = {row["seed"]: round(float(row["mean"]), 3) or 0.0 for row in rows if row["timesteps"] == longest}
+    found = {int(row["seed"]): round(float(row["mean"]), 3) or 0.0 for row in rows_of(claim)}
+    seeds = seeds_of(claim.seeds)
     scores = [found[seed] for seed in seeds]
     each = [number(score) for score in scores]
     text = ", ".join(each[:-1]) + (" and " if len(each) > 1 else "") + each[-1]
@@ -86,6 +91,8 @@ def evidence_of(claim: Claim) -> str:
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: f"{claim.task}-{claim.study}-{claim.arm}")
 def test_figures_of_an_evidence_are_those_of_the_rows(claim):
     assert words_of(claim) in evidence_of(claim)
+    row = rows_of(claim)[0]
+    assert evidence_of(claim).startswith(f"{int(row['timesteps']):,} timesteps, {row['episodes']} episodes, ")
 
 
 @pytest.mark.parametrize("name", presets.all_presets())

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 
 from bench.machine import RESULTS, describe
-from bench.study import replace_file
 from trpo_fast import TRPO, set_num_threads
+from trpo_fast.model_file import replace_file
 
 FOLDER = RESULTS / "averaging"
 TASKS = ("Walker2d-v5", "Ant-v5", "Hopper-v5", "HalfCheetah-v5")
@@ -128,7 +128,7 @@ def run(task: str, seed: int, timesteps: int, settings: str) -> None:
         "rows": rows,
     }
     FOLDER.mkdir(exist_ok=True)
-    replace_file(file_of(task, seed, timesteps, settings), json.dumps(found, indent=1) + "\n")
+    replace_file(file_of(task, seed, timesteps, settings), (json.dumps(found, indent=1) + "\n").encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

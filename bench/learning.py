@@ -47,10 +47,10 @@ from bench.study import (
     made_with,
     read_rows,
     refuse,
-    replace_file,
     same_or_refuse,
     seeds_of,
 )
+from trpo_fast.model_file import replace_file
 
 CURVE_ROWS = 150
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -136,7 +136,7 @@ def execute(
     log = folder.with_name(f"{folder.name}.log")
     if not _made_file(folder).exists():
         shutil.rmtree(folder, ignore_errors=True)
-    replace_file(_made_file(folder), json.dumps(made, indent=1) + "\n")
+    replace_file(_made_file(folder), (json.dumps(made, indent=1) + "\n").encode())
 
     def evaluation() -> dict[str, Any]:
         output = workers.call(run.arm.evaluate(run.task, folder), folder.with_name(f"{folder.name}.eval.log"))
@@ -225,8 +225,9 @@ def carry_out(study: Study, runs: Sequence[Run], work: Path, processes: int) -> 
     made = {arm.name: made_with(arm, tasks[arm.name], commit, machine) for arm in arms}
     cpu = f"{kind_of(machine)}, {machine['instruction_set']}"
     study.check(arms, made)
+    made_of = {run: made_with(run.arm, [run.task], commit, machine) for run in runs}
     for run in runs:
-        check_left(work / run.folder, made_with(run.arm, [run.task], commit, machine))
+        check_left(work / run.folder, made_of[run])
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:
         try:
@@ -236,7 +237,7 @@ def carry_out(study: Study, runs: Sequence[Run], work: Path, processes: int) -> 
         workers = Workers(lock, study.threads)
 
         def one(run: Run) -> Run:
-            own = made_with(run.arm, [run.task], commit, machine)
+            own = made_of[run]
             score, curve = execute(run, work / run.folder, workers, own)
             row: dict[str, Any] = dict(zip(RUN_COLUMNS, run.key, strict=False))
             row |= {name: _short(score.get(name, "")) for name in (*SCORE, *TRAINING)}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
+import io
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from trpo_fast.algorithm import presets
 from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.model_file import replace_file
 
 RESULTS = Path(__file__).with_name("results") / "learning"
 EVALUATION_SEED = 1_000_000
@@ -230,7 +232,7 @@ class Study:
                 now["settings"] = before.get("settings", {}) | now["settings"]  # of other tasks, too
             if before != now:
                 text = json.dumps({**known, run.arm.name: now}, indent=1, sort_keys=True) + "\n"
-                replace_file(self.folder / "study.json", text)
+                replace_file(self.folder / "study.json", text.encode())
             path = self.folder / "curves" / f"{run.task}.csv"
             identity = {"arm": run.arm.name, "seed": str(run.seed)}
             longer = self.longest(run.arm.name, run.task, str(run.seed))
@@ -271,19 +273,11 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".new")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write the whole file: a kill leaves it as it was or as it will be."""
-    temporary = path.with_suffix(".new")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_file(path, text.getvalue().encode())
 
 
 def _names(value: object) -> list[str]:

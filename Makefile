@@ -81,7 +81,7 @@ docs: $(STAMPS)/core $(STAMPS)/extras-docs
 	@echo 'build/site/index.html'
 
 bench: $(STAMPS)/core $(STAMPS)/extras-bench
-	$(BIN)/python -m $(if $(AGAINST),bench.side_by_side --against $(AGAINST),pytest bench) $(BENCH_ARGS) $(PYTEST_ARGS)
+	$(BIN)/python -m $(if $(AGAINST),bench.side_by_side --against $(AGAINST),pytest -p no:run-parallel bench) $(BENCH_ARGS) $(PYTEST_ARGS)
 
 scaling: $(STAMPS)/core $(STAMPS)/extras-bench
 	$(BIN)/python -m bench.scaling $(BENCH_ARGS)

@@ -29,6 +29,7 @@ import numpy as np
 from bench.machine import describe
 from trpo_fast import TRPO
 from trpo_fast.gymnasium_spaces import resolved_action_map
+from trpo_fast.tuning.trial import EVALUATION_SEED
 
 RESULTS = Path(__file__).with_name("results") / "action_map.csv"
 COLUMNS = (
@@ -37,7 +38,6 @@ COLUMNS = (
 )
 LIMIT = 500
 EPISODES = 10
-EVALUATION_SEED = 1_000_000
 
 # Distribution, module that registers, field.
 PACKAGES = {

@@ -27,6 +27,7 @@ import torch
 from bench.machine import RESULTS, describe
 from trpo_fast import TRPO, set_num_threads
 from trpo_fast.model_file import replace_file
+from trpo_fast.tuning.trial import EVALUATION_SEED
 
 FOLDER = RESULTS / "averaging"
 TASKS = ("Walker2d-v5", "Ant-v5", "Hopper-v5", "HalfCheetah-v5")
@@ -34,7 +35,6 @@ LATEST = (10, 25, 50, 100)  # updates
 PARTS = (4, 8, 16)  # the last quarter of all updates, and so on
 MARKS = (300_000, 600_000)
 TIMESTEPS = 1_000_000
-EVALUATION_SEED = 1_000_000  # that no training has
 
 
 def weights(count: int) -> dict[str, float]:

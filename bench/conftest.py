@@ -1,17 +1,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 FIGURES = pytest.StashKey()
 LIMITS = pytest.StashKey()
-
-# One thread for everybody, before anything loads a BLAS; --threads gives more to all alike.
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
 
 
 def pytest_addoption(parser):
@@ -48,6 +43,7 @@ def pytest_report_header(config):
 
 @pytest.fixture(scope="session", autouse=True)
 def threads(request):
+    import threadpoolctl
     import torch
 
     import trpo_fast
@@ -55,8 +51,11 @@ def threads(request):
     count = request.config.getoption("--threads")
     torch.set_num_threads(count)
     trpo_fast.set_num_threads(count)
-    assert torch.get_num_threads() == trpo_fast.get_num_threads() == count
-    return count
+    with threadpoolctl.threadpool_limits(count):  # NumPy's BLAS, whatever has loaded it before
+        pools = {pool["filepath"]: pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
+        assert set(pools.values()) == {count}, pools
+        assert torch.get_num_threads() == trpo_fast.get_num_threads() == count
+        yield count
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,9 @@ classic control), from a seed that no training has.
 
 As a run ends its row and its curve are recorded; an arm that was made with something else is refused. A study may go on
 on another kind of CPU, whose last bits are others: every row names its own. What a kill interrupts goes on from its
-last checkpoint, where that was made with the same, a peer's run from its start. A run of more timesteps is another one.
+last checkpoint, where that was made with the same; a peer's run, and one whose time is compared, begins again. A run of
+more timesteps is another one. Where times are compared, the share of its cores that a busy process gets just before and
+behind a run is in its row, the lower one.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bench.machine import describe, kind_of, source
+from bench.machine import describe, kind_of, share_of_cores, source
 from bench.study import (
     CURVE_COLUMNS,
     RESULTS,
@@ -69,14 +71,13 @@ class Failure(RuntimeError):
 class Workers:
     """Runs commands, and ends those that still run when the study is stopped."""
 
-    def __init__(self, lock: Any, threads: int = 1) -> None:
+    def __init__(self, lock: Any) -> None:
         self._lock = lock
-        self._environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
         self._running: set[subprocess.Popen[str]] = set()
         self._stopped = False
         self._beginning = threading.Lock()  # a process is begun and known, or not begun
 
-    def call(self, arguments: Sequence[str], log: Path) -> str:
+    def call(self, arguments: Sequence[str], log: Path, threads: int = 1) -> str:
         """What the command prints; Failure where it ends with an error."""
         command = [sys.executable, "-m", *arguments]
         with log.open("w", encoding="utf-8") as errors:
@@ -89,7 +90,7 @@ class Workers:
                     stdout=subprocess.PIPE,
                     stderr=errors,
                     text=True,
-                    env=self._environment,
+                    env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)),
                     pass_fds=(self._lock.fileno(),),  # held as long as any run lives, also one that outlives the study
                 )
                 self._running.add(process)
@@ -126,20 +127,22 @@ def check_left(folder: Path, made: Mapping[str, Any]) -> None:
 
 
 def execute(
-    run: Run, folder: Path, workers: Workers, made: Mapping[str, Any]
+    run: Run, folder: Path, workers: Workers, made: Mapping[str, Any], *, timed: bool = False
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """Train and evaluate: the score and the curve. NaN, in training or evaluation, is a score of NaN.
 
-    `made` stands beside the folder from before the training on (`check_left`).
+    `made` stands beside the folder from before the training on (`check_left`). A run that is `timed` begins at its
+    start.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.with_name(f"{folder.name}.log")
-    if not _made_file(folder).exists():
+    if timed or not _made_file(folder).exists():
         shutil.rmtree(folder, ignore_errors=True)
     replace_file(_made_file(folder), (json.dumps(made, indent=1) + "\n").encode())
 
     def evaluation() -> dict[str, Any]:
-        output = workers.call(run.arm.evaluate(run.task, folder), folder.with_name(f"{folder.name}.eval.log"))
+        eval_log = folder.with_name(f"{folder.name}.eval.log")
+        output = workers.call(run.arm.evaluate(run.task, folder), eval_log, run.arm.threads)
         found: dict[str, Any] = json.loads(output.splitlines()[-1])
         return found
 
@@ -149,10 +152,10 @@ def execute(
         score = evaluation() if any_model else {"num_timesteps": 0}
         if score["num_timesteps"] < run.timesteps:
             if not run.arm.peer and any((folder / "checkpoints").glob("*.trpo")):
-                workers.call(run.arm.resume(run.timesteps, folder), log)
+                workers.call(run.arm.resume(run.timesteps, folder), log, run.arm.threads)
             else:
                 shutil.rmtree(folder, ignore_errors=True)
-                workers.call(run.arm.train(run.task, run.seed, run.timesteps, folder), log)
+                workers.call(run.arm.train(run.task, run.seed, run.timesteps, folder), log, run.arm.threads)
             score = evaluation()
     except Failure as failure:
         if not failure.not_finite:
@@ -234,15 +237,19 @@ def carry_out(study: Study, runs: Sequence[Run], work: Path, processes: int) -> 
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             refuse(f"--work: {work} is at work already, or a run of it outlived its study; want another, or wait")
-        workers = Workers(lock, study.threads)
+        workers = Workers(lock)
 
         def one(run: Run) -> Run:
+            if study.has(run):  # made by somebody else meanwhile
+                return run
             own = made_of[run]
-            score, curve = execute(run, work / run.folder, workers, own)
+            shares = [share_of_cores(study.threads)] if study.goals else []
+            score, curve = execute(run, work / run.folder, workers, own, timed=bool(study.goals))
+            shares += [share_of_cores(study.threads)] if study.goals else []
             row: dict[str, Any] = dict(zip(RUN_COLUMNS, run.key, strict=False))
             row |= {name: _short(score.get(name, "")) for name in (*SCORE, *TRAINING)}
             row |= {"seconds": curve[-1]["seconds"] if curve else ""}
-            row |= {"commit": own["commit"], "cpu": cpu}
+            row |= {"commit": own["commit"], "cpu": cpu, "cpu_share": _short(min(shares)) if shares else ""}
             study.add(run, row, curve, own)
             print(f"{run}: {row['mean']} +- {row['std'] or 'nothing'}", flush=True)
             return run
@@ -266,7 +273,6 @@ def chosen(study: Study, options: argparse.Namespace) -> list[Run]:
         missing = [name for name in names or () if name not in known]
         if missing:
             refuse(f"{option}: {', '.join(missing)} given; want some of {', '.join(known)}")
-    done = {tuple(row[name] for name in RUN_COLUMNS[:4]) for row in study.runs()}
     timesteps = study.timesteps if options.timesteps is None else int(options.timesteps)
     if timesteps < 1:
         refuse(f"--timesteps: {timesteps} given; want at least 1")
@@ -276,7 +282,7 @@ def chosen(study: Study, options: argparse.Namespace) -> list[Run]:
         for task in options.tasks or study.tasks
         for name in options.arms or arms
     ]
-    return [run for run in runs if run.key not in done]
+    return [run for run in runs if not study.has(run)]
 
 
 def _seeds(text: str) -> list[int]:
@@ -294,14 +300,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tasks", nargs="+", help="only these, in this order")
     parser.add_argument("--seeds", type=_seeds, help="instead of the plan's, as 0-4 or 0,3,7")
     parser.add_argument("--timesteps", type=float, help="instead of the plan's")
-    parser.add_argument("--processes", type=int, help="runs at a time (default: the cores by the plan's threads)")
+    parser.add_argument("--processes", type=int, help="runs at a time (default: the plan's)")
     parser.add_argument("--work", type=Path, help="the runs' own folders (default runs/learning/STUDY)")
     parser.add_argument("--plan-only", action="store_true", help="train nothing")
     options = parser.parse_args(argv)
     named = RESULTS / options.study
     study = Study(named if named.is_dir() else Path(options.study))
     runs = chosen(study, options)
-    processes = options.processes or max(1, (os.cpu_count() or 1) // study.threads)
+    processes = options.processes or study.processes
     total, unknown = training_hours(study, runs)
     print(f"{study.folder.name}: {len(runs)} runs are missing, {sum(run.timesteps for run in runs):,} steps")
     for arm in dict.fromkeys(run.arm for run in runs):

@@ -73,7 +73,7 @@ def _max_kl(agent: Any) -> float:
 def updates(agent: Any, batches: int) -> tuple[list[str], float]:
     """What independent batches say, and the mean cosine between their updates; the policy stays as it is."""
     config, engine = agent.config, agent.engine
-    collector = agent.training_environments.ready()
+    collector = agent.training_environments.ready(agent.num_updates)
     parameters = engine.parameters()
     own, lines, steps = parameters.copy(), [], []
     step = config.step_settings.replace(max_kl=_max_kl(agent))
@@ -94,7 +94,7 @@ def updates(agent: Any, batches: int) -> tuple[list[str], float]:
 def kept(agent: Any, batches: int) -> list[str]:
     """What directions from one batch are worth on the others, by variant; the policy stays as it is."""
     config, engine = agent.config, agent.engine
-    collector = agent.training_environments.ready()
+    collector = agent.training_environments.ready(agent.num_updates)
     own = config.direction_settings
     settings = [("gae_lambda", value, value, own) for value in VARIANTS["gae_lambda"]]
     settings += [

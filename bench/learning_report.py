@@ -6,7 +6,8 @@
 A table has for every arm and task the interquartile mean of the final scores over seeds, its 95% interval from the
 bootstrap over seeds, the worst seed and the number of seeds; for an arm that has all tasks of its table also the
 interquartile mean of all scores, normalized by SCALES. A run that met NaN counts as the task's lowest score. Where a
-plan has goals, a second table says after how many seconds the training return, averaged over seeds, passed them.
+plan has goals, a second table, one for each kind of CPU, says after how many seconds the training return, averaged over
+seeds, passed them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from bench.report import MARKS, table
 from bench.study import RESULTS, Arm, Study
-from trpo_fast import statistics
+from trpo_fast import benchmarks, statistics
 from trpo_fast.algorithm import presets
 
 PAGES = tuple(RESULTS.parent.parent.parent / "docs" / name for name in ("learning.md", "defaults.md"))
@@ -165,7 +166,7 @@ def _study(study: Study) -> Iterator[str]:
         own = [row for row in rows if int(row["timesteps"]) == timesteps]
         yield from [f"{timesteps:,} timesteps:", "", *_table_of(study, own), ""]
     if rows and study.goals:
-        yield from [*_times_of(study), ""]
+        yield from _times_of(study)
     if _failed(rows):
         yield from [*_named(_failed(rows))[1:], ""]
     commits = sorted({row["commit"] for row in rows if row["commit"]})
@@ -210,11 +211,16 @@ class Curve(NamedTuple):
     returns: list[float]
 
 
-def curves_of(study: Study, arm: Arm, task: str) -> list[Curve]:
-    """One for each seed. A run that met NaN has the task's lowest return from there on, and goes on at its own pace."""
+def curves_of(study: Study, arm: Arm, task: str, seeds: Collection[str] | None = None) -> list[Curve]:
+    """One for each seed, or some.
+
+    A run that met NaN has the task's lowest return from there on, and goes on at its own pace.
+    """
     lowest = min((float(row["return"]) for row in study.curves(task) if row["return"]), default=None)
     found = []
     for seed, rows in study.curves_by_seed(arm, task).items():
+        if seeds is not None and seed not in seeds:
+            continue
         ended = [row for row in rows if row["return"]]
         if not ended and lowest is not None:
             ended = [{**row, "return": str(lowest)} for row in rows]
@@ -246,36 +252,57 @@ def seconds_to(goal: float, curves: Sequence[Curve], of: str = "seconds") -> tup
     return float(mean(of)[passed[0] if len(passed) else -1]), len(passed) > 0
 
 
-def was_paused(rows: Sequence[dict[str, str]]) -> bool:
-    """Whether one of a run's rows took ten times what is usual, and a minute more: its seconds are no measurement."""
+STALLED = 4  # times what is usual
+LOST = 0.05  # of the seconds that are said
+
+
+def seconds_lost(rows: Sequence[dict[str, str]], until: float) -> float:
+    """Of the seconds of a run's first `until` timesteps, those of updates beyond what is usual, four times as long."""
     seconds = np.diff([float(row["seconds"] or "nan") for row in rows])
-    return len(seconds) > 0 and bool(np.any(seconds > 10 * np.median(seconds) + 60))
+    usual = float(np.median(seconds)) if len(seconds) else 0.0
+    before = seconds[np.array([float(row["timesteps"]) for row in rows[:-1]]) < until]
+    return float((before[before > STALLED * usual] - usual).sum())
 
 
-def _times_of(study: Study) -> list[str]:
+def _times_of(study: Study) -> Iterator[str]:
+    """Of each kind of CPU, whose seconds are not those of another."""
     header = ["seconds until the training return, averaged over seeds, is"]
     header += [f"{goal:,.0f} on {task}" for task, goal in study.goals.items()]
-    lines = []
-    own: dict[str, float] = {}  # seconds of the plan's first arm, where it passes
-    for arm in study.arms:
-        cells = []
-        for task, goal in study.goals.items():
-            curves = curves_of(study, arm, task)
-            if not curves:
-                cells.append("")
-                continue
-            seconds, passed = seconds_to(goal, curves)
-            least = "" if passed else "\u2265 "
-            times = f", {least}{seconds / own[task]:.1f} times" if task in own else ""
-            if passed and arm is study.arms[0]:
-                own[task] = seconds
-            paused = "; paused" if any(map(was_paused, study.curves_by_seed(arm, task).values())) else ""
-            cells.append(f"{least}{seconds:,.0f}{times} ({len(curves)}{paused})")
-        lines.append([arm.name, *cells])
-    made = table(header, [line for line in lines if any(line[1:])])
-    if not any("paused" in cell for line in lines for cell in line):
-        return made
-    return [*made, "", "Paused: the run was stopped for a while, which its seconds count."]
+    rows = [row for row in study.runs() if row["task"] in study.goals]
+    for cpu in dict.fromkeys(row["cpu"] for row in rows):
+        lines, notes = [], set()
+        own: dict[str, float] = {}  # seconds of the plan's first arm, where it passes
+        for arm in study.arms:
+            cells = []
+            for task, goal in study.goals.items():
+                by_seed = study.curves_by_seed(arm, task)
+                made = [study.longest(arm.name, task, seed) for seed in by_seed]
+                here = [row for row in made if row is not None and row["cpu"] == cpu]
+                curves = curves_of(study, arm, task, {row["seed"] for row in here})
+                if not curves:
+                    cells.append("")
+                    continue
+                seconds, passed = seconds_to(goal, curves)
+                steps, _ = seconds_to(goal, curves, "timesteps")
+                least = "" if passed else "\u2265 "
+                times = f", {least}{seconds / own[task]:.1f} times" if task in own else ""
+                if passed and arm is study.arms[0]:
+                    own[task] = seconds
+                said = [f"{len(curves)}"]
+                if np.mean([seconds_lost(by_seed[row["seed"]], steps) for row in here]) > LOST * seconds:
+                    said.append("paused")
+                if any(float(row.get("cpu_share") or 1) < benchmarks.QUIET for row in here):
+                    said.append("BUSY")
+                notes |= set(said[1:])
+                cells.append(f"{least}{seconds:,.0f}{times} ({'; '.join(said)})")
+            lines.append([arm.name, *cells])
+        yield from [f"{cpu or 'A CPU that was not recorded'}:", ""]
+        yield from table(header, [line for line in lines if any(line[1:])])
+        if "paused" in notes:
+            yield from ["", f"Paused: more than {LOST:.0%} of the seconds are of updates that stood still."]
+        if "BUSY" in notes:
+            yield from ["", "BUSY: something else used the cores just before or behind a run; not to be quoted."]
+        yield ""
 
 
 def _cell(values: Sequence[object], normalized: bool = False) -> str:

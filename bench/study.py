@@ -1,7 +1,8 @@
 """A learning study: a folder with a plan of named arms on tasks and seeds, and the rows of the runs that were made.
 
 A plan names tasks, seeds, timesteps and arms: `[arms]` are options of ``trpo-fast train``, `[peers]` algorithms of
-bench.peer_learning; `threads` are those of a run, and `[goals]` training returns by task. Beside it are ``runs.csv``, a
+bench.peer_learning; `threads` are those of a run, `peer_threads` of a peer's, `processes` how many runs go at a time,
+and `[goals]` training returns by task, the times to which are compared. Beside it are ``runs.csv``, a
 row a run, ``curves/TASK.csv``, the rows of its updates (at most 150 a run), and ``study.json``, what each arm was made
 with. bench.learning makes what is missing, bench.learning_report tables and pictures.
 """
@@ -25,14 +26,14 @@ from typing import Any, NamedTuple, NoReturn
 from trpo_fast.algorithm import presets
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.model_file import replace_file
+from trpo_fast.tuning.trial import EVALUATION_SEED
 
 RESULTS = Path(__file__).with_name("results") / "learning"
-EVALUATION_SEED = 1_000_000
 CLASSIC_CONTROL = ("CartPole", "Acrobot", "MountainCar", "Pendulum", "LunarLander")
 SCORE = ("mean", "std", "min", "max", "mean_length", "episodes")
 # Of the 100 latest training episodes: at the end, and averaged over all updates.
 TRAINING = ("training_last", "training_mean")
-RUN_COLUMNS = ("arm", "task", "seed", "timesteps", *SCORE, *TRAINING, "seconds", "commit", "cpu")
+RUN_COLUMNS = ("arm", "task", "seed", "timesteps", *SCORE, *TRAINING, "seconds", "commit", "cpu", "cpu_share")
 OWN_PACKAGES = ("trpo-fast", "scipy")  # that no peer uses
 PEERS_PACKAGES = ("stable_baselines3", "sb3_contrib")
 CURVE_COLUMNS = {  # in curves/TASK.csv, and in progress.csv
@@ -146,27 +147,30 @@ class Study:
             refuse(f"study: {folder} given; want a folder with plan.toml, or one of {', '.join(known)}")
         except (OSError, tomllib.TOMLDecodeError) as error:
             refuse(f"{path}: {error}")
-        unknown = set(plan) - {"tasks", "seeds", "timesteps", "threads", "goals", "arms", "peers"}
+        known = ["tasks", "seeds", "timesteps", "threads", "peer_threads", "processes", "goals", "arms", "peers"]
+        unknown = set(plan) - set(known)
         if unknown:
-            given = ", ".join(sorted(unknown))
-            refuse(f"{path}: {given} given; want tasks, seeds, timesteps, threads, goals, arms and peers")
+            refuse(f"{path}: {', '.join(sorted(unknown))} given; want {', '.join(known[:-1])} and {known[-1]}")
         try:
             self.tasks = _names(plan["tasks"])
             self.seeds = seeds_of(plan["seeds"])
             self.timesteps = int(plan["timesteps"])
             self.threads = threads = int(plan.get("threads", 1))
+            peer_threads = int(plan.get("peer_threads", threads))
+            self.processes = int(plan.get("processes", max(1, (os.cpu_count() or 1) // max(1, threads))))
             self.goals = {task: float(goal) for task, goal in plan.get("goals", {}).items()}
             self.arms = [
                 Arm(name, tuple(shlex.split(options)), threads=threads)
                 for name, options in plan.get("arms", {}).items()
             ]
             self.arms += [
-                Arm(name, ("--algorithm", algorithm), peer=True, threads=threads)
+                Arm(name, ("--algorithm", algorithm), peer=True, threads=peer_threads)
                 for name, algorithm in plan.get("peers", {}).items()
             ]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             refuse(f"{path}: {error!r}; want tasks in a list, seeds as '0-4', timesteps, and tables of strings")
-        for name, value in (("threads", threads), ("timesteps", self.timesteps)):
+        numbers = {"threads": threads, "peer_threads": peer_threads, "processes": self.processes}
+        for name, value in {**numbers, "timesteps": self.timesteps}.items():
             if value < 1:
                 refuse(f"{path}: {name} = {value} given; want at least 1")
         if self.goals.keys() - self.tasks:
@@ -180,6 +184,10 @@ class Study:
     def runs(self) -> list[dict[str, str]]:
         """The rows of runs.csv."""
         return read_rows(self.folder / "runs.csv")
+
+    def has(self, run: Run) -> bool:
+        """Whether it has a row."""
+        return any(tuple(row[name] for name in RUN_COLUMNS[:4]) == run.key for row in self.runs())
 
     def curves(self, task: str) -> list[dict[str, str]]:
         """The rows of a task's updates, of all arms and seeds."""
@@ -223,9 +231,11 @@ class Study:
     ) -> None:
         """Record one run; a kill leaves each file as it was or as it will be, and others may add at the same time.
 
-        The curve of a seed is that of the run that was asked for most timesteps.
+        The curve of a seed is that of the run that was asked for most timesteps. A run that is there stays as it is.
         """
         with _alone_in(self.folder):
+            if self.has(run):
+                return
             known = self._described()
             before, now = known.get(run.arm.name, {}), dict(made)
             if run.arm.peer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -70,7 +71,7 @@ class FakeCommands:
 @pytest.fixture
 def commands(monkeypatch):
     fake = FakeCommands()
-    monkeypatch.setattr(learning.Workers, "call", lambda self, arguments, log: fake(self, arguments, log))
+    monkeypatch.setattr(learning.Workers, "call", lambda self, arguments, log, threads: fake(self, arguments, log))
     monkeypatch.setattr(learning, "source", lambda: "abc")
     monkeypatch.setattr(learning.signal, "signal", lambda *_: None)
     return fake
@@ -154,7 +155,7 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(commands, go_on, tm
 def test_a_peers_settings_are_recorded_and_others_refused(commands, go_on, tmp_path, monkeypatch):
     peer_learning = pytest.importorskip("bench.peer_learning", reason="the peers are Stable-Baselines3's")
     (tmp_path / "plan.toml").write_text(
-        "threads = 2\n" + PLAN.replace("CartPole", "Swimmer") + "[peers]\npeer = 'trpo'\n"
+        "threads = 3\npeer_threads = 2\n" + PLAN.replace("CartPole", "Swimmer") + "[peers]\npeer = 'trpo'\n"
     )
     go_on("--seeds", "0", "--arms", "peer", "--tasks", "Hopper-v5")
     go_on("--seeds", "0", "--arms", "peer", "--tasks", "Swimmer-v1")
@@ -253,7 +254,7 @@ def test_a_changed_arm_is_refused_with_what_differs(commands, go_on, tmp_path, m
     [
         ("tasks = [", "plan.toml: "),
         ("tasks = ['x']", "KeyError.'seeds'"),
-        (PLAN + "\n[armz]\na = ''", "armz given; want tasks, seeds, timesteps, threads, goals, arms and peers"),
+        (PLAN + "\n[armz]\na = ''", "armz given; want tasks, seeds, .*, goals, arms and peers"),
         (PLAN + "'a b' = ''", "arm 'a b' given; want a name of letters"),
         (PLAN + "[peers]\nwide = 'trpo'", "arms and peers share a name"),
         (PLAN.replace('["Hopper-v5", "CartPole-v1"]', '"Hopper-v5"'), "tasks = 'Hopper-v5'.*want tasks in a list"),
@@ -488,7 +489,9 @@ def test_the_published_table_names_runs_that_met_nan_which_count_as_the_lowest_o
 def test_a_plan_with_threads_gives_them_to_its_runs_and_runs_fewer_at_a_time(
     commands, go_on, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(learning.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    (tmp_path / "plan.toml").write_text("threads = 2\nprocesses = 1\n" + PLAN)
+    assert Study(tmp_path).processes == 1
     (tmp_path / "plan.toml").write_text("threads = 2\n" + PLAN)
     learning.main([str(tmp_path), "--work", str(tmp_path / "work"), "--seeds", "0", "--tasks", "Hopper-v5"])
     assert {call[call.index("--threads") + 1] for call in trainings(commands)} == {"2"}
@@ -499,13 +502,17 @@ def test_a_plan_with_threads_gives_them_to_its_runs_and_runs_fewer_at_a_time(
         monkeypatch.undo()
         (tmp_path / "say_threads.py").write_text(program)
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        learning.Workers(lock, threads=3).call(["say_threads", str(said)], tmp_path / "log")
+        learning.Workers(lock).call(["say_threads", str(said)], tmp_path / "log", threads=3)
     assert said.read_text() == "3"
 
 
 @pytest.mark.parametrize(
     ("addition", "message"),
-    [("threads = 0", "threads = 0 given; want at least 1"), ("goals = {Ant-v5 = 1}", "goals of Ant-v5 given")],
+    [
+        ("threads = 0", "threads = 0 given; want at least 1"),
+        ("processes = 0", "processes = 0 given"),
+        ("goals = {Ant-v5 = 1}", "goals of Ant-v5 given"),
+    ],
 )
 def test_threads_and_goals_that_mean_nothing_are_refused(tmp_path, addition, message):
     (tmp_path / "plan.toml").write_text(f"{addition}\n{PLAN}")
@@ -524,13 +531,13 @@ def _curves(*rates, end=1000):
     ]
 
 
-def _study_of(tmp_path, curves, scores):
+def _study_of(tmp_path, curves, scores, cpus=("",) * 9, shares=("",) * 9):
     plan = PLAN.replace('["Hopper-v5", "CartPole-v1"]', '["Hopper-v5"]').replace("2000", "1000")
     (tmp_path / "plan.toml").write_text(plan)
     for seed, (curve, score) in enumerate(zip(curves, scores, strict=True)):
         run = Run(Arm("default", ()), "Hopper-v5", seed, 1000)
         row = dict(zip(RUN_COLUMNS, run.key, strict=False)) | {"mean": score}
-        Study(tmp_path).add(run, row, curve, {})
+        Study(tmp_path).add(run, row | {"cpu": cpus[seed], "cpu_share": shares[seed]}, curve, {})
     return Study(tmp_path)
 
 
@@ -560,7 +567,7 @@ def test_a_run_that_met_nan_in_its_evaluation_has_its_curve_as_it_is_and_was_not
     study.goals = {"Hopper-v5": 2000.0}
     _, whole, cut = learning_report.curves_of(study, study.arms[0], "Hopper-v5")
     assert whole.timesteps == [float(t) for t in range(10, 1001, 10)] and cut.timesteps[-2:] == [101, 1000]
-    assert learning_report._times_of(study)[-1] == "| default | \u2265 100,000 (3) |"
+    assert list(learning_report._times_of(study))[-2] == "| default | \u2265 100,000 (3) |"
 
 
 def test_a_short_run_that_met_nan_says_nothing_of_the_long_one(tmp_path):
@@ -588,11 +595,45 @@ def test_seconds_of_a_run_that_was_stopped_for_a_while_are_said_to_be_none(tmp_p
         row["seconds"] = str(float(row["seconds"]) + 3600)
     study = _study_of(tmp_path, [curve], (1.0,))
     study.goals = {"Hopper-v5": 900.0}
-    *_, line, _, note = learning_report._times_of(study)
+    *_, line, _, note, _ = learning_report._times_of(study)
     assert line == "| default | 3,690 (1; paused) |" and note.startswith("Paused: ")
-    study = _study_of(tmp_path, _curves((0.1, 1.0)), (1.0,))
+    study.goals = {"Hopper-v5": 400.0}  # passed before
+    assert list(learning_report._times_of(study))[-2] == "| default | 40 (1) |"
+
+
+def test_seconds_of_a_busy_machine_and_of_two_kinds_of_cpu_are_told_apart(tmp_path):
+    curves = _curves((0.1, 1.0), (0.1, 1.0), (0.4, 1.0))
+    study = _study_of(tmp_path, curves, (1.0,) * 3, ("one", "one", "other"), ("0.99", "0.5", "1"))
     study.goals = {"Hopper-v5": 900.0}
-    assert learning_report._times_of(study)[-1] == "| default | 90 (1) |"
+    lines = list(learning_report._times_of(study))
+    first, second = lines.index("one:"), lines.index("other:")
+    assert "| default | 90 (2; BUSY) |" in lines[first:second]
+    assert any(line.startswith("BUSY: ") for line in lines[first:second])
+    assert "| default | 360 (1) |" in lines[second:]
+    assert not any(line.startswith("BUSY: ") for line in lines[second:])
+
+
+def test_a_run_that_two_have_made_counts_once(tmp_path):
+    (curve,) = _curves((0.1, 1.0))
+    study = _study_of(tmp_path, [curve], (1.0,))
+    run = Run(Arm("default", ()), "Hopper-v5", 0, 1000)
+    study.add(run, dict(zip(RUN_COLUMNS, run.key, strict=False)) | {"mean": 2.0}, curve, {})
+    assert [row["mean"] for row in study.runs()] == ["1.0"]
+
+
+def test_a_run_whose_time_is_compared_begins_at_its_start_and_says_what_share_of_its_cores_it_got(
+    commands, go_on, tmp_path, monkeypatch
+):
+    (tmp_path / "plan.toml").write_text(PLAN.replace("[arms]", "[goals]\nHopper-v5 = 1\n[arms]"))
+    shares = iter([0.9, 0.7])
+    monkeypatch.setattr(learning, "share_of_cores", lambda threads: next(shares))
+    commands.stop_after = 1
+    with pytest.raises(KeyboardInterrupt):
+        go_on("--seeds", "0", "--arms", "wide", "--tasks", "Hopper-v5")
+    commands.stop_after, shares = 10**9, iter([0.9, 0.7])
+    go_on("--seeds", "0", "--arms", "wide", "--tasks", "Hopper-v5")
+    assert [("--resume" in call) for call in trainings(commands)] == [False, False]
+    assert [row["cpu_share"] for row in Study(tmp_path).runs()] == ["0.7"]
 
 
 def test_times_to_goals_are_beside_those_of_the_first_arm(tmp_path):
@@ -605,9 +646,12 @@ def test_times_to_goals_are_beside_those_of_the_first_arm(tmp_path):
     for arm, pace, slope in (("default", 0.1, 1.0), ("wide", 0.4, 0.1)):
         lines += [f"{arm},{seed},{t},{t * pace},{t * slope}" for seed in range(3) for t in range(0, 1001, 10)]
     (tmp_path / "curves" / "Hopper-v5.csv").write_text("\n".join(lines) + "\n")
-    (tmp_path / "runs.csv").write_text(
-        ",".join(RUN_COLUMNS) + "\n" + "default,Hopper-v5,0,1000,1000,0,1000,1000,9,20,1000,500,100,abc,CPU\n"
-    )
+    rows = [
+        f"{arm},Hopper-v5,{seed},1000,1000,0,1000,1000,9,20,1000,500,100,abc,CPU,1"
+        for arm in ("default", "wide")
+        for seed in range(3)
+    ]
+    (tmp_path / "runs.csv").write_text("\n".join([",".join(RUN_COLUMNS), *rows]) + "\n")
     page = learning_report.render(f"<!-- begin {tmp_path.name} -->\n<!-- end {tmp_path.name} -->", tmp_path.parent)
     assert "| default | 50 (3) |" in page
     assert "| wide | \u2265 400, \u2265 8.0 times (3) |" in page

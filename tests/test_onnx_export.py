@@ -175,6 +175,7 @@ def test_recurrent_policies_step_by_step(exported, space, kind, dtype):
         starts = rng.random(ROWS) < 0.2
         expected, expected_state = agent.predict(observations, expected_state, starts, deterministic=True)
         names = [output.name for output in session.get_outputs()]
+        state = np.where(starts[:, None], np.array([np.nan, np.inf, -np.inf], dtype)[rng.integers(3)], state)
         given = {"observation": observations, "state": state, "episode_start": starts}
         found = dict(zip(names, session.run(names, given), strict=True))
         state = found["next_state"]

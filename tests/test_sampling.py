@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trpo_fast._core.acting import sample
-from trpo_fast._core.library import normal, philox, uniform
+from trpo_fast._core.library import normal, permutation, philox, uniform
 from trpo_fast.sampling import draw_choices, draw_parts
 
 KEY = {"seed": 5, "stream": 3, "step": 7}
@@ -103,6 +103,27 @@ def test_normal_numbers_are_the_compiled_sampler_s(dtype):
     noise, unit = np.zeros((7, 5), dtype), np.zeros(5, dtype)
     sample("gaussian", np.zeros_like(noise), unit, 7, noise, np.empty(7, dtype), seed=5, stream=3, first_row=2)
     np.testing.assert_array_equal(normal(7, 5, **KEY, first_row=2).astype(dtype), noise)
+
+
+def test_what_would_be_the_draws_of_another_key_is_refused():
+    order = permutation(5, seed=1, stream=255, step=2**56 - 1)
+    assert sorted(order) == list(range(5))
+    for name, value in {"stream": 256, "step": 2**56, "size": 2**32}.items():
+        key = {"seed": 1, "stream": 0, "step": 0, "size": 1} | {name: value}
+        with pytest.raises(ValueError, match=f"{name}: {value} given; want at most {value - 1}"):
+            permutation(key.pop("size"), **key)
+    with pytest.raises(ValueError, match="first_row"):
+        sample(
+            "gaussian",
+            np.zeros((2, 1)),
+            np.zeros(1),
+            0,
+            np.empty((2, 1)),
+            np.empty(2),
+            seed=1,
+            stream=0,
+            first_row=2**32 - 1,
+        )
 
 
 @pytest.mark.parametrize("draws", [uniform, normal])

@@ -153,6 +153,49 @@ def test_a_check_fails_where_the_answer_is_a_little_wrong(check, monkeypatch):
     assert all(check.name in line and "off by" in line for line in found)
 
 
+def nan_behind(answer, last):
+    """The same answer but for a NaN in the last of its arrays or numbers, or in all where that is one alone."""
+    if type(answer) is tuple:
+        return (*answer[:-1], answer[-1] * np.nan) if last else tuple(x * np.nan for x in answer)
+    return answer * np.nan
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_check_fails_where_one_of_several_answers_is_nan(last, monkeypatch):
+    right, cell, found = library.elementary, selftest.Cell.forward, selftest.rollout.generalized_advantages
+
+    def elementary(name, x):
+        return right(name, x) * (np.nan if name == "softplus" or not last else 1)
+
+    def forward(self, *arrays):
+        states, more = cell(self, *arrays)
+        return states * (np.nan if self.state_items == 32 or not last else 1), more
+
+    def advantages(*arrays, **settings):
+        found(*arrays, **settings)
+        arrays[6][...] = np.nan  # the returns
+
+    wrong = {
+        "activations": (
+            "library",
+            SimpleNamespace(instruction_set=library.instruction_set, elementary=elementary),
+        ),
+        "recurrent cells": ("Cell", type("Cell", (selftest.Cell,), {"forward": forward})),
+        "advantages": ("rollout", SimpleNamespace(generalized_advantages=advantages)),
+        "improvement and KL": (
+            "PolicyKernel",
+            spoiled(selftest.PolicyKernel, "evaluate", lambda answer: nan_behind(answer, last)),
+        ),
+    }
+    for check in selftest.CHECKS:
+        if check.name in wrong:
+            with monkeypatch.context() as patch:
+                patch.setattr(selftest, *wrong[check.name])
+                lines = list(selftest.failures([check]))
+            assert len(lines) == 2, check.name
+            assert all("off by nan" in line for line in lines)
+
+
 @pytest.mark.parametrize("answer", [1.0, float("nan"), float("inf")])
 def test_a_failed_check_makes_the_exit_code_1_and_says_what_failed(answer, monkeypatch, capsys):
     monkeypatch.setattr(selftest, "CHECKS", [selftest.Check("of mine", lambda _: answer, 0.1, 0.1)])

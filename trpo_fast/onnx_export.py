@@ -105,6 +105,7 @@ def _difference(graph: bytes, saved: SavedPolicy, precision: str) -> float:
         starts = rng.random(_CHECKED_ROWS) < 0.2
         _, state = actor.predict(observation, deterministic=True)
         state = _narrowed(state) if precision == "float32" else state
+        state = np.where(starts[:, None], np.nan, state)  # which counts as zeros there
         states = {"state": state, "episode_start": starts}
         actions, _ = actor.predict(observation, state, starts, deterministic=True)
     else:

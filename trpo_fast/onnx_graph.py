@@ -197,8 +197,8 @@ def _recurrent(graph: _Graph, saved: SavedPolicy, inputs: Mapping[str, spaces.Le
     units, gru = saved.widths[0], saved.network == "gru"
     parameters = [graph.constant(f"cell.{name}", saved.parameters[f"cell.{name}"]) for name in CELL_PARAMETERS]
     weight_ih, weight_hh, bias_ih, bias_hh = parameters
-    goes_on = graph.cast(graph.reshape(graph.add("Not", "episode_start"), 1), saved.dtype)
-    before = graph.add("Mul", "state", goes_on)
+    # Not by a product: a state that is not finite would stay so.
+    before = graph.add("Where", graph.reshape("episode_start", 1), np.zeros((), saved.dtype), "state")
 
     def columns(value: str, index: int) -> str:
         first = np.array([index * units])

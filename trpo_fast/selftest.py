@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +52,11 @@ def _bound(problem: PolicyProblem, log_probs: Vector | None = None) -> PolicyKer
     return kernel
 
 
+def _worst(errors: Iterable[float]) -> float:
+    """NaN where one is, which Python's max may pass over."""
+    return float(np.max(list(errors)))
+
+
 def _exact_outputs(problem: PolicyProblem) -> Vector:
     layers = [(weight.astype(np.float64), bias.astype(np.float64)) for weight, bias in problem.layers]
     return forward(layers, problem.observations.astype(np.float64))[-1]
@@ -70,7 +75,7 @@ def _activations(problem: PolicyProblem) -> float:
         "gelu": z * np.array([math.erfc(-value) / 2 for value in z / math.sqrt(2)]),
         "softplus": np.logaddexp(0, z),
     }
-    return max(relative_error(library.elementary(name, x), y) for name, y in exact.items())
+    return _worst(relative_error(library.elementary(name, x), y) for name, y in exact.items())
 
 
 def _forward(problem: PolicyProblem) -> float:
@@ -108,7 +113,7 @@ def _fisher_product(problem: PolicyProblem) -> float:
 def _improvement_and_kl(problem: PolicyProblem) -> float:
     trial = problem.parameters + np.asarray(0.01, problem.dtype) * problem.direction
     found, exact = _bound(problem).evaluate(trial), ExactPolicy(problem).evaluate(trial)
-    return max(abs(ours / theirs - 1) for ours, theirs in zip(found, exact, strict=True))
+    return _worst(abs(ours / theirs - 1) for ours, theirs in zip(found, exact, strict=True))
 
 
 def _conjugate_gradient(problem: PolicyProblem) -> float:
@@ -135,7 +140,7 @@ def _preconditioner(problem: PolicyProblem) -> float:
 def _recurrent_cells(problem: PolicyProblem) -> float:
     """Some steps of a GRU and of an LSTM."""
     rng, sequences, units = np.random.default_rng(3), 5, 16
-    worst = 0.0
+    errors = []
     for kind, gates in (("gru", 3), ("lstm", 4)):
         weight = (rng.standard_normal((gates * units, units)) / 4).astype(problem.dtype)
         inputs = rng.standard_normal((4 * sequences, gates * units)).astype(problem.dtype)
@@ -154,8 +159,8 @@ def _recurrent_cells(problem: PolicyProblem) -> float:
                 c = gate[1] * c + gate[0] * np.tanh(x[2] + u[2])
                 h = gate[3] * np.tanh(c)
             exact.append(h)
-        worst = max(worst, relative_error(states[:, :units], np.concatenate(exact)))
-    return worst
+        errors.append(relative_error(states[:, :units], np.concatenate(exact)))
+    return _worst(errors)
 
 
 def _rejected_step(problem: PolicyProblem) -> float:
@@ -179,7 +184,7 @@ def _advantages(problem: PolicyProblem) -> float:
     for t in reversed(range(shape[0])):
         delta = rewards[t] + gamma * following[t].astype(np.float64) * ~terminated[t] - values[t]
         exact[t] = carry = delta + gamma * gae_lambda * ~(terminated[t] | truncated[t]) * carry
-    return max(relative_error(found, exact), relative_error(returns, exact + values))
+    return _worst([relative_error(found, exact), relative_error(returns, exact + values)])
 
 
 def _critic_fit(problem: PolicyProblem) -> float:

@@ -40,6 +40,9 @@ def make_agent() -> Iterator[Callable[..., TRPO]]:
             settings = {name: value for name, value in settings.items() if name in overrides or "hidden" not in name}
             if not {"policy", "critic"} <= overrides.keys():
                 settings.setdefault("device", "cpu")  # whose bits are compared
+        for name, sizes in (("policy", "hidden_sizes"), ("critic", "critic_hidden_sizes")):
+            if not isinstance(overrides.get(name, ""), str) and sizes not in overrides:
+                settings.pop(sizes, None)
         if not isinstance(env, str) and not callable(env):
             del settings["num_envs"]
         names = ("vectorization", "num_workers", "env_kwargs", "wrappers", "imports")

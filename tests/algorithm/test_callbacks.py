@@ -526,6 +526,24 @@ def test_a_best_path_that_cannot_be_written_is_named_when_the_training_starts(ma
         make_agent().learn(STEPS, callback=callback)
 
 
+def test_an_evaluation_of_a_policy_without_a_mode_is_refused_before_the_training(make_agent):
+    class Squashed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mean = torch.nn.Linear(3, 1)
+
+        def forward(self, observations):
+            base = torch.distributions.Normal(self.mean(observations), 1.0)
+            squashed = torch.distributions.TransformedDistribution(base, [torch.distributions.TanhTransform()])
+            return torch.distributions.Independent(squashed, 1)
+
+    agent = make_agent(policy=Squashed())
+    with pytest.raises(ValueError, match="deterministic: True given; want False for a policy that returns a Transf"):
+        agent.learn(192, EvaluationCallback(64, episodes=1))
+    assert agent.num_updates == 0
+    agent.learn(192, EvaluationCallback(64, episodes=1, deterministic=False))
+
+
 def test_an_evaluation_that_was_interrupted_is_made_up_for_when_the_training_goes_on(make_agent, tmp_path):
     def evaluations(agent, total, interrupt_at=None):
         callback, found = EvaluationCallback(2 * STEPS), []
@@ -590,7 +608,7 @@ def test_a_due_checkpoint_is_written_where_another_callback_ends_the_training_wh
 def test_a_due_checkpoint_is_written_where_its_own_fit_still_runs_as_the_training_fails(make_agent, bits, tmp_path):
     plain = bits(make_agent(critic_epochs=2000).learn(STEPS))
     agent = make_agent(critic_epochs=2000)
-    collect = type(agent.training_environments.ready()).collect
+    collect = type(agent.training_environments.ready(agent.num_updates)).collect
 
     def fail(collector):
         if agent.num_updates == 1:

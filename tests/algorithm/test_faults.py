@@ -56,9 +56,20 @@ def test_a_limit_that_cannot_be_is_refused(value):
         TRPOConfig(log_std_limit=value)
 
 
-def test_an_initial_log_std_beyond_the_limit_is_refused():
+def test_an_initial_log_std_beyond_the_limit_is_refused(make_agent):
     with pytest.raises(ValueError, match=r"log_std_init: 25\.0 given; want it from -20 to 20, the log_std_limit"):
-        TRPOConfig(log_std_init=25)
+        make_agent(log_std_init=25)
+    with pytest.raises(ValueError, match=r"log_std_limit: 0\.5 given; want at least 1\.0, as log_std_init is -1\.0"):
+        make_agent(log_std_limit=0.5)
+
+
+def test_a_loaded_agent_takes_a_limit_below_what_it_began_with(make_agent, tmp_path):
+    make_agent().save(tmp_path / "agent.trpo")
+    agent = TRPO.load(tmp_path / "agent.trpo", log_std_limit=0.25)
+    agent.learn(8)
+    assert agent.policy.log_std.abs().max() <= 0.25
+    agent.save(tmp_path / "again.trpo")
+    assert TRPO.load(tmp_path / "again.trpo").config.log_std_limit == 0.25
 
 
 @pytest.mark.parametrize("reward", [1e18, 1e19, 1e25])

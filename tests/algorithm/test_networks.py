@@ -1,5 +1,6 @@
 """Images through a CNN, and policies and critics of the user's own."""
 
+import re
 import warnings
 from typing import ClassVar
 
@@ -88,6 +89,31 @@ def test_modules_of_ones_own_are_the_ones_that_are_trained(make_agent):
     assert agent.last_update.status == 0
     after = [p for module in (policy, agent.critic) for p in module.parameters()]
     assert all((a != b).any() for a, b in zip(after, before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("networks", "settings", "why"),
+    [
+        ("policy", {"hidden_sizes": (8,)}, "the policy is a module of one's own"),
+        ("policy", {"log_std_init": 0.5}, "the policy is a module of one's own"),
+        ("policy", {"log_std_limit": 2.0}, "the policy is a module of one's own"),
+        ("critic", {"critic_hidden_sizes": (8,)}, "the critic is a module of one's own"),
+        ("both", {"activation": "relu"}, "both networks are modules of one's own"),
+        ("neither", {"env": "CartPole-v1", "log_std_init": 0.5}, "no action here is drawn from a Gaussian"),
+    ],
+)
+def test_settings_that_do_nothing_for_modules_of_ones_own_are_refused(networks, settings, why):
+    made = {"policy": OwnPolicy()} if networks in ("policy", "both") else {}
+    made |= {"critic": OwnCritic()} if networks in ("critic", "both") else {}
+    (name, value), *_ = ((name, value) for name, value in settings.items() if name != "env")
+    with pytest.raises(ValueError, match=rf"^{name}: {re.escape(repr(value))} given; want it left out: {why}"):
+        TRPO(settings.get("env", "Pendulum-v1"), **made, **{name: value})
+
+
+def test_what_a_preset_says_of_built_in_networks_is_no_setting_of_the_users():
+    agent = TRPO("Pendulum-v1", policy=OwnPolicy())
+    assert agent.preset_taken.settings["log_std_init"] == 0.0
+    agent.close()
 
 
 def test_what_makes_a_module_gets_spaces_and_seed(make_agent):

@@ -18,7 +18,9 @@ from trpo_fast.rollout.batch import CriticSequences
 
 def recall(env=Recall, **overrides):
     small = {"num_envs": 4, "steps_per_env": 32, "warm_up_steps": 4, "seed": 3, "recurrent_size": 8}
-    small |= {"hidden_sizes": (8,), "critic_hidden_sizes": (8,), "critic_epochs": 2}
+    small |= {"critic_epochs": 2}
+    for name, sizes in (("policy", "hidden_sizes"), ("critic", "critic_hidden_sizes")):
+        small |= {sizes: (8,)} if isinstance(overrides.get(name, ""), str) else {}
     return TRPO(env, **{"policy": "gru", **small, **overrides})
 
 
@@ -44,6 +46,26 @@ class Own(nn.Module):
 
 KINDS = {"gru": {"policy": "gru"}, "lstm": {"policy": "lstm"}, "own": {"policy": Own}}
 KINDS["own"] = {"policy": lambda *_: Own(), "critic": lambda *_: Own(1), "recurrent_size": 64}
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_a_saved_agent_goes_on_with_another_number_of_copies(count, tmp_path):
+    agent = recall().learn(256)
+    agent.save(tmp_path / "agent.trpo")
+    agent.close()
+    other = TRPO.load(tmp_path / "agent.trpo", env=Recall, num_envs=count)
+    assert other.inexact == f"saved of 4 copies, and these are {count}, so that new episodes began"
+    for before, after in zip(agent.critic.parameters(), other.critic.parameters(), strict=True):
+        np.testing.assert_array_equal(after.detach(), before.detach())
+    other.learn(256, reset_num_timesteps=False)
+    assert other.num_timesteps == 512
+    other.close()
+
+
+def test_a_setting_that_does_nothing_for_a_loaded_agent_is_refused_then(tmp_path):
+    recall().save(tmp_path / "agent.trpo")
+    with pytest.raises(ValueError, match=r"^fisher_subsample: 0\.5 given; want it left out: the sequences"):
+        TRPO.load(tmp_path / "agent.trpo", env=Recall, fisher_subsample=0.5)
 
 
 @pytest.mark.parametrize(("kind", "env"), [("gru", Recall), ("lstm", MaskedRecall)])
@@ -90,7 +112,7 @@ def states_by_hand(policy, rollout, state):
 def test_a_rollouts_states_and_starts_are_those_of_its_episodes(mode):
     makers = [lambda: Recall(5, truncates=True), lambda: Recall(7), lambda: Recall(3)]
     agent = recall(SyncVectorEnv(makers, autoreset_mode=mode), num_envs=None, steps_per_env=20, warm_up_steps=0)
-    collector = agent.training_environments.ready()
+    collector = agent.training_environments.ready(agent.num_updates)
     last = np.zeros((3, 8), np.float32)
     for index in range(3):
         rollout = collector.collect()
@@ -117,7 +139,7 @@ def test_a_rollouts_states_and_starts_are_those_of_its_episodes(mode):
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_of_a_recurrent_critic_are_those_of_its_whole_episodes(kind):
     agent = recall(lambda: Recall(5, truncates=True), steps_per_env=12, num_envs=2, **KINDS[kind])
-    critic, collector = agent.critic_trainer, agent.training_environments.ready()
+    critic, collector = agent.critic_trainer, agent.training_environments.ready(agent.num_updates)
     state = None
     for _ in range(2):
         rollout = collector.collect()

@@ -208,6 +208,46 @@ def test_after_an_exception_in_the_update_behind_a_cut_other_episodes_begin():
     agent.learn(UPDATE, reset_num_timesteps=False)
     agent.close()
     assert agent.num_updates == PERIOD + 1
+    assert agent.inexact == "an update raised, so that new episodes began"
+
+
+class Failing(Callback):
+    """Raises once, in the update behind so many."""
+
+    def __init__(self, updates, error):
+        self.updates, self.error = updates, error
+
+    def on_rollout_end(self, agent, rollout):
+        if agent.num_updates == self.updates and self.error is not None:
+            error, self.error = self.error, None
+            raise error
+
+
+@pytest.mark.parametrize(("updates", "error"), [(4, KeyboardInterrupt()), (3, RuntimeError()), (4, RuntimeError())])
+def test_new_episodes_between_two_cuts_are_told_of_from_then_on(tmp_path, updates, error):
+    agent = TRPO(**settings())
+    with pytest.raises(type(error)):
+        agent.learn(2 * PERIOD * UPDATE, callback=Failing(updates, error))
+    agent.learn((2 * PERIOD - updates) * UPDATE, reset_num_timesteps=False)
+    assert agent.num_updates == 2 * PERIOD
+    raised = "an update raised, so that new episodes began"
+    between = "after update 4, between two of the cuts that reset_on_checkpoint=3 makes, new episodes began"
+    assert agent.inexact == (raised if updates == PERIOD else between)
+    agent.save(tmp_path / "cut.trpo")
+    agent.close()
+    assert read_metadata(tmp_path / "cut.trpo")["resume"] == f"statistical: {agent.inexact}"
+
+
+def test_an_agent_that_begins_between_two_cuts_says_so_behind_the_next(tmp_path):
+    agent = TRPO(**settings())
+    agent.learn(4 * UPDATE)
+    agent.save(tmp_path / "between.trpo")
+    agent.close()
+    agent = TRPO.load(tmp_path / "between.trpo", env=Unknown)
+    agent.learn(2 * UPDATE, reset_num_timesteps=False)
+    agent.close()
+    assert agent.num_updates == 2 * PERIOD
+    assert agent.inexact.startswith("after update 4, between two of the cuts")
 
 
 def test_cuts_say_nothing_again():

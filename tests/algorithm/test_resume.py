@@ -17,6 +17,7 @@ from tests.agents import SHORT
 from tests.registered import newest
 from trpo_fast import model_file
 from trpo_fast.algorithm import checkpoint
+from trpo_fast.algorithm.callbacks import Callback, CheckpointCallback
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.environments.worker_process import WorkerError
 from trpo_fast.state import packed
@@ -449,6 +450,61 @@ def test_after_an_exception_in_an_update_the_agent_and_its_file_say_that_new_epi
     agent.close()
 
 
+@pytest.mark.parametrize("before", [0, 1])
+def test_after_an_exception_other_seeds_are_played_as_often_as_it_takes(before):
+    class Failing(Counting):
+        fails, seeds = False, []
+
+        def reset(self, *, seed=None, options=None):
+            if seed not in (None, 1):  # 1: looking whether copies share state
+                Failing.seeds.append(seed)
+            return super().reset(seed=seed, options=options)
+
+        def step(self, action):
+            if Failing.fails:
+                raise RuntimeError("x")
+            return super().step(action)
+
+    agent = TRPO(**settings(Failing))
+    if before:
+        agent.learn(before * 2 * T)
+    Failing.fails, Failing.seeds = True, []
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="x"):
+            agent.learn(2 * T, reset_num_timesteps=False)
+    assert len(Failing.seeds) >= 4
+    assert len(set(Failing.seeds)) == len(Failing.seeds)
+    assert agent.inexact == "an update raised, so that new episodes began"
+    Failing.fails = False
+    agent.learn(2 * T, reset_num_timesteps=False)
+    assert agent.num_updates == before + 1
+    agent.close()
+
+
+def test_a_file_of_a_moment_before_an_exception_resumes_exactly(tmp_path):
+    class Failing(Counting):
+        fails = False
+
+        def step(self, action):
+            if Failing.fails:
+                raise RuntimeError("x")
+            return super().step(action)
+
+    class Breaking(Callback):
+        def on_update(self, agent):
+            Failing.fails = agent.num_updates == 2
+            return True
+
+    agent = TRPO(**settings(Failing))
+    with pytest.raises(RuntimeError, match="x"):
+        agent.learn(8 * T, callback=[CheckpointCallback(tmp_path, 2 * T), Breaking()])
+    agent.close()
+    Failing.fails = False
+    said = [model_file.read(path)[1]["resume"] for path in sorted(tmp_path.glob("*.trpo"))]
+    assert said == ["exact", "exact"]
+    assert agent.inexact == "an update raised, so that new episodes began"
+
+
 def test_episodes_that_a_file_has_not_are_named_by_who_goes_on_without_them(tmp_path):
     TRPO(**settings("CartPole-v1")).learn(2 * T).save(tmp_path / "whole.trpo")
     arrays, metadata = model_file.read(tmp_path / "whole.trpo")
@@ -549,7 +605,7 @@ folder, env, vectorization, total, kill_at = Path(sys.argv[1]), *sys.argv[2:4], 
 files = sorted(folder.glob("*.trpo"))
 agent = TRPO.load(files[-1]) if files else TRPO(**settings(env, vectorization=vectorization))
 left = [kill_at]
-real = agent.training_environments.ready().collect
+real = agent.training_environments.ready(agent.num_updates).collect
 def collect():
     left[0] -= 1
     if left[0] == 0:

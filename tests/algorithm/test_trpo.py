@@ -1,3 +1,4 @@
+import concurrent.futures
 import copy
 import math
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from trpo_fast.algorithm.callbacks import Callback
+from trpo_fast.algorithm.callbacks import Callback, CallbackList
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.critic import PendingFit
 from trpo_fast.algorithm.schedules import SCHEDULES
@@ -259,6 +260,30 @@ def test_who_stops_a_training_may_give_the_fit_more_time(interrupted):
     agent, *_ = interrupted(error)
     assert time.monotonic() - began > 0.9
     assert agent.inexact is not None  # 10,000,000 epochs take longer
+
+
+def test_ctrl_c_once_more_while_the_fit_is_given_time_ends_every_callback(interrupted, monkeypatch):
+    ended = []
+
+    def wait(futures, timeout):
+        ended.append("interrupted again")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CallbackList, "on_training_end", lambda self, agent: ended.append("ended"))
+    monkeypatch.setattr(concurrent.futures, "wait", wait)
+    agent, critic, _ = interrupted(KeyboardInterrupt())
+    assert ended == ["interrupted again", "ended"]
+    np.testing.assert_array_equal(agent.critic.flat.numpy, critic)
+    assert agent.inexact.startswith("1 of its critic's fits")
+
+
+def test_the_time_of_a_callback_is_not_booked_as_waiting_for_the_critic(make_agent):
+    class Slow(Callback):
+        def on_rollout_end(self, agent, rollout):
+            time.sleep(0.2)
+
+    agent = make_agent(overlap_critic=False).learn(STEPS, Slow())
+    assert agent.last_update.timings["critic_wait"] == 0.0
 
 
 def test_a_training_that_a_callback_refuses_leaves_the_agent_as_it_was(make_agent, bits):

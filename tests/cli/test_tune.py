@@ -151,7 +151,7 @@ def test_the_cost_alone_leaves_nothing(tune, tmp_path):
         (["--out", "best.json"], "--out: best.json given; want a file whose name ends with .toml"),
         (["--study", "s.toml"], "--study: s.toml given, the name of a preset; want another, e.g. s.db"),
         (["--seed", "1000000"], "--seed: 1000000 given; want less than 1,000,000"),
-        (["--log-std-init", "100"], "log_std_init: 100.0 given; want it from -20 to 20"),
+        (["--log-std-init", "100"], "log_std_init: 100.0 given; want it left out: no action here"),
         (["--wrapper", "nowhere:X"], "wrappers: 'nowhere:X' cannot be applied"),
         (["--study", "notes.txt"], "study: notes.txt given, which is no study of trpo-fast tune"),
     ],

@@ -75,6 +75,8 @@ SAVED = ("sync", "recurrent")
 def agent_for(name: str, ranks: Ranks | None) -> TRPO:
     """A new one."""
     settings = {**SMALL, "num_envs": COPIES, **TRAININGS[name]}
+    if name == "own":  # no built-in network has these sizes
+        settings = {key: value for key, value in settings.items() if "hidden" not in key}
     env = settings.pop("env")
     if isinstance(env, AutoresetMode):
         del settings["num_envs"]

@@ -1,4 +1,7 @@
 import copy
+import gc
+import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from torch.distributions import (
     Beta,
     Categorical,
     Independent,
+    Laplace,
     MixtureSameFamily,
     MultivariateNormal,
     Normal,
@@ -133,6 +137,84 @@ def test_a_whole_step_with_any_torch_distribution(head):
     assert report.status == Status.SUCCESS
     assert report.improvement > 0
     assert 0 < report.kl <= 1e-3
+
+
+class Bare(nn.Module):
+    """A distribution that keeps a parameter itself, which a trial writes to."""
+
+    def __init__(self, make):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
+        self.kept = nn.Parameter(torch.tensor([0.6, 0.8]))
+        self.make = make
+        self.double()
+
+    def forward(self, observations):
+        return self.make(self.body(observations), self.kept)
+
+
+BARE = {
+    "scale of a Normal": lambda outputs, kept: Independent(Normal(outputs, kept), 1),
+    "view of a scale": lambda outputs, kept: Independent(Normal(outputs, kept.expand_as(outputs)), 1),
+    "mean of a Normal": lambda outputs, kept: Independent(Normal(kept.expand_as(outputs), outputs.exp()), 1),
+    "scale of a Laplace": lambda outputs, kept: Independent(Laplace(outputs, kept), 1),
+    "logits of a Bernoulli": lambda outputs, kept: Independent(Bernoulli(logits=kept.expand_as(outputs)), 1),
+}
+
+
+@pytest.mark.parametrize("kind", BARE)
+@pytest.mark.parametrize("direction", ["new_old", "old_new"])
+def test_a_parameter_that_the_distribution_keeps_counts_in_every_kl(kind, direction):
+    policy = Bare(BARE[kind])
+    engine, batch = make_engine(policy), problem_of(policy)
+    before = copy.deepcopy(policy)(torch.from_numpy(batch.observations))
+    engine.bind(batch, entropy_coefficient=0.0 if "Laplace" in kind else 0.1)
+    entropy = engine.entropy()
+    assert engine.evaluate(direction) == pytest.approx((0.0, 0.0), abs=1e-15)
+    with torch.no_grad():
+        policy.kept.mul_(1.5)
+        after = policy(torch.from_numpy(batch.observations))
+        pair = (after, before) if direction == "new_old" else (before, after)
+        kl = torch.distributions.kl_divergence(*pair).mean().item()
+        actions = torch.from_numpy(batch.actions).view(ROWS, 2)
+        growth = (after.log_prob(actions) - before.log_prob(actions)).expm1()
+        improvement = (growth * torch.from_numpy(batch.advantages)).mean().item()
+        if "Laplace" not in kind:
+            improvement += 0.1 * (after.entropy() - before.entropy()).mean().item()
+    assert kl > 1e-3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert engine.evaluate(direction) == pytest.approx((improvement, kl), rel=1e-9)
+        assert engine.entropy() == entropy == pytest.approx(before.entropy().mean().item())
+
+
+def test_a_batch_and_its_graph_go_when_another_is_bound():
+    head = Head(*HEADS["Bernoulli"])
+    engine, batch = make_engine(head), problem_of(head)
+    gc.collect()
+    gc.disable()
+    try:
+        engine.bind(batch)
+        engine.surrogate_gradient()
+        operator = engine.fisher_operator()
+        product = operator @ np.ones(engine.size)
+        old = weakref.ref(engine._bound)
+        graph = weakref.ref(old()._graph)
+        engine.bind(batch)
+        assert old() is None
+        assert graph() is None
+        np.testing.assert_array_equal(engine.fisher_operator() @ np.ones(engine.size), product)
+        last = weakref.ref(engine._bound)
+        vector = np.ones(engine.size)
+        del engine
+        with pytest.raises(RuntimeError, match="outlived"):
+            operator @ vector
+    finally:
+        gc.enable()
+    del operator
+    gc.collect()
+    assert last() is None
 
 
 def test_a_convolutional_policy_gets_observations_of_its_shape():

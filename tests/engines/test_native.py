@@ -11,6 +11,7 @@ from tests.engines.cases import make_case
 from trpo_fast._core import library
 from trpo_fast.engines import NativeEngine, make_engine
 from trpo_fast.policies import MLPPolicy
+from trpo_fast.rollout.batch import Batch, Sequences
 from trpo_fast.solvers import Status, trust_region_step
 
 
@@ -56,6 +57,13 @@ def hooked():
     return policy
 
 
+def with_forward(part):
+    policy = policy_of()
+    module = policy.get_submodule(part)
+    module.forward = lambda x: x
+    return policy
+
+
 def extended():
     policy = policy_of()
     policy.temperature = nn.Parameter(torch.ones(1))
@@ -82,6 +90,8 @@ def normalized():
         (policy_of(Scaled), "Scaled has its own forward"),
         (with_noise(), "'layers.1' is a Noisy"),
         (hooked(), "'layers.0' has a forward hook"),
+        (with_forward("layers.0"), "'layers.0' has a forward of its own"),
+        (with_forward(""), "'MLPPolicy' has a forward of its own"),
         (extended(), "'temperature' of shape"),
         (truncated(), "'layers.2.bias' is missing"),
         (normalized(), "'layers.0' is a Parametrized"),
@@ -108,6 +118,27 @@ def test_a_policy_changed_behind_the_engine_is_refused_by_name_at_bind():
     case.policy.layers[0].bias.requires_grad_(False)
     with pytest.raises(ValueError, match=r"'layers.0.bias' is frozen"):
         engine.bind(case.batch())
+
+
+def test_a_policy_with_another_activation_than_its_engine_is_refused():
+    case = make_case()
+    engine = make_engine(case.policy)
+    own = case.policy.activation
+    case.policy.activation = "relu"
+    with pytest.raises(ValueError, match=f"policy: 'relu' where it had '{own}' when the engine was made; make another"):
+        engine.bind(case.batch())
+    case.policy.activation = own
+    engine.bind(case.batch())
+
+
+def test_sequences_are_for_a_recurrent_policy():
+    case = make_case()
+    batch = case.batch()
+    shape = (1, len(batch))
+    sequences = Sequences(np.zeros(shape, bool), np.ones(shape, bool), np.zeros((len(batch), 2)))
+    batch = Batch(batch.observations, batch.actions, batch.advantages, sequences=sequences)
+    with pytest.raises(ValueError, match="batch: sequences given; want none, the policy is not recurrent"):
+        make_engine(case.policy, "native").bind(batch)
 
 
 def act(engine, case, observations, narrow=False, **settings):

@@ -36,6 +36,9 @@ def test_the_compiled_kernel_serves_a_plain_mlp_critic_and_torch_everything_else
     frozen = critic_of()
     frozen.layers[0].bias.requires_grad_(False)
     assert isinstance(make_value_kernel(frozen), TorchValueKernel)
+    patched = critic_of()
+    patched.layers[0].forward = patched.layers[0].forward
+    assert isinstance(make_value_kernel(patched), TorchValueKernel)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-11), ("float32", 2e-4)])

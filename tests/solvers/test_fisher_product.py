@@ -6,9 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests._core.policies import Setting
+from tests.engines.cases import make_case
 from trpo_fast import caches
 from trpo_fast._core import library
 from trpo_fast._core.operator import DenseOperator
+from trpo_fast.engines import DistributedEngine, make_engine
+from trpo_fast.rollout.batch import Batch
 from trpo_fast.solvers import fisher_product
 from trpo_fast.solvers.fisher_product import jacobians_pay, prepare_fisher
 
@@ -130,3 +133,32 @@ def test_data_caches_are_told_apart_from_those_of_instructions(monkeypatch, tmp_
             (folder / name).write_text(f"{text}\n")
     monkeypatch.setattr(caches, "CACHES", tmp_path)
     assert [caches.data_cache_bytes(level) for level in (1, 2, 3)] == [32 * 2**10, 2**20, 0]
+
+
+class Ranks:
+    """The first of several that have as much each."""
+
+    rank = 0
+
+    def __init__(self, size):
+        self.size = size
+
+    def add(self, values):
+        values *= self.size
+
+
+@pytest.mark.parametrize("some", [False, True])
+def test_how_products_are_computed_is_decided_for_the_rows_of_all_ranks(some, monkeypatch):
+    case = make_case("gaussian")
+    whole = len(case.observations) // 4 * 4
+    asked = []
+    monkeypatch.setattr(fisher_product, "jacobians_pay", lambda widths, rows, *_: asked.append(rows) or False)
+    for size in (1, 2, 4):
+        own = whole // size
+        engine = DistributedEngine(make_engine(case.policy, "native"), Ranks(size), parts=4 // size)
+        starts = list(range(0, own, whole // 4))
+        engine.bind(Batch(*(array[:own] for array in case.data), part_starts=starts))
+        rows = np.arange(0, own, whole // 8) if some else None
+        prepare_fisher(engine.fisher_operator(rows), 10)
+    assert set(asked) == {8 if some else whole}
+    assert len(asked) == 4 + 2 + 1

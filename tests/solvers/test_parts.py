@@ -3,6 +3,7 @@
 import copy
 import math
 import signal
+import warnings
 from itertools import count
 
 import numpy as np
@@ -317,6 +318,18 @@ def test_a_full_step_is_taken_where_the_condition_holds_and_not_asked_where_it_i
     engine, asked = problem(evaluate=lambda gain, kl: (math.nan, kl)), Script([])
     assert trust_region_step(engine, line_search=False, accept=asked).status == Status.NON_FINITE
     assert engine.untouched() and not asked.asked
+
+
+@pytest.mark.parametrize("line_search", [True, False])
+def test_parameters_that_are_not_finite_are_no_step_whatever_is_said_of_them(line_search):
+    engine = engine_of(0, 4, np.float32, lambda gain, kl: (1.0, 0.01))  # as of a network that saturates
+    before = engine.parameters().copy()
+    settings = StepSettings(line_search=line_search, max_backtracks=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = try_step(engine, np.array([0.0, 1e39, 0.0, 0.0]), settings)
+    assert report.status == Status.NON_FINITE
+    np.testing.assert_array_equal(engine.parameters(), before)
 
 
 @pytest.mark.parametrize("line_search", [True, False])

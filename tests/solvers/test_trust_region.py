@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from trpo_fast import Status, trust_region_step
+from trpo_fast import Status, find_direction, trust_region_step
 from trpo_fast._core.operator import CallableOperator, DenseOperator
 
 DTYPES = [np.float32, np.float64]
@@ -272,6 +272,26 @@ def test_the_rows_of_the_fisher_matrix_reach_the_engine():
     rows = np.array([1, 3, 4])
     trust_region_step(engine, fisher_rows=rows)
     assert seen[0] is rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "given"),
+    [
+        ([1, 2], TypeError, "list given"),
+        (np.array([1.0, 2.0]), TypeError, r"float64 of shape \(2,\) given"),
+        (np.array([[1, 2]]), TypeError, r"int64 of shape \(1, 2\) given"),
+        (np.array([2, 1]), ValueError, "item 1 is 1; want increasing row numbers"),
+        (np.array([1, 1]), ValueError, "item 1 is 1; want increasing row numbers"),
+        (np.array([-1, 1]), ValueError, "item 0 is -1; want increasing row numbers"),
+    ],
+)
+def test_rows_that_cannot_be_are_named_as_the_caller_names_them(rows, error, given):
+    engine = problem()
+    with pytest.raises(error, match=f"^fisher_rows: {given}"):
+        trust_region_step(engine, fisher_rows=rows)
+    with pytest.raises(error, match=f"^rows: {given}"):
+        find_direction(engine, rows=rows)
+    assert engine.untouched()
 
 
 @pytest.mark.parametrize("kind", ["kfac", "diagonal"])

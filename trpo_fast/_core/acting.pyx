@@ -8,13 +8,14 @@ import numpy as np
 from trpo_fast._core.library import in_words
 
 from libc.math cimport INFINITY, isfinite
-from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from trpo_fast._core.csrc cimport (
     TRPO_ACT_BAD_OBSERVATION,
     TRPO_ACT_OK,
     TRPO_MAX_OUTPUTS,
+    TRPO_MAX_STEP,
     TRPO_TILE_ROWS,
     trpo_act_outcome,
     trpo_action_is_real,
@@ -38,6 +39,7 @@ from trpo_fast._core.library cimport (
     code_of,
     counter_of,
     data_of,
+    first_row_of,
     flag_of,
     kernels_of,
     key_of,
@@ -201,8 +203,8 @@ cdef class Actor:
             env_actions, "env_actions", &kernel.layout, flat, "d" if env_double else "f", rows, True
         )
         cdef const uint8_t *masks = masks_of(action_masks, &kernel.layout, rows)
-        cdef uint32_t first = <uint32_t>counter_of(first_row, "first_row", UINT32_MAX)
-        cdef uint64_t counter = counter_of(step, "step", UINT64_MAX)
+        cdef uint32_t first = first_row_of(first_row, rows)
+        cdef uint64_t counter = counter_of(step, "step", TRPO_MAX_STEP)
         cdef size_t item = kernel.kernels.item_size, numbers = rows * kernel.layout.components
         cdef bint real = trpo_action_is_real(&kernel.layout)
         cdef Extent extents[14]
@@ -325,7 +327,7 @@ def sample(
     make_layout(distribution, distribution_parameters.shape[1], nvec, parts, memory, &actor.layout)
     actor.key = key_of(seed, stream, step)
     actor.deterministic = flag_of(deterministic, "deterministic")
-    cdef uint32_t first = <uint32_t>counter_of(first_row, "first_row", UINT32_MAX)
+    cdef uint32_t first = first_row_of(first_row, rows)
     cdef size_t log_std_items = trpo_log_std_items(&actor.layout)
     if log_std_items > 0:
         actor.log_std = data_of(log_std, "log_std", code, 1, log_std_items, -1, False)

@@ -13,6 +13,7 @@ from libc.stdint cimport INT32_MAX, INT64_MAX, int64_t, uint8_t
 from trpo_fast._core.csrc cimport (
     TRPO_ADAM_FINITE,
     TRPO_ADAM_SECOND_MOMENT,
+    TRPO_MAX_STEP,
     TRPO_MAX_THREADS,
     trpo_adam_outcome,
     trpo_critic_fit,
@@ -292,7 +293,7 @@ cdef class ValueKernel:
         if order is not None:
             given = <const int64_t *>data_of(order, "order", "q", 2, count, rows, False)
         else:
-            counter_of(first_epoch, "first_epoch", INT64_MAX)  # by the name that it has here
+            counter_of(first_epoch, "first_epoch", TRPO_MAX_STEP // 2)  # which every epoch adds one to
             key = key_of(seed, stream, first_epoch)
         cdef size_t minibatches = (rows + f.batch_size - 1) // f.batch_size
         cdef double *epoch_losses = NULL

@@ -69,6 +69,8 @@ cdef extern from "trpo/mlp.h" nogil:
         pass
 
 cdef extern from "trpo/random.h" nogil:
+    const uint32_t TRPO_MAX_STREAM
+    const uint64_t TRPO_MAX_STEP
     ctypedef struct trpo_random_key:
         uint64_t seed
         uint32_t stream

@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from trpo_fast._core.csrc cimport TRPO_ALIGNMENT, trpo_bfloat16_kernels, trpo_kernels, trpo_mlp, trpo_random_key
 
@@ -30,6 +30,8 @@ cdef double number_of(object value, str name) except? -1
 cdef uint64_t counter_of(object value, str name, uint64_t most) except? 0
 cdef bint flag_of(object value, str name) except? True
 cdef trpo_random_key key_of(object seed, object stream, object step) except *
+# The number of the first of so many rows that draw, which have to end within 32 bits.
+cdef uint32_t first_row_of(object value, uint64_t rows) except? 0
 
 # 'f' or 'd'.
 cdef char code_of(object dtype) except 0

@@ -25,6 +25,8 @@ from trpo_fast._core.csrc cimport (
     TRPO_LOG1P,
     TRPO_MAX_LAYERS,
     TRPO_MAX_OUTPUTS,
+    TRPO_MAX_STEP,
+    TRPO_MAX_STREAM,
     TRPO_MAX_THREADS,
     TRPO_RELU,
     TRPO_SIGMOID,
@@ -277,7 +279,7 @@ def philox(key, counter):
 
 def permutation(size, *, seed, stream, step):
     """A uniformly random order of ``range(size)``, int64, determined by (seed, stream, step)."""
-    order = np.empty(counter_of(size, "size", 2**48), np.int64)
+    order = np.empty(counter_of(size, "size", UINT32_MAX), np.int64)
     cdef trpo_random_key key = key_of(seed, stream, step)
     cdef int64_t *items = <int64_t *>data_of(order, "order", "q", 1, size, -1, True)
     trpo_random_permutation(&key, size, items)
@@ -300,7 +302,7 @@ def normal(rows, count, *, seed, stream, step, first_row=0):
 cdef object draws(object rows, object count, trpo_random_key key, object first_row, bint is_normal):
     cdef Py_ssize_t n = counter_of(rows, "rows", UINT32_MAX), i
     cdef int items = <int>counter_of(count, "count", 2**30)
-    cdef uint32_t first = <uint32_t>counter_of(first_row, "first_row", UINT32_MAX - n)
+    cdef uint32_t first = first_row_of(first_row, n)
     numbers = np.empty((n, items))
     cdef double *out = <double *>data_of(numbers, "numbers", c"d", 2, n, items, True)
     for i in range(n):
@@ -561,9 +563,13 @@ cdef bint flag_of(object value, str name) except? True:
 cdef trpo_random_key key_of(object seed, object stream, object step) except *:
     cdef trpo_random_key key
     key.seed = counter_of(seed, "seed", UINT64_MAX)
-    key.stream = <uint32_t>counter_of(stream, "stream", UINT32_MAX)
-    key.step = counter_of(step, "step", UINT64_MAX)
+    key.stream = <uint32_t>counter_of(stream, "stream", TRPO_MAX_STREAM)
+    key.step = counter_of(step, "step", TRPO_MAX_STEP)
     return key
+
+
+cdef uint32_t first_row_of(object value, uint64_t rows) except? 0:
+    return <uint32_t>counter_of(value, "first_row", UINT32_MAX - min(rows, <uint64_t>UINT32_MAX))
 
 
 cdef class Memory:

@@ -4,12 +4,12 @@ import numpy as np
 
 from trpo_fast._core.library import in_words
 
-from libc.stdint cimport INT64_MAX, uint8_t
+from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
-from trpo_fast._core.csrc cimport trpo_action_is_real
+from trpo_fast._core.csrc cimport TRPO_MAX_STEP, trpo_action_is_real
 from trpo_fast._core.acting cimport Actor
-from trpo_fast._core.library cimport Extent, code_of, counter_of, data_of, refuse_overlap, refuse_shared
+from trpo_fast._core.library cimport Extent, code_of, counter_of, data_of, first_row_of, refuse_overlap, refuse_shared
 from trpo_fast._core.policy cimport PolicyKernel
 
 cdef object float64 = np.dtype(np.float64)
@@ -113,8 +113,8 @@ cdef class Recorder:
         self.count = end - self.first
         if step != 1 or self.count < 1:
             raise ValueError(f"own: {own} given; want some of {self.copies} copies in a row")
-        self.first_step = counter_of(first_step, "first_step", INT64_MAX)
-        self.first_row = self.first if first_row is None else counter_of(first_row, "first_row", INT64_MAX)
+        self.first_step = counter_of(first_step, "first_step", TRPO_MAX_STEP // 2)  # which every step adds one to
+        self.first_row = self.first if first_row is None else first_row_of(first_row, self.count)
         self.inputs, self.components = policy.plan.widths[0], policy.layout.components
         self.flat = policy.distribution == "categorical"
         self.item = self.action_item = policy.kernels.item_size

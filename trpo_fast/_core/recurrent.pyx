@@ -5,7 +5,7 @@ import numpy as np
 from trpo_fast._core.library import in_words, require_choice
 
 from libc.math cimport INFINITY, isfinite
-from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from trpo_fast._core.acting cimport Actor
@@ -13,6 +13,7 @@ from trpo_fast._core.csrc cimport (
     TRPO_GRU,
     TRPO_IDENTITY,
     TRPO_LSTM,
+    TRPO_MAX_STEP,
     trpo_action_is_real,
     trpo_cell,
     trpo_cell_kind,
@@ -28,6 +29,7 @@ from trpo_fast._core.library cimport (
     code_of,
     counter_of,
     data_of,
+    first_row_of,
     flag_of,
     kernels_for,
     number_of,
@@ -386,8 +388,8 @@ cdef class CellActor:
         state, flags = self.state, self.episode_starts  # held here, whatever is assigned meanwhile
         cdef const void *before = data_of(state, "state", code, 2, rows, self.cell.state_items, False)
         cdef const uint8_t *starts = <const uint8_t *>data_of(flags, "episode_starts", "?", 1, rows, -1, False)
-        cdef uint32_t first = <uint32_t>counter_of(first_row, "first_row", UINT32_MAX)
-        cdef uint64_t counter = counter_of(step, "step", UINT64_MAX)
+        cdef uint32_t first = first_row_of(first_row, rows)
+        cdef uint64_t counter = counter_of(step, "step", TRPO_MAX_STEP)
         cdef bint mode = flag_of(deterministic, "deterministic")
         cdef size_t size = self.cell.kernels.item_size, numbers = rows * kernel.layout.components
         cdef bint real = trpo_action_is_real(&kernel.layout)

@@ -95,6 +95,11 @@ class Snapshot:
         counters = {**self.counters, "adam": {**adam, "adam_step": fit.adam_step, "failed_fits": failed}}
         return replace(self, arrays=arrays, counters=counters, fit=None)
 
+    def of_other_copies(self) -> Snapshot:
+        """The same for another number of environments: without what a recurrent critic remembers of each of them."""
+        without = {name: np.empty((0, 0), array.dtype) for name, array in self.arrays.items() if name == "adam.state"}
+        return replace(self, arrays=self.arrays | without)
+
 
 class _Networks:
     """Parameters and persistent buffers of a network, as a part."""
@@ -336,7 +341,7 @@ def save(
         "trained_with_masks": agent.trained_with_masks,
         "counters": snapshot.counters,
         "begun_anew": snapshot.begun_anew,
-        "resume": how_it_resumes(agent, snapshot.counters),
+        "resume": how_it_resumes(agent, snapshot),
         "versions": versions(),
         "evaluation": None if evaluation is None else dict(evaluation),
     }
@@ -349,10 +354,11 @@ def save(
         _warn_once_of_recipe(agent)
 
 
-def how_it_resumes(agent: TRPO, counters: Mapping[str, Any]) -> str:
-    """What a file of the agent with these counters says of a training that goes on from it."""
+def how_it_resumes(agent: TRPO, snapshot: Snapshot) -> str:
+    """What a file of the agent at this moment says of a training that goes on from it."""
+    counters = snapshot.counters
     reason = abandoned(counters["adam"]["abandoned_fits"])
-    reason = reason or agent.training_environments.inexact_after(counters["num_updates"])
+    reason = reason or agent.training_environments.inexact_after(counters["num_updates"], snapshot.begun_anew)
     return "exact" if reason is None else f"statistical: {reason}"
 
 

@@ -451,11 +451,6 @@ class TRPOConfig:
                 )
             value = checked(entry.name, given, entry.metadata["rule"])
             object.__setattr__(self, entry.name, value)
-        if abs(self.log_std_init) > self.log_std_limit:
-            raise ValueError(
-                f"log_std_init: {self.log_std_init} given; want it from -{self.log_std_limit:g} to "
-                f"{self.log_std_limit:g}, the log_std_limit"
-            )
 
     def replace(self, **changes: Any) -> TRPOConfig:
         """A copy with some fields changed; an unknown field raises TypeError with the names nearest to it."""

@@ -18,6 +18,7 @@ from torch import nn
 from trpo_fast._core.critic import ValueKernel
 from trpo_fast._core.library import usable_cores
 from trpo_fast.algorithm.config import TRPOConfig
+from trpo_fast.engines.binding import changed_call
 from trpo_fast.engines.value import FailedFits, SequenceValueKernel, make_value_kernel
 from trpo_fast.policies.flat import flat_parameters
 from trpo_fast.solvers.fisher_product import bfloat16_obstacle, require_bfloat16
@@ -210,7 +211,7 @@ class CriticTrainer:
         `learning_rate` is the config's where it is not given.
         """
         self.wait()
-        if self._trained != _trained(self.critic):
+        if self._served != _kernel_of(self.critic):
             self._make_kernel()
         observations = self._readable(observations)
         parameters = self.parameters().copy()
@@ -290,12 +291,14 @@ class CriticTrainer:
         fit = self._pending
         if fit is None:
             return
-        concurrent.futures.wait([fit], seconds)
-        if not fit.done():
-            fit.stop()
-        if fit.exception() is not None:
-            self._pending = None
-            self.abandoned_fits += 1
+        try:
+            concurrent.futures.wait([fit], seconds)
+        finally:  # whoever presses Ctrl-C once more has waited long enough
+            if not fit.done():
+                fit.stop()
+            if fit.exception() is not None:
+                self._pending = None
+                self.abandoned_fits += 1
 
     def get_state(self) -> State:
         """Adam's moments (not copied: every fit makes new ones) and the counters, without waiting for a fit."""
@@ -342,8 +345,8 @@ class CriticTrainer:
             self._kernel.state = np.array(state["state"]) if state["state"].size else None
 
     def _make_kernel(self) -> None:
-        # A kernel is for what was frozen when it was made.
-        trained, before = _trained(self.critic), getattr(self, "_kernel", None)
+        # A kernel is for what the critic was when it was made.
+        served, before = _kernel_of(self.critic), getattr(self, "_kernel", None)
         kernel = make_value_kernel(self.critic, observation_shape=self._observation_shape)
         if self._config.critic_precision == "bfloat16":
             obstacle: str | None = "torch fits this critic, which is no MLPCritic on the CPU that is trained whole"
@@ -352,7 +355,7 @@ class CriticTrainer:
             require_bfloat16("critic_precision", obstacle)
         if isinstance(kernel, SequenceValueKernel) and isinstance(before, SequenceValueKernel):
             kernel.take_over(before)
-        self._trained, self._kernel = trained, kernel
+        self._served, self._kernel = served, kernel
 
     def _readable(self, observations: Any) -> Any:
         """The bytes of images, which torch converts as it goes, as floats for compiled kernels."""
@@ -381,5 +384,7 @@ class CriticTrainer:
         return self._pending
 
 
-def _trained(critic: nn.Module) -> list[bool]:
-    return [parameter.requires_grad for parameter in critic.parameters()]
+def _kernel_of(critic: nn.Module) -> tuple[Any, ...]:
+    """What decides which kernel serves it, and how: what is frozen, what has a call of its own, and the activation."""
+    frozen = [parameter.requires_grad for parameter in critic.parameters()]
+    return frozen, [changed_call(part) for part in critic.modules()], getattr(critic, "activation", None)

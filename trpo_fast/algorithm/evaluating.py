@@ -14,7 +14,7 @@ import numpy as np
 from trpo_fast._core.library import in_words
 from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.config import FINITE, POSITIVE_INTEGER, SEED
-from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT, EvaluationResult
+from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT, EvaluationResult, require_deterministic_actions
 from trpo_fast.algorithm.events import Callback, is_in_place
 from trpo_fast.algorithm.run_files import refuse_others, require_writable, set_aside, timesteps_of
 from trpo_fast.environments.recipe import EnvironmentRecipe
@@ -139,6 +139,8 @@ class EvaluationCallback(Callback):
             require_writable("best_path", self._best_path.parent)
         if agent.recipe is not None and agent.recipe.steps_in(self._arguments["env"]):
             raise ValueError(OWN_ENVIRONMENT)
+        if self._arguments["deterministic"]:
+            require_deterministic_actions(agent)
         if self._recipe is not None:
             self._recipe.make_like(1, like=agent).close()
         elif agent.recipe is not None:

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from trpo_fast.algorithm.acting import AgentActor
 from trpo_fast.algorithm.config import POSITIVE_INTEGER, seed_or_drawn
 from trpo_fast.environments.base import Environments
+from trpo_fast.gymnasium_spaces import observation_size
 from trpo_fast.settings import POSITIVE_COUNT, checked
 
 if TYPE_CHECKING:
@@ -87,6 +88,13 @@ def evaluate(
             stacklevel=3,
         )
     return result
+
+
+def require_deterministic_actions(agent: TRPO) -> None:
+    """ValueError where the policy, one of the user's own, returns a distribution without a mode."""
+    if agent.networks.own["policy"] is not None:
+        actor = agent.make_actor(agent.seed, EVALUATION_STREAM)
+        actor.act(np.zeros((1, observation_size(agent.observation_space))), 0, deterministic=True)
 
 
 def play_episodes(

@@ -15,7 +15,7 @@ from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.agreement import require_same_agents
 from trpo_fast.algorithm.config import BUILT_BY, TRPOConfig
 from trpo_fast.algorithm.hooks import Hooks, StepFunction
-from trpo_fast.algorithm.networks import Network, check_given, check_same_settings
+from trpo_fast.algorithm.networks import Network, check_given, check_same_settings, check_settings
 from trpo_fast.environments.base import Environments
 from trpo_fast.environments.foreign import is_vector_environment
 from trpo_fast.environments.recipe import EnvironmentRecipe
@@ -95,12 +95,16 @@ def load(
             )
             check_same_settings(saved.own_settings, agent.networks)
             checkpoint.check_networks(agent, saved.snapshot)
+        check_settings(config, agent.networks, settings)
         if ranks is not None:  # which says nothing about the file
             require_same_agents(ranks, agent, recipe)
         agent.trained_with_masks = saved.trained_with_masks
+        snapshot = saved.snapshot
+        if config.num_envs != saved.config.num_envs:
+            snapshot = snapshot.of_other_copies()
         with model_file.damage_named(path):
-            checkpoint.check(agent, saved.snapshot)
-            checkpoint.resume(agent, saved.snapshot)
+            checkpoint.check(agent, snapshot)
+            checkpoint.resume(agent, snapshot)
         if config.num_envs != saved.config.num_envs:
             reason = f"saved of {saved.config.num_envs} copies, and these are {config.num_envs}"
             agent.training_environments.begin_new_episodes(reason)

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
@@ -218,10 +218,12 @@ def warn_of_unreached_sides(space: gym.Space[Any], config: TRPOConfig) -> None:
     )
 
 
-def check_settings(config: TRPOConfig, networks: Networks, observation_space: gym.Space[Any]) -> None:
-    """Refuse settings that are not their defaults and do nothing for these networks; warn once of flattened images."""
+def check_settings(config: TRPOConfig, networks: Networks, names: Collection[str]) -> None:
+    """Refuse those settings, of these `names`, that are not their defaults and do nothing for these networks."""
     cnns = [name for name, kind in networks.kinds.items() if kind == "cnn"]
     idle: dict[str, str] = {}
+    if not hasattr(networks.policy, "log_std"):
+        idle |= dict.fromkeys(("log_std_init", "log_std_limit"), "no action here is drawn from a Gaussian")
     if isinstance(networks.policy, CNNPolicy) and "policy" in cnns:
         idle["hidden_sizes"] = "the layers of a CNN go by the size of its images"
     if isinstance(networks.critic, CNNCritic) and "critic" in cnns:
@@ -239,12 +241,31 @@ def check_settings(config: TRPOConfig, networks: Networks, observation_space: gy
         idle["recurrent_critic"] = "it is for the built-in value function of a recurrent policy"
     if networks.recurrent:
         idle["fisher_subsample"] = "the sequences of a recurrent policy are whole"
+    if networks.own["policy"] is not None:
+        idle |= dict.fromkeys(("hidden_sizes", "log_std_init", "log_std_limit"), "the policy is a module of one's own")
+    if networks.own["critic"] is not None:
+        idle["critic_hidden_sizes"] = "the critic is a module of one's own"
     if not any(own is None for own in networks.own.values()):
+        idle |= dict.fromkeys(("policy", "activation"), "both networks are modules of one's own")
         idle["device"] = "modules of one's own stay where they are"
     for name, why in idle.items():
         value = getattr(config, name)
-        if value not in (getattr(TRPOConfig, name), 1.0 if name == "fisher_subsample" else None):
+        if name in names and value not in (getattr(TRPOConfig, name), 1.0 if name == "fisher_subsample" else None):
             raise ValueError(f"{name}: {in_words(value)} given; want it left out: {why}")
+
+
+def check_initial_log_std(config: TRPOConfig, networks: Networks) -> None:
+    """Refuse a standard deviation to begin with that is outside its limit; networks from a file have another by now."""
+    start, limit = config.log_std_init, config.log_std_limit
+    built_in = networks.own["policy"] is None and hasattr(networks.policy, "log_std")
+    if built_in and abs(start) > limit:
+        if start == TRPOConfig.log_std_init:
+            raise ValueError(f"log_std_limit: {limit} given; want at least {abs(start)}, as log_std_init is {start}")
+        raise ValueError(f"log_std_init: {start} given; want it from -{limit:g} to {limit:g}, the log_std_limit")
+
+
+def warn_of_flattened_images(config: TRPOConfig, networks: Networks, observation_space: gym.Space[Any]) -> None:
+    """Say which parts of the observations look like images to a built-in policy that was not asked for by name."""
     if config.policy != "auto" or networks.own["policy"] is not None:
         return
     flat = flattened_images(described(observation_space), config.channel_axis)

@@ -104,7 +104,7 @@ def train(
     agent.hooks.require()
     with lack_of_memory_named(agent.config):
         checkpoint.make_whole(agent)
-    collector = agent.training_environments.begin()
+    collector = agent.training_environments.begin(agent.num_updates)
     counted = agent.earlier_timesteps, agent.num_timesteps, agent.schedules_from, agent.horizon
     end = timesteps + (0 if reset else agent.num_timesteps)
     part = scheduled_part(agent, horizon, end, reset=reset)
@@ -130,7 +130,7 @@ def train(
         while agent.num_timesteps < end:
             with lack_of_memory_named(agent.config):
                 before, recorded = before or checkpoint.capture(agent), agent.logger.get_state()
-                update(agent.training_environments.ready())
+                update(agent.training_environments.ready(agent.num_updates))
             before = None
             if _is_over(agent, callbacks.on_update(agent)):
                 break
@@ -139,15 +139,17 @@ def train(
     except BaseException as error:
         if agent.ranks is not None:
             agent.ranks.leave(error)
-        with _noted_on(error, "putting the agent back"):
-            if before is not None:
-                # What raised may be one of the environments, which its episode would make raise again.
-                checkpoint.put_back(agent, before, new_episodes=isinstance(error, Exception))
-                agent.logger.set_state(recorded)
-            if not isinstance(error, Exception):  # Ctrl-C or an exit: someone waits for the end
-                agent.critic_trainer.finish_within(getattr(error, "patience", FIT_PATIENCE))
-        with _noted_on(error, "on_training_end"):
-            callbacks.on_training_end(agent)
+        try:
+            with _noted_on(error, "putting the agent back"):
+                if before is not None:
+                    # What raised may be one of the environments, which its episode would make raise again.
+                    checkpoint.put_back(agent, before, new_episodes=isinstance(error, Exception))
+                    agent.logger.set_state(recorded)
+                if not isinstance(error, Exception):  # Ctrl-C or an exit: someone waits for the end
+                    agent.critic_trainer.finish_within(getattr(error, "patience", FIT_PATIENCE))
+        finally:  # Ctrl-C once more, too
+            with _noted_on(error, "on_training_end"):
+                callbacks.on_training_end(agent)
         raise
     else:
         callbacks.on_training_end(agent)

@@ -20,7 +20,7 @@ from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.environments.wrappers import warn_of
 from trpo_fast.normalizers import ObservationNormalizer, RewardScaler
 from trpo_fast.ranks import Ranks, share_of
-from trpo_fast.rollout.collector import Collector
+from trpo_fast.rollout.collector import Collector, with_new_episodes
 from trpo_fast.state import State
 
 
@@ -106,9 +106,9 @@ class TrainingEnvironments:
         if self.collector is not None and not self.cuts:
             self.collector.put_back(state, new_episodes=new_episodes)
             return
-        resets = self.get_state()["resets"] if new_episodes else state["resets"]  # others than those that raised
+        resets = self.get_state()["resets"]
         self.close()
-        self._state = {**state, "resets": resets}
+        self._state = with_new_episodes(state, resets) if new_episodes else state
 
     @property
     def cuts(self) -> int:
@@ -120,13 +120,12 @@ class TrainingEnvironments:
             return 0
         return self._config.reset_on_checkpoint
 
-    def inexact_after(self, updates: int) -> str | None:
+    def inexact_after(self, updates: int, begun_anew: str | None) -> str | None:
         """Why what goes on from the state after so many updates is not, to the bit, what did not end; None where it is.
 
-        With `cuts` that is so after a cut alone.
+        With `cuts` that is so after a cut alone. `begun_anew` is that of the state, see :class:`Collector`.
         """
         period = self._config.reset_on_checkpoint
-        begun_anew: str | None = self.get_state().get("begun_anew")
         if begun_anew is not None:
             return begun_anew
         if self.collector is None and self._inexact is None:  # nothing but the state is known
@@ -139,9 +138,14 @@ class TrainingEnvironments:
         reason = self._known_recipe().reason_against_starting_afresh
         if reason is not None:
             return f"{self._inexact}; and reset_on_checkpoint={period} does not help: {reason}"
-        if updates % period:
-            return f"after update {updates:,}, between two of the cuts that reset_on_checkpoint={period} makes"
-        return None
+        return self._between_cuts(updates)
+
+    def _between_cuts(self, updates: int) -> str | None:
+        """Where between two cuts it is after so many updates; None at one of them."""
+        period = self._config.reset_on_checkpoint
+        if updates % period == 0:
+            return None
+        return f"after update {updates:,}, between two of the cuts that reset_on_checkpoint={period} makes"
 
     @property
     def _inexact(self) -> str | None:
@@ -168,8 +172,10 @@ class TrainingEnvironments:
         warn_of(environments.wrappings, normalizes=normalizes, scales=scales, are_kept=collector.inexact is None)
         self.environments, self.collector = environments, collector  # both or, after an error, neither
 
-    def ready(self) -> Collector:
+    def ready(self, updates: int) -> Collector:
         """The collector, with environments made now where the agent was loaded without them, or closed.
+
+        `updates` is how many the agent has made.
 
         Raises ValueError where there is no recipe, or where copies in one process are one simulator; a UserWarning says
         so where that was asked for by name.
@@ -194,10 +200,14 @@ class TrainingEnvironments:
         except KeyboardInterrupt:
             self.close()  # they may have taken steps, as none has that is looked at for the first time
             raise
-        assert self.collector is not None
-        return self.collector
+        collector = self.collector
+        assert collector is not None
+        if self.cuts and not collector.under_way and collector.begun_anew is None:
+            between = self._between_cuts(updates)
+            collector.begun_anew = None if between is None else f"{between}, new episodes began"
+        return collector
 
-    def begin(self) -> Collector:
+    def begin(self, updates: int) -> Collector:
         """`ready` for a training that begins: what has ended since the last one, as Ctrl-C in a terminal ends the
         worker processes of an `AsyncVectorEnv`, is made anew."""
         gone = self.environments is not None and self.environments.has_ended
@@ -205,7 +215,7 @@ class TrainingEnvironments:
             gone = self._ranks.any(gone or self.environments is None)
         if gone:
             self.close()
-        collector = self.ready()
+        collector = self.ready(updates)
         if self._ranks is not None and self.environments is not None:
             require_same_environments(self._ranks, self.environments)
         return collector

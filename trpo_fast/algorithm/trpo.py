@@ -34,7 +34,14 @@ from trpo_fast.algorithm.hooks import Hooks, StepFunction, StepInputs
 from trpo_fast.algorithm.inference import Inference
 from trpo_fast.algorithm.logging import Logger
 from trpo_fast.algorithm.memory import lack_of_memory_named
-from trpo_fast.algorithm.networks import Network, check_settings, make_networks, warn_of_unreached_sides
+from trpo_fast.algorithm.networks import (
+    Network,
+    check_initial_log_std,
+    check_settings,
+    make_networks,
+    warn_of_flattened_images,
+    warn_of_unreached_sides,
+)
 from trpo_fast.algorithm.report import Stopwatch, UpdateReport
 from trpo_fast.algorithm.schedules import Schedule, checked_schedules, scheduled
 from trpo_fast.algorithm.training_environments import TrainingEnvironments
@@ -240,7 +247,10 @@ class TRPO:
                 if self.ranks is not None:
                     agreement.require_same_agents(self.ranks, self, recipe)
                     agreement.take_networks_of_first(self.ranks, self)
-                check_settings(config, self.networks, environments.observation_space)
+                of_preset = set() if found is None else found.settings.keys() - overrides.keys()
+                check_settings(config, self.networks, vars(config).keys() - of_preset)
+                check_initial_log_std(config, self.networks)
+                warn_of_flattened_images(config, self.networks, environments.observation_space)
                 if policy is None:
                     warn_of_unreached_sides(self.action_space, self.config)
                 self.training_environments.attach(environments)
@@ -463,8 +473,7 @@ class TRPO:
             collector.cut(rollout)
         clock.lap("rollout")
         self._tell_of(rollout)
-        critic.wait()
-        clock.lap("critic_wait")
+        clock.add({"critic_wait": critic.wait()})
         if self.ranks is not None and self.num_updates % UPDATES_BETWEEN_CHECKSUMS == 0:
             agreement.require_in_step(self.ranks, self)
 
@@ -624,8 +633,9 @@ class TRPO:
         if abandoned:
             return abandoned
         environments, collector = self.training_environments, self.collector
+        begun_anew = environments.get_state().get("begun_anew")
         goes_on = environments.cuts > 0 and collector is not None and collector.under_way
-        return None if goes_on else environments.inexact_after(self.num_updates)
+        return begun_anew if goes_on else environments.inexact_after(self.num_updates, begun_anew)
 
     @property
     def is_at_a_cut(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,12 +42,16 @@ def is_of_an_answer(error: Exception) -> bool:
 
 
 def is_of_environment(error: BaseException) -> bool:
-    """Whether it came out of an environment: the notes of `trpo_fast.environments` say of which."""
-    return any(re.match(r"environment \d+, ", note) for note in getattr(error, "__notes__", ()))
+    """Whether it came out of an environment: the notes of `trpo_fast.environments` say of which; or a worker ended."""
+    return _is_of_a_worker(error) or any(
+        re.match(r"environment \d+, ", note) for note in getattr(error, "__notes__", ())
+    )
 
 
 def in_short(error: BaseException) -> str:
     """An environment's own exception: its kind and words, where it was raised, and in which environment."""
+    if isinstance(error, ExitError) or _is_of_a_worker(error):
+        return describe(error)
     notes = list(getattr(error, "__notes__", ()))
     of_worker = [note for note in notes if "Traceback" in note]
     if of_worker:
@@ -56,6 +61,21 @@ def in_short(error: BaseException) -> str:
     where = " at {}:{} in {}".format(*places[-1]) if places else ""
     said = "; ".join(note for note in notes if note not in of_worker)
     return f"{type(error).__name__}: {error}{where} ({said or 'in a worker'}); --debug shows the traceback"
+
+
+def _is_of_a_worker(error: BaseException) -> bool:
+    module = sys.modules.get("trpo_fast.environments.worker_process")  # where nothing is loaded for it, it is none
+    return module is not None and isinstance(error, module.WorkerError)
+
+
+class ExitError(RuntimeError):
+    """Something that a command calls, an environment mostly, wanted to end the process: signals are `Stopped`."""
+
+    def __init__(self, end: SystemExit) -> None:
+        frame = traceback.extract_tb(end.__traceback__)[-1]
+        where = f"{frame.filename}:{frame.lineno} in {frame.name}"
+        super().__init__(f"SystemExit({'' if end.code is None else repr(end.code)}) at {where}")
+        self.__cause__ = end
 
 
 @contextmanager

@@ -17,7 +17,7 @@ starting.begin()
 
 from trpo_fast.cli import output  # noqa: E402
 from trpo_fast.cli.arguments import make_parser  # noqa: E402
-from trpo_fast.cli.errors import CommandError, describe, in_short, is_of_environment  # noqa: E402
+from trpo_fast.cli.errors import CommandError, ExitError, describe, in_short, is_of_environment  # noqa: E402
 from trpo_fast.cli.output import say  # noqa: E402
 from trpo_fast.cli.stopping import Signals, Stopped  # noqa: E402
 
@@ -35,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with output.own_warnings_in_a_line(), output.mode(json=json, quiet=quiet):
             command = _command(arguments.module)
             with signals:
-                return int(command.run(arguments))
+                try:
+                    return int(command.run(arguments))
+                except SystemExit as end:
+                    raise ExitError(end) from end
     except (CommandError, OSError) as error:
         if debug:
             traceback.print_exception(error)
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # What the signal interrupted may well have turned it into an exception of its own.
             say(f"{name}: {signals.stopped.word}", sys.stderr)
             return signals.stopped.code
-        if debug or not is_of_environment(error):
+        if debug or not (isinstance(error, ExitError) or is_of_environment(error)):
             raise
         say(f"{name}: error: {in_short(error)}", sys.stderr)
         return 1

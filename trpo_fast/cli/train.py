@@ -29,7 +29,15 @@ from trpo_fast.cli.environments import (
     require_workers,
     show,
 )
-from trpo_fast.cli.errors import CommandError, describe, in_short, is_of_an_answer, is_of_environment, user_errors
+from trpo_fast.cli.errors import (
+    CommandError,
+    ExitError,
+    describe,
+    in_short,
+    is_of_an_answer,
+    is_of_environment,
+    user_errors,
+)
 from trpo_fast.cli.evaluate import unfinished
 from trpo_fast.cli.options import config_overrides
 from trpo_fast.cli.output import say
@@ -273,7 +281,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 def _how_it_resumes(agent: TRPO) -> str:
     """For config.json."""
     cuts = agent.training_environments.cuts
-    said = checkpoint.how_it_resumes(agent, checkpoint.capture(agent).counters)
+    said = checkpoint.how_it_resumes(agent, checkpoint.capture(agent))
     if not cuts:
         return said
     return f"{said}: all episodes are cut every {cuts} updates, which trains another sequence of them than without"
@@ -406,6 +414,8 @@ def _train(run: _Run) -> int:
         return _stopped(run, interrupt)
     except CommandError:
         raise
+    except SystemExit as end:
+        return _failed(run, ExitError(end))
     except Exception as error:
         if not run.begun and isinstance(error, ValueError | OSError | ImportError):
             prefix = "" if folder.is_new else f"--resume: {folder.path}: "
@@ -523,7 +533,7 @@ def _report(error: Exception, debug: bool) -> None:
     """Print an error: a line where it is the user's to mend, and no line of ours at fault, else all of it."""
     if debug:
         traceback.print_exception(error)
-    in_a_line = CommandError | OSError | LackOfMemory | SimulatorError | RankError
+    in_a_line = CommandError | ExitError | OSError | LackOfMemory | SimulatorError | RankError
     if isinstance(error, in_a_line) or is_of_an_answer(error):
         # What a worker noted has its traceback.
         notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))

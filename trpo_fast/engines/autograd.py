@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -27,7 +28,14 @@ from trpo_fast.solvers.validation import require_items, require_kind
 
 from .actor import TorchActor
 from .base import PolicyEngine
-from .binding import as_observations, as_rows, check_deterministic, checked_distribution, checked_step
+from .binding import (
+    as_observations,
+    as_rows,
+    check_deterministic,
+    checked_distribution,
+    checked_step,
+    require_sequences_fit,
+)
 from .linearization import LINEARIZATIONS, FisherProduct, twice_differentiable
 from .recurrent import TorchRecurrentActor, cell_actor, obstacle_to_cell_actor
 
@@ -131,9 +139,7 @@ class AutogradEngine(PolicyEngine):
         if not math.isfinite(as_double(entropy_coefficient, "entropy_coefficient")):
             raise ValueError(f"entropy_coefficient: {in_words(entropy_coefficient)} given; want a finite number")
         check_deterministic("policy", self._policy)
-        if (batch.sequences is not None) != self.recurrent:
-            wanted = "some, of a recurrent policy" if self.recurrent else "none, the policy is not recurrent"
-            raise ValueError(f"batch: {'sequences' if batch.sequences else 'no sequences'} given; want {wanted}")
+        require_sequences_fit(batch, self.recurrent)
         self.refresh()
         self._bound = None
         self._bound = _Bound(self, batch, total, entropy_coefficient)
@@ -154,6 +160,7 @@ class AutogradEngine(PolicyEngine):
             operator is kept: using two of them by turns records a graph at every turn.
         """
         bound = self._current()
+        this = weakref.ref(bound)  # who keeps an operator that is outlived keeps no graph
         if rows is not None and self.recurrent:
             raise ValueError("rows: some given for a recurrent policy, whose sequences are whole; want None")
         chosen = None if rows is None else _checked_rows(rows, bound.count)
@@ -161,9 +168,10 @@ class AutogradEngine(PolicyEngine):
 
         @_recording
         def product(v: NDArray[Any]) -> NDArray[Any]:
-            if self._bound is not bound:
+            current = self._bound
+            if current is None or current is not this():
                 raise RuntimeError("this Fisher operator is outlived: its engine was bound to another batch since")
-            return bound.fisher_product(v, chosen)
+            return current.fisher_product(v, chosen)
 
         return CallableOperator(product, self.size, self.dtype)
 
@@ -273,9 +281,11 @@ class _Bound:
                 self._theta[name].requires_grad_()
                 self._spans.append(span)
         self._leaves = [tensor for tensor in self._theta.values() if tensor.requires_grad]
-        # Evaluated exactly as trials are, so that the ratio at theta_old is 1 to the last bit.
+        # Evaluated exactly as trials are, so that the ratio at theta_old is 1 to the last bit; at the snapshot, as a
+        # distribution may keep a parameter itself, or a view of it, which a trial writes to.
+        old = {name: tensor.detach() for name, tensor in self._theta.items()}
         with torch.no_grad():
-            self._old = [self._distribution(chunk) for chunk in self._chunks]
+            self._old = [self._distribution(chunk, old) for chunk in self._chunks]
             self._actions = self._fitting_actions(batch.actions)
             self._advantages = self._of_samples(self._rows("advantages", batch.advantages))
             parts = zip(self._old, self._chunks, strict=True)
@@ -330,8 +340,9 @@ class _Bound:
         """Fisher products over `rows`; those over other rows are forgotten with their graph."""
         recorded = self._recorded(rows)
         if self._fisher is None:
+            own = weakref.proxy(self)  # no cycle: the graph goes with the batch, not with Python's next collection
             self._fisher = FisherProduct(
-                lambda parameters: self._distribution(rows, parameters),
+                lambda parameters: own._distribution(rows, parameters),
                 self._theta,
                 recorded,
                 self._engine.verified_linearization or self._engine.linearization,

@@ -16,6 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from trpo_fast.gymnasium_spaces import action_layout
 from trpo_fast.policies.flat import FlatBuffer
 from trpo_fast.policies.mlp import MLPPolicy
+from trpo_fast.rollout.batch import Batch
 from trpo_fast.spaces import ActionLayout
 
 
@@ -34,6 +35,22 @@ def checked_parameters(flat: FlatBuffer, expected: NDArray[Any] | None) -> NDArr
         )
     flat.require_finite("policy")
     return buffer
+
+
+def changed_call(module: nn.Module) -> str | None:
+    """What a call of this very module does that its class does not say; None where that is nothing."""
+    if "forward" in vars(module):
+        return "has a forward of its own"
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "has a forward hook"
+    return None
+
+
+def require_sequences_fit(batch: Batch, recurrent: bool) -> None:
+    """ValueError where a batch has sequences and the policy is not recurrent, or the other way round."""
+    if (batch.sequences is not None) != recurrent:
+        wanted = "some, of a recurrent policy" if recurrent else "none, the policy is not recurrent"
+        raise ValueError(f"batch: {'sequences' if batch.sequences else 'no sequences'} given; want {wanted}")
 
 
 def check_deterministic(what: str, module: nn.Module) -> None:

@@ -44,9 +44,13 @@ class SummedOperator(CallableOperator):
     ----------
     parts : list of Operator
         This rank's own.
+    rows : int
+        Samples of all ranks that a product passes: what does not depend on how many ranks there are.
     """
 
-    def __init__(self, parts: Sequence[Operator | None], weights: Sequence[float], engine: DistributedEngine) -> None:
+    def __init__(
+        self, parts: Sequence[Operator | None], weights: Sequence[float], engine: DistributedEngine, rows: int
+    ) -> None:
         size, dtype = engine.size, engine.dtype
 
         def product(v: NDArray[Any]) -> NDArray[Any]:
@@ -60,6 +64,7 @@ class SummedOperator(CallableOperator):
 
         super().__init__(product, size, dtype, "the sum over ranks")
         self.parts = [part for part in parts if part is not None]
+        self.rows = rows
 
 
 class DistributedEngine:
@@ -106,6 +111,7 @@ class DistributedEngine:
             self._engines += [NativeEngine(engine.policy) for _ in range(1, parts or 1)]
         self._shares: list[float] = [1.0] * len(self._engines)  # of all samples, those of each part
         self._starts: list[int] = [0]
+        self._total = 0  # samples of all ranks
 
     def parameters(self) -> NDArray[Any]:
         """The live flat buffer of this rank's policy, (n,)."""
@@ -141,6 +147,7 @@ class DistributedEngine:
             count = np.array([batch.samples], np.int64)
             self.ranks.add(count)
             total = int(count[0])
+        self._total = total
         self._starts = [*batch.part_starts, len(batch)]
         if not isinstance(self.local, NativeEngine):
             self._shares = [batch.samples / total]
@@ -164,7 +171,7 @@ class DistributedEngine:
         """
         if rows is None:
             operators = [engine.fisher_operator() if share else None for engine, share in self._parts]
-            return SummedOperator(operators, [1.0] * len(operators), self)
+            return SummedOperator(operators, [1.0] * len(operators), self, self._total)
         count = np.array([len(rows)], np.int64)
         self.ranks.add(count)
         if not count[0]:
@@ -180,7 +187,7 @@ class DistributedEngine:
             engine.fisher_operator(own) if len(own) else None
             for own, (engine, _) in zip(some, self._parts, strict=True)
         ]
-        return SummedOperator(operators, weights, self)
+        return SummedOperator(operators, weights, self, int(count[0]))
 
     def preconditioner(self, kind: str, *, damping: float, rows: NDArray[np.int64] | None = None) -> Operator:
         """About (F + damping I)^-1, from the statistics of all ranks: see `NativeEngine.preconditioner`.

@@ -23,7 +23,7 @@ from trpo_fast.rollout.batch import Batch
 from trpo_fast.solvers.validation import require_kind
 
 from .base import PolicyEngine
-from .binding import as_rows
+from .binding import as_rows, changed_call, require_sequences_fit
 
 
 def obstacle_to_native(policy: nn.Module) -> str | None:
@@ -37,8 +37,9 @@ def obstacle_to_native(policy: nn.Module) -> str | None:
     for name, module in policy.named_modules():
         if module is not policy and not (module is policy.layers or type(module) is nn.Linear):
             return f"{name!r} is a {type(module).__name__}, not a plain nn.Linear"
-        if module._forward_hooks or module._forward_pre_hooks:
-            return f"{name or type(policy).__name__!r} has a forward hook"
+        changed = changed_call(module)
+        if changed:
+            return f"{name or type(policy).__name__!r} {changed}"
     if len(policy.layers) > MAX_LAYERS:
         return f"{type(policy).__name__} has {len(policy.layers)} layers, more than {MAX_LAYERS}"
     if policy.widths[-1] > MAX_OUTPUTS:
@@ -87,15 +88,8 @@ class NativeEngine(PolicyEngine):
 
     def __init__(self, policy: MLPPolicy) -> None:
         super().__init__(policy, require_kind("policy", policy, MLPPolicy).flat)
-        layout = action_layout(policy.action_space)
-        self._kernel_arguments = (
-            policy.widths,
-            policy.activation,
-            policy.distribution,
-            self.dtype,
-            *layout.kernel_arguments,
-        )
-        self._stores_integers = layout.low is None
+        self._kernel_arguments = self._arguments_of_a_kernel()
+        self._stores_integers = action_layout(policy.action_space).low is None
         self._kernel = PolicyKernel(*self._kernel_arguments)
         self._factors = FisherFactors(self._kernel)
 
@@ -130,9 +124,20 @@ class NativeEngine(PolicyEngine):
         if obstacle is not None:
             raise ValueError(f"policy: the native engine cannot serve it any longer: {obstacle}")
         self.refresh()
+        now = self._arguments_of_a_kernel()
+        if now != self._kernel_arguments:
+            was, now = next(pair for pair in zip(self._kernel_arguments, now, strict=True) if pair[0] != pair[1])
+            raise ValueError(f"policy: {now!r} where it had {was!r} when the engine was made; make another engine")
+
+    def _arguments_of_a_kernel(self) -> tuple[Any, ...]:
+        """Of the policy as it is."""
+        policy = self._policy
+        arguments = action_layout(policy.action_space).kernel_arguments
+        return policy.widths, policy.activation, policy.distribution, self.dtype, *arguments
 
     def bind_served(self, batch: Batch, total: int | None, entropy_coefficient: float) -> None:
         """`bind` after `require_served`, which serves for all engines over one policy."""
+        require_sequences_fit(batch, recurrent=False)
         observations = as_rows("observations", batch.observations, self.dtype)
         actions = as_rows("actions", batch.actions, np.dtype(np.int64) if self._stores_integers else self.dtype)
         advantages = as_rows("advantages", batch.advantages, self.dtype)

@@ -19,6 +19,7 @@ from trpo_fast.policies.recurrent import RecurrentPolicy
 from trpo_fast.recurrence import CELL_PARAMETERS
 
 from .actor import TorchActor
+from .binding import changed_call
 
 
 def obstacle_to_cell_actor(policy: nn.Module) -> str | None:
@@ -31,7 +32,7 @@ def obstacle_to_cell_actor(policy: nn.Module) -> str | None:
         return f"{type(policy).__name__} has {len(policy.layers)} layers, more than {MAX_LAYERS}"
     for name, module in policy.named_modules():
         plain = module in (policy, policy.layers) or type(module) in (nn.Linear, nn.GRUCell, nn.LSTMCell)
-        if not plain or module._forward_hooks or module._forward_pre_hooks:
+        if not plain or changed_call(module):
             return f"{name or type(policy).__name__!r} is not as it was made"
     names = [name for name, _ in policy.named_parameters()]
     expected = ["log_std"] if action_layout(policy.action_space).log_std_size else []

@@ -20,7 +20,7 @@ from trpo_fast.policies.functional import call_with
 from trpo_fast.policies.mlp import MLPCritic
 from trpo_fast.policies.recurrent import RecurrentCritic, is_recurrent
 
-from .binding import as_observations, as_rows, check_deterministic, checked_step
+from .binding import as_observations, as_rows, changed_call, check_deterministic, checked_step
 
 if TYPE_CHECKING:
     from trpo_fast.rollout.batch import CriticSequences
@@ -45,8 +45,8 @@ def make_value_kernel(
         Shape of one observation as `critic` wants it; flat rows otherwise.
     """
     if type(critic) is MLPCritic and len(critic.layers) <= MAX_LAYERS:
-        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in critic.modules())
-        plain = all(type(layer) is nn.Linear for layer in critic.layers) and not hooked
+        plain = all(type(layer) is nn.Linear for layer in critic.layers)
+        plain &= not any(changed_call(part) for part in critic.modules())
         if plain and all(p.requires_grad and p.device.type == "cpu" for p in critic.parameters()):
             return ValueKernel(critic.widths, critic.activation, critic.flat.numpy.dtype)
     kernel = SequenceValueKernel if is_recurrent(critic) else TorchValueKernel

@@ -241,11 +241,10 @@ class Collector:
         """Undo the rollout under way, or those since `state`, which is this collector's own.
 
         A fit that goes on may still read what those rollouts were written to, so that the next ones are written
-        elsewhere. `new_episodes` drops the episodes, too: where one of the environments has raised.
+        elsewhere. `new_episodes` drops the episodes, too, where one of the environments has raised: the next ones begin
+        from seeds that were not used before, those since `state` included.
         """
-        if new_episodes and state["episodes"] is not None:
-            state = {**state, "episodes": None, "begun_anew": "an update raised, so that new episodes began"}
-        self.resume(state)
+        self.resume(with_new_episodes(state, self._resets) if new_episodes else state)
         self._buffers = self._make_buffers()
 
     def _make_buffers(self) -> list[Buffer]:
@@ -660,6 +659,17 @@ class Collector:
         return ValueError(
             f"{what} of environment {int(environment)} at step {int(step)}: {value} given; want finite ones{too_large}"
         )
+
+
+def with_new_episodes(state: State, resets: int) -> State:
+    """A collector's `state` before an update that raised, with new episodes from other seeds than those since then.
+
+    The same where none was under way and none has begun since; `resets` is the collector's count of now.
+    """
+    if state["episodes"] is None and resets == state["resets"]:
+        return state
+    begun_anew = "an update raised, so that new episodes began"
+    return {**state, "resets": resets, "episodes": None, "begun_anew": begun_anew}
 
 
 def _part_of(environments: Any, own: slice, count: int, ranks: Ranks) -> State:

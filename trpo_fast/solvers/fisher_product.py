@@ -76,7 +76,7 @@ def prepare_fisher(
     ----------
     operator : Operator
         Of ``engine.fisher_operator()``; one that is not compiled stays as it is. Of one that adds up the products of
-        several it is these, its `parts`, that are prepared.
+        several it is these, its `parts`, that are prepared, all alike, for its own number of `rows`.
     products : int
     jacobians : {"auto", "always", "never"}
         "auto" asks `jacobians_pay`, with the caches that Linux tells of this machine's first processor; "always" is
@@ -97,9 +97,8 @@ def prepare_fisher(
     ValueError
         There are no bfloat16 products of this operator; UnavailableError where there are none on this machine.
     """
-    parts = getattr(operator, "parts", None)
-    if parts is not None:
-        every = sum(part.rows for part in parts if isinstance(part, FisherOperator))
+    parts, every = (getattr(operator, name, None) for name in ("parts", "rows"))
+    if parts is not None and every is not None:
         found = [prepare_fisher(part, products, jacobians, precision, every) for part in parts]
         return max(found, default=("", ""))
     if precision == "bfloat16":

@@ -134,10 +134,12 @@ def full_step(
     """
     condition = _asked(accept, theta)
     origin = theta.copy()
-    status = Status.NON_FINITE
+    status, improvement, kl = Status.NON_FINITE, math.nan, math.nan
     try:
-        theta += step
-        improvement, kl = linesearch.two_numbers(objective(theta))
+        with np.errstate(over="ignore", invalid="ignore"):
+            theta += step
+        if np.isfinite(theta).all():  # what saturates hides an infinity
+            improvement, kl = linesearch.two_numbers(objective(theta))
         if math.isfinite(improvement) and math.isfinite(kl):
             accepted = condition is None or condition(improvement, kl, 1.0)
             status = Status.SUCCESS if accepted else Status.CONDITION_VIOLATED

@@ -35,6 +35,7 @@ from .settings import (
     chosen_settings,
 )
 from .status import Status
+from .validation import require_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,6 +257,7 @@ def find_direction(
     _require_engine(engine, "fisher_operator")
     _require("settings", settings, DirectionSettings)
     g = _vector("gradient", _gradient_of(engine) if gradient is None else gradient)
+    rows = require_rows("rows", rows)
     fisher = engine.fisher_operator() if rows is None else engine.fisher_operator(rows)
     shape = getattr(fisher, "shape", None)
     if shape and g.shape != tuple(shape[:1]):
@@ -421,11 +423,12 @@ def trust_region_step(
     if not isinstance(settings.get("preconditioner"), str | None):
         inverse = settings.pop("preconditioner")
     direction, step = chosen_settings(direction, step, settings)
+    rows = require_rows("fisher_rows", fisher_rows)
 
     start = perf_counter()
     g = _gradient_of(engine)
     measured = perf_counter()
-    found = find_direction(engine, g, direction, preconditioner=inverse, rows=fisher_rows)
+    found = find_direction(engine, g, direction, preconditioner=inverse, rows=rows)
     length = step_length(found, step)
     solved = perf_counter()
     search = None if length is None else try_step(engine, length * found.x, step, accept=accept)

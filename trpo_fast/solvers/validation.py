@@ -5,6 +5,7 @@ import numbers
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._core.library import as_double, in_words
 
@@ -53,6 +54,25 @@ def require_bool(name: str, value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}: {in_words(value)} given; want True or False")
     return bool(value)
+
+
+def require_rows(name: str, value: Any) -> NDArray[np.int64] | None:
+    """`value` as increasing row numbers, each once, or an error that names it; None as it is.
+
+    How many rows there are is known to the engine alone.
+    """
+    if value is None:
+        return None
+    want = "increasing row numbers, an ndarray of int64 of shape (S,)"
+    if not isinstance(value, np.ndarray) or value.dtype != np.int64 or value.ndim != 1:
+        of = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise TypeError(f"{name}: {of} given; want {want}")
+    wrong = value < 0
+    wrong[1:] |= value[1:] <= value[:-1]  # their differences may be beyond int64
+    if wrong.any():
+        index = int(np.argmax(wrong))
+        raise ValueError(f"{name}: item {index} is {value[index]}; want {want}")
+    return np.ascontiguousarray(value)
 
 
 def require_kind(name: str, value: Any, kind: type[Kind]) -> Kind:

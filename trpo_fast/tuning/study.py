@@ -236,7 +236,7 @@ class Study:
         evidence = (
             f"trpo-fast tune, study {self.plan.path.name}: trial {best.number}, the best of {len(finished)} ({counts}, "
             f"{failed} failed){with_envs}; {task.timesteps:,} timesteps, {task.episodes} final deterministic episodes, "
-            f"training seeds {_listed(task.seeds)}: {_listed(best.user_attrs['means'])}"
+            f"training seeds {', '.join(map(str, task.seeds))}: {_listed(best.user_attrs['means'])}"
         )
         if first is not None and first.number != best.number:
             evidence += f", where the settings that the study began with leave {_listed(first.user_attrs['means'])}"
@@ -274,8 +274,9 @@ def _is_first(trial: Trial) -> bool:
     return bool(trial.user_attrs.get("first"))
 
 
-def _listed(values: Any) -> str:
-    return ", ".join(f"{value:,.4g}" for value in values)
+def _listed(scores: Any) -> str:
+    """Each with four digits, or all of those before the point."""
+    return ", ".join(f"{score:,.0f}" if abs(score) >= 1_000 else f"{score:.4g}" for score in scores)
 
 
 def _sampler(seed: list[int]) -> Any:

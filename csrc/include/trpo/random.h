@@ -9,10 +9,14 @@
 extern "C" {
 #endif
 
+/* Both are in one word of the counter. */
+#define TRPO_MAX_STREAM UINT32_C(0xff)
+#define TRPO_MAX_STEP UINT64_C(0xffffffffffffff)
+
 typedef struct {
     uint64_t seed;
-    uint32_t stream; /* < 2^8: what the draws are for */
-    uint64_t step;   /* < 2^56 */
+    uint32_t stream; /* at most TRPO_MAX_STREAM: what the draws are for */
+    uint64_t step;   /* at most TRPO_MAX_STEP */
 } trpo_random_key;
 
 /* out: 4 words. counter: 4 words and key: 2 words, not modified. */

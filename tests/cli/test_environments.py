@@ -273,3 +273,50 @@ def test_what_an_environment_itself_raises_is_a_line_that_says_where(command, sm
     assert result.code == 1
     assert "Traceback" not in result.err and "ValueError: out of fuel at " in result.err
     assert "test_environments.py:" in result.err and " in step (environment 0, step 1 after the reset" in result.err
+
+
+EXITS = """
+import sys
+import gymnasium
+from tests.rollout.toys import Walk
+
+class Exits(Walk):
+    def step(self, action):
+        Exits.steps += 1
+        if Exits.steps == 300:
+            sys.exit()
+        return super().step(action)
+
+    steps = 0
+
+gymnasium.register("Exits-v0", Exits)
+"""
+
+
+@pytest.fixture
+def exits(tmp_path, monkeypatch):
+    (tmp_path / "exits_for_a_test.py").write_text(EXITS)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    yield
+    sys.modules.pop("exits_for_a_test", None)
+    gymnasium.registry.pop("Exits-v0", None)
+
+
+def test_an_environment_that_wants_to_end_the_process_fails_on_the_way_and_what_was_done_is_saved(
+    command, small, exits, tmp_path
+):
+    result = command("train", "exits_for_a_test:Exits-v0", "--timesteps", "1024", "--out", "run", *small)
+    assert result.code == 1
+    assert "error: SystemExit() at " in result.err and "exits_for_a_test.py:10 in step" in result.err
+    assert "saved; to go on" in result.out
+    assert (tmp_path / "run" / "model.trpo").exists()
+    sys.modules["exits_for_a_test"].Exits.steps = 299
+    result = command("eval", "run", "--import", "exits_for_a_test", "--episodes", "3")
+    assert result.code == 1 and "error: SystemExit() at " in result.err
+
+
+def test_a_worker_process_that_ends_is_an_error_of_one_line(command, small, exits):
+    command_line = ["train", "exits_for_a_test:Exits-v0", "--timesteps", "4096", "--out", "run", *small]
+    result = command(*command_line, "--vectorization", "workers")
+    assert result.code == 1
+    assert "Traceback" not in result.err and "exit" in result.err

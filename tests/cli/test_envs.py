@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import sys
 
 import pytest
 
@@ -39,6 +40,17 @@ def test_a_word_finds_ids_in_any_case(command):
     assert lines[0].split() == ["CartPole-v0", "CartPole-v1", "is", "newer"]
     result = command("envs", "no such thing")
     assert result.code == 1 and "nothing that is known here has 'no such thing' in its id" in result.err
+
+
+def test_no_module_of_the_working_folder_is_imported_that_nobody_named(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    (tmp_path / "random.py").write_text("raise SystemExit('not asked for')")
+    (tmp_path / "minigrid.py").write_text("raise SystemExit('not asked for')")
+    result = command("envs", "cartpole", "--refresh")
+    assert result.code == 0, result.err
+    (tmp_path / "minigrid.py").unlink()
+    (tmp_path / "of_mine.py").write_text("import gymnasium\ngymnasium.register('OfMine-v0', 'nowhere:At')")
+    assert "OfMine-v0" in command("envs", "ofmine", "--import", "of_mine").out
 
 
 def test_a_process_that_ends_badly_behind_its_last_answer_has_given_it(monkeypatch):

@@ -169,3 +169,14 @@ def test_what_an_environment_raises_is_a_line_but_for_debug(command, small, tmp_
     if not debug:
         *_, line = result.err.splitlines()
         assert line.startswith("trpo-fast eval: error: KeyError: 'out of fuel' at ") and line.endswith("the traceback")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+@pytest.mark.parametrize("arguments", [["info"], ["info", "--json"], ["presets"]], ids=" ".join)
+def test_an_answer_that_a_full_disk_did_not_take_is_a_failure(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "trpo_fast", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert "error: stdout, some of which is missing: No space left on device" in done.stderr

@@ -20,8 +20,8 @@ class Painted(gym.Env):
     observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
     action_space = gym.spaces.Discrete(2)
 
-    def __init__(self, render_mode=None, length=9, breaks=99):
-        self.render_mode, self.length, self.breaks, self.steps = render_mode, length, breaks, 0
+    def __init__(self, render_mode=None, length=9, breaks=99, grows=False):
+        self.render_mode, self.length, self.breaks, self.steps, self.grows = render_mode, length, breaks, 0, grows
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -36,7 +36,11 @@ class Painted(gym.Env):
     def render(self):
         if self.steps >= self.breaks:
             raise OSError("no paint")
-        return np.full((31, 41, 3), 20 * self.steps, np.uint8)  # odd sides
+        return np.full((31 + self.grows * self.steps, 41, 3), 20 * self.steps, np.uint8)  # odd sides
+
+
+class Fast(Painted):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 100}
 
 
 class Unseen(Painted):
@@ -45,6 +49,7 @@ class Unseen(Painted):
 
 gym.register("Painted-v0", Painted)
 gym.register("Unseen-v0", Unseen)
+gym.register("Fast-v0", Fast)
 """
 
 
@@ -99,6 +104,36 @@ def test_an_mp4_is_encoded(command, trained, tmp_path):
     assert command("record", "run", "--trust", "--out", "x.mp4").code == 0
     frames, _ = ffmpeg.count_frames_and_secs(str(tmp_path / "x.mp4"))
     assert frames == 6
+
+
+def test_a_gif_of_a_fast_task_has_its_speed(command, trained, tmp_path):
+    trained("Fast-v0")
+    for rate in ("60", "100"):
+        out = command("record", "run", "--trust", "--fps", rate, "--out", "x.gif").out
+        assert "x.gif: 6 pictures, 0.1 s" in out, out  # every second one of ten, and the end
+        with Image.open(tmp_path / "x.gif") as film:
+            assert film.info["duration"] == 20
+
+
+@pytest.mark.parametrize("name", ["x.gif", "x.mp4"])
+def test_pictures_of_several_sizes_are_refused(command, trained, tmp_path, name):
+    pytest.importorskip("imageio_ffmpeg")
+    trained()
+    result = command("record", "run", "--trust", "--out", name, "--env-kwargs", '{"grows": true}')
+    assert result.code == 2
+    assert "env: a picture of 41 x 33 after some of 41 x 31; want pictures of one size" in result.err
+    assert not (tmp_path / name).exists()
+
+
+def test_a_film_that_ffmpeg_could_not_write_leaves_the_one_before(command, trained, tmp_path, monkeypatch):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    trained()
+    (tmp_path / "x.mp4").write_text("the one before")
+    monkeypatch.setattr(ffmpeg, "count_frames_and_secs", lambda path: (4, 0.2))
+    result = command("record", "run", "--trust", "--out", "x.mp4")
+    assert result.code == 2 and "ffmpeg wrote 4 of 6 pictures" in result.err
+    assert (tmp_path / "x.mp4").read_text() == "the one before"
+    assert not [path for path in tmp_path.rglob("*.new*")]
 
 
 def test_a_film_that_breaks_off_leaves_nothing(command, trained, tmp_path):

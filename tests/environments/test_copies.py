@@ -477,3 +477,35 @@ def test_what_the_making_of_an_environment_raises_has_its_index():
     with pytest.raises(ZeroDivisionError) as raised:
         Copies(makers, 4)
     assert raised.value.__notes__ == ["environment 6, while it was made"]
+
+
+class OneInfo(Walk):
+    """Writes to the same dict at every step and reset."""
+
+    def __init__(self):
+        super().__init__(limit=3)
+        self.info = {}
+
+    def reset(self, *, seed=None, options=None):
+        observation, _ = super().reset(seed=seed)
+        self.info |= {"is_success": False, "x": 0}
+        return observation, self.info
+
+    def step(self, action):
+        *answer, _ = super().step(action)
+        self.info |= {"is_success": answer[2] or answer[3], "x": self.info["x"] + 1}
+        return *answer, self.info
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "workers"])
+def test_infos_of_an_episodes_end_are_its_own_where_the_reset_writes_to_the_same_dict(vectorization):
+    adapter = make_environments(OneInfo, num_envs=2, vectorization=vectorization)
+    adapter.ask(["is_success", "x", "other"])
+    adapter.reset(0)
+    seen = []
+    for _ in range(7):
+        adapter.step(np.zeros((2, *(adapter.action_space.shape or ())), adapter.action_space.dtype))
+        seen.append(adapter.infos[1, :2].tolist())
+        assert np.isnan(adapter.infos[:, 2]).all()
+    adapter.close()
+    assert seen == 2 * [[0, 1], [0, 2], [1, 3]] + [[0, 1]]

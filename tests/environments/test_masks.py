@@ -309,3 +309,30 @@ def test_masks_of_gymnasiums_own_taxi_are_found():
     np.testing.assert_array_equal(rollout.observations.sum(-1), 1)
     assert 0.2 < rollout.action_masks.mean() < 0.9
     adapter.close()
+
+
+@pytest.mark.parametrize("kind", ["attribute", "property"])
+@pytest.mark.parametrize("vectorization", ["sync", "workers"])
+def test_masks_may_be_an_attribute_or_a_property(kind, vectorization):
+    class Attribute(Gate):
+        def reset(self, **kwargs):
+            answer = super().reset(**kwargs)
+            self.action_masks = self.canonical()
+            return answer
+
+        def step(self, action):
+            answer = super().step(action)
+            self.action_masks = self.canonical()
+            return answer
+
+    class Property(Gate):
+        action_masks = property(lambda self: self.canonical())
+
+    one = {"attribute": Attribute, "property": Property}[kind]
+    adapter = make_environments(lambda: one(Discrete(4), None), num_envs=2, vectorization=vectorization)
+    collector = collector_of(adapter)
+    rollout = collector.collect()
+    rows = rollout.action_masks.reshape(-1, rollout.action_masks.shape[-1])
+    assert not rows.all()
+    assert rows[np.arange(len(rows)), rollout.actions.reshape(-1)].all()
+    adapter.close()

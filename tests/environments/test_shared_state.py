@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import random
 
 import gymnasium
@@ -288,3 +289,57 @@ def test_environments_are_looked_at_before_their_first_reset_and_not_after():
     assert late.shared_state().shared is None
     assert OneAircraft.position == before
     made.close(), late.close()
+
+
+class Kept(Walk):
+    """Uses the seed of its first reset alone: what `kind` says is drawn there."""
+
+    def __init__(self, kind):
+        super().__init__(limit=5)
+        self.kind, self.level, self.rng = kind, None, None
+
+    def reset(self, *, seed=None, options=None):
+        if self.rng is None:
+            self.rng = np.random.default_rng(seed)
+            self.level = self.rng.normal()
+        return super().reset(seed=0)
+
+    def _observe(self):
+        drawn = self.level if self.kind == "level" else self.rng.normal()
+        return np.array([drawn, self.steps, 0.0])
+
+
+@pytest.mark.parametrize("kind", ["level", "generator"])
+def test_copies_that_use_their_first_seed_alone_have_that_of_the_training(kind):
+    firsts = {}
+    for vectorization in ("sync", "workers"):
+        adapter = make_environments(functools.partial(Kept, kind), num_envs=4, vectorization=vectorization)
+        adapter.shared_state()
+        firsts[vectorization] = adapter.reset(17)[:, 0].tolist()
+        adapter.close()
+    assert len(set(firsts["sync"])) == 4
+    assert firsts["sync"] == firsts["workers"]
+    assert firsts["sync"][:2] == [
+        np.random.default_rng(seed).normal(size=1 + (kind != "level"))[-1] for seed in (17, 18)
+    ]
+
+
+def test_copies_that_begin_anew_are_not_made_again():
+    class Counted(Walk):
+        made = 0
+
+        def __init__(self):
+            super().__init__()
+            Counted.made += 1
+
+        def _observe(self):
+            return super()._observe() * [1, 1, 0]
+
+    adapter = make_environments(Counted, num_envs=3)
+    assert not adapter.shared_state().keeps_seed
+    adapter.close()
+    assert Counted.made == 3
+    counting = make_environments(Walk, num_envs=3)  # its resets, whatever the seed
+    assert counting.shared_state().keeps_seed
+    assert counting.reset(0)[:, 2].tolist() == [0, 0, 0]
+    counting.close()

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import time
+import warnings
 
 import gymnasium
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import concatenate, create_empty_array
-from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 
 import trpo_fast.environments.vector as module
 from tests.rollout.toys import Ending, Parts, Walk, make_environments, play
@@ -479,3 +480,42 @@ def test_a_state_of_one_vector_environment_and_one_of_copies_are_told_apart_in_w
     vector.set_state(of_vector[1], of_vector[0])
     copies.close()
     vector.close()
+
+
+class Counts(Walk):
+    """An int after a reset, else a float, as FrozenLake's probability is."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0], {"p": 1}
+
+    def step(self, action):
+        return *super().step(action)[:4], {"p": 0.75}
+
+
+def test_numbers_that_gymnasium_cut_to_integers_are_told_of_once():
+    adapter = make_environments(SyncVectorEnv([lambda: Counts(limit=3), lambda: Counts(limit=5)], autoreset_mode=NEXT))
+    adapter.ask(["p"])
+    adapter.reset(0)
+    with pytest.warns(UserWarning, match="env: infos of SyncVectorEnv have 'p' in integers in some steps") as said:
+        for _ in range(12):
+            adapter.step(np.zeros((2, *(adapter.action_space.shape or ())), adapter.action_space.dtype))
+    assert len(said) == 1
+
+
+def test_infos_that_are_no_dict_are_refused_by_name():
+    adapter = make_environments(DictInfoToList(SyncVectorEnv([Walk] * 2)))
+    with pytest.raises(ValueError, match="infos of DictInfoToList: list given; want a dict of arrays"):
+        adapter.reset(0)
+
+
+def test_worker_processes_that_forget_no_end_in_a_reset_are_told_of():
+    env = AsyncVectorEnv([Walk] * 2, shared_memory=False)
+    with pytest.warns(UserWarning, match="AsyncVectorEnv without shared memory does not forget in reset"):
+        make_environments(env)
+    env.close()
+    for mode, shared in ((SAME, False), (NEXT, True)):
+        env = AsyncVectorEnv([Walk] * 2, shared_memory=shared, autoreset_mode=mode)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            make_environments(env)
+        env.close()

@@ -117,8 +117,9 @@ class _Crashed(Exception):
 
 def _asked(request: dict[str, Any]) -> Iterator[Found]:
     """The answers to a request; CommandError where it is refused, _Crashed where the process ends on the way."""
-    command = [sys.executable, "-W", "ignore", "-m", "trpo_fast.cli.survey", json.dumps(request)]
-    path = os.pathsep.join(part for part in sys.path if part)
+    # -P: without the working folder, whose modules nobody has named.
+    command = [sys.executable, "-P", "-W", "ignore", "-m", "trpo_fast.cli.survey", json.dumps(request)]
+    path = os.pathsep.join([*filter(None, sys.path), *([os.getcwd()] if request["imports"] else [])])
     # A file takes whatever modules print; a pipe that is read at the end would be full.
     with (
         tempfile.TemporaryFile("w+", errors="replace") as printed,

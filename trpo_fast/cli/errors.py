@@ -25,7 +25,7 @@ class CommandError(Exception):
     """The command cannot be done as asked; shown without a traceback, exit code 2."""
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """One line for the user; of an OSError the file and the reason, without its number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror

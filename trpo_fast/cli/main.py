@@ -36,9 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             command = _command(arguments.module)
             with signals:
                 try:
-                    return int(command.run(arguments))
+                    code = int(command.run(arguments))
                 except SystemExit as end:
                     raise ExitError(end) from end
+        if output.unwritten is None:
+            return code
+        say(f"{name}: error: stdout, some of which is missing: {describe(output.unwritten)}", sys.stderr)
+        return code or 1
     except (CommandError, OSError) as error:
         if debug:
             traceback.print_exception(error)

@@ -6,6 +6,7 @@ environments for instance; and so is file descriptor 1, for worker processes and
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -23,7 +24,8 @@ _answers: TextIO | None = None  # of --json; None is sys.stdout
 @contextmanager
 def mode(*, json: bool = False, quiet: bool = False) -> Iterator[None]:
     """Print for a program, or nothing but errors and warnings, while it is entered; `quiet` wins for lines."""
-    global _mode, _answers
+    global _mode, _answers, unwritten
+    unwritten = None
     before = _mode, _answers
     try:
         with _stdout_for_answers() if json else nullcontext(_answers) as answers:
@@ -55,18 +57,27 @@ def is_quiet() -> bool:
     return _mode == "quiet"
 
 
+_NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EBADF)
+unwritten: OSError | None = None
+"""Why some of what was to be printed on stdout is not there."""
+
+
 def say(line: str, stream: TextIO | None = None) -> None:
     """Print a line at once, by default one for people; nobody may be reading any more, a closed terminal for example.
 
-    A `stream` that is given has errors and warnings, which --quiet leaves.
+    A `stream` that is given has errors and warnings, which --quiet leaves. What cannot be written for another reason,
+    as a full disk, ends no training, and is `unwritten` from then on.
     """
+    global unwritten
     if stream is None:
         if _mode == "quiet":
             return
         stream = sys.stdout
     try:
         print(line, file=stream, flush=True)
-    except OSError:
+    except OSError as error:
+        if error.errno not in _NOBODY_READS and stream is not sys.stderr:
+            unwritten = unwritten or error
         with suppress(OSError, ValueError):  # what waits in the buffer is not to fail again when the interpreter ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

@@ -31,6 +31,8 @@ from trpo_fast.environments.making import make_copy
 from trpo_fast.environments.recipe import EnvironmentRecipe
 
 SUFFIXES = (".gif", ".mp4")
+GIF_RATE = 50.0
+"""Pictures a second that a GIF can have at most: it counts hundredths of a second, and less than two are none."""
 PACKAGES = "pip install 'trpo-fast[record]'"
 GRAPHICS = (("egl", "EGL"), ("osmesa", "OSMesa"))
 """Values of MUJOCO_GL for drawing without a display, and the libraries that they take."""
@@ -186,12 +188,15 @@ class Film:
     def __init__(self, out: Path, rate: float, episodes: int) -> None:
         if not out.absolute().parent.is_dir():
             raise CommandError(f"--out: {out} given; want a name in a folder that exists")
-        self.out, self.rate, self.pictures, self.seconds = out, rate, 0, 0.0
+        is_gif = out.suffix.lower() == ".gif"
+        self.out, self.rate = out, min(rate, GIF_RATE) if is_gif else rate
+        self.pictures, self.seconds = 0, 0.0
+        self._shape: tuple[int, ...] | None = None
         self.error: CommandError | None = None
         self._left = episodes
         self._begun = out.with_name(f".{out.name}.new{out.suffix}")
         self._bar = tqdm(unit=" pictures", disable=None, leave=False)  # none where stderr is no terminal
-        self._reel: Reel = Gif() if out.suffix.lower() == ".gif" else Mp4(self._begun)
+        self._reel: Reel = Gif() if is_gif else Mp4(self._begun)
 
     def begin_episode(self) -> None:
         """Count one."""
@@ -209,6 +214,13 @@ class Film:
             hint = f"; {INSTALL_GRAPHICS}" if hasattr(env.unwrapped, "mujoco_renderer") else ""
             self.error = CommandError(f"env: no picture can be drawn: {describe(error)}{hint}")
             raise self.error from error
+        if self._shape not in (None, picture.shape):
+            self.error = CommandError(
+                f"env: a picture of {picture.shape[1]} x {picture.shape[0]} after some of {self._shape[1]} x "
+                f"{self._shape[0]}; want pictures of one size"
+            )
+            raise self.error
+        self._shape = picture.shape
         self._reel.add(np.ascontiguousarray(picture), self.rate)
         self.pictures += 1
         self._bar.update()
@@ -260,7 +272,7 @@ class Gif:
     def write(self, path: Path, rate: float) -> float:
         """Write all of them, to be played again and again."""
         first, *others = self._pictures
-        # A GIF counts hundredths of a second, and browsers play less than two as ten.
+        # In hundredths of a second; browsers play less than two as ten.
         ends = [round(100 * number / rate) for number in range(len(self._pictures) + 1)]
         hundredths = [max(2, end - begin) for begin, end in itertools.pairwise(ends)]
         durations = [10 * one for one in hundredths]
@@ -280,6 +292,7 @@ class Mp4:
         except ImportError:
             raise CommandError(f"--out: an .mp4 needs imageio-ffmpeg: {PACKAGES}; a .gif does not") from None
         self._write_frames, self._path = imageio_ffmpeg.write_frames, path
+        self._count = imageio_ffmpeg.count_frames_and_secs
         self._encoder: Generator[None, Any, None] | None = None
         self._pictures = 0
 
@@ -297,8 +310,14 @@ class Mp4:
         self._pictures += 1
 
     def write(self, path: Path, rate: float) -> float:
-        """Wait for the end of it."""
+        """Wait for the end of it, and count its pictures: nothing else says whether ffmpeg could write them."""
         self.close()
+        try:
+            found = self._count(str(path))[0]
+        except Exception:  # of a file that it cannot read
+            found = 0
+        if found != self._pictures:
+            raise OSError(f"ffmpeg wrote {found} of {self._pictures} pictures; is there room for them?")
         return self._pictures / rate
 
     def close(self) -> None:

@@ -77,7 +77,8 @@ def _why_not(id: str, entry_point: Any) -> str | None:
             entry_point()
     except Exception as error:  # of anyone's module
         text = str(error) if isinstance(error, ImportError) else packages.described(error)
-        return f"{text.splitlines()[0] if text else type(error).__name__}{missing_simulator(id)}"
+        missing = missing_simulator(id)
+        return f"{text.splitlines()[0] if text else type(error).__name__}{';' if missing else ''}{missing}"
     return None
 
 

@@ -103,7 +103,8 @@ def _plan(arguments: argparse.Namespace, path: Path, place: Path) -> tuple[Plan,
 def _say_cost(plan: Plan, probe: Probe, arguments: argparse.Namespace, done: int) -> None:
     """What the rest of the study takes."""
     task, left, workers = plan.task, max(0, arguments.trials - done), arguments.workers
-    steps = left * task.timesteps * len(task.seeds)
+    rollout = probe.rollout
+    steps = left * -(-task.timesteps // rollout) * rollout * len(task.seeds)  # rollouts are whole
     hours = steps / probe.steps_per_second / 3600 / workers
     trials = f"{left} of {arguments.trials} trials are left" if done else f"{left} trials"
     say(f"{task.env}: {trials}, {task.timesteps:,} timesteps of {_many(len(task.seeds), 'seed')} each; {plan.path}")

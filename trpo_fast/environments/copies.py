@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import gc
 import itertools
+import math
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -34,6 +35,7 @@ from trpo_fast.environments.generators import Look, Own, Watched, seed_both
 from trpo_fast.environments.infos import number_of
 from trpo_fast.environments.masks import MaskFormat, without_mask
 from trpo_fast.environments.observations import ObservationLayout
+from trpo_fast.environments.shared_state import SharedState, shared_state
 from trpo_fast.environments.wrappers import wrapping_of
 from trpo_fast.gymnasium_spaces import action_layout, action_structure, check_action_space, without_text
 from trpo_fast.spaces import MASK_KEY, mask_in
@@ -95,6 +97,7 @@ class Copies:
         obeys_masks: bool = False,
     ) -> None:
         self.first = first
+        self._makers = makers
         self.envs: list[gymnasium.Env[Any, Any]] = []
         try:
             for index, make_one in enumerate(makers, first):
@@ -121,13 +124,10 @@ class Copies:
         self._own_generators = own_generators
         self._called: list[Any] = list(self.envs)  # what is stepped; something in between, until enough has been seen
         for i, env in enumerate(self.envs):
-            if own_generators:
-                self._called[i] = Own(env, functools.partial(self._settle, i))
-            elif type(env.unwrapped) in _said_to_draw:
+            if not own_generators and type(env.unwrapped) in _said_to_draw:
                 Look.know(env)
-            elif i < _WATCHED:
-                say, settle = functools.partial(self._say_of_calls, env), functools.partial(self._settle, i)
-                self._called[i] = Watched(env, len(self.envs) == 1, say, settle)
+            elif own_generators or i < _WATCHED:
+                self._watch(i)
         self.wrappings = [wrapping_of(env) for env in self.envs]
         self.masks: NDArray[np.bool_] | None = None
         self.mask_source: str | None = None
@@ -143,8 +143,41 @@ class Copies:
         self._structure = action_structure(self.action_space) if stored.parts else None
         self._written: list[int] = []
         self._asked: tuple[str, ...] = ()
-        self._last_infos: dict[int, Any] = {}  # by copy, of episodes that ended in the latest step
+        self._last_infos: dict[int, list[float]] = {}  # by copy, numbers of episodes that ended in the latest step
         self.infos = np.empty((len(self.envs), 0))
+
+    def shared_state(self) -> SharedState:
+        """Whether the first copy moves the second, see `trpo_fast.environments.shared_state`; before the first reset.
+
+        Both are made again where they may have kept what the look's own seed made.
+        """
+        found = shared_state(self.envs)
+        if found.keeps_seed:
+            self._make_again(2)
+        return found
+
+    def _make_again(self, count: int) -> None:
+        """Close the first `count` copies, and make them again as they were made first."""
+        warn_of_failed_closes(close_each(self.envs[:count], self.first))
+        for i in range(count):
+            del _HOLDERS[id(self.envs[i].unwrapped)]
+            env = made_by(self._makers[i], self.first + i)
+            self._hold(env)
+            exact.watch(env)
+            watched = self._called[i] is not self.envs[i]
+            self.envs[i] = self._called[i] = env
+            if watched:
+                self._watch(i)
+            self.wrappings[i] = wrapping_of(env)
+
+    def _watch(self, i: int) -> None:
+        """See what copy i draws from in its first calls."""
+        env = self.envs[i]
+        if self._own_generators:
+            self._called[i] = Own(env, functools.partial(self._settle, i))
+        else:
+            say, settle = functools.partial(self._say_of_calls, env), functools.partial(self._settle, i)
+            self._called[i] = Watched(env, len(self.envs) == 1, say, settle)
 
     def ask(self, names: Sequence[str]) -> None:
         """Keep numbers of these names in `infos` from now on."""
@@ -152,12 +185,13 @@ class Copies:
         self.infos = np.full((len(self.envs), len(self._asked)), np.nan)
 
     def _take_infos(self) -> None:
-        self.infos.fill(np.nan)
         for i, info in enumerate(self._loop.infos):
-            info = self._last_infos.get(i, info)
-            for k, name in enumerate(self._asked if isinstance(info, dict) else ()):
-                self.infos[i, k] = number_of(info.get(name))
+            self.infos[i] = self._last_infos[i] if i in self._last_infos else self._numbers_in(info)
         self._last_infos.clear()
+
+    def _numbers_in(self, info: Any) -> list[float]:
+        """What was asked for."""
+        return [number_of(info.get(name)) if isinstance(info, dict) else math.nan for name in self._asked]
 
     def bind(
         self,
@@ -269,8 +303,8 @@ class Copies:
             if not terminated:
                 self.layout.flatten_each([observation], self._finals[i : i + 1], "step", index)
                 self._written.append(i)
-            if self._asked:
-                self._last_infos[i] = info
+            if self._asked:  # now: the reset may write to the same dict
+                self._last_infos[i] = self._numbers_in(info)
             observation, info = checked_reset(self._called[i].reset(), index, self.layout)
         loop.infos[i] = info
         if self.layout.is_plain:
@@ -417,10 +451,11 @@ class Copies:
             return None
         have = [env.has_wrapper_attr("action_masks") for env in self.envs]
         if all(have):
+            self.mask_source = "method"
             methods = [env.get_wrapper_attr("action_masks") for env in self.envs]
             if all(map(callable, methods)):
-                self.mask_source = "method"
                 return lambda i, *_: methods[i]()
+            return lambda i, *_: self.envs[i].get_wrapper_attr("action_masks")  # an attribute or a property
         if any(have):
             raise ValueError(
                 f"action_masks: environment {self.first + have.index(False)} has no such method, others have"

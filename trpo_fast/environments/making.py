@@ -73,4 +73,6 @@ def reported(id: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        raise ValueError(f"env {id!r} cannot be made: {packages.described(error)}{missing_simulator(id)}") from error
+        missing = missing_simulator(id)
+        what = f"{packages.described(error)}{';' if missing else ''}{missing}"
+        raise ValueError(f"env {id!r} cannot be made: {what}") from error

@@ -37,6 +37,9 @@ class SharedState:
     reason: str
     drawn_from: tuple[str, ...] = ()
     """Spaces, by attribute, that copies have in common, and whose samples decide what they answer."""
+    keeps_seed: bool = False
+    """Whether the two copies may have kept what the first seed made, whatever seed comes next: no reset showed
+    otherwise. They are no longer as they were made."""
 
 
 def shared_state(envs: Sequence[gymnasium.Env[Any, Any]]) -> SharedState:
@@ -45,8 +48,8 @@ def shared_state(envs: Sequence[gymnasium.Env[Any, Any]]) -> SharedState:
     For environments that are reset with a seed before they are used: two of them are reset and stepped, below their
     wrappers, whose statistics stay as they are. Nothing of a run's random numbers is used; the global generators, and
     those of the spaces, which copies may well have in common, are put back. Two resets and `STEPS` steps of each where
-    copies answer alike; six resets more where they do not, and three where they draw from spaces that they have in
-    common.
+    copies answer alike; six resets more where they do not, three where they draw from spaces that they have in common,
+    and two or three of the second copy to see whether it begins anew with another seed.
 
     Parameters
     ----------
@@ -61,7 +64,9 @@ def shared_state(envs: Sequence[gymnasium.Env[Any, Any]]) -> SharedState:
     with preserved(), _spaces_preserved(one, other):
         spaces = _Spaces(one, other)
         found = _found(one, other, spaces)
-        return found if found.shared else replace(found, drawn_from=_drawn_from(other, spaces))
+        if found.shared:
+            return found
+        return replace(found, drawn_from=_drawn_from(other, spaces), keeps_seed=not _begins_anew(other, spaces))
 
 
 def _found(one: Any, other: Any, spaces: _Spaces) -> SharedState:
@@ -100,6 +105,25 @@ def _drawn_from(env: Any, spaces: _Spaces) -> tuple[str, ...]:
     except Exception:
         return ()
     return drawn if _distance(usual, again) == 0 < _distance(usual, after_others) else ()
+
+
+def _begins_anew(env: Any, spaces: _Spaces) -> bool:
+    """Whether a reset is seen to begin what its seed makes: another with another seed, and the same with the same.
+
+    One that begins alike whatever the seed is not told from one that has kept a level, a map or a generator.
+    """
+
+    def first(seed: int) -> NDArray[Any]:
+        spaces.seed(env, _SEED)
+        numbers: list[float] = []
+        _append_numbers(env.reset(seed=seed)[0], numbers)
+        return np.array(numbers)
+
+    try:
+        one = first(_SEED + 1)
+        return _distance(one, first(_SEED + 2)) > 0 == _distance(one, first(_SEED + 1))
+    except Exception:
+        return True
 
 
 def _one_after_the_other(one: Any, other: Any, spaces: _Spaces) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
@@ -194,7 +218,7 @@ def _answers(env: gymnasium.Env[Any, Any], info: Any, spaces: _Spaces, seed: int
 
 def _mask(env: gymnasium.Env[Any, Any], info: Any) -> Any:
     masks = getattr(env, "action_masks", None)
-    mask = masks() if callable(masks) else info.get("action_mask")
+    mask = masks() if callable(masks) else info.get("action_mask") if masks is None else masks
     return _as_sampled_with(mask)
 
 

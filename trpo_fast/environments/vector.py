@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import wait
 from types import SimpleNamespace
 from typing import Any
@@ -91,11 +91,20 @@ class VectorAdapter(Environments):
         self._mask_source: Callable[[Any, dict[str, Any]], tuple[Any, Any]] | None = None
         self._steps = 0  # since the reset, for errors
         self._infos = np.empty((self.num_envs, 0))
+        self._kinds: dict[str, set[bool]] = {}  # of infos by name: whether they were floats
         self._env = env
         self._again = again
         self._owned = owned
         self._not_kept: str | None = None  # what no file can have, once that has been seen
         self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
+        inner = env.unwrapped
+        if isinstance(inner, AsyncVectorEnv) and not inner.shared_memory and not self._same_step:
+            warnings.warn(
+                f"env: {name} without shared memory does not forget in reset() that an episode has just ended: the "
+                "first step after it resets that copy once more, so that an evaluation depends on the one before; want "
+                "shared_memory=True or AutoresetMode.SAME_STEP",
+                stacklevel=2,
+            )
         exact.watch(env)
         self._replace_if_unusable()
         try:
@@ -117,6 +126,7 @@ class VectorAdapter(Environments):
         try:
             observations, infos = self._env.reset(seed=seed)
             self._env, observations, infos = foreign.in_arrays(self._env, observations, infos)
+            self._require_infos(infos)
             if self._mask_format is not None and self._mask_source is None:
                 self._mask_source = self._find_masks(infos)
             masks = None if self._mask_source is None else self._mask_source(observations, infos)
@@ -139,6 +149,7 @@ class VectorAdapter(Environments):
             given = actions.reshape(shape).astype(dtype, copy=False)
         try:
             observations, rewards, terminated, truncated, infos = self._env.step(given)
+            self._require_infos(infos)
             masks = None if self._mask_source is None else self._mask_source(observations, infos)
         except BaseException as error:
             self._leave_unfinished(error)
@@ -161,9 +172,33 @@ class VectorAdapter(Environments):
             final = self._final_observations(np.flatnonzero(truncated & ~terminated), infos)
         return StepResult(self._flat(observations, "step"), rewards, terminated, truncated, final)
 
+    def _require_infos(self, infos: Any) -> None:
+        """ValueError where they are no dict, as of the wrapper DictInfoToList."""
+        if not isinstance(infos, Mapping):
+            raise ValueError(
+                f"infos of {self._name}: {type(infos).__name__} given; want a dict of arrays, an item for each "
+                "environment, as Gymnasium's vector environments have without DictInfoToList"
+            )
+
+    def _look_for_cut_numbers(self, infos: Any, name: str) -> None:
+        """Warn once where numbers of one name are floats in some steps and integers in others."""
+        values = infos.get(name)
+        if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+            kinds = self._kinds.setdefault(name, set())
+            before = len(kinds)
+            kinds.add(values.dtype.kind == "f")
+            if before < len(kinds) == 2:
+                warnings.warn(
+                    f"env: infos of {self._name} have {name!r} in integers in some steps and in floats in others: "
+                    "Gymnasium gathers them in the dtype of the first copy that has one, which cuts the floats of the "
+                    "others to integers; want a float in every info",
+                    stacklevel=2,
+                )
+
     def _take_infos(self, infos: Any, ended: NDArray[np.bool_]) -> None:
         self._infos = np.empty((self.num_envs, len(self.asked)))
         for k, name in enumerate(self.asked):
+            self._look_for_cut_numbers(infos, name)
             column = column_of(infos, name, self.num_envs)
             if self._same_step and ended.any():  # what stands there is of the next episode's start
                 column[ended] = column_of(infos.get("final_info"), name, self.num_envs)[ended]

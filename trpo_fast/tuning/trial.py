@@ -62,6 +62,7 @@ class Probe(NamedTuple):
     updates: int
     actions: Any  # the action space
     recurrent: bool
+    rollout: int  # timesteps, of which a trial takes whole ones
 
 
 def scored(task: Task, settings: Mapping[str, Any], report: Callable[[int, float], None]) -> Score:
@@ -103,6 +104,6 @@ def probed(task: Task, settings: Mapping[str, Any]) -> Probe:
             if seconds >= PROBE_SECONDS:
                 break
         rate = (agent.num_timesteps - before) / seconds
-        return Probe(rate, agent.num_updates - 1, agent.action_space, bool(agent.engine.recurrent))
+        return Probe(rate, agent.num_updates - 1, agent.action_space, bool(agent.engine.recurrent), rollout)
     finally:
         agent.close()

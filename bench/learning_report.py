@@ -1,4 +1,4 @@
-"""Tables and pictures of docs/learning.md and docs/defaults.md from the studies in bench/results/learning.
+"""Tables and pictures of docs/learning.md, docs/defaults.md and the README from the studies in bench/results/learning.
 
     python -m bench.learning_report              # rewrite them
     python -m bench.learning_report --check      # exit code 1 where a page is not what the results make
@@ -23,12 +23,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.report import MARKS, table
+from bench.report import MARKS, SECTIONS, table
 from bench.study import RESULTS, Arm, Study
 from trpo_fast import benchmarks, statistics
 from trpo_fast.algorithm import presets
 
-PAGES = tuple(RESULTS.parent.parent.parent / "docs" / name for name in ("learning.md", "defaults.md"))
+_ROOT = RESULTS.parent.parent.parent
+README = _ROOT / "README.md"
+PAGES = (*(_ROOT / "docs" / name for name in ("learning.md", "defaults.md")), README)
 # 0: the mean return of actions drawn uniformly from the box (100 episodes; HalfCheetah and Swimmer 20). 1: this
 # project's goal for the task, the best published figures of on-policy methods or more; for Pusher a round figure.
 SCALES: dict[str, tuple[float, float]] = {
@@ -62,7 +64,12 @@ def render(page: str, results: Path = RESULTS) -> str:
     def made(name: str) -> list[str]:
         return TABLES[name]() if name in TABLES else list(_study(Study(results / name)))
 
-    return MARKS.sub(lambda match: match[1] + "\n".join(["", *made(match[2]), ""]) + "\n" + match[3], page)
+    def section(match: re.Match[str]) -> str:
+        if match[2] in SECTIONS:  # bench.report's
+            return match[0]
+        return match[1] + "\n".join(["", *made(match[2]), ""]) + "\n" + match[3]
+
+    return MARKS.sub(section, page)
 
 
 def _scales() -> list[str]:
@@ -149,12 +156,30 @@ def _apart(ours: Sequence[float], theirs: Sequence[float]) -> str:
     return "lower" if one[1] < other[0] else "overlap"
 
 
+def _returns(results: Path = RESULTS) -> list[str]:
+    """The frozen defaults in short, beside this project's goals."""
+    lines = []
+    for study in [Study(results / name) for name in FINAL]:
+        rows = [row for row in study.runs() if int(row["timesteps"]) == study.timesteps]
+        found = scores(rows)
+        for task in study.tasks:
+            values = found.get((study.arms[0].name, task), [])
+            goal = "" if task not in GOALS else f"{GOALS[task]:,}"
+            if values:
+                middle = number(float(statistics.interquartile_mean(values)))
+                least = [number(float(np.mean(values))), middle, number(min(values)), str(len(values))]
+                preset = " (its preset)" if task in presets.all_presets() else ""
+                lines.append([f"{task}{preset}", f"{study.timesteps:,}", *least, goal])
+    return table(["", "timesteps", "mean return", "interquartile mean", "worst seed", "seeds", "goal"], lines)
+
+
 # What stands between marks and is no study.
 TABLES: dict[str, Callable[[], list[str]]] = {
     "scales": _scales,
     "presets": _presets,
     "averaging": _averaging,
     "scores": _final,
+    "returns": _returns,
 }
 
 

@@ -81,6 +81,8 @@ def render(page: str, results: Path) -> str:
     found = Results(results)
 
     def made(match: re.Match[str]) -> str:
+        if match[2] not in SECTIONS:  # another report's
+            return match[0]
         return match[1] + "\n".join(["", *SECTIONS[match[2]](found), ""]) + "\n" + match[3]
 
     return MARKS.sub(made, page)

@@ -72,24 +72,24 @@ typedef struct {
     size_t *bad_observation, *bad_action; /* first of each task, OUT; rows: none */
 } F(act_job_);
 
-/* Normalize rows first ... end - 1; the first bad one, or rows. */
-static size_t F(normalize_rows)(const F(act_job_) * job, size_t first, size_t end) {
-    const trpo_actor *actor = job->actor;
-    const size_t inputs = actor->network->widths[0];
+static size_t F(normalize_rows)(size_t inputs, size_t first, size_t end, const void *observations,
+                                int observations_double, const double *mean, const double *scale, double clip,
+                                void *normalized) {
+    REAL *out = normalized;
     for (size_t i = first; i < end; i++)
         for (size_t j = 0; j < inputs; j++) {
             const size_t at = i * inputs + j;
-            double x = job->observations_double ? ((const double *)job->observations)[at]
-                                                : (double)((const float *)job->observations)[at];
+            double x =
+                observations_double ? ((const double *)observations)[at] : (double)((const float *)observations)[at];
             const int finite = isfinite(x);
-            if (actor->mean) {
-                x = (x - actor->mean[j]) * actor->scale[j];
-                x = x > actor->clip ? actor->clip : (x < -actor->clip ? -actor->clip : x);
+            if (mean) {
+                x = (x - mean[j]) * scale[j];
+                x = x > clip ? clip : (x < -clip ? -clip : x);
             }
-            job->normalized[at] = (REAL)x;
-            if (!finite || !isfinite(job->normalized[at])) return i; /* a double may be too large for REAL */
+            out[at] = (REAL)x;
+            if (!finite || !isfinite(out[at])) return i; /* a double may be too large for REAL */
         }
-    return job->rows;
+    return end;
 }
 
 /* Some tiles of rows, one after the other. A row's bits do not depend on what is computed beside it. */
@@ -104,8 +104,10 @@ static void F(act_task)(void *job_, int task, int thread) {
     const size_t first = (size_t)task * job->tiles_each * TRPO_TILE_ROWS;
     const size_t most = first + job->tiles_each * TRPO_TILE_ROWS, end = most < job->rows ? most : job->rows;
     job->bad_action[task] = job->rows;
-    job->bad_observation[task] = F(normalize_rows)(job, first, end);
-    if (job->bad_observation[task] != job->rows) return;
+    const size_t bad = F(normalize_rows)(inputs, first, end, job->observations, job->observations_double, actor->mean,
+                                         actor->scale, actor->clip, job->normalized);
+    job->bad_observation[task] = bad == end ? job->rows : bad;
+    if (bad != end) return;
     for (size_t row = first; row < end; row += TRPO_TILE_ROWS) {
         const size_t count = end - row < TRPO_TILE_ROWS ? end - row : TRPO_TILE_ROWS;
         F(mlp_values)(plan, job->packed, count, job->normalized + row * inputs, tile);

@@ -74,6 +74,7 @@ static const trpo_kernels F(table) = {
     .policy_fisher_narrow = NARROW(policy_fisher_narrow),
     .policy_evaluate = F(policy_evaluate),
     .policy_entropy = F(policy_entropy),
+    .normalize_rows = F(normalize_rows),
     .act = F(act),
     .sample = F(sample),
     .gaussian_actions = F(gaussian_actions),

@@ -434,16 +434,16 @@ def test_what_begins_to_draw_late_is_reproduced_by_its_seed_and_the_number_of_wo
 
 
 def test_copies_of_one_worker_that_share_state_are_found_and_one_copy_each_shares_none(made):
-    found = made(toys.Shared, 4, 2).shared_state()
+    found = made(toys.Shared, 4, 2).shared_state(3)
     assert found.shared and "Shared" in found.reason
-    assert made(toys.Shared, 2, 2).shared_state().shared is False
+    assert made(toys.Shared, 2, 2).shared_state(3).shared is False
     used = made(toys.Shared, 4, 2)
     used.reset(0)
-    assert used.shared_state().shared is None
+    assert used.shared_state(3).shared is None
 
 
 def test_a_space_that_copies_of_one_worker_draw_from_is_named(made):
-    assert made(toys.Gambler, 4, 2).shared_state().drawn_from == ("action_space",)
+    assert made(toys.Gambler, 4, 2).shared_state(3).drawn_from == ("action_space",)
 
 
 def test_wrappings_of_all_copies_are_known_here(made):

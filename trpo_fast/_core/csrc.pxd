@@ -279,6 +279,9 @@ cdef extern from "trpo/kernels.h" nogil:
         void (*policy_evaluate)(const trpo_policy_batch *batch, const void *parameters, trpo_kl_direction direction,
                                 double *improvement, double *kl) noexcept nogil
         double (*policy_entropy)(const trpo_policy_batch *batch) noexcept nogil
+        size_t (*normalize_rows)(size_t inputs, size_t first, size_t end, const void *observations,
+                                 int observations_double, const double *mean, const double *scale, double clip,
+                                 void *normalized) noexcept nogil
         trpo_act_outcome (*act)(const trpo_actor *actor, const void *packed, size_t rows, const void *observations,
                                 int observations_double, const uint8_t *masks, uint32_t first_row, void *normalized,
                                 void *actions, void *log_probs, void *env_actions, int env_double, void *scratch,

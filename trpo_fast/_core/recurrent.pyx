@@ -4,7 +4,7 @@ import numpy as np
 
 from trpo_fast._core.library import in_words, require_choice
 
-from libc.math cimport INFINITY, isfinite
+from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
@@ -246,36 +246,10 @@ cdef class Cell:
         return scratch
 
 
-ctypedef fused real_number:
-    float
-    double
-
-
 # What `CellActor.act` writes, four of them, and what it reads.
 cdef tuple act_arrays = (
     "env_actions", "actions", "log_probs", "normalized", "observations", "action_masks", "state", "episode_starts"
 )
-
-
-cdef Py_ssize_t normalize(
-    Py_ssize_t rows, Py_ssize_t inputs, const void *x, bint x_double, const double *mean, const double *scale,
-    double clip, real_number *out
-) noexcept nogil:
-    # The first row that is not finite, before or after, or `rows`.
-    cdef Py_ssize_t i, j
-    cdef double value
-    cdef bint finite
-    for i in range(rows):
-        for j in range(inputs):
-            value = (<const double *>x)[i * inputs + j] if x_double else (<const float *>x)[i * inputs + j]
-            finite = isfinite(value)
-            if mean != NULL:
-                value = (value - mean[j]) * scale[j]
-                value = clip if value > clip else (-clip if value < -clip else value)
-            out[i * inputs + j] = <real_number>value
-            if not finite or not isfinite(out[i * inputs + j]):
-                return i
-    return rows
 
 
 cdef class CellActor:
@@ -409,12 +383,8 @@ cdef class CellActor:
         if mean is not None:
             shift = <const double *>data_of(mean, "observation_mean", "d", 1, -1, -1, False)
             stretch = <const double *>data_of(scale, "observation_scale", "d", 1, -1, -1, False)
-        cdef Py_ssize_t bad
-        if code == c"f":
-            bad = normalize(rows, self.inputs, x, x_double, shift, stretch, self.clip, <float *>seen)
-        else:
-            bad = normalize(rows, self.inputs, x, x_double, shift, stretch, self.clip, <double *>seen)
-        if bad < rows:
+        cdef size_t bad = k.normalize_rows(self.inputs, 0, rows, x, x_double, shift, stretch, self.clip, seen)
+        if bad < <size_t>rows:
             raise FloatingPointError(f"observation of environment {bad + first} is not finite at step {step}")
         cdef const void *w = data_of(weight, "weight_ih", code, 2, -1, -1, False)
         cdef const void *b = data_of(bias, "bias_ih", code, 1, -1, -1, False)

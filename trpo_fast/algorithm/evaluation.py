@@ -62,11 +62,12 @@ def evaluate(
     training = agent.training_environments
     if training.steps_in(env):
         raise ValueError(OWN_ENVIRONMENT)
-    environments = training.apart(env, copies or min(episodes, agent.num_envs))
+    count = copies or min(episodes, agent.num_envs)
+    # Not the seed itself: the training's environments may have been seeded with it.
+    first = int(np.random.SeedSequence([seed, EVALUATION_STREAM]).generate_state(1)[0])
+    environments = training.apart(env, count, first % (2**31 - count))
     try:
         actor = agent.make_actor(seed, EVALUATION_STREAM, narrow=environments.narrow_acting)
-        # Not the seed itself: the training's environments may have been seeded with it.
-        first = int(np.random.SeedSequence([seed, EVALUATION_STREAM]).generate_state(1)[0])
         # Copies get first, first + 1, ...: stay clear of the 32-bit limit that some simulators have.
         first %= 2**31 - environments.num_envs
         # None: where stderr is a terminal.

@@ -220,7 +220,7 @@ class TrainingEnvironments:
             require_same_environments(self._ranks, self.environments)
         return collector
 
-    def apart(self, env: Any, count: int) -> Environments:
+    def apart(self, env: Any, count: int, seed: int) -> Environments:
         """Environments for an evaluation; one copy where several in a process would be one simulator, and a warning.
 
         Parameters
@@ -229,14 +229,18 @@ class TrainingEnvironments:
             What to make; None for what the training has.
         count : int
             Copies.
+        seed : int
+            What they will be reset with.
         """
         recipe = self._known_recipe() if env is None else EnvironmentRecipe(env)
         make = partial(recipe.make_again if env is None else recipe.make_like, like=self, seed=self._seed)
         environments = make(count)
         try:
             # Those of the training have been looked at, or will be before it begins.
-            same = environments if env is not None or self.environments is None else self.environments
-            found = same.shared_state()
+            if env is not None or self.environments is None or self.collector is None:
+                found = environments.shared_state(seed)
+            else:
+                found = self.environments.shared_state(self.collector.next_seed)
         except BaseException:
             environments.close()
             raise
@@ -268,8 +272,8 @@ class TrainingEnvironments:
         return self.recipe
 
     def _refuse_shared_state(self) -> None:
-        assert self.environments is not None
-        found = self.environments.shared_state()
+        assert self.environments is not None and self.collector is not None
+        found = self.environments.shared_state(self.collector.next_seed)
         if found.drawn_from and not self._warned_of_spaces:
             self._warned_of_spaces = True
             names = " and ".join(f"self.{name}" for name in found.drawn_from)

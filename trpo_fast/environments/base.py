@@ -184,8 +184,9 @@ class Environments(ABC):
         """
         raise ValueError(self.inexact)
 
-    def shared_state(self) -> SharedState:
-        """Whether copies share state within this process: asked before the first reset, see `shared_state`."""
+    def shared_state(self, seed: int) -> SharedState:
+        """Whether copies share state within this process: asked before the first reset, which will be with this seed;
+        see `shared_state`."""
         return SharedState(None, "copies of others are not looked at")
 
     def send(self, part: int, actions: NDArray[Any]) -> None:

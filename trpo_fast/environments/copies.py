@@ -97,7 +97,6 @@ class Copies:
         obeys_masks: bool = False,
     ) -> None:
         self.first = first
-        self._makers = makers
         self.envs: list[gymnasium.Env[Any, Any]] = []
         try:
             for index, make_one in enumerate(makers, first):
@@ -146,29 +145,10 @@ class Copies:
         self._last_infos: dict[int, list[float]] = {}  # by copy, numbers of episodes that ended in the latest step
         self.infos = np.empty((len(self.envs), 0))
 
-    def shared_state(self) -> SharedState:
-        """Whether the first copy moves the second, see `trpo_fast.environments.shared_state`; before the first reset.
-
-        Both are made again where they may have kept what the look's own seed made.
-        """
-        found = shared_state(self.envs)
-        if found.keeps_seed:
-            self._make_again(2)
-        return found
-
-    def _make_again(self, count: int) -> None:
-        """Close the first `count` copies, and make them again as they were made first."""
-        warn_of_failed_closes(close_each(self.envs[:count], self.first))
-        for i in range(count):
-            del _HOLDERS[id(self.envs[i].unwrapped)]
-            env = made_by(self._makers[i], self.first + i)
-            self._hold(env)
-            exact.watch(env)
-            watched = self._called[i] is not self.envs[i]
-            self.envs[i] = self._called[i] = env
-            if watched:
-                self._watch(i)
-            self.wrappings[i] = wrapping_of(env)
+    def shared_state(self, seeds: Sequence[int | None]) -> SharedState:
+        """Whether the first copy moves the second, see `trpo_fast.environments.shared_state`; before the first reset,
+        which will be with these seeds."""
+        return shared_state(self.envs, seeds)
 
     def _watch(self, i: int) -> None:
         """See what copy i draws from in its first calls."""

@@ -91,10 +91,10 @@ class InProcessEnvironments(Environments):
         self._rows[...] = observations
         self.action_masks = self.copies.masks
 
-    def shared_state(self) -> SharedState:
+    def shared_state(self, seed: int) -> SharedState:
         """Steps two of the copies, once, and only before their first reset; see `Copies.shared_state`."""
         if self._shared_state is None:
-            self._shared_state = self.copies.shared_state()
+            self._shared_state = self.copies.shared_state(seeds_from(seed, 0, self.num_envs))
         return self._shared_state
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Whether copies of an environment in one process share state: some simulators exist once in a process.
 
-Two copies are reset alike, and one is stepped before the other. What the other answers then is what it answers alone,
-or the first one has moved it. Copies that share state train on mixed-up data, without any error.
+One copy is reset and stepped alone, and once more behind another one's steps. What it answers then is what it answers
+alone, or the other one has moved it. Copies that share state train on mixed-up data, without any error.
 """
 
 from __future__ import annotations
@@ -37,24 +37,23 @@ class SharedState:
     reason: str
     drawn_from: tuple[str, ...] = ()
     """Spaces, by attribute, that copies have in common, and whose samples decide what they answer."""
-    keeps_seed: bool = False
-    """Whether the two copies may have kept what the first seed made, whatever seed comes next: no reset showed
-    otherwise. They are no longer as they were made."""
 
 
-def shared_state(envs: Sequence[gymnasium.Env[Any, Any]]) -> SharedState:
+def shared_state(envs: Sequence[gymnasium.Env[Any, Any]], seeds: Sequence[int | None] = (_SEED, _SEED)) -> SharedState:
     """Whether the first of `envs` moves the second.
 
     For environments that are reset with a seed before they are used: two of them are reset and stepped, below their
     wrappers, whose statistics stay as they are. Nothing of a run's random numbers is used; the global generators, and
-    those of the spaces, which copies may well have in common, are put back. Two resets and `STEPS` steps of each where
-    copies answer alike; six resets more where they do not, three where they draw from spaces that they have in common,
-    and two or three of the second copy to see whether it begins anew with another seed.
+    those of the spaces, which copies may well have in common, are put back. Three resets and three times `STEPS` steps
+    where the answers are the same; six resets more where they are not, and three where copies draw from spaces that
+    they have in common.
 
     Parameters
     ----------
     envs : sequence of gymnasium.Env
         Of one process; with fewer than two there is nothing to share.
+    seeds : sequence of int or None
+        What the first two are reset with: those that they will be used with, as one may keep what its first reset made.
     """
     if len(envs) < 2:
         return SharedState(False, "one copy")
@@ -62,21 +61,23 @@ def shared_state(envs: Sequence[gymnasium.Env[Any, Any]]) -> SharedState:
     if not all(hasattr(env, name) for env in (one, other) for name in ("observation_space", "action_space")):
         return SharedState(None, "a wrapper gives it its spaces")
     with preserved(), _spaces_preserved(one, other):
-        spaces = _Spaces(one, other)
+        spaces = _Spaces(one, other, seeds)
         found = _found(one, other, spaces)
-        if found.shared:
-            return found
-        return replace(found, drawn_from=_drawn_from(other, spaces), keeps_seed=not _begins_anew(other, spaces))
+        return found if found.shared else replace(found, drawn_from=_drawn_from(other, spaces))
 
 
 def _found(one: Any, other: Any, spaces: _Spaces) -> SharedState:
-    first, beside = _one_after_the_other(one, other, spaces)
-    if first is not None and beside is not None and _distance(first, beside) == 0:
-        return SharedState(False, "two copies answered alike, one after the other")
+    try:
+        before = _answers_of(other, spaces)
+    except Exception:
+        before = None
+    beside = _behind(one, other, spaces)
+    if before is not None and beside is not None and _distance(before, beside) == 0:
+        return SharedState(False, "a copy answered behind another one as it does alone")
     # Twice, so that what comes from no seed and happens now and then is not taken for the first copy's doing.
     try:
         alone = [_answers_of(other, spaces) for _ in range(2)]
-        beside_again = _one_after_the_other(one, other, spaces)[1]
+        beside_again = _behind(one, other, spaces)
         alone += [_answers_of(other, spaces) for _ in range(2)]
     except Exception as error:
         return SharedState(None, f"it raised {error!r}")
@@ -107,34 +108,14 @@ def _drawn_from(env: Any, spaces: _Spaces) -> tuple[str, ...]:
     return drawn if _distance(usual, again) == 0 < _distance(usual, after_others) else ()
 
 
-def _begins_anew(env: Any, spaces: _Spaces) -> bool:
-    """Whether a reset is seen to begin what its seed makes: another with another seed, and the same with the same.
-
-    One that begins alike whatever the seed is not told from one that has kept a level, a map or a generator.
-    """
-
-    def first(seed: int) -> NDArray[Any]:
-        spaces.seed(env, _SEED)
-        numbers: list[float] = []
-        _append_numbers(env.reset(seed=seed)[0], numbers)
-        return np.array(numbers)
-
-    try:
-        one = first(_SEED + 1)
-        return _distance(one, first(_SEED + 2)) > 0 == _distance(one, first(_SEED + 1))
-    except Exception:
-        return True
-
-
-def _one_after_the_other(one: Any, other: Any, spaces: _Spaces) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-    """Answers of both, reset alike and then stepped in turn; None where one raises."""
-    first = None
+def _behind(one: Any, other: Any, spaces: _Spaces) -> NDArray[Any] | None:
+    """Answers of `other`, which is reset before `one` is reset and stepped; None where one of them raises."""
     try:
         begun, others = _begun(other, spaces), _begun(one, spaces)
-        first = _answers(one, others, spaces)
-        return first, _answers(other, begun, spaces)
+        _answers(one, others, spaces)
+        return _answers(other, begun, spaces)
     except Exception:
-        return first, None
+        return None
 
 
 def _answers_of(env: Any, spaces: _Spaces, seed: int = _SEED) -> NDArray[Any]:
@@ -145,13 +126,14 @@ def _answers_of(env: Any, spaces: _Spaces, seed: int = _SEED) -> NDArray[Any]:
 def _begun(env: gymnasium.Env[Any, Any], spaces: _Spaces, seed: int = _SEED) -> Any:
     """The info of a reset."""
     spaces.seed(env, seed)
-    return env.reset(seed=_SEED)[1]
+    return env.reset(seed=spaces.seeds[id(env)])[1]
 
 
 class _Spaces:
     """The spaces of two copies, a class's often, whose generators then are one: and who has drawn from them."""
 
-    def __init__(self, one: Any, other: Any) -> None:
+    def __init__(self, one: Any, other: Any, seeds: Sequence[int | None]) -> None:
+        self.seeds = {id(one): seeds[0], id(other): seeds[1]}  # of their resets
         self._common: dict[str, list[Any]] = {}
         for name in ("observation_space", "action_space"):
             theirs = {id(part) for part in _parts(getattr(other, name))}

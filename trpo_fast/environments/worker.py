@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from trpo_fast._core.library import set_floating_mode
 from trpo_fast._core.recording import Recorder
 from trpo_fast.environments.acting import ActorPlan
-from trpo_fast.environments.copies import Copies
+from trpo_fast.environments.copies import Copies, seeds_from
 from trpo_fast.environments.mujoco_warnings import said, take_as_said, unsaid
 from trpo_fast.state import State
 
@@ -202,7 +202,7 @@ class _Worker:
                     elif code == INEXACT:
                         value = copies.inexact
                     elif code == SHARED:
-                        value = copies.shared_state()
+                        value = copies.shared_state(seeds_from(data, self._first, self._count))
                     elif code == ATTACH:
                         own = slice(self._first, self._first + self._count)
                         every = arrays_in(mmap.mmap(self._memory, size_of(data)), data)

@@ -318,12 +318,12 @@ class WorkerEnvironments(Environments):
         """A part whose step has ended, of those that were sent actions; waits until there is one."""
         return self._processes.next_part()
 
-    def shared_state(self) -> SharedState:
+    def shared_state(self, seed: int) -> SharedState:
         """Steps two copies of one worker, once, and only before their first reset; see `Copies.shared_state`."""
         if self._shared_state is None:
             several = [part for part, own in enumerate(self.parts) if own.stop - own.start > 1]
             if several:
-                self._shared_state = self._processes.ask(SHARED, {several[0]: None})[several[0]]
+                self._shared_state = self._processes.ask(SHARED, {several[0]: seed})[several[0]]
             else:
                 self._shared_state = SharedState(False, "one copy in every process")
         assert self._shared_state is not None

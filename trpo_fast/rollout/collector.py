@@ -162,6 +162,13 @@ class Collector:
         """Whether the next rollout goes on with episodes that have begun."""
         return self._observations is not None
 
+    @property
+    def next_seed(self) -> int:
+        """What the environments are reset with when new episodes begin the next time."""
+        entropy = np.random.SeedSequence((self._seed, _ENVIRONMENT_STREAM, self._resets))
+        # Copies get seed, seed + 1, ...: stay clear of the 32-bit limit that some simulators have.
+        return int(entropy.generate_state(1)[0]) % (2**31 - self._num_envs) + self._own.start
+
     def warm_up(self, steps: int) -> None:
         """Give the statistics a start by `steps` steps of every environment that nothing is learned from.
 
@@ -271,11 +278,9 @@ class Collector:
                 self.begun_anew = "the episodes under way were lost, so that new ones began"
             self._episodes = None
             self.was_cut = False
-            entropy = np.random.SeedSequence((self._seed, _ENVIRONMENT_STREAM, self._resets))
-            # Copies get seed, seed + 1, ...: stay clear of the 32-bit limit that some simulators have.
-            seed = int(entropy.generate_state(1)[0]) % (2**31 - self._num_envs)
+            seed = self.next_seed
             self._resets += 1
-            self._observations = self._adapter.reset(seed + self._own.start)
+            self._observations = self._adapter.reset(seed)
             if self._ranks is not None:
                 masked = self._adapter.action_masks is not None
                 if self._ranks.any(masked) and not masked:

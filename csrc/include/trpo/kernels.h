@@ -76,6 +76,11 @@ typedef struct {
                             double *improvement, double *kl);
     /* Mean entropy at theta_old, in nats. */
     double (*policy_entropy)(const trpo_policy_batch *batch);
+    /* Rows first ... end - 1 as a policy sees them: of each observation (x - mean) scale, clipped; as it is where mean is
+     * NULL. mean, scale: inputs. observations, normalized: as for act. The first row that is not finite, before or after,
+     * or end. */
+    size_t (*normalize_rows)(size_t inputs, size_t first, size_t end, const void *observations, int observations_double,
+                             const double *mean, const double *scale, double clip, void *normalized);
     /* One call per environment step.
      *   packed: forward pack of the network.  scratch: threads * scratch_items.
      *   observations: rows x widths[0] of float (observations_double = 0) or double, raw.

@@ -456,7 +456,7 @@ def test_after_an_exception_other_seeds_are_played_as_often_as_it_takes(before):
         fails, seeds = False, []
 
         def reset(self, *, seed=None, options=None):
-            if seed not in (None, 1):  # 1: looking whether copies share state
+            if seed is not None:
                 Failing.seeds.append(seed)
             return super().reset(seed=seed, options=options)
 
@@ -472,8 +472,8 @@ def test_after_an_exception_other_seeds_are_played_as_often_as_it_takes(before):
     for _ in range(3):
         with pytest.raises(RuntimeError, match="x"):
             agent.learn(2 * T, reset_num_timesteps=False)
-    assert len(Failing.seeds) >= 4
-    assert len(set(Failing.seeds)) == len(Failing.seeds)
+    # Of two copies; the look at them before the first reset has the same seeds.
+    assert len(set(Failing.seeds)) == 2 * (3 - (before > 0))
     assert agent.inexact == "an update raised, so that new episodes began"
     Failing.fails = False
     agent.learn(2 * T, reset_num_timesteps=False)

@@ -104,7 +104,7 @@ def train(
     agent.hooks.require()
     with lack_of_memory_named(agent.config):
         checkpoint.make_whole(agent)
-    collector = agent.training_environments.begin(agent.num_updates)
+        collector = agent.training_environments.begin(agent.num_updates)
     counted = agent.earlier_timesteps, agent.num_timesteps, agent.schedules_from, agent.horizon
     end = timesteps + (0 if reset else agent.num_timesteps)
     part = scheduled_part(agent, horizon, end, reset=reset)

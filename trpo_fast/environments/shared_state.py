@@ -1,7 +1,8 @@
 """Whether copies of an environment in one process share state: some simulators exist once in a process.
 
 One copy is reset and stepped alone, and once more behind another one's steps. What it answers then is what it answers
-alone, or the other one has moved it. Copies that share state train on mixed-up data, without any error.
+alone, or the other one has moved it; or it counts something, as both do when they are reset alike. Copies that share
+state train on mixed-up data, without any error.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def shared_state(envs: Sequence[gymnasium.Env[Any, Any]], seeds: Sequence[int | 
     For environments that are reset with a seed before they are used: two of them are reset and stepped, below their
     wrappers, whose statistics stay as they are. Nothing of a run's random numbers is used; the global generators, and
     those of the spaces, which copies may well have in common, are put back. Three resets and three times `STEPS` steps
-    where the answers are the same; six resets more where they are not, and three where copies draw from spaces that
-    they have in common.
+    where the answers are the same; up to nine resets more where they are not, and three where copies draw from spaces
+    that they have in common.
 
     Parameters
     ----------
@@ -71,13 +72,21 @@ def _found(one: Any, other: Any, spaces: _Spaces) -> SharedState:
         before = _answers_of(other, spaces)
     except Exception:
         before = None
-    beside = _behind(one, other, spaces)
-    if before is not None and beside is not None and _distance(before, beside) == 0:
+    if _distance(before, _one_after_the_other(one, other, spaces)[1]) == 0:
         return SharedState(False, "a copy answered behind another one as it does alone")
+    # What counts its resets or steps answers otherwise each time, and two copies alike that have had as many.
+    try:
+        _answers_of(one, spaces)
+    except Exception as error:
+        return SharedState(None, f"it raised {error!r}")
+    spaces.seeds[id(one)] = spaces.seeds[id(other)]
+    first, beside = _one_after_the_other(one, other, spaces)
+    if _distance(first, beside) == 0:
+        return SharedState(False, "two copies answered alike, one after the other")
     # Twice, so that what comes from no seed and happens now and then is not taken for the first copy's doing.
     try:
         alone = [_answers_of(other, spaces) for _ in range(2)]
-        beside_again = _behind(one, other, spaces)
+        beside_again = _one_after_the_other(one, other, spaces)[1]
         alone += [_answers_of(other, spaces) for _ in range(2)]
     except Exception as error:
         return SharedState(None, f"it raised {error!r}")
@@ -108,14 +117,15 @@ def _drawn_from(env: Any, spaces: _Spaces) -> tuple[str, ...]:
     return drawn if _distance(usual, again) == 0 < _distance(usual, after_others) else ()
 
 
-def _behind(one: Any, other: Any, spaces: _Spaces) -> NDArray[Any] | None:
-    """Answers of `other`, which is reset before `one` is reset and stepped; None where one of them raises."""
+def _one_after_the_other(one: Any, other: Any, spaces: _Spaces) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+    """Answers of both, reset and then stepped in turn; None where one raises."""
+    first = None
     try:
         begun, others = _begun(other, spaces), _begun(one, spaces)
-        _answers(one, others, spaces)
-        return _answers(other, begun, spaces)
+        first = _answers(one, others, spaces)
+        return first, _answers(other, begun, spaces)
     except Exception:
-        return None
+        return first, None
 
 
 def _answers_of(env: Any, spaces: _Spaces, seed: int = _SEED) -> NDArray[Any]:

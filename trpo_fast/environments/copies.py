@@ -35,7 +35,6 @@ from trpo_fast.environments.generators import Look, Own, Watched, seed_both
 from trpo_fast.environments.infos import number_of
 from trpo_fast.environments.masks import MaskFormat, without_mask
 from trpo_fast.environments.observations import ObservationLayout
-from trpo_fast.environments.shared_state import SharedState, shared_state
 from trpo_fast.environments.wrappers import wrapping_of
 from trpo_fast.gymnasium_spaces import action_layout, action_structure, check_action_space, without_text
 from trpo_fast.spaces import MASK_KEY, mask_in
@@ -123,10 +122,13 @@ class Copies:
         self._own_generators = own_generators
         self._called: list[Any] = list(self.envs)  # what is stepped; something in between, until enough has been seen
         for i, env in enumerate(self.envs):
-            if not own_generators and type(env.unwrapped) in _said_to_draw:
+            if own_generators:
+                self._called[i] = Own(env, functools.partial(self._settle, i))
+            elif type(env.unwrapped) in _said_to_draw:
                 Look.know(env)
-            elif own_generators or i < _WATCHED:
-                self._watch(i)
+            elif i < _WATCHED:
+                say, settle = functools.partial(self._say_of_calls, env), functools.partial(self._settle, i)
+                self._called[i] = Watched(env, len(self.envs) == 1, say, settle)
         self.wrappings = [wrapping_of(env) for env in self.envs]
         self.masks: NDArray[np.bool_] | None = None
         self.mask_source: str | None = None
@@ -144,20 +146,6 @@ class Copies:
         self._asked: tuple[str, ...] = ()
         self._last_infos: dict[int, list[float]] = {}  # by copy, numbers of episodes that ended in the latest step
         self.infos = np.empty((len(self.envs), 0))
-
-    def shared_state(self, seeds: Sequence[int | None]) -> SharedState:
-        """Whether the first copy moves the second, see `trpo_fast.environments.shared_state`; before the first reset,
-        which will be with these seeds."""
-        return shared_state(self.envs, seeds)
-
-    def _watch(self, i: int) -> None:
-        """See what copy i draws from in its first calls."""
-        env = self.envs[i]
-        if self._own_generators:
-            self._called[i] = Own(env, functools.partial(self._settle, i))
-        else:
-            say, settle = functools.partial(self._say_of_calls, env), functools.partial(self._settle, i)
-            self._called[i] = Watched(env, len(self.envs) == 1, say, settle)
 
     def ask(self, names: Sequence[str]) -> None:
         """Keep numbers of these names in `infos` from now on."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from trpo_fast.environments.base import Environments, StepResult
 from trpo_fast.environments.copies import Copies, copies_in, seeds_from
-from trpo_fast.environments.shared_state import SharedState
+from trpo_fast.environments.shared_state import SharedState, shared_state
 from trpo_fast.state import State
 
 
@@ -92,9 +92,9 @@ class InProcessEnvironments(Environments):
         self.action_masks = self.copies.masks
 
     def shared_state(self, seed: int) -> SharedState:
-        """Steps two of the copies, once, and only before their first reset; see `Copies.shared_state`."""
+        """Steps two of the copies, once, and only before their first reset; see `shared_state`."""
         if self._shared_state is None:
-            self._shared_state = self.copies.shared_state(seeds_from(seed, 0, self.num_envs))
+            self._shared_state = shared_state(self.copies.envs, seeds_from(seed, 0, self.num_envs))
         return self._shared_state
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ from trpo_fast._core.recording import Recorder
 from trpo_fast.environments.acting import ActorPlan
 from trpo_fast.environments.copies import Copies, seeds_from
 from trpo_fast.environments.mujoco_warnings import said, take_as_said, unsaid
+from trpo_fast.environments.shared_state import shared_state
 from trpo_fast.state import State
 
 # Commands, and answers to them. All but STEP, and what says that one is done, are followed by a pickle.
@@ -202,7 +203,7 @@ class _Worker:
                     elif code == INEXACT:
                         value = copies.inexact
                     elif code == SHARED:
-                        value = copies.shared_state(seeds_from(data, self._first, self._count))
+                        value = shared_state(copies.envs, seeds_from(data, self._first, self._count))
                     elif code == ATTACH:
                         own = slice(self._first, self._first + self._count)
                         every = arrays_in(mmap.mmap(self._memory, size_of(data)), data)

@@ -319,7 +319,7 @@ class WorkerEnvironments(Environments):
         return self._processes.next_part()
 
     def shared_state(self, seed: int) -> SharedState:
-        """Steps two copies of one worker, once, and only before their first reset; see `Copies.shared_state`."""
+        """Steps two copies of one worker, once, and only before their first reset; see `shared_state`."""
         if self._shared_state is None:
             several = [part for part, own in enumerate(self.parts) if own.stop - own.start > 1]
             if several:

@@ -240,7 +240,7 @@ def carry_out(study: Study, runs: Sequence[Run], work: Path, processes: int) -> 
         workers = Workers(lock)
 
         def one(run: Run) -> Run:
-            if study.has(run):  # made by somebody else meanwhile
+            if run.key in study.done():  # made by somebody else meanwhile
                 return run
             own = made_of[run]
             shares = [share_of_cores(study.threads)] if study.goals else []
@@ -273,6 +273,7 @@ def chosen(study: Study, options: argparse.Namespace) -> list[Run]:
         missing = [name for name in names or () if name not in known]
         if missing:
             refuse(f"{option}: {', '.join(missing)} given; want some of {', '.join(known)}")
+    done = study.done()
     timesteps = study.timesteps if options.timesteps is None else int(options.timesteps)
     if timesteps < 1:
         refuse(f"--timesteps: {timesteps} given; want at least 1")
@@ -282,7 +283,7 @@ def chosen(study: Study, options: argparse.Namespace) -> list[Run]:
         for task in options.tasks or study.tasks
         for name in options.arms or arms
     ]
-    return [run for run in runs if not study.has(run)]
+    return [run for run in runs if run.key not in done]
 
 
 def _seeds(text: str) -> list[int]:

@@ -185,9 +185,9 @@ class Study:
         """The rows of runs.csv."""
         return read_rows(self.folder / "runs.csv")
 
-    def has(self, run: Run) -> bool:
-        """Whether it has a row."""
-        return any(tuple(row[name] for name in RUN_COLUMNS[:4]) == run.key for row in self.runs())
+    def done(self) -> set[tuple[str, ...]]:
+        """Keys of the runs that have a row."""
+        return {tuple(row[name] for name in RUN_COLUMNS[:4]) for row in self.runs()}
 
     def curves(self, task: str) -> list[dict[str, str]]:
         """The rows of a task's updates, of all arms and seeds."""
@@ -234,7 +234,7 @@ class Study:
         The curve of a seed is that of the run that was asked for most timesteps. A run that is there stays as it is.
         """
         with _alone_in(self.folder):
-            if self.has(run):
+            if run.key in self.done():
                 return
             known = self._described()
             before, now = known.get(run.arm.name, {}), dict(made)

@@ -428,15 +428,23 @@ def test_where_new_episodes_begin_the_agent_and_every_file_of_it_say_why_from_th
     agent.close()
 
 
+class Failing(Counting):
+    """Raises in every step as long as it is told to, and notes the seeds of its resets."""
+
+    fails, seeds = False, []
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            Failing.seeds.append(seed)
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        if Failing.fails:
+            raise RuntimeError("x")
+        return super().step(action)
+
+
 def test_after_an_exception_in_an_update_the_agent_and_its_file_say_that_new_episodes_began(tmp_path):
-    class Failing(Counting):
-        fails = False
-
-        def step(self, action):
-            if Failing.fails:
-                raise RuntimeError("x")
-            return super().step(action)
-
     agent = TRPO(**settings(Failing)).learn(2 * T)
     Failing.fails = True
     with pytest.raises(RuntimeError, match="x"):
@@ -452,19 +460,6 @@ def test_after_an_exception_in_an_update_the_agent_and_its_file_say_that_new_epi
 
 @pytest.mark.parametrize("before", [0, 1])
 def test_after_an_exception_other_seeds_are_played_as_often_as_it_takes(before):
-    class Failing(Counting):
-        fails, seeds = False, []
-
-        def reset(self, *, seed=None, options=None):
-            if seed is not None:
-                Failing.seeds.append(seed)
-            return super().reset(seed=seed, options=options)
-
-        def step(self, action):
-            if Failing.fails:
-                raise RuntimeError("x")
-            return super().step(action)
-
     agent = TRPO(**settings(Failing))
     if before:
         agent.learn(before * 2 * T)
@@ -482,14 +477,6 @@ def test_after_an_exception_other_seeds_are_played_as_often_as_it_takes(before):
 
 
 def test_a_file_of_a_moment_before_an_exception_resumes_exactly(tmp_path):
-    class Failing(Counting):
-        fails = False
-
-        def step(self, action):
-            if Failing.fails:
-                raise RuntimeError("x")
-            return super().step(action)
-
     class Breaking(Callback):
         def on_update(self, agent):
             Failing.fails = agent.num_updates == 2

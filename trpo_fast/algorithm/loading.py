@@ -99,13 +99,12 @@ def load(
         if ranks is not None:  # which says nothing about the file
             require_same_agents(ranks, agent, recipe)
         agent.trained_with_masks = saved.trained_with_masks
-        snapshot = saved.snapshot
-        if config.num_envs != saved.config.num_envs:
-            snapshot = snapshot.of_other_copies()
+        other_copies = config.num_envs != saved.config.num_envs
+        snapshot = saved.snapshot.of_other_copies() if other_copies else saved.snapshot
         with model_file.damage_named(path):
             checkpoint.check(agent, snapshot)
             checkpoint.resume(agent, snapshot)
-        if config.num_envs != saved.config.num_envs:
+        if other_copies:
             reason = f"saved of {saved.config.num_envs} copies, and these are {config.num_envs}"
             agent.training_environments.begin_new_episodes(reason)
         elif not _is_same(recipe, saved.recipe):

@@ -77,8 +77,8 @@ def _why_not(id: str, entry_point: Any) -> str | None:
             entry_point()
     except Exception as error:  # of anyone's module
         text = str(error) if isinstance(error, ImportError) else packages.described(error)
-        missing = missing_simulator(id)
-        return f"{text.splitlines()[0] if text else type(error).__name__}{';' if missing else ''}{missing}"
+        missing = missing_simulator(id, behind="; ")
+        return f"{text.splitlines()[0] if text else type(error).__name__}{missing}"
     return None
 
 

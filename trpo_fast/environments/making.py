@@ -73,6 +73,5 @@ def reported(id: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        missing = missing_simulator(id)
-        what = f"{packages.described(error)}{';' if missing else ''}{missing}"
-        raise ValueError(f"env {id!r} cannot be made: {what}") from error
+        missing = missing_simulator(id, behind="; ")
+        raise ValueError(f"env {id!r} cannot be made: {packages.described(error)}{missing}") from error

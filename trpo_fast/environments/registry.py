@@ -99,14 +99,17 @@ def hint(id: str) -> str:
     return text + missing_simulator(id, like=near[0] if near else None)
 
 
-def missing_simulator(id: str, like: str | None = None) -> str:
-    """The command that installs the simulator that an id, or else a near one, needs; nothing where it is installed."""
+def missing_simulator(id: str, like: str | None = None, *, behind: str = " ") -> str:
+    """The command that installs the simulator that an id, or else a near one, needs; nothing where it is installed.
+
+    `behind` stands before it, where there is something to say.
+    """
     id = id.rpartition(":")[2]
     spec = gymnasium.registry.get(id) or gymnasium.registry.get(like or "")
     home = f"{id}/{spec.entry_point if spec else ''}"
     for family, (module, command) in _SIMULATORS.items():
         if re.search(rf"(^|[./]){family}[./]", home) and not is_installed(module):
-            return f" {module} is not installed: {command}"
+            return f"{behind}{module} is not installed: {command}"
     return ""
 
 

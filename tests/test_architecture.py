@@ -45,6 +45,7 @@ FLOORS = {
     "starting": 2,
     "state": 2,
     "statistics": 2,
+    "streams": 2,
     "symptoms": 2,
     "benchmarks": 2,
     "selftest": 2,

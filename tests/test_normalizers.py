@@ -77,6 +77,12 @@ def test_columns_that_are_not_normalized_stay_as_they_are():
 def test_columns_of_a_wrong_shape_or_kind_are_refused(columns):
     with pytest.raises(ValueError, match=r"columns: .* given; want bools of shape \(3,\)"):
         ObservationNormalizer(3, columns=columns)
+    with pytest.raises(ValueError, match=r"unclipped: .* given; want bools of shape \(3,\)"):
+        ObservationNormalizer(3, unclipped=columns)
+
+
+def test_flags_of_columns_may_be_a_list():
+    assert ObservationNormalizer(2, clip=5.0, unclipped=[True, False]).clip.tolist() == [np.inf, 5.0]
 
 
 def test_restored_normalizer_goes_on_bit_for_bit():

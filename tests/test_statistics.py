@@ -147,3 +147,35 @@ def test_a_probability_of_fewer_than_three_seeds_has_no_interval():
             probability_of_improvement(bad)
     with pytest.raises(ValueError, match="scores: NaN given"):
         probability_of_improvement([([np.nan], [1.0])])
+
+
+def test_an_infinity_outside_of_the_middle_half_counts_nothing():
+    assert interquartile_mean([1.0, 2.0, 3.0, np.inf]) == interquartile_mean([-np.inf, 2.0, 3.0, 4.0]) == 2.5
+    assert interquartile_mean([1.0, np.inf, np.inf, np.inf]) == np.inf
+
+
+@pytest.mark.parametrize(
+    "estimated", [estimate, lambda tasks, **given: probability_of_improvement([(*tasks, *tasks)], **given)]
+)
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"confidence": 95}, r"confidence: 95 given; want a number in \(0, 1\)"),
+        ({"confidence": np.nan}, r"confidence: nan given"),
+        ({"resamples": 0}, "resamples: 0 given; want an integer >= 1"),
+    ],
+)
+def test_an_interval_that_cannot_be_is_refused(estimated, given, words):
+    with pytest.raises(ValueError, match=words):
+        estimated([[1.0, 2.0, 3.0]], **given)
+
+
+def test_empty_curves_and_a_unit_of_nothing_are_refused():
+    for curves in [], [([], [])]:
+        with pytest.raises(ValueError, match="curves: none given, or an empty one; want at least one"):
+            on_one_grid(curves)
+    with pytest.raises(ValueError, match="points: 0 given; want an integer >= 1"):
+        on_one_grid([([0, 1], [2, 3])], points=0)
+    for low, high in (1.0, 1.0), (np.nan, 1.0):
+        with pytest.raises(ValueError, match=f"low, high: {low} and {high} given; want two different numbers"):
+            normalized([2.0], low, high)

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trpo_fast import model_file, spaces
+from trpo_fast import model_file, spaces, streams
 from trpo_fast._core.acting import Actor
-from trpo_fast._core.library import MAX_OUTPUTS, in_words
+from trpo_fast._core.library import MAX_OUTPUTS
 from trpo_fast._core.policy import PolicyKernel
 from trpo_fast._core.recurrent import CellActor
 from trpo_fast.numpy_actor import NumpyActor
 from trpo_fast.recurrence import CELL_PARAMETERS, CELLS, begin_at, checked_episode_starts
 from trpo_fast.saved_policy import SavedPolicy, read_policy
+from trpo_fast.settings import COUNTER, SEED, checked
 
-PREDICTION_STREAM = 5
 """Of the noise of ``agent.predict``, and of an actor's."""
 
 
@@ -59,9 +59,8 @@ def load_actor(path: str | os.PathLike[str], *, seed: int | None = None) -> Load
             f"{saved.path}: its policy {obstacle}. Act with TRPO.load(path).predict, or anywhere with onnxruntime "
             "after trpo-fast export --format onnx"
         )
-    is_integer = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
-    if seed is not None and not (is_integer and 0 <= seed < 2**32):
-        raise ValueError(f"seed: {in_words(seed)} given; want an integer from 0 to 2**32 - 1, or None")
+    if seed is not None:
+        seed = checked("seed", seed, SEED)
     with model_file.damage_named(saved.path):
         return LoadedActor(saved, seed)
 
@@ -140,9 +139,7 @@ class LoadedActor:
 
     @num_predictions.setter
     def num_predictions(self, count: int) -> None:
-        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 2**63:
-            raise ValueError(f"num_predictions: {in_words(count)} given; want an integer from 0 to 2**63 - 1")
-        self._num_predictions = count
+        self._num_predictions = checked("num_predictions", count, COUNTER)
 
     def __call__(self, observation: Any, deterministic: bool = True, action_masks: Any = None) -> Any:
         """The action for one observation, or the actions for several: deterministic, unless that is said to be False.
@@ -255,7 +252,7 @@ class LoadedActor:
     def _make_actor(self, saved: SavedPolicy) -> Actor | CellActor | NumpyActor:
         layout = self._layout
         if layout.outputs > MAX_OUTPUTS:
-            return NumpyActor(saved, layout, self.normalizer, seed=self.seed, stream=PREDICTION_STREAM)
+            return NumpyActor(saved, layout, self.normalizer, seed=self.seed, stream=streams.PREDICTION)
         arguments = layout.distribution, saved.dtype, *layout.kernel_arguments
         kernel = PolicyKernel(saved.widths, saved.activation, *arguments)
         cell = [saved.parameters[f"cell.{name}"] for name in CELL_PARAMETERS] if self.recurrent else []
@@ -273,7 +270,7 @@ class LoadedActor:
             action_offset=layout.offset,
             action_start=layout.start if layout.low is None else None,
             seed=self.seed,
-            stream=PREDICTION_STREAM,
+            stream=streams.PREDICTION,
         )
 
     def _make_arrays(self, rows: int) -> tuple[NDArray[Any], ...]:

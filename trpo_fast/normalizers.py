@@ -107,10 +107,11 @@ class ObservationNormalizer:
         unclipped: NDArray[np.bool_] | None = None,
     ) -> None:
         require_count("size", size, low=1, most=_MOST_COLUMNS)
-        if columns is not None and (np.shape(columns) != (size,) or np.asarray(columns).dtype != np.bool_):
-            raise ValueError(f"columns: {in_words(columns)} given; want bools of shape ({size},)")
+        for name, flags in ("columns", columns), ("unclipped", unclipped):
+            if flags is not None and (np.shape(flags) != (size,) or np.asarray(flags).dtype != np.bool_):
+                raise ValueError(f"{name}: {in_words(flags)} given; want bools of shape ({size},)")
         self.clip: Any = _check_positive("clip", clip, finite=False)
-        if unclipped is not None and unclipped.any():
+        if unclipped is not None and np.any(unclipped):
             self.clip = np.where(unclipped, np.inf, self.clip)
         self.epsilon = _check_positive("epsilon", epsilon, finite=True)
         self._moments = _Moments(size, "observations")

@@ -27,8 +27,10 @@ from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 from torch.distributed.rendezvous import rendezvous
 
 from trpo_fast._core.library import in_words
+from trpo_fast.settings import checked, real
 
 TIMEOUT = 1800.0  # seconds, torch's own
+SECONDS = real("a positive number of seconds", lambda v: 0 < v < 1e9)
 _CHUNK = timedelta(seconds=0.5)  # of a wait, after each of which Python looks at signals
 _GRACE = 3.0  # seconds in which a rank has to say that it noticed a failure, too
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -79,7 +81,7 @@ class Ranks:
     """
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
-        self._timeout = _checked_timeout(timeout)
+        self._timeout: float = checked("timeout", timeout, SECONDS)
         limit = timedelta(seconds=self._timeout)
         self.restarts = _whole("TORCHELASTIC_RESTART_COUNT", 0)
         self._own_default = not dist.is_initialized()
@@ -123,7 +125,7 @@ class Ranks:
 
         ValueError where there is only a part of what torchrun sets: a rank that trained alone would not be noticed.
         """
-        timeout = _checked_timeout(timeout)
+        timeout = checked("timeout", timeout, SECONDS)
         alone = os.environ.get("WORLD_SIZE", "1") in ("", "1") and not os.environ.get("RANK")
         return None if alone and not dist.is_initialized() else cls(timeout)
 
@@ -336,12 +338,6 @@ def _receivers() -> Iterator[int]:
         with suppress(OSError):
             if (thread / "comm").read_text() == "gloo_tcp_loop\n":
                 yield int(thread.name)
-
-
-def _checked_timeout(timeout: Any) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 1e9:
-        raise ValueError(f"timeout: {in_words(timeout)} given; want a positive number of seconds")
-    return float(timeout)
 
 
 def _whole(name: str, least: int, most: int | None = None) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from trpo_fast import model_file
+from trpo_fast._core.library import in_words
 from trpo_fast.model_file import ModelFileError
 
 MODEL = "model.trpo"
@@ -118,7 +119,7 @@ def progress_of(path: Path) -> Progress:
     with model_file.damage_named(path):
         counters = metadata.get("counters")
         if not isinstance(counters, Mapping):
-            raise ValueError(f"counters: {_short(counters)} given; want an object with num_timesteps")
+            raise ValueError(f"counters: {in_words(counters)} given; want an object with num_timesteps")
         counted = [_count(counters, name) for name in ("num_timesteps", "earlier_timesteps", "num_updates")]
     return Progress(counted[0] + counted[1], counted[2])
 
@@ -126,13 +127,8 @@ def progress_of(path: Path) -> Progress:
 def _count(counters: Mapping[str, Any], name: str) -> int:
     value = counters.get(name, 0)  # those written before some of them was counted lack it
     if type(value) is not int or not 0 <= value < 2**63:
-        raise ValueError(f"counters.{name}: {_short(value)} given; want an integer from 0 to 2**63 - 1")
+        raise ValueError(f"counters.{name}: {in_words(value)} given; want an integer from 0 to 2**63 - 1")
     return value
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _warn_of(damaged: list[tuple[Path, ModelFileError]], taken: Path, progress: Progress) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast import spaces
-from trpo_fast._core.library import in_words
+from trpo_fast._core.library import LARGEST_LAYER, in_words
 from trpo_fast.recurrence import CELL_PARAMETERS, CELLS
 from trpo_fast.spaces.descriptions import most_items
 from trpo_fast.spaces.images import ImageLayout, InputParts, convolutions, image_layout, input_parts
@@ -23,7 +23,6 @@ Arrays = Mapping[str, NDArray[Any]]
 Shapes = dict[str, tuple[int, ...]]
 
 LARGEST_COUNTER = 2**63 - 1
-_LARGEST_LAYER = 2**24
 _NOT_NEGATIVE = (
     "adam.second_moment",
     "observation_normalizer.count",
@@ -211,7 +210,7 @@ def _observation_space(arrays: Arrays, metadata: Mapping[str, Any]) -> spaces.Sp
 
 def _sizes(config: Mapping[str, Any], name: str) -> list[int]:
     sizes = field(config, name, list, "config.")
-    if not all(type(size) is int and 1 <= size <= _LARGEST_LAYER for size in sizes):
+    if not all(type(size) is int and 1 <= size <= LARGEST_LAYER for size in sizes):
         raise ValueError(f"config.{name}: {in_words(sizes)} given; want a list of integers from 1 to 2**24")
     return list(sizes)
 

@@ -102,6 +102,8 @@ INNER_FRACTION = real("a number in (0, 1)", lambda v: 0 < v < 1)
 # The core's counters are C integers.
 COUNT = integer("an integer >= 0, below 2**31", 0, 2**31 - 1)
 POSITIVE_COUNT = integer("an integer >= 1, below 2**31", 1, 2**31 - 1)
+SEED = integer("an integer from 0 to 2**32 - 1", 0, 2**32 - 1)
+COUNTER = integer("an integer from 0 to 2**63 - 1", 0, 2**63 - 1)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Scores of several training seeds: interquartile means and their bootstrap intervals, after Agarwal et al. [1]_.
 
-NumPy only. ``trpo-fast plot --group seed`` and the learning study of this repository read off the same functions.
+Without torch. ``trpo-fast plot --group seed`` and the learning study of this repository read off the same functions.
 
 References
 ----------
@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from trpo_fast.settings import INNER_FRACTION, POSITIVE_COUNT, checked
 
 FEWEST_SEEDS = 3
 """With fewer the bootstrap repeats one or two numbers, and its interval means nothing."""
@@ -36,7 +38,8 @@ def interquartile_mean(scores: ArrayLike) -> NDArray[np.float64]:
         raise ValueError("scores: none given; want at least one")
     edges = np.arange(n + 1) / n
     weights = np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0.0, None)
-    return np.asarray(np.tensordot(weights / weights.sum(), ordered, axes=1))
+    middle = weights > 0  # an infinity outside of it is not in the sum, not even times 0
+    return np.asarray(np.tensordot(weights[middle] / weights.sum(), ordered[middle], axes=1))
 
 
 def estimate(
@@ -50,14 +53,17 @@ def estimate(
         The scores of one task each; of several tasks in one unit (:func:`normalized`). A run weighs as much as every
         other, so that a task with more seeds weighs more. Resampling draws whole seeds, each task's from its own. With
         ``...``, points of curves, every point gets the same draws.
+    confidence : float in (0, 1)
+    resamples : int >= 1
     seed : int
         Of the draws: the same scores give the same interval.
 
     Raises
     ------
     ValueError
-        There is no score, or one is NaN (:func:`lowest_for_nan`).
+        There is no score, or one is NaN (:func:`lowest_for_nan`); no such `confidence`, or no resample.
     """
+    confidence, resamples = _checked(confidence, resamples)
     strata = [np.asarray(scores, np.float64) for scores in tasks]
     pooled = np.concatenate(strata) if strata else np.empty(0)
     if np.isnan(pooled).any():
@@ -82,6 +88,10 @@ def estimate(
     return Estimate(value, (np.asarray(low), np.asarray(high)))
 
 
+def _checked(confidence: float, resamples: int) -> tuple[float, int]:
+    return checked("confidence", confidence, INNER_FRACTION), checked("resamples", resamples, POSITIVE_COUNT)
+
+
 def probability_of_improvement(
     tasks: Sequence[tuple[ArrayLike, ArrayLike]], *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> Estimate:
@@ -93,14 +103,18 @@ def probability_of_improvement(
         Of each task the scores of either kind, whose numbers of seeds may differ. No unit is needed: within a task
         scores are compared alone. The percentile interval is that of the bootstrap that draws whole seeds, each kind's
         of each task from its own.
+    confidence : float in (0, 1)
+    resamples : int >= 1
     seed : int
         Of the draws: the same scores give the same interval.
 
     Raises
     ------
     ValueError
-        There is no task, one has no score of a kind, or a score is NaN (:func:`lowest_for_nan`).
+        There is no task, one has no score of a kind, or a score is NaN (:func:`lowest_for_nan`); no such `confidence`,
+        or no resample.
     """
+    confidence, resamples = _checked(confidence, resamples)
     pairs = [(np.asarray(one, np.float64), np.asarray(other, np.float64)) for one, other in tasks]
     if not pairs or not all(map(len, (scores for pair in pairs for scores in pair))):
         raise ValueError("scores: none given; want at least one of each kind for each task")
@@ -125,9 +139,13 @@ def on_one_grid(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Curves (steps, values) of several runs, interpolated between the last of their beginnings and the first end.
 
-    Returns the steps (points,) and the values (runs, points). ValueError where no step is in all of the curves.
+    Returns the steps (points,) and the values (runs, points). ValueError where no step is in all of the curves, there
+    is no curve, or one is empty.
     """
+    points = checked("points", points, POSITIVE_COUNT)
     arrays = [(np.asarray(steps, np.float64), np.asarray(values, np.float64)) for steps, values in curves]
+    if not arrays or not all(len(steps) for steps, _ in arrays):
+        raise ValueError("curves: none given, or an empty one; want at least one, of at least one step each")
     first, end = max(steps[0] for steps, _ in arrays), min(steps[-1] for steps, _ in arrays)
     if first > end:
         raise ValueError(f"curves: one begins at step {first:,.0f}, another ends at {end:,.0f}; want some steps in all")
@@ -136,7 +154,9 @@ def on_one_grid(
 
 
 def normalized(scores: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
-    """Scores in units of a task: ``low`` becomes 0 and ``high`` 1; nothing is cut off."""
+    """Scores in units of a task: ``low`` becomes 0 and ``high`` 1; nothing is cut off. ValueError for two the same."""
+    if not (low < high or low > high):
+        raise ValueError(f"low, high: {low} and {high} given; want two different numbers")
     return (np.asarray(scores, np.float64) - low) / (high - low)
 
 

@@ -14,6 +14,7 @@ from tests import reference
 from trpo_fast._core import library
 from trpo_fast._core.critic import ValueKernel
 from trpo_fast._core.policy import PolicyKernel
+from trpo_fast.algorithm.config import TRPOConfig
 
 WIDTHS = (4, 16, 8, 1)
 ACTIVATIONS = tuple(reference.ACTIVATIONS)
@@ -448,6 +449,17 @@ def test_a_second_moment_that_cannot_be_is_named():
 def test_widths_that_are_no_integers_are_named(make, width):
     with pytest.raises(TypeError, match=r"widths: \(.*, 1\) given; want a sequence of integers"):
         make((width, 1))
+
+
+@pytest.mark.parametrize("width", [0, 2**24 + 1])
+def test_layers_of_no_possible_size_are_named(width):
+    with pytest.raises(ValueError, match=rf"widths: \(2, {width}, 1\) given; want layer sizes from 1 to 2\*\*24"):
+        ValueKernel((2, width, 1), "tanh", np.float64)
+
+
+def test_the_largest_layer_is_that_of_the_settings():
+    assert TRPOConfig(hidden_sizes=(library.LARGEST_LAYER,)).hidden_sizes == (2**24,)
+    assert ValueKernel((1, library.LARGEST_LAYER, 1), "tanh", np.float64).size == 3 * 2**24 + 1
 
 
 def test_a_count_of_adam_steps_leaves_room_for_the_next_ones():

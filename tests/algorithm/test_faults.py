@@ -1,13 +1,16 @@
 """What a training of hours must not end by, or must name at once."""
 
+import functools
 import warnings
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
+from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.trpo import TRPO
+from trpo_fast.policies import MLPPolicy
 from trpo_fast.solvers.status import Status
 
 
@@ -26,6 +29,14 @@ class Constant(gym.Env):
 
     def step(self, action):
         return np.zeros(1, np.float32), self._reward, True, False, {}
+
+
+class Acts(Constant):
+    """With other actions."""
+
+    def __init__(self, action_space):
+        super().__init__()
+        self.action_space = action_space
 
 
 def test_an_entropy_bonus_without_a_reward_against_it_leaves_log_std_at_its_limit(make_agent, tmp_path):
@@ -106,6 +117,40 @@ def test_a_policy_that_does_not_fit_is_refused_and_nothing_taken(make_agent, bit
     with pytest.raises(TypeError, match=r"other: .* given; want a TRPO"):
         agent.take_policy(make_agent().policy)
     assert bits(agent) == before
+
+
+@pytest.mark.parametrize("setting", [{"activation": "relu"}, {"squash": True}])
+def test_a_policy_of_ones_own_that_computes_something_else_is_not_taken(make_agent, bits, setting):
+    def made(**settings):
+        return make_agent(policy=lambda *spaces_and_seed: MLPPolicy(*spaces_and_seed[:2], (8,), **settings))
+
+    agent, other = made(), made(**setting)
+    before = bits(agent)
+    (name,) = setting
+    with pytest.raises(ValueError, match=rf"other: the policy's {name} is .*; want .*, this agent's"):
+        agent.take_policy(other)
+    assert bits(agent) == before
+
+
+def test_a_policy_for_other_actions_is_not_taken(make_agent):
+    agent = make_agent(functools.partial(Acts, gym.spaces.Discrete(2)))
+    with pytest.raises(ValueError, match=r"other: action_space is MultiBinary\(2\); want Discrete\(2\), this agent's"):
+        agent.take_policy(make_agent(functools.partial(Acts, gym.spaces.MultiBinary(2))))
+
+
+def test_what_is_taken_or_observed_is_not_undone_by_what_was_to_be_put_back(make_agent):
+    agent, other = make_agent(seed=1).learn(192), make_agent(seed=2).learn(192)
+    before = checkpoint.capture(agent)
+    agent.learn(192)
+    agent.put_back_to = before, False  # as a lack of memory leaves it
+    agent.take_policy(other)
+    assert agent.put_back_to is None
+    agent.predict(np.zeros(3, np.float32))
+    np.testing.assert_array_equal(agent.policy.flat.numpy, other.policy.flat.numpy)
+    agent.put_back_to = before, False
+    count = agent.observation_normalizer.count
+    agent.observe(np.zeros((10, 3), np.float32))
+    assert agent.put_back_to is None and agent.observation_normalizer.count != count
 
 
 def test_statistics_of_demonstrations_hold_when_the_training_begins(make_agent):

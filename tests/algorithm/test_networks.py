@@ -24,7 +24,7 @@ from tests.algorithm.test_every_space import Anything
 from tests.registered import newest
 from trpo_fast import TRPO, model_file
 from trpo_fast.deploy import load_actor
-from trpo_fast.policies import CNNCritic, CNNPolicy, MLPCritic, MLPPolicy
+from trpo_fast.policies import CNNCritic, CNNPolicy, MLPCritic, MLPPolicy, RecurrentPolicy
 
 UPDATE = 3 * 64
 
@@ -108,6 +108,22 @@ def test_settings_that_do_nothing_for_modules_of_ones_own_are_refused(networks, 
     (name, value), *_ = ((name, value) for name, value in settings.items() if name != "env")
     with pytest.raises(ValueError, match=rf"^{name}: {re.escape(repr(value))} given; want it left out: {why}"):
         TRPO(settings.get("env", "Pendulum-v1"), **made, **{name: value})
+
+
+def test_settings_of_what_is_built_here_are_asked_of_that_alone():
+    """A module of one's own may be a network of this package, which the settings do not reach."""
+
+    def recurrent(observations, actions, seed):
+        return RecurrentPolicy("gru", observations, actions, units=4, hidden_sizes=(4,), seed=seed)
+
+    with pytest.raises(ValueError, match=r"^recurrent_size: 7 given; want it left out: no gru or lstm is built here"):
+        TRPO("Pendulum-v1", policy=recurrent, recurrent_critic=False, recurrent_size=7)
+
+    def plain(observations, actions, seed):
+        return MLPPolicy(observations, actions, (4,), seed=seed)
+
+    with pytest.raises(ValueError, match=r"^activation: 'relu' given; want it left out: the layers of a CNN have relu"):
+        TRPO(Halves, policy=plain, activation="relu")
 
 
 def test_what_a_preset_says_of_built_in_networks_is_no_setting_of_the_users():

@@ -232,7 +232,7 @@ def test_a_wrapper_that_does_not_exist_is_one_line(command, small):
 
 def test_packages_that_do_not_fit_are_one_line_and_the_run_can_go_on_once_they_do(command, small, rambles, monkeypatch):
     with monkeypatch.context() as broken:
-        broken.setattr("trpo_fast.environments.packages.is_installed", lambda _: True)
+        broken.setattr("trpo_fast.environments.packages.is_of_a_package", lambda _: True)
         broken.setattr("tests.rollout.toys.Walk.reset", lambda *_, **__: {}["mujoco"])
         result = command("train", f"{NAME}:Rambling-v0", "--timesteps", "64", "--out", "run", *small)
     assert result.code == 1

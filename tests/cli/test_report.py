@@ -51,6 +51,8 @@ def test_a_report_is_a_page_that_loads_nothing_and_the_same_in_words(command, tr
     for panel in ("Return", "KL against its bound", "Backtracks", "How updates ended", "Residual of the solve", "Time"):
         assert f"<h3>{panel}</h3>" in page
     assert "<td>hidden_sizes</td><td>[8]</td>" in page  # a setting that is not the default
+    for name in "action_map", "fisher_subsample":  # what the defaults are by the kind of network is none
+        assert f"<td>{name}</td>" not in page
     assert not re.search(r"<(script|link|img|iframe|image)|@import|url\((?!#)|src=|href=\"(?!#)", page)
     ids = re.findall(r'\bid="([^"]*)"', page)
     assert len(ids) == len(set(ids)) > 50
@@ -97,3 +99,24 @@ def make_empty(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "progress.csv").write_text("time/total_timesteps,time/time_elapsed,rollout/ep_rew_mean\n")
     return "empty"
+
+
+def test_what_no_row_has_a_number_of_is_left_out(command, trained, tmp_path):
+    log = tmp_path / "run" / "progress.csv"
+    header, *rows = [line.split(",") for line in log.read_text().splitlines()]
+    for name in "train/value_loss", "train/backtracks", "train/cg_iterations":
+        for row in rows:
+            row[header.index(name)] = "nan"
+    log.write_text("\n".join(map(",".join, [header, *rows])) + "\n")
+    facts = json.loads(command("report", trained, "--json", "--text").out)["facts"]
+    assert facts["critic"].endswith("(median of the second half)")
+    assert facts["line search"] == "6 of 6 updates accepted"
+    assert facts["solve"].endswith(" (medians)") and "products" not in facts["solve"]
+
+
+def test_a_training_that_failed_says_how_long_it_took(command, small, tmp_path):
+    (tmp_path / "walk.py").write_text(NAN_REWARD)
+    (tmp_path / "bad").touch()
+    result = command("train", "Walk-v0", "--import", "walk", "--timesteps", "256", "--out", "run", "--json", *small)
+    told = json.loads(result.out)
+    assert told["exit_code"] == 1 and told["seconds"] > 0

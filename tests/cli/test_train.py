@@ -343,11 +343,22 @@ def test_resumed_run_refuses_what_would_change_it_and_says_what_it_has(command, 
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
 
-def test_resumed_run_may_be_told_again_what_it_has(command, small):
+def test_resumed_run_may_be_told_again_what_it_has(command, small, tmp_path):
     again = ("CartPole-v1", "--out", "run", *small, "--eval-episodes", "0")
     assert command("train", *again, "--timesteps", "64").code == 0
     result = command("train", "--resume", "run", "--timesteps", "128", "--seed", "0", "--wrapper", "none", *again)
     assert result.code == 0, result.err
+    (tmp_path / "kinds.json").write_text('{"action_map": "auto", "fisher_subsample": null}')
+    by_kind = ("--preset", "auto", "--action-map", "auto", "--config", "kinds.json")
+    result = command("train", "--resume", "run", "--timesteps", "192", *by_kind)
+    assert result.code == 0, result.err
+
+
+def test_a_run_without_its_preset_refuses_what_would_take_it(command, small):
+    run = ("MountainCarContinuous-v0", "--out", "run", *small, "--eval-episodes", "0", "--timesteps", "64")
+    assert command("train", *run, "--preset", "none").code == 0
+    result = command("train", "--resume", "run", "--timesteps", "128", "--preset", "auto")
+    assert result.code == 2 and "--preset: MountainCarContinuous-v0 given, the run has none" in result.err
 
 
 def test_a_config_that_says_something_else_than_its_run_is_refused_and_nothing_is_touched(command, small, tmp_path):

@@ -178,3 +178,13 @@ def test_a_process_by_itself_has_no_ranks(monkeypatch):
     with pytest.raises(ValueError, match="without RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT; want torchrun"):
         Ranks()
     assert issubclass(RankError, RuntimeError)
+
+
+def test_a_timeout_of_ranks_names_its_option_and_is_refused_without_ranks(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train = ["train", "CartPole-v1", "--timesteps", "1", "--eval-episodes", "0", "--rank-timeout"]
+    assert main([*train, "-5"]) == 2
+    assert "--rank-timeout: -5.0 given; want a positive number of seconds" in capsys.readouterr().err
+    assert main([*train, "60"]) == 2
+    assert "--rank-timeout: given without ranks; want it under torchrun alone" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

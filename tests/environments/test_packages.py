@@ -22,7 +22,7 @@ def test_a_packages_environment_that_cannot_be_reset_is_reported_with_versions(m
         def __init__(self, name, version):
             self.name, self.version, self.requires = name, version, []
 
-    monkeypatch.setattr(packages, "is_installed", lambda module: module == __name__)
+    monkeypatch.setattr(packages, "is_of_a_package", lambda module: module == __name__)
     monkeypatch.setattr(
         packages, "behind", lambda _: [Distribution("dm_control", "1.0.50"), Distribution("mujoco", "4.0.0")]
     )

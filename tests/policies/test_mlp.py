@@ -134,6 +134,7 @@ def test_a_policy_without_hidden_layers_is_linear():
     ("settings", "message"),
     [
         ({"hidden_sizes": (64, 0)}, r"hidden_sizes: \(64, 0\)"),
+        ({"hidden_sizes": (2**24 + 1,)}, r"hidden_sizes: \(16777217,\) given; want positive integers up to 2\*\*24"),
         ({"hidden_sizes": (64, True)}, r"hidden_sizes: \(64, True\)"),
         ({"hidden_sizes": "64"}, "hidden_sizes: '64' given; want positive integers"),
         ({"hidden_sizes": (64, 1.5)}, r"hidden_sizes: \(64, 1.5\)"),

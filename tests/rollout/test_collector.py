@@ -277,22 +277,22 @@ def test_advantages_are_normalized_after_the_returns_were_made():
     collector = follow(walks(4), 30)
     rollout = collector.collect()
     plain, returns, _ = finish(collector, rollout)
-    batch, same_returns, statistics = finish(collector, rollout, normalize=True)
+    batch, same_returns, explained_variance = finish(collector, rollout, normalize=True)
     np.testing.assert_array_equal(returns, same_returns)
     np.testing.assert_allclose(returns, plain.advantages + value(plain.observations), rtol=1e-12)
     expected = (plain.advantages - plain.advantages.mean()) / plain.advantages.std()
     np.testing.assert_allclose(batch.advantages, expected, rtol=1e-9, atol=1e-12)
     values = value(plain.observations)
-    assert statistics.explained_variance == pytest.approx(1 - np.var(returns - values) / np.var(returns))
+    assert explained_variance == pytest.approx(1 - np.var(returns - values) / np.var(returns))
 
 
 def test_advantages_without_variance_become_zeros():
     collector = follow(walks(2, limit=100), 4)
     rollout = collector.collect()
     rollout.rewards[...] = 1.0
-    batch, _, statistics = collector.finisher.finish(rollout, lambda rows: np.zeros(len(rows)), 0.0, 1.0, True)
+    batch, _, explained_variance = collector.finisher.finish(rollout, lambda rows: np.zeros(len(rows)), 0.0, 1.0, True)
     np.testing.assert_array_equal(batch.advantages, 0.0)
-    assert np.isnan(statistics.explained_variance)
+    assert np.isnan(explained_variance)
 
 
 class Faulty(Walk):

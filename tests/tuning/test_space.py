@@ -64,8 +64,12 @@ def test_only_what_does_something_is_searched():
     [
         (["gamm"], (), "search: 'gamm' given; did you mean gamma"),
         (["num_envs"], (), "search: 'num_envs' given; want some of"),
-        (["gamma"], ["gamma"], "search: 'gamma' given, which has a value given, too"),
-        (["log_std_init"], (), "search: 'log_std_init' given, which is for gaussian agents alone"),
+        (["gamma"], ["gamma"], "search: 'gamma' given, which has a value given, too; want one of the two$"),
+        (
+            ["log_std_init"],
+            (),
+            "search: 'log_std_init' given, which is for gaussian agents alone; want another",
+        ),
         ([], (), "search: no setting is left"),
         (None, list(ENTRIES), "search: no setting is left"),
     ],

@@ -9,6 +9,8 @@ MAX_LAYERS: int
 MAX_OUTPUTS: int
 """Most outputs of a policy that the compiled core serves."""
 MAX_THREADS: int
+LARGEST_LAYER: int
+"""Most units of a layer."""
 ACTIVATIONS: tuple[str, ...]
 
 def instruction_set() -> str: ...

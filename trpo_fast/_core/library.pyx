@@ -97,6 +97,7 @@ import numpy as np  # only now: numpy's own code is above x86-64-v2, too, and ma
 MAX_LAYERS = TRPO_MAX_LAYERS
 MAX_OUTPUTS = TRPO_MAX_OUTPUTS
 MAX_THREADS = TRPO_MAX_THREADS
+LARGEST_LAYER = 2**24
 
 cdef object float32 = np.dtype(np.float32)
 cdef object float64 = np.dtype(np.float64)
@@ -359,8 +360,8 @@ cdef int make_plan(const trpo_kernels *kernels, tuple widths, object activation,
     if not 2 <= len(widths) <= TRPO_MAX_LAYERS + 1:
         raise ValueError(f"widths: {len(widths)} given; want 2 to {TRPO_MAX_LAYERS + 1} layer sizes, inputs first")
     for i in range(len(widths)):
-        if not 1 <= widths[i] < 2**24:
-            raise ValueError(f"widths: {in_words(widths)} given; want positive layer sizes below 2**24")
+        if not 1 <= widths[i] <= LARGEST_LAYER:
+            raise ValueError(f"widths: {in_words(widths)} given; want layer sizes from 1 to 2**24")
         sizes[i] = widths[i]
     require_choice("activation", activation, activations)
     kernels.mlp_plan(<int>len(widths) - 1, sizes, <trpo_activation><int>activations[activation], plan)

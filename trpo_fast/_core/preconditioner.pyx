@@ -56,7 +56,7 @@ cdef enum:
     SCORE_STEP = 3        # of them, G takes every third ...
     FEW_ROWS = 1024       # ... unless there are fewer than these
     MOST_SIGNS = 0x7FFFFFFF
-    SIGN_STREAM = 2       # of the counter-based generator; acting has 0 and minibatches 1
+    SIGN_STREAM = 2       # of the counter-based generator (trpo_fast/streams.py)
     THREAD_OPERATIONS = 2000000  # multiply-adds for which waking other threads pays
 
 
@@ -354,7 +354,8 @@ cdef class FisherFactors:
         damping : float
             ``>= 0``.
         rows : int64 (S,), optional
-            Row indices of the bound batch that the statistics are made from, increasing; default: all.
+            Row indices of the bound batch that the statistics are made from, increasing; default: all. Where
+            they are more than 4,096, A is from some of them, spread evenly.
         statistics : sequence of (A, G), optional
             As `statistics` returns them, of a batch of which the bound one is a part; they are used in place of its
             own, and log_std's part is that of the whole.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from trpo_fast._core.library import in_words, require_choice
+from trpo_fast._core.library import LARGEST_LAYER, in_words, require_choice
 
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -84,7 +84,7 @@ cdef class Cell:
         if self.memory is not None:
             raise TypeError("Cell: already initialized; make a new one")
         require_choice("kind", kind, kinds)
-        cdef Py_ssize_t number = <Py_ssize_t>counter_of(units, "units", 2**24)
+        cdef Py_ssize_t number = <Py_ssize_t>counter_of(units, "units", LARGEST_LAYER)
         if number < 1:
             raise ValueError(f"units: {number} given; want 1 to 2**24")
         self.kernels = kernels_for(dtype)

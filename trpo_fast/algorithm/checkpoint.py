@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from trpo_fast import model_file
 from trpo_fast._core.library import in_words
 from trpo_fast.algorithm import hooks
-from trpo_fast.algorithm.config import COUNTER, SEED, TRPOConfig
+from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.critic import PendingFit
 from trpo_fast.algorithm.networks import settings_of
 from trpo_fast.algorithm.report import UpdateReport
@@ -36,7 +36,7 @@ from trpo_fast.gymnasium_spaces import (
 )
 from trpo_fast.saved_policy import KIND
 from trpo_fast.saved_state import check_numbers, check_state, is_cnn, own_networks
-from trpo_fast.settings import checked
+from trpo_fast.settings import COUNTER, SEED, checked
 from trpo_fast.spaces.descriptions import most_items
 from trpo_fast.state import State, Stateful, packed, unpacked
 

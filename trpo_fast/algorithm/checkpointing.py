@@ -15,7 +15,7 @@ from trpo_fast.algorithm.events import Callback, is_in_place
 from trpo_fast.algorithm.run_files import damage_of, refuse_farther, refuse_others, require_writable, timesteps_of
 from trpo_fast.model_file import ModelFileError, checked_path, link_file, read_array, remove_unfinished
 from trpo_fast.run_models import BEST, checkpoint_name, run_folder_of
-from trpo_fast.settings import COUNT, POSITIVE, checked
+from trpo_fast.settings import COUNT, FLAG, POSITIVE, checked
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
@@ -75,7 +75,7 @@ class CheckpointCallback(Callback):
             seconds = CHECKPOINT_SECONDS if every is None else None
         self.seconds: float = math.inf if seconds is None else checked("seconds", seconds, POSITIVE)
         self.keep: int = checked("keep", (CHECKPOINTS_KEPT if every is None else 0) if keep is None else keep, COUNT)
-        self.best = best
+        self.best: bool = checked("best", best, FLAG)
         self._clock = time.monotonic
         self._best_mean = -math.inf
         self._due = math.inf  # in timesteps

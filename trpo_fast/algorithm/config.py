@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from trpo_fast._core.library import in_words, require_choice
+from trpo_fast._core.library import LARGEST_LAYER, in_words, require_choice
 from trpo_fast.algorithm.schedules import SCHEDULED, SCHEDULES
 from trpo_fast.recurrence import CELLS
 from trpo_fast.settings import (
@@ -23,6 +23,7 @@ from trpo_fast.settings import (
     NOT_NEGATIVE,
     POSITIVE,
     POSITIVE_COUNT,
+    SEED,
     Rule,
     Search,
     checked,
@@ -72,10 +73,8 @@ def _sinks(value: Any) -> tuple[str, ...]:
 
 
 LOG = Rule(f"some of {', '.join(LOG_SINKS)}, with commas between them", _sinks)
-SEED = integer("an integer from 0 to 2**32 - 1", 0, 2**32 - 1)
-COUNTER = integer("an integer from 0 to 2**63 - 1", 0, 2**63 - 1)
 # Far beyond what is of use, and small enough that a product of two, in bytes, is a number that memory can refuse.
-_SIZE = integer("an integer >= 1, at most 2**24", 1, 2**24)
+_SIZE = integer("an integer >= 1, at most 2**24", 1, LARGEST_LAYER)
 _SCHEDULE = choice(*SCHEDULES)
 _FISHER_IMAGES = 256
 _SIZES = Rule("a sequence of integers >= 1, at most 2**24", _sizes)
@@ -284,7 +283,7 @@ class TRPOConfig:
     critic_hidden_sizes: tuple[int, ...] = setting(
         (64, 64),
         _SIZES,
-        "hidden layers of the value function, where it is an MLP or has one behind its convolutions",
+        "hidden layers of the value function, where it is an MLP or has one behind its convolutions or its cell",
         why="as the policy's",
         search=one_of((32, 32), (64, 64), (128, 128), (256, 256)),
     )

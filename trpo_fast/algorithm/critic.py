@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from trpo_fast import streams
 from trpo_fast._core.critic import ValueKernel
 from trpo_fast._core.library import usable_cores
 from trpo_fast.algorithm.config import TRPOConfig
@@ -24,7 +25,6 @@ from trpo_fast.policies.flat import flat_parameters
 from trpo_fast.solvers.fisher_product import bfloat16_obstacle, require_bfloat16
 from trpo_fast.state import State
 
-MINIBATCH_STREAM = 1
 FIT_PATIENCE = 0.3  # seconds that a fit in progress is given where it is not to be waited for
 
 
@@ -237,7 +237,7 @@ class CriticTrainer:
                     batch_size=config.critic_batch_size,
                     learning_rate=rate,
                     seed=seed,
-                    stream=MINIBATCH_STREAM,
+                    stream=streams.MINIBATCHES,
                     first_epoch=first_epoch,
                     stop=stop,
                     threads=1 if config.overlap_critic else None,  # the other cores step environments

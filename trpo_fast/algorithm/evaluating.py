@@ -11,21 +11,21 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from trpo_fast import streams
 from trpo_fast._core.library import in_words
 from trpo_fast.algorithm import checkpoint
-from trpo_fast.algorithm.config import FINITE, POSITIVE_INTEGER, SEED
+from trpo_fast.algorithm.config import FINITE, POSITIVE_INTEGER
 from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT, EvaluationResult, require_deterministic_actions
 from trpo_fast.algorithm.events import Callback, is_in_place
 from trpo_fast.algorithm.run_files import refuse_others, require_writable, set_aside, timesteps_of
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.model_file import ModelFileError, checked_path, read_metadata
-from trpo_fast.settings import FLAG, POSITIVE_COUNT, checked
+from trpo_fast.settings import FLAG, POSITIVE_COUNT, SEED, checked
 from trpo_fast.state import State
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
 
-_EVALUATIONS_STREAM = 8  # of their seeds
 
 _keepers: WeakValueDictionary[Path, TRPO] = WeakValueDictionary()  # of a best model, the latest to train
 
@@ -236,7 +236,7 @@ class EvaluationCallback(Callback):
     def _played(self, agent: TRPO) -> EvaluationResult:
         seeds = self._seeds
         if not seeds:
-            key = [agent.seed, _EVALUATIONS_STREAM, agent.num_updates]
+            key = [agent.seed, streams.CALLBACK_EVALUATIONS, agent.num_updates]
             seeds = [int(np.random.SeedSequence(key).generate_state(1)[0])]
         results = [agent.evaluate(**self._arguments, seed=seed) for seed in seeds]
         if len(results) == 1:

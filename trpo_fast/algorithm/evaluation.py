@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from trpo_fast import streams
 from trpo_fast.algorithm.acting import AgentActor
 from trpo_fast.algorithm.config import POSITIVE_INTEGER, seed_or_drawn
 from trpo_fast.environments.base import Environments
@@ -21,7 +22,6 @@ from trpo_fast.settings import POSITIVE_COUNT, checked
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
 
-EVALUATION_STREAM = 4  # of noise and seeds; the others are in trpo.py
 OWN_ENVIRONMENT = (
     "env: it is the vector environment of the training, whose episodes would be cut; want another one, or "
     "agent.close() before, after which the training goes on with new episodes"
@@ -64,10 +64,10 @@ def evaluate(
         raise ValueError(OWN_ENVIRONMENT)
     count = copies or min(episodes, agent.num_envs)
     # Not the seed itself: the training's environments may have been seeded with it.
-    first = int(np.random.SeedSequence([seed, EVALUATION_STREAM]).generate_state(1)[0])
+    first = int(np.random.SeedSequence([seed, streams.EVALUATION]).generate_state(1)[0])
     environments = training.apart(env, count, first % (2**31 - count))
     try:
-        actor = agent.make_actor(seed, EVALUATION_STREAM, narrow=environments.narrow_acting)
+        actor = agent.make_actor(seed, streams.EVALUATION, narrow=environments.narrow_acting)
         # Copies get first, first + 1, ...: stay clear of the 32-bit limit that some simulators have.
         first %= 2**31 - environments.num_envs
         # None: where stderr is a terminal.
@@ -94,7 +94,7 @@ def evaluate(
 def require_deterministic_actions(agent: TRPO) -> None:
     """ValueError where the policy, one of the user's own, returns a distribution without a mode."""
     if agent.networks.own["policy"] is not None:
-        actor = agent.make_actor(agent.seed, EVALUATION_STREAM)
+        actor = agent.make_actor(agent.seed, streams.EVALUATION)
         actor.act(np.zeros((1, observation_size(agent.observation_space))), 0, deterministic=True)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trpo_fast import streams
 from trpo_fast._core.library import in_words
-from trpo_fast.deploy import PREDICTION_STREAM
 from trpo_fast.environments.masks import MaskFormat
 from trpo_fast.environments.observations import ObservationLayout
 from trpo_fast.gymnasium_spaces import action_layout, action_structure
@@ -38,7 +38,7 @@ class Inference:
         self._masks = MaskFormat(agent.action_space)
         self._actions = action_layout(agent.action_space, agent.config.action_map)
         self._structure = action_structure(agent.action_space)
-        self._actor = agent.make_actor(agent.seed, PREDICTION_STREAM)
+        self._actor = agent.make_actor(agent.seed, streams.PREDICTION)
         self._lock = threading.Lock()  # the actor's arrays, and the counter
         self._warned_of_masks = False  # that there were none
         # The common case without a detour: one observation, an array, and actions without parts.

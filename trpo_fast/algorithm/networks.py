@@ -96,15 +96,16 @@ def make_networks(
     seeds : (int, int)
         Of the initial weights of policy and critic.
     policy, critic : module or callable, optional
-        The user's own. A critic that is not given is a CNN for images, unless the policy is the MLP of the
-        configuration, and an MLP for everything else.
+        The user's own. A critic that is not given is a GRU or LSTM for a recurrent policy, where `recurrent_critic`
+        asks for one; a CNN for images, unless the policy is the MLP of the configuration; and an MLP for everything
+        else.
     kind : {"mlp", "cnn"}, optional
         What "auto" meant to the agent that was saved.
 
     Raises
     ------
     ValueError, TypeError
-        The device is not here.
+        The device is not here, or cannot have such a policy.
         What is given is no module, has another dtype than the configuration's, shares parameters with the other, or
         does not return, for rows of zeros, a distribution over the actions, with the KL divergence and the entropy that
         an update needs, or a value for each row; or a check of `trpo_fast.engines.checks` fails.
@@ -221,6 +222,7 @@ def warn_of_unreached_sides(space: gym.Space[Any], config: TRPOConfig) -> None:
 def check_settings(config: TRPOConfig, networks: Networks, names: Collection[str]) -> None:
     """Refuse those settings, of these `names`, that are not their defaults and do nothing for these networks."""
     cnns = [name for name, kind in networks.kinds.items() if kind == "cnn"]
+    built_in = [module for name, module in _both(networks.policy, networks.critic) if networks.own[name] is None]
     idle: dict[str, str] = {}
     if not hasattr(networks.policy, "log_std"):
         idle |= dict.fromkeys(("log_std_init", "log_std_limit"), "no action here is drawn from a Gaussian")
@@ -228,15 +230,14 @@ def check_settings(config: TRPOConfig, networks: Networks, names: Collection[str
         idle["hidden_sizes"] = "the layers of a CNN go by the size of its images"
     if isinstance(networks.critic, CNNCritic) and "critic" in cnns:
         idle["critic_hidden_sizes"] = "the layers of a CNN go by the size of its images"
-    layered = MLPPolicy | MLPCritic | MultiInputPolicy | MultiInputCritic
-    if cnns and not any(isinstance(module, layered) for module in (networks.policy, networks.critic)):
+    if built_in and not any(isinstance(module, LAYERED) for module in built_in):
         idle["activation"] = "the layers of a CNN have relu"
     if networks.raw.all():
         idle |= dict.fromkeys(("normalize_observations", "observation_clip"), "images are never normalized")
     if not cnns:
         idle["channel_axis"] = "there is no CNN here"
-    if not any(isinstance(module, RecurrentPolicy | RecurrentCritic) for module in (networks.policy, networks.critic)):
-        idle["recurrent_size"] = "there is no gru or lstm here"
+    if not any(isinstance(module, RecurrentPolicy | RecurrentCritic) for module in built_in):
+        idle["recurrent_size"] = "no gru or lstm is built here"
     if not networks.recurrent or networks.own["critic"] is not None:
         idle["recurrent_critic"] = "it is for the built-in value function of a recurrent policy"
     if networks.recurrent:
@@ -245,7 +246,7 @@ def check_settings(config: TRPOConfig, networks: Networks, names: Collection[str
         idle |= dict.fromkeys(("hidden_sizes", "log_std_init", "log_std_limit"), "the policy is a module of one's own")
     if networks.own["critic"] is not None:
         idle["critic_hidden_sizes"] = "the critic is a module of one's own"
-    if not any(own is None for own in networks.own.values()):
+    if not built_in:
         idle |= dict.fromkeys(("policy", "activation"), "both networks are modules of one's own")
         idle["device"] = "modules of one's own stay where they are"
     for name, why in idle.items():

@@ -13,7 +13,7 @@ import math
 import os
 import warnings
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn, Self
 
@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from trpo_fast import streams
 from trpo_fast._core.library import in_words, permutation
 from trpo_fast.algorithm import agreement, checkpoint, evaluation, loading, presets, training
 from trpo_fast.algorithm.acting import AgentActor
@@ -39,6 +40,7 @@ from trpo_fast.algorithm.networks import (
     check_initial_log_std,
     check_settings,
     make_networks,
+    settings_of,
     warn_of_flattened_images,
     warn_of_unreached_sides,
 )
@@ -61,11 +63,6 @@ from trpo_fast.run_models import read_latest
 from trpo_fast.settings import FLAG, checked
 from trpo_fast.solvers.fisher_product import bfloat16_obstacle, require_bfloat16
 from trpo_fast.state import State
-
-# Streams 0 (acting) and 2 (environments) belong to the collector, 1 (minibatches) to the critic's trainer.
-INITIALIZATION_STREAM = 3
-# 4 is evaluation.EVALUATION_STREAM, 5 PREDICTION_STREAM; 7 the environments' global generators', 8 the callbacks'.
-FISHER_STREAM = 6
 
 UPDATES_BETWEEN_CHECKSUMS = 10  # of several ranks' parameters
 
@@ -122,8 +119,9 @@ class TRPO:
     Attributes
     ----------
     policy : torch.nn.Module
-        MLPPolicy, CNNPolicy, MultiInputPolicy, or the module given. Its parameters are what is trained, on the CPU
-        without a copy. They can be changed, by ``load_state_dict`` for example; the module cannot be replaced.
+        MLPPolicy, CNNPolicy, MultiInputPolicy, RecurrentPolicy, or the module given. Its parameters are what is
+        trained, on the CPU without a copy. They can be changed, by ``load_state_dict`` for example; the module cannot
+        be replaced.
     critic : torch.nn.Module
         Value function; looking at it waits for a fit in progress.
     config : TRPOConfig
@@ -295,7 +293,7 @@ class TRPO:
         # The latest episodes finished in training: (return, length).
         self.recent_episodes: deque[tuple[float, int]] = deque(maxlen=EPISODES_REMEMBERED)
 
-        policy_seed, critic_seed = map(int, np.random.SeedSequence([seed, INITIALIZATION_STREAM]).generate_state(2))
+        policy_seed, critic_seed = map(int, np.random.SeedSequence([seed, streams.INITIALIZATION]).generate_state(2))
         self.networks = make_networks(
             config, observation_space, action_space, (policy_seed, critic_seed), policy=policy, critic=critic, kind=kind
         )
@@ -479,7 +477,7 @@ class TRPO:
 
         # 2. Advantages and returns, from the value function.
         sequences = rollout.critic_sequences if critic.recurrent else None
-        batch, returns, statistics = collector.finisher.finish(
+        batch, returns, explained_variance = collector.finisher.finish(
             rollout,
             critic.values if sequences is None else lambda _: critic.values(sequences),
             config.gamma,
@@ -518,7 +516,7 @@ class TRPO:
             settings.max_kl,
             now["critic_learning_rate"],
             entropy,
-            statistics.explained_variance,
+            explained_variance,
             clock.seconds,
             fit.outcome,
             None if self.ranks is None or before is None else self.ranks.traffic.since(before),
@@ -550,7 +548,7 @@ class TRPO:
         count = max(1, round(self.config.fisher_subsample * size))
         if count == size:
             return None
-        return np.sort(permutation(size, seed=self.seed, stream=FISHER_STREAM, step=self.num_updates)[:count])
+        return np.sort(permutation(size, seed=self.seed, stream=streams.FISHER_ROWS, step=self.num_updates)[:count])
 
     @property
     def policy(self) -> nn.Module:
@@ -583,14 +581,27 @@ class TRPO:
         shapes = [{name: tuple(p.shape) for name, p in agent.policy.named_parameters()} for agent in (self, other)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"other: its policy has parameters {shapes[1]}; want {shapes[0]}, this agent's")
-        for name in ("normalize_observations", "observation_clip", "activation", "action_map"):
-            mine, its = getattr(self.config, name), getattr(other.config, name)
+        for name, mine, its in self._ways_of_acting(other):
             if mine != its:
-                raise ValueError(f"other: {name} is {its!r}; want {mine!r}, this agent's")
+                raise ValueError(f"other: {name} is {its}; want {mine}, this agent's")
+        for agent in (self, other):
+            checkpoint.make_whole(agent)
         self.policy.load_state_dict(other.policy.state_dict())
         self.engine.adopt_parameters()
         if self.observation_normalizer is not None and other.observation_normalizer is not None:
             self.observation_normalizer.set_state(other.observation_normalizer.get_state())
+
+    def _ways_of_acting(self, other: TRPO) -> Iterator[tuple[str, str, str]]:
+        """Name, this agent's, the other's: what makes actions of a policy's parameters besides them."""
+        yield "action_space", str(self.action_space), str(other.action_space)
+        spaces = (self.observation_space, other.observation_space)  # whose bounds may differ
+        mine, its = (f"{type(space).__name__} of shape {space.shape}" for space in spaces)
+        yield "observation_space", mine, its
+        for name in "normalize_observations", "observation_clip", "action_map", "channel_axis", "mask_in_observation":
+            yield name, repr(getattr(self.config, name)), repr(getattr(other.config, name))
+        settings, others = settings_of(self.policy), settings_of(other.policy)
+        for name in sorted({*settings, *others}):
+            yield f"the policy's {name}", repr(settings.get(name)), repr(others.get(name))
 
     def observe(self, observations: Any) -> None:
         """Take observations into the running statistics that the policy's inputs are normalized by.
@@ -612,6 +623,7 @@ class TRPO:
             raise ValueError(
                 "observations: given, but this agent keeps no statistics of them, by its settings or space"
             )
+        checkpoint.make_whole(self)
         rows, _ = self._inference.layout.finite_rows(observations)
         self.observation_normalizer.merge(rows)
 

@@ -15,6 +15,9 @@ from trpo_fast.cli.output import say
 from trpo_fast.environments.recipe import EnvironmentRecipe
 from trpo_fast.ranks import Ranks
 
+ANY_CPU: dict[str, Any] = {"fisher_precision": "float32", "critic_precision": "float32"}
+"""What to load an agent with that only acts."""
+
 
 def import_from_here() -> None:
     """Let modules of the working folder be imported by name, as ``python -m`` does; installed ones come first."""

@@ -24,6 +24,7 @@ from trpo_fast.algorithm.presets import all_presets, plain_id
 from trpo_fast.cli import output
 from trpo_fast.cli.errors import CommandError
 from trpo_fast.files import read_regular
+from trpo_fast.model_file import replace_file
 
 Found = dict[str, Any]
 _KEPT = ("id", "family", "missing", "newer")
@@ -91,9 +92,7 @@ def _all(arguments: argparse.Namespace) -> list[Found]:
     found = list(_asked({"imports": []}))
     with suppress(OSError):  # without a home it is asked every time
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps({"key": key, "found": found}), encoding="utf-8")
-        os.replace(unfinished, path)
+        replace_file(path, json.dumps({"key": key, "found": found}).encode())
     return found
 
 

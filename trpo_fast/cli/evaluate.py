@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from trpo_fast.algorithm.evaluation import EvaluationResult
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import output
-from trpo_fast.cli.environments import import_from_here, loaded
+from trpo_fast.cli.environments import ANY_CPU, import_from_here, loaded
 from trpo_fast.cli.errors import user_errors
 from trpo_fast.cli.run_folder import latest_of
 from trpo_fast.environments.checks import SimulatorError
@@ -21,9 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
     import_from_here()
 
     def made(path: Path) -> tuple[Path, TRPO]:
-        # No step is taken, so that any CPU will do.
-        any_cpu: dict[str, Any] = {"fisher_precision": "float32", "critic_precision": "float32"}
-        return path, loaded(path, arguments, arguments.env_kwargs, arguments.wrapper, quiet=arguments.quiet, **any_cpu)
+        return path, loaded(path, arguments, arguments.env_kwargs, arguments.wrapper, quiet=arguments.quiet, **ANY_CPU)
 
     with user_errors(SimulatorError):
         path, agent = latest_of(arguments.run, made)

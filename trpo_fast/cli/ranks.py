@@ -20,13 +20,22 @@ from trpo_fast.cli.errors import CommandError, describe, errors_of, is_of_an_ans
 from trpo_fast.cli.output import say
 from trpo_fast.cli.stopping import Stopped
 from trpo_fast.environments.checks import SimulatorError
-from trpo_fast.ranks import RankError, Ranks
+from trpo_fast.ranks import SECONDS, RankError, Ranks
+from trpo_fast.settings import checked
 
 
 def started_ranks(arguments: argparse.Namespace) -> Ranks | None:
     """Those that torchrun started; None where it did not."""
+    timeout = arguments.rank_timeout
     with user_errors(RuntimeError):
-        return Ranks.if_started() if arguments.rank_timeout is None else Ranks.if_started(arguments.rank_timeout)
+        if timeout is None:
+            return Ranks.if_started()
+        with errors_of("--rank-timeout"):
+            checked("timeout", timeout, SECONDS)
+        ranks = Ranks.if_started(timeout)
+    if ranks is None:
+        raise CommandError("--rank-timeout: given without ranks; want it under torchrun alone")
+    return ranks
 
 
 def begun_before(ranks: Ranks | None) -> str | None:

@@ -21,7 +21,7 @@ from trpo_fast.algorithm import evaluation
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli import pages
 from trpo_fast.cli.arguments import FPS
-from trpo_fast.cli.environments import import_from_here, loaded
+from trpo_fast.cli.environments import ANY_CPU, import_from_here, loaded
 from trpo_fast.cli.errors import CommandError, describe, user_errors
 from trpo_fast.cli.evaluate import unfinished
 from trpo_fast.cli.output import say
@@ -54,8 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     import_from_here()
 
     def made(path: Path) -> tuple[Path, TRPO]:
-        any_cpu: dict[str, Any] = {"fisher_precision": "float32", "critic_precision": "float32"}
-        return path, loaded(path, arguments, arguments.env_kwargs, arguments.wrapper, **any_cpu)
+        return path, loaded(path, arguments, arguments.env_kwargs, arguments.wrapper, **ANY_CPU)
 
     with user_errors(SimulatorError):
         path, agent = latest_of(arguments.run, made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import html
-import json
+import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -138,10 +138,10 @@ def read(folder: RunFolder) -> Log:
 
 
 def _title(folder: RunFolder, content: Mapping[str, Any], log: Log) -> str:
-    done, asked = _last(log, "time/total_timesteps"), content.get("timesteps")
+    done, asked = _steps(log), content.get("timesteps")
     seed = f", seed {content['seed']}" if "seed" in content else ""
     of = f" of {asked:,}" if isinstance(asked, int) and asked > done else ""
-    return f"{folder.environment_id()}{seed}: {done:,.0f}{of} timesteps, {log.rows:,} updates"
+    return f"{folder.environment_id()}{seed}: {done:,}{of} timesteps, {log.rows:,} updates"
 
 
 def _facts(log: Log) -> Iterator[tuple[str, str]]:
@@ -163,28 +163,23 @@ def _facts(log: Log) -> Iterator[tuple[str, str]]:
         others = ", ".join(f"{name} {count}" for name, count in endings.items())
         yield (
             "line search",
-            (
-                f"{accepted:,} of {log.rows:,} updates accepted, {_median(log, 'train/backtracks'):.0f} backtracks "
-                f"(median)" + (f"; rejected: {others}" if others else "")
-            ),
+            f"{accepted:,} of {log.rows:,} updates accepted"
+            + _known(", {:.0f} backtracks (median)", _median(log, "train/backtracks"))
+            + (f"; rejected: {others}" if others else ""),
         )
     if len(log.known("train/cg_residual")):
         yield (
             "solve",
-            (
-                f"residual {_median(log, 'train/cg_residual'):.2g} after {_median(log, 'train/cg_iterations'):.0f} "
-                f"products "
-                "(medians)"
-            ),
+            f"residual {_median(log, 'train/cg_residual'):.2g}"
+            + _known(" after {:.0f} products", _median(log, "train/cg_iterations"))
+            + " (medians)",
         )
     variance = log.known("train/explained_variance")
     if len(variance):
         yield (
             "critic",
-            (
-                f"explained variance {np.median(variance[len(variance) // 2 :]):.2g} (median of the second half), "
-                f"loss {_last(log, 'train/value_loss'):.2g}"
-            ),
+            f"explained variance {np.median(variance[len(variance) // 2 :]):.2g} (median of the second half)"
+            + _known(", loss {:.2g}", _last(log, "train/value_loss")),
         )
     entropies, deviations = -log.known("train/entropy_loss"), log.known("train/std")
     if len(entropies):
@@ -200,14 +195,25 @@ def _facts(log: Log) -> Iterator[tuple[str, str]]:
         )
 
 
+def _known(words: str, number: float) -> str:
+    return "" if math.isnan(number) else words.format(number)
+
+
+def _steps(log: Log) -> int:
+    """Timesteps so far; 0 where the log has no row, as the first update failed."""
+    return int(log.known("time/total_timesteps").max(initial=0))
+
+
 def _last(log: Log, name: str) -> float:
+    """NaN where no row has a number."""
     known = log.known(name)
-    return float(known[-1]) if len(known) else 0.0
+    return float(known[-1]) if len(known) else math.nan
 
 
 def _median(log: Log, name: str) -> float:
+    """NaN where no row has a number."""
     known = log.known(name)
-    return float(np.median(known)) if len(known) else 0.0
+    return float(np.median(known)) if len(known) else math.nan
 
 
 def _endings(log: Log) -> dict[str, int]:
@@ -243,7 +249,7 @@ def _as_json(
     return {
         "run": str(folder.path),
         "env": folder.environment_id(),
-        "num_timesteps": int(_last(log, "time/total_timesteps")),
+        "num_timesteps": _steps(log),
         "updates": log.rows,
         "facts": dict(facts),
         "findings": [
@@ -328,8 +334,9 @@ def _bars(values: Mapping[str, float], unit: str) -> Any:
 def _settings(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Settings of a run that are not the defaults."""
     config = content.get("config")
-    usual = json.loads(json.dumps(vars(TRPOConfig())))
+    by_kind = content.get("defaults")  # runs from before it was written there lack it
     if not isinstance(config, dict):
         return []
+    usual = TRPOConfig().to_dict() | (by_kind if isinstance(by_kind, dict) else {})
     config = with_what_was_before(config)
     return [(name, str(value)) for name, value in config.items() if usual.get(name) != value]

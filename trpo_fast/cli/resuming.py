@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from trpo_fast._core import library
-from trpo_fast.algorithm import checkpoint
+from trpo_fast.algorithm import checkpoint, presets
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.trpo import TRPO
 from trpo_fast.cli.arguments import SAME_BITS
@@ -20,6 +20,7 @@ from trpo_fast.cli.options import config_overrides
 from trpo_fast.cli.output import say
 from trpo_fast.cli.run_folder import RunFolder
 from trpo_fast.cli.values import option_of, read_json_object
+from trpo_fast.gymnasium_spaces import action_words, resolved_action_map
 from trpo_fast.model_file import ModelFileError
 from trpo_fast.run_models import progress_of
 
@@ -89,18 +90,33 @@ def refuse_differing(arguments: argparse.Namespace, agent: TRPO, folder: RunFold
     wrappers = None if recipe is None or recipe.wrappers is None else list(recipe.wrappers)
     if arguments.wrapper != ["none"] or wrappers:  # which is what a run without any has
         compare("--wrapper", arguments.wrapper, wrappers)
-    compare("--preset", arguments.preset, content.get("preset") or "none")
+    preset = arguments.preset
+    if preset == presets.AUTO and recipe is not None:
+        auto = presets.preset_for(
+            preset, presets.all_presets(), recipe.name, action_words(agent.action_space), whole_config=False
+        )
+        preset = "none" if auto is None else auto.name
+    compare("--preset", preset, content.get("preset") or "none")
     has = agent.config.to_dict()
     settings, _ = read_settings(arguments.config)
-    of_file = settings.to_dict() if isinstance(settings, TRPOConfig) else TRPOConfig().replace(**settings).to_dict()
+    of_file = as_resolved(
+        settings if isinstance(settings, TRPOConfig) else TRPOConfig().replace(**settings), agent
+    ).to_dict()
     for name in of_file if isinstance(settings, TRPOConfig) else settings:
         compare(f"--config: {name}", of_file[name], has[name])
     options = config_overrides(arguments)
-    of_options = TRPOConfig().replace(**options).to_dict()
+    of_options = as_resolved(TRPOConfig().replace(**options), agent).to_dict()
     for name in options:
         compare(option_of(name), of_options[name], has[name])
     if given:
         raise CommandError(f"{'; '.join(given)}; want --resume without: a resumed run keeps what it began with")
+
+
+def as_resolved(config: TRPOConfig, agent: TRPO) -> TRPOConfig:
+    """The settings with what None and "auto" stand for in this agent's networks and spaces."""
+    if config.action_map == "auto":
+        config = config.replace(action_map=resolved_action_map(agent.action_space, "auto"))
+    return config.resolved(**agent.networks.kinds)
 
 
 def say_differing_machine(folder: RunFolder, content: Mapping[str, Any], agent: TRPO) -> None:

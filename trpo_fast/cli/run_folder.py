@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,12 @@ RUN_OPTIONS: Mapping[str, tuple[Rule, Any]] = {
     "log": (LOG, None),
 }
 """Options of ``train`` that ``config.json`` keeps beside the settings, and that may change on resume: rule, default."""
+
+
+def usual_path(before: str, env: str, behind: str) -> Path:
+    """Below ``runs``: the environment's id as a file may be called, between these words, and the time."""
+    name = env.replace("/", "-").replace(":", "-")
+    return Path("runs") / f"{before}{name}{behind}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 class RunFolder:

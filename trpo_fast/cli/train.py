@@ -43,6 +43,7 @@ from trpo_fast.cli.options import config_overrides
 from trpo_fast.cli.output import say
 from trpo_fast.cli.ranks import begun_before, follow, remember, set_threads, started_ranks, step_as_asked, tell
 from trpo_fast.cli.resuming import (
+    as_resolved,
     has_ended,
     machine,
     read_settings,
@@ -51,7 +52,7 @@ from trpo_fast.cli.resuming import (
     say_differing_machine,
     say_missing_rows,
 )
-from trpo_fast.cli.run_folder import RUN_OPTIONS, RunFolder, claimed_by_name, latest_of
+from trpo_fast.cli.run_folder import RUN_OPTIONS, RunFolder, claimed_by_name, latest_of, usual_path
 from trpo_fast.cli.stopping import Stopped
 from trpo_fast.cli.values import option_of
 from trpo_fast.environments.checks import SimulatorError
@@ -215,7 +216,7 @@ def _new(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
     if arguments.env is None:
         raise CommandError("ENV: none given; want an environment id, e.g. trpo-fast train CartPole-v1, or --resume RUN")
     options = {name: default for name, (_, default) in RUN_OPTIONS.items()} | _given(arguments)
-    folder = RunFolder(arguments.out or _default_folder(arguments.env, arguments.seed or 0))
+    folder = RunFolder(arguments.out or usual_path("", arguments.env, f"-seed{arguments.seed or 0}"))
     if arguments.out:
         folder.refuse_if_used()  # before the seconds that an agent may take
     tell(ranks, (None, arguments.threads))
@@ -232,6 +233,7 @@ def _new(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
             "seed": seed,
             "preset": agent.preset,
             "config": agent.config.to_dict(),
+            "defaults": _defaults_by_kind(agent),
             "resume": _how_it_resumes(agent),
             "versions": checkpoint.versions(),
             **machine(agent),
@@ -242,6 +244,13 @@ def _new(arguments: argparse.Namespace, ranks: Ranks | None) -> _Run:
         folder.discard()
         agent.close()
         raise
+
+
+def _defaults_by_kind(agent: TRPO) -> dict[str, Any]:
+    """The defaults that go by the networks and spaces, as they are for this agent."""
+    plain = TRPOConfig()
+    usual, here = plain.to_dict(), as_resolved(plain, agent).to_dict()
+    return {name: value for name, value in here.items() if value != usual[name]}
 
 
 def _agent(arguments: argparse.Namespace, ranks: Ranks | None) -> tuple[TRPO, int]:
@@ -389,15 +398,18 @@ def _train(run: _Run) -> int:
     before = None if agent.ranks is None else agent.ranks.traffic  # while agents were made ranks waited for others
     try:
         if run.first < run.timesteps:
-            agent.learn(
-                run.timesteps - run.first,
-                callback=[_Begin(run), run.log, run.checkpoints],
-                progress_bar=output.shows_progress(),
-                reset_num_timesteps=False,
-            )
+            try:
+                agent.learn(
+                    run.timesteps - run.first,
+                    callback=[_Begin(run), run.log, run.checkpoints],
+                    progress_bar=output.shows_progress(),
+                    reset_num_timesteps=False,
+                )
+            finally:
+                run.seconds = time.perf_counter() - began
         else:
             run.begin()
-        seconds = run.seconds = time.perf_counter() - began
+        seconds = run.seconds
         _save(run)
         folder = run.folder
         steps = agent.total_timesteps - run.first
@@ -595,8 +607,3 @@ def _not_saved(
 def _command(name: str, run: _Run) -> str:
     """That a person can type for this run."""
     return f"trpo-fast {name} {shlex.quote(str(run.folder.path))}{import_options(run.agent.recipe)}"
-
-
-def _default_folder(env: str, seed: int) -> Path:
-    name = env.replace("/", "-").replace(":", "-")
-    return Path("runs") / f"{name}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"

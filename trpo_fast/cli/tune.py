@@ -22,6 +22,7 @@ from trpo_fast.cli.errors import CommandError, user_errors
 from trpo_fast.cli.options import config_overrides
 from trpo_fast.cli.output import say
 from trpo_fast.cli.ranks import set_threads
+from trpo_fast.cli.run_folder import usual_path
 from trpo_fast.cli.stopping import Signals, Stopped
 from trpo_fast.cli.values import option_of, shown
 from trpo_fast.environments.checks import SimulatorError
@@ -36,7 +37,7 @@ _PATIENCE = 30.0  # seconds in which workers that are stopped give their trials 
 def run(arguments: argparse.Namespace) -> int:
     """Search, and write the best settings; exit code 1 where no trial came to its end."""
     import_from_here()
-    path = Path(arguments.study or _usual(arguments.env))
+    path = Path(arguments.study or str(usual_path("tune-", arguments.env, "")) + ".db")
     out = Path(arguments.out or path.with_suffix(presets.SUFFIX))
     if out.suffix != presets.SUFFIX:
         raise CommandError(f"--out: {out} given; want a file whose name ends with {presets.SUFFIX}")
@@ -283,8 +284,3 @@ def _summary(study: Study, out: Path, code: int) -> dict[str, Any]:
         "preset": None if best is None else str(out),
         "exit_code": code,
     }
-
-
-def _usual(env: str) -> str:
-    name = env.replace("/", "-").replace(":", "-")
-    return f"runs/tune-{name}-{time.strftime('%Y%m%d-%H%M%S')}.db"

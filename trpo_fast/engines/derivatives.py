@@ -17,7 +17,7 @@ from trpo_fast.policies.distributions import base_of, family_of
 from trpo_fast.policies.families import Family
 from trpo_fast.policies.functional import call_with
 
-from .linearization import FisherProduct, not_differentiable, random_like, torchs_divergence, twice_differentiable
+from .linearization import FisherProduct, dot, not_differentiable, random_like, torchs_divergence, twice_differentiable
 from .probing import calls, clones, distribution_of, first_line, tensors_in, values_of
 
 R = TypeVar("R")
@@ -163,7 +163,7 @@ def _are_derivatives(
             products = [product.verify(directions[0]), *map(product, directions[1:])]
     except (RuntimeError, NotImplementedError) as error:
         raise _NotTwiceError(first_line(error)) from error
-    curvatures = [_dot(direction, product) for direction, product in zip(directions, products, strict=True)]
+    curvatures = [dot(direction, product) for direction, product in zip(directions, products, strict=True)]
     if not all(map(math.isfinite, curvatures)):
         raise NotFiniteError
     if known is None:
@@ -244,7 +244,7 @@ def _check_minimum(
     for direction in directions:
         # Of a sum of terms that cancel; a support that moves has one of the size of the log-probability's.
         scale = sum(float((a.double() * b.double()).abs().sum()) for a, b in zip(slopes, direction, strict=True))
-        if not abs(_dot(slopes, direction)) <= (1e-6 if forward.double else 1e-3) * (1.0 + scale):
+        if not abs(dot(slopes, direction)) <= (1e-6 if forward.double else 1e-3) * (1.0 + scale):
             raise ValueError(
                 f"policy: torch's KL divergence of the {name} that it returns has a slope where the two are the same, "
                 "as its support depends on parameters; want a distribution of fixed support"
@@ -306,7 +306,7 @@ def _are_followed(
             parameters = forward.moved(directions[0], sign * size)
             if known is None:
                 slopes = _slopes(forward, parameters)
-                ends.append([_dot(direction, slopes) for direction in directions])
+                ends.append([dot(direction, slopes) for direction in directions])
             else:
                 with torch.no_grad():  # copies, as what is a parameter moves with the next step
                     ends.append([part.clone() for part in known.coordinates(forward(parameters))])
@@ -314,11 +314,11 @@ def _are_followed(
         if known is None:
             return moves
         weights = known.metric(tuple(part.detach() for part in known.coordinates(distribution)), tuple(moves))
-        return [_dot(moves, weights)]
+        return [dot(moves, weights)]
 
     near, far = differences(1e-6), differences(4e-6)
     for index, direction in enumerate(directions):
-        found = _dot(direction, products[0])
+        found = dot(direction, products[0])
         scale = (abs(curvatures[0] * curvatures[index])) ** 0.5 + abs(near[index]) + 1e-12
         # Where both differences do not agree a corner lies between, and they say nothing.
         if abs(near[index] - far[index]) < 1e-4 * scale < abs(found - near[index]) / 10:
@@ -339,7 +339,3 @@ def _slopes(forward: _Pass, parameters: Mapping[str, Tensor]) -> list[Tensor]:
         return list(torch.autograd.grad(divergence, tensors, allow_unused=True, materialize_grads=True))
 
     return forward.holding(leaves, slopes)
-
-
-def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    return sum(float((x.double() * y.double()).sum()) for x, y in zip(a, b, strict=True))

@@ -338,12 +338,13 @@ def _are_adjoint(
     product: Sequence[Tensor], vectors: Sequence[Tensor], weights: Sequence[Tensor], tangents: Sequence[Tensor]
 ) -> bool:
     """<J'w, v> = <w, J v> up to rounding, which is far below what a forgotten path makes of it."""
-    left, right = (_dot(a, b) for a, b in ((product, vectors), (weights, tangents)))
+    left, right = (dot(a, b) for a, b in ((product, vectors), (weights, tangents)))
     scale = sum(float((a.double() * b.double()).abs().sum()) for a, b in zip(product, vectors, strict=True))
     return not abs(left - right) > 1e-3 * max(scale, abs(right))  # what is not finite is for the solver to notice
 
 
-def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    """Of all numbers of two lists of tensors, in float64."""
     return sum(float((x.double() * y.double()).sum()) for x, y in zip(a, b, strict=True))
 
 

@@ -191,7 +191,8 @@ class NativeEngine(PolicyEngine):
         damping : float
             As in the solve, >= 0.
         rows : int64 (S,), optional
-            Indices of the bound rows that the statistics are made from, increasing; default: a spread over all.
+            Indices of the bound rows that the statistics are made from, increasing; default: all; beyond 4,096
+            only some, spread evenly, are read for A.
         statistics : sequence of (A, G), optional
             Those of a batch of which the bound one is a part, in place of its own; see `kronecker_statistics`.
 

@@ -237,7 +237,7 @@ class SequenceValueKernel(TorchValueKernel):
     ----------
     state : ndarray (E, S) or None
         Of the critic after the latest rollout whose values were asked for; the next one's begin with it, the first
-        one's with zeros, also in the middle of an episode that a warm-up began.
+        one's with the critic's `initial_state`, also in the middle of an episode that a warm-up began.
     """
 
     def __init__(self, critic: nn.Module, *, observation_shape: Sequence[int] | None = None) -> None:

@@ -128,7 +128,7 @@ def reset_of(
                 "them"
             ) from error
         kind = type(env.unwrapped)
-        if first and not isinstance(error, MemoryError) and packages.is_installed(kind.__module__):
+        if first and not isinstance(error, MemoryError) and packages.is_of_a_package(kind.__module__):
             raise SimulatorError(
                 f"environment {index} ({kind.__name__}) cannot be reset: {packages.described(error)}"
             ) from error

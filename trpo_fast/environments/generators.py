@@ -17,13 +17,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.random import mtrand
 
+from trpo_fast import streams
 from trpo_fast.state import State, copied
 
 WATCHED_STEPS = 32
 """Steps of each environment, counted over episodes, whose calls are looked at."""
 
-_STREAM = 7  # after the streams 0 to 6 of an agent's seed
-_CONSTRUCTION_STREAM = 8
 _BLOCKS = 64  # of 624 words each: who draws more in one call is not followed
 
 
@@ -146,7 +145,7 @@ def preserved() -> Iterator[None]:
 def seed_both(seed: int) -> None:
     """Begin both global generators anew, from `seed`."""
     with Look():
-        GlobalState.of(np.random.SeedSequence((seed, _STREAM))).put_back()
+        GlobalState.of(np.random.SeedSequence((seed, streams.GLOBAL_GENERATORS))).put_back()
 
 
 def made_with_own(make_one: Callable[[], Any], seed: int | None, index: int) -> Any:
@@ -155,7 +154,7 @@ def made_with_own(make_one: Callable[[], Any], seed: int | None, index: int) -> 
     Those of the process are then where they were.
     """
     with preserved():
-        entropy = None if seed is None else (seed, index, _CONSTRUCTION_STREAM)
+        entropy = None if seed is None else (seed, index, streams.CONSTRUCTION)
         GlobalState.of(np.random.SeedSequence(entropy)).put_back()
         return make_one()
 
@@ -252,7 +251,7 @@ class Own:
         """``env.reset``."""
         seed = arguments.get("seed")
         if seed is not None or self._numpy is None:
-            entropy = np.random.SeedSequence(None if seed is None else (seed, _STREAM))
+            entropy = np.random.SeedSequence(None if seed is None else (seed, streams.GLOBAL_GENERATORS))
             for_numpy, for_python = entropy.spawn(2)
             self._numpy = np.random.MT19937(for_numpy)
             self._python = _python_state(for_python)

@@ -30,7 +30,7 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def is_installed(module: str) -> bool:
+def is_of_a_package(module: str) -> bool:
     """Whether an imported module belongs to an installed package, and is no user's own."""
     return _FOLDERS.search(getattr(sys.modules.get(module), "__file__", None) or "") is not None
 

@@ -341,7 +341,10 @@ class EnvironmentRecipe:
         if self.vectorization == "vector":
             entry_point = spec.vector_entry_point
             if entry_point is None:
-                raise ValueError(f"vectorization: {env} has no vector version of its own; use 'sync'")
+                raise ValueError(
+                    f"vectorization: 'vector' given, but {env} has no vector version of its own; want 'sync', "
+                    "'workers' or 'async'"
+                )
         with reported(env):
             if isinstance(entry_point, str):
                 load_entry_point(entry_point)

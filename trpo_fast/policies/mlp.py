@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from trpo_fast._core.library import in_words, require_choice
+from trpo_fast._core.library import LARGEST_LAYER, in_words, require_choice
 from trpo_fast.gymnasium_spaces import action_layout, check_observation_space, observation_size
 from trpo_fast.solvers.validation import require_items
 
@@ -262,6 +262,7 @@ def checked_activation(name: str) -> str:
 def checked_widths(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> tuple[int, ...]:
     """Inputs, hidden sizes, outputs; ValueError or TypeError where the sizes are none."""
     hidden = require_items("hidden_sizes", hidden_sizes, "a sequence of positive integers")
-    if not all(not isinstance(size, bool) and isinstance(size, Integral) and 0 < int(size) <= 2**24 for size in hidden):
+    integers = all(isinstance(size, Integral) and not isinstance(size, bool) for size in hidden)
+    if not integers or not all(0 < int(size) <= LARGEST_LAYER for size in hidden):
         raise ValueError(f"hidden_sizes: {in_words(hidden_sizes)} given; want positive integers up to 2**24")
     return inputs, *map(int, hidden), outputs

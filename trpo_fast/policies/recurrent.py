@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from trpo_fast._core.library import require_choice
+from trpo_fast._core.library import LARGEST_LAYER, require_choice
 from trpo_fast._core.recurrent import Cell
 from trpo_fast.gymnasium_spaces import action_layout, check_observation_space, observation_size
 from trpo_fast.recurrence import CELLS
@@ -74,7 +74,7 @@ class _Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         require_choice("kind", kind, CELLS)
-        units = require_count("units", units, low=1, most=2**24)
+        units = require_count("units", units, low=1, most=LARGEST_LAYER)
         self.kind = kind
         self.widths = checked_widths(units, hidden_sizes, outputs)
         self.activation = checked_activation(activation)

@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import DTypeLike, NDArray
 
+from trpo_fast import streams
 from trpo_fast._core.library import in_words
 from trpo_fast._core.rollout import discounted_returns
 from trpo_fast.environments.acting import RolledOut
@@ -31,9 +32,6 @@ from trpo_fast.rollout.rollout import Buffer, Rollout
 from trpo_fast.state import State
 
 _Final = tuple[int, NDArray[Any], NDArray[np.int64]]  # step, rows, copies
-
-_ACTING_STREAM = 0
-_ENVIRONMENT_STREAM = 2
 
 
 class _Acted(NamedTuple):
@@ -124,7 +122,7 @@ class Collector:
             "observation_scale": None if normalizer is None else normalizer.scale,
             "observation_clip": float("inf") if normalizer is None else normalizer.clip,
             "seed": seed,
-            "stream": _ACTING_STREAM,
+            "stream": streams.ACTING,
             "narrow": adapter.narrow_acting,
         }
         self._actor = engine.actor(adapter.action_space, **acting)
@@ -165,7 +163,7 @@ class Collector:
     @property
     def next_seed(self) -> int:
         """What the environments are reset with when new episodes begin the next time."""
-        entropy = np.random.SeedSequence((self._seed, _ENVIRONMENT_STREAM, self._resets))
+        entropy = np.random.SeedSequence((self._seed, streams.ENVIRONMENTS, self._resets))
         # Copies get seed, seed + 1, ...: stay clear of the 32-bit limit that some simulators have.
         return int(entropy.generate_state(1)[0]) % (2**31 - self._num_envs) + self._own.start
 

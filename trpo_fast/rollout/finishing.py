@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trpo_fast._core.rollout import normalize_advantages
+from trpo_fast._core.rollout import normalize_advantages as normalize_in_place
 from trpo_fast.normalizers import RewardScaler
 from trpo_fast.rollout.advantages import AdvantageFunction, AdvantageInputs, estimated_by
 from trpo_fast.rollout.batch import Batch
 from trpo_fast.rollout.rollout import Rollout
-
-
-class AdvantageStatistics(NamedTuple):
-    """About one finished rollout, dummy rows left out."""
-
-    explained_variance: float
-    """1 - Var(returns - values) / Var(returns); NaN when the returns do not vary."""
 
 
 class Finisher:
@@ -64,7 +57,7 @@ class Finisher:
         estimate: AdvantageFunction | None = None,
         *,
         critic_gae_lambda: float | None = None,
-    ) -> tuple[Batch, NDArray[Any], AdvantageStatistics]:
+    ) -> tuple[Batch, NDArray[Any], float]:
         """Estimate advantages and drop the dummy rows.
 
         Parameters
@@ -84,10 +77,11 @@ class Finisher:
 
         Returns
         -------
-        (Batch, returns, AdvantageStatistics)
+        (Batch, returns, explained_variance)
             ``returns (B,)`` are the critic's targets, of scaled rewards: values + advantages with `critic_gae_lambda`.
             The batch's arrays are views of the rollout where no row is dropped. Of several ranks it has the samples of
-            this rank's copies; returns and statistics are of all.
+            this rank's copies; returns and explained variance are of all. That is
+            1 - Var(returns - values) / Var(returns), without dummy rows; NaN where the returns do not vary.
 
         Raises
         ------
@@ -134,12 +128,14 @@ class Finisher:
             )
         keep = slice(None) if rollout.steps == size else np.flatnonzero(rollout.valid)
         kept_advantages, kept_returns = advantages.reshape(-1)[keep], returns.reshape(-1)[keep]
-        statistics = _statistics(kept_advantages, kept_returns, here[keep], normalize_advantages)
+        explained_variance = _explained_variance(kept_returns, here[keep])
+        if normalize_advantages:
+            normalize_in_place(kept_advantages)
         whole = kept_advantages
         if rollout.steps != size:
             whole = np.zeros(size, self._dtype)
             whole[keep] = kept_advantages
-        return self._own_batch(rollout, whole.reshape(shape)), kept_returns, statistics
+        return self._own_batch(rollout, whole.reshape(shape)), kept_returns, explained_variance
 
     def _own_batch(self, rollout: Rollout, advantages: NDArray[Any]) -> Batch:
         """The samples of this rank's copies, which are all where there is one."""
@@ -197,13 +193,7 @@ def largest(values: NDArray[Any]) -> tuple[int, int]:
     return int(t), int(i)
 
 
-def _statistics(
-    advantages: NDArray[Any], returns: NDArray[Any], values: NDArray[Any], normalize: bool
-) -> AdvantageStatistics:
-    """Describe the values' fit, and normalize the advantages in place when asked."""
+def _explained_variance(returns: NDArray[Any], values: NDArray[Any]) -> float:
     variance = float(np.var(returns, dtype=np.float64))
     residual = float(np.var(returns - values, dtype=np.float64))
-    explained = 1.0 - residual / variance if variance > 0 else float("nan")
-    if normalize:
-        normalize_advantages(advantages)
-    return AdvantageStatistics(explained)
+    return 1.0 - residual / variance if variance > 0 else float("nan")

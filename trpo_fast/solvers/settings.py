@@ -73,8 +73,9 @@ class DirectionSettings(Settings):
         choice("kfac", "diagonal", None),
         "of the solve, native engine only: Kronecker-factored blocks (kfac) or the diagonal of F, from the batch "
         "itself; None: plain CG",
-        why="in the same study five kfac products, which solve as well as 25 plain ones, did best on Hopper and worst "
-        "on HalfCheetah (2,609 against 4,504 with 10 plain ones): a better solve is not always a better update",
+        why="in the study of solvers (docs/defaults.md) five kfac products, which solve as well as 25 plain ones, did "
+        "best on Hopper and worst on HalfCheetah (2,609 against 4,504 with 10 plain ones): a better solve is not "
+        "always a better update",
     )
     reorthogonalize: bool = setting(
         True,

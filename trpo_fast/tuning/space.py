@@ -51,8 +51,10 @@ def space_for(names: Iterable[str] | None, fixed: Iterable[str], kinds: Iterable
         require_searchable(wanted)
         for name in wanted:
             if name not in left:
-                why = "has a value given, too" if name in fixed else f"is for {declared_space()[name].of} agents alone"
-                raise ValueError(f"search: {name!r} given, which {why}; want one of the two, or another setting")
+                if name in fixed:
+                    raise ValueError(f"search: {name!r} given, which has a value given, too; want one of the two")
+                kind = declared_space()[name].of
+                raise ValueError(f"search: {name!r} given, which is for {kind} agents alone; want another setting")
     if not wanted:
         raise ValueError("search: no setting is left to search; want at least one without a value given")
     return {name: left[name] for name in left if name in wanted}

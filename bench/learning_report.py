@@ -55,7 +55,7 @@ GOALS: dict[str, float] = {task: goal for task, (_, goal) in SCALES.items() if t
     "LunarLander-v3": 250,
 }
 LEAST: dict[str, float] = {"Hopper-v5": 2000, "Walker2d-v5": 2500, "CartPole-v1": 475}  # of every seed
-FINAL = ("final_hopper", "final_presets", "final", "final_control", "final_cartpole")
+FINAL = ("final_swimmer", "final_hopper", "final_presets", "final", "final_control", "final_cartpole")
 
 
 def render(page: str, results: Path = RESULTS) -> str:

@@ -435,17 +435,18 @@ def _recorded(folder, arm, scores):
 
 def test_the_published_table_has_the_peer_beside_each_task(tmp_path):
     _recorded(tmp_path / "final_hopper", "frozen", {"Hopper-v5": [3400.0, 3500.0, 3600.0, 2100.0]})
+    _recorded(tmp_path / "final_swimmer", "frozen", {"Swimmer-v5": [10.0, 20.0, 30.0]})
     _recorded(tmp_path / "final_presets", "frozen", {})
-    _recorded(tmp_path / "final", "frozen", {"Swimmer-v5": [10.0, 20.0, 30.0], "Ant-v5": [1.0, 2.0]})
+    _recorded(tmp_path / "final", "frozen", {"Ant-v5": [1.0, 2.0]})
     _recorded(tmp_path / "final_control", "frozen", {"Acrobot-v1": [-80.0, -90.0, -70.0]})
     _recorded(tmp_path / "final_cartpole", "frozen", {})
     theirs = {"Hopper-v5": [3000.0, 3100.0, 3200.0], "Swimmer-v5": [300.0, 301.0, 302.0], "Ant-v5": [5.0, 5.0, 5.0]}
     _recorded(tmp_path / "peers", "sb3-contrib-trpo", theirs)
     rows = (tmp_path / "final" / "runs.csv").read_text().splitlines()
-    earlier = rows[1].replace("Swimmer-v5", "Hopper-v5").replace(",10.0,", ",1700.0,")
+    earlier = rows[1].replace("Ant-v5", "Hopper-v5").replace(",1.0,", ",1700.0,")
     (tmp_path / "final" / "runs.csv").write_text("\n".join([*rows, earlier]) + "\n")
     page = learning_report._final(tmp_path)
-    assert page[-1] == "Commits: abc (final_hopper); abc (final); abc (final_control)."
+    assert page[-1] == "Commits: abc (final_swimmer); abc (final_hopper); abc (final); abc (final_control)."
     lines = {line.split(" | ")[0].strip("| "): line for line in page if line.startswith("|")}
     hopper = lines["Hopper-v5"].split(" | ")
     assert (
@@ -472,7 +473,8 @@ def test_the_published_table_names_runs_that_met_nan_which_count_as_the_lowest_o
     nan = float("nan")
     for name in ("final_hopper", "final_presets"):
         _recorded(tmp_path / name, "frozen", {})
-    _recorded(tmp_path / "final", "frozen", {"Swimmer-v5": [nan, 20.0, 30.0], "Ant-v5": [nan]})
+    _recorded(tmp_path / "final_swimmer", "frozen", {"Swimmer-v5": [nan, 20.0, 30.0]})
+    _recorded(tmp_path / "final", "frozen", {"Ant-v5": [nan]})
     _recorded(tmp_path / "final_control", "frozen", {})
     _recorded(tmp_path / "final_cartpole", "frozen", {})
     _recorded(
@@ -482,7 +484,7 @@ def test_the_published_table_names_runs_that_met_nan_which_count_as_the_lowest_o
     lines = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in page}
     assert lines["Swimmer-v5"][4] == "10" and lines["Swimmer-v5"][9] == "10"
     assert lines["Ant-v5"][2:6] == ["NaN", "NaN", "NaN", "1"] and lines["Walker2d-v5"][7] == "NaN"
-    named = "frozen Swimmer-v5 seed 100, frozen Ant-v5 seed 100, sb3-contrib-trpo Swimmer-v5 seed 2"
+    named = "frozen Swimmer-v5 seed 100, sb3-contrib-trpo Swimmer-v5 seed 2, frozen Ant-v5 seed 100"
     assert any(f"NaN, counted as the task's lowest score: {named}" in line for line in page)
 
 

@@ -41,9 +41,17 @@ CLAIMS = (
     Claim("Hopper-v5", "hopper", "gamma.995", "0-4", "seeds 0 to 4: {mean}, where"),
     Claim("Hopper-v5", "final_hopper", "frozen", "100-109", "seeds 100 to 109: {mean}, the worst {worst}"),
     Claim("Hopper-v5", "relative", "default", "0-4", "where the defaults leave {mean}, the worst {worst},"),
-    Claim("Swimmer-v5", "revisited", "preset", "0-4", "seeds 0 to 4: {each};"),
-    Claim("Swimmer-v5", "last", "gamma.9999-lambda.98", "0", "on seed 0 the default log_std_init has {each},"),
-    Claim("Swimmer-v5", "last", "std0-gamma.9999", "0", "the default gae_lambda {each},"),
+    Claim("Swimmer-v5", "swimmer", "gamma.9995-lambda.99", "0-9", "seeds 0 to 9: {mean}, the worst {worst};"),
+    Claim("Swimmer-v5", "revisited", "preset", "0-4", "lambdas of .98, had {each} on seeds 0 to 4 and"),
+    Claim("Swimmer-v5", "final", "frozen", "100-109", "{mean}, the worst {worst}, on seeds 100 to 109;"),
+    Claim(
+        "Swimmer-v5",
+        "last",
+        "gamma.9999-lambda.98",
+        "0",
+        "on seed 0 with that gamma the default log_std_init had {each},",
+    ),
+    Claim("Swimmer-v5", "last", "std0-gamma.9999", "0", "the default gae_lambda {each};"),
     Claim("Swimmer-v5", "evidence", "default", "0", "and all defaults of commit 97f1b60 together {each}"),
     Claim("InvertedDoublePendulum-v5", "revisited", "raw", "0-4", "seeds 0 to 4: {worst} to {best},"),
     Claim("InvertedDoublePendulum-v5", "revisited", "default", "0-4", "the defaults leave {mean}, the worst {worst},"),
@@ -62,7 +70,7 @@ OF_ANOTHER = {"HalfCheetah-v5": "InvertedDoublePendulum-v5"}  # whose evidence s
 # Figures that are no scores.
 PLAIN = re.compile(
     r"[\d,]+ timesteps|\d+ episodes|seeds? [\d]+( to \d+)?|commit [0-9a-f]{7}|exp\(-1\)|critic_gae_lambda \.9|"
-    r"observation_clip of 100|\w+-v\d"
+    r"observation_clip of 100|gamma of \.9999|lambdas of \.98|\w+-v\d"
 )
 
 

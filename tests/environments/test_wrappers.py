@@ -5,6 +5,7 @@ import types
 import warnings
 
 import gymnasium
+import numpy as np
 import pytest
 from gymnasium import wrappers
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
@@ -121,4 +122,49 @@ def test_videos_with_names_apart_and_plain_environments_are_not_spoken_of(filmed
         warnings.simplefilter("always")
         TRPO(lambda: filmed(next(names)), seed=0, **SMALL)
         TRPO(lambda: gymnasium.make("CartPole-v1"), seed=0, **SMALL)
+    assert not [one for one in caught if "env: it is" in str(one.message)]
+
+
+class Pixels(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(0, 255, (4,), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.full(4, 200, np.uint8), {}
+
+    def step(self, action):
+        return np.full(4, 200, np.uint8), 0.0, False, False, {}
+
+
+def dark():
+    return wrappers.TimeLimit(wrappers.RescaleObservation(Pixels(), 0, 1), 9)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: dark,
+        lambda: walks(SyncVectorEnv, dark),
+        lambda: vector_wrappers.RescaleObservation(walks(AsyncVectorEnv, Pixels), 0, 1),
+    ],
+    ids=["copies", "sync", "vector"],
+)
+def test_integers_that_are_rescaled_as_integers_are_said(make):
+    assert not dark().reset()[0].any()  # Gymnasium's own doing
+    env = make()
+    with pytest.warns(UserWarning, match="in RescaleObservation: it multiplies integers by integers.*DtypeObservation"):
+        TRPO(env, seed=0, **SMALL).close()
+    if not callable(env):
+        env.close()
+
+
+def test_numbers_with_a_fraction_may_be_rescaled():
+    def light():
+        return wrappers.RescaleObservation(wrappers.DtypeObservation(Pixels(), np.float32), 0, 1)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        TRPO(light, seed=0, **SMALL).close()
+    assert light().reset()[0] == pytest.approx(200 / 255)
     assert not [one for one in caught if "env: it is" in str(one.message)]

@@ -2,6 +2,7 @@ import errno
 import math
 import os
 import sys
+import warnings
 from collections import deque
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.algorithm.images import OwnCritic
 from trpo_fast import model_file
 from trpo_fast.algorithm.callbacks import (
     Callback,
@@ -712,7 +714,7 @@ def test_an_evaluation_that_raises_is_reported_and_the_training_goes_on(make_age
 
 @pytest.mark.parametrize("make", [lambda every: CheckpointCallback("folder", every), EvaluationCallback])
 def test_bad_interval_is_refused_by_name(make):
-    with pytest.raises(ValueError, match="every: 0 given; want an integer >= 1"):
+    with pytest.raises(ValueError, match="every: 0 given; want an integer from 1 to"):
         make(0)
 
 
@@ -855,3 +857,35 @@ def test_learning_from_a_callback_of_learn_is_refused_and_leaves_an_agent_that_l
         agent.learn(1000, callback=lambda agent: agent.learn(64))
     updates = agent.num_updates
     assert agent.learn(64).num_updates > updates
+
+
+class Clamps(Callback):
+    """Writes to the critic that was given, or to the agent's."""
+
+    def __init__(self, critic=None):
+        self.critic = critic
+
+    def on_update(self, agent):
+        critic = agent.critic if self.critic is None else self.critic
+        with torch.no_grad():
+            for parameter in critic.parameters():
+                parameter.clamp_(-0.01, 0.01)
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_a_critic_that_is_written_to_during_its_fit_is_said_to_lose_that(make_agent, overlap):
+    critic = OwnCritic()
+    agent = make_agent(critic=critic, overlap_critic=overlap)
+    with pytest.warns(RuntimeWarning, match=r"critic: its parameters were changed while a fit .* agent\.critic, which"):
+        agent.learn(STEPS, callback=Clamps(critic))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agent.learn(STEPS, callback=Clamps())
+    assert max(parameter.abs().max() for parameter in agent.critic.parameters()) <= 0.01
+
+
+def test_timesteps_of_callbacks_may_be_written_as_those_of_learn(tmp_path):
+    assert EveryNTimesteps(1e5, Callback()).every == EvaluationCallback(1e5).every == 100_000
+    assert CheckpointCallback(tmp_path, every=1e5).every == 100_000
+    with pytest.raises(ValueError, match=r"every: 1\.5 given; want an integer from 1"):
+        EvaluationCallback(1.5)

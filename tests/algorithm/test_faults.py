@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from tests.algorithm.test_every_space import Anything
 from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.config import TRPOConfig
 from trpo_fast.algorithm.trpo import TRPO
@@ -134,8 +135,17 @@ def test_a_policy_of_ones_own_that_computes_something_else_is_not_taken(make_age
 
 def test_a_policy_for_other_actions_is_not_taken(make_agent):
     agent = make_agent(functools.partial(Acts, gym.spaces.Discrete(2)))
-    with pytest.raises(ValueError, match=r"other: action_space is MultiBinary\(2\); want Discrete\(2\), this agent's"):
+    with pytest.raises(ValueError, match=r"other: action_space MultiBinary\(2\) given; want Discrete\(2\), this"):
         agent.take_policy(make_agent(functools.partial(Acts, gym.spaces.MultiBinary(2))))
+
+
+def test_a_policy_over_other_columns_is_not_taken(make_agent):
+    def seeing(**sizes):
+        parts = {name: gym.spaces.Box(-1, 1, (size,)) for name, size in sizes.items()}
+        return make_agent(functools.partial(Anything, gym.spaces.Dict(parts), gym.spaces.Discrete(2)))
+
+    with pytest.raises(ValueError, match=r"other: observation_space .* given; want .*: observation\['a'\]"):
+        seeing(a=1, b=2).take_policy(seeing(a=2, b=1))
 
 
 def test_what_is_taken_or_observed_is_not_undone_by_what_was_to_be_put_back(make_agent):

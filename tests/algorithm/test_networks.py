@@ -110,6 +110,36 @@ def test_settings_that_do_nothing_for_modules_of_ones_own_are_refused(networks, 
         TRPO(settings.get("env", "Pendulum-v1"), **made, **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("switch", "bound", "why"),
+    [
+        ("scale_rewards", "reward_clip", "rewards are not scaled"),
+        ("normalize_observations", "observation_clip", "observations are not normalized"),
+    ],
+)
+def test_a_bound_on_what_is_not_scaled_is_refused(switch, bound, why):
+    with pytest.raises(ValueError, match=rf"^{bound}: 1\.0 given; want it left out: {why}"):
+        TRPO("Pendulum-v1", **{switch: False, bound: 1.0})
+    TRPO("Pendulum-v1", **{switch: False}).close()
+
+
+def test_a_cnn_of_ones_own_that_reads_images_along_another_axis_is_not_the_saved_one(tmp_path):
+    """Where all axes are as long the parameters do not tell."""
+
+    def made(axis):
+        return lambda observations, actions, seed: CNNPolicy(observations, actions, channel_axis=axis, seed=seed)
+
+    def images():
+        return Anything(spaces.Box(0, 255, (6, 6, 6), np.uint8), spaces.Discrete(2))
+
+    agent = TRPO(images, policy=made("first"), channel_axis="first", num_envs=2, seed=0)
+    agent.save(tmp_path / "a.trpo")
+    agent.close()
+    with pytest.raises(ValueError, match=r"policy: a CNNPolicy of channel_axis='last' given; want .*'first'"):
+        TRPO.load(tmp_path / "a.trpo", env=images, policy=made("last"))
+    TRPO.load(tmp_path / "a.trpo", env=images, policy=made("first")).close()
+
+
 def test_settings_of_what_is_built_here_are_asked_of_that_alone():
     """A module of one's own may be a network of this package, which the settings do not reach."""
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import gymnasium
 import numpy as np
 import pytest
@@ -185,3 +187,11 @@ def test_what_is_wrong_with_a_file_is_said_shortly(tmp_path, text):
     with pytest.raises(ValueError, match=r"preset: .*mine\.toml: ") as caught:
         presets.read_presets(path)
     assert len(str(caught.value)) < 5_000
+
+
+@pytest.mark.parametrize("words", ['\U0001f680 and \x7f and \x00 and "', "no text: \udcff"])
+def test_a_preset_with_any_letters_can_be_read_again(words, tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text(presets.rendered(dataclasses.replace(TUNED, evidence=words), "made by hand"), encoding="utf-8")
+    (read,) = presets.read_presets(path).values()
+    assert read.evidence == words.replace("\udcff", "?")

@@ -322,3 +322,13 @@ def test_the_real_package_writes_a_run_offline(make_agent, tmp_path, monkeypatch
     (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     # Another process writes it, in blocks that may part a name.
     assert wait_until(lambda: sum(name.encode() in file.read_bytes() for name in COLUMNS) > 20)
+
+
+def test_every_log_has_what_was_recorded(make_agent, tmp_path):
+    logs = [RunLogger(tmp_path / name, log="csv,jsonl") for name in "ab"]
+    agent = make_agent().learn(2 * STEPS, callback=[logs[0], Records(), logs[1]])
+    agent.learn(STEPS, callback=[*logs, Records()], reset_num_timesteps=False)
+    for name in "ab":
+        rows = read_progress(tmp_path / name / "progress.csv")
+        assert [row["own/updates"] for row in rows] == ["", "2", "3"], name
+        assert rows[-1]["own/half"] == "1.5"

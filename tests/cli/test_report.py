@@ -120,3 +120,14 @@ def test_a_training_that_failed_says_how_long_it_took(command, small, tmp_path):
     result = command("train", "Walk-v0", "--import", "walk", "--timesteps", "256", "--out", "run", "--json", *small)
     told = json.loads(result.out)
     assert told["exit_code"] == 1 and told["seconds"] > 0
+
+
+def test_a_page_is_not_asked_for_beside_words_alone(command, trained, tmp_path):
+    result = command("report", trained, "--text", "--out", "page.html")
+    assert result.code == 2 and "--out: page.html given with --text" in result.err
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_file_is_no_run(command, trained):
+    result = command("report", f"{trained}/model.trpo", "--text")
+    assert result.code == 2 and "run: run/model.trpo given; want a run's folder with progress.csv" in result.err

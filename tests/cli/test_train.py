@@ -274,7 +274,7 @@ def test_folder_as_settings_file_is_refused_by_option(command, tmp_path):
     (tmp_path / "settings").mkdir()
     result = command("train", "CartPole-v1", "--config", "settings")
     assert result.code == 2
-    assert "--config: settings cannot be read: Is a directory" in result.err
+    assert "--config: settings is a folder; want a file, as config.json of a run's folder" in result.err
 
 
 def test_too_many_threads_are_refused_by_option(command):
@@ -352,6 +352,13 @@ def test_resumed_run_may_be_told_again_what_it_has(command, small, tmp_path):
     by_kind = ("--preset", "auto", "--action-map", "auto", "--config", "kinds.json")
     result = command("train", "--resume", "run", "--timesteps", "192", *by_kind)
     assert result.code == 0, result.err
+
+
+def test_a_run_with_a_preconditioner_refuses_to_go_on_without_it(command, small):
+    run = ("Pendulum-v1", "--out", "run", *small, "--eval-episodes", "0", "--timesteps", "64")
+    assert command("train", *run, "--preconditioner", "kfac").code == 0
+    result = command("train", "--resume", "run", "--timesteps", "128", "--preconditioner", "none")
+    assert result.code == 2 and "--preconditioner: None given, the run has kfac" in result.err
 
 
 def test_a_run_without_its_preset_refuses_what_would_take_it(command, small):
@@ -672,6 +679,16 @@ def test_agent_that_cannot_be_saved_is_an_error_without_traceback(command, small
     assert "Traceback" not in result.err
 
 
+@pytest.mark.parametrize("words", ["'x\\udcff'", "Wordless()"])
+def test_a_failure_whose_words_cannot_be_written_loses_nothing(command, small, tmp_path, words):
+    (tmp_path / "worded.py").write_text(WORDED.replace("WORDS", words))
+    run = ("Worded-v0", "--import", "worded", "--timesteps", "512", "--out", "run", *small)
+    result = command("train", *run)
+    assert result.code == 1 and "saved; to go on:" in result.out, result.err
+    assert (tmp_path / "run" / "model.trpo").exists()
+    assert (tmp_path / "run" / "error.txt").read_bytes().decode().strip()
+
+
 def test_failure_while_training_saves_and_says_how_to_go_on(command, small, tmp_path, monkeypatch):
     update = TRPO._update
 
@@ -838,3 +855,38 @@ def test_rows_go_where_log_says_and_a_resumed_run_remembers(command, small, tmp_
     lines = (tmp_path / "run" / "progress.jsonl").read_text().splitlines()
     steps = [json.loads(line)["time/total_timesteps"] for line in lines]
     assert steps == [64, 128] and not list((tmp_path / "run").glob("events*"))
+
+
+WORDED = """
+import gymnasium as gym
+import numpy as np
+
+
+class Wordless(str):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class Broken(RuntimeError):
+    def __str__(self):
+        return str(self.args[0])
+
+
+class Worded(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+    steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps > 60:
+            raise Broken(WORDS)
+        return np.zeros(1, np.float32), 1.0, False, self.steps % 5 == 0, {}
+
+
+gym.register("Worded-v0", Worded)
+"""

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from trpo_fast._core.library import in_words
 from trpo_fast.algorithm.checkpointing import CheckpointCallback
-from trpo_fast.algorithm.config import FINITE, POSITIVE_INTEGER, RECENT_EPISODES
+from trpo_fast.algorithm.config import FINITE, RECENT_EPISODES, checked_timesteps
 from trpo_fast.algorithm.evaluating import EvaluationCallback
 from trpo_fast.algorithm.events import Callback, CallbackLike, CallbackList, as_callback
 from trpo_fast.settings import checked
@@ -65,7 +65,7 @@ class EveryNTimesteps(Callback):
     """
 
     def __init__(self, every: int, callback: Callback | Callable[[Any], Any]) -> None:
-        self.every: int = checked("every", every, POSITIVE_INTEGER)
+        self.every: int = checked_timesteps("every", every)
         self.callback = as_callback(callback)
         if isinstance(self.callback, CallbackList):  # which has rules about who is called, and when
             raise TypeError(

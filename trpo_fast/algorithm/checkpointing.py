@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trpo_fast.algorithm import checkpoint
-from trpo_fast.algorithm.config import CHECKPOINT_SECONDS, CHECKPOINTS_KEPT, EPISODES_REMEMBERED, POSITIVE_INTEGER
+from trpo_fast.algorithm.config import CHECKPOINT_SECONDS, CHECKPOINTS_KEPT, EPISODES_REMEMBERED, checked_timesteps
 from trpo_fast.algorithm.events import Callback, is_in_place
 from trpo_fast.algorithm.run_files import damage_of, refuse_farther, refuse_others, require_writable, timesteps_of
 from trpo_fast.model_file import ModelFileError, checked_path, link_file, read_array, remove_unfinished
@@ -69,7 +69,7 @@ class CheckpointCallback(Callback):
         best: bool = False,
     ) -> None:
         self.folder = checked_path("folder", folder).absolute()  # an environment may change the working folder
-        self.every: int | None = None if every is None else checked("every", every, POSITIVE_INTEGER)
+        self.every: int | None = None if every is None else checked_timesteps("every", every)
         self._by_time = seconds is not None
         if seconds is None:
             seconds = CHECKPOINT_SECONDS if every is None else None

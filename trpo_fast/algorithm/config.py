@@ -56,6 +56,7 @@ _CLIP = real("a number > 0 (inf: no clipping)", lambda v: v > 0)
 _FRACTION = real("a number in [0, 1]", lambda v: 0 <= v <= 1)
 _PART = real("a number in (0, 1]", lambda v: 0 < v <= 1)
 POSITIVE_INTEGER = integer("an integer >= 1", 1)
+_TIMESTEPS = integer("an integer from 1 to 2**63 - 1", 1, 2**63 - 1)  # what a file keeps
 EPISODES_REMEMBERED = 100  # as in Stable-Baselines3
 RECENT_EPISODES = integer(
     f"an integer from 1 to {EPISODES_REMEMBERED}, the episodes that an agent remembers", 1, EPISODES_REMEMBERED
@@ -78,6 +79,13 @@ _SIZE = integer("an integer >= 1, at most 2**24", 1, LARGEST_LAYER)
 _SCHEDULE = choice(*SCHEDULES)
 _FISHER_IMAGES = 256
 _SIZES = Rule("a sequence of integers >= 1, at most 2**24", _sizes)
+
+
+def checked_timesteps(name: str, value: Any) -> int:
+    """A positive number of timesteps, which may be a float like 1e6, as people write it."""
+    whole = isinstance(value, float) and value.is_integer()
+    timesteps: int = checked(name, int(value) if whole else value, _TIMESTEPS)
+    return timesteps
 
 
 def _by_network(

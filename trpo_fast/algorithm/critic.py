@@ -8,6 +8,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -215,6 +216,7 @@ class CriticTrainer:
             self._make_kernel()
         observations = self._readable(observations)
         parameters = self.parameters().copy()
+        self._begun_with = parameters.copy()
         first_moment, second_moment = self._first_moment.copy(), self._second_moment.copy()
         adam_step, first_epoch = self._adam_step, self._epochs
         config, kernel, seed = self._config, self._kernel, self._seed
@@ -275,6 +277,13 @@ class CriticTrainer:
             self._pending = None
             self.abandoned_fits += 1
             raise
+        if not np.array_equal(self.parameters(), self._begun_with):
+            warnings.warn(
+                "critic: its parameters were changed while a fit of it was in progress, whose result takes their "
+                "place; want the changes made through agent.critic, which waits for the fit",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         self.parameters()[:] = fit.parameters
         self._flat.bump_versions()
         self._first_moment, self._second_moment = fit.first_moment, fit.second_moment

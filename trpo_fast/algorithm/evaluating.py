@@ -14,7 +14,7 @@ import numpy as np
 from trpo_fast import streams
 from trpo_fast._core.library import in_words
 from trpo_fast.algorithm import checkpoint
-from trpo_fast.algorithm.config import FINITE, POSITIVE_INTEGER
+from trpo_fast.algorithm.config import FINITE, POSITIVE_INTEGER, checked_timesteps
 from trpo_fast.algorithm.evaluation import OWN_ENVIRONMENT, EvaluationResult, require_deterministic_actions
 from trpo_fast.algorithm.events import Callback, is_in_place
 from trpo_fast.algorithm.run_files import refuse_others, require_writable, set_aside, timesteps_of
@@ -82,7 +82,7 @@ class EvaluationCallback(Callback):
         stop_at_return: float | None = None,
         patience: int | None = None,
     ) -> None:
-        self.every: int = checked("every", every, POSITIVE_INTEGER)
+        self.every: int = checked_timesteps("every", every)
         self.results: list[tuple[int, Any]] = []
         self._arguments: dict[str, Any] = {
             "episodes": checked("episodes", episodes, POSITIVE_COUNT),

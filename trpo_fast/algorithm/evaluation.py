@@ -17,7 +17,7 @@ from trpo_fast.algorithm.acting import AgentActor
 from trpo_fast.algorithm.config import POSITIVE_INTEGER, seed_or_drawn
 from trpo_fast.environments.base import Environments
 from trpo_fast.gymnasium_spaces import observation_size
-from trpo_fast.settings import POSITIVE_COUNT, checked
+from trpo_fast.settings import FLAG, POSITIVE_COUNT, checked
 
 if TYPE_CHECKING:
     from trpo_fast.algorithm.trpo import TRPO
@@ -58,6 +58,7 @@ def evaluate(
     episodes = checked("episodes", episodes, POSITIVE_COUNT)
     limit = agent.config.evaluation_max_steps if max_steps is None else max_steps
     limit = checked("max_steps", limit, POSITIVE_INTEGER)
+    checked("progress_bar", progress_bar, FLAG)
     seed = agent.seed if seed is None else seed_or_drawn(seed)
     training = agent.training_environments
     if training.steps_in(env):

@@ -96,6 +96,7 @@ class Logger:
 
     def __init__(self) -> None:
         self._values: dict[str, tuple[int, float]] = {}
+        self._of_update: tuple[int, dict[str, float]] = 0, {}
         self.count = 0
         """Calls of `record` so far."""
 
@@ -136,12 +137,20 @@ class Logger:
         self._values = {name: kept for name, kept in self._values.items() if name not in taken}
         return taken
 
+    def of_update(self, number: int) -> dict[str, float]:
+        """What was recorded for the row of this update: the same for every log, the first of which takes it."""
+        before = self._of_update[1] if self._of_update[0] == number else {}
+        self._of_update = number, before | {name: value for name, (_, value) in self._values.items()}
+        self._values = {}
+        return self._of_update[1]
+
     def get_state(self) -> State:
         """What is not taken yet."""
         return {name: value for name, (_, value) in self._values.items()}
 
     def set_state(self, state: State) -> None:
         """Have recorded exactly this."""
+        self._of_update = 0, {}
         self._values = {name: (self.count, value) for name, value in state.items()}
 
 
@@ -417,11 +426,10 @@ class RunLogger(Callback):
         successes = [*self._successes, *self._of_rollout][-EPISODES_REMEMBERED:]
         if successes:
             row["rollout/success_rate"] = sum(successes) / len(successes)
-        row |= agent.logger.get_state()
+        row |= agent.logger.of_update(agent.num_updates)
         self._position = replace(self._position, recorded=agent.num_updates, unfinished=(row, agent.last_update))
         self._successes.extend(self._of_rollout)
         self._of_rollout = []
-        agent.logger.take()
 
     def _finish(self) -> None:
         """Make a line and an event of the latest row, after waiting for its fit."""

@@ -234,6 +234,10 @@ def check_settings(config: TRPOConfig, networks: Networks, names: Collection[str
         idle["activation"] = "the layers of a CNN have relu"
     if networks.raw.all():
         idle |= dict.fromkeys(("normalize_observations", "observation_clip"), "images are never normalized")
+    if not config.normalize_observations:
+        idle["observation_clip"] = "observations are not normalized"
+    if not config.scale_rewards:
+        idle["reward_clip"] = "rewards are not scaled"
     if not cnns:
         idle["channel_axis"] = "there is no CNN here"
     if not any(isinstance(module, RecurrentPolicy | RecurrentCritic) for module in built_in):
@@ -306,9 +310,12 @@ def check_same_settings(saved: Mapping[str, Mapping[str, Any]], networks: Networ
 
 def settings_of(module: nn.Module) -> dict[str, Any]:
     """Arguments of a network of this package that the shapes of its parameters do not say; of others none."""
-    if not isinstance(module, LAYERED):
-        return {}
-    return {name: getattr(module, name) for name in ("activation", "squash") if hasattr(module, name)}
+    found = {}
+    if isinstance(module, LAYERED):
+        found = {name: getattr(module, name) for name in ("activation", "squash") if hasattr(module, name)}
+    if isinstance(module, CNNPolicy | CNNCritic):
+        found["channel_axis"] = "last" if module.image.channels_last else "first"
+    return found
 
 
 def _both(policy: Any, critic: Any) -> tuple[tuple[str, Any], tuple[str, Any]]:

@@ -102,7 +102,10 @@ def rendered(preset: Preset, head: str) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(_toml, value))}]"
-    return "inf" if value == math.inf else json.dumps(value)  # JSON's strings, numbers and booleans are TOML's
+    if isinstance(value, str):  # what is no text, as a file's name may be, is none in TOML either
+        value = value.encode(errors="replace").decode()
+    # JSON's strings, numbers and booleans are TOML's, but for surrogate pairs and this one.
+    return "inf" if value == math.inf else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def candidates(preset: Any) -> Mapping[str, Preset]:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from trpo_fast.algorithm import checkpoint
 from trpo_fast.algorithm.callbacks import CallbackList
+from trpo_fast.algorithm.config import checked_timesteps
 from trpo_fast.algorithm.critic import FIT_PATIENCE
 from trpo_fast.algorithm.memory import lack_of_memory_named
 from trpo_fast.rollout.collector import Collector
-from trpo_fast.settings import checked, integer
 from trpo_fast.state import State
 
 if TYPE_CHECKING:
@@ -21,16 +21,6 @@ if TYPE_CHECKING:
 
 
 _UNASKED = 1_024  # timesteps that nobody is surprised by
-
-
-_TIMESTEPS = integer("an integer from 1 to 2**63 - 1", 1, 2**63 - 1)  # what a file keeps
-
-
-def checked_timesteps(name: str, value: Any) -> int:
-    """A positive number of timesteps, which may be a float like 1e6, as people write it."""
-    whole = isinstance(value, float) and value.is_integer()
-    timesteps: int = checked(name, int(value) if whole else value, _TIMESTEPS)
-    return timesteps
 
 
 def scheduled_part(agent: TRPO, given: Any, end: int, *, reset: bool) -> tuple[int, int]:

@@ -28,7 +28,13 @@ from trpo_fast._core.library import in_words, permutation
 from trpo_fast.algorithm import agreement, checkpoint, evaluation, loading, presets, training
 from trpo_fast.algorithm.acting import AgentActor
 from trpo_fast.algorithm.callbacks import CallbackLike, CallbackList, ProgressBar
-from trpo_fast.algorithm.config import EPISODES_REMEMBERED, POLICIES_OF_OTHERS, TRPOConfig, seed_or_drawn
+from trpo_fast.algorithm.config import (
+    EPISODES_REMEMBERED,
+    POLICIES_OF_OTHERS,
+    TRPOConfig,
+    checked_timesteps,
+    seed_or_drawn,
+)
 from trpo_fast.algorithm.critic import FIT_PATIENCE, CriticTrainer
 from trpo_fast.algorithm.evaluation import EvaluationResult
 from trpo_fast.algorithm.hooks import Hooks, StepFunction, StepInputs
@@ -50,6 +56,7 @@ from trpo_fast.algorithm.training_environments import TrainingEnvironments
 from trpo_fast.engines import AutogradEngine, DistributedEngine, NativeEngine, make_engine
 from trpo_fast.engines.distributed import parts_of
 from trpo_fast.environments.base import Environments
+from trpo_fast.environments.checks import require_same_spaces
 from trpo_fast.environments.foreign import is_vector_environment
 from trpo_fast.environments.masks import warn_of_left_out_mask
 from trpo_fast.environments.recipe import EnvironmentRecipe
@@ -439,7 +446,7 @@ class TRPO:
         RuntimeError
             The agent is learning already: called by a callback, or while another thread is here.
         """
-        timesteps = training.checked_timesteps("total_timesteps", total_timesteps)
+        timesteps = checked_timesteps("total_timesteps", total_timesteps)
         checked("progress_bar", progress_bar, FLAG)
         checked("reset_num_timesteps", reset_num_timesteps, FLAG)
         first_rank = self.ranks is None or self.ranks.first
@@ -581,6 +588,7 @@ class TRPO:
         shapes = [{name: tuple(p.shape) for name, p in agent.policy.named_parameters()} for agent in (self, other)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"other: its policy has parameters {shapes[1]}; want {shapes[0]}, this agent's")
+        require_same_spaces(other, self, whose="other", wanted_by="this agent's")
         for name, mine, its in self._ways_of_acting(other):
             if mine != its:
                 raise ValueError(f"other: {name} is {its}; want {mine}, this agent's")
@@ -593,10 +601,6 @@ class TRPO:
 
     def _ways_of_acting(self, other: TRPO) -> Iterator[tuple[str, str, str]]:
         """Name, this agent's, the other's: what makes actions of a policy's parameters besides them."""
-        yield "action_space", str(self.action_space), str(other.action_space)
-        spaces = (self.observation_space, other.observation_space)  # whose bounds may differ
-        mine, its = (f"{type(space).__name__} of shape {space.shape}" for space in spaces)
-        yield "observation_space", mine, its
         for name in "normalize_observations", "observation_clip", "action_map", "channel_axis", "mask_in_observation":
             yield name, repr(getattr(self.config, name)), repr(getattr(other.config, name))
         settings, others = settings_of(self.policy), settings_of(other.policy)

@@ -144,7 +144,7 @@ def read_log(folder: RunFolder) -> list[dict[str, str]]:
     """The rows of a run's log; CommandError where there is none, or it is damaged or cannot be read."""
     try:
         return read_progress(folder.progress)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CommandError(f"run: {folder.path} given; want a run's folder with progress.csv") from error
     except OSError as error:
         raise CommandError(f"{folder.progress} cannot be read: {describe(error)}") from error

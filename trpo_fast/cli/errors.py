@@ -29,7 +29,14 @@ def describe(error: BaseException) -> str:
     """One line for the user; of an OSError the file and the reason, without its number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    return str(error) or type(error).__name__
+    return _words(error) or type(error).__name__
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an environment's own __str__
+        return f"{type(error).__name__}, whose text cannot be made"
 
 
 def is_of_an_answer(error: Exception) -> bool:
@@ -60,7 +67,7 @@ def in_short(error: BaseException) -> str:
         places = [tuple(map(str, frame[:3])) for frame in traceback.extract_tb(error.__traceback__)]
     where = " at {}:{} in {}".format(*places[-1]) if places else ""
     said = "; ".join(note for note in notes if note not in of_worker)
-    return f"{type(error).__name__}: {error}{where} ({said or 'in a worker'}); --debug shows the traceback"
+    return f"{type(error).__name__}: {_words(error)}{where} ({said or 'in a worker'}); --debug shows the traceback"
 
 
 def _is_of_a_worker(error: BaseException) -> bool:

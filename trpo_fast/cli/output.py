@@ -74,7 +74,11 @@ def say(line: str, stream: TextIO | None = None) -> None:
             return
         stream = sys.stdout
     try:
-        print(line, file=stream, flush=True)
+        try:
+            print(line, file=stream, flush=True)
+        except UnicodeEncodeError:  # of a file's name that is no text, or letters that the terminal has not
+            encoding = stream.encoding or "ascii"
+            print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
     except OSError as error:
         if error.errno not in _NOBODY_READS and stream is not sys.stderr:
             unwritten = unwritten or error

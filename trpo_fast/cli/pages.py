@@ -124,7 +124,7 @@ def page(title: str, parts: Iterable[str]) -> bytes:
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
     )
-    return "\n".join([head, f"<h1>{name}</h1>", *parts, "</body></html>\n"]).encode()
+    return "\n".join([head, f"<h1>{name}</h1>", *parts, "</body></html>\n"]).encode(errors="backslashreplace")
 
 
 def names_of(paths: Sequence[str | os.PathLike[str]]) -> list[str]:

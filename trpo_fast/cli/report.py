@@ -105,6 +105,8 @@ PANELS = (
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what there is to say; write the page."""
+    if arguments.text and arguments.out:
+        raise CommandError(f"--out: {arguments.out} given with --text, which writes no page; want one of the two")
     folder = RunFolder(arguments.run)
     out = Path(arguments.out) if arguments.out else folder.shown(folder.place / "report.html")
     pages.require_suffix(out, (".html", ".htm"))

@@ -76,7 +76,11 @@ def refuse_differing(arguments: argparse.Namespace, agent: TRPO, folder: RunFold
     recipe, given = agent.recipe, []
 
     def compare(option: str, value: Any, has: Any) -> None:
-        if value is not None and value != has:
+        if value is not None:
+            compare_given(option, value, has)
+
+    def compare_given(option: str, value: Any, has: Any) -> None:
+        if value != has:
             given.append(f"{option}: {value} given, the run has {has}")
 
     compare("ENV", arguments.env, None if recipe is None else recipe.source)
@@ -103,11 +107,11 @@ def refuse_differing(arguments: argparse.Namespace, agent: TRPO, folder: RunFold
         settings if isinstance(settings, TRPOConfig) else TRPOConfig().replace(**settings), agent
     ).to_dict()
     for name in of_file if isinstance(settings, TRPOConfig) else settings:
-        compare(f"--config: {name}", of_file[name], has[name])
+        compare_given(f"--config: {name}", of_file[name], has[name])
     options = config_overrides(arguments)
     of_options = as_resolved(TRPOConfig().replace(**options), agent).to_dict()
     for name in options:
-        compare(option_of(name), of_options[name], has[name])
+        compare_given(option_of(name), of_options[name], has[name])
     if given:
         raise CommandError(f"{'; '.join(given)}; want --resume without: a resumed run keeps what it began with")
 

@@ -530,7 +530,7 @@ def _failed(run: _Run, error: Exception) -> int:
         return 1
     if run.folder.is_in_place:
         with contextlib.suppress(OSError):  # of a disk that is full; it has been printed
-            run.folder.error.write_text(describe(error) + "\n")
+            run.folder.error.write_bytes(f"{describe(error)}\n".encode(errors="backslashreplace"))
     _save(run)
     # Before an update, nothing has shown yet that this environment can be trained on at all.
     steps = run.agent.total_timesteps

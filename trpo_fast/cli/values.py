@@ -42,7 +42,7 @@ def _from_text(text: str, entry: dataclasses.Field[Any]) -> Any:
     if isinstance(default, bool):
         return {"true": True, "false": False}[text.lower()] if text.lower() in ("true", "false") else text
     if isinstance(default, tuple):
-        return tuple(int(size) for size in text.split(",") if size.strip())
+        return () if text.lower() == "none" else tuple(map(int, text.split(",")))
     return text if default is None else type(default)(text)
 
 
@@ -50,7 +50,7 @@ def _want(entry: dataclasses.Field[Any]) -> str:
     if isinstance(entry.default, bool):
         return "true or false"
     if isinstance(entry.default, tuple):
-        return "integers >= 1 with commas between them, at most 2**24 each, e.g. 64,64"
+        return "integers >= 1 with commas between them, at most 2**24 each, e.g. 64,64; or none"
     return str(entry.metadata["rule"].want)
 
 
@@ -77,7 +77,9 @@ def shown(default: Any) -> str:
     """A setting's value as its option takes it."""
     if default is None or isinstance(default, bool):
         return str(default).lower()
-    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    if isinstance(default, tuple):
+        return ",".join(map(str, default)) or "none"
+    return str(default)
 
 
 def text(value: str) -> str:
@@ -122,6 +124,8 @@ def read_json_object(path: Path, name: object) -> dict[str, Any]:
         content = json.loads(read_regular(path).decode())
     except FileNotFoundError:
         raise
+    except IsADirectoryError as error:
+        raise CommandError(f"{name} is a folder; want a file, as config.json of a run's folder") from error
     except OSError as error:
         raise CommandError(f"{name} cannot be read: {error.strerror or error}") from error
     except RecursionError as error:

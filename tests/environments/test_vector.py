@@ -12,10 +12,12 @@ import pytest
 from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import concatenate, create_empty_array
-from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
+from gymnasium.wrappers import TransformAction
+from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics, VectorizeTransformAction
 
 import trpo_fast.environments.vector as module
 from tests.rollout.toys import Ending, Parts, Walk, make_environments, play
+from trpo_fast import TRPO
 from trpo_fast.engines import make_engine
 from trpo_fast.environments.vector import VectorAdapter
 from trpo_fast.environments.worker_process import WorkerError
@@ -519,3 +521,29 @@ def test_worker_processes_that_forget_no_end_in_a_reset_are_told_of():
             warnings.simplefilter("error")
             make_environments(env)
         env.close()
+
+
+def test_actions_that_a_wrapper_overwrites_are_learned_from_as_they_were_drawn():
+    """findings/gymnasium-vector-transform-action-changes-the-callers-actions.sh."""
+
+    def halved(action):
+        return action / 2
+
+    def learned(env):
+        with TRPO(env, seed=0, steps_per_env=16, warm_up_steps=0, hidden_sizes=(4,), critic_epochs=1) as agent:
+            agent.learn(3 * 32)
+        env.close()
+        return agent.policy.flat.numpy.tobytes()
+
+    given = np.ones((2, 1), np.float32)
+    overwriting = VectorizeTransformAction(
+        SyncVectorEnv([pendulum] * 2), TransformAction, func=halved, action_space=None
+    )
+    overwriting.reset(seed=0)
+    overwriting.step(given)
+    assert (given == 0.5).all()  # Gymnasium's own doing
+    assert learned(overwriting) == learned(SyncVectorEnv([lambda: TransformAction(pendulum(), halved, None)] * 2))
+
+
+def pendulum():
+    return gymnasium.make("Pendulum-v1")

@@ -2,6 +2,7 @@
 
 import signal
 
+import numpy as np
 import pytest
 
 from trpo_fast.algorithm.critic import PendingFit
@@ -14,7 +15,7 @@ def start_workers():
 
 
 @pytest.mark.parametrize(
-    "start", [lambda: PendingFit().run_beside(lambda _: None), start_workers], ids=["fit", "workers"]
+    "start", [lambda: PendingFit(np.zeros(1)).run_beside(lambda _: None), start_workers], ids=["fit", "workers"]
 )
 def test_an_interrupt_as_signals_are_blocked_leaves_none_blocked(monkeypatch, start):
     block, before = signal.pthread_sigmask, signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -15,6 +15,7 @@ import torch
 
 from tests.algorithm.images import OwnCritic
 from trpo_fast import model_file
+from trpo_fast.algorithm import trpo
 from trpo_fast.algorithm.callbacks import (
     Callback,
     CheckpointCallback,
@@ -882,6 +883,27 @@ def test_a_critic_that_is_written_to_during_its_fit_is_said_to_lose_that(make_ag
         warnings.simplefilter("error")
         agent.learn(STEPS, callback=Clamps())
     assert max(parameter.abs().max() for parameter in agent.critic.parameters()) <= 0.01
+
+
+def test_a_fit_that_is_put_back_has_the_parameters_that_it_began_with(make_agent, monkeypatch):
+    """Those of the fit after it are other ones, and nobody wrote to the critic."""
+
+    agent, report = make_agent(overlap_critic=True), trpo.UpdateReport
+
+    def reported(*values):
+        if agent.num_updates == 3:
+            raise RuntimeError("after the third fit has begun")
+        return report(*values)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monkeypatch.setattr(trpo, "UpdateReport", reported)
+        with pytest.raises(RuntimeError, match="third fit"):
+            agent.learn(5 * STEPS)
+        assert agent.num_updates == 2
+        monkeypatch.undo()
+        agent.learn(2 * STEPS, reset_num_timesteps=False)
+    assert agent.num_updates == 4
 
 
 def test_timesteps_of_callbacks_may_be_written_as_those_of_learn(tmp_path):

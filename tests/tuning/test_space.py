@@ -83,3 +83,8 @@ def test_a_search_says_itself_in_words():
     assert log_range(0.01, 1).described == "0.01 to 1, by its logarithm"
     assert linear_range(-2, 0.5).described == "-2 to 0.5"
     assert Search(choices=("a", None)).described == "one of 'a', None"
+
+
+def test_trials_of_a_given_bound_on_rewards_scale_them():
+    assert "scale_rewards" in space_for(None, (), ())
+    assert "scale_rewards" not in space_for(None, ["reward_clip"], ())

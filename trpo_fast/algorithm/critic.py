@@ -61,10 +61,13 @@ class PendingFit(concurrent.futures.Future[CriticFit]):
     ----------
     outcome : Future of FitOutcome
         Done when the fit is.
+    begun_with : ndarray (P,)
+        The critic's parameters at its start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begun_with: NDArray[Any]) -> None:
         super().__init__()
+        self.begun_with = begun_with
         self.outcome: concurrent.futures.Future[FitOutcome] = concurrent.futures.Future()
         self.outcome.set_running_or_notify_cancel()
         self._stop = np.zeros(1, np.uint8)
@@ -216,7 +219,6 @@ class CriticTrainer:
             self._make_kernel()
         observations = self._readable(observations)
         parameters = self.parameters().copy()
-        self._begun_with = parameters.copy()
         first_moment, second_moment = self._first_moment.copy(), self._second_moment.copy()
         adam_step, first_epoch = self._adam_step, self._epochs
         config, kernel, seed = self._config, self._kernel, self._seed
@@ -249,7 +251,7 @@ class CriticTrainer:
                 error = caught
             return CriticFit(parameters, first_moment, second_moment, step, loss, time.perf_counter() - began, error)
 
-        fit = PendingFit()
+        fit = PendingFit(parameters.copy())
         # On one core a thread beside takes turns with the rollout, which costs a twentieth of both.
         if config.overlap_critic and usable_cores() > 1:
             self._pending = fit  # before it runs: whatever interrupts this finds something to stop
@@ -277,7 +279,7 @@ class CriticTrainer:
             self._pending = None
             self.abandoned_fits += 1
             raise
-        if not np.array_equal(self.parameters(), self._begun_with):
+        if not np.array_equal(self.parameters(), pending.begun_with):
             warnings.warn(
                 "critic: its parameters were changed while a fit of it was in progress, whose result takes their "
                 "place; want the changes made through agent.critic, which waits for the fit",

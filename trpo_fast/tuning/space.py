@@ -45,7 +45,8 @@ def space_for(names: Iterable[str] | None, fixed: Iterable[str], kinds: Iterable
     kinds = {"all", *kinds}
     left = {name: search for name, search in declared_space().items() if name not in fixed and search.of in kinds}
     if names is None:
-        wanted = list(left)
+        # A bound that was given would do nothing, and be refused, in trials that do not scale.
+        wanted = [name for name in left if name != "scale_rewards" or "reward_clip" not in fixed]
     else:
         wanted = list(dict.fromkeys(names))
         require_searchable(wanted)

@@ -51,16 +51,16 @@ def noise(agent: Any, episodes: int = 16) -> list[str]:
     return lines
 
 
-def bound(agent: Any, rollout: Any, gae_lambda: float) -> tuple[float, Any]:
-    """Bind the engine to the rollout, advantages normalized: their standard deviation before, and their statistics."""
+def bound(agent: Any, rollout: Any, gae_lambda: float) -> tuple[float, float]:
+    """Bind the engine to the rollout, advantages normalized: their standard deviation before, and the explained variance."""
     finished = agent.collector.finisher.finish(
         rollout, agent.critic_trainer.values, agent.config.gamma, gae_lambda, False
     )
-    batch, _, statistics = finished
+    batch, _, explained_variance = finished
     spread = float(batch.advantages.std())
     batch.advantages[...] = (batch.advantages - batch.advantages.mean()) / spread
     agent.engine.bind(batch)
-    return spread, statistics
+    return spread, explained_variance
 
 
 def _max_kl(agent: Any) -> float:
@@ -78,13 +78,13 @@ def updates(agent: Any, batches: int) -> tuple[list[str], float]:
     own, lines, steps = parameters.copy(), [], []
     step = config.step_settings.replace(max_kl=_max_kl(agent))
     for _ in range(batches):
-        spread, statistics = bound(agent, collector.collect(), config.gae_lambda)
+        spread, explained_variance = bound(agent, collector.collect(), config.gae_lambda)
         report = trpo_fast.trust_region_step(engine, direction=config.direction_settings, step=step)
         steps.append((parameters - own).astype(np.float64))
         parameters[...] = own
         engine.parameters_changed()
         lines.append(
-            f"advantages' std {spread:.3g}, explained variance {statistics.explained_variance:.5f}, "
+            f"advantages' std {spread:.3g}, explained variance {explained_variance:.5f}, "
             f"improvement {report.improvement:.3g}, KL {report.kl:.3g}"
         )
     unit = np.array([step / np.linalg.norm(step) for step in steps if step.any()])

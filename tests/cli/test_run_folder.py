@@ -322,7 +322,7 @@ def test_a_folder_that_was_renamed_or_whose_place_another_has_is_not_in_place(tm
 def test_config_that_cannot_be_read_or_written_is_named(tmp_path):
     folder = RunFolder(tmp_path)
     folder.config.mkdir()  # as unreadable as a file without permission, also for root
-    with pytest.raises(CommandError, match=r"config\.json cannot be read: Is a directory"):
+    with pytest.raises(CommandError, match=r"config\.json is a folder; want a file"):
         folder.read_config()
     with pytest.raises(CommandError, match=r"config\.json cannot be written: Is a directory"):
         folder.write_config({})

@@ -397,19 +397,18 @@ def _train(run: _Run) -> int:
     tell(agent.ranks, max(0, run.timesteps - run.first))
     before = None if agent.ranks is None else agent.ranks.traffic  # while agents were made ranks waited for others
     try:
-        if run.first < run.timesteps:
-            try:
+        try:
+            if run.first < run.timesteps:
                 agent.learn(
                     run.timesteps - run.first,
                     callback=[_Begin(run), run.log, run.checkpoints],
                     progress_bar=output.shows_progress(),
                     reset_num_timesteps=False,
                 )
-            finally:
-                run.seconds = time.perf_counter() - began
-        else:
-            run.begin()
-        seconds = run.seconds
+            else:
+                run.begin()
+        finally:
+            seconds = run.seconds = time.perf_counter() - began
         _save(run)
         folder = run.folder
         steps = agent.total_timesteps - run.first

@@ -52,7 +52,7 @@ def noise(agent: Any, episodes: int = 16) -> list[str]:
 
 
 def bound(agent: Any, rollout: Any, gae_lambda: float) -> tuple[float, float]:
-    """Bind the engine to the rollout, advantages normalized: their standard deviation before, and the explained variance."""
+    """Bind the engine to the rollout, advantages normalized: their deviation before, and the explained variance."""
     finished = agent.collector.finisher.finish(
         rollout, agent.critic_trainer.values, agent.config.gamma, gae_lambda, False
     )

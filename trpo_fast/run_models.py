@@ -13,11 +13,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from trpo_fast import model_file
 from trpo_fast._core.library import in_words
 from trpo_fast.model_file import ModelFileError
+from trpo_fast.settings import COUNTER, checked
 
 MODEL = "model.trpo"
 CHECKPOINTS = "checkpoints"
@@ -120,15 +121,10 @@ def progress_of(path: Path) -> Progress:
         counters = metadata.get("counters")
         if not isinstance(counters, Mapping):
             raise ValueError(f"counters: {in_words(counters)} given; want an object with num_timesteps")
-        counted = [_count(counters, name) for name in ("num_timesteps", "earlier_timesteps", "num_updates")]
+        names = ("num_timesteps", "earlier_timesteps", "num_updates")
+        # Those written before some of them was counted lack it.
+        counted = [checked(f"counters.{name}", counters.get(name, 0), COUNTER) for name in names]
     return Progress(counted[0] + counted[1], counted[2])
-
-
-def _count(counters: Mapping[str, Any], name: str) -> int:
-    value = counters.get(name, 0)  # those written before some of them was counted lack it
-    if type(value) is not int or not 0 <= value < 2**63:
-        raise ValueError(f"counters.{name}: {in_words(value)} given; want an integer from 0 to 2**63 - 1")
-    return value
 
 
 def _warn_of(damaged: list[tuple[Path, ModelFileError]], taken: Path, progress: Progress) -> None:

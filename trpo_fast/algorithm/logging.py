@@ -140,7 +140,7 @@ class Logger:
     def of_update(self, number: int) -> dict[str, float]:
         """What was recorded for the row of this update: the same for every log, the first of which takes it."""
         before = self._of_update[1] if self._of_update[0] == number else {}
-        self._of_update = number, before | {name: value for name, (_, value) in self._values.items()}
+        self._of_update = number, before | self.get_state()
         self._values = {}
         return self._of_update[1]
 
